@@ -1,0 +1,102 @@
+"""Judges the contract in proto/ with buf.
+
+contract.py lint       the style of the contract, as buf.yaml says
+contract.py breaking   whether a caller of the last released contract, or of main's, would notice
+contract.py release    makes the present contract the released one
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stubs import ROOT, SOURCES, ContractError, compile_image
+
+RELEASED = SOURCES / "released.binpb"
+
+
+def lint(folder: Path) -> None:
+    buf("lint", image_of(SOURCES, folder / "now.binpb"))
+
+
+def breaking(folder: Path) -> None:
+    now = image_of(SOURCES, folder / "now.binpb")
+    for name, base in earlier_contracts(folder):
+        print(f"compared with {name}")
+        buf("breaking", now, f"--against={base}")
+
+
+def release(folder: Path) -> None:
+    breaking(folder)
+    image = compile_image(SOURCES, folder / "now.binpb")
+    for file in image.file:
+        file.ClearField("source_code_info")
+    RELEASED.write_bytes(image.SerializeToString(deterministic=True))
+    print(f"released: {RELEASED.relative_to(ROOT)}; commit it")
+
+
+def earlier_contracts(folder: Path) -> Iterator[tuple[str, Path]]:
+    """What callers may rely on: a name and an image for each."""
+    if RELEASED.exists():
+        yield "the released contract", RELEASED
+    if (base := base_of_branch()) and git("ls-tree", base, "proto"):
+        archive, sources = folder / "base.zip", folder / "base"
+        git("archive", "--format=zip", f"--output={archive}", base, "proto")
+        zipfile.ZipFile(archive).extractall(sources)
+        yield f"main ({base[:12]})", image_of(sources / "proto", folder / "base.binpb")
+
+
+def base_of_branch() -> str | None:
+    """The commit at which this branch left main; None on main itself, outside git, and in a clone that has no main."""
+    if git("branch", "--show-current") == "main":
+        return None
+    for main in ("origin/main", "main"):
+        if tip := git("rev-parse", "--verify", "--quiet", f"{main}^{{commit}}"):
+            return git("merge-base", "HEAD", tip) or tip
+    return None
+
+
+def image_of(sources: Path, image: Path) -> Path:
+    compile_image(sources, image)
+    return image
+
+
+def buf(command: str, image: Path, *arguments: str) -> None:
+    program = Path(sysconfig.get_path("scripts"), "buf")
+    # The image holds third-party files too, which are not ours to judge: hence the path.
+    call = [str(program), command, str(image), f"--config={ROOT / 'buf.yaml'}", "--path=accord", *arguments]
+    done = subprocess.run(call, capture_output=True, text=True)
+    if done.returncode:
+        raise ContractError(re.sub(r"^accord/", "proto/accord/", done.stdout + done.stderr, flags=re.MULTILINE).strip())
+
+
+def git(*arguments: str) -> str:
+    """What git answers, or nothing when it refuses or is not there."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    commands = {command.__name__: command for command in (lint, breaking, release)}
+    parser = argparse.ArgumentParser(description="Judge the contract in proto/ with buf.")
+    parser.add_argument("command", choices=commands)
+    command = commands[parser.parse_args(arguments).command]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            command(Path(folder))
+        except ContractError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Generates packages/contract from proto/, and is the only thing that writes there.
+
+stubs.py             writes what is missing or stale, removes what no proto file stands for any more
+stubs.py --check     writes nothing; fails, with the list, if there would be anything to do
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from protovalidate._gen.buf.validate import validate_pb
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "proto"
+CONTRACT = ROOT / "packages" / "contract"
+PACKAGES = ("accord", "buf")
+RULES = "buf/validate/validate.proto"  # imported by the contract, so its Python has to exist for Google's runtime too
+
+
+class ContractError(Exception):
+    """The proto files do not compile; the message is protoc's own."""
+
+
+def proto_files(sources: Path) -> list[str]:
+    return sorted(path.relative_to(sources).as_posix() for path in sources.rglob("*.proto"))
+
+
+def compile_image(sources: Path, image: Path) -> FileDescriptorSet:
+    """Writes the descriptors of every proto file below `sources`, with imports and comments, to `image`."""
+    files = proto_files(sources)
+    if not files:
+        raise ContractError(f"There is no proto file in {sources}.")
+    _protoc(sources, "--include_imports", "--include_source_info", f"--descriptor_set_out={image}", *files)
+    return FileDescriptorSet.FromString(image.read_bytes())
+
+
+def generate(sources: Path, target: Path) -> None:
+    """Fills the empty folder `target` with the Python packages of every proto file below `sources`."""
+    image = compile_image(sources, target / "image")
+    (target / "image").unlink()
+    ours = set(proto_files(sources))
+    messages = sorted({*ours, RULES})
+    _protoc(sources, f"--python_out={target}", f"--mypy_out=quiet:{target}", *messages)
+    if services := [file.name for file in image.file if file.name in ours and file.service]:
+        _protoc(sources, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services)
+    for folder in {path.parent for path in target.rglob("*.py")}:
+        # `accord` and `buf` are namespaces that others may share, so the marker stands beside the modules (PEP 561).
+        (folder / "py.typed").touch()
+
+
+def _protoc(sources: Path, *arguments: str) -> None:
+    scripts, packages = sysconfig.get_path("scripts"), sysconfig.get_path("purelib")
+    with tempfile.NamedTemporaryFile(suffix=".binpb") as rules:
+        rules.write(_validation_rules().SerializeToString())
+        rules.flush()
+        command = [
+            *(sys.executable, "-m", "grpc_tools.protoc"),
+            *(f"--proto_path={sources}", f"--proto_path={packages}"),  # googleapis-common-protos ships its proto files
+            f"--descriptor_set_in={rules.name}",
+            *(f"--plugin={name}={Path(scripts, name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")),
+            *arguments,
+        ]
+        done = subprocess.run(command, cwd=sources, capture_output=True, text=True)
+    if done.returncode:
+        raise ContractError(done.stderr.strip())
+    sys.stderr.write(done.stderr)
+
+
+def _validation_rules() -> FileDescriptorSet:
+    """`buf/validate/validate.proto` and its imports. protovalidate's wheel has the descriptor but not the source."""
+    files = FileDescriptorSet()
+    for imported in (descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2):
+        imported.DESCRIPTOR.CopyToProto(files.file.add())
+    files.file.append(FileDescriptorProto.FromString(validate_pb.desc().proto.to_binary()))
+    return files
+
+
+def stale_files(fresh: Path, committed: Path) -> list[str]:
+    """The relative paths on which the two folders disagree."""
+    everything = sorted(generated_files(fresh) | generated_files(committed))
+    return [path for path in everything if content(fresh / path) != content(committed / path)]
+
+
+def generated_files(root: Path) -> set[str]:
+    files = (path for package in PACKAGES for path in (root / package).rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix() for path in files if path.parent.name != "__pycache__"}
+
+
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def bring_up_to_date(path: str, fresh: Path, committed: Path) -> str:
+    """Makes one file what the fresh one is, and says what that took."""
+    target, wanted = committed / path, content(fresh / path)
+    if wanted is None:
+        target.unlink()
+        return "removed"
+    verb = "changed" if target.exists() else "added"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(wanted)
+    return verb
+
+
+def remove_deserted_folders(root: Path) -> None:
+    """Removes folders that hold no generated file, so that nothing but compiled leftovers can still be imported."""
+    for folder in sorted((path for package in PACKAGES for path in (root / package).rglob("*")), reverse=True):
+        if (
+            folder.is_dir()
+            and folder.name != "__pycache__"
+            and {path.name for path in folder.iterdir()} <= {"__pycache__"}
+        ):
+            shutil.rmtree(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Generate packages/contract from proto/.")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if the committed code is stale")
+    check = parser.parse_args(arguments).check
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder)
+        try:
+            generate(SOURCES, fresh)
+        except ContractError as error:
+            print(error, file=sys.stderr)
+            return 1
+        stale = stale_files(fresh, CONTRACT)
+        for path in stale:
+            print(f"stale: {path}" if check else f"{bring_up_to_date(path, fresh, CONTRACT)}: {path}")
+    if check and stale:
+        print("packages/contract is not what proto/ says: run `make stubs` and commit the result.", file=sys.stderr)
+        return 1
+    if stale:
+        remove_deserted_folders(CONTRACT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
