@@ -1,0 +1,75 @@
+"""Turns a fresh process into a PostgreSQL program: another identity, tied to its parent's life, then exec.
+
+Run as a script by launch.py and never imported. The same work between fork and exec of the owner (`preexec_fn`) could
+deadlock on a lock that one of its threads held.
+
+Arguments: the owner's pid, a working folder, an identity (`same`, `account:UID:GID` or `namespace:UID:GID`), a program.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+CLONE_NEWUSER = 0x10000000
+PR_SET_PDEATHSIG = 1
+
+
+def main(owner: str, folder: str, identity: str, *program: str) -> None:
+    become(*identity.split(":"))
+    # Only now, since the kernel forgets the wish whenever the identity changes.
+    die_with(int(owner))
+    attempt(f"enter {folder}", lambda: os.chdir(folder))
+    attempt(f"run {program[0]}", lambda: os.execve(program[0], program, {"LC_ALL": "C"}))  # noqa: S606 - no shell is meant
+
+
+def become(kind: str, uid: str = "", gid: str = "") -> None:
+    if kind == "namespace":
+        attempt("open a user namespace", lambda: enter_namespace(uid, gid))
+    elif kind == "account":
+        attempt(f"become uid {uid}", lambda: drop_to(int(uid), int(gid)))
+
+
+def enter_namespace(uid: str, gid: str) -> None:
+    """Is `uid` to itself from here on, and to everyone else still who it was: files stay in the same hands."""
+    outer_uid, outer_gid = os.geteuid(), os.getegid()
+    system_call("unshare", CLONE_NEWUSER)
+    write("/proc/self/setgroups", "deny")  # required before an unprivileged gid_map, user_namespaces(7)
+    write("/proc/self/gid_map", f"{gid} {outer_gid} 1")
+    write("/proc/self/uid_map", f"{uid} {outer_uid} 1")
+
+
+def drop_to(uid: int, gid: int) -> None:
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def die_with(owner: int) -> None:
+    """A killed owner is followed by SIGINT, PostgreSQL's fast and clean shutdown. Only Linux can do that."""
+    if sys.platform == "linux":
+        system_call("prctl", PR_SET_PDEATHSIG, signal.SIGINT)
+    if os.getppid() != owner:  # it died before we asked
+        sys.exit("the owner of this server is gone")
+
+
+def system_call(name: str, *arguments: int) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib would cost a fifth of this program's time
+        file.write(text)
+
+
+def attempt(what: str, step: Callable[[], None]) -> None:
+    try:
+        step()
+    except OSError as error:
+        sys.exit(f"cannot {what}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

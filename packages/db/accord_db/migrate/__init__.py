@@ -1,0 +1,11 @@
+"""Migrations: apply them, ask how far a database is, write the next. `python -m accord_db.migrate --help`.
+
+What a serving process needs is imported here. Writing and checking migrations takes alembic, and is imported from
+`drafts`, `drift` and `lint` by whoever does that.
+"""
+
+from .apply import Patience, apply
+from .errors import MigrationError
+from .state import current_and_head, is_current
+
+__all__ = ["MigrationError", "Patience", "apply", "current_and_head", "is_current"]

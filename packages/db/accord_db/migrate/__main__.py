@@ -1,0 +1,107 @@
+"""The command line of migrations. Without `--database-url`, an embedded PostgreSQL is started and thrown away."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+from accord_db.embedded import EmbeddedPostgresError
+from accord_db.errors import DatabaseError
+
+from . import MigrationError, apply, current_and_head, scripts
+from .apply import revert
+from .drafts import generate
+from .drift import check_drift
+from .lint import lint
+from .scratch import scratch_server
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        with _server(arguments) as dsn:
+            return _COMMANDS[arguments.command](dsn, arguments)
+    except (MigrationError, DatabaseError, EmbeddedPostgresError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _server(arguments: argparse.Namespace) -> AbstractContextManager[str]:
+    if arguments.command in _OFFLINE or arguments.database_url:
+        return nullcontext(arguments.database_url or "")
+    return scratch_server()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m accord_db.migrate", description=__doc__)
+    parser.add_argument("--database-url", help="a libpq URL")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("apply", help="bring the database to the last migration")
+    commands.add_parser("revert", help="take the last migration of the database back")
+    commands.add_parser("new", help="write a migration from the models").add_argument("message")
+    commands.add_parser("check", help="say where models and migrations differ, and what is unsafe to run")
+    sql = commands.add_parser("sql", help="print the SQL of the migrations")
+    sql.add_argument("--after", default="base", help="the migration to begin behind")
+    sql.add_argument("--until", default="head", help="the migration to end with")
+    commands.add_parser("history", help="list the migrations, oldest first")
+    return parser
+
+
+def _apply(dsn: str, arguments: argparse.Namespace) -> int:
+    done = apply(dsn)
+    print("migrated to" if done else "nothing to do, the database is at", current_and_head(dsn)[0])
+    return 0
+
+
+def _revert(dsn: str, arguments: argparse.Namespace) -> int:
+    revert(dsn)
+    print("back at", current_and_head(dsn)[0])
+    return 0
+
+
+def _new(dsn: str, arguments: argparse.Namespace) -> int:
+    draft = generate(dsn, arguments.message)
+    print(draft.sql)
+    print(f"-- {draft.path}: review it before you commit it.")
+    if draft.is_empty:
+        print("-- models and migrations agree already, so it does nothing: write what it is for, or delete it.")
+    _print_all("-- not in it, add it by hand", draft.missing)
+    _print_all("-- unsafe on a database in use", draft.warnings)
+    return 0
+
+
+def _check(dsn: str, arguments: argparse.Namespace) -> int:
+    differences, warnings = check_drift(dsn), lint()
+    _print_all("models and migrations differ", differences)
+    _print_all("unsafe on a database in use", warnings)
+    return 1 if differences or warnings else 0
+
+
+def _sql(dsn: str, arguments: argparse.Namespace) -> int:
+    print(scripts.sql(after=arguments.after, until=arguments.until))
+    return 0
+
+
+def _history(dsn: str, arguments: argparse.Namespace) -> int:
+    for script in scripts.history():
+        print(script.revision, script.doc)
+    return 0
+
+
+def _print_all(heading: str, lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"{heading}: {line}")
+
+
+_COMMANDS: dict[str, Callable[[str, argparse.Namespace], int]] = {
+    "apply": _apply,
+    "revert": _revert,
+    "new": _new,
+    "check": _check,
+    "sql": _sql,
+    "history": _history,
+}
+_OFFLINE = {"sql", "history"}
+
+if __name__ == "__main__":
+    sys.exit(main())

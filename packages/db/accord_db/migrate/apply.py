@@ -1,0 +1,125 @@
+"""Brings a database to the head, once however many processes ask for it, and without holding up those that use it."""
+
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg.errors import LockNotAvailable
+
+from accord_db.errors import translate
+
+from .errors import MigrationError
+from .revisions import VERSIONS
+from .state import State, connect, read_state
+
+_log = getLogger(__name__)
+
+# Any number does, as long as it stays the same; these are the letters "accord".
+_LOCK = int.from_bytes(b"accord")
+_POLL = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class Patience:
+    """While a migration waits for a table, everybody else waits behind it: so briefly, and again after a pause."""
+
+    lock_timeout: float = 4.0  # seconds
+    attempts: int = 3
+    pause: float = 2.0  # seconds
+
+
+PATIENCE = Patience()
+
+
+def apply(dsn: str, *, versions: Path = VERSIONS, patience: Patience = PATIENCE) -> bool:
+    """Whether there was anything to do here. Waits while another process is doing it."""
+    locked = False
+    with connect(dsn) as connection:
+        while not _is_settled(read_state(connection, versions)):
+            if locked:
+                _upgrade(connection, versions, patience)
+                return True
+            locked = _try_lock(connection)
+            if not locked:
+                _log.info("another process is migrating the database")
+                sleep(_POLL)
+    return False
+
+
+def revert(dsn: str, *, versions: Path = VERSIONS) -> None:
+    """Takes the last migration back, and with it what only that one had room for."""
+    from . import scripts
+
+    with connect(dsn) as connection:
+        if not _try_lock(connection):
+            raise MigrationError("another process is migrating the database: try again when it is done")
+        _set_limits(connection, PATIENCE.lock_timeout)
+        try:
+            scripts.downgrade(connection, "-1", versions)
+        except psycopg.Error as error:
+            raise _failed(error) from error
+
+
+def _is_settled(state: State) -> bool:
+    if state.is_ahead:
+        _log.warning("the database was migrated by a newer release: %s", ", ".join(sorted(state.current)))
+    return state.is_ahead or state.is_current
+
+
+def _try_lock(connection: Connection[Any]) -> bool:
+    """Held until the connection is closed.
+
+    Tried and not waited for: a session that waits has a snapshot, and CREATE INDEX CONCURRENTLY waits for those.
+    """
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _upgrade(connection: Connection[Any], versions: Path, patience: Patience) -> None:
+    # Imported here and not above, because of what it takes: with a database that is current nobody gets this far.
+    from . import scripts
+
+    _set_limits(connection, patience.lock_timeout)
+    for attempt in range(1, patience.attempts + 1):
+        try:
+            scripts.upgrade(connection, versions)
+            return
+        except LockNotAvailable as error:
+            if attempt == patience.attempts:
+                raise MigrationError(_blocked(connection, patience)) from error
+            _log.warning("a migration did not get its locks within %s s; trying again", patience.lock_timeout)
+            sleep(patience.pause)
+        except psycopg.Error as error:
+            raise _failed(error) from error
+
+
+def _failed(error: psycopg.Error) -> MigrationError:
+    return MigrationError(f"a migration failed and was rolled back: {translate(error)}")
+
+
+def _set_limits(connection: Connection[Any], lock_timeout: float) -> None:
+    """Of the session, which is ours alone: whatever the role or the database has by default, building an index may take long."""
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{lock_timeout * 1000:.0f}ms"])
+    connection.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+
+
+_OPEN_TRANSACTIONS = """
+    SELECT format('pid %s (%s) for %s s', pid, application_name, extract(epoch FROM now() - xact_start)::int)
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+    ORDER BY xact_start LIMIT 5
+"""
+
+
+def _blocked(connection: Connection[Any], patience: Patience) -> str:
+    connection.rollback()
+    transactions = "; ".join(line for (line,) in connection.execute(_OPEN_TRANSACTIONS)) or "none now"
+    return (
+        f"a migration did not get its locks, {patience.attempts} times within {patience.lock_timeout} s, and was rolled "
+        f"back: another transaction holds the table. Open transactions: {transactions}. Wait for them, or end them with "
+        "pg_terminate_backend(pid), and migrate again."
+    )

@@ -1,0 +1,35 @@
+"""Databases that exist for a moment, beside the one that is named and never in it."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
+
+from accord_db.embedded import EmbeddedPostgres
+
+from .state import connect
+
+
+@contextmanager
+def scratch_server() -> Iterator[str]:
+    with (
+        tempfile.TemporaryDirectory(prefix="accord-scratch-") as folder,
+        EmbeddedPostgres(Path(folder) / "postgres", sync=False) as server,
+    ):
+        yield server.dsn
+
+
+@contextmanager
+def scratch_database(dsn: str) -> Iterator[str]:
+    """An empty database on the server of `dsn`."""
+    name = Identifier(database := f"accord_scratch_{uuid4().hex[:12]}")
+    with connect(dsn) as connection:
+        connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
+        try:
+            yield make_conninfo(dsn, dbname=database)
+        finally:
+            connection.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(name))

@@ -1,0 +1,160 @@
+import asyncio
+import logging
+import random
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from prometheus_client import Gauge
+
+from accord_db.connections import Connection, DatabaseSettings
+from accord_db.deadline import remaining
+from accord_db.errors import DatabaseError, Unavailable
+
+_FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
+_RECOVERY_TIME = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+Lost = Callable[[Connection], None]
+Connect = Callable[[Lost], Awaitable[Connection]]
+
+
+class Pool:
+    """A fixed number of connections, replaced as they are lost, lent one caller at a time.
+
+    The connection used last is lent first, so that a quiet service keeps few backends busy. Callers wait in order.
+    """
+
+    def __init__(self, connect: Connect, settings: DatabaseSettings, gauge: Gauge) -> None:
+        self._connect = connect
+        self._size = settings.pool_size
+        self._wait = settings.pool_wait
+        self._queue = settings.pool_queue
+        self._gauge = gauge
+        self._open = 0
+        self._idle: list[Connection] = []
+        self._waiters: deque[Future[Connection]] = deque()
+        self._filling: Task[None] | None = None
+        self._recoveries: set[Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Raises Unavailable when there is no database to talk to; the other connections are opened behind it."""
+        self._add(await self._connect(self._lost))
+        self._refill()
+
+    async def acquire(self) -> Connection:
+        if self._idle:
+            return self._idle.pop()
+        return await self._wait_for_one()
+
+    def release(self, connection: Connection) -> None:
+        if connection.closed:
+            self._forget(connection)
+        elif self._closed or connection.expired:
+            connection.close()
+            self._forget(connection)
+        elif connection.idle:
+            self._lend(connection)
+        else:
+            self._start_recovery(connection)
+
+    async def close(self) -> None:
+        self._closed = True
+        while self._waiters:
+            _fail(self._waiters.popleft(), Unavailable("the database is being closed"))
+        while self._idle:
+            self.release(self._idle.pop())
+        if self._filling:
+            self._filling.cancel()
+        await asyncio.gather(*self._recoveries, *filter(None, [self._filling]), return_exceptions=True)
+
+    async def _wait_for_one(self) -> Connection:
+        if self._closed or len(self._waiters) >= self._queue:
+            raise Unavailable("the database is closed" if self._closed else "too many callers wait for a connection")
+        self._refill()
+        loop = asyncio.get_running_loop()
+        waiter: Future[Connection] = loop.create_future()
+        left = remaining()
+        patience = self._wait if left is None else min(self._wait, left)
+        timer = loop.call_later(patience, _fail, waiter, Unavailable("no connection became free in time"))
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except BaseException:
+            self._give_back(waiter)
+            raise
+        finally:
+            timer.cancel()
+
+    def _give_back(self, waiter: Future[Connection]) -> None:
+        """The caller left; a connection may have been lent to it in the same moment."""
+        with suppress(ValueError):
+            self._waiters.remove(waiter)
+        if waiter.done() and not waiter.cancelled() and not waiter.exception():
+            self.release(waiter.result())
+
+    def _lend(self, connection: Connection) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def _add(self, connection: Connection) -> None:
+        self._open += 1
+        self._gauge.inc()
+        self._lend(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self._open -= 1
+        self._gauge.dec()
+        self._refill()
+
+    def _lost(self, connection: Connection) -> None:
+        """One that is lent is noticed when it comes back."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._forget(connection)
+
+    def _refill(self) -> None:
+        vacant = self._open < self._size and not self._closed
+        if vacant and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill(), name="database pool")
+
+    async def _fill(self) -> None:
+        delay = _FIRST_DELAY
+        while self._open < self._size:
+            try:
+                self._add(await self._connect(self._lost))
+                delay = _FIRST_DELAY
+            except DatabaseError as error:
+                _log.warning("cannot connect to the database: %s", error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 — no secret
+                delay = min(delay * 2, _LAST_DELAY)
+
+    def _start_recovery(self, connection: Connection) -> None:
+        task = asyncio.create_task(self._recover(connection), name="database recovery")
+        self._recoveries.add(task)
+        task.add_done_callback(self._recoveries.discard)
+
+    async def _recover(self, connection: Connection) -> None:
+        """Its caller was cancelled in the middle; nobody may get what is left of that."""
+        try:
+            async with asyncio.timeout(_RECOVERY_TIME):
+                await connection.recover()
+        except (DatabaseError, TimeoutError) as error:
+            _log.warning("a connection could not be recovered: %s", error)
+        finally:
+            if not connection.idle:
+                connection.close()
+            self.release(connection)
+
+
+def _fail(waiter: Future[Connection], error: Exception) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)

@@ -1,0 +1,56 @@
+"""Questions about requests that may be repeated. The first two belong into the transaction that does the work."""
+
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from accord_db.database import Executor
+from accord_db.schema import IdempotencyKey
+
+_EXPIRED = IdempotencyKey.created_at < func.now() - text("interval '24 hours'")
+_THIS = (
+    IdempotencyKey.account_id == bindparam("account_id"),
+    IdempotencyKey.request_id == bindparam("request_id"),
+)
+
+_new = insert(IdempotencyKey).values(
+    account_id=bindparam("account_id"),
+    request_id=bindparam("request_id"),
+    request_hash=bindparam("request_hash"),
+)
+_CLAIM = _new.on_conflict_do_update(
+    index_elements=[IdempotencyKey.account_id, IdempotencyKey.request_id],
+    set_={"request_hash": _new.excluded.request_hash, "response": None, "created_at": func.now()},
+    where=_EXPIRED,
+).returning(IdempotencyKey)
+
+
+async def claim_key(db: Executor, *, account_id: UUID, request_id: UUID, request_hash: bytes) -> IdempotencyKey | None:
+    """None if the request was made within the last 24 hours: `get_key` has its answer.
+
+    While another transaction holds the same key, waits for its end: for None if it commits, for the key if it does not.
+    """
+    return await db.first(_CLAIM, account_id=account_id, request_id=request_id, request_hash=request_hash)
+
+
+_STORE = update(IdempotencyKey).where(*_THIS).values(response=bindparam("answer"))
+
+
+async def store_response(db: Executor, *, account_id: UUID, request_id: UUID, response: bytes) -> int:
+    return await db.run(_STORE, account_id=account_id, request_id=request_id, answer=response)
+
+
+_GET = select(IdempotencyKey).where(*_THIS)
+
+
+async def get_key(db: Executor, *, account_id: UUID, request_id: UUID) -> IdempotencyKey | None:
+    return await db.first(_GET, account_id=account_id, request_id=request_id)
+
+
+_DELETE_EXPIRED = delete(IdempotencyKey).where(_EXPIRED)
+
+
+async def delete_expired_keys(db: Executor) -> int:
+    """Reads the whole table, which an index on the time would spare, at a cost to every create: so once an hour."""
+    return await db.run(_DELETE_EXPIRED)

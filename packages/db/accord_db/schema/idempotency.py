@@ -1,0 +1,20 @@
+"""Answers kept for a day, so that a repeated request is answered and not done again."""
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Model
+
+
+class IdempotencyKey(Model):
+    __tablename__ = "idempotency_keys"
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
+    request_id: Mapped[UUID] = mapped_column(primary_key=True)
+    # Tells a repeated request from another one under the same id.
+    request_hash: Mapped[bytes]
+    # None only inside the transaction that is doing the work: both are committed together.
+    response: Mapped[bytes | None]
+    created_at: Mapped[CreatedAt]

@@ -1,0 +1,46 @@
+"""What all tables have in common: where they are registered, how constraints are named, and the shared columns."""
+
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import DateTime, MetaData, Text, func
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+# Named by us and not by PostgreSQL, so that a migration can say which constraint it drops.
+NAMING_CONVENTION = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+# `sort_order` puts the id first and the other shared columns last, with the feature's own between them.
+# UUIDv7, made by the application: no sequence to agree on, and new rows land at one end of the index.
+Id = Annotated[UUID, mapped_column(primary_key=True, sort_order=-1)]
+# By the database's clock, the same instant for all that one transaction writes.
+CreatedAt = Annotated[datetime, mapped_column(server_default=func.now(), sort_order=1)]
+
+
+class Model(DeclarativeBase):
+    metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map: ClassVar[dict[type, TypeEngine[Any]]] = {datetime: DateTime(timezone=True), str: Text()}
+
+
+class Shared:
+    """The columns of everything that is made, changed and (softly) deleted."""
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)
+    deleted_at: Mapped[datetime | None] = mapped_column(sort_order=3)
+
+
+class Versioned:
+    """A name for each state of a row: whoever sends it back changes that state and no later one."""
+
+    etag: Mapped[UUID] = mapped_column(
+        server_default=func.gen_random_uuid(), onupdate=func.gen_random_uuid(), sort_order=4
+    )

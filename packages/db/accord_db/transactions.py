@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+
+from psycopg.pq.abc import PGresult
+from sqlalchemy import String, bindparam, func, select, text
+
+from accord_db.connections import Connection
+from accord_db.deadline import remaining
+from accord_db.errors import DatabaseError, Unavailable
+from accord_db.executor import Executor
+from accord_db.pool import Pool
+from accord_db.statements import Question, compiled
+
+_BEGIN = text("BEGIN")
+_LIMIT = select(func.set_config("statement_timeout", bindparam("milliseconds", type_=String), True))
+
+
+class Transaction(Executor):
+    """Statements that happen together or not at all. It begins, and takes its connection, with the first of them."""
+
+    def __init__(self, pool: Pool, *, statement_timeout: float) -> None:
+        self._pool = pool
+        self._statement_timeout = statement_timeout
+        self._connection: Connection | None = None
+        self._over = False
+
+    async def answer(self, question: Question) -> PGresult:
+        if self._over:
+            raise _rolled_back()
+        if self._connection is not None:
+            return await self._connection.ask(question)
+        self._connection = await self._pool.acquire()
+        return await self._connection.ask(question, after=self._begin())
+
+    async def commit(self) -> None:
+        """Raises Unavailable with `outcome_unknown` when the connection is lost before PostgreSQL has answered."""
+        if self._over:
+            raise _rolled_back()
+        if (connection := self._end()) is None:
+            return
+        try:
+            result = await connection.command(b"COMMIT")
+        except Unavailable as error:
+            error.outcome_unknown = connection.closed
+            raise
+        finally:
+            self._pool.release(connection)
+        if result.command_status != b"COMMIT":  # one of the statements had failed, and the block went on
+            raise _rolled_back()
+
+    async def undo(self, error: BaseException) -> None:
+        """Roll back, after an ordinary error. Whoever cancels does not want to wait: the pool does it later then."""
+        if (connection := self._end()) is None:
+            return
+        try:
+            if isinstance(error, Exception) and connection.in_transaction:
+                await connection.command(b"ROLLBACK")
+        finally:
+            self._pool.release(connection)
+
+    def _end(self) -> Connection | None:
+        connection, self._connection, self._over = self._connection, None, True
+        return connection
+
+    def _begin(self) -> Sequence[Question]:
+        left = remaining()
+        seconds = self._statement_timeout if left is None else min(left, self._statement_timeout)
+        limit = compiled(_LIMIT).ask({"milliseconds": str(max(1, int(seconds * 1000)))})
+        return compiled(_BEGIN).ask({}), limit
+
+
+def _rolled_back() -> DatabaseError:
+    return DatabaseError("the transaction was rolled back", sqlstate="25P02")
