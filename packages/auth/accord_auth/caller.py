@@ -1,0 +1,44 @@
+"""Who is calling: set by the auth interceptor before the message is read, asked for by handlers."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from accord.policy.v1.policy_pb2 import Credential, Permission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    account_id: UUID
+    session_id: UUID
+    credential: Credential.ValueType
+    # Until when the sign-in counts as recent, for methods whose policy says `fresh`.
+    fresh_until: datetime
+    permissions: frozenset[Permission.ValueType] = frozenset()
+
+
+class NoCaller(LookupError):
+    """A fault of ours, not of whoever called."""
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Never None: in a public method, which has no caller, asking is a fault."""
+    try:
+        return _caller.get()
+    except LookupError:
+        raise NoCaller("caller() was asked in a call that has none: its method's access must be signed-in") from None
+
+
+def set_caller(caller: Caller) -> None:
+    """For the rest of this call. There is no reset: each call has a context of its own, and a streaming handler still
+    runs when the interceptor has returned."""
+    _caller.set(caller)
+
+
+def signed_in() -> Caller | None:
+    """For what serves public and other methods alike, such as logs and audit; handlers ask `caller()`."""
+    return _caller.get(None)

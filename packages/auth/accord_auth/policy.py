@@ -1,0 +1,186 @@
+"""What the contract says of each method, read out of its descriptors once, at start."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from google.protobuf.descriptor import (
+    Descriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+    ServiceDescriptor,
+)
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1 import policy_pb2
+from accord.policy.v1.policy_pb2 import (
+    Access,
+    Credential,
+    MethodPolicy,
+    Permission,
+    RateLimit,
+    RateLimitKey,
+)
+
+if TYPE_CHECKING:
+    IdempotencyLevel = MethodOptions.IdempotencyLevel
+
+REQUEST_ID = "request_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A `MethodPolicy` as Python reads it fast; times in seconds."""
+
+    access: Access.ValueType
+    permission: Permission.ValueType
+    credentials: frozenset[Credential.ValueType]
+    fresh: bool
+    rate_limits: tuple[RateLimit, ...]
+    default_deadline: float
+    max_deadline: float
+    errors: frozenset[Reason.ValueType]
+    audit: bool
+
+    @classmethod
+    def of(cls, declared: MethodPolicy) -> "Policy":
+        return cls(
+            access=declared.access,
+            permission=declared.permission,
+            credentials=frozenset(declared.credentials) or frozenset({Credential.CREDENTIAL_SESSION}),
+            fresh=declared.fresh,
+            rate_limits=tuple(declared.rate_limits),
+            default_deadline=declared.default_deadline.ToNanoseconds() / 1e9,
+            max_deadline=declared.max_deadline.ToNanoseconds() / 1e9,
+            errors=frozenset(declared.errors),
+            audit=declared.audit,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
+    """One RPC: its names, its messages and its policy."""
+
+    service: str
+    name: str
+    request: type[Message]
+    response: type[Message]
+    policy: Policy
+    request_streaming: bool
+    response_streaming: bool
+    idempotent: bool
+
+    @property
+    def path(self) -> str:
+        return f"/{self.service}/{self.name}"
+
+    @classmethod
+    def of(cls, descriptor: MethodDescriptor, declared: MethodPolicy) -> "Method":
+        return cls(
+            service=descriptor.containing_service.full_name,
+            name=descriptor.name,
+            request=GetMessageClass(descriptor.input_type),
+            response=GetMessageClass(descriptor.output_type),
+            policy=Policy.of(declared),
+            request_streaming=descriptor.client_streaming,
+            response_streaming=descriptor.server_streaming,
+            idempotent=REQUEST_ID in descriptor.input_type.fields_by_name,
+        )
+
+
+def read_methods(
+    services: Iterable[ServiceDescriptor],
+) -> tuple[list[Method], list[str]]:
+    """Every method of the services whose policy holds, and a sentence for each fault of the others."""
+    methods: list[Method] = []
+    faults: list[str] = []
+    for descriptor in (method for service in services for method in service.methods):
+        found = list(_faults(descriptor))
+        faults += [f"{descriptor.full_name}: {fault}" for fault in found]
+        if not found:
+            methods.append(Method.of(descriptor, _declared(descriptor)))
+    return methods, faults
+
+
+def _declared(method: MethodDescriptor) -> MethodPolicy:
+    return method.GetOptions().Extensions[policy_pb2.policy]
+
+
+def _faults(method: MethodDescriptor) -> Iterable[str]:
+    if not method.GetOptions().HasExtension(policy_pb2.policy):
+        yield "declares no policy (option accord.policy.v1.policy)"
+        return
+    policy = _declared(method)
+    yield from _access_faults(policy)
+    yield from _deadline_faults(policy)
+    yield from _rate_limit_faults(policy)
+    yield from _error_faults(policy)
+    yield from _request_id_faults(method)
+
+
+def _access_faults(policy: MethodPolicy) -> Iterable[str]:
+    if policy.access not in Access.values() or policy.access == Access.ACCESS_UNSPECIFIED:
+        yield "its policy does not say who may call (access)"
+    if policy.permission not in Permission.values():
+        yield f"its policy names permission {policy.permission}, which the contract does not have"
+    for credential in policy.credentials:
+        if credential not in Credential.values() or credential == Credential.CREDENTIAL_UNSPECIFIED:
+            yield f"its policy names credential {credential}, which the contract does not have"
+    if policy.access == Access.ACCESS_PUBLIC and (policy.permission or policy.credentials or policy.fresh):
+        yield "it is public, yet asks for a permission, a credential or a fresh sign-in"
+
+
+def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:
+    default, longest = (
+        policy.default_deadline.ToNanoseconds(),
+        policy.max_deadline.ToNanoseconds(),
+    )
+    if default <= 0:
+        yield "its policy has no default_deadline"
+    if longest < default or longest <= 0:
+        yield "its policy's max_deadline is missing or shorter than the default_deadline"
+
+
+def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
+    for limit in policy.rate_limits:
+        if limit.count < 1 or limit.window.seconds < 1 or limit.window.nanos:
+            yield "a rate limit of its policy needs a count of at least 1 and a window of whole seconds"
+        if limit.key not in RateLimitKey.values() or limit.key == RateLimitKey.RATE_LIMIT_KEY_UNSPECIFIED:
+            yield "a rate limit of its policy does not say whose calls are counted (key)"
+        if limit.key == RateLimitKey.RATE_LIMIT_KEY_CALLER and policy.access == Access.ACCESS_PUBLIC:
+            yield "it is public, yet a rate limit of its policy counts by caller"
+
+
+def _error_faults(policy: MethodPolicy) -> Iterable[str]:
+    for reason in policy.errors:
+        if reason not in Reason.values() or reason == Reason.REASON_UNSPECIFIED:
+            yield f"its policy names error {reason}, which the contract does not have"
+
+
+def _request_id_faults(method: MethodDescriptor) -> Iterable[str]:
+    if REQUEST_ID not in method.input_type.fields_by_name:
+        return
+    if method.client_streaming or method.server_streaming:
+        yield "it streams, and so cannot take a request_id"
+    if _declared(method).access == Access.ACCESS_PUBLIC:
+        yield "it is public, and so has no caller whose request_id could be remembered"
+    if has_sensitive_field(method.input_type) or has_sensitive_field(method.output_type):
+        yield "it takes a request_id, yet its messages have sensitive fields, which must not be stored"
+
+
+def is_sensitive(field: FieldDescriptor) -> bool:
+    return bool(field.GetOptions().Extensions[policy_pb2.sensitive])
+
+
+def has_sensitive_field(message: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether the message, or any message in it, has a field that is marked sensitive."""
+    if message.full_name in seen:
+        return False
+    seen |= {message.full_name}
+    return any(
+        is_sensitive(field) or (field.message_type is not None and has_sensitive_field(field.message_type, seen))
+        for field in message.fields
+    )

@@ -1,0 +1,43 @@
+"""Opaque tokens: a prefix that says what kind it is, 256 random bits, and a checksum.
+
+A secret scanner finds one by `acs_[A-Za-z0-9_-]{48}`.
+"""
+
+import hashlib
+import re
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import crc32
+
+SESSION_PREFIX = "acs_"
+
+_SECRET_BYTES = 32
+# 32 bytes and 4 of checksum are 48 characters without padding or spare bits: a token has one spelling.
+_BODY = re.compile(r"[A-Za-z0-9_-]{48}")
+
+
+def new_session_token() -> str:
+    return new_token(SESSION_PREFIX)
+
+
+def new_token(prefix: str) -> str:
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    return prefix + urlsafe_b64encode(secret + _checksum(prefix, secret)).decode()
+
+
+def well_formed(token: str, prefix: str = SESSION_PREFIX) -> bool:
+    """Whether we may have made it: tells a mistyped or cut token without asking the database. It proves nothing."""
+    if not token.startswith(prefix) or _BODY.fullmatch(token, len(prefix)) is None:
+        return False
+    body = urlsafe_b64decode(token[len(prefix) :])
+    return body[_SECRET_BYTES:] == _checksum(prefix, body[:_SECRET_BYTES])
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored in its place. 256 random bits cannot be guessed, so neither salt nor a slow hash is needed."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _checksum(prefix: str, secret: bytes) -> bytes:
+    # Over the prefix too: a token with the prefix of another kind is not well formed.
+    return crc32(secret, crc32(prefix.encode())).to_bytes(4, "big")
