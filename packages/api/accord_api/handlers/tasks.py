@@ -1,0 +1,207 @@
+"""TaskService: the tasks of whoever calls."""
+
+from typing import Final, cast
+from uuid import UUID
+
+from grpc.aio import ServicerContext
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.tasks.v1.tasks_pb2 import (
+    BatchCreateTasksRequest,
+    BatchCreateTasksResponse,
+    BatchGetTasksRequest,
+    BatchGetTasksResponse,
+    CreateTaskRequest,
+    CreateTaskResponse,
+    DeleteTaskRequest,
+    DeleteTaskResponse,
+    GetTaskRequest,
+    GetTaskResponse,
+    ListTasksRequest,
+    ListTasksResponse,
+    Task,
+    UndeleteTaskRequest,
+    UndeleteTaskResponse,
+    UpdateTaskRequest,
+    UpdateTaskResponse,
+)
+from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer
+from accord_api.masks import changes
+from accord_api.messages import Filler, to_datetime
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_db.database import Database, Executor
+from accord_db.ids import uuid7
+from accord_db.queries import tasks
+from accord_db.queries.tasks import NewTask, OrderBy, Position, TaskChanges, TaskFilters
+
+_to_task: Final = Filler(Task)
+
+
+class TaskService(TaskServiceServicer):
+    def __init__(self, database: Database, pages: Pages) -> None:
+        self._db = database
+        self._pages = pages
+
+    async def ListTasks(
+        self,
+        request: ListTasksRequest,
+        context: ServicerContext[ListTasksRequest, ListTasksResponse],
+    ) -> ListTasksResponse:
+        me, filters = caller().account_id, _filters(request)
+        order_by, descending = _order(request)
+        page_size = request.page_size or DEFAULT_PAGE_SIZE
+        rows = await tasks.list_tasks(
+            self._db,
+            created_by=me,
+            limit=page_size + 1,  # one more than asked tells whether there is a next page
+            order_by=order_by,
+            descending=descending,
+            after=self._pages.place(request, request.page_token, times=order_by != "title"),
+            show_deleted=request.show_deleted,
+            **filters,
+        )
+        response = ListTasksResponse()
+        for row in rows[:page_size]:
+            _to_task.fill(response.tasks.add(), row)
+        if len(rows) > page_size:
+            last = rows[page_size - 1]
+            response.next_page_token = self._pages.token(request, Position(getattr(last, order_by), last.id))
+        if request.include_total_size:
+            response.total_size = await tasks.count_tasks(
+                self._db, created_by=me, show_deleted=request.show_deleted, **filters
+            )
+        return response
+
+    async def GetTask(
+        self,
+        request: GetTaskRequest,
+        context: ServicerContext[GetTaskRequest, GetTaskResponse],
+    ) -> GetTaskResponse:
+        task = await tasks.get_task(self._db, task_id=UUID(request.task_id), created_by=caller().account_id)
+        if task is None:
+            raise _not_found(request.task_id)
+        return GetTaskResponse(task=_to_task(task))
+
+    async def CreateTask(
+        self,
+        request: CreateTaskRequest,
+        context: ServicerContext[CreateTaskRequest, CreateTaskResponse],
+    ) -> CreateTaskResponse:
+        async with self._db.transaction() as tx:
+            task = await tasks.insert_task(
+                tx,
+                task_id=uuid7(),
+                created_by=caller().account_id,
+                title=request.title,
+                description=_description(request),
+            )
+        return CreateTaskResponse(task=_to_task(task))
+
+    async def UpdateTask(
+        self,
+        request: UpdateTaskRequest,
+        context: ServicerContext[UpdateTaskRequest, UpdateTaskResponse],
+    ) -> UpdateTaskResponse:
+        me, task_id = caller().account_id, request.task.id
+        async with self._db.transaction() as tx:
+            task = await tasks.update_task(
+                tx,
+                task_id=UUID(task_id),
+                created_by=me,
+                changes=cast(TaskChanges, changes(request.task, request.update_mask)),
+                etag=_etag(request.task.etag),
+            )
+            if task is None:
+                raise await _why_not(tx, task_id, me)
+        return UpdateTaskResponse(task=_to_task(task))
+
+    async def DeleteTask(
+        self,
+        request: DeleteTaskRequest,
+        context: ServicerContext[DeleteTaskRequest, DeleteTaskResponse],
+    ) -> DeleteTaskResponse:
+        me = caller().account_id
+        async with self._db.transaction() as tx:
+            task = await tasks.delete_task(
+                tx,
+                task_id=UUID(request.task_id),
+                created_by=me,
+                etag=_etag(request.etag),
+            )
+            if task is None:
+                raise await _why_not(tx, request.task_id, me)
+        return DeleteTaskResponse(task=_to_task(task))
+
+    async def UndeleteTask(
+        self,
+        request: UndeleteTaskRequest,
+        context: ServicerContext[UndeleteTaskRequest, UndeleteTaskResponse],
+    ) -> UndeleteTaskResponse:
+        me, task_id = caller().account_id, UUID(request.task_id)
+        async with self._db.transaction() as tx:
+            task = await tasks.undelete_task(tx, task_id=task_id, created_by=me)
+            task = task or await tasks.get_task(tx, task_id=task_id, created_by=me)
+        if task is None:
+            raise _not_found(request.task_id)
+        return UndeleteTaskResponse(task=_to_task(task))
+
+    async def BatchGetTasks(
+        self,
+        request: BatchGetTasksRequest,
+        context: ServicerContext[BatchGetTasksRequest, BatchGetTasksResponse],
+    ) -> BatchGetTasksResponse:
+        ids = [UUID(task_id) for task_id in request.task_ids]
+        rows = await tasks.get_tasks(self._db, task_ids=ids, created_by=caller().account_id)
+        found = {row.id: row for row in rows}
+        response = BatchGetTasksResponse()
+        for task_id, asked in zip(ids, request.task_ids, strict=True):
+            if task_id not in found:
+                raise _not_found(asked)
+            _to_task.fill(response.tasks.add(), found[task_id])
+        return response
+
+    async def BatchCreateTasks(
+        self,
+        request: BatchCreateTasksRequest,
+        context: ServicerContext[BatchCreateTasksRequest, BatchCreateTasksResponse],
+    ) -> BatchCreateTasksResponse:
+        new = [NewTask(uuid7(), each.title, _description(each)) for each in request.requests]
+        async with self._db.transaction() as tx:
+            rows = await tasks.insert_tasks(tx, created_by=caller().account_id, tasks=new)
+        return BatchCreateTasksResponse(tasks=map(_to_task, rows))
+
+
+def _not_found(task_id: str) -> Refused:
+    return Refused(Reason.REASON_TASK_NOT_FOUND, task_id=task_id)
+
+
+async def _why_not(db: Executor, task_id: str, created_by: UUID) -> Refused:
+    """Why a change found no row: the task is not there, or it is no longer the one that the etag names."""
+    if await tasks.get_task(db, task_id=UUID(task_id), created_by=created_by) is None:
+        return _not_found(task_id)
+    return Refused(Reason.REASON_ETAG_MISMATCH, task_id=task_id)
+
+
+def _etag(etag: str) -> UUID | None:
+    return UUID(etag) if etag else None
+
+
+def _description(request: CreateTaskRequest) -> str | None:
+    return request.description if request.HasField("description") else None
+
+
+def _filters(request: ListTasksRequest) -> TaskFilters:
+    return TaskFilters(
+        completed=request.completed if request.HasField("completed") else None,
+        title_contains=request.title_contains or None,
+        created_from=to_datetime(request.created_from) if request.HasField("created_from") else None,
+        created_before=to_datetime(request.created_before) if request.HasField("created_before") else None,
+    )
+
+
+def _order(request: ListTasksRequest) -> tuple[OrderBy, bool]:
+    """The column, and whether descending. The contract's rules leave no other words than these."""
+    column, _, direction = (request.order_by or "created_at desc").partition(" ")
+    return cast(OrderBy, column), direction == "desc"

@@ -1,0 +1,64 @@
+"""Page tokens: where the next page begins, sealed so that they fit only the list they were made for.
+
+A token is a HMAC over the caller, the list and the place, and the place itself. It is no secret: it holds what its
+caller has read on the page before.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.message import Message
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_db.queries.tasks import Position
+
+DEFAULT_PAGE_SIZE: Final = 50
+_SEAL_BYTES: Final = 16
+
+
+class Pages:
+    """Seals and opens page tokens with a key that all processes of an installation share."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.sha256(b"accord page tokens\0" + key).digest()
+
+    def token(self, request: Message, place: Position) -> str:
+        value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
+        body = json.dumps([value, str(place.id)], ensure_ascii=False, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(self._seal(request, body) + body).rstrip(b"=").decode()
+
+    def place(self, request: Message, token: str, *, times: bool) -> Position | None:
+        """Where the page begins that `token` asks for; None for the first. `times` if the list's order is by time."""
+        if not token:
+            return None
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise Refused(Reason.REASON_PAGE_TOKEN_INVALID) from None
+        seal, body = raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
+        if not hmac.compare_digest(seal, self._seal(request, body)):
+            raise Refused(Reason.REASON_PAGE_TOKEN_INVALID)
+        value, row_id = json.loads(body)
+        return Position(datetime.fromisoformat(value) if times else value, UUID(row_id))
+
+    def _seal(self, request: Message, body: bytes) -> bytes:
+        """Over everything that makes the list: the caller, and the request but for what may change between pages."""
+        same = type(request)()
+        same.CopyFrom(request)
+        for field in ("page_token", "page_size", "include_total_size"):
+            same.ClearField(field)
+        what = [caller().account_id.bytes, type(request).DESCRIPTOR.full_name.encode()]
+        what += [same.SerializeToString(deterministic=True), body]
+        return hmac.digest(
+            self._key,
+            b"".join(len(part).to_bytes(4, "big") + part for part in what),
+            "sha256",
+        )[:_SEAL_BYTES]

@@ -1,0 +1,55 @@
+"""Who did what, on what, when, from where, and how it ended, for the methods whose policy says `audit`."""
+
+import grpc
+from grpc_interceptor.server import AsyncServerInterceptor
+
+from accord_api.errors import failure
+from accord_api.pipeline.call import call
+from accord_auth.caller import signed_in
+from accord_auth.gate import Context, Next
+from accord_auth.policy import Method
+from accord_db.database import Database, Executor
+from accord_db.ids import uuid7
+from accord_db.queries import audit
+
+
+class AuditInterceptor(AsyncServerInterceptor):
+    """An event of success commits with what succeeded; one of failure is written after the roll-back."""
+
+    def __init__(self, method: Method, database: Database) -> None:
+        self._path = method.path
+        self._declared = method.policy.errors
+        self._database = database
+
+    async def intercept(
+        self,
+        method: Next,
+        request_or_iterator: object,
+        context: Context,
+        method_name: str,
+    ) -> bytes | None:
+        try:
+            async with self._database.deferred_transaction():
+                response = await method(request_or_iterator, context)
+                async with self._database.transaction() as tx:
+                    await self._insert(tx, grpc.StatusCode.OK, None)
+                return response
+        except Exception as raised:
+            failed = failure(raised, self._declared)
+            await self._insert(self._database, failed.code, failed.name)
+            raise
+
+    async def _insert(self, db: Executor, code: grpc.StatusCode, reason: str | None) -> None:
+        current, who = call(), signed_in()
+        await audit.insert_event(
+            db,
+            event_id=uuid7(),
+            account_id=current.account_id or (who.account_id if who else None),
+            method=self._path,
+            target=current.target,
+            peer=current.peer,
+            user_agent=current.user_agent,
+            code=code.name,
+            reason=reason,
+            request_id=current.request_id,
+        )

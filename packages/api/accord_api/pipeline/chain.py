@@ -1,0 +1,95 @@
+"""Puts a method's stages together, once, at start. A stage that a policy does not ask for costs its calls nothing."""
+
+from collections.abc import Awaitable, Iterable, Iterator
+
+import grpc
+from grpc_interceptor.server import AsyncServerInterceptor
+from limits.aio.strategies import FixedWindowRateLimiter
+from protovalidate import Validator
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api.pipeline.audit import AuditInterceptor
+from accord_api.pipeline.deadlines import DeadlineInterceptor
+from accord_api.pipeline.idempotency import IdempotencyInterceptor
+from accord_api.pipeline.messages import Handler, ReceiveInterceptor, answering
+from accord_api.pipeline.observe import CallMetrics, ObserveInterceptor
+from accord_api.pipeline.rate_limits import RateLimitInterceptor
+from accord_api.pipeline.retries import RetryInterceptor
+from accord_auth.gate import Context, Next
+from accord_auth.interceptor import AccessInterceptor
+from accord_auth.policy import Method
+from accord_auth.refused import Refused
+from accord_auth.sessions import Sessions
+from accord_db.database import Database
+
+
+class Pipeline:
+    """What the stages of all methods share."""
+
+    def __init__(
+        self,
+        database: Database,
+        sessions: Sessions,
+        limiter: FixedWindowRateLimiter,
+        validator: Validator,
+        metrics: CallMetrics,
+    ) -> None:
+        self._database = database
+        self._sessions = sessions
+        self._limiter = limiter
+        self.validator = validator
+        self._metrics = metrics
+        self._unknown = ObserveInterceptor("unknown", "unknown", frozenset(), metrics)
+
+    def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """The handler as grpcio takes it, behind its stages.
+
+        Every kind of call is served as one that streams its request: grpcio hands those over when the headers are
+        there, so that access is decided before the message is read, and a message that never comes meets the deadline.
+        """
+        chain = _chained(self._stages(method), answering(method, handler), method.path)
+        if method.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(chain)
+        return grpc.stream_unary_rpc_method_handler(chain)
+
+    def refuse(self, path: str) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """For a path that is no method of ours: answered, counted (under one name) and logged like any other call."""
+        return grpc.stream_unary_rpc_method_handler(_chained([self._unknown], _no_such_method, path))
+
+    def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
+        """From the wire inwards."""
+        policy = method.policy
+        yield ObserveInterceptor(method.service, method.name, policy.errors, self._metrics)
+        yield DeadlineInterceptor(policy)
+        yield AccessInterceptor(policy, self._sessions)
+        yield ReceiveInterceptor(method, self.validator)
+        if policy.rate_limits:
+            yield RateLimitInterceptor(method, self._limiter)
+        if not (method.request_streaming or method.response_streaming):
+            yield RetryInterceptor()
+        if policy.audit:
+            yield AuditInterceptor(method, self._database)
+        if method.idempotent:
+            yield IdempotencyInterceptor(self._database)
+
+
+async def _no_such_method(request: object, context: Context) -> bytes | None:
+    raise Refused(Reason.REASON_METHOD_UNKNOWN)
+
+
+def _chained(stages: Iterable[AsyncServerInterceptor], innermost: Next, path: str) -> Next:
+    chain = innermost
+    for stage in reversed(list(stages)):
+        chain = _step(stage, chain, path)
+
+    async def serve(request: object, context: Context) -> bytes | None:  # grpcio wants to see a coroutine function
+        return await chain(request, context)
+
+    return serve
+
+
+def _step(stage: AsyncServerInterceptor, following: Next, path: str) -> Next:
+    def step(request: object, context: Context) -> Awaitable[bytes | None]:
+        return stage.intercept(following, request, context, path)
+
+    return step

@@ -1,0 +1,159 @@
+"""The outermost stage: a call gets its request id, its one log line, its metrics, and always a definite answer."""
+
+import asyncio
+import re
+import secrets
+from functools import cache
+from time import perf_counter
+from typing import Final, NoReturn, cast
+
+import grpc
+import structlog
+from grpc.aio import AbortError
+from grpc_interceptor.server import AsyncServerInterceptor
+from prometheus_client import Counter, Histogram
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api.errors import STATUS_HEADER, Failure, failure
+from accord_api.pipeline.call import Call, set_call
+from accord_api.pipeline.deadlines import time_left
+from accord_auth.caller import signed_in
+from accord_auth.gate import Context, Next
+from accord_db.errors import DatabaseError
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+_USABLE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class CallMetrics:
+    """What go-grpc-prometheus counts, under the same names, so that its dashboards fit."""
+
+    def __init__(self) -> None:
+        self.handled = Counter(
+            "grpc_server_handled_total",
+            "Calls that ended, by status code.",
+            ["service", "method", "code"],
+        )
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Seconds from the headers of a call to its status.",
+            ["service", "method"],
+        )
+
+
+@cache
+def call_metrics() -> CallMetrics:
+    """Those of this process: prometheus_client has one registry, and takes each name once."""
+    return CallMetrics()
+
+
+class ObserveInterceptor(AsyncServerInterceptor):
+    """Sees one method's calls from their headers to their status. `declared` are the reasons the method may answer."""
+
+    def __init__(self, service: str, name: str, declared: frozenset[Reason.ValueType], metrics: CallMetrics) -> None:
+        self._declared = declared
+        self._handled = {code: metrics.handled.labels(service, name, code.name) for code in grpc.StatusCode}
+        self._seconds = metrics.seconds.labels(service, name)
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("accord.call")
+
+    async def intercept(
+        self,
+        method: Next,
+        request_or_iterator: object,
+        context: Context,
+        method_name: str,
+    ) -> bytes | None:
+        started, call = perf_counter(), _begin(context, method_name)
+        try:
+            response = await method(request_or_iterator, context)
+        except (Exception, asyncio.CancelledError, SystemExit) as raised:  # noqa: BLE001 (whatever it is, the caller gets an answer)
+            await self._end(raised, context, call, started)
+        self._record(_code(context), call, started)
+        return response
+
+    async def _end(self, raised: BaseException, context: Context, call: Call, started: float) -> NoReturn:
+        """Answers a call that did not succeed. Only one that its client gave up ends without a status of ours."""
+        if isinstance(raised, AbortError):  # grpcio's own services have answered already
+            self._record(_code(context), call, started)
+            raise raised
+        if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
+            self._record(_given_up(context), call, started)
+            raise raised
+        failed = failure(raised, self._declared)
+        self._record(failed.code, call, started, failed, raised)
+        trailers = (
+            (STATUS_HEADER, failed.details),
+            (REQUEST_ID_HEADER, call.request_id),
+        )
+        await context.abort(failed.code, failed.message, trailers)
+
+    def _record(
+        self,
+        code: grpc.StatusCode,
+        call: Call,
+        started: float,
+        failed: Failure | None = None,
+        raised: BaseException | None = None,
+    ) -> None:
+        seconds = perf_counter() - started
+        self._handled[code].inc()
+        self._seconds.observe(seconds)
+        line: dict[str, object] = {
+            "request_id": call.request_id,
+            "method": call.method,
+            "code": code.name,
+            "ms": round(seconds * 1000, 2),
+            "peer": call.peer,
+        }
+        if caller := signed_in():
+            line["account_id"] = str(caller.account_id)
+        if isinstance(raised, DatabaseError):  # its text may quote what was sent, its code does not
+            line["sqlstate"] = raised.sqlstate
+        if failed is None:
+            self._log.info("call", **line)
+        elif failed.error_id is None:
+            self._log.info("call", **line, reason=failed.name)
+        else:
+            self._log.error(
+                "call",
+                **line,
+                reason=failed.name,
+                error_id=failed.error_id,
+                exc_info=raised,
+            )
+
+
+def _begin(context: Context, method: str) -> Call:
+    sent, user_agent = "", ""
+    for name, value in context.invocation_metadata() or ():
+        if name == REQUEST_ID_HEADER:
+            sent = str(value)
+        elif name == "user-agent":
+            user_agent = str(value)
+    request_id = sent if _USABLE_REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+    call = Call(
+        method=method[:200],
+        request_id=request_id,
+        peer=context.peer(),
+        user_agent=user_agent[:256],
+    )
+    set_call(call)
+    context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
+    return call
+
+
+def _code(context: Context) -> grpc.StatusCode:
+    return _CODES[cast(int | None, context.code()) or 0]  # None or a number in grpcio, whatever its annotation says
+
+
+def _is_cancelled() -> bool:
+    """Whether this task was told to stop. A CancelledError without that is a handler's own, and a fault like any other."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _given_up(context: Context) -> grpc.StatusCode:
+    left = time_left(context)
+    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED

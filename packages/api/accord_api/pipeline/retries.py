@@ -1,0 +1,23 @@
+"""A handler whose transaction lost against another one runs again, whole."""
+
+from accord_db.retry import retry_conflicts
+from grpc_interceptor.server import AsyncServerInterceptor
+
+from accord_auth.gate import Context, Next
+from accord_db.errors import Conflict
+
+
+class RetryInterceptor(AsyncServerInterceptor):
+    """For methods of one request and one answer: what a handler did before a conflict was rolled back with it."""
+
+    async def intercept(
+        self,
+        method: Next,
+        request_or_iterator: object,
+        context: Context,
+        method_name: str,
+    ) -> bytes | None:
+        try:
+            return await method(request_or_iterator, context)
+        except Conflict:
+            return await retry_conflicts(lambda: method(request_or_iterator, context))
