@@ -1,0 +1,71 @@
+"""The command `accord`."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accord_gateway.refusals import StartRefused
+
+if TYPE_CHECKING:
+    from accord_gateway.doctor.finding import Finding
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status. Each command imports what it needs: none should wait for what another one takes."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        return _carry_out(chosen)
+    except StartRefused as refused:
+        print(f"accord: {refused}", file=sys.stderr)
+        return refused.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _carry_out(chosen: argparse.Namespace) -> int:
+    match chosen.command:
+        case "worker":
+            from accord_gateway.work import work
+
+            work(chosen.figures)
+        case "serve":
+            from accord_gateway.serve import serve
+            from accord_gateway.settings import read_settings
+
+            serve(read_settings())
+        case "migrate":
+            from accord_gateway.migrate import migrate
+            from accord_gateway.settings import read_settings
+
+            migrate(read_settings())
+            print("The database is at the last migration.")
+        case "doctor":
+            from accord_gateway.doctor import examine
+
+            return _show(examine())
+    return 0
+
+
+def _show(findings: "Iterable[Finding]") -> int:
+    faults = 0
+    for finding in findings:
+        print(finding, flush=True)
+        faults += finding.is_fault
+    print(f"\nIn all {faults} to put right." if faults else "\nNothing is wrong.")
+    return 1 if faults else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="accord", description="A contract-first gRPC backend on PostgreSQL.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | migrate | doctor")
+    commands.add_parser("serve", help="serve until Ctrl-C or SIGTERM")
+    commands.add_parser("migrate", help="bring the database to this release's schema")
+    commands.add_parser("doctor", help="find what is wrong with settings, database, ports and installation")
+    commands.add_parser("worker").add_argument("figures", type=Path)  # what `serve` starts; not for people
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

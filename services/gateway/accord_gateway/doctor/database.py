@@ -1,0 +1,71 @@
+"""Whether the database can be used: reachable, new enough, permitted, migrated."""
+
+from collections.abc import Iterator
+
+from accord_db.embedded import EmbeddedPostgresError
+from accord_db.embedded.binaries import binaries
+from accord_db.errors import DatabaseError
+from accord_db.migrate import MigrationError, current_and_head
+from accord_db.migrate.state import connect
+from accord_gateway.doctor.finding import Finding
+from accord_gateway.preparation import Addresses, embedded, visited
+from accord_gateway.refusals import StartRefused
+from accord_gateway.settings import Settings
+
+OLDEST = 15
+CHECK_URL = "See that PostgreSQL runs there, and check DATABASE_URL."
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None:
+        yield _embedded_programs()
+        if not embedded(settings).log_file.exists():
+            yield Finding("embedded PostgreSQL has no data yet: the first start makes it")
+            return
+    try:
+        with visited(settings) as addresses:
+            yield from _server(addresses, migrates=settings.migrate_on_start)
+    except StartRefused as refused:
+        yield Finding(f"database: {refused}", CHECK_URL)
+
+
+def _embedded_programs() -> Finding:
+    try:
+        return Finding(f"embedded PostgreSQL's programs in {binaries()}")
+    except EmbeddedPostgresError as error:
+        return Finding(str(error), "Run `make setup`.")
+
+
+def _server(addresses: Addresses, *, migrates: bool) -> Iterator[Finding]:
+    try:
+        for address in dict.fromkeys((addresses.direct, addresses.pooled)):
+            yield from _connection(address)
+        yield _migrations(addresses.direct, migrates=migrates)
+    except DatabaseError as error:
+        yield Finding(f"the database does not answer: {error}", CHECK_URL)
+
+
+def _connection(address: str) -> Iterator[Finding]:
+    with connect(address) as connection:
+        info = connection.info
+        place = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
+        too_old = info.server_version < OLDEST * 10000
+        yield Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")
+        permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
+    if permitted and permitted[0]:
+        yield Finding(f"{info.user} may create tables there")
+    else:
+        grant = f'GRANT CREATE ON SCHEMA public TO "{info.user}"'
+        yield Finding(f"{info.user} may not create tables there", f"Migrations need it: {grant}.")
+
+
+def _migrations(address: str, *, migrates: bool) -> Finding:
+    try:
+        current, head = current_and_head(address)
+    except MigrationError as error:
+        return Finding(f"migrations: {error}", "See docs/troubleshooting.md.")
+    if current == head:
+        return Finding(f"migrated to {head}")
+    if migrates:
+        return Finding(f"at migration {current or 'none'}; the next start brings it to {head}")
+    return Finding(f"at migration {current or 'none'}, and this release needs {head}", "Run `accord migrate`.")

@@ -1,0 +1,74 @@
+"""The life of one serving process: connect, serve, and stop so that no caller sees an error."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from accord_db.database import Database, DatabaseSettings
+from accord_db.errors import DatabaseError
+from accord_db.listen import Listener
+from accord_db.queries.alive import is_alive
+from accord_gateway.health import follow
+from accord_gateway.preparation import Orders, unreachable
+from accord_gateway.server import Gateway, Parts, build_server, listen
+from accord_gateway.stop import Stop
+
+# Before connections are closed, new calls are answered UNAVAILABLE for so long. Clients repeat those; of a call whose
+# connection broke under it they cannot tell whether it took effect.
+TURN_AWAY_SECONDS = 0.3
+CLOSE_SECONDS = 5.0
+
+
+async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> None:
+    """Returns when it was asked to stop, and has. `announce` is told the port once calls can come. Raises
+    StartRefused."""
+    async with connected(orders) as parts:
+        gateway = build_server(parts)
+        port = listen(gateway.server, parts.settings)
+        await gateway.server.start()
+        following = asyncio.create_task(follow(gateway.health, lambda: is_alive(parts.database)))
+        announce(port)
+        await stop.asked.wait()
+        following.cancel()
+        await drain(gateway, stop, parts.settings.drain_seconds)
+
+
+async def drain(gateway: Gateway, stop: Stop, seconds: float) -> None:
+    """What is under way may end, for as long as the settings say."""
+    structlog.get_logger().info("stopping", drain_seconds=seconds)
+    gateway.health.stop()
+    gateway.draining.active = True
+    await stop.wait_unless_hurried(asyncio.sleep(TURN_AWAY_SECONDS))
+    await stop.wait_unless_hurried(gateway.server.stop(seconds))
+    await gateway.server.stop(None)  # whatever is left
+
+
+@asynccontextmanager
+async def connected(orders: Orders) -> AsyncIterator[Parts]:
+    """What a server is made of; closed at the end of the block."""
+    try:
+        database = await Database.connect(_database_settings(orders))
+    except DatabaseError as error:
+        raise unreachable(error) from None
+    listener = Listener(orders.addresses.direct)
+    try:
+        await listener.start()
+        yield Parts(orders.settings, orders.secret_key, database, listener)
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await listener.close()
+                await database.close()
+
+
+def _database_settings(orders: Orders) -> DatabaseSettings:
+    settings = orders.settings
+    return DatabaseSettings(
+        dsn=orders.addresses.pooled,
+        pool_size=settings.db_pool_size,
+        pool_wait=settings.db_pool_wait.total_seconds(),
+        statement_timeout=settings.db_statement_timeout.total_seconds(),
+        prepare=not settings.db_pooler,
+    )

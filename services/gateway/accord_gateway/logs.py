@@ -1,0 +1,57 @@
+"""One line for every event, ours and those of libraries, on standard output."""
+
+import logging
+import sys
+
+import orjson
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+from accord_gateway.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Sets up structlog and the standard library's logging for the whole process."""
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *(_json() if settings.log_format == "json" else _console()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_writer(settings.log_format),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_Forward(structlog.get_logger())], level=max(level, logging.INFO), force=True)
+    logging.captureWarnings(True)
+
+
+def _writer(log_format: str) -> "structlog.BytesLoggerFactory | structlog.PrintLoggerFactory":
+    return structlog.BytesLoggerFactory(sys.stdout.buffer) if log_format == "json" else structlog.PrintLoggerFactory()
+
+
+# Neither renders the local variables of a traceback, as structlog does by default: they hold passwords and tokens.
+def _json() -> list[Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_orjson)]
+
+
+def _console() -> list[Processor]:
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)]
+
+
+def _orjson(event: object, default: object = None, **_: object) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
+class _Forward(logging.Handler):
+    """Hands what libraries say through the standard library to structlog."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)

@@ -1,0 +1,115 @@
+"""The server: what it is made of, where it listens, and what it allows a connection."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+from protovalidate import Validator
+
+from accord_api import router
+from accord_api.contract import ContractMismatch, Recorder, check, contract_services
+from accord_api.pages import Pages
+from accord_api.pipeline import Pipeline
+from accord_api.pipeline.messages import Handler
+from accord_api.pipeline.observe import call_metrics
+from accord_api.pipeline.rate_limits import rate_limiter
+from accord_api.routes import Routes
+from accord_auth.passwords import Passwords
+from accord_auth.policy import Method
+from accord_auth.sessions import Sessions
+from accord_db.database import Database
+from accord_db.listen import Listener
+from accord_gateway import health, reflection
+from accord_gateway.draining import Draining
+from accord_gateway.health import Health
+from accord_gateway.ports import PortUnusable, address
+from accord_gateway.refusals import StartRefused
+from accord_gateway.settings import Settings
+from accord_gateway.tls import server_credentials
+
+KIB, MIB = 1024, 1024 * 1024
+SECOND, MINUTE = 1000, 60_000  # in the milliseconds of gRPC's options
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server is made of; the lifecycle makes them, and ends them."""
+
+    settings: Settings
+    secret_key: bytes
+    database: Database
+    listener: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A server that is ready to listen, and the two things about it that change while it runs."""
+
+    server: grpc.aio.Server
+    health: Health
+    draining: Draining
+
+
+def build_server(parts: Parts) -> Gateway:
+    """Everything is wired here. Raises StartRefused if the contract and what is served disagree."""
+    settings, validator = parts.settings, Validator()
+    sessions = Sessions(parts.database, parts.listener, lifetime=settings.session_lifetime)
+    limiter = rate_limiter(settings.rate_limit_storage.get_secret_value())
+    pipeline = Pipeline(parts.database, sessions, limiter, validator, call_metrics())
+    served = _contract(parts, sessions, validator)
+    gateway_health = Health({method.service for method in served})
+    served |= health.methods(gateway_health)
+    if settings.reflection != "off":
+        served |= reflection.methods({method.service for method in served}, settings.reflection)
+    draining = Draining(Routes(pipeline, served))
+    server = grpc.aio.server(options=channel_options(settings), maximum_concurrent_rpcs=settings.max_concurrent_calls)
+    server.add_generic_rpc_handlers((draining,))
+    return Gateway(server, gateway_health, draining)
+
+
+def _contract(parts: Parts, sessions: Sessions, validator: Validator) -> dict[Method, Handler]:
+    """The methods of the contract with their handlers, once it is certain that they fit each other."""
+    passwords = Passwords(minimum_length=parts.settings.password_min_length)
+    registered = Recorder()
+    router.register(
+        cast(grpc.aio.Server, registered), router.Parts(parts.database, sessions, passwords, Pages(parts.secret_key))
+    )
+    try:
+        methods = check(contract_services(), registered, router.RESOURCES, validator)
+    except ContractMismatch as mismatch:
+        raise StartRefused(str(mismatch)) from None
+    return {method: registered.handlers[method.path] for method in methods}
+
+
+def listen(server: grpc.aio.Server, settings: Settings) -> int:
+    """Binds the server, and returns the port: the one of the settings, or for 0 the one that was free."""
+    place = address(settings.host, settings.port)
+    credentials = server_credentials(settings)
+    try:
+        return server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
+    except RuntimeError as error:  # all that grpc raises when it cannot bind
+        raise PortUnusable(f"Cannot listen on {place}: {error}") from None
+
+
+def channel_options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", int(settings.workers > 1)),
+        # Unlimited by default, which lets one connection hold as much memory as it likes.
+        ("grpc.max_concurrent_streams", 100),
+        # Connections that never say anything are closed.
+        ("grpc.server_handshake_timeout_ms", 5 * SECOND),
+        # Clients reconnect now and then, and so spread over workers and machines that came later.
+        ("grpc.max_connection_age_ms", 30 * MINUTE),
+        ("grpc.max_connection_age_grace_ms", 1 * MINUTE),
+        ("grpc.max_connection_idle_ms", 15 * MINUTE),
+        # A client that vanished without a word is found out; one that pings more often than every 10 s is sent off.
+        ("grpc.keepalive_time_ms", 2 * MINUTE),
+        ("grpc.keepalive_timeout_ms", 20 * SECOND),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10 * SECOND),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_receive_message_length", 4 * MIB),
+        # Between the soft and the hard limit gRPC refuses some calls at random: one limit is the same for all.
+        ("grpc.max_metadata_size", 16 * KIB),
+        ("grpc.absolute_max_metadata_size", 16 * KIB),
+    ]

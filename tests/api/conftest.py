@@ -1,0 +1,116 @@
+"""A whole gateway for every test: the real server on a real channel, on a database of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
+from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
+from accord_db.database import Database
+from accord_db.listen import Listener
+from accord_gateway.server import Gateway, Parts, build_server, listen
+from accord_gateway.settings import Settings
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from tests.factories import Person, signed_in_person
+
+if TYPE_CHECKING:
+    from accord.accounts.v1.accounts_pb2_grpc import AccountServiceAsyncStub
+    from accord.tasks.v1.tasks_pb2_grpc import TaskServiceAsyncStub
+
+SECRET_KEY = b"a key that is used for nothing but tests"
+
+
+@dataclass(frozen=True)
+class Client:
+    """The gateway as whoever calls it sees it, and its database as nobody but a test does."""
+
+    channel: grpc.aio.Channel
+    tasks: "TaskServiceAsyncStub"
+    accounts: "AccountServiceAsyncStub"
+    database: Database
+
+    async def somebody(self) -> Person:
+        return await signed_in_person(self.database)
+
+
+@pytest.fixture
+async def listener(dsn: str) -> AsyncIterator[Listener]:
+    listener = Listener(dsn)
+    await listener.start()
+    yield listener
+    await listener.close()
+
+
+@pytest.fixture
+async def gateway(database: Database, listener: Listener) -> AsyncIterator[tuple[Gateway, str]]:
+    """A running gateway, and where it listens."""
+    settings = Settings(port=0, metrics_port=0)
+    gateway = build_server(Parts(settings, SECRET_KEY, database, listener))
+    port = listen(gateway.server, settings)
+    await gateway.server.start()
+    yield gateway, f"127.0.0.1:{port}"
+    await gateway.server.stop(None)
+
+
+@pytest.fixture
+async def client(gateway: tuple[Gateway, str], database: Database) -> AsyncIterator[Client]:
+    async with grpc.aio.insecure_channel(gateway[1]) as channel:
+        yield Client(channel, TaskServiceStub(channel), AccountServiceStub(channel), database)
+
+
+@pytest.fixture
+async def me(client: Client) -> Person:
+    return await client.somebody()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a caller was told instead of an answer."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    violations: dict[str, str]
+    retry_after: float | None
+    quota: list[str]
+
+
+async def refusal(call: Awaitable[object]) -> Refusal:
+    """The refusal of a call that must be refused, and in the form that every refusal has."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(_awaited(call), 20)  # so that a hang is a failure of its own
+    return read_refusal(caught.value)
+
+
+async def _awaited(call: Awaitable[object]) -> object:
+    return await call
+
+
+def read_refusal(error: grpc.aio.AioRpcError) -> Refusal:
+    trailers = dict(error.trailing_metadata() or ())
+    assert "grpc-status-details-bin" in trailers, error
+    status = Status.FromString(trailers["grpc-status-details-bin"])
+    assert status.code == error.code().value[0]
+    assert status.message == error.details()
+    assert len(trailers["grpc-status-details-bin"]) < 4096
+    details = {detail.type_url.rpartition("/")[2]: detail.value for detail in status.details}
+    info = ErrorInfo.FromString(details["google.rpc.ErrorInfo"])
+    assert info.domain == "accord"
+    bad = BadRequest.FromString(details.get("google.rpc.BadRequest", b""))
+    retry = details.get("google.rpc.RetryInfo")
+    quota = QuotaFailure.FromString(details.get("google.rpc.QuotaFailure", b""))
+    return Refusal(
+        code=error.code(),
+        message=status.message,
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        violations={violation.field: violation.description for violation in bad.field_violations},
+        retry_after=RetryInfo.FromString(retry).retry_delay.ToTimedelta().total_seconds() if retry else None,
+        quota=[violation.subject for violation in quota.violations],
+    )

@@ -1,0 +1,448 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from accord.tasks.v1.tasks_pb2 import (
+    BatchCreateTasksRequest,
+    BatchGetTasksRequest,
+    CreateTaskRequest,
+    DeleteTaskRequest,
+    GetTaskRequest,
+    ListTasksRequest,
+    ListTasksResponse,
+    Task,
+    UndeleteTaskRequest,
+    UpdateTaskRequest,
+)
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.api.conftest import Client, refusal
+from tests.factories import Person
+
+
+async def create(client: Client, who: Person, title: str = "a task", **fields: str) -> Task:
+    return (await client.tasks.CreateTask(CreateTaskRequest(title=title, **fields), metadata=who.headers)).task
+
+
+async def get(client: Client, who: Person, task_id: str) -> Task:
+    return (await client.tasks.GetTask(GetTaskRequest(task_id=task_id), metadata=who.headers)).task
+
+
+async def list_(client: Client, who: Person, request: ListTasksRequest | None = None) -> ListTasksResponse:
+    return await client.tasks.ListTasks(request or ListTasksRequest(), metadata=who.headers)
+
+
+async def delete(client: Client, who: Person, task: Task) -> Task:
+    return (await client.tasks.DeleteTask(DeleteTaskRequest(task_id=task.id), metadata=who.headers)).task
+
+
+def titles(response: ListTasksResponse) -> list[str]:
+    return [task.title for task in response.tasks]
+
+
+# --- create and get ---------------------------------------------------------------------------------------------------
+async def test_create_task_answers_it_whole(client: Client, me: Person) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    task = await create(client, me, "write tests", description="with words")
+    assert UUID(task.id).version == 7
+    assert (task.title, task.description, task.completed) == ("write tests", "with words", False)
+    assert task.created_by == str(me.account_id)
+    assert before < task.created_at.ToDatetime(UTC) == task.updated_at.ToDatetime(UTC)
+    assert not task.HasField("deleted_at")
+    assert task.etag
+    assert await get(client, me, task.id) == task
+
+
+async def test_description_that_was_not_given_is_unset_and_an_empty_one_is_empty(client: Client, me: Person) -> None:
+    assert not (await create(client, me)).HasField("description")
+    empty = await create(client, me, description="")
+    assert empty.HasField("description")
+    assert empty.description == ""
+
+
+async def test_text_comes_back_exactly_as_it_was_sent(client: Client, me: Person) -> None:
+    title, description = " ünï©ödé 𝕋𝕒𝕤𝕜 %_\\ '\"; -- ", "tab\tand\nlines\r\n🧵"
+    task = await create(client, me, title, description=description)
+    assert (task.title, task.description) == (title, description)
+
+
+@pytest.mark.parametrize("task_id", ["", "1", "10000000-0000-4000-8000-00000000712", "x" * 36, "%00"])
+async def test_wrong_task_id_is_an_invalid_argument(client: Client, me: Person, task_id: str) -> None:
+    refused = await refusal(client.tasks.GetTask(GetTaskRequest(task_id=task_id), metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert list(refused.violations) == ["task_id"]
+
+
+async def test_task_of_another_owner_is_answered_exactly_as_an_absent_one(client: Client, me: Person) -> None:
+    theirs = await create(client, await client.somebody())
+    for task_id in (theirs.id, str(uuid4())):
+        for call in (
+            client.tasks.GetTask(GetTaskRequest(task_id=task_id), metadata=me.headers),
+            client.tasks.DeleteTask(DeleteTaskRequest(task_id=task_id), metadata=me.headers),
+            client.tasks.DeleteTask(DeleteTaskRequest(task_id=task_id, etag=str(uuid4())), metadata=me.headers),
+            client.tasks.UndeleteTask(UndeleteTaskRequest(task_id=task_id), metadata=me.headers),
+            client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=task_id, title="mine")), metadata=me.headers),
+            client.tasks.UpdateTask(
+                UpdateTaskRequest(task=Task(id=task_id, title="mine", etag=str(uuid4()))), metadata=me.headers
+            ),
+            client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=[task_id]), metadata=me.headers),
+        ):
+            refused = await refusal(call)
+            assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
+            assert refused.metadata == {"task_id": task_id}
+            assert refused.message == "There is no such task."
+
+
+async def test_task_of_another_owner_is_not_listed_nor_changed(client: Client, me: Person) -> None:
+    other = await client.somebody()
+    theirs = await create(client, other)
+    await refusal(client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=theirs.id, title="x")), metadata=me.headers))
+    await refusal(client.tasks.DeleteTask(DeleteTaskRequest(task_id=theirs.id), metadata=me.headers))
+    assert titles(await list_(client, me, ListTasksRequest(show_deleted=True))) == []
+    assert await get(client, other, theirs.id) == theirs
+
+
+# --- request ids ------------------------------------------------------------------------------------------------------
+async def test_repeated_request_id_makes_one_task_and_answers_it_again(client: Client, me: Person) -> None:
+    request_id = str(uuid4())
+    first = await create(client, me, request_id=request_id)
+    assert await create(client, me, request_id=request_id) == first
+    assert len((await list_(client, me)).tasks) == 1
+
+
+async def test_fifty_calls_at_once_with_one_request_id_make_one_task(client: Client, me: Person) -> None:
+    request_id = str(uuid4())
+    made = await asyncio.gather(*(create(client, me, request_id=request_id) for _ in range(50)))
+    assert len({task.id for task in made}) == 1
+    assert len((await list_(client, me)).tasks) == 1
+
+
+async def test_request_id_with_another_message_is_refused(client: Client, me: Person) -> None:
+    request_id = str(uuid4())
+    await create(client, me, "one", request_id=request_id)
+    again = CreateTaskRequest(title="two", request_id=request_id)
+    refused = await refusal(client.tasks.CreateTask(again, metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
+    batch = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="one")], request_id=request_id)
+    refused = await refusal(client.tasks.BatchCreateTasks(batch, metadata=me.headers))
+    assert refused.reason == "REQUEST_ID_REUSED"
+    assert titles(await list_(client, me)) == ["one"]
+
+
+async def test_request_id_of_another_caller_is_another_request(client: Client, me: Person) -> None:
+    request_id, other = str(uuid4()), await client.somebody()
+    assert (await create(client, me, request_id=request_id)).id != (
+        await create(client, other, request_id=request_id)
+    ).id
+
+
+async def test_request_id_after_24_hours_is_a_new_request(client: Client, me: Person, dsn: str) -> None:
+    from psycopg import sql
+
+    from tests.conftest import execute
+
+    request_id = str(uuid4())
+    first = await create(client, me, request_id=request_id)
+    execute(dsn, sql.SQL("UPDATE idempotency_keys SET created_at = now() - interval '24 hours 1 second'"))
+    assert (await create(client, me, "another", request_id=request_id)).id != first.id
+
+
+# --- update -----------------------------------------------------------------------------------------------------------
+async def update(client: Client, who: Person, task: Task, *paths: str) -> Task:
+    request = UpdateTaskRequest(task=task, update_mask=FieldMask(paths=paths))
+    return (await client.tasks.UpdateTask(request, metadata=who.headers)).task
+
+
+async def test_update_changes_what_the_mask_names_and_nothing_else(client: Client, me: Person) -> None:
+    task = await create(client, me, "before", description="stays")
+    changed = await update(client, me, Task(id=task.id, title="after", completed=True), "title")
+    assert (changed.title, changed.description, changed.completed) == ("after", "stays", False)
+    assert changed.etag != task.etag
+    assert changed.updated_at.ToDatetime() > task.updated_at.ToDatetime()
+    assert changed.created_at == task.created_at
+
+
+async def test_update_without_a_mask_changes_the_fields_that_are_set(client: Client, me: Person) -> None:
+    task = await create(client, me, "before", description="stays")
+    changed = await update(client, me, Task(id=task.id, completed=True))
+    assert (changed.title, changed.description, changed.completed) == ("before", "stays", True)
+
+
+async def test_update_clears_the_description_and_uncompletes_with_a_mask(client: Client, me: Person) -> None:
+    task = await create(client, me, description="goes")
+    await update(client, me, Task(id=task.id, completed=True))
+    changed = await update(client, me, Task(id=task.id), "description", "completed")
+    assert not changed.HasField("description")
+    assert not changed.completed
+
+
+@pytest.mark.parametrize(
+    "path", ["id", "created_by", "created_at", "updated_at", "deleted_at", "etag", "nonsense", "title.x", "*", "", "Title"]
+)
+async def test_mask_with_a_path_that_cannot_be_changed_is_refused(client: Client, me: Person, path: str) -> None:
+    task = await create(client, me)
+    request = UpdateTaskRequest(task=Task(id=task.id, title="x"), update_mask=FieldMask(paths=["title", path]))
+    refused = await refusal(client.tasks.UpdateTask(request, metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert list(refused.violations) == ["update_mask"]
+    assert await get(client, me, task.id) == task
+
+
+async def test_output_only_fields_that_are_sent_change_nothing(client: Client, me: Person) -> None:
+    task = await create(client, me)
+    forged = Task(id=task.id, title="new", created_by=str(uuid4()), created_at=Timestamp(seconds=1))
+    changed = await update(client, me, forged)
+    assert (changed.title, changed.created_by, changed.created_at) == ("new", task.created_by, task.created_at)
+
+
+async def test_title_cannot_be_cleared(client: Client, me: Person) -> None:
+    task = await create(client, me)
+    request = UpdateTaskRequest(task=Task(id=task.id), update_mask=FieldMask(paths=["title"]))
+    assert (await refusal(client.tasks.UpdateTask(request, metadata=me.headers))).reason == "INVALID_MESSAGE"
+
+
+async def test_update_of_nothing_is_refused(client: Client, me: Person) -> None:
+    task = await create(client, me)
+    refused = await refusal(client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=task.id)), metadata=me.headers))
+    assert list(refused.violations) == ["update_mask"]
+
+
+async def test_stale_etag_is_refused_and_the_current_one_is_taken(client: Client, me: Person) -> None:
+    task = await create(client, me)
+    changed = await update(client, me, Task(id=task.id, title="second", etag=task.etag))
+    stale = UpdateTaskRequest(task=Task(id=task.id, title="third", etag=task.etag))
+    refused = await refusal(client.tasks.UpdateTask(stale, metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    refused = await refusal(
+        client.tasks.DeleteTask(DeleteTaskRequest(task_id=task.id, etag=task.etag), metadata=me.headers)
+    )
+    assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert (await get(client, me, task.id)).title == "second"
+    request = DeleteTaskRequest(task_id=task.id, etag=changed.etag)
+    assert (await client.tasks.DeleteTask(request, metadata=me.headers)).task.HasField("deleted_at")
+
+
+async def test_of_fifty_updates_at_once_with_one_etag_one_wins(client: Client, me: Person) -> None:
+    task = await create(client, me)
+
+    async def attempt(number: int) -> bool:
+        try:
+            await update(client, me, Task(id=task.id, title=f"number {number}", etag=task.etag))
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.ABORTED
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*map(attempt, range(50)))) == 1
+
+
+# --- delete and undelete ----------------------------------------------------------------------------------------------
+async def test_deleted_task_is_gone_until_it_is_undeleted(client: Client, me: Person) -> None:
+    task = await create(client, me)
+    deleted = await delete(client, me, task)
+    assert deleted.HasField("deleted_at")
+    assert deleted.etag != task.etag
+    assert (await refusal(client.tasks.GetTask(GetTaskRequest(task_id=task.id), metadata=me.headers))).reason == (
+        "TASK_NOT_FOUND"
+    )
+    request = DeleteTaskRequest(task_id=task.id)
+    assert (await refusal(client.tasks.DeleteTask(request, metadata=me.headers))).reason == "TASK_NOT_FOUND"
+    assert titles(await list_(client, me)) == []
+    assert titles(await list_(client, me, ListTasksRequest(show_deleted=True))) == [task.title]
+    restored = await client.tasks.UndeleteTask(UndeleteTaskRequest(task_id=task.id), metadata=me.headers)
+    assert not restored.task.HasField("deleted_at")
+    assert await get(client, me, task.id) == restored.task
+
+
+async def test_undelete_of_a_task_that_is_not_deleted_answers_it_as_it_is(client: Client, me: Person) -> None:
+    task = await create(client, me)
+    response = await client.tasks.UndeleteTask(UndeleteTaskRequest(task_id=task.id), metadata=me.headers)
+    assert response.task == task
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+async def test_batch_create_and_get_keep_their_order(client: Client, me: Person) -> None:
+    requests = [CreateTaskRequest(title=f"task {number}") for number in range(30)]
+    made = await client.tasks.BatchCreateTasks(BatchCreateTasksRequest(requests=requests), metadata=me.headers)
+    assert [task.title for task in made.tasks] == [request.title for request in requests]
+    ids = [task.id for task in reversed(made.tasks)]
+    found = await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)
+    assert [task.id for task in found.tasks] == ids
+
+
+async def test_batch_get_names_the_first_task_that_is_missing(client: Client, me: Person) -> None:
+    task, missing = await create(client, me), str(uuid4())
+    request = BatchGetTasksRequest(task_ids=[task.id, missing, str(uuid4())])
+    assert (await refusal(client.tasks.BatchGetTasks(request, metadata=me.headers))).metadata == {"task_id": missing}
+
+
+async def test_batch_create_with_one_fault_makes_nothing_and_names_the_fault(client: Client, me: Person) -> None:
+    requests = [CreateTaskRequest(title="good"), CreateTaskRequest(title="")]
+    call = client.tasks.BatchCreateTasks(BatchCreateTasksRequest(requests=requests), metadata=me.headers)
+    assert list((await refusal(call)).violations) == ["requests[1].title"]
+    assert titles(await list_(client, me)) == []
+
+
+async def test_repeated_request_id_makes_a_batch_once(client: Client, me: Person) -> None:
+    batch = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="a")] * 3, request_id=str(uuid4()))
+    first = await client.tasks.BatchCreateTasks(batch, metadata=me.headers)
+    assert await client.tasks.BatchCreateTasks(batch, metadata=me.headers) == first
+    assert len((await list_(client, me)).tasks) == 3
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+async def test_list_is_newest_first_unless_told_otherwise(client: Client, me: Person) -> None:
+    for title in ("b", "c", "a"):
+        await create(client, me, title)
+    assert titles(await list_(client, me)) == ["a", "c", "b"]
+    assert titles(await list_(client, me, ListTasksRequest(order_by="created_at"))) == ["b", "c", "a"]
+    assert titles(await list_(client, me, ListTasksRequest(order_by="title"))) == ["a", "b", "c"]
+    assert titles(await list_(client, me, ListTasksRequest(order_by="title desc"))) == ["c", "b", "a"]
+
+
+async def test_list_filters_by_completed_title_and_half_open_time(client: Client, me: Person) -> None:
+    first, second = await create(client, me, "100% sure"), await create(client, me, "100 percent")
+    await update(client, me, Task(id=first.id, completed=True))
+    assert titles(await list_(client, me, ListTasksRequest(completed=True))) == ["100% sure"]
+    assert titles(await list_(client, me, ListTasksRequest(completed=False))) == ["100 percent"]
+    assert titles(await list_(client, me, ListTasksRequest(title_contains="0% S"))) == ["100% sure"]
+    assert titles(await list_(client, me, ListTasksRequest(title_contains="_"))) == []
+    until = ListTasksRequest(created_from=first.created_at, created_before=second.created_at)
+    assert titles(await list_(client, me, until)) == ["100% sure"]
+
+
+async def test_total_size_is_counted_only_when_asked_for(client: Client, me: Person) -> None:
+    for _ in range(3):
+        await create(client, me)
+    assert not (await list_(client, me, ListTasksRequest(page_size=1))).HasField("total_size")
+    assert (await list_(client, me, ListTasksRequest(page_size=1, include_total_size=True))).total_size == 3
+
+
+@pytest.mark.parametrize(
+    "order_by", ["", "created_at", "created_at desc", "updated_at", "updated_at desc", "title", "title desc"]
+)
+async def test_pages_hold_every_task_once_in_order(client: Client, me: Person, order_by: str) -> None:
+    requests = [CreateTaskRequest(title=f"same {number % 3}") for number in range(11)]
+    await client.tasks.BatchCreateTasks(BatchCreateTasksRequest(requests=requests), metadata=me.headers)
+    whole = [task.id for task in (await list_(client, me, ListTasksRequest(order_by=order_by))).tasks]
+    paged, token = [], ""
+    while True:
+        page = await list_(client, me, ListTasksRequest(order_by=order_by, page_size=3, page_token=token))
+        paged += [task.id for task in page.tasks]
+        token = page.next_page_token
+        if not token:
+            break
+    assert paged == whole
+    assert len(set(whole)) == 11
+
+
+async def test_page_token_is_refused_if_altered_or_taken_elsewhere(client: Client, me: Person) -> None:
+    other = await client.somebody()
+    for who in (me, me, other, other):
+        await create(client, who)
+    token = (await list_(client, me, ListTasksRequest(page_size=1))).next_page_token
+    assert token
+    attempts = [
+        (me, ListTasksRequest(page_token=token[:-1] + ("A" if token[-1] != "A" else "B"))),
+        (me, ListTasksRequest(page_token="A" + token[1:] if token[0] != "A" else "B" + token[1:])),
+        (me, ListTasksRequest(page_token=token[:10])),
+        (me, ListTasksRequest(page_token="nonsense")),
+        (me, ListTasksRequest(page_token="ünïcödé")),
+        (me, ListTasksRequest(page_token=token, completed=False)),
+        (me, ListTasksRequest(page_token=token, title_contains="a")),
+        (me, ListTasksRequest(page_token=token, order_by="title")),
+        (me, ListTasksRequest(page_token=token, show_deleted=True)),
+        (other, ListTasksRequest(page_token=token)),
+    ]
+    for who, request in attempts:
+        refused = await refusal(client.tasks.ListTasks(request, metadata=who.headers))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID"), request
+    assert len((await list_(client, me, ListTasksRequest(page_token=token, page_size=10))).tasks) == 1
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size", [1, 256])
+async def test_title_just_inside_its_limits_is_taken(client: Client, me: Person, size: int) -> None:
+    assert (await create(client, me, "ü" * size)).title == "ü" * size
+
+
+async def test_description_of_1000_characters_is_taken(client: Client, me: Person) -> None:
+    assert (await create(client, me, description="𝕏" * 1000)).description == "𝕏" * 1000
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        (CreateTaskRequest(), ["title"]),
+        (CreateTaskRequest(title="x" * 257), ["title"]),
+        (CreateTaskRequest(title="nul\0"), ["title"]),
+        (CreateTaskRequest(title="line\nbreak"), ["title"]),
+        (CreateTaskRequest(title="\x7f"), ["title"]),
+        (CreateTaskRequest(title="x", description="y" * 1001), ["description"]),
+        (CreateTaskRequest(title="x", description="\0"), ["description"]),
+        (CreateTaskRequest(title="x", description="\x1b[31m"), ["description"]),
+        (CreateTaskRequest(title="x", request_id="1"), ["request_id"]),
+        (CreateTaskRequest(title="", description="\0", request_id="1"), ["description", "request_id", "title"]),
+    ],
+)
+async def test_create_outside_the_limits_names_every_fault(
+    client: Client, me: Person, request_: CreateTaskRequest, fields: list[str]
+) -> None:
+    refused = await refusal(client.tasks.CreateTask(request_, metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert sorted(refused.violations) == fields
+
+
+YEAR_300000 = Timestamp(seconds=9_404_999_212_800)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (ListTasksRequest(page_size=-1), "page_size"),
+        (ListTasksRequest(page_size=1001), "page_size"),
+        (ListTasksRequest(page_size=2**31 - 1), "page_size"),
+        (ListTasksRequest(page_token="x" * 2049), "page_token"),
+        (ListTasksRequest(order_by="created_by"), "order_by"),
+        (ListTasksRequest(order_by="title; drop table tasks"), "order_by"),
+        (ListTasksRequest(title_contains="\0"), "title_contains"),
+        (ListTasksRequest(created_from=YEAR_300000), "created_from"),
+        (ListTasksRequest(created_before=YEAR_300000), "created_before"),
+        (ListTasksRequest(created_before=Timestamp(seconds=-(2**63))), "created_before"),
+    ],
+)
+async def test_list_outside_the_limits_names_the_field(
+    client: Client, me: Person, request_: ListTasksRequest, field: str
+) -> None:
+    refused = await refusal(client.tasks.ListTasks(request_, metadata=me.headers))
+    assert (refused.code, list(refused.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
+
+
+async def test_times_at_the_ends_of_the_calendar_are_taken(client: Client, me: Person) -> None:
+    await create(client, me)
+    ends = ListTasksRequest(
+        created_from=Timestamp(seconds=-62_135_596_800), created_before=Timestamp(seconds=253_402_300_799)
+    )
+    assert len((await list_(client, me, ends)).tasks) == 1
+    odd = ListTasksRequest(created_from=Timestamp(nanos=-5), created_before=Timestamp(seconds=5, nanos=-7))
+    assert titles(await list_(client, me, odd)) == []
+
+
+async def test_batches_just_inside_their_limits_are_taken_and_outside_are_not(client: Client, me: Person) -> None:
+    thousand = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 1000)
+    made = await client.tasks.BatchCreateTasks(thousand, metadata=me.headers)
+    ids = [task.id for task in made.tasks]
+    assert len((await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)).tasks) == 1000
+    more = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 1001)
+    assert list((await refusal(client.tasks.BatchCreateTasks(more, metadata=me.headers))).violations) == ["requests"]
+    for bad in ([], [*ids, str(uuid4())], [ids[0], ids[0]]):
+        call = client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=bad), metadata=me.headers)
+        assert list((await refusal(call)).violations) == ["task_ids"]
+    nested = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x", request_id=str(uuid4()))])
+    assert list((await refusal(client.tasks.BatchCreateTasks(nested, metadata=me.headers))).violations) == ["requests"]
+    faults = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="\0")] * 1000)
+    refused = await refusal(client.tasks.BatchCreateTasks(faults, metadata=me.headers))
+    assert "more" in refused.violations[""]

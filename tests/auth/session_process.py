@@ -1,0 +1,23 @@
+"""Another gateway process: for every token on a line of its input, says whether it finds the session."""
+
+import asyncio
+import sys
+from datetime import timedelta
+
+from accord_auth.sessions import Sessions
+from accord_db.database import Database, DatabaseSettings
+from accord_db.listen import Listener
+
+
+async def main(dsn: str) -> None:
+    database, listener = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=1)), Listener(dsn)
+    sessions = Sessions(database, listener, lifetime=timedelta(hours=1), cache_seconds=60)
+    await listener.start()
+    while token := await asyncio.to_thread(sys.stdin.readline):
+        print("found" if await sessions.find(token.rstrip("\n")) else "refused", flush=True)
+    await listener.close()
+    await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,56 @@
+import asyncio
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from accord.policy.v1.policy_pb2 import Credential
+from accord_auth.caller import Caller, NoCaller, caller, set_caller
+
+
+def a_caller() -> Caller:
+    return Caller(
+        account_id=uuid4(),
+        session_id=uuid4(),
+        credential=Credential.CREDENTIAL_SESSION,
+        fresh_until=datetime.now(UTC),
+    )
+
+
+async def test_who_was_set_is_the_caller():
+    someone = a_caller()
+    set_caller(someone)
+    assert caller() is someone
+
+
+async def test_without_a_caller_asking_is_a_fault_that_says_what_to_do():
+    with pytest.raises(NoCaller, match="access must be signed-in"):
+        caller()
+
+
+async def test_300_concurrent_calls_see_each_their_own_caller():
+    async def call() -> bool:
+        someone = a_caller()
+        set_caller(someone)
+        for _ in range(5):
+            await asyncio.sleep(0)
+            if caller() is not someone:
+                return False
+        return await asyncio.create_task(_current()) is someone
+
+    assert all(await asyncio.gather(*(asyncio.create_task(call()) for _ in range(300))))
+    with pytest.raises(NoCaller):
+        caller()
+
+
+def test_a_caller_has_no_permission_that_was_not_given():
+    assert a_caller().permissions == frozenset()
+
+
+def test_a_caller_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        a_caller().account_id = uuid4()
+
+
+async def _current() -> Caller:
+    return caller()

@@ -1,0 +1,131 @@
+import gc
+import time
+import tracemalloc
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from accord_auth.session_cache import SessionCache
+from accord_db.queries.sessions import LiveSession
+
+
+def a_session(*, account_id: UUID | None = None, lifetime: timedelta = timedelta(hours=1)) -> LiveSession:
+    now = datetime.now(UTC)
+    return LiveSession(
+        id=uuid4(),
+        account_id=account_id or uuid4(),
+        created_at=now,
+        expires_at=now + lifetime,
+        email="ada@example.com",
+        display_name="Ada",
+    )
+
+
+def put(cache: SessionCache, key: bytes, session: LiveSession) -> LiveSession:
+    cache.put(key, session, drops=cache.drops)
+    return session
+
+
+@pytest.fixture
+def cache():
+    return SessionCache(seconds=60, size=3)
+
+
+def test_what_was_put_is_there(cache):
+    session = put(cache, b"a", a_session())
+    assert cache.get(b"a") is session
+    assert cache.get(b"b") is None
+
+
+def test_nothing_is_there_after_its_seconds():
+    cache = SessionCache(seconds=0.05, size=3)
+    put(cache, b"a", a_session())
+    assert cache.get(b"a")
+    time.sleep(0.06)
+    assert cache.get(b"a") is None
+
+
+def test_nothing_is_there_after_its_expiry(cache):
+    put(cache, b"a", a_session(lifetime=timedelta(seconds=0.05)))
+    put(cache, b"b", a_session(lifetime=timedelta(seconds=-1)))
+    assert cache.get(b"a")
+    assert cache.get(b"b") is None
+    time.sleep(0.06)
+    assert cache.get(b"a") is None
+
+
+def test_the_oldest_makes_room(cache):
+    for key in (b"a", b"b", b"c", b"d"):
+        put(cache, key, a_session())
+    assert [key for key in (b"a", b"b", b"c", b"d") if cache.get(key)] == [b"b", b"c", b"d"]
+
+
+def test_one_put_again_is_young_again(cache):
+    for key in (b"a", b"b", b"a", b"c", b"d"):
+        put(cache, key, a_session())
+    assert cache.get(b"a")
+    assert cache.get(b"b") is None
+    assert len(cache) == 3
+
+
+def test_those_too_old_are_gone_from_memory_with_the_next_put():
+    cache = SessionCache(seconds=0.05, size=1_000)
+    for n in range(100):
+        put(cache, bytes([n]), a_session())
+    time.sleep(0.06)
+    put(cache, b"new", a_session())
+    assert len(cache) == 1
+
+
+def test_a_dropped_session_is_gone_and_no_other(cache):
+    gone, stays = put(cache, b"a", a_session()), put(cache, b"b", a_session())
+    cache.drop(gone.id)
+    assert cache.get(b"a") is None
+    assert cache.get(b"b") is stays
+
+
+def test_all_sessions_of_a_dropped_account_are_gone_and_no_other(cache):
+    account_id = uuid4()
+    put(cache, b"a", a_session(account_id=account_id))
+    put(cache, b"b", a_session(account_id=account_id))
+    stays = put(cache, b"c", a_session())
+    cache.drop(account_id)
+    assert cache.get(b"a") is None
+    assert cache.get(b"b") is None
+    assert cache.get(b"c") is stays
+
+
+@pytest.mark.parametrize("dropping", [
+    lambda cache, session: cache.drop(session.id),
+    lambda cache, session: cache.drop(session.account_id),
+    lambda cache, session: cache.clear(),
+])  # fmt: skip
+def test_an_answer_older_than_a_drop_is_not_kept(cache, dropping):
+    session, drops = a_session(), cache.drops
+    dropping(cache, session)
+    cache.put(b"a", session, drops=drops)
+    assert cache.get(b"a") is None
+
+
+def test_nothing_stays_in_memory_of_what_came_and_went():
+    cache = SessionCache(seconds=60, size=100)
+
+    def come_and_go(times: int) -> None:
+        for n in range(times):
+            session = put(cache, b"%d" % n, a_session())
+            if n % 3 == 0:
+                cache.drop(session.id)
+
+    come_and_go(1_000)
+    tracemalloc.start()
+    before = _memory()
+    come_and_go(5_000)
+    after = _memory()
+    tracemalloc.stop()
+    assert after - before < 300 * 1024  # 100 sessions take about 100 KiB, 5,000 would take 5 MiB
+    assert len(cache) <= 100
+
+
+def _memory() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]

@@ -1,0 +1,63 @@
+import base64
+import hashlib
+
+import pytest
+from accord_auth.tokens import SESSION_PREFIX, new_session_token, new_token, token_hash, well_formed
+
+
+def test_a_new_session_token_is_well_formed():
+    token = new_session_token()
+    assert token.startswith("acs_")
+    assert len(token) == 52
+    assert well_formed(token)
+
+
+def test_a_token_holds_256_random_bits_that_no_other_token_has():
+    secrets = {base64.urlsafe_b64decode(new_session_token()[4:])[:32] for _ in range(1_000)}
+    assert len(secrets) == 1_000
+    assert {len(secret) for secret in secrets} == {32}
+    # Each bit is set in about half of them: none is fixed.
+    set_bits = [sum(secret[bit // 8] >> bit % 8 & 1 for secret in secrets) for bit in range(256)]
+    assert min(set_bits) > 350
+    assert max(set_bits) < 650
+
+
+def test_any_one_character_mistyped_makes_it_malformed():
+    token = new_session_token()
+    for at in range(len(token)):
+        for other in "aZ0_-":
+            if other != token[at]:
+                assert not well_formed(token[:at] + other + token[at + 1 :])
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda token: "",
+    lambda token: SESSION_PREFIX,
+    lambda token: token[4:],
+    lambda token: token[:-1],
+    lambda token: token + "A",
+    lambda token: token + "=",
+    lambda token: token + "\n",
+    lambda token: " " + token,
+    lambda token: token.upper(),
+    lambda token: token[:20] + "\N{FULLWIDTH DIGIT ONE}" + token[21:],
+    lambda token: token[:20] + "\0" + token[21:],
+    lambda token: token[:20] + "\udcff" + token[21:],
+    lambda token: token[:20] + "+/" + token[22:],
+    lambda token: token * 100_000,
+])  # fmt: skip
+def test_what_we_did_not_make_is_malformed(spoil):
+    assert not well_formed(spoil(new_session_token()))
+
+
+def test_a_token_of_another_kind_is_malformed_even_with_the_prefix_exchanged():
+    key = new_token("ack_")
+    assert well_formed(key, "ack_")
+    assert not well_formed(key)
+    assert not well_formed(SESSION_PREFIX + key.removeprefix("ack_"))
+
+
+def test_the_hash_of_a_token_is_its_sha_256():
+    token = new_session_token()
+    assert token_hash(token) == hashlib.sha256(token.encode()).digest()
+    assert token_hash(token) != token_hash(new_session_token())

@@ -1,0 +1,97 @@
+"""Requests that may be repeated: done once, answered as often as asked, for a day."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import bindparam, cast, func, update
+from sqlalchemy.types import Interval
+from tests.db.conftest import NewAccount
+
+from accord_db.database import Database
+from accord_db.ids import uuid7
+from accord_db.queries import idempotency
+from accord_db.schema import Account, IdempotencyKey
+
+_AGE = update(IdempotencyKey).values(created_at=func.now() - cast(bindparam("age"), Interval))
+
+
+async def claim(database: Database, account: Account, request_id: UUID, request_hash: bytes = b"hash") -> bool:
+    key = await idempotency.claim_key(database, account_id=account.id, request_id=request_id, request_hash=request_hash)
+    return key is not None
+
+
+async def test_a_key_is_claimed_once(database: Database, account: Account) -> None:
+    request_id = uuid7()
+    assert await claim(database, account, request_id)
+    assert not await claim(database, account, request_id)
+
+
+async def test_a_key_of_one_account_is_free_for_another(
+    database: Database, account: Account, new_account: NewAccount
+) -> None:
+    request_id = uuid7()
+    assert await claim(database, account, request_id)
+    assert await claim(database, await new_account(), request_id)
+
+
+async def test_the_response_is_kept_with_what_was_asked(database: Database, account: Account) -> None:
+    request_id = uuid7()
+    await claim(database, account, request_id, b"asked")
+    stored = await idempotency.store_response(
+        database, account_id=account.id, request_id=request_id, response=b"\0answer"
+    )
+    key = await idempotency.get_key(database, account_id=account.id, request_id=request_id)
+    assert stored == 1
+    assert key is not None
+    assert (key.request_hash, key.response) == (b"asked", b"\0answer")
+
+
+async def test_a_key_is_free_again_after_a_day_without_the_old_response(database: Database, account: Account) -> None:
+    request_id = uuid7()
+    await claim(database, account, request_id)
+    await idempotency.store_response(database, account_id=account.id, request_id=request_id, response=b"old")
+    await database.run(_AGE, age=timedelta(hours=23, minutes=59))
+    assert not await claim(database, account, request_id)
+    await database.run(_AGE, age=timedelta(hours=24, minutes=1))
+    assert await claim(database, account, request_id, b"new")
+    key = await idempotency.get_key(database, account_id=account.id, request_id=request_id)
+    assert key is not None
+    assert (key.request_hash, key.response) == (b"new", None)
+
+
+async def test_who_comes_second_waits_and_finds_the_response_of_the_first(database: Database, account: Account) -> None:
+    request_id = uuid7()
+    async with database.transaction() as transaction:
+        await idempotency.claim_key(transaction, account_id=account.id, request_id=request_id, request_hash=b"hash")
+        second = asyncio.create_task(claim(database, account, request_id))
+        await asyncio.sleep(0.2)
+        assert not second.done()
+        await idempotency.store_response(transaction, account_id=account.id, request_id=request_id, response=b"answer")
+    assert not await second
+    key = await idempotency.get_key(database, account_id=account.id, request_id=request_id)
+    assert key is not None
+    assert key.response == b"answer"
+
+
+async def test_who_comes_second_does_it_when_the_first_fails(database: Database, account: Account) -> None:
+    request_id = uuid7()
+    with suppress(ZeroDivisionError):
+        async with database.transaction() as transaction:
+            await idempotency.claim_key(transaction, account_id=account.id, request_id=request_id, request_hash=b"hash")
+            second = asyncio.create_task(claim(database, account, request_id))
+            await asyncio.sleep(0.2)
+            raise ZeroDivisionError
+    assert await second
+
+
+async def test_delete_expired_keys_leaves_those_of_the_last_day(database: Database, account: Account) -> None:
+    old, new = uuid7(), uuid7()
+    await claim(database, account, old)
+    await database.run(_AGE, age=timedelta(hours=25))
+    await claim(database, account, new)
+    assert await idempotency.delete_expired_keys(database) == 1
+    assert await idempotency.get_key(database, account_id=account.id, request_id=old) is None
+    assert await idempotency.get_key(database, account_id=account.id, request_id=new) is not None

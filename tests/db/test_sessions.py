@@ -1,0 +1,132 @@
+"""Sessions: good until they expire, are revoked, or their account is gone; and everybody is told of it."""
+
+import hashlib
+from contextlib import suppress
+from datetime import timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import bindparam, func, update
+from tests.db.conftest import NewAccount
+
+from accord_db.database import Database
+from accord_db.errors import AlreadyExists, InvalidValue
+from accord_db.ids import uuid7
+from accord_db.queries import sessions
+from accord_db.schema import Account, Session
+
+DAY = timedelta(days=1)
+_SOFT_DELETE = update(Account).where(Account.id == bindparam("account_id")).values(deleted_at=func.now())
+
+
+def token_hash(token: str = "token") -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def insert(database: Database, account: Account, token: str = "token", lifetime: timedelta = DAY) -> Session:
+    return await sessions.insert_session(
+        database, session_id=uuid7(), account_id=account.id, token_hash=token_hash(token), lifetime=lifetime
+    )
+
+
+async def is_live(database: Database, token: str = "token") -> bool:
+    return await sessions.get_session_by_token_hash(database, token_hash=token_hash(token)) is not None
+
+
+async def test_a_session_is_found_by_its_token_with_whose_it_is(database: Database, account: Account) -> None:
+    made = await insert(database, account)
+    found = await sessions.get_session_by_token_hash(database, token_hash=token_hash())
+    assert found is not None
+    assert (found.id, found.account_id) == (made.id, account.id)
+    assert (found.email, found.display_name) == (account.email, account.display_name)
+    assert (found.created_at, found.expires_at) == (made.created_at, made.expires_at)
+
+
+async def test_a_session_expires_after_its_lifetime_by_the_clock_of_the_database(
+    database: Database, account: Account
+) -> None:
+    session = await insert(database, account, lifetime=timedelta(days=30, seconds=5, microseconds=7))
+    assert session.expires_at - session.created_at == timedelta(days=30, seconds=5, microseconds=7)
+
+
+async def test_an_expired_session_is_none(database: Database, account: Account) -> None:
+    await insert(database, account, lifetime=timedelta(0))
+    assert not await is_live(database)
+
+
+async def test_an_unknown_token_is_none(database: Database, account: Account) -> None:
+    await insert(database, account)
+    assert not await is_live(database, "another")
+
+
+async def test_the_session_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
+    await insert(database, account)
+    await database.run(_SOFT_DELETE, account_id=account.id)
+    assert not await is_live(database)
+
+
+async def test_two_sessions_cannot_have_one_token(database: Database, account: Account) -> None:
+    await insert(database, account)
+    with pytest.raises(AlreadyExists):
+        await insert(database, account)
+
+
+async def test_what_is_no_hash_is_refused(database: Database, account: Account) -> None:
+    with pytest.raises(InvalidValue):
+        await sessions.insert_session(
+            database, session_id=uuid7(), account_id=account.id, token_hash=b"token", lifetime=DAY
+        )
+
+
+async def test_revoke_session_ends_it_and_leaves_the_others(database: Database, account: Account) -> None:
+    session = await insert(database, account)
+    await insert(database, account, "another")
+    assert await sessions.revoke_session(database, session_id=session.id, account_id=account.id) == session.id
+    assert not await is_live(database)
+    assert await is_live(database, "another")
+    assert await sessions.revoke_session(database, session_id=session.id, account_id=account.id) is None
+
+
+async def test_revoke_session_of_another_account_is_none(
+    database: Database, account: Account, new_account: NewAccount
+) -> None:
+    session, other = await insert(database, account), await new_account()
+    assert await sessions.revoke_session(database, session_id=session.id, account_id=other.id) is None
+    assert await is_live(database)
+
+
+async def test_revoke_sessions_of_account_ends_all_of_them_and_nobody_elses(
+    database: Database, account: Account, new_account: NewAccount
+) -> None:
+    mine = [await insert(database, account, token) for token in ("1", "2")]
+    await insert(database, await new_account(), "theirs")
+    revoked = await sessions.revoke_sessions_of_account(database, account_id=account.id)
+    assert sorted(revoked) == sorted(session.id for session in mine)
+    assert [await is_live(database, token) for token in ("1", "2", "theirs")] == [False, False, True]
+
+
+async def test_revocation_is_announced_when_it_is_committed(database: Database, account: Account, dsn: str) -> None:
+    session = await insert(database, account)
+    with psycopg.connect(dsn, autocommit=True) as listener:
+        listener.execute("LISTEN accord_sessions")
+        async with database.transaction() as transaction:
+            await sessions.revoke_session(transaction, session_id=session.id, account_id=account.id)
+            assert announced(listener) == []
+        assert announced(listener) == [session.id]
+
+
+async def test_revocation_that_is_rolled_back_is_not_announced(database: Database, account: Account, dsn: str) -> None:
+    session = await insert(database, account)
+    with psycopg.connect(dsn, autocommit=True) as listener:
+        listener.execute("LISTEN accord_sessions")
+        with suppress(ZeroDivisionError):
+            async with database.transaction() as transaction:
+                await sessions.revoke_session(transaction, session_id=session.id, account_id=account.id)
+                raise ZeroDivisionError
+        assert announced(listener) == []
+    assert await is_live(database)
+
+
+def announced(listener: psycopg.Connection) -> list[UUID]:
+    return [UUID(notice.payload) for notice in listener.notifies(timeout=0.2)]

@@ -1,0 +1,389 @@
+"""Tasks as the database keeps them: whose they are, how they are found, changed, and put away."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Literal
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import bindparam, update
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from accord_db.database import Database
+from accord_db.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
+from accord_db.ids import uuid7
+from accord_db.queries import tasks
+from accord_db.queries.tasks import NewTask, Position
+from accord_db.schema import Account, Task
+
+NewTasks = Callable[..., Awaitable[list[Task]]]
+
+
+@pytest.fixture
+def make(database: Database, account: Account) -> NewTasks:
+    """Tasks of the account with these titles."""
+
+    async def make(*titles: str) -> list[Task]:
+        new = [NewTask(uuid7(), title, None) for title in titles]
+        return await tasks.insert_tasks(database, created_by=account.id, tasks=new)
+
+    return make
+
+
+_SET_TIME = (
+    update(Task).where(Task.id == bindparam("task_id")).values(created_at=bindparam("at"), updated_at=bindparam("at"))
+)
+
+
+async def set_time(database: Database, task: Task, at: datetime) -> None:
+    await database.run(_SET_TIME, task_id=task.id, at=at)
+
+
+def titles(rows: Iterable[Task]) -> list[str]:
+    return [row.title for row in rows]
+
+
+# --- insert -----------------------------------------------------------------------------------------------------------
+async def test_insert_task_answers_the_row_with_what_the_database_filled_in(
+    database: Database, account: Account
+) -> None:
+    task_id = uuid7()
+    task = await tasks.insert_task(
+        database, task_id=task_id, created_by=account.id, title="Mow", description="All of it"
+    )
+    assert (task.id, task.title, task.description, task.created_by) == (task_id, "Mow", "All of it", account.id)
+    assert task.completed is False
+    assert task.deleted_at is None
+    assert task.created_at == task.updated_at
+    assert datetime.now(UTC) - task.created_at < timedelta(minutes=1)
+    assert isinstance(task.etag, UUID)
+
+
+async def test_insert_task_without_a_description_has_none(database: Database, account: Account) -> None:
+    task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow")
+    assert task.description is None
+
+
+async def test_insert_task_of_an_unknown_account_is_refused(database: Database) -> None:
+    with pytest.raises(ForeignKeyMissing):
+        await tasks.insert_task(database, task_id=uuid7(), created_by=uuid7(), title="Mow")
+
+
+async def test_insert_task_with_a_taken_id_is_refused(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    with pytest.raises(AlreadyExists):
+        await tasks.insert_task(database, task_id=task.id, created_by=task.created_by, title="Rake")
+
+
+@pytest.mark.parametrize(
+    ("title", "description"), [("", None), ("x" * 257, None), ("x", "y" * 1001)], ids=["empty", "long", "description"]
+)
+async def test_insert_task_beyond_the_limits_of_the_contract_is_refused(
+    database: Database, account: Account, title: str, description: str | None
+) -> None:
+    with pytest.raises(InvalidValue):
+        await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title=title, description=description)
+
+
+async def test_insert_task_counts_characters_and_not_bytes(database: Database, account: Account) -> None:
+    task = await tasks.insert_task(
+        database, task_id=uuid7(), created_by=account.id, title="💡" * 256, description="é" * 1000
+    )
+    assert task.title == "💡" * 256
+
+
+async def test_insert_tasks_answers_in_the_order_given(database: Database, account: Account) -> None:
+    new = [NewTask(uuid7(), f"Task {number}", None if number % 2 else f"No. {number}") for number in range(100)]
+    new.sort(key=lambda task: task.title)
+    rows = await tasks.insert_tasks(database, created_by=account.id, tasks=new)
+    assert [(row.id, row.title, row.description) for row in rows] == new
+
+
+async def test_insert_tasks_of_which_one_is_bad_makes_none(database: Database, account: Account) -> None:
+    with pytest.raises(InvalidValue):
+        await tasks.insert_tasks(
+            database, created_by=account.id, tasks=[NewTask(uuid7(), "Mow", None), NewTask(uuid7(), "", None)]
+        )
+    assert await tasks.count_tasks(database, created_by=account.id) == 0
+
+
+async def test_insert_tasks_of_nothing_makes_nothing(database: Database, account: Account) -> None:
+    assert await tasks.insert_tasks(database, created_by=account.id, tasks=[]) == []
+
+
+# --- get --------------------------------------------------------------------------------------------------------------
+async def test_get_task_of_another_owner_is_none(
+    database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
+) -> None:
+    [task], other = await make("Mow"), await new_account()
+    assert await tasks.get_task(database, task_id=task.id, created_by=other.id) is None
+    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == task
+
+
+async def test_get_task_that_is_deleted_is_none_unless_asked_for(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    deleted = await tasks.delete_task(database, task_id=task.id, created_by=task.created_by)
+    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) is None
+    shown = await tasks.get_task(database, task_id=task.id, created_by=task.created_by, show_deleted=True)
+    assert shown == deleted
+
+
+async def test_get_tasks_answers_the_living_of_the_owner(
+    database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
+) -> None:
+    mine, gone = await make("Mine", "Gone")
+    other = await new_account()
+    theirs = await tasks.insert_task(database, task_id=uuid7(), created_by=other.id, title="Theirs")
+    await tasks.delete_task(database, task_id=gone.id, created_by=gone.created_by)
+    asked = [mine.id, gone.id, theirs.id, uuid7()]
+    assert await tasks.get_tasks(database, task_ids=asked, created_by=mine.created_by) == [mine]
+
+
+# --- list -------------------------------------------------------------------------------------------------------------
+async def test_list_tasks_has_the_newest_first(database: Database, account: Account, make: NewTasks) -> None:
+    now = datetime.now(UTC)
+    for age, task in enumerate(await make("new", "older", "oldest")):
+        await set_time(database, task, now - timedelta(minutes=age))
+    assert titles(await tasks.list_tasks(database, created_by=account.id, limit=10)) == ["new", "older", "oldest"]
+
+
+async def test_list_tasks_shows_nothing_of_another_owner(
+    database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
+) -> None:
+    await make("Mow")
+    other = await new_account()
+    assert await tasks.list_tasks(database, created_by=other.id, limit=10) == []
+    assert await tasks.count_tasks(database, created_by=other.id, show_deleted=True) == 0
+
+
+async def test_list_tasks_filters_by_completed(database: Database, account: Account, make: NewTasks) -> None:
+    done, _ = await make("done", "open")
+    await tasks.update_task(database, task_id=done.id, created_by=account.id, changes={"completed": True})
+    for completed, expected in [(True, {"done"}), (False, {"open"}), (None, {"done", "open"})]:
+        rows = await tasks.list_tasks(database, created_by=account.id, limit=10, completed=completed)
+        assert set(titles(rows)) == expected
+        assert await tasks.count_tasks(database, created_by=account.id, completed=completed) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("100%", ["100% done"]),
+        ("_", ["snake_case"]),
+        ("\\", ["back\\slash"]),
+        ("\\%", []),
+        ("CASE", ["snake_case", "snakeXcase"]),
+        ("straße", ["Straße fegen"]),
+        ("'; --", ["'; -- drop"]),
+        ("a", ["back\\slash", "snake_case", "snakeXcase", "Straße fegen"]),
+    ],
+)
+async def test_list_tasks_finds_text_as_it_is_written(
+    database: Database, account: Account, make: NewTasks, text: str, found: list[str]
+) -> None:
+    await make("100% done", "1000 done", "snake_case", "snakeXcase", "back\\slash", "Straße fegen", "'; -- drop")
+    rows = await tasks.list_tasks(database, created_by=account.id, limit=10, title_contains=text)
+    assert sorted(titles(rows), key=str.lower) == found
+    assert await tasks.count_tasks(database, created_by=account.id, title_contains=text) == len(found)
+
+
+async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
+    database: Database, account: Account, make: NewTasks
+) -> None:
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    for day, task in enumerate(await make("1st", "2nd", "3rd")):
+        await set_time(database, task, first + timedelta(days=day))
+    rows = await tasks.list_tasks(
+        database,
+        created_by=account.id,
+        limit=10,
+        created_from=first,
+        created_before=first + timedelta(days=2),
+        descending=False,
+    )
+    assert titles(rows) == ["1st", "2nd"]
+
+
+async def test_list_tasks_takes_all_filters_together(database: Database, account: Account, make: NewTasks) -> None:
+    wanted, *_ = await make("Mow the lawn", "Mow the meadow", "Rake")
+    done = await tasks.update_task(database, task_id=wanted.id, created_by=account.id, changes={"completed": True})
+    rows = await tasks.list_tasks(
+        database,
+        created_by=account.id,
+        limit=10,
+        completed=True,
+        title_contains="mow",
+        created_from=wanted.created_at,
+        created_before=wanted.created_at + timedelta(microseconds=1),
+        show_deleted=True,
+    )
+    assert rows == [done]
+
+
+async def test_list_tasks_shows_deleted_ones_when_asked(database: Database, account: Account, make: NewTasks) -> None:
+    gone, _ = await make("gone", "here")
+    await tasks.delete_task(database, task_id=gone.id, created_by=account.id)
+    assert titles(await tasks.list_tasks(database, created_by=account.id, limit=10)) == ["here"]
+    assert await tasks.count_tasks(database, created_by=account.id) == 1
+    shown = await tasks.list_tasks(database, created_by=account.id, limit=10, show_deleted=True, order_by="title")
+    assert titles(shown) == ["here", "gone"]
+    assert await tasks.count_tasks(database, created_by=account.id, show_deleted=True) == 2
+
+
+@pytest.mark.parametrize("limit", [3, 21], ids=["limit as parameter", "limit in the statement"])
+@pytest.mark.parametrize("descending", [True, False], ids=["descending", "ascending"])
+@pytest.mark.parametrize("order_by", ["created_at", "updated_at", "title"])
+async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
+    database: Database,
+    account: Account,
+    make: NewTasks,
+    order_by: Literal["created_at", "updated_at", "title"],
+    descending: bool,
+    limit: int,
+) -> None:
+    # Made by one statement, all have one time; of the titles there are five.
+    made = await make(*(f"Title {number % 5}" for number in range(50)))
+    seen: list[Task] = []
+    after: Position | None = None
+    while page := await tasks.list_tasks(
+        database, created_by=account.id, limit=limit, order_by=order_by, descending=descending, after=after
+    ):
+        assert len(page) <= limit
+        seen += page
+        after = Position(getattr(page[-1], order_by), page[-1].id)
+    keys = [(getattr(task, order_by), task.id) for task in seen]
+    assert {task.id for task in seen} == {task.id for task in made}
+    assert all((left > right) if descending else (left < right) for left, right in pairwise(keys))
+
+
+async def test_a_page_is_unmoved_by_tasks_made_meanwhile(database: Database, account: Account, make: NewTasks) -> None:
+    now = datetime.now(UTC)
+    for age, task in enumerate(await make("1", "2", "3", "4")):
+        await set_time(database, task, now - timedelta(minutes=age + 1))
+    first = await tasks.list_tasks(database, created_by=account.id, limit=2)
+    await make("meanwhile")
+    after = Position(first[-1].created_at, first[-1].id)
+    second = await tasks.list_tasks(database, created_by=account.id, limit=2, after=after)
+    assert titles(first + second) == ["1", "2", "3", "4"]
+
+
+async def test_the_default_order_reads_a_page_from_the_index_and_no_more(dsn: str) -> None:
+    plan = page_plan(dsn, "created_at", datetime.now(UTC) - timedelta(minutes=50))
+    assert "Index Scan Backward using ix_tasks_created_by_created_at_id" in plan
+    assert "Sort" not in plan
+
+
+async def test_the_other_orders_read_the_tasks_of_the_owner_and_of_nobody_else(dsn: str) -> None:
+    plan = page_plan(dsn, "title", "Task 50")
+    assert "ix_tasks_created_by_created_at_id" in plan
+    assert "Seq Scan" not in plan
+
+
+def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetime | str) -> str:
+    """Of a later page of one among a hundred owners, with 20,000 tasks in all."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("""
+            INSERT INTO accounts (id, email, display_name, password_hash)
+            SELECT gen_random_uuid(), n || '@example.com', 'n', '' FROM generate_series(1, 100) n
+        """)
+        connection.execute("""
+            INSERT INTO tasks (id, title, created_by, created_at)
+            SELECT gen_random_uuid(), 'Task ' || n, accounts.id, now() - n * interval '1 minute'
+            FROM generate_series(1, 200) n, accounts
+        """)
+        connection.execute("ANALYZE tasks")
+        [(owner,)] = connection.execute("SELECT id FROM accounts LIMIT 1")
+        page = tasks._list(frozenset(), False, order_by, True, True, 21)
+        page = page.params(created_by=owner, after_value=after, after_id=uuid7())
+        sql = page.compile(dialect=PGDialect_psycopg(), compile_kwargs={"literal_binds": True})
+        return "\n".join(line for (line,) in connection.execute(f"EXPLAIN (COSTS OFF) {sql}".encode()))
+
+
+# --- update -----------------------------------------------------------------------------------------------------------
+async def test_update_task_changes_what_is_named_and_stamps_it(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    changed = await tasks.update_task(
+        database, task_id=task.id, created_by=task.created_by, changes={"description": "All of it", "completed": True}
+    )
+    assert changed is not None
+    assert (changed.title, changed.description, changed.completed) == ("Mow", "All of it", True)
+    assert changed.created_at == task.created_at
+    assert changed.updated_at > task.updated_at
+    assert changed.etag != task.etag
+
+
+async def test_update_task_can_take_the_description_away(database: Database, account: Account) -> None:
+    task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow", description="x")
+    changed = await tasks.update_task(
+        database, task_id=task.id, created_by=account.id, changes={"description": None}, etag=task.etag
+    )
+    assert changed is not None
+    assert changed.description is None
+
+
+async def test_update_task_with_a_stale_etag_is_none_and_changes_nothing(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    changed = await tasks.update_task(
+        database, task_id=task.id, created_by=task.created_by, changes={"title": "Rake"}, etag=task.etag
+    )
+    again = await tasks.update_task(
+        database, task_id=task.id, created_by=task.created_by, changes={"title": "Sow"}, etag=task.etag
+    )
+    assert again is None
+    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == changed
+
+
+async def test_update_and_delete_of_another_owners_task_are_none(
+    database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
+) -> None:
+    [task], other = await make("Mow"), await new_account()
+    assert await tasks.update_task(database, task_id=task.id, created_by=other.id, changes={"title": "x"}) is None
+    assert await tasks.delete_task(database, task_id=task.id, created_by=other.id, etag=task.etag) is None
+    assert await tasks.undelete_task(database, task_id=task.id, created_by=other.id) is None
+    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == task
+
+
+async def test_update_task_beyond_the_limits_is_refused(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    with pytest.raises(InvalidValue):
+        await tasks.update_task(database, task_id=task.id, created_by=task.created_by, changes={"title": ""})
+
+
+async def test_update_task_that_is_deleted_is_none(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    await tasks.delete_task(database, task_id=task.id, created_by=task.created_by)
+    changes = tasks.TaskChanges(title="Rake")
+    assert await tasks.update_task(database, task_id=task.id, created_by=task.created_by, changes=changes) is None
+
+
+# --- delete -----------------------------------------------------------------------------------------------------------
+async def test_delete_task_stamps_it_and_undelete_task_brings_it_back(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    deleted = await tasks.delete_task(database, task_id=task.id, created_by=task.created_by, etag=task.etag)
+    assert deleted is not None
+    assert deleted.deleted_at == deleted.updated_at
+    assert deleted.etag != task.etag
+    restored = await tasks.undelete_task(database, task_id=task.id, created_by=task.created_by)
+    assert restored is not None
+    assert restored.deleted_at is None
+    assert restored.etag != deleted.etag
+    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == restored
+
+
+async def test_delete_task_twice_is_none_the_second_time(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    assert await tasks.delete_task(database, task_id=task.id, created_by=task.created_by)
+    assert await tasks.delete_task(database, task_id=task.id, created_by=task.created_by) is None
+
+
+async def test_delete_task_with_a_stale_etag_is_none_and_deletes_nothing(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    assert await tasks.delete_task(database, task_id=task.id, created_by=task.created_by, etag=uuid7()) is None
+    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == task
+
+
+async def test_undelete_task_that_lives_is_none(database: Database, make: NewTasks) -> None:
+    [task] = await make("Mow")
+    assert await tasks.undelete_task(database, task_id=task.id, created_by=task.created_by) is None
