@@ -48,6 +48,9 @@ def main() -> int:
                 wait_for_turn(lock)
                 if not up_to_date():
                     make_environment()
+    except PermissionError as error:
+        print(f"\n{error}\nSomebody else made .venv: remove it, then `make setup` again.", file=sys.stderr)
+        return 1
     except (SetupError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -5,9 +5,11 @@ There too all databases are our own, made and dropped here; the one that is name
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 from uuid import uuid4
 
 import psycopg
@@ -15,6 +17,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from accord_db import migrate
 from accord_db.database import Database, DatabaseSettings
 from accord_db.embedded import EmbeddedPostgres
 
@@ -34,7 +37,7 @@ def postgres() -> Iterator[str]:
 def template(postgres: str) -> Iterator[str]:
     """The name of a migrated database; copying it is ten times as fast as migrating."""
     with temporary_database(postgres) as dsn:
-        migrate_to_head(dsn)
+        migrate.apply(dsn)
         yield str(conninfo_to_dict(dsn)["dbname"])
 
 
@@ -57,6 +60,23 @@ async def database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     await database.close()
 
 
+class Connect(Protocol):
+    async def __call__(self, **changes: Any) -> Database: ...
+
+
+@pytest.fixture
+async def connect(settings: DatabaseSettings) -> AsyncIterator[Connect]:
+    """The same database with other settings; closed after the test."""
+    async with AsyncExitStack() as opened:
+
+        async def connect(**changes: Any) -> Database:
+            database = await Database.connect(replace(settings, **changes))
+            opened.push_async_callback(database.close)
+            return database
+
+        yield connect
+
+
 @contextmanager
 def temporary_database(server: str, *, template: str = "template1") -> Iterator[str]:
     name = f"accord_test_{uuid4().hex}"
@@ -69,18 +89,3 @@ def execute(dsn: str, *statements: sql.Composed | sql.SQL) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         for statement in statements:
             connection.execute(statement)
-
-
-def migrate_to_head(dsn: str) -> None:
-    from accord_db import migrate
-
-    if callable(getattr(migrate, "apply", None)):
-        migrate.apply(dsn)
-    else:  # TEMPORARY until migrate.apply is there
-        from sqlalchemy import create_engine
-
-        from accord_db.schema import metadata
-
-        engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn))
-        metadata.create_all(engine)
-        engine.dispose()

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
+from google.rpc.status_pb2 import Status
+
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_db.database import Database
 from accord_db.listen import Listener
 from accord_gateway.server import Gateway, Parts, build_server, listen
 from accord_gateway.settings import Settings
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
-from google.rpc.status_pb2 import Status
-
 from tests.factories import Person, signed_in_person
 
 if TYPE_CHECKING:

@@ -4,6 +4,9 @@ from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from accord.tasks.v1.tasks_pb2 import (
     BatchCreateTasksRequest,
     BatchGetTasksRequest,
@@ -16,9 +19,6 @@ from accord.tasks.v1.tasks_pb2 import (
     UndeleteTaskRequest,
     UpdateTaskRequest,
 )
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from tests.api.conftest import Client, refusal
 from tests.factories import Person
 
@@ -180,7 +180,8 @@ async def test_update_clears_the_description_and_uncompletes_with_a_mask(client:
 
 
 @pytest.mark.parametrize(
-    "path", ["id", "created_by", "created_at", "updated_at", "deleted_at", "etag", "nonsense", "title.x", "*", "", "Title"]
+    "path",
+    ["id", "created_by", "created_at", "updated_at", "deleted_at", "etag", "nonsense", "title.x", "*", "", "Title"],
 )
 async def test_mask_with_a_path_that_cannot_be_changed_is_refused(client: Client, me: Person, path: str) -> None:
     task = await create(client, me)
@@ -435,7 +436,9 @@ async def test_batches_just_inside_their_limits_are_taken_and_outside_are_not(cl
     thousand = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 1000)
     made = await client.tasks.BatchCreateTasks(thousand, metadata=me.headers)
     ids = [task.id for task in made.tasks]
-    assert len((await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)).tasks) == 1000
+    assert (
+        len((await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)).tasks) == 1000
+    )
     more = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 1001)
     assert list((await refusal(client.tasks.BatchCreateTasks(more, metadata=me.headers))).violations) == ["requests"]
     for bad in ([], [*ids, str(uuid4())], [ids[0], ids[0]]):

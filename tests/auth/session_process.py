@@ -13,10 +13,18 @@ async def main(dsn: str) -> None:
     database, listener = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=1)), Listener(dsn)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1), cache_seconds=60)
     await listener.start()
+    while not listener.connected:
+        await asyncio.sleep(0.01)
+    say("ready")
     while token := await asyncio.to_thread(sys.stdin.readline):
-        print("found" if await sessions.find(token.rstrip("\n")) else "refused", flush=True)
+        say("found" if await sessions.find(token.rstrip("\n")) else "refused")
     await listener.close()
     await database.close()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

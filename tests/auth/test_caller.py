@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+
 from accord.policy.v1.policy_pb2 import Credential
 from accord_auth.caller import Caller, NoCaller, caller, set_caller
 
@@ -17,18 +18,18 @@ def a_caller() -> Caller:
     )
 
 
-async def test_who_was_set_is_the_caller():
+async def test_who_was_set_is_the_caller() -> None:
     someone = a_caller()
     set_caller(someone)
     assert caller() is someone
 
 
-async def test_without_a_caller_asking_is_a_fault_that_says_what_to_do():
+async def test_without_a_caller_asking_is_a_fault_that_says_what_to_do() -> None:
     with pytest.raises(NoCaller, match="access must be signed-in"):
         caller()
 
 
-async def test_300_concurrent_calls_see_each_their_own_caller():
+async def test_300_concurrent_calls_see_each_their_own_caller() -> None:
     async def call() -> bool:
         someone = a_caller()
         set_caller(someone)
@@ -43,13 +44,13 @@ async def test_300_concurrent_calls_see_each_their_own_caller():
         caller()
 
 
-def test_a_caller_has_no_permission_that_was_not_given():
+def test_a_caller_has_no_permission_that_was_not_given() -> None:
     assert a_caller().permissions == frozenset()
 
 
-def test_a_caller_cannot_be_changed():
+def test_a_caller_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        a_caller().account_id = uuid4()
+        a_caller().account_id = uuid4()  # type: ignore[misc]  # it is what is tested
 
 
 async def _current() -> Caller:

@@ -1,18 +1,20 @@
 import base64
 import hashlib
+from collections.abc import Callable
 
 import pytest
+
 from accord_auth.tokens import SESSION_PREFIX, new_session_token, new_token, token_hash, well_formed
 
 
-def test_a_new_session_token_is_well_formed():
+def test_a_new_session_token_is_well_formed() -> None:
     token = new_session_token()
     assert token.startswith("acs_")
     assert len(token) == 52
     assert well_formed(token)
 
 
-def test_a_token_holds_256_random_bits_that_no_other_token_has():
+def test_a_token_holds_256_random_bits_that_no_other_token_has() -> None:
     secrets = {base64.urlsafe_b64decode(new_session_token()[4:])[:32] for _ in range(1_000)}
     assert len(secrets) == 1_000
     assert {len(secret) for secret in secrets} == {32}
@@ -22,7 +24,7 @@ def test_a_token_holds_256_random_bits_that_no_other_token_has():
     assert max(set_bits) < 650
 
 
-def test_any_one_character_mistyped_makes_it_malformed():
+def test_any_one_character_mistyped_makes_it_malformed() -> None:
     token = new_session_token()
     for at in range(len(token)):
         for other in "aZ0_-":
@@ -46,18 +48,18 @@ def test_any_one_character_mistyped_makes_it_malformed():
     lambda token: token[:20] + "+/" + token[22:],
     lambda token: token * 100_000,
 ])  # fmt: skip
-def test_what_we_did_not_make_is_malformed(spoil):
+def test_what_we_did_not_make_is_malformed(spoil: Callable[[str], str]) -> None:
     assert not well_formed(spoil(new_session_token()))
 
 
-def test_a_token_of_another_kind_is_malformed_even_with_the_prefix_exchanged():
+def test_a_token_of_another_kind_is_malformed_even_with_the_prefix_exchanged() -> None:
     key = new_token("ack_")
     assert well_formed(key, "ack_")
     assert not well_formed(key)
     assert not well_formed(SESSION_PREFIX + key.removeprefix("ack_"))
 
 
-def test_the_hash_of_a_token_is_its_sha_256():
+def test_the_hash_of_a_token_is_its_sha_256() -> None:
     token = new_session_token()
     assert token_hash(token) == hashlib.sha256(token.encode()).digest()
     assert token_hash(token) != token_hash(new_session_token())

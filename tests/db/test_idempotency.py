@@ -5,15 +5,14 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-import pytest
 from sqlalchemy import bindparam, cast, func, update
 from sqlalchemy.types import Interval
-from tests.db.conftest import NewAccount
 
 from accord_db.database import Database
 from accord_db.ids import uuid7
 from accord_db.queries import idempotency
 from accord_db.schema import Account, IdempotencyKey
+from tests.db.conftest import NewAccount
 
 _AGE = update(IdempotencyKey).values(created_at=func.now() - cast(bindparam("age"), Interval))
 

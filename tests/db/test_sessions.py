@@ -8,13 +8,13 @@ from uuid import UUID
 import psycopg
 import pytest
 from sqlalchemy import bindparam, func, update
-from tests.db.conftest import NewAccount
 
 from accord_db.database import Database
 from accord_db.errors import AlreadyExists, InvalidValue
 from accord_db.ids import uuid7
 from accord_db.queries import sessions
 from accord_db.schema import Account, Session
+from tests.db.conftest import NewAccount
 
 DAY = timedelta(days=1)
 _SOFT_DELETE = update(Account).where(Account.id == bindparam("account_id")).values(deleted_at=func.now())

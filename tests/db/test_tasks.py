@@ -8,8 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import bindparam, update
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy import bindparam, create_engine, update
 
 from accord_db.database import Database
 from accord_db.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
@@ -297,7 +296,9 @@ def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetim
         [(owner,)] = connection.execute("SELECT id FROM accounts LIMIT 1")
         page = tasks._list(frozenset(), False, order_by, True, True, 21)
         page = page.params(created_by=owner, after_value=after, after_id=uuid7())
-        sql = page.compile(dialect=PGDialect_psycopg(), compile_kwargs={"literal_binds": True})
+        sql = page.compile(
+            dialect=create_engine("postgresql+psycopg://").dialect, compile_kwargs={"literal_binds": True}
+        )
         return "\n".join(line for (line,) in connection.execute(f"EXPLAIN (COSTS OFF) {sql}".encode()))
 
 

@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
-from unicodedata import normalize
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import VerifyMismatchError
@@ -93,12 +92,8 @@ class Passwords:
 
 
 def _bytes(password: str) -> bytes:
-    """What is hashed: all of it as received (nothing trimmed or cut), in Unicode's NFC.
-
-    NIST SP 800-63B-4, 3.1.1.2 asks for NFC. It changes no character, only its spelling: the same é is one code point
-    from one keyboard and two from another, and the same person has to get in with both.
-    """
-    return normalize("NFC", password).encode()
+    """What is hashed: all of it, exactly as received: nothing trimmed, cut or normalised (ASVS 5.0, 6.2.8)."""
+    return password.encode()
 
 
 def _random(size: int) -> str:

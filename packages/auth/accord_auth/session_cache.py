@@ -27,6 +27,9 @@ class SessionCache:
         self._entries: dict[bytes, _Entry] = {}  # in the order in which they were put
         self._hashes: dict[UUID, set[bytes]] = {}  # by the id of the session and of its account
         self._drops = 0
+        # What was dropped lately, and until when nothing of it is kept: who revokes drops first and commits then, and a
+        # lookup in between still finds the session good.
+        self._dropped: dict[UUID, float] = {}
 
     def get(self, token_hash: bytes) -> LiveSession | None:
         entry = self._entries.get(token_hash)
@@ -40,19 +43,22 @@ class SessionCache:
     def put(self, token_hash: bytes, session: LiveSession, *, drops: int) -> None:
         """Keeps the session, unless anything was dropped since `drops` was read: that may have been this one, revoked
         after the database had answered and before the answer was here."""
-        if drops != self._drops:
+        if drops != self._drops or self._is_dropped(session.id) or self._is_dropped(session.account_id):
             return
         self._forget(token_hash)
         self._make_room()
         left = (session.expires_at - datetime.now(UTC)).total_seconds()
         self._entries[token_hash] = _Entry(session, monotonic() + min(self._seconds, left))
-        for id in (session.id, session.account_id):
-            self._hashes.setdefault(id, set()).add(token_hash)
+        for name in (session.id, session.account_id):
+            self._hashes.setdefault(name, set()).add(token_hash)
 
-    def drop(self, id: UUID) -> None:
-        """Drops one session, or all of an account."""
+    def drop(self, session_or_account: UUID) -> None:
+        """Drops one session, or all of an account, and keeps none of them for a while."""
         self._drops += 1
-        for token_hash in tuple(self._hashes.get(id, ())):
+        self._forget_old_drops()
+        self._dropped.pop(session_or_account, None)  # so that they stay in the order of their times
+        self._dropped[session_or_account] = monotonic() + self._seconds
+        for token_hash in tuple(self._hashes.get(session_or_account, ())):
             self._forget(token_hash)
 
     def clear(self) -> None:
@@ -62,6 +68,14 @@ class SessionCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def _forget_old_drops(self) -> None:
+        now = monotonic()
+        while self._dropped and self._dropped[oldest := next(iter(self._dropped))] <= now:
+            del self._dropped[oldest]
+
+    def _is_dropped(self, id_: UUID) -> bool:
+        return monotonic() < self._dropped.get(id_, 0.0)
 
     def _make_room(self) -> None:
         """The oldest goes if there are too many; all that are too old go, so that a quiet hour leaves nothing behind."""
@@ -76,7 +90,7 @@ class SessionCache:
         entry = self._entries.pop(token_hash, None)
         if entry is None:
             return
-        for id in (entry.session.id, entry.session.account_id):
-            self._hashes[id].discard(token_hash)
-            if not self._hashes[id]:
-                del self._hashes[id]
+        for name in (entry.session.id, entry.session.account_id):
+            self._hashes[name].discard(token_hash)
+            if not self._hashes[name]:
+                del self._hashes[name]

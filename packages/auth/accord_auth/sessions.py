@@ -3,12 +3,11 @@
 from datetime import timedelta
 from uuid import UUID
 
-from accord_db.listen import Listener
-
 from accord_auth.session_cache import SessionCache
 from accord_auth.tokens import new_session_token, token_hash, well_formed
 from accord_db.database import Database
 from accord_db.ids import uuid7
+from accord_db.listen import Listener
 from accord_db.queries.sessions import (
     REVOKED_CHANNEL,
     LiveSession,
@@ -87,7 +86,7 @@ class Sessions:
         # share an answer is to share another's deadline, transaction and cancellation.
         drops = self._cache.drops
         session = await get_session_by_token_hash(self._database, token_hash=key)
-        if session is not None and self._listener.connected:
+        if session is not None:
             self._cache.put(key, session, drops=drops)
         return session
 

@@ -10,6 +10,7 @@ import random
 from asyncio import Future
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -71,6 +72,7 @@ class Connection:
         self._tell_lost = lost
         self._prepares = settings.prepare
         self._prepared: dict[bytes, bytes] = {}
+        self._names = count()
         self._results: list[PGresult] = []
         self._in_pipeline = False
         self._waiter: Future[list[PGresult]] | None = None
@@ -97,16 +99,14 @@ class Connection:
 
     async def ask(self, question: Question, *, after: Sequence[Question] = ()) -> PGresult:
         """The answer to a question; those that it comes `after` travel in the same round trip."""
-        if self._waiter is not None:
-            raise RuntimeError("a transaction is asked one thing at a time: tasks cannot share it")
-        meter = self._metrics.meter(question.statement.operation, question.statement.table)
+        meter = self._metrics.meter(question.operation, question.table)
         started = perf_counter()
         try:
             return await (self._ask_together([*after, question]) if after else self._ask(question))
         except DatabaseError as error:
             self._metrics.count_error(error.sqlstate)
             if error.sqlstate in _STALE and self._prepared:
-                return await self._ask_anew(question)
+                return await self._ask_anew(question, alone=self.idle and not after)
             raise
         finally:
             meter.queries.inc()
@@ -137,22 +137,22 @@ class Connection:
             self._libpq.finish()
 
     async def _ask(self, question: Question) -> PGresult:
-        name = self._prepared.get(question.statement.sql) or await self._prepare(question)
+        name = self._prepared.get(question.sql) or await self._prepare(question)
         self._send([(name, question)])
         return (await self._answer())[-1]
 
     async def _ask_together(self, questions: Sequence[Question]) -> PGresult:
-        named = [(self._prepared.get(q.statement.sql) or await self._prepare(q), q) for q in questions]
+        named = [(self._prepared.get(q.sql) or await self._prepare(q), q) for q in questions]
         self._in_pipeline = True
         self._libpq.enter_pipeline_mode()
         self._send(named)
         self._libpq.pipeline_sync()
         return (await self._answer())[-1]
 
-    async def _ask_anew(self, question: Question) -> PGresult:
+    async def _ask_anew(self, question: Question, *, alone: bool) -> PGresult:
         """The statements prepared here are no longer good: a migration has changed their tables."""
         self._prepared.clear()
-        if not self.idle:
+        if not alone:
             self._expiry = 0
             raise Conflict("a table has changed under a prepared statement")
         await self.command(b"DEALLOCATE ALL")
@@ -166,24 +166,24 @@ class Connection:
 
     async def _prepare(self, question: Question) -> bytes:
         """The name of the prepared statement; empty if it is not to be prepared."""
-        if not self._prepares or len(self._prepared) >= _MOST_PREPARED:
+        if not (self._prepares and question.prepared) or len(self._prepared) >= _MOST_PREPARED:
             return b""
-        sql, name = question.statement.sql, b"s%d" % len(self._prepared)
+        name = b"s%d" % next(self._names)  # never again, since a caller that left did not hear whether it is taken
         try:
-            self._libpq.send_prepare(name, sql)
+            self._libpq.send_prepare(name, question.sql)
         except psycopg.Error as error:
             raise translate(error) from None
         await self._answer()
-        self._prepared[sql] = name
+        self._prepared[question.sql] = name
         return name
 
     def _send(self, named: Iterable[tuple[bytes, Question]]) -> None:
         try:
-            for name, (statement, values, formats) in named:
+            for name, (sql, values, formats, *_) in named:
                 if name:
                     self._libpq.send_query_prepared(name, values, formats, result_format=Format.BINARY)
                 else:
-                    self._libpq.send_query_params(statement.sql, values, None, formats, result_format=Format.BINARY)
+                    self._libpq.send_query_params(sql, values, None, formats, result_format=Format.BINARY)
         except psycopg.Error as error:
             raise translate(error) from None
 

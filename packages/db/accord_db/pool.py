@@ -12,8 +12,8 @@ from accord_db.connections import Connection, DatabaseSettings
 from accord_db.deadline import remaining
 from accord_db.errors import DatabaseError, Unavailable
 
-_FIRST_DELAY, _LAST_DELAY = 0.05, 1.0
-_RECOVERY_TIME = 5.0
+_FIRST_DELAY, _LAST_DELAY = 0.05, 0.5  # seconds
+_RECOVERY_TIME = 5.0  # seconds
 
 _log = logging.getLogger(__name__)
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from sqlalchemy import Executable, inspect
+from sqlalchemy import ARRAY, JSON, Enum, Executable, inspect
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.compiler import ResultColumnsEntry
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 MakeRow = Callable[[Sequence[Any]], Any]
 Process = Callable[[Any], Any]
@@ -18,8 +19,13 @@ def row_maker(executable: Executable, columns: Sequence[ResultColumnsEntry], dia
     """From the values of one row: a record of the entity, the bare value of an only column, or a row of both."""
     fields = list(_fields(executable, columns))
     make = fields[0].make if len(fields) == 1 else _row_of(fields)
-    processors = [column.type._cached_result_processor(dialect, None) for column in columns]  # noqa: SLF001 — as its cursors do
+    processors = [_processor(column.type, dialect) for column in columns]
     return _processed(make, processors) if any(processors) else make
+
+
+def is_processed(type_: TypeEngine[Any]) -> bool:
+    """Whether SQLAlchemy does more with the values of this type than the driver has done, or PostgreSQL will do."""
+    return isinstance(type_.item_type if isinstance(type_, ARRAY) else type_, Enum | JSON | TypeDecorator)
 
 
 class _Field:
@@ -107,6 +113,10 @@ def _repr_without(hidden: Collection[str]) -> Callable[[Any], str]:
 
 def _only(row: Sequence[Any]) -> Any:
     return row[0]
+
+
+def _processor(type_: TypeEngine[Any], dialect: Dialect) -> Process | None:
+    return type_._cached_result_processor(dialect, None) if is_processed(type_) else None  # noqa: SLF001 — as its cursors do
 
 
 def _processed(make: MakeRow, processors: Sequence[Process | None]) -> MakeRow:

@@ -13,16 +13,16 @@ from psycopg.abc import Buffer
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format
 from psycopg.pq.abc import PGresult
-from sqlalchemy import ARRAY, JSON, Boolean, DateTime, Enum, Executable, LargeBinary, Uuid
+from sqlalchemy import ARRAY, Boolean, DateTime, Executable, LargeBinary, Uuid
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement, Delete, Insert, Join, Select, Update
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.schema import Table
 from sqlalchemy.sql.selectable import AliasedReturnsRows, CompoundSelect, SelectBase
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeEngine
 
 from accord_db.errors import InvalidValue, translate
-from accord_db.rows import Process, row_maker
+from accord_db.rows import Process, is_processed, row_maker
 
 T = TypeVar("T")
 
@@ -31,11 +31,14 @@ _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-unt
 
 
 class Question(NamedTuple):
-    """A statement and the values to ask it with."""
+    """What is sent: a text, the values that go with it, and by what names it is counted."""
 
-    statement: "Statement[Any]"
-    values: Sequence[Buffer | None]
-    formats: Sequence[Format] | None
+    sql: bytes
+    values: Sequence[Buffer | None] = ()
+    formats: Sequence[Format] | None = None
+    operation: str = "other"
+    table: str = "none"
+    prepared: bool = True  # worth it if the same text will be sent again
 
 
 class Statement(Generic[T]):
@@ -45,9 +48,9 @@ class Statement(Generic[T]):
         compiled = _compile(executable)
         places = list(compiled.positiontup or ())
         binds = [compiled.binds[place] for place in places]
-        self.sql = compiled.string.encode()
-        self.operation = _operation(executable)
-        self.table = _table(executable)
+        self._sql = compiled.string.encode()
+        self._operation = _operation(executable)
+        self._table = _table(executable)
         self._names = [bind.key for bind in binds]
         self._defaults = {bind.key: bind.effective_value for bind in binds if not bind.required}
         self._formats = [_format(bind.type) for bind in binds]
@@ -63,11 +66,12 @@ class Statement(Generic[T]):
         for place, process in self._processors:
             values[place] = process(values[place])
         try:
-            return Question(self, self._dumper.dump_sequence(values, self._formats), self._dumper.formats)
+            dumped = self._dumper.dump_sequence(values, self._formats)
         except UnicodeError:
             raise InvalidValue("text that is not Unicode") from None
         except psycopg.Error as error:
             raise translate(error) from None
+        return Question(self._sql, dumped, self._dumper.formats, self._operation, self._table)
 
     def load(self, result: PGresult) -> list[T]:
         loader = self._loader
@@ -117,15 +121,8 @@ def _bind_processors(compiled: SQLCompiler, places: Sequence[str]) -> list[tuple
     return [
         (place, processors[name])
         for place, name in enumerate(places)
-        if name in processors and _needs_processor(compiled.binds[name].type)
+        if name in processors and is_processed(compiled.binds[name].type)
     ]
-
-
-def _needs_processor(type_: TypeEngine[Any]) -> bool:
-    """Others only check what PostgreSQL checks too."""
-    if isinstance(type_, ARRAY):
-        return _needs_processor(type_.item_type)
-    return isinstance(type_, Enum | JSON | TypeDecorator)
 
 
 def _operation(executable: Executable) -> str:

@@ -1,17 +1,16 @@
 from collections.abc import Sequence
+from contextlib import suppress
 
 from psycopg.pq.abc import PGresult
-from sqlalchemy import String, bindparam, func, select, text
 
 from accord_db.connections import Connection
 from accord_db.deadline import remaining
 from accord_db.errors import DatabaseError, Unavailable
 from accord_db.executor import Executor
 from accord_db.pool import Pool
-from accord_db.statements import Question, compiled
+from accord_db.statements import Question
 
-_BEGIN = text("BEGIN")
-_LIMIT = select(func.set_config("statement_timeout", bindparam("milliseconds", type_=String), True))
+_BEGIN = Question(b"BEGIN")
 
 
 class Transaction(Executor):
@@ -21,20 +20,24 @@ class Transaction(Executor):
         self._pool = pool
         self._statement_timeout = statement_timeout
         self._connection: Connection | None = None
+        self._asking = False
         self._over = False
 
     async def answer(self, question: Question) -> PGresult:
         if self._over:
             raise _rolled_back()
-        if self._connection is not None:
-            return await self._connection.ask(question)
-        self._connection = await self._pool.acquire()
-        return await self._connection.ask(question, after=self._begin())
+        self._refuse_if_asking()
+        self._asking = True
+        try:
+            return await (self._connection.ask(question) if self._connection else self._ask_first(question))
+        finally:
+            self._asking = False
 
     async def commit(self) -> None:
         """Raises Unavailable with `outcome_unknown` when the connection is lost before PostgreSQL has answered."""
         if self._over:
             raise _rolled_back()
+        self._refuse_if_asking()
         if (connection := self._end()) is None:
             return
         try:
@@ -53,9 +56,22 @@ class Transaction(Executor):
             return
         try:
             if isinstance(error, Exception) and connection.in_transaction:
-                await connection.command(b"ROLLBACK")
+                with suppress(DatabaseError):  # lost, and with it the transaction
+                    await connection.command(b"ROLLBACK")
         finally:
             self._pool.release(connection)
+
+    async def _ask_first(self, question: Question) -> PGresult:
+        self._connection = await self._pool.acquire()
+        try:
+            return await self._connection.ask(question, after=self._begin())
+        except BaseException as error:
+            await self.undo(error)  # it may not even have begun
+            raise
+
+    def _refuse_if_asking(self) -> None:
+        if self._asking:
+            raise RuntimeError("a transaction is asked one thing at a time: tasks cannot share it")
 
     def _end(self) -> Connection | None:
         connection, self._connection, self._over = self._connection, None, True
@@ -64,8 +80,9 @@ class Transaction(Executor):
     def _begin(self) -> Sequence[Question]:
         left = remaining()
         seconds = self._statement_timeout if left is None else min(left, self._statement_timeout)
-        limit = compiled(_LIMIT).ask({"milliseconds": str(max(1, int(seconds * 1000)))})
-        return compiled(_BEGIN).ask({}), limit
+        # Not a SELECT of set_config, which would come too late for SET TRANSACTION: that has to precede every query.
+        limit = b"SET LOCAL statement_timeout = %d" % max(1, seconds * 1000)
+        return _BEGIN, Question(limit, prepared=False)
 
 
 def _rolled_back() -> DatabaseError:

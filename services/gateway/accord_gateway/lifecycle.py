@@ -26,8 +26,10 @@ async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> 
     StartRefused."""
     async with connected(orders) as parts:
         gateway = build_server(parts)
+        await parts.listener.start()  # now that it has been told what to listen for
         port = listen(gateway.server, parts.settings)
         await gateway.server.start()
+        gateway.health.set_serving(True)
         following = asyncio.create_task(follow(gateway.health, lambda: is_alive(parts.database)))
         announce(port)
         await stop.asked.wait()
@@ -54,7 +56,6 @@ async def connected(orders: Orders) -> AsyncIterator[Parts]:
         raise unreachable(error) from None
     listener = Listener(orders.addresses.direct)
     try:
-        await listener.start()
         yield Parts(orders.settings, orders.secret_key, database, listener)
     finally:
         with suppress(TimeoutError):

@@ -23,7 +23,7 @@ def methods(services: Iterable[str], access: Literal["on", "signed-in"]) -> dict
     """Both versions have the same messages, so one servicer answers for both; grpcio-reflection knows v1alpha only."""
     _describe_v1()
     names = (*services, V1, V1ALPHA.full_name)
-    servicer = aio.ReflectionServicer(names)  # type: ignore[no-untyped-call]  # it has no annotations
+    servicer = aio.ReflectionServicer(names)
     may_call = Access.ACCESS_PUBLIC if access == "on" else Access.ACCESS_SIGNED_IN
     v1alpha = method(V1ALPHA, "ServerReflectionInfo", may_call, seconds=LIMIT)
     handler = cast(Handler, servicer.ServerReflectionInfo)

@@ -5,6 +5,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord_api.errors import failure
 from accord_api.pipeline.call import call
+from accord_api.pipeline.peer import peer_address
 from accord_auth.caller import signed_in
 from accord_auth.gate import Context, Next
 from accord_auth.policy import Method
@@ -47,7 +48,7 @@ class AuditInterceptor(AsyncServerInterceptor):
             account_id=current.account_id or (who.account_id if who else None),
             method=self._path,
             target=current.target,
-            peer=current.peer,
+            peer=peer_address(current.peer),
             user_agent=current.user_agent,
             code=code.name,
             reason=reason,

@@ -9,7 +9,7 @@ from typing import Final, NoReturn, cast
 
 import grpc
 import structlog
-from grpc.aio import AbortError
+from grpc.aio import AbortError, InternalError
 from grpc_interceptor.server import AsyncServerInterceptor
 from prometheus_client import Counter, Histogram
 
@@ -87,7 +87,10 @@ class ObserveInterceptor(AsyncServerInterceptor):
             (STATUS_HEADER, failed.details),
             (REQUEST_ID_HEADER, call.request_id),
         )
-        await context.abort(failed.code, failed.message, trailers)
+        try:
+            await context.abort(failed.code, failed.message, trailers)
+        except InternalError:  # its caller, or the connection, was gone first
+            raise asyncio.CancelledError from None
 
     def _record(
         self,

@@ -22,7 +22,8 @@ from accord_auth.refused import Refused
 
 def rate_limiter(storage: str) -> FixedWindowRateLimiter:
     """Counters in the storage that a URL names: `async+memory://`, or `async+redis://host:port/0`."""
-    found = storage_from_string(storage, wrap_exceptions=True)
+    options = {"implementation": "redispy"} if "redis" in storage.partition(":")[0] else {}
+    found = storage_from_string(storage, wrap_exceptions=True, **options)
     if not isinstance(found, Storage):
         raise ValueError(f"{storage!r} is not an asynchronous storage; its name must begin with 'async+'")
     return FixedWindowRateLimiter(found)

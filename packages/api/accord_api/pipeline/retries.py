@@ -1,10 +1,10 @@
 """A handler whose transaction lost against another one runs again, whole."""
 
-from accord_db.retry import retry_conflicts
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord_auth.gate import Context, Next
 from accord_db.errors import Conflict
+from accord_db.retry import retry_conflicts
 
 
 class RetryInterceptor(AsyncServerInterceptor):

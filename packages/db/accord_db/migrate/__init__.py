@@ -4,8 +4,8 @@ What a serving process needs is imported here. Writing and checking migrations t
 `drafts`, `drift` and `lint` by whoever does that.
 """
 
-from .apply import Patience, apply
-from .errors import MigrationError
-from .state import current_and_head, is_current
+from accord_db.migrate.apply import Patience, apply
+from accord_db.migrate.errors import MigrationError
+from accord_db.migrate.state import current_and_head, is_current
 
 __all__ = ["MigrationError", "Patience", "apply", "current_and_head", "is_current"]

@@ -5,15 +5,16 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 
+from alembic.util import CommandError
+
 from accord_db.embedded import EmbeddedPostgresError
 from accord_db.errors import DatabaseError
-
-from . import MigrationError, apply, current_and_head, scripts
-from .apply import revert
-from .drafts import generate
-from .drift import check_drift
-from .lint import lint
-from .scratch import scratch_server
+from accord_db.migrate import MigrationError, apply, current_and_head, scripts
+from accord_db.migrate.apply import revert
+from accord_db.migrate.drafts import generate
+from accord_db.migrate.drift import check_drift
+from accord_db.migrate.lint import lint
+from accord_db.migrate.scratch import scratch_server
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     try:
         with _server(arguments) as dsn:
             return _COMMANDS[arguments.command](dsn, arguments)
-    except (MigrationError, DatabaseError, EmbeddedPostgresError) as error:
+    except (MigrationError, CommandError, DatabaseError, EmbeddedPostgresError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -63,7 +64,7 @@ def _new(dsn: str, arguments: argparse.Namespace) -> int:
     draft = generate(dsn, arguments.message)
     print(draft.sql)
     print(f"-- {draft.path}: review it before you commit it.")
-    if draft.is_empty:
+    if draft.is_empty and not draft.missing:
         print("-- models and migrations agree already, so it does nothing: write what it is for, or delete it.")
     _print_all("-- not in it, add it by hand", draft.missing)
     _print_all("-- unsafe on a database in use", draft.warnings)

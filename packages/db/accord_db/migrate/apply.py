@@ -11,10 +11,9 @@ from psycopg import Connection
 from psycopg.errors import LockNotAvailable
 
 from accord_db.errors import translate
-
-from .errors import MigrationError
-from .revisions import VERSIONS
-from .state import State, connect, read_state
+from accord_db.migrate.errors import MigrationError
+from accord_db.migrate.revisions import VERSIONS
+from accord_db.migrate.state import State, connected, read_state
 
 _log = getLogger(__name__)
 
@@ -38,25 +37,26 @@ PATIENCE = Patience()
 def apply(dsn: str, *, versions: Path = VERSIONS, patience: Patience = PATIENCE) -> bool:
     """Whether there was anything to do here. Waits while another process is doing it."""
     locked = False
-    with connect(dsn) as connection:
+    with connected(dsn) as connection:
         while not _is_settled(read_state(connection, versions)):
             if locked:
                 _upgrade(connection, versions, patience)
                 return True
             locked = _try_lock(connection)
             if not locked:
-                _log.info("another process is migrating the database")
                 sleep(_POLL)
     return False
 
 
 def revert(dsn: str, *, versions: Path = VERSIONS) -> None:
     """Takes the last migration back, and with it what only that one had room for."""
-    from . import scripts
+    from accord_db.migrate import scripts
 
-    with connect(dsn) as connection:
+    with connected(dsn) as connection:
         if not _try_lock(connection):
             raise MigrationError("another process is migrating the database: try again when it is done")
+        if not read_state(connection, versions).current:
+            raise MigrationError("there is no migration in the database, so there is none to take back")
         _set_limits(connection, PATIENCE.lock_timeout)
         try:
             scripts.downgrade(connection, "-1", versions)
@@ -81,7 +81,7 @@ def _try_lock(connection: Connection[Any]) -> bool:
 
 def _upgrade(connection: Connection[Any], versions: Path, patience: Patience) -> None:
     # Imported here and not above, because of what it takes: with a database that is current nobody gets this far.
-    from . import scripts
+    from accord_db.migrate import scripts
 
     _set_limits(connection, patience.lock_timeout)
     for attempt in range(1, patience.attempts + 1):
@@ -102,7 +102,7 @@ def _failed(error: psycopg.Error) -> MigrationError:
 
 
 def _set_limits(connection: Connection[Any], lock_timeout: float) -> None:
-    """Of the session, which is ours alone: whatever the role or the database has by default, building an index may take long."""
+    """Of the session, which is ours alone. What the role has by default is no measure: an index may take long to build."""
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{lock_timeout * 1000:.0f}ms"])
     connection.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
 

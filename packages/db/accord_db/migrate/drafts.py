@@ -8,15 +8,14 @@ from pathlib import Path
 
 from sqlalchemy import MetaData
 
+from accord_db.migrate import scripts
+from accord_db.migrate.apply import apply
+from accord_db.migrate.drift import check_drift
+from accord_db.migrate.lint import lint
+from accord_db.migrate.revisions import VERSIONS, read_revisions
+from accord_db.migrate.scratch import scratch_database
+from accord_db.migrate.state import connected
 from accord_db.schema import metadata as our_metadata
-
-from . import scripts
-from .apply import apply
-from .drift import check_drift
-from .lint import lint
-from .revisions import VERSIONS, read_revisions
-from .scratch import scratch_database
-from .state import connect
 
 # What alembic says around what it wrote; that it was written by a program and must be read, the reader knows.
 _NOTICES = re.compile(r"^ *# ### .* ###\n", re.MULTILINE)
@@ -38,20 +37,23 @@ def generate(dsn: str, message: str, *, metadata: MetaData = our_metadata, versi
     before = read_revisions(versions).head
     with scratch_database(dsn) as scratch:
         apply(scratch, versions=versions)
-        with connect(scratch) as connection:
+        with connected(scratch) as connection:
             path = scripts.write(connection, message, metadata=metadata, versions=versions)
-    _format(path)
+    is_empty = re.search(r"^    pass$", path.read_text(), re.MULTILINE) is not None
+    _format(path, imports=not is_empty)
     return Draft(
         path=path,
-        is_empty=re.search(r"^    pass$", path.read_text(), re.MULTILINE) is not None,
+        is_empty=is_empty,
         sql=scripts.sql(versions, after=before or "base"),
         missing=check_drift(dsn, metadata=metadata, versions=versions),
         warnings=lint(versions, only=read_revisions(versions).head),
     )
 
 
-def _format(path: Path) -> None:
+def _format(path: Path, *, imports: bool) -> None:
+    """As `make fmt` would. What an empty migration imports is left for whoever fills it."""
     path.write_text(_NOTICES.sub("", path.read_text()))
     ruff = [sys.executable, "-m", "ruff"]
-    subprocess.run([*ruff, "check", "--quiet", "--fix-only", path], check=False)
+    if imports:
+        subprocess.run([*ruff, "check", "--quiet", "--fix-only", path], check=False)
     subprocess.run([*ruff, "format", "--quiet", path], check=False)

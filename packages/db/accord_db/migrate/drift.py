@@ -5,12 +5,11 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import MetaData, NullPool, create_engine
 
+from accord_db.migrate.apply import apply
+from accord_db.migrate.revisions import VERSIONS
+from accord_db.migrate.scratch import scratch_database
+from accord_db.migrate.state import connected
 from accord_db.schema import metadata as our_metadata
-
-from .apply import apply
-from .revisions import VERSIONS
-from .scratch import scratch_database
-from .state import connect
 
 # As PostgreSQL prints them, so that a difference is one: alembic's comparison knows no CHECK and guesses at defaults.
 # (contype n: PostgreSQL 18 has NOT NULL among the constraints as well.)
@@ -48,5 +47,5 @@ def _create_all(dsn: str, metadata: MetaData) -> None:
 
 
 def _catalog(dsn: str) -> set[str]:
-    with connect(dsn) as connection:
+    with connected(dsn) as connection:
         return {line for (line,) in connection.execute(_CATALOG)}

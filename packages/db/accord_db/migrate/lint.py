@@ -6,9 +6,9 @@ from pathlib import Path
 
 from alembic.script import Script
 
-from . import scripts
-from .errors import MigrationError
-from .revisions import VERSIONS
+from accord_db.migrate import scripts
+from accord_db.migrate.errors import MigrationError
+from accord_db.migrate.revisions import VERSIONS
 
 _RULES = VERSIONS.parent / "squawk.toml"
 
@@ -27,12 +27,13 @@ def _warnings(script: Script, versions: Path) -> list[str]:
     unsafe: dict[str, str] = getattr(script.module, "unsafe", {})
     if unreasoned := [rule for rule, reason in unsafe.items() if not reason.strip()]:
         raise MigrationError(f"{script.path}: say why it may break {', '.join(unreasoned)}")
-    command = [str(_squawk()), "-c", str(_RULES), "--reporter", "gcc", "--stdin-filepath", Path(script.path).name]
-    excluded = [f"--exclude={rule}" for rule in unsafe]
     after = script.down_revision or "base"
     assert isinstance(after, str)  # a list would be a merge, which read_revisions has no use for
-    statements = scripts.sql(versions, after=after, until=script.revision)
-    squawk = subprocess.run([*command, *excluded], input=statements, text=True, capture_output=True, check=False)
+    # In the SQL and not by --exclude, which would take the place of the rules excluded for all.
+    accepted = f"-- squawk-ignore-file {', '.join(unsafe)}\n" if unsafe else ""
+    statements = accepted + scripts.sql(versions, after=after, until=script.revision)
+    command = [str(_squawk()), "-c", str(_RULES), "--reporter", "gcc", "--stdin-filepath", Path(script.path).name]
+    squawk = subprocess.run(command, input=statements, text=True, capture_output=True, check=False)
     if squawk.returncode and not squawk.stdout:
         raise MigrationError(f"squawk failed: {squawk.stderr}")
     return squawk.stdout.splitlines()

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import MigrationError
+from accord_db.migrate.errors import MigrationError
 
 VERSIONS = Path(__file__).parent.parent / "migrations" / "versions"
 

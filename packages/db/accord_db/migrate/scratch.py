@@ -10,8 +10,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from accord_db.embedded import EmbeddedPostgres
-
-from .state import connect
+from accord_db.migrate.state import connected
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def scratch_server() -> Iterator[str]:
 def scratch_database(dsn: str) -> Iterator[str]:
     """An empty database on the server of `dsn`."""
     name = Identifier(database := f"accord_scratch_{uuid4().hex[:12]}")
-    with connect(dsn) as connection:
+    with connected(dsn) as connection:
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
         try:
             yield make_conninfo(dsn, dbname=database)

@@ -1,6 +1,5 @@
 """The migrations as alembic sees them: run them, print their SQL, write another. Imports alembic, which takes a while."""
 
-import re
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,12 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from .revisions import VERSIONS, read_revisions
+from accord_db.migrate.errors import MigrationError
+from accord_db.migrate.revisions import VERSIONS, read_revisions
 
 _FOLDER = VERSIONS.parent
 # For whoever runs the printed SQL by hand: what waits for a table makes everybody else wait behind it.
@@ -73,7 +74,7 @@ def _config(versions: Path, output: StringIO | None = None, **attributes: object
 
 
 def _literal(path: Path) -> str:
-    return re.sub("%", "%%", str(path))
+    return str(path).replace("%", "%%")
 
 
 @contextmanager
@@ -84,6 +85,8 @@ def _spoken_by_sqlalchemy(connection: psycopg.Connection[Any]) -> Iterator[Conne
     try:
         with engine.connect() as spoken:
             yield spoken
+    except CommandError as error:
+        raise MigrationError(str(error)) from error
     except DBAPIError as error:
         if error.orig is None:
             raise

@@ -1,5 +1,7 @@
 """Where a database stands, and where it should."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,7 @@ from psycopg import Connection
 from psycopg.errors import UndefinedTable
 
 from accord_db.errors import translate
-
-from .revisions import VERSIONS, Revisions, read_revisions
+from accord_db.migrate.revisions import VERSIONS, Revisions, read_revisions
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,30 @@ def connect(dsn: str) -> Connection[Any]:
         raise translate(error) from error
 
 
+@contextmanager
+def connected(dsn: str) -> Iterator[Connection[Any]]:
+    """As `connect`. What the driver raises in the block leaves it as an error of ours."""
+    try:
+        with connect(dsn) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
 def read_state(connection: Connection[Any], versions: Path = VERSIONS) -> State:
     return State(_current(connection), read_revisions(versions))
 
 
 def current_and_head(dsn: str, *, versions: Path = VERSIONS) -> tuple[str | None, str | None]:
     """None for a database that was never migrated, and where there are no migrations."""
-    with connect(dsn) as connection:
+    with connected(dsn) as connection:
         state = read_state(connection, versions)
     return ", ".join(sorted(state.current)) or None, state.revisions.head
 
 
 def is_current(dsn: str, *, versions: Path = VERSIONS) -> bool:
     """Whether a process of this release can serve from it, without further ado."""
-    with connect(dsn) as connection:
+    with connected(dsn) as connection:
         state = read_state(connection, versions)
     return state.is_current or state.is_ahead
 

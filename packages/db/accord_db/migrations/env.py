@@ -13,7 +13,8 @@ configure = partial(
 )
 
 if context.is_offline_mode():
-    configure(dialect_name="postgresql", literal_binds=True)
+    # Not the driver's paramstyle, for which every % would be doubled.
+    configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
 else:
     configure(connection=context.config.attributes["connection"])
 

@@ -1,0 +1,1 @@
+"""Accord beside what would be written instead, measured in one run: `make bench`, or `python -m benchmarks --help`."""

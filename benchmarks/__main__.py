@@ -1,0 +1,71 @@
+"""Measures all there is to measure, in one run of some minutes."""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from accord_db.embedded import EmbeddedPostgres
+from benchmarks.data import fill
+from benchmarks.load import require_h2load
+from benchmarks.measure import Measuring
+from benchmarks.peer import environment
+from benchmarks.processes import resident_mib
+from benchmarks.table import Results, table
+from benchmarks.targets import ROOT, all_targets, seconds_to_first_answer
+
+OPERATIONS: Final = ("GetTask", "ListTasks", "CreateTask", "no database")
+STARTS: Final = 5
+
+
+def main() -> None:
+    chosen = _arguments()
+    _require_linux()
+    require_h2load()
+    state = ROOT / ".accord"
+    results = measure(chosen, environment.python(state / "bench-peer"), _emptied(state / "bench"))
+    print("\n" + "\n".join(table(results)))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(results._asdict(), indent=1))
+
+
+def measure(chosen: argparse.Namespace, peer_python: Path, folder: Path) -> Results:
+    print("Starting PostgreSQL and filling two databases …", flush=True)
+    with EmbeddedPostgres(folder / "postgres") as postgres:
+        databases = fill(postgres.dsn)
+        measuring = Measuring(chosen.rounds, chosen.seconds, postgres.pid or 0, folder)
+        print("Starting the servers …", flush=True)
+        with all_targets(databases, peer_python, folder) as targets:
+            operations = {
+                name: measuring.visit(name, [target for target in targets if name in target.questions])
+                for name in chosen.only
+            }
+            memory = {target.name: resident_mib(target.server.pid) for target in targets}
+        print("Starting the gateway again and again …", flush=True)
+        return Results(operations, memory, [seconds_to_first_answer(databases, folder) for _ in range(STARTS)])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="visits of each target, of which the median counts")
+    parser.add_argument("--seconds", type=float, default=3.0, help="about how long a visit lasts")
+    parser.add_argument("--only", nargs="+", choices=OPERATIONS, default=OPERATIONS, metavar="OPERATION")
+    parser.add_argument("--out", type=Path, help="a file for all samples, as JSON")
+    return parser.parse_args()
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        raise SystemExit("CPU time and memory are read from /proc, which only Linux has.")
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

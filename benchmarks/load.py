@@ -1,0 +1,76 @@
+"""Load, made by h2load: one process for each connection, so that each belongs to another person and asks for
+something else. One person alone would flatter whoever caches."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+CONNECTIONS, STREAMS = 8, 4
+
+
+class Request(NamedTuple):
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+    http2: bool = False
+
+
+class Volley(NamedTuple):
+    """What came of many calls: `p50` and `p99` in milliseconds, `size` in bytes of the mean answer."""
+
+    seconds: float
+    size: float
+    p50: float
+    p99: float
+
+
+def require_h2load() -> None:
+    if shutil.which("h2load") is None:
+        raise SystemExit("The load is made by h2load, which is not here: apt install nghttp2-client")
+
+
+def fire(port: int, requests: Sequence[Request], calls: int, folder: Path) -> Volley:
+    """Divides the calls among the requests, each on a connection of its own, all at once. Ends the benchmark if one
+    of them is answered by anything but 200."""
+    each = calls // len(requests)
+    commands = [_command(port, request, each, folder / f"h2load-{place}") for place, request in enumerate(requests)]
+    began = perf_counter()
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    printed = [process.communicate()[0] for process in running]
+    seconds = perf_counter() - began
+    sizes = [_mean_size(text, each) for text in printed]
+    times = sorted(time for place in range(len(requests)) for time in _times(folder / f"h2load-{place}.log"))
+    return Volley(seconds, sum(sizes) / len(sizes), _at(times, 0.50), _at(times, 0.99))
+
+
+def _command(port: int, request: Request, calls: int, files: Path) -> list[str]:
+    """Over HTTP/1.1, where a connection has one call at a time, there are as many connections as there were streams."""
+    log, body = files.with_suffix(".log"), files.with_suffix(".body")
+    log.unlink(missing_ok=True)
+    command = ["h2load", "--threads=1", f"--requests={calls}", f"--log-file={log}"]
+    command += ["--clients=1", f"--max-concurrent-streams={STREAMS}"] if request.http2 else [f"--clients={STREAMS}"]
+    command += [] if request.http2 else ["--h1"]
+    command += [f"--header={name}: {value}" for name, value in request.headers.items()]
+    if request.body is not None:
+        body.write_bytes(request.body)
+        command.append(f"--data={body}")
+    return [*command, f"http://127.0.0.1:{port}{request.path}"]
+
+
+def _mean_size(printed: str, calls: int) -> float:
+    good, data = re.search(r"(\d+) 2xx", printed), re.search(r"\((\d+)\) data", printed)
+    if good is None or data is None or int(good[1]) != calls:
+        raise SystemExit(f"Of {calls} calls not all were answered:\n{printed}")
+    return int(data[1]) / calls
+
+
+def _times(log: Path) -> list[float]:
+    return [int(line.split("\t")[2]) / 1000 for line in log.read_text().splitlines()]
+
+
+def _at(times: Sequence[float], part: float) -> float:
+    return times[int(len(times) * part)]

@@ -1,0 +1,367 @@
+"""What a caller of bad intentions, or of bad luck, might send: derived from a message's descriptor and rules alone.
+
+Messages are made as bytes, since much of what has to be survived cannot be said with generated classes. Most of them are
+nearly valid: what breaks at the first byte never comes near a handler.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, TypeVar, cast
+from uuid import UUID
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import strategies as st
+
+from buf.validate import validate_pb2
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+T = TypeVar("T")
+
+VARINT, FIXED64, BYTES, GROUP, END_OF_GROUP, FIXED32 = range(6)
+
+MOST_BYTES = 4 * 1024 * 1024  # what the gateway takes in one message
+_DEEPEST = 3  # of messages within messages, where their types have no end
+
+_NUMBERS = (0, 1, -1, 127, 128, 2**31 - 1, 2**31, -(2**31), 2**32, 2**63 - 1, -(2**63), 2**64 - 1)
+_SECONDS = (0, 1, -1, 1_800_000_000, 9_404_999_212_800, -62_135_596_801, 253_402_300_800, 2**63 - 1, -(2**63))
+_NANOS = (0, 999_999_999, 1_000_000_000, -1, -999_999_999, 2**31 - 1, -(2**31))
+_FLOATS = (0.0, -0.0, 1.5, float("nan"), float("inf"), float("-inf"), 1e308, 5e-324)
+_UNITS = ("x", "ü", "𝕋", "🧵")
+_TEXTS = (
+    *(" ", "\0", "a\0b", "\x1b[31mred", "line\nbreak", "\r\n", "\t", "\x7f", "\u0085", "\u2028", "\ufeff", "\uffff"),
+    *(
+        "'; DROP TABLE tasks; --",
+        "' OR '1'='1",
+        "%",
+        "_",
+        "\\",
+        "%_\\",
+        "{0.__class__}",
+        "%s%n",
+        "${jndi:ldap://x}",
+        "$1",
+    ),
+    *("../../etc/passwd", "<script>alert(1)</script>", "null", "NaN", "-1", "1e999", "true", "[]", "created_at asc"),
+    *("\u202eevil\u202c", "שלום", "مرحبا", "👩‍👩‍👧‍👦", "e" + "\u0301" * 200, "ﷺ" * 50, "İıẞ", "Ａ", "a\u200bb"),
+    *("00000000-0000-0000-0000-000000000000", "urn:uuid:10000000-0000-4000-8000-000000000000", "x" * 36),
+    *(
+        "10000000000040008000000000000000",
+        "10000000-0000-4000-8000-000000000000\n",
+        "{10000000-0000-4000-8000-000000000000}",
+    ),
+    *("a@b", "a@b.c\n", "@", "a@@b", '"a b"@c.d', "ü@ü.ü", "a@[127.0.0.1]", "x" * 255 + "@example.com"),
+    *("x" * 100_000, "\U0010ffff" * 1000),
+)
+# What no text may hold in protobuf: half a surrogate pair, an overlong NUL, a byte that never occurs, half a character.
+_NOT_UTF8 = (
+    b"\xed\xa0\x80",
+    b"\xed\xa0\xbd\xed\xb0\x80",
+    b"\xc0\x80",
+    b"\xff",
+    b"\xe2\x82",
+    b"\xf5\x80\x80\x80",
+    b"x\x80",
+)
+
+
+def hostile_messages(of: Descriptor, known: Sequence[str]) -> "SearchStrategy[bytes]":
+    """`known` are texts that mean something to the server: ids, e-mails, page tokens."""
+    message = _Forger(of, known).message(of)
+    return _weighted(
+        (20, message),
+        (1, message.flatmap(_cut)),
+        (1, message.flatmap(_flipped)),
+        (1, st.binary(max_size=64)),
+        (1, _any(list(_abysses(of)))),
+    )
+
+
+def heavy_messages(of: Descriptor) -> Iterator[tuple[str, bytes]]:
+    """For each field, a name and a message as large as can be sent: one value that fills it, or as many as fit."""
+    for name, fields in _paths(of):
+        if fields[-1].type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+            yield f"{name}: one value", _within(fields, b"x" * (MOST_BYTES - 64))
+        smallest = _record(fields[-1].number, *_smallest(fields[-1]))
+        yield f"{name}: many values", _around(fields[:-1], smallest * ((MOST_BYTES - 64) // len(smallest)))
+    yield "unknown fields", b"\xf8\x07\x00" * ((MOST_BYTES - 64) // 3)
+
+
+class _Forger:
+    def __init__(self, request: Descriptor, known: Sequence[str]) -> None:
+        self._known = list(known)
+        self._uuids = [text for text in known if _is_uuid(text)]
+        self._emails = [text for text in known if "@" in text]
+        self._names = sorted({field.name for _, fields in _paths(request) for field in fields})
+
+    def message(self, of: Descriptor, depth: int = 0) -> "SearchStrategy[bytes]":
+        fields = [self._field(field, depth) for field in of.fields]
+        whole = st.tuples(*fields).map(b"".join)
+        if not fields:
+            return _weighted((1, whole), (1, _unknown_fields(of)))
+        return _weighted(
+            (40, whole),
+            (1, st.permutations(fields).flatmap(lambda shuffled: st.tuples(*shuffled)).map(b"".join)),
+            (1, st.tuples(whole, whole).map(b"".join)),  # what is singular is there twice
+            (1, st.tuples(whole, _unknown_fields(of)).map(b"".join)),
+            (1, st.tuples(whole, _any(of.fields).flatmap(_wrong_wire_type)).map(b"".join)),
+        )
+
+    def _field(self, field: FieldDescriptor, depth: int) -> "SearchStrategy[bytes]":
+        """All of the field: nothing, one record, or many."""
+        usual, odd = self._values(field, _rules(field), depth)
+        record = partial(_record, field.number, _wire_type(field))
+        if not field.is_repeated:
+            one = _weighted((30, usual), (1, odd)).map(record)
+            return _weighted((1, st.just(b"")), (4, one))
+        return self._repeated(field, usual, odd, record)
+
+    def _repeated(
+        self,
+        field: FieldDescriptor,
+        usual: "SearchStrategy[bytes]",
+        odd: "SearchStrategy[bytes]",
+        record: Callable[[bytes], bytes],
+    ) -> "SearchStrategy[bytes]":
+        few = st.lists(_weighted((60, usual), (1, odd)), min_size=1, max_size=4)
+        most = _limits(_rules(field).repeated) or [10]
+        counts = _any(sorted({max(0, limit + more) for limit in most for more in (-1, 0, 1)}))
+        many = st.tuples(few, counts).map(lambda drawn: list(islice(cycle(drawn[0]), drawn[1])))
+        if _rules(field).repeated.items.string.uuid:  # or nothing that must be unique would ever be many
+            many = counts.map(lambda count: [str(UUID(int=number)).encode() for number in range(count)])
+        values = _weighted((1, st.just([])), (25, few), (2, many))
+        return values.flatmap(
+            lambda drawn: _weighted(
+                (9, st.just(b"".join(map(record, drawn)))),
+                (1, st.just(_record(field.number, BYTES, b"".join(drawn)))),  # packed, whether or not it may be
+            )
+        )
+
+    def _values(
+        self, field: FieldDescriptor, rules: validate_pb2.FieldRules, depth: int
+    ) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
+        """The payload of one record: values that may well be valid, and others."""
+        if field.is_repeated:
+            rules = rules.repeated.items
+        if field.message_type is not None:
+            return self._message_values(field.message_type, rules, depth)
+        if field.type == FieldDescriptor.TYPE_STRING:
+            return self._texts(rules.string)
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return st.binary(max_size=64), _any(_limits(rules.bytes) or [0]).map(lambda size: b"x" * (size + 1))
+        if field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
+            code = "<d" if field.type == FieldDescriptor.TYPE_DOUBLE else "<f"
+            return st.just(struct.pack(code, 1)), _any(_FLOATS[:6]).map(partial(struct.pack, code))
+        return _numbers(field, rules)
+
+    def _message_values(
+        self, of: Descriptor, rules: validate_pb2.FieldRules, depth: int
+    ) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
+        odd = st.binary(max_size=16)
+        if of.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
+            return _times(rules), st.tuples(_any(_SECONDS), _any(_NANOS)).map(_time)
+        if of.full_name == "google.protobuf.FieldMask":
+            paths = st.lists(_weighted((30, _any(self._names)), (1, _any(_TEXTS))), max_size=3)
+            return paths.map(lambda names: b"".join(_record(1, BYTES, name.encode()) for name in names)), odd
+        return (st.just(b"") if depth >= _DEEPEST else self.message(of, depth + 1)), odd
+
+    def _texts(self, rules: validate_pb2.StringRules) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
+        odd = st.one_of(
+            _any(_TEXTS).map(str.encode),
+            _any(_NOT_UTF8),
+            st.text(max_size=40).map(str.encode),
+            st.text(st.characters(categories=["Cs", "Cc"]), max_size=4).map(
+                partial(str.encode, errors="surrogatepass")
+            ),
+            _lengths(rules, (-1, 1)),
+        )
+        return self._usual_texts(rules), odd
+
+    def _usual_texts(self, rules: validate_pb2.StringRules) -> "SearchStrategy[bytes]":
+        if rules.uuid:
+            return _any(self._uuids).map(str.encode)
+        if rules.email:
+            return _any([*self._emails, "new@example.com", "x" * 242 + "@example.com"]).map(str.encode)
+        if allowed := list(getattr(rules, "in")) or [rules.const] * rules.HasField("const"):
+            return _any(allowed).map(str.encode)
+        return st.one_of(_any(self._known).map(str.encode), _lengths(rules, (0,)))
+
+
+def _lengths(rules: validate_pb2.StringRules, beside: Iterable[int]) -> "SearchStrategy[bytes]":
+    """Texts as long as the rules say, or so much longer."""
+    lengths = sorted({max(0, limit + more) for limit in _limits(rules) or [10] for more in beside})
+    return st.tuples(_any(_UNITS), _any(lengths)).map(lambda drawn: (drawn[0] * drawn[1]).encode())
+
+
+def _numbers(
+    field: FieldDescriptor, rules: validate_pb2.FieldRules
+) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
+    if field.enum_type is not None:
+        usual = [value.number for value in field.enum_type.values]
+    else:
+        usual = [0, 1, *_limits(getattr(rules, rules.WhichOneof("type") or "int64"))]
+    encoded = partial(_number, _wire_type(field))
+    odd = [*_NUMBERS, *(limit + more for limit in usual for more in (-1, 1))]
+    return _any(usual).map(encoded), _any(odd).map(encoded)
+
+
+def _times(rules: validate_pb2.FieldRules) -> "SearchStrategy[bytes]":
+    named = [value for _, value in rules.timestamp.ListFields() if isinstance(value, Message)]
+    ends = [value.SerializeToString() for value in named]
+    return _any([_time((0, 0)), _time((1_800_000_000, 123_456_789)), _time((-1, 0)), *ends])
+
+
+def _limits(rules: Message) -> list[int]:
+    """Every number that the rules name."""
+    return [
+        value
+        for _, value in rules.ListFields()
+        if isinstance(value, int) and not isinstance(value, bool) and value < 2**31
+    ]
+
+
+def _rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    return field.GetOptions().Extensions[validate_pb2.field]
+
+
+# --- on the wire ------------------------------------------------------------------------------------------------------
+def _wire_type(field: FieldDescriptor) -> int:
+    match field.type:
+        case FieldDescriptor.TYPE_STRING | FieldDescriptor.TYPE_BYTES | FieldDescriptor.TYPE_MESSAGE:
+            return BYTES
+        case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FIXED64 | FieldDescriptor.TYPE_SFIXED64:
+            return FIXED64
+        case FieldDescriptor.TYPE_FLOAT | FieldDescriptor.TYPE_FIXED32 | FieldDescriptor.TYPE_SFIXED32:
+            return FIXED32
+        case _:
+            return VARINT
+
+
+def _record(number: int, wire_type: int, payload: bytes) -> bytes:
+    size = _varint(len(payload)) if wire_type == BYTES else b""
+    return _varint(number << 3 | wire_type) + size + payload
+
+
+def _varint(value: int) -> bytes:
+    value &= 2**64 - 1
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _number(wire_type: int, value: int) -> bytes:
+    if wire_type == VARINT:
+        return _varint(value)
+    size = 8 if wire_type == FIXED64 else 4
+    return (value & (2 ** (8 * size) - 1)).to_bytes(size, "little")
+
+
+def _time(time: tuple[int, int]) -> bytes:
+    return _record(1, VARINT, _varint(time[0])) + _record(2, VARINT, _varint(time[1]))
+
+
+def _smallest(field: FieldDescriptor) -> tuple[int, bytes]:
+    return _wire_type(field), {BYTES: b"", VARINT: b"\0", FIXED64: bytes(8), FIXED32: bytes(4)}[_wire_type(field)]
+
+
+def _wrong_wire_type(field: FieldDescriptor) -> "SearchStrategy[bytes]":
+    payloads = {
+        VARINT: b"\x01",
+        FIXED64: bytes(8),
+        BYTES: b"x",
+        FIXED32: bytes(4),
+        GROUP: b"",
+        END_OF_GROUP: b"",
+        6: b"",
+        7: b"",
+    }
+    wrong = [kind for kind in payloads if kind != _wire_type(field)]
+    return _any(wrong).map(lambda kind: _record(field.number, kind, payloads[kind]))
+
+
+def _unknown_fields(of: Descriptor) -> "SearchStrategy[bytes]":
+    free = max((field.number for field in of.fields), default=0) + 1
+    numbers = _any([free, 1000, 19_000, 2**29 - 1, 2**29, 0])
+    payloads = _any([(VARINT, b"\x01"), (VARINT, b"\xff" * 9 + b"\x01"), (VARINT, b"\xff" * 11), (FIXED64, bytes(8))])
+    texts = st.binary(max_size=32).map(lambda payload: (BYTES, payload))
+    return st.tuples(numbers, st.one_of(payloads, texts)).map(lambda drawn: _record(drawn[0], *drawn[1]))
+
+
+def _abysses(of: Descriptor) -> Iterator[bytes]:
+    """Messages, or groups, ten thousand deep."""
+    for number in {field.number for field in of.fields if field.message_type is not None} | {1000}:
+        nested = b""
+        for _ in range(2_000):
+            nested = _record(number, BYTES, nested)
+        yield nested
+        yield _varint(number << 3 | GROUP) * 10_000
+        yield _varint(number << 3 | GROUP) * 90 + _varint(number << 3 | END_OF_GROUP) * 90
+
+
+def _cut(message: bytes) -> "SearchStrategy[bytes]":
+    return st.integers(0, max(0, len(message) - 1)).map(lambda size: message[:size])
+
+
+def _flipped(message: bytes) -> "SearchStrategy[bytes]":
+    if not message:
+        return st.just(message)
+    places = st.integers(0, len(message) - 1)
+    return st.tuples(places, st.integers(1, 255)).map(
+        lambda drawn: message[: drawn[0]] + bytes([message[drawn[0]] ^ drawn[1]]) + message[drawn[0] + 1 :]
+    )
+
+
+def _weighted(*choices: "tuple[int, SearchStrategy[T]]") -> "SearchStrategy[T]":
+    """One of the strategies, each as often as its weight says."""
+    table = [strategy for weight, strategy in choices for _ in range(weight)]
+
+    # A composite names no arguments: what hypothesis's own combinators hold is printed, and printing it all never ends.
+    @st.composite
+    def pick(draw: st.DrawFn) -> T:
+        return draw(table[draw(st.integers(0, len(table) - 1))])
+
+    return pick()
+
+
+def _any(values: Sequence[T]) -> "SearchStrategy[T]":
+    @st.composite
+    def pick(draw: st.DrawFn) -> T:
+        return values[draw(st.integers(0, len(values) - 1))]
+
+    return pick()
+
+
+# --- through descriptors ----------------------------------------------------------------------------------------------
+Path = tuple[FieldDescriptor, ...]
+
+
+def _paths(of: Descriptor, above: Path = ()) -> Iterator[tuple[str, Path]]:
+    """Every field of the message and of the messages in it, with the fields that lead there."""
+    for field in cast(Sequence[FieldDescriptor], of.fields):
+        path = (*above, field)
+        yield ".".join(step.name for step in path), path
+        if field.message_type is not None and len(path) <= _DEEPEST:
+            yield from _paths(field.message_type, path)
+
+
+def _around(above: Path, payload: bytes) -> bytes:
+    for field in reversed(above):
+        payload = _record(field.number, BYTES, payload)
+    return payload
+
+
+def _within(path: Path, payload: bytes) -> bytes:
+    return _around(path[:-1], _record(path[-1].number, BYTES, payload))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False

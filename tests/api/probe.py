@@ -1,0 +1,174 @@
+"""A service of all four kinds of call whose handlers misbehave as they are told, behind the real pipeline."""
+
+import asyncio
+import importlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from types import ModuleType
+from typing import Any
+
+import grpc
+from grpc_tools import protoc
+from limits.aio.strategies import FixedWindowRateLimiter
+from protovalidate import Validator
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api.contract import Recorder, check
+from accord_api.pipeline import Pipeline
+from accord_api.pipeline.observe import call_metrics
+from accord_api.routes import Routes
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_auth.sessions import Sessions
+from accord_db.database import Database
+from accord_db.listen import Listener
+
+_PROTOS = Path(__file__).parent / "protos"
+_CONTRACT = Path(__file__).parents[2] / "proto"
+
+
+@cache
+def generated() -> tuple[ModuleType, ModuleType]:
+    """The messages and stubs of the probe, made at the first use: nothing generated for tests is committed."""
+    target = mkdtemp(prefix="accord-probe-")
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    rules = _rules_descriptor(target)
+    arguments = ["protoc", f"-I{_PROTOS}", f"-I{_CONTRACT}", f"-I{packages}", f"--descriptor_set_in={rules}"]
+    arguments += [f"--python_out={target}", f"--grpc_python_out={target}", "probe/v1/probe.proto"]
+    assert protoc.main(arguments) == 0
+    sys.path.append(target)
+    return importlib.import_module("probe.v1.probe_pb2"), importlib.import_module("probe.v1.probe_pb2_grpc")
+
+
+def _rules_descriptor(target: str) -> Path:
+    from stubs import _validation_rules
+
+    path = Path(target) / "rules.binpb"
+    path.write_bytes(_validation_rules().SerializeToString())
+    return path
+
+
+class Probe:
+    """What the handlers of the probe do, by the name in `act`. `entered` counts the handlers that ran."""
+
+    def __init__(self, database: Database) -> None:
+        self._messages, _ = generated()
+        self._database = database
+        self.entered = 0
+        self.conflicts = 0
+        self.cancelled = asyncio.Event()
+
+    async def act(self, name: str, text: str) -> str:
+        self.entered += 1
+        if name == "sleep":
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        await _ACTS.get(name, _nothing)(self)
+        return text
+
+    def answer(self, text: str) -> Any:
+        return self._messages.ProbeResponse(text=text)
+
+    async def Unary(self, request: Any, context: object) -> Any:
+        if request.act == "answer nothing":
+            return None
+        if request.act == "who":
+            return self.answer(str(caller().account_id))
+        return self.answer(await self.act(request.act, request.text))
+
+    async def ServerStream(self, request: Any, context: object) -> AsyncIterator[Any]:
+        for _ in range(3):
+            yield self.answer(request.text)
+        await self.act(request.act, "")
+
+    async def ClientStream(self, requests: AsyncIterator[Any], context: object) -> Any:
+        return self.answer(",".join([await self.act(request.act, request.text) async for request in requests]))
+
+    async def BothStream(self, requests: AsyncIterator[Any], context: object) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield self.answer(await self.act(request.act, request.text))
+
+    Public = Limited = LimitedByPeer = Fresh = Admin = Service = KeysOnly = Audited = Unary
+
+
+async def _nothing(probe: Probe) -> None:
+    pass
+
+
+async def _raise_value_error(probe: Probe) -> None:
+    raise ValueError("secret text of a fault")
+
+
+async def _raise_cancelled(probe: Probe) -> None:
+    raise asyncio.CancelledError
+
+
+async def _raise_timeout(probe: Probe) -> None:
+    raise TimeoutError("secret text of a fault")
+
+
+async def _exit(probe: Probe) -> None:
+    sys.exit(3)
+
+
+async def _refuse(probe: Probe) -> None:
+    raise Refused(Reason.REASON_TASK_NOT_FOUND, task_id="7")
+
+
+async def _refuse_undeclared(probe: Probe) -> None:
+    raise Refused(Reason.REASON_SIGN_IN_REFUSED)
+
+
+async def _conflict_twice(probe: Probe) -> None:
+    from accord_db.errors import Conflict
+
+    probe.conflicts += 1
+    if probe.conflicts < 3:
+        raise Conflict("lost", sqlstate="40001")
+
+
+async def _conflict_always(probe: Probe) -> None:
+    from accord_db.errors import Conflict
+
+    probe.conflicts += 1
+    raise Conflict("lost", sqlstate="40P01")
+
+
+_ACTS: dict[str, Callable[[Probe], Any]] = {
+    "raise": _raise_value_error,
+    "cancel": _raise_cancelled,
+    "time out": _raise_timeout,
+    "exit": _exit,
+    "refuse": _refuse,
+    "refuse undeclared": _refuse_undeclared,
+    "conflict twice": _conflict_twice,
+    "conflict always": _conflict_always,
+}
+
+
+def build_probe_server(
+    database: Database, listener: Listener, limiter: FixedWindowRateLimiter
+) -> tuple[grpc.aio.Server, Probe]:
+    messages, stubs = generated()
+    probe, registered = Probe(database), Recorder()
+    servicer = type("ProbeService", (stubs.ProbeServiceServicer,), {})()
+    for name in vars(Probe):
+        if name[0].isupper():
+            setattr(servicer, name, getattr(probe, name))
+    stubs.add_ProbeServiceServicer_to_server(servicer, registered)
+    validator = Validator()
+    services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
+    methods = check(services, registered, {}, validator)
+    sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
+    pipeline = Pipeline(database, sessions, limiter, validator, call_metrics())
+    server = grpc.aio.server()
+    routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
+    server.add_generic_rpc_handlers((routes,))
+    return server, probe

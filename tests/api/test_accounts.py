@@ -1,0 +1,237 @@
+import asyncio
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+import structlog
+
+from accord.accounts.v1.accounts_pb2 import (
+    GetSessionRequest,
+    SignInRequest,
+    SignInResponse,
+    SignOutRequest,
+    SignUpRequest,
+    SignUpResponse,
+)
+from accord_db.database import Database
+from accord_db.listen import Listener
+from accord_gateway.server import Parts, build_server, listen
+from accord_gateway.settings import Settings
+from tests.api.conftest import SECRET_KEY, Client, Refusal, refusal
+
+PASSWORD = "correct horse battery"
+EMAIL = "somebody@example.com"
+
+
+async def sign_up(client: Client, email: str = EMAIL, password: str = PASSWORD, name: str = "Me") -> SignUpResponse:
+    return await client.accounts.SignUp(SignUpRequest(email=email, password=password, display_name=name))
+
+
+async def sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) -> SignInResponse:
+    return await client.accounts.SignIn(SignInRequest(email=email, password=password))
+
+
+def bearer(response: SignInResponse) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {response.session_token}"),)
+
+
+async def refused_sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) -> Refusal:
+    return await refusal(client.accounts.SignIn(SignInRequest(email=email, password=password)))
+
+
+async def test_person_who_signed_up_signs_in_and_is_known(client: Client) -> None:
+    await sign_up(client, "SomeBody@Example.com", name="Søme Bødy")
+    response = await sign_in(client, "somebody@EXAMPLE.com")
+    who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response))
+    assert (who.account.email, who.account.display_name) == (EMAIL, "Søme Bødy")
+    assert who.session == response.session
+    assert who.session.account_id == who.account.id
+    lifetime = who.session.expires_at.ToDatetime() - who.session.created_at.ToDatetime()
+    assert lifetime.days == 30
+
+
+async def test_wrong_password_and_unknown_account_are_answered_alike(client: Client) -> None:
+    await sign_up(client)
+    wrong = await refused_sign_in(client, password=PASSWORD + "!")
+    unknown = await refused_sign_in(client, email="nobody@example.com")
+    assert wrong == unknown
+    assert (wrong.code, wrong.reason) == (grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_REFUSED")
+    assert not wrong.metadata
+
+
+@pytest.mark.parametrize("password", [PASSWORD.upper(), PASSWORD + " ", " " + PASSWORD, PASSWORD[:-1], PASSWORD * 2])
+async def test_password_is_verified_exactly_as_it_was_chosen(client: Client, password: str) -> None:
+    await sign_up(client)
+    assert (await refused_sign_in(client, password=password)).reason == "SIGN_IN_REFUSED"
+
+
+async def test_sign_up_with_an_address_that_has_an_account_answers_alike_and_changes_nothing(client: Client) -> None:
+    first = await sign_up(client)
+    assert await sign_up(client, EMAIL.upper(), "another password, long") == first
+    assert (await refused_sign_in(client, password="another password, long")).reason == "SIGN_IN_REFUSED"
+    await sign_in(client)
+
+
+async def test_of_twenty_sign_ups_at_once_one_account_comes(client: Client, dsn: str) -> None:
+    await asyncio.gather(*(sign_up(client) for _ in range(20)))
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "password", ["x" * 15, "x" * 128, "ü" * 15, "𝕏" * 128, " " * 15, "\0" * 15, "tab\tand\nline......"]
+)
+async def test_password_just_inside_the_limits_is_taken_with_any_character(client: Client, password: str) -> None:
+    await sign_up(client, password=password)
+    await sign_in(client, password=password)
+
+
+@pytest.mark.parametrize("password", ["", "x" * 7, "x" * 14, "ü" * 14, "x" * 129, "𝕏" * 129])
+async def test_password_outside_the_limits_is_refused_by_its_field(client: Client, password: str) -> None:
+    request = SignUpRequest(email=EMAIL, password=password, display_name="Me")
+    refused = await refusal(client.accounts.SignUp(request))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert list(refused.violations) == ["password"]
+    assert not password or password not in repr(refused)
+
+
+@pytest.mark.parametrize(
+    "email", ["", "x", "@", "a@", "@b", "a b@c.de", "a@b@c", "x" * 250 + "@b.de", "a@b.de\0", "a@b.de\n", "Me <a@b.de>"]
+)
+async def test_wrong_address_is_refused_by_its_field(client: Client, email: str) -> None:
+    refused = await refusal(client.accounts.SignUp(SignUpRequest(email=email, password=PASSWORD, display_name="Me")))
+    assert list(refused.violations) == ["email"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "nul\0", "line\nbreak"])
+async def test_wrong_name_is_refused_by_its_field(client: Client, name: str) -> None:
+    request = SignUpRequest(email=EMAIL, password=PASSWORD, display_name=name)
+    assert list((await refusal(client.accounts.SignUp(request))).violations) == ["display_name"]
+
+
+async def test_token_is_refused_after_sign_out_and_other_sessions_go_on(client: Client) -> None:
+    await sign_up(client)
+    mine, other = await sign_in(client), await sign_in(client)
+    assert mine.session_token != other.session_token
+    await client.accounts.SignOut(SignOutRequest(), metadata=bearer(mine))
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(mine)))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
+    await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(other))
+
+
+async def test_token_that_was_just_used_is_refused_by_the_next_call_after_sign_out(client: Client) -> None:
+    """Many times, since what could go wrong is a race between the cache and the revocation."""
+    people = [await client.somebody() for _ in range(10)]
+
+    async def use_then_leave(headers: Any) -> None:
+        await asyncio.gather(
+            *(client.accounts.GetSession(GetSessionRequest(), metadata=headers) for _ in range(5)),
+        )
+        busy = [asyncio.create_task(try_session(headers)) for _ in range(10)]
+        await client.accounts.SignOut(SignOutRequest(), metadata=headers)
+        assert not await try_session(headers)
+        await asyncio.gather(*busy)
+        assert not await try_session(headers)
+
+    async def try_session(headers: Any) -> bool:
+        try:
+            await client.accounts.GetSession(GetSessionRequest(), metadata=headers)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await asyncio.gather(*(use_then_leave(person.headers) for person in people))
+
+
+async def test_sign_out_in_one_gateway_is_known_in_another(client: Client, dsn: str, settings: Any) -> None:
+    person = await client.somebody()
+    database, listener = await Database.connect(settings), Listener(dsn)
+    await listener.start()
+    other_settings = Settings(port=0, metrics_port=0)
+    other = build_server(Parts(other_settings, SECRET_KEY, database, listener))
+    port = listen(other.server, other_settings)
+    await other.server.start()
+    while not listener.connected:
+        await asyncio.sleep(0.01)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        elsewhere = Client(channel, client.tasks, type(client.accounts)(channel), database)
+        await elsewhere.accounts.GetSession(GetSessionRequest(), metadata=person.headers)
+        await client.accounts.SignOut(SignOutRequest(), metadata=person.headers)
+        await asyncio.sleep(0.1)  # a notification takes a millisecond; the cache alone would keep it for seconds
+        refused = await refusal(elsewhere.accounts.GetSession(GetSessionRequest(), metadata=person.headers))
+    assert refused.reason == "CREDENTIAL_INVALID"
+    await other.server.stop(None)
+    await listener.close()
+    await database.close()
+
+
+async def test_account_that_is_deleted_is_signed_out(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    response = await sign_in(client)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("UPDATE accounts SET deleted_at = now()")
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response)))
+    assert refused.reason == "CREDENTIAL_INVALID"
+    assert (await refused_sign_in(client)).reason == "SIGN_IN_REFUSED"
+
+
+async def test_token_and_password_are_nowhere_in_the_database(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    token = (await sign_in(client)).session_token
+    with psycopg.connect(dsn) as connection:
+        tables = ("accounts", "sessions", "audit_events", "idempotency_keys")
+        rows = "".join(str(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in tables)  # type: ignore[call-overload]
+    assert token not in rows
+    assert PASSWORD not in rows
+    assert "$argon2id$" in rows
+
+
+async def test_password_and_token_are_in_no_log_line(client: Client) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await sign_up(client)
+        response = await sign_in(client)
+        await refused_sign_in(client, password="wrong password in clear")
+        await refusal(client.accounts.SignUp(SignUpRequest(email=EMAIL, password="short one", display_name="Me")))
+        await client.accounts.SignOut(SignOutRequest(), metadata=bearer(response))
+    text = str(lines)
+    assert len(lines) >= 5
+    for secret in (PASSWORD, response.session_token, "wrong password in clear", "short one", EMAIL):
+        assert secret not in text
+
+
+async def test_events_of_an_account_are_audited(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    response = await sign_in(client)
+    await refused_sign_in(client, password="wrong password, long")
+    await client.accounts.SignOut(SignOutRequest(), metadata=bearer(response))
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT method, code, reason, account_id::text, target FROM audit_events ORDER BY occurred_at"
+        events = connection.execute(query).fetchall()
+    account, session = response.session.account_id, response.session.id
+    assert [(event[0].rpartition("/")[2], *event[1:]) for event in events] == [
+        ("SignUp", "OK", None, account, account),
+        ("SignIn", "OK", None, account, session),
+        ("SignIn", "UNAUTHENTICATED", "SIGN_IN_REFUSED", None, None),
+        ("SignOut", "OK", None, account, session),
+    ]
+
+
+async def test_sign_in_is_limited_by_address(client: Client) -> None:
+    answers = [await refused_sign_in(client) for _ in range(21)]
+    assert {answer.reason for answer in answers[:20]} == {"SIGN_IN_REFUSED"}
+    assert answers[20].reason == "RATE_LIMITED"
+
+
+async def test_password_is_hashed_anew_at_sign_in_when_the_parameters_have_changed(client: Client, dsn: str) -> None:
+    from argon2 import PasswordHasher
+
+    await sign_up(client)
+    weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("UPDATE accounts SET password_hash = %s", [weak])
+        await sign_in(client)
+        row = connection.execute("SELECT password_hash FROM accounts").fetchone()
+    assert row is not None
+    assert "m=19456,t=2" in row[0]
+    await sign_in(client)

@@ -1,0 +1,262 @@
+"""What the gateway refuses to start with. Contracts are made here, with one thing wrong in each."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from protovalidate import Validator
+from sqlalchemy import JSON, DateTime, Enum, String, Uuid
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from accord.accounts.v1 import accounts_pb2
+from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1 import policy_pb2
+from accord.policy.v1.policy_pb2 import Access, Credential, MethodPolicy, RateLimit, RateLimitKey
+from accord.tasks.v1 import tasks_pb2
+from accord_api import router
+from accord_api.contract import ContractMismatch, Recorder, check, contract_services
+from accord_api.drift import drift
+from accord_api.messages import Filler
+from accord_auth.policy import read_methods
+from buf.validate import validate_pb2
+
+GOOD = MethodPolicy(
+    access=Access.ACCESS_SIGNED_IN, default_deadline=Duration(seconds=1), max_deadline=Duration(seconds=2)
+)
+
+
+def contract(policy: MethodPolicy | None, *fields: FieldDescriptorProto, streaming: bool = False) -> ServiceDescriptor:
+    """A service of one method, in a pool of its own."""
+    pool = descriptor_pool.DescriptorPool()
+    for known in (descriptor_pb2, validate_pb2, policy_pb2):
+        _add_with_imports(pool, known.DESCRIPTOR)
+    file = FileDescriptorProto(name="made.proto", package="made", syntax="proto3")
+    file.dependency.append("accord/policy/v1/policy.proto")
+    file.message_type.add(name="Request").field.extend(fields)
+    file.message_type.add(name="Response")
+    method = file.service.add(name="MadeService").method.add(
+        name="Do", input_type=".made.Request", output_type=".made.Response", server_streaming=streaming
+    )
+    if policy is not None:
+        method.options.Extensions[policy_pb2.policy].CopyFrom(policy)
+    pool.Add(file)
+    return pool.FindServiceByName("made.MadeService")
+
+
+def _add_with_imports(pool: descriptor_pool.DescriptorPool, file: Any) -> None:
+    for imported in file.dependencies:
+        _add_with_imports(pool, imported)
+    declared = FileDescriptorProto()
+    file.CopyToProto(declared)
+    pool.Add(declared)
+
+
+def faults(policy: MethodPolicy | None, *fields: FieldDescriptorProto, **options: bool) -> str:
+    methods, found = read_methods([contract(policy, *fields, **options)])
+    assert bool(methods) != bool(found)
+    return "\n".join(found)
+
+
+def changed(**fields: Any) -> MethodPolicy:
+    policy = MethodPolicy()
+    policy.CopyFrom(GOOD)
+    for name in fields:
+        policy.ClearField(name)
+    policy.MergeFrom(MethodPolicy(**fields))
+    return policy
+
+
+def text_field(name: str, number: int = 1, *, sensitive: bool = False) -> FieldDescriptorProto:
+    field = FieldDescriptorProto(
+        name=name, number=number, type=FieldDescriptorProto.TYPE_STRING, label=FieldDescriptorProto.LABEL_OPTIONAL
+    )
+    if sensitive:
+        field.options.Extensions[policy_pb2.sensitive] = True
+    return field
+
+
+def test_policy_without_fault_is_read() -> None:
+    assert faults(GOOD) == ""
+
+
+def test_method_without_a_policy_is_refused() -> None:
+    assert faults(None) == "made.MadeService.Do: declares no policy (option accord.policy.v1.policy)"
+
+
+@pytest.mark.parametrize(
+    ("policy", "fault"),
+    [
+        (changed(access=0), "does not say who may call"),
+        (changed(access=99), "does not say who may call"),
+        (changed(permission=77), "permission 77, which the contract does not have"),
+        (changed(errors=[Reason.REASON_TASK_NOT_FOUND, 7777]), "error 7777, which the contract does not have"),
+        (changed(errors=[0]), "error 0, which the contract does not have"),
+        (changed(credentials=[9]), "credential 9, which the contract does not have"),
+        (changed(default_deadline=Duration()), "no default_deadline"),
+        (changed(max_deadline=Duration()), "max_deadline is missing"),
+        (changed(max_deadline=Duration(nanos=5)), "shorter than the default_deadline"),
+        (changed(access=Access.ACCESS_PUBLIC, fresh=True), "it is public, yet asks for"),
+        (changed(access=Access.ACCESS_PUBLIC, credentials=[Credential.CREDENTIAL_SESSION]), "it is public, yet asks"),
+        (changed(rate_limits=[RateLimit(count=1, window=Duration(seconds=1))]), "whose calls are counted"),
+        (
+            changed(rate_limits=[RateLimit(count=0, window=Duration(seconds=1), key=RateLimitKey.RATE_LIMIT_KEY_PEER)]),
+            "count of at least 1",
+        ),
+        (
+            changed(rate_limits=[RateLimit(count=1, window=Duration(nanos=9), key=RateLimitKey.RATE_LIMIT_KEY_PEER)]),
+            "window of whole seconds",
+        ),
+        (
+            changed(
+                access=Access.ACCESS_PUBLIC,
+                rate_limits=[RateLimit(count=1, window=Duration(seconds=1), key=RateLimitKey.RATE_LIMIT_KEY_CALLER)],
+            ),
+            "counts by caller",
+        ),
+    ],
+)
+def test_policy_that_contradicts_itself_or_the_contract_is_refused(policy: MethodPolicy, fault: str) -> None:
+    assert fault in faults(policy)
+
+
+def test_request_id_is_refused_where_it_could_not_be_kept() -> None:
+    request_id = text_field("request_id")
+    assert faults(GOOD, request_id) == ""
+    assert "cannot take a request_id" in faults(GOOD, request_id, streaming=True)
+    assert "no caller whose request_id" in faults(changed(access=Access.ACCESS_PUBLIC), request_id)
+    assert "must not be stored" in faults(GOOD, request_id, text_field("secret", 2, sensitive=True))
+
+
+# --- handlers ---------------------------------------------------------------------------------------------------------
+def mismatch(services: Any, registered: Recorder, resources: Any = None) -> str:
+    with pytest.raises(ContractMismatch) as caught:
+        check(services, registered, router.RESOURCES if resources is None else resources, Validator())
+    return str(caught.value)
+
+
+def registered() -> Recorder:
+    recorder = Recorder()
+    nothing: Any = None
+    router.register(recorder, router.Parts(nothing, nothing, nothing, nothing))
+    return recorder
+
+
+def test_contract_as_it_is_served_has_no_fault() -> None:
+    methods = check(contract_services(), registered(), router.RESOURCES, Validator())
+    assert {method.path for method in methods} == set(registered().handlers)
+    assert len(methods) == 12
+
+
+def test_service_without_a_handler_and_handler_without_a_service_are_refused_together() -> None:
+    recorder = registered()
+    recorder.services.remove("accord.tasks.v1.TaskService")
+    recorder.add_registered_method_handlers("accord.old.v1.OldService", {})
+    message = mismatch(contract_services(), recorder)
+    assert "accord.tasks.v1.TaskService: the contract has this service, but no handler is registered" in message
+    assert "accord.old.v1.OldService: a handler is registered, but the contract has no such service" in message
+
+
+def test_method_that_no_handler_implements_is_refused() -> None:
+    from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
+    from accord_api.handlers.tasks import TaskService
+
+    class Forgetful(TaskService):
+        GetTask = TaskServiceServicer.GetTask
+
+    recorder, nothing = registered(), None
+    add_TaskServiceServicer_to_server(Forgetful(nothing, nothing), recorder)  # type: ignore[arg-type]
+    assert "accord.tasks.v1.TaskService.GetTask: the handler does not implement it" in mismatch(
+        contract_services(), recorder
+    )
+
+
+def test_resource_without_a_table_is_refused() -> None:
+    known = {message: model for message, model in router.RESOURCES.items() if message is not tasks_pb2.Task}
+    assert "accord.tasks.v1.Task: has an id, but no table is registered for it" in mismatch(
+        contract_services(), registered(), known
+    )
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+def drift_of(message: type[Message], **columns: Any) -> list[str]:
+    """What the gate says of a message and a table with these columns."""
+    base = type("Base", (DeclarativeBase,), {})
+    return list(drift(message, type("Made", (base,), {"__tablename__": "made", **columns})))
+
+
+def session_columns(**others: Any) -> dict[str, Any]:
+    right = {
+        "id": mapped_column(Uuid, primary_key=True),
+        "account_id": mapped_column(Uuid, nullable=False),
+        "created_at": mapped_column(DateTime(timezone=True), nullable=False),
+        "expires_at": mapped_column(DateTime(timezone=True), nullable=False),
+    }
+    return {name: column for name, column in (right | others).items() if column is not None}
+
+
+def test_message_that_matches_its_table_has_no_drift() -> None:
+    assert drift_of(accounts_pb2.Session, **session_columns()) == []
+    assert drift_of(accounts_pb2.Session, **session_columns(more=mapped_column(String))) == []
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "fault"),
+    [
+        (None, "Session.expires_at: table made has no column of that name"),
+        (mapped_column(String, nullable=False), "needs a column that is timestamptz, which is text"),
+        (mapped_column(JSON, nullable=False), "which is of a type that no message field can have"),
+        (
+            mapped_column(DateTime(timezone=True), nullable=True),
+            "needs a column that can be NULL, and only an optional",
+        ),
+    ],
+)
+def test_field_that_does_not_match_its_column_is_refused(expires_at: Any, fault: str) -> None:
+    (found,) = drift_of(accounts_pb2.Session, **session_columns(expires_at=expires_at))
+    assert fault in found
+
+
+def test_text_field_of_another_length_than_its_column_is_refused() -> None:
+    columns = session_columns(
+        email=mapped_column(String(100), nullable=False),
+        display_name=mapped_column(String, nullable=False),
+        updated_at=mapped_column(DateTime(timezone=True), nullable=False),
+    )
+    assert drift_of(accounts_pb2.Account, **columns) == [
+        "accord.accounts.v1.Account.email and made.email: max_len is 254, the column's length 100",
+        "accord.accounts.v1.Account.display_name and made.display_name: max_len is 100, the column's length None",
+    ]
+
+
+def test_enum_field_with_other_values_than_its_column_is_refused() -> None:
+    file = FileDescriptorProto(name="status.proto", package="made", syntax="proto3")
+    status = file.enum_type.add(name="Status")
+    for number, name in enumerate(("STATUS_UNSPECIFIED", "STATUS_ACTIVE", "STATUS_PAUSED")):
+        status.value.add(name=name, number=number)
+    file.message_type.add(name="Thing").field.add(
+        name="status", number=1, type=FieldDescriptorProto.TYPE_ENUM, label=1, type_name=".made.Status"
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    thing = GetMessageClass(pool.FindMessageTypeByName("made.Thing"))
+    key = mapped_column(Uuid, primary_key=True)
+    same = mapped_column(Enum("active", "paused", native_enum=False), nullable=False)
+    assert drift_of(thing, id=key, status=same) == []
+    other = mapped_column(Enum("active", "ended", native_enum=False), nullable=False)
+    (found,) = drift_of(thing, id=mapped_column(Uuid, primary_key=True), status=other)
+    assert "the enum has ['active', 'paused'], the column allows ['active', 'ended']" in found
+    row = SimpleNamespace(status="paused")
+    assert Filler(thing)(row) == thing(status=2)  # type: ignore[call-arg]
+
+
+def test_gateway_refuses_a_drift_by_name() -> None:
+    base = type("Base", (DeclarativeBase,), {})
+    wrong = type("Made", (base,), {"__tablename__": "made", **session_columns(expires_at=None)})
+    message = mismatch(contract_services(), registered(), {**router.RESOURCES, accounts_pb2.Session: wrong})
+    assert "accord.accounts.v1.Session.expires_at: table made has no column of that name" in message

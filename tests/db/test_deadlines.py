@@ -1,0 +1,159 @@
+"""Time that has run out ends the work: on the server too, and without a trace in the pool."""
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
+
+from accord_db.database import Database
+from accord_db.deadline import remaining, set_deadline
+from accord_db.errors import StatementCancelled, Unavailable
+from tests.conftest import Connect
+
+SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
+ECHO = select(bindparam("value", type_=Integer), func.pg_sleep(bindparam("seconds", type_=Float)).label("slept"))
+SLEEPING = (
+    select(func.count())
+    .select_from(text("pg_stat_activity"))
+    .where(
+        text(
+            "datname = current_database() AND state <> 'idle' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()"
+        )
+    )
+)
+LEFT_OPEN = (
+    select(func.count())
+    .select_from(text("pg_stat_activity"))
+    .where(text("datname = current_database() AND state LIKE 'idle in transaction%'"))
+)
+
+
+@pytest.fixture(autouse=True)
+def no_deadline() -> None:
+    set_deadline(None)
+
+
+@pytest.fixture
+async def other(connect: Connect) -> Database:
+    return await connect(pool_size=1)
+
+
+def test_without_a_deadline_there_is_no_hurry() -> None:
+    assert remaining() is None
+
+
+def test_what_remains_is_the_time_until_the_deadline() -> None:
+    set_deadline(time.monotonic() + 5)
+    assert remaining() == pytest.approx(5, abs=0.1)
+
+
+async def test_a_statement_of_a_transaction_ends_with_the_deadline(database: Database) -> None:
+    set_deadline(time.monotonic() + 0.1)
+    async with asyncio.timeout(2):
+        with pytest.raises(StatementCancelled):
+            await sleep_in_transaction(database)
+
+
+async def test_without_a_deadline_a_statement_still_does_not_run_for_ever(connect: Connect) -> None:
+    database = await connect(statement_timeout=0.1)
+    async with asyncio.timeout(2):
+        with pytest.raises(StatementCancelled):
+            await database.first(SLEEP, seconds=10)
+        with pytest.raises(StatementCancelled):
+            await sleep_in_transaction(database)
+
+
+async def test_whoever_has_little_time_does_not_wait_long_for_a_connection(connect: Connect) -> None:
+    database = await connect(pool_size=1, pool_wait=10)
+    async with database.transaction() as tx:
+        await tx.first(select(literal(1)))
+        set_deadline(time.monotonic() + 0.1)
+        async with asyncio.timeout(2):
+            with pytest.raises(Unavailable):
+                await asyncio.create_task(sleep(database, 0))
+
+
+async def test_cancelling_a_call_cancels_its_statement_within_half_a_second(
+    database: Database, other: Database
+) -> None:
+    call = asyncio.create_task(sleep(database, 10))
+    await until(other, sleeping=1)
+    call.cancel()
+    async with asyncio.timeout(0.5):
+        await until(other, sleeping=0)
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_cancelling_a_transaction_ends_it_on_the_server(database: Database, other: Database) -> None:
+    call = asyncio.create_task(sleep_in_transaction(database))
+    await until(other, sleeping=1)
+    call.cancel()
+    async with asyncio.timeout(1):
+        await until(other, sleeping=0)
+        while await other.first(LEFT_OPEN):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_storm_of_cancellations_leaves_every_connection_clean(connect: Connect) -> None:
+    database = await connect(pool_size=4, pool_wait=10)
+    chance = random.Random(2026)
+
+    async def ask(value: int) -> None:
+        for repetition in range(10):
+            expected = value * 100 + repetition
+            row = await database.first(ECHO, value=expected, seconds=chance.choice([0, 0, 0.001, 0.01]))
+            assert row is not None
+            assert row[0] == expected
+
+    async def ask_in_transactions(value: int) -> None:
+        for _ in range(10):
+            async with database.transaction() as tx:
+                row = await tx.first(ECHO, value=value, seconds=0.001)
+                assert row is not None
+                assert row[0] == value
+
+    calls = [asyncio.create_task(kind(value)) for value in range(40) for kind in (ask, ask_in_transactions)]
+    victims = chance.sample(calls, len(calls) // 2)
+    for victim in victims:
+        await asyncio.sleep(0.003)
+        victim.cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {type(None), asyncio.CancelledError}
+    assert await asyncio.gather(*(database.first(ECHO, value=1, seconds=0.05) for _ in range(8))) == [(1, b"")] * 8
+    assert await database.first(LEFT_OPEN) == 0
+
+
+async def test_a_call_cancelled_at_any_moment_loses_no_connection(connect: Connect) -> None:
+    database = await connect(pool_size=1)
+    for turns in range(30):
+        call = asyncio.create_task(database_round(database))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+        with suppress(asyncio.CancelledError):
+            await call
+    assert await database.first(select(literal("whole"))) == "whole"
+
+
+async def database_round(database: Database) -> None:
+    await database.first(select(literal(1)))
+    async with database.transaction() as tx:
+        await tx.first(select(literal(2)))
+
+
+async def sleep(database: Database, seconds: float) -> None:
+    await database.first(SLEEP, seconds=seconds)
+
+
+async def sleep_in_transaction(database: Database) -> None:
+    async with database.transaction() as tx:
+        await tx.first(SLEEP, seconds=10)
+
+
+async def until(other: Database, *, sleeping: int) -> None:
+    while await other.first(SLEEPING) != sleeping:
+        await asyncio.sleep(0.01)

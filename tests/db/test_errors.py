@@ -1,0 +1,99 @@
+"""What PostgreSQL says is known by its SQLSTATE, and what it says of a caller's values goes no further."""
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from sqlalchemy import Text, bindparam, func, insert, select
+
+from accord_db.database import Database
+from accord_db.errors import (
+    AlreadyExists,
+    Conflict,
+    DatabaseError,
+    ForeignKeyMissing,
+    InvalidValue,
+    StatementCancelled,
+    Unavailable,
+)
+from accord_db.ids import uuid7
+from accord_db.schema import Account, Task
+
+Fail = Callable[[str], None]
+FAIL = select(func.fail(bindparam("sqlstate", type_=Text)))
+
+
+@pytest.fixture
+def failing(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("""
+            CREATE FUNCTION fail(code text) RETURNS void LANGUAGE plpgsql
+            AS $$ BEGIN RAISE EXCEPTION 'made to fail' USING ERRCODE = code, DETAIL = 'secret'; END $$
+        """)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind"),
+    [
+        ("23505", AlreadyExists),
+        ("23503", ForeignKeyMissing),
+        ("23502", InvalidValue),
+        ("23514", InvalidValue),
+        ("22001", InvalidValue),
+        ("22P02", InvalidValue),
+        ("22021", InvalidValue),
+        ("40001", Conflict),
+        ("40P01", Conflict),
+        ("57014", StatementCancelled),
+        ("08006", Unavailable),
+        ("53300", Unavailable),
+        ("57P01", Unavailable),
+        ("57P03", Unavailable),
+        ("25P03", Unavailable),
+        ("42P01", DatabaseError),
+        ("XX000", DatabaseError),
+    ],
+)
+@pytest.mark.usefixtures("failing")
+async def test_an_error_is_what_its_sqlstate_says(database: Database, sqlstate: str, kind: type[DatabaseError]) -> None:
+    with pytest.raises(DatabaseError) as caught:
+        await database.first(FAIL, sqlstate=sqlstate)
+    assert type(caught.value) is kind
+    assert caught.value.sqlstate == sqlstate
+    assert sqlstate in str(caught.value)
+
+
+NEW_ACCOUNT = insert(Account).values(
+    id=bindparam("id"), email=bindparam("email"), display_name="Somebody", password_hash="none"
+)
+
+
+async def test_a_second_row_with_the_same_key_names_the_constraint_and_not_the_key(database: Database) -> None:
+    await database.run(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
+    with pytest.raises(AlreadyExists) as caught:
+        await database.run(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
+    assert caught.value.table == "accounts"
+    assert caught.value.constraint is not None
+    assert "email" in caught.value.constraint
+    assert "somebody" not in str(caught.value)
+
+
+async def test_text_that_is_too_long_is_not_quoted(database: Database) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        await database.run(NEW_ACCOUNT, id=uuid7(), email="secret" * 100)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+async def test_a_row_of_somebody_unknown_names_its_constraint(database: Database) -> None:
+    new_task = insert(Task).values(id=bindparam("id"), title="An orphan", created_by=bindparam("created_by"))
+    with pytest.raises(ForeignKeyMissing) as caught:
+        await database.run(new_task, id=uuid7(), created_by=uuid7())
+    assert caught.value.constraint == "fk_tasks_created_by_accounts"
+
+
+async def test_a_missing_value_names_its_column(database: Database) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        await database.run(NEW_ACCOUNT, id=uuid7(), email=None)
+    assert caught.value.column == "email"

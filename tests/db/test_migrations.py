@@ -1,0 +1,303 @@
+"""Migrations: the same database by another way than the models, made once, without holding anybody up."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import CheckConstraint, Column, Index, Integer, MetaData
+
+from accord_db.errors import Unavailable
+from accord_db.migrate import MigrationError, Patience, apply, current_and_head, is_current
+from accord_db.migrate.apply import revert
+from accord_db.migrate.drafts import generate
+from accord_db.migrate.drift import check_drift
+from accord_db.migrate.lint import lint
+from accord_db.migrate.revisions import VERSIONS, read_revisions
+from accord_db.migrate.scratch import scratch_database
+from accord_db.migrate.scripts import history, sql
+from accord_db.schema import metadata as our_metadata
+from tests.conftest import temporary_database
+
+HEAD = read_revisions().head
+assert HEAD is not None
+
+
+@pytest.fixture
+def empty(postgres: str) -> Iterator[str]:
+    """A database that was never migrated."""
+    with temporary_database(postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Path:
+    """Our migrations, to which a test adds its own."""
+    folder = tmp_path / "versions"
+    shutil.copytree(VERSIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def add(versions: Path, revision: str, upgrade: str, *, after: str | None = HEAD, more: str = "") -> None:
+    (versions / f"{revision}_added.py").write_text(
+        f'"""added"""\nfrom alembic import op\nrevision = {revision!r}\ndown_revision = {after!r}\n{more}\n'
+        f"def upgrade() -> None:\n    {upgrade}\n\ndef downgrade() -> None:\n    pass\n"
+    )
+
+
+def tables(dsn: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        return {name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+
+
+# --- apply ------------------------------------------------------------------------------------------------------------
+def test_ten_processes_that_start_together_migrate_once(empty: str) -> None:
+    program = "import sys; from accord_db.migrate import apply; print(apply(sys.argv[1]))"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, empty], stdout=subprocess.PIPE, text=True) for _ in range(10)
+    ]
+    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert sorted(answers) == ["False"] * 9 + ["True"]
+    assert [process.returncode for process in processes] == [0] * 10
+    assert is_current(empty)
+
+
+def test_a_database_that_is_current_is_known_without_alembic(dsn: str) -> None:
+    program = (
+        "import sys; from accord_db.migrate import apply, is_current; print(is_current(sys.argv[1]), "
+        "apply(sys.argv[1]), {'alembic', 'sqlalchemy'} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program, dsn], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "True False set()"
+
+
+def test_apply_brings_an_empty_database_to_the_head(empty: str) -> None:
+    assert not is_current(empty)
+    assert current_and_head(empty) == (None, HEAD)
+    assert apply(empty)
+    assert current_and_head(empty) == (HEAD, HEAD)
+    assert not apply(empty)
+
+
+def test_apply_leaves_a_database_alone_that_a_newer_release_migrated(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "op.execute('CREATE TABLE newer ()')")
+    apply(dsn, versions=versions)
+    assert is_current(dsn)
+    assert not apply(dsn)
+    assert "newer" in tables(dsn)
+
+
+def test_apply_runs_only_what_is_missing(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "op.execute('CREATE TABLE newer ()')")
+    assert not is_current(dsn, versions=versions)
+    assert apply(dsn, versions=versions)
+    assert current_and_head(dsn, versions=versions) == ("3000_01_01_0000", "3000_01_01_0000")
+
+
+def test_a_migration_that_fails_is_rolled_back_and_the_ones_before_it_stay(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "op.execute('CREATE TABLE fine ()')")
+    add(versions, "3000_01_02_0000", "op.execute('CREATE TABLE x (); SELECT 1/0')", after="3000_01_01_0000")
+    with pytest.raises(MigrationError, match=r"rolled back: .*22012"):
+        apply(dsn, versions=versions)
+    assert {"fine"} == tables(dsn) & {"fine", "x"}
+    assert current_and_head(dsn, versions=versions) == ("3000_01_01_0000", "3000_01_02_0000")
+
+
+def test_a_migration_gives_up_behind_a_long_transaction_and_says_whose(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "op.execute('ALTER TABLE tasks ADD COLUMN x int')")
+    with psycopg.connect(dsn, application_name="nightly report") as reader:
+        reader.execute("SELECT count(*) FROM tasks")
+        with pytest.raises(MigrationError, match=rf"pid {reader.info.backend_pid} \(nightly report\)"):
+            apply(dsn, versions=versions, patience=Patience(lock_timeout=0.05, attempts=2, pause=0.05))
+        # Nothing waits in front of the table any more.
+        reader.execute("SELECT count(*) FROM tasks")
+    assert not is_current(dsn, versions=versions)
+    assert apply(dsn, versions=versions)
+
+
+def test_a_migration_tries_again_when_the_transaction_before_it_ends(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "op.execute('ALTER TABLE tasks ADD COLUMN x int')")
+    patience = Patience(lock_timeout=0.05, attempts=100, pause=0.05)
+    with psycopg.connect(dsn) as reader, ThreadPoolExecutor() as threads:
+        reader.execute("SELECT count(*) FROM tasks")
+        migration = threads.submit(apply, dsn, versions=versions, patience=patience)
+        with pytest.raises(TimeoutError):
+            migration.result(timeout=0.5)
+        reader.rollback()
+        assert migration.result(timeout=10)
+
+
+# As docs/decisions/0003-migrations.md has it.
+BUILD_INDEX = """with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '1min'")
+        op.drop_index("ix_tasks_title", "tasks", if_exists=True, postgresql_concurrently=True)
+        op.create_index("ix_tasks_title", "tasks", ["title"], postgresql_concurrently=True)
+        op.execute("SET lock_timeout = '4s'")"""
+
+
+def test_an_index_is_built_concurrently_while_others_wait_for_the_migration(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", BUILD_INDEX)
+    assert lint(versions) == []
+    with ThreadPoolExecutor(3) as threads:
+        done = [threads.submit(apply, dsn, versions=versions) for _ in range(3)]
+        assert sorted(each.result(timeout=20) for each in done) == [False, False, True]
+
+
+def test_an_index_that_an_attempt_left_invalid_is_built_again(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", BUILD_INDEX)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE INDEX ix_tasks_title ON tasks (title)")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_tasks_title'::regclass")
+        apply(dsn, versions=versions)
+        [(valid,)] = connection.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_tasks_title'::regclass")
+    assert valid
+
+
+def test_apply_to_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        apply("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+def test_two_last_migrations_are_refused_with_what_to_do(dsn: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "pass")
+    add(versions, "3000_01_02_0000", "pass")
+    with pytest.raises(MigrationError, match=r'3000_01_02_0000_….py set down_revision = "3000_01_01_0000"'):
+        apply(dsn, versions=versions)
+
+
+def test_every_migration_can_be_taken_back_and_done_again(empty: str) -> None:
+    apply(empty)
+    for _ in history():
+        revert(empty)
+    assert tables(empty) == {"alembic_version"}
+    assert apply(empty)
+
+
+def test_revert_of_nothing_is_refused(empty: str) -> None:
+    with pytest.raises(MigrationError, match="none to take back"):
+        revert(empty)
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+def test_models_and_migrations_describe_the_same_database(postgres: str) -> None:
+    assert check_drift(postgres) == []
+
+
+def test_each_difference_between_models_and_migrations_is_named(postgres: str) -> None:
+    metadata = changed_metadata()
+    task = metadata.tables["tasks"]
+    task.append_constraint(CheckConstraint("priority > 0", name="priority_positive"))
+    Index("ix_tasks_priority", task.c.priority)
+    task.c.completed.server_default = None
+    assert check_drift(postgres, metadata=metadata) == [
+        "only in the models: column tasks.completed boolean NOT NULL",
+        "only in the models: column tasks.priority integer",
+        "only in the models: constraint tasks.ck_tasks_priority_positive CHECK ((priority > 0))",
+        "only in the models: index CREATE INDEX ix_tasks_priority ON public.tasks USING btree (priority)",
+        "only in the migrations: column tasks.completed boolean NOT NULL DEFAULT false",
+    ]
+
+
+def test_a_scratch_database_is_gone_afterwards_also_when_it_is_in_use(postgres: str) -> None:
+    with scratch_database(postgres) as scratch:
+        user = psycopg.connect(scratch)
+    with pytest.raises(psycopg.OperationalError):
+        user.execute("SELECT 1")
+    user.close()
+    with pytest.raises(Unavailable):
+        is_current(scratch)
+
+
+def changed_metadata() -> MetaData:
+    """Our models, and `tasks.priority`."""
+    metadata = MetaData(naming_convention=our_metadata.naming_convention)
+    for table in our_metadata.tables.values():
+        table.to_metadata(metadata)
+    metadata.tables["tasks"].append_column(Column("priority", Integer))
+    return metadata
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+def test_generate_writes_a_dated_migration_and_shows_its_sql(postgres: str, dsn: str, versions: Path) -> None:
+    draft = generate(postgres, "Add priority", metadata=changed_metadata(), versions=versions)
+    assert draft.path.parent == versions
+    assert draft.path.match("[0-9][0-9][0-9][0-9]_[0-9][0-9]_[0-9][0-9]_[0-9][0-9][0-9][0-9]_add_priority.py")
+    assert "ALTER TABLE tasks ADD COLUMN priority INTEGER" in draft.sql
+    assert "CREATE TABLE" not in draft.sql
+    assert (draft.is_empty, draft.missing) == (False, [])
+    assert any("prefer-bigint-over-int" in warning for warning in draft.warnings)
+    assert apply(dsn, versions=versions)
+    revert(dsn, versions=versions)
+    assert current_and_head(dsn, versions=versions)[0] == HEAD
+
+
+def test_generate_says_what_alembic_did_not_see(postgres: str, versions: Path) -> None:
+    metadata = changed_metadata()
+    metadata.tables["tasks"].append_constraint(CheckConstraint("title <> 'x'", name="title_not_x"))
+    draft = generate(postgres, "Add priority", metadata=metadata, versions=versions)
+    assert "ADD COLUMN priority" in draft.sql
+    [missing] = draft.missing
+    assert missing.startswith("only in the models: constraint tasks.ck_tasks_title_not_x")
+
+
+def test_generate_without_a_change_is_an_empty_migration(postgres: str, versions: Path) -> None:
+    draft = generate(postgres, "Fill something in", versions=versions)
+    assert draft.is_empty
+    assert draft.warnings == []
+
+
+def test_two_migrations_of_one_minute_have_two_names(postgres: str, versions: Path) -> None:
+    first = generate(postgres, "First", versions=versions)
+    second = generate(postgres, "Second", versions=versions)
+    assert first.path.name[:15] < second.path.name[:15]
+    assert [script.doc for script in history(versions)][-2:] == ["First", "Second"]
+
+
+def test_the_sql_of_all_migrations_makes_the_same_database(empty: str) -> None:
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute(sql().encode())
+    assert is_current(empty)
+
+
+def test_the_command_line_prints_the_sql() -> None:
+    command = [sys.executable, "-m", "accord_db.migrate", "sql"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == sql().strip()
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line() -> None:
+    command = [sys.executable, "-m", "accord_db.migrate", "--database-url", "postgresql://127.0.0.1:1/x", "apply"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert "Traceback" not in refused.stderr
+
+
+# --- lint -------------------------------------------------------------------------------------------------------------
+UNSAFE = "op.execute('ALTER TABLE tasks ADD COLUMN x bigint NOT NULL')"
+
+
+def test_our_migrations_are_safe_on_a_database_in_use() -> None:
+    assert lint() == []
+
+
+def test_an_unsafe_migration_is_named_with_the_rule(versions: Path) -> None:
+    add(versions, "3000_01_01_0000", UNSAFE)
+    [warning] = lint(versions)
+    assert "3000_01_01_0000_added.py" in warning
+    assert "adding-required-field" in warning
+
+
+def test_an_unsafe_migration_with_a_reason_is_let_through(versions: Path) -> None:
+    add(versions, "3000_01_01_0000", UNSAFE, more="unsafe = {'adding-required-field': 'nobody has tasks yet'}")
+    assert lint(versions) == []
+
+
+def test_an_unsafe_migration_without_a_reason_is_refused(versions: Path) -> None:
+    add(versions, "3000_01_01_0000", UNSAFE, more="unsafe = {'adding-required-field': ''}")
+    with pytest.raises(MigrationError, match="say why"):
+        lint(versions)

@@ -1,0 +1,110 @@
+"""Behind PgBouncer, which lends a connection to PostgreSQL for one transaction at a time."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Float, Integer, bindparam, func, select, text
+
+from accord_db.database import Database
+from accord_db.ids import uuid7
+from accord_db.queries import tasks
+from accord_db.schema import Account, Task
+from tests.conftest import Connect
+from tests.db.programs import free_port, running, wait_until_ready
+
+PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
+CONNECTIONS = 3
+
+ECHO = select(bindparam("value", type_=Integer))
+SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
+SLEEPING = (
+    select(func.count())
+    .select_from(text("pg_stat_activity"))
+    .where(
+        text(
+            "datname = current_database() AND state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()"
+        )
+    )
+)
+
+
+@pytest.fixture
+def pooler(dsn: str, tmp_path: Path) -> Iterator[str]:
+    """A DSN of the same database by way of PgBouncer, which has far fewer connections than we open to it."""
+    if PGBOUNCER is None:
+        pytest.skip("PgBouncer is not installed")
+    port = free_port()
+    configuration = tmp_path / "pgbouncer.ini"
+    configuration.write_text(configured(dsn, port))
+    with running([PGBOUNCER, configuration], tmp_path):
+        pooled = f"postgresql://anyone@127.0.0.1:{port}/pooled"
+        wait_until_ready(pooled)
+        yield pooled
+
+
+def configured(dsn: str, port: int) -> str:
+    with psycopg.connect(dsn) as connection:
+        info = connection.info
+        server = {"host": info.host, "port": info.port, "dbname": info.dbname, "user": info.user}
+        password = {"password": info.password} if info.password else {}
+    return "\n".join(
+        [
+            "[databases]",
+            "pooled = " + " ".join(f"{name}='{value}'" for name, value in (server | password).items()),
+            "[pgbouncer]",
+            "listen_addr = 127.0.0.1",
+            f"listen_port = {port}",
+            "auth_type = any",
+            "pool_mode = transaction",
+            f"default_pool_size = {CONNECTIONS}",
+        ]
+    )
+
+
+@pytest.fixture
+async def pooled(pooler: str, connect: Connect) -> Database:
+    return await connect(dsn=pooler, prepare=False, pool_size=12, pool_wait=10)
+
+
+async def test_no_call_fails_behind_a_pooler(pooled: Database, account: Account) -> None:
+    async def work(number: int) -> None:
+        for value in range(20):
+            assert await pooled.first(ECHO, value=value) == value
+            async with pooled.transaction() as tx:
+                title = f"{number}.{value}"
+                task = await tasks.insert_task(tx, task_id=uuid7(), created_by=account.id, title=title)
+                found = await tasks.get_task(tx, task_id=task.id, created_by=account.id)
+                assert found == task
+
+    await asyncio.gather(*(work(number) for number in range(20)))
+    assert await pooled.first(select(func.count()).select_from(Task)) == 400
+
+
+async def test_cancelling_a_call_cancels_its_statement_through_a_pooler(pooled: Database, database: Database) -> None:
+    call = asyncio.create_task(sleep(pooled))
+    await until(database, sleeping=1)
+    call.cancel()
+    async with asyncio.timeout(2):
+        await until(database, sleeping=0)
+    answers = await asyncio.gather(*(pooled.first(ECHO, value=value) for value in range(40)))
+    assert answers == list(range(40))
+
+
+async def test_the_deadline_of_a_transaction_does_not_stay_on_the_connection(pooled: Database) -> None:
+    limit = select(func.current_setting("statement_timeout"))
+    async with pooled.transaction() as tx:
+        assert await tx.first(limit) == "30s"
+    assert set(await asyncio.gather(*(pooled.first(limit) for _ in range(20)))) == {"0"}
+
+
+async def sleep(db: Database) -> None:
+    await db.first(SLEEP, seconds=10)
+
+
+async def until(db: Database, *, sleeping: int) -> None:
+    while await db.first(SLEEPING) != sleeping:
+        await asyncio.sleep(0.01)

@@ -1,0 +1,94 @@
+"""PostgreSQL goes away and comes back: the service does not have to be told."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Integer, bindparam, func, literal, select
+
+from accord_db.database import Database, DatabaseSettings
+from accord_db.embedded import EmbeddedPostgres
+from accord_db.errors import Unavailable
+
+ONE = select(literal(1))
+BACKEND = select(func.pg_backend_pid())
+TERMINATE = select(func.pg_terminate_backend(bindparam("backend", type_=Integer)))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(tmp_path, sync=False) as server:
+        yield server
+
+
+@pytest.fixture
+async def pool(server: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """A database that really can be restarted."""
+    database = await Database.connect(DatabaseSettings(dsn=server.dsn, pool_size=3, pool_wait=3.0))
+    await asyncio.gather(*(database.first(ONE) for _ in range(20)))
+    yield database
+    await database.close()
+
+
+async def test_after_a_restart_of_postgresql_the_next_call_finds_it_within_a_second(
+    server: EmbeddedPostgres, pool: Database
+) -> None:
+    server.stop()
+    await noticed()
+    server.start()
+    started = time.monotonic()
+    assert await pool.first(ONE) == 1
+    assert time.monotonic() - started < 1.0
+
+
+async def test_while_postgresql_is_away_calls_wait_and_then_succeed(server: EmbeddedPostgres, pool: Database) -> None:
+    server.stop()
+    await noticed()
+    waiting = [asyncio.create_task(pool.first(ONE)) for _ in range(10)]
+    await asyncio.sleep(0.3)
+    server.start()
+    assert await asyncio.gather(*waiting) == [1] * 10
+
+
+async def test_while_postgresql_stays_away_calls_are_unavailable(server: EmbeddedPostgres) -> None:
+    database = await Database.connect(DatabaseSettings(dsn=server.dsn, pool_size=1, pool_wait=0.2))
+    server.stop()
+    await noticed()
+    with pytest.raises(Unavailable) as caught:
+        await database.first(ONE)
+    assert caught.value.retry_after > 0
+    server.start()
+    await asyncio.sleep(1.2)
+    assert await database.first(ONE) == 1
+    await database.close()
+
+
+async def test_a_server_killed_in_the_middle_of_calls_is_found_again(server: EmbeddedPostgres, pool: Database) -> None:
+    calls = [asyncio.create_task(pool.first(select(func.pg_sleep(10)))) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGQUIT)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    server.stop()
+    server.start()
+    assert await pool.first(ONE) == 1
+
+
+async def test_connections_that_were_ended_while_idle_are_not_lent(pool: Database) -> None:
+    async with pool.transaction() as tx:
+        mine = await tx.first(BACKEND)
+        others = {await asyncio.create_task(pool.first(BACKEND)) for _ in range(2)}
+        for backend in others - {mine}:
+            await tx.first(TERMINATE, backend=backend)
+    await noticed()
+    assert await asyncio.gather(*(pool.first(ONE) for _ in range(10))) == [1] * 10
+
+
+async def noticed() -> None:
+    """Stopping the server here stops the event loop too, which hears of it afterwards."""
+    await asyncio.sleep(0.1)

@@ -1,0 +1,152 @@
+"""Gateways as processes of their own, started as people start them, in an empty folder."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from psycopg.conninfo import conninfo_to_dict
+
+from accord_db.embedded import EmbeddedPostgres
+from accord_gateway.settings import Settings
+
+LIMIT = 60.0  # seconds
+
+T = TypeVar("T")
+
+
+@dataclass
+class Running:
+    """A gateway that was started."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+
+    @property
+    def address(self) -> str:
+        return str(self.event("listening")["address"])
+
+    def event(self, name: str) -> dict[str, object]:
+        """Waits until the gateway says so."""
+        return eventually(lambda: next((event for event in self.events if event["event"] == name), None), self)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def processes(self) -> dict[int, str]:
+        """Everything that runs in the gateway's folder: itself, its workers, its PostgreSQL."""
+        return dict(_commands_in(self.folder))
+
+    def workers(self) -> list[int]:
+        return [pid for pid, command in self.processes().items() if "accord_gateway worker" in command]
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a gateway; settings are given by name. Without DATABASE_URL it runs the embedded PostgreSQL."""
+    started: list[Running] = []
+
+    def start(**settings: object) -> Running:
+        log = tmp_path / f"log-{len(started)}"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "accord_gateway", "serve"],
+                cwd=tmp_path,
+                env=environment(settings),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        started.append(Running(process, tmp_path, log))
+        return started[-1]
+
+    yield start
+    for gateway in started:
+        with suppress(ProcessLookupError):
+            os.killpg(gateway.process.pid, signal.SIGKILL)
+        gateway.process.wait()
+
+
+def environment(settings: dict[str, object]) -> dict[str, str]:
+    """The environment of the tests, without what would be a setting in it."""
+    others = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    defaults = {"PORT": 0, "METRICS_PORT": 0, "LOG_FORMAT": "json"}
+    return others | {name: str(value) for name, value in (defaults | settings).items()}
+
+
+@pytest.fixture
+def database_url(dsn: str) -> str:
+    return url(dsn)
+
+
+def url(dsn: str) -> str:
+    parts = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    return f"postgresql:///{quote(parts.pop('dbname'))}?{urlencode(parts)}"
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A server that a test may stop and start, on a socket."""
+    with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
+        yield server
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def healthy(address: str) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        return health_of(channel) == int(HealthCheckResponse.SERVING)
+
+
+def health_of(channel: grpc.Channel, service: str = "") -> int:
+    check = health_pb2_grpc.HealthStub(channel).Check
+    return int(check(HealthCheckRequest(service=service), timeout=10, wait_for_ready=True).status)
+
+
+def eventually(look: Callable[[], T | None], gateway: Running | None = None) -> T:
+    """What `look` finds, once it finds something. Fails when the gateway ended meanwhile, or after a minute."""
+    patience = time.monotonic() + LIMIT
+    while (found := look()) is None:
+        said = f"; it said:\n{gateway.said}" if gateway else ""
+        assert gateway is None or gateway.process.poll() is None, f"the gateway has ended{said}"
+        assert time.monotonic() < patience, f"nothing came of it within {LIMIT} s{said}"
+        time.sleep(0.02)
+    return found
+
+
+def _commands_in(folder: Path) -> Iterator[tuple[int, str]]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(folder):
+                yield int(process.name), (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()

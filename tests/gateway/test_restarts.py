@@ -1,0 +1,106 @@
+"""Stopping and starting, seen by callers that keep calling: with the published retry policy they see no error."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from accord.tasks.v1.tasks_pb2 import ListTasksRequest
+from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
+from accord_db.database import Database
+from tests.factories import Person, signed_in_person
+from tests.gateway.conftest import Start, eventually, free_port
+
+RESTARTS = 3
+CALLERS = 4
+
+# What docs/operating.md tells clients to use.
+SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.5s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+class Caller(threading.Thread):
+    """Lists its tasks again and again, over a connection of its own."""
+
+    def __init__(self, address: str, person: Person) -> None:
+        super().__init__()
+        self._address = address
+        self._person = person
+        self.enough = threading.Event()
+        self.answers = 0
+        self.errors: list[str] = []
+
+    def run(self) -> None:
+        options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(self._address, options) as channel:
+            tasks = TaskServiceStub(channel)
+            while not self.enough.is_set():
+                try:
+                    tasks.ListTasks(ListTasksRequest(), metadata=self._person.headers, timeout=30)
+                    self.answers += 1
+                except grpc.RpcError as error:
+                    self.errors.append(str(error))
+
+
+@contextmanager
+def callers(address: str, person: Person) -> Iterator[list[Caller]]:
+    """Fails if any of them has seen an error."""
+    callers = [Caller(address, person) for _ in range(CALLERS)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield callers
+    finally:
+        for caller in callers:
+            caller.enough.set()
+        for caller in callers:
+            caller.join()
+    assert [error for caller in callers for error in caller.errors] == []
+
+
+def let_all_call(callers: list[Caller]) -> None:
+    before = [caller.answers for caller in callers]
+    eventually(lambda: all(caller.answers > seen + 20 for caller, seen in zip(callers, before, strict=True)) or None)
+
+
+async def test_callers_that_retry_see_no_error_over_restarts(
+    start: Start, database_url: str, database: Database
+) -> None:
+    person, port = await signed_in_person(database), free_port()
+    gateway = start(DATABASE_URL=database_url, PORT=port)
+    with callers(gateway.address, person) as calling:
+        for _ in range(RESTARTS):
+            let_all_call(calling)
+            assert gateway.stop() == 0
+            gateway = start(DATABASE_URL=database_url, PORT=port)
+        let_all_call(calling)
+
+
+async def test_callers_that_retry_see_no_error_when_workers_stop(
+    start: Start, database_url: str, database: Database
+) -> None:
+    person = await signed_in_person(database)
+    gateway = start(DATABASE_URL=database_url, WORKERS=2)
+    with callers(gateway.address, person) as calling:
+        for worker in gateway.workers():
+            let_all_call(calling)
+            os.kill(worker, signal.SIGTERM)
+            eventually(lambda: worker not in gateway.workers() or None)  # noqa: B023  # asked at once
+        let_all_call(calling)
+    assert gateway.stop() == 0

@@ -1,0 +1,80 @@
+"""Several workers on one port, and the process that keeps them."""
+
+import os
+import signal
+import urllib.request
+from collections import Counter
+
+from tests.gateway.conftest import Start, eventually, free_port, healthy
+
+
+def figures(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def checks_counted(port: int) -> int:
+    line = 'grpc_server_handled_total{code="OK",method="Check",service="grpc.health.v1.Health"}'
+    counted = [text.partition(line)[2] for text in figures(port).splitlines() if text.startswith(line)]
+    return int(float(counted[0])) if counted else 0
+
+
+def test_calls_are_spread_over_workers_and_counted_together(start: Start, database_url: str) -> None:
+    metrics = free_port()
+    gateway = start(DATABASE_URL=database_url, WORKERS=2, METRICS_PORT=metrics)
+    for _ in range(30):
+        assert healthy(gateway.address)
+    assert checks_counted(metrics) == 30
+    folder = gateway.folder / ".accord" / f"metrics-{gateway.address.rpartition(':')[2]}"
+    assert {file.stem.rpartition("_")[2] for file in folder.glob("counter_*.db")} == set(map(str, gateway.workers()))
+    assert f"db_connection_pool_size {20.0}" in figures(metrics)
+    assert gateway.stop() == 0
+    assert not gateway.processes()
+
+
+def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(start: Start, database_url: str) -> None:
+    metrics = free_port()
+    gateway = start(DATABASE_URL=database_url, WORKERS=2, METRICS_PORT=metrics, DB_POOL_SIZE=3)
+    for _ in range(10):
+        assert healthy(gateway.address)
+    dead = gateway.workers()[0]
+    os.kill(dead, signal.SIGKILL)
+    assert gateway.event("worker_died")["pid"] == dead
+    eventually(lambda: "db_connection_pool_size 6.0" in figures(metrics) or None, gateway)
+    assert len(gateway.workers()) == 2
+    assert healthy(gateway.address)
+    assert checks_counted(metrics) == 11
+    assert gateway.stop() == 0
+
+
+def test_workers_end_with_a_supervisor_that_is_killed(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url, WORKERS=2)
+    assert healthy(gateway.address)
+    gateway.process.kill()
+    gateway.process.wait()
+    eventually(lambda: not gateway.processes() or None)
+
+
+def test_workers_and_postgres_end_with_a_supervisor_that_is_killed_while_they_start(start: Start) -> None:
+    gateway = start(WORKERS=2)
+    eventually(lambda: gateway.workers() or None, gateway)
+    gateway.process.kill()
+    gateway.process.wait()
+    eventually(lambda: not gateway.processes() or None)
+
+
+def test_an_interrupt_of_the_terminal_stops_workers_gently(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url, WORKERS=2)
+    assert healthy(gateway.address)
+    os.killpg(gateway.process.pid, signal.SIGINT)
+    assert gateway.process.wait(30) == 0
+    assert not gateway.processes()
+    assert Counter(event["event"] for event in gateway.events)["stopping"] == 2
+    assert "Traceback" not in gateway.said
+
+
+def test_what_keeps_workers_from_starting_is_said_once(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url, WORKERS=2, RATE_LIMIT_STORAGE="async+redis://127.0.0.1:none")
+    assert gateway.process.wait(30) == 1
+    assert "The first worker did not start" in gateway.said
+    assert not gateway.processes()

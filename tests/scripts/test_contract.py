@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+import contract
+import stubs
+
+NOTES = """\
+syntax = "proto3";
+package accord.notes.v1;
+
+// Notes.
+service NoteService {
+  // Answers one note.
+  rpc GetNote(GetNoteRequest) returns (GetNoteResponse);
+}
+
+// Which note.
+message GetNoteRequest {
+  // Its id.
+  string note_id = 1;
+}
+
+// The note.
+message GetNoteResponse {
+  // Its text.
+  string text = 1;
+}
+"""
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one proto file of a contract that has been released; main is out of sight."""
+    notes = tmp_path / "proto/accord/notes/v1/notes.proto"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(NOTES)
+    monkeypatch.setattr(contract, "SOURCES", tmp_path / "proto")
+    monkeypatch.setattr(contract, "RELEASED", tmp_path / "released.binpb")
+    monkeypatch.setattr(contract, "base_of_branch", lambda: None)
+    contract.image_of(tmp_path / "proto", contract.RELEASED)
+    return notes
+
+
+def test_contract_that_only_grows_breaks_nobody(notes: Path, tmp_path: Path) -> None:
+    notes.write_text(NOTES.replace("string text = 1;", "string text = 1;\n  // Its title.\n  string title = 2;"))
+    contract.breaking(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("string text = 1;", "int64 text = 1;", "changed type"),
+        ("string text = 1;", "string text = 2;", "deleted"),
+        ("string text = 1;", "string body = 1;", "changed name"),
+        ("  rpc GetNote(GetNoteRequest) returns (GetNoteResponse);\n", "", 'RPC "GetNote"'),
+        ("service NoteService", "service NotesService", 'service "NoteService"'),
+        ("returns (GetNoteResponse)", "returns (stream GetNoteResponse)", "stream"),
+    ],
+)
+def test_change_that_a_caller_would_notice_is_refused(
+    notes: Path, tmp_path: Path, old: str, new: str, fault: str
+) -> None:
+    notes.write_text(NOTES.replace(old, new))
+    with pytest.raises(stubs.ContractError, match=fault):
+        contract.breaking(tmp_path)
+
+
+@pytest.mark.parametrize("comment", ["// Answers one note.", "// Its id.", "// The note."])
+def test_contract_without_a_comment_is_refused(notes: Path, tmp_path: Path, comment: str) -> None:
+    notes.write_text(NOTES.replace(comment, ""))
+    with pytest.raises(stubs.ContractError, match=r"proto/accord/notes/v1/notes.proto:.*comment"):
+        contract.lint(tmp_path)
+
+
+def test_file_that_does_not_compile_is_shown_with_its_line(notes: Path, tmp_path: Path) -> None:
+    notes.write_text(NOTES + "messag Typo {}\n")
+    with pytest.raises(stubs.ContractError, match=r"notes.proto:21"):
+        contract.lint(tmp_path)

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+import stubs
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    return folder_with(
+        tmp_path / "fresh", {"accord/tasks/v1/tasks_pb2.py": "new", "accord/notes/v1/notes_pb2.py": "same"}
+    )
+
+
+def folder_with(folder: Path, files: dict[str, str]) -> Path:
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_missing_changed_and_left_over_files_are_stale(fresh: Path, tmp_path: Path) -> None:
+    committed = folder_with(
+        tmp_path / "committed",
+        {
+            "accord/gone/v1/gone_pb2.py": "",
+            "accord/notes/v1/notes_pb2.py": "same",
+            "accord/notes/v1/__pycache__/notes_pb2.pyc": "is nobody's business",
+            "pyproject.toml": "is not generated",
+        },
+    )
+    assert stubs.stale_files(fresh, committed) == ["accord/gone/v1/gone_pb2.py", "accord/tasks/v1/tasks_pb2.py"]
+
+
+def test_folder_brought_up_to_date_holds_what_is_fresh_and_nothing_else(fresh: Path, tmp_path: Path) -> None:
+    committed = folder_with(
+        tmp_path / "committed",
+        {
+            "accord/gone/v1/gone_pb2.py": "",
+            "accord/gone/v1/__pycache__/gone_pb2.pyc": "",
+            "accord/tasks/v1/tasks_pb2.py": "old",
+        },
+    )
+    done = [stubs.bring_up_to_date(path, fresh, committed) for path in stubs.stale_files(fresh, committed)]
+    stubs.remove_deserted_folders(committed)
+    assert done == ["removed", "added", "changed"]
+    assert not stubs.stale_files(fresh, committed)
+    assert not (committed / "accord/gone").exists()
+
+
+def test_two_generations_of_one_contract_are_the_same(tmp_path: Path) -> None:
+    once, again = folder_with(tmp_path / "once", {}), folder_with(tmp_path / "again", {})
+    stubs.generate(stubs.SOURCES, once)
+    stubs.generate(stubs.SOURCES, again)
+    assert stubs.generated_files(once)
+    assert not stubs.stale_files(once, again)
