@@ -1,5 +1,6 @@
 """grpc.health.v1, as load balancers use it."""
 
+import asyncio
 import signal
 
 import grpc
@@ -30,14 +31,15 @@ def test_a_service_that_is_not_served_is_not_found(start: Start, database_url: s
             raise AssertionError("it was found")
 
 
-def test_watchers_are_told_of_the_stop_and_do_not_hold_it_up(start: Start, database_url: str) -> None:
+async def test_watchers_are_told_of_the_stop_and_do_not_hold_it_up(start: Start, database_url: str) -> None:
     gateway = start(DATABASE_URL=database_url, DRAIN_SECONDS=60)
-    with grpc.insecure_channel(gateway.address) as channel:
+    async with grpc.aio.insecure_channel(gateway.address) as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch(HealthCheckRequest())
-        assert int(next(watching).status) == SERVING
+        assert int((await watching.read()).status) == SERVING
         gateway.process.send_signal(signal.SIGTERM)
-        assert [int(answer.status) for answer in watching] == [NOT_SERVING]
-        assert gateway.process.wait(10) == 0
+        assert int((await watching.read()).status) == NOT_SERVING
+        assert await watching.read() is grpc.aio.EOF
+        assert await asyncio.to_thread(gateway.process.wait, 10) == 0
 
 
 def test_it_follows_the_database(start: Start, own_postgres: EmbeddedPostgres) -> None:

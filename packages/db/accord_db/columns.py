@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, DateTime, Enum, Float, Integer, LargeBinary, String, Uuid, inspect
 from sqlalchemy.types import TypeEngine
@@ -23,7 +24,7 @@ class ColumnKind(StrEnum):
 
 
 # In this order: SQLAlchemy's Enum is a String, and its BigInteger an Integer.
-_KINDS: tuple[tuple[type[TypeEngine[object]], ColumnKind], ...] = (
+_KINDS: tuple[tuple[type[TypeEngine[Any]], ColumnKind], ...] = (
     (Uuid, ColumnKind.UUID),
     (Enum, ColumnKind.CHOICE),
     (String, ColumnKind.TEXT),
