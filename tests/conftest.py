@@ -22,6 +22,12 @@ from accord_db.database import Database, DatabaseSettings
 from accord_db.embedded import EmbeddedPostgres
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--hostile", type=int, default=1000, metavar="N", help="how many hostile messages are sent to each RPC (1000)"
+    )
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The DSN of a server on which databases may be made."""
@@ -81,8 +87,10 @@ async def connect(settings: DatabaseSettings) -> AsyncIterator[Connect]:
 def temporary_database(server: str, *, template: str = "template1") -> Iterator[str]:
     name = f"accord_test_{uuid4().hex}"
     execute(server, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-    yield make_conninfo(server, dbname=name)
-    execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    try:
+        yield make_conninfo(server, dbname=name)
+    finally:
+        execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def execute(dsn: str, *statements: sql.Composed | sql.SQL) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import grpc
 from grpc_tools import protoc
-from limits.aio.strategies import FixedWindowRateLimiter
 from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.contract import Recorder, check
 from accord_api.pipeline import Pipeline
 from accord_api.pipeline.observe import call_metrics
+from accord_api.pipeline.rate_limits import Counters
 from accord_api.routes import Routes
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
@@ -154,7 +154,7 @@ _ACTS: dict[str, Callable[[Probe], Any]] = {
 
 
 def build_probe_server(
-    database: Database, listener: Listener, limiter: FixedWindowRateLimiter
+    database: Database, listener: Listener, counters: Counters
 ) -> tuple[grpc.aio.Server, Probe]:
     messages, stubs = generated()
     probe, registered = Probe(database), Recorder()
@@ -167,7 +167,7 @@ def build_probe_server(
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
     methods = check(services, registered, {}, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
-    pipeline = Pipeline(database, sessions, limiter, validator, call_metrics())
+    pipeline = Pipeline(database, sessions, counters, validator, call_metrics())
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
     server.add_generic_rpc_handlers((routes,))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -45,8 +46,8 @@ async def test_gateways_that_share_a_redis_count_together(database: Database, li
     async with AsyncExitStack() as stack:
         clients = []
         for _ in range(2):
-            limiter = rate_limiter(redis)
-            stack.push_async_callback(limiter.storage.bridge.storage.aclose)  # type: ignore[attr-defined]
+            limiter = cast(Any, rate_limiter(redis))
+            stack.push_async_callback(limiter.storage.bridge.storage.aclose)
             server, probe = build_probe_server(database, listener, limiter)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()

@@ -14,7 +14,8 @@ from accord_db.database import Database
 from accord_db.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
 from accord_db.ids import uuid7
 from accord_db.queries import tasks
-from accord_db.queries.tasks import NewTask, Position
+from accord_db.queries.positions import Position
+from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
 
 NewTasks = Callable[..., Awaitable[list[Task]]]

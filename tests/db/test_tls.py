@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Boolean, Float, bindparam, column, func, select, text
+from sqlalchemy import Boolean, Float, String, bindparam, column, func, select, text
 
 from accord_db.database import Database, DatabaseSettings
 from accord_db.errors import Unavailable
@@ -95,7 +95,7 @@ async def test_a_server_with_the_right_certificate_is_talked_to_in_secret(server
 async def test_a_large_value_goes_both_ways_in_secret(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), pool_size=1))
     large = "ü" * 2_000_000
-    assert await database.first(select(bindparam("large")), large=large) == large
+    assert await database.first(select(bindparam("large", type_=String)), large=large) == large
     await database.close()
 
 

@@ -155,6 +155,24 @@ async def test_after_a_first_statement_that_failed_nothing_runs_outside_of_the_t
     assert await other.all(TITLES) == []
 
 
+async def test_a_statement_that_was_cancelled_undoes_the_transaction_though_the_block_goes_on(
+    database: Database, other: Database, account: Account
+) -> None:
+    async def attempt() -> None:
+        async with database.transaction() as tx:
+            await insert(tx, account, "one")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await tx.first(select(func.pg_sleep(10)))
+            await insert(tx, account, "two")
+
+    with pytest.raises(DatabaseError) as caught:
+        await attempt()
+    assert caught.value.sqlstate == ROLLED_BACK
+    await until_nothing_is_open(other)
+    assert await other.all(TITLES) == []
+
+
 async def test_a_transaction_cannot_be_asked_after_its_end(database: Database) -> None:
     async with database.transaction() as tx:
         await tx.first(BACKEND)

@@ -26,7 +26,7 @@ def test_a_service_that_is_not_served_is_not_found(start: Start, database_url: s
         try:
             health_of(channel, "accord.unknown.v1.Nothing")
         except grpc.RpcError as error:
-            assert error.code() == grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]  # a Call, too
+            assert error.code() == grpc.StatusCode.NOT_FOUND
         else:
             raise AssertionError("it was found")
 

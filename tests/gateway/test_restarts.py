@@ -6,8 +6,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
@@ -104,3 +108,26 @@ async def test_callers_that_retry_see_no_error_when_workers_stop(
             eventually(lambda: worker not in gateway.workers() or None)  # noqa: B023  # asked at once
         let_all_call(calling)
     assert gateway.stop() == 0
+
+
+async def test_a_call_that_is_turned_away_is_told_when_to_try_again(
+    start: Start, database_url: str, database: Database
+) -> None:
+    person = await signed_in_person(database)
+    gateway = start(DATABASE_URL=database_url)
+    with grpc.insecure_channel(gateway.address) as channel:
+        tasks = TaskServiceStub(channel)
+        tasks.ListTasks(ListTasksRequest(), metadata=person.headers)
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.event("stopping")
+        with pytest.raises(grpc.RpcError) as refused:
+            tasks.ListTasks(ListTasksRequest(), metadata=person.headers)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    trailers = {datum.key: datum.value for datum in refused.value.trailing_metadata()}
+    info, retry = ErrorInfo(), RetryInfo()
+    told = Status.FromString(cast(bytes, trailers["grpc-status-details-bin"])).details
+    assert told[0].Unpack(info)
+    assert told[1].Unpack(retry)
+    assert info.reason == "UNAVAILABLE"
+    assert retry.retry_delay.seconds == 1
+    assert gateway.process.wait(10) == 0

@@ -4,6 +4,7 @@ import os
 import signal
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 from tests.gateway.conftest import Start, eventually, free_port, healthy
 
@@ -73,8 +74,12 @@ def test_an_interrupt_of_the_terminal_stops_workers_gently(start: Start, databas
     assert "Traceback" not in gateway.said
 
 
-def test_what_keeps_workers_from_starting_is_said_once(start: Start, database_url: str) -> None:
-    gateway = start(DATABASE_URL=database_url, WORKERS=2, RATE_LIMIT_STORAGE="async+redis://127.0.0.1:none")
+def test_what_keeps_workers_from_starting_is_said_once(start: Start, database_url: str, tmp_path: Path) -> None:
+    no_certificate = tmp_path / "server.pem"
+    no_certificate.write_text("nothing of the kind")
+    gateway = start(DATABASE_URL=database_url, WORKERS=2, TLS_CERT_FILE=no_certificate, TLS_KEY_FILE=no_certificate)
     assert gateway.process.wait(30) == 1
+    assert gateway.said.count("server.pem and") == 1
     assert "The first worker did not start" in gateway.said
+    assert "Traceback" not in gateway.said
     assert not gateway.processes()

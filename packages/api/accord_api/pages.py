@@ -18,10 +18,11 @@ from google.protobuf.message import Message
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
-from accord_db.queries.tasks import Position
+from accord_db.queries.positions import Position
 
 DEFAULT_PAGE_SIZE: Final = 50
 _SEAL_BYTES: Final = 16
+_BETWEEN_PAGES: Final = frozenset({"page_token", "page_size", "include_total_size"})  # these may change
 
 
 class Pages:
@@ -53,7 +54,7 @@ class Pages:
         """Over everything that makes the list: the caller, and the request but for what may change between pages."""
         same = type(request)()
         same.CopyFrom(request)
-        for field in ("page_token", "page_size", "include_total_size"):
+        for field in _BETWEEN_PAGES.intersection(type(request).DESCRIPTOR.fields_by_name):
             same.ClearField(field)
         what = [caller().account_id.bytes, type(request).DESCRIPTOR.full_name.encode()]
         what += [same.SerializeToString(deterministic=True), body]

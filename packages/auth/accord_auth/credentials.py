@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord.policy.v1.policy_pb2 import Credential
+from accord.policy.v1.policy_pb2 import CREDENTIAL_API_KEY, CREDENTIAL_SESSION, Credential
 from accord_auth.refused import Refused
 
 _SCHEME = "bearer"
@@ -40,8 +40,8 @@ def presented(header: Header | None) -> Presented:
     if header is None:
         raise Refused(Reason.REASON_CREDENTIAL_MISSING)
     if header.name == "x-api-key":
-        return Presented(Credential.CREDENTIAL_API_KEY, header.value)
+        return Presented(CREDENTIAL_API_KEY, header.value)
     scheme, _, token = header.value.partition(" ")
     if scheme.lower() != _SCHEME or not token:
         raise Refused(Reason.REASON_CREDENTIAL_INVALID)
-    return Presented(Credential.CREDENTIAL_SESSION, token)
+    return Presented(CREDENTIAL_SESSION, token)

@@ -6,7 +6,14 @@ What `protectedProcedure` is elsewhere: behind it, a handler of a method that is
 from datetime import UTC, datetime, timedelta
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord.policy.v1.policy_pb2 import Access, Credential
+from accord.policy.v1.policy_pb2 import (
+    ACCESS_PUBLIC,
+    ACCESS_SERVICE,
+    ACCESS_SIGNED_IN,
+    CREDENTIAL_SERVICE_TOKEN,
+    CREDENTIAL_SESSION,
+    Access,
+)
 from accord_auth.caller import Caller, set_caller
 from accord_auth.credentials import Presented, credential_header, presented
 from accord_auth.gate import Context, Gate
@@ -27,7 +34,7 @@ class AccessInterceptor(Gate):
 
     async def admit(self, context: Context) -> None:
         header = credential_header(context.invocation_metadata() or ())
-        if self._policy.access == Access.ACCESS_PUBLIC:
+        if self._policy.access == ACCESS_PUBLIC:
             return
         caller = await self._identify(presented(header))
         _authorize(caller, self._policy)
@@ -35,7 +42,7 @@ class AccessInterceptor(Gate):
 
     async def _identify(self, credential: Presented) -> Caller:
         """Who holds the credential. Why it does not hold is nobody's business: one reason for all."""
-        if credential.kind != Credential.CREDENTIAL_SESSION:
+        if credential.kind != CREDENTIAL_SESSION:
             raise Refused(Reason.REASON_CREDENTIAL_INVALID)
         session = await self._sessions.find(credential.token)
         if session is None:
@@ -47,7 +54,7 @@ def _caller(session: LiveSession) -> Caller:
     return Caller(
         account_id=session.account_id,
         session_id=session.id,
-        credential=Credential.CREDENTIAL_SESSION,
+        credential=CREDENTIAL_SESSION,
         fresh_until=session.created_at + FRESH_FOR,
     )
 
@@ -63,8 +70,8 @@ def _authorize(caller: Caller, policy: Policy) -> None:
 
 def _of_kind(caller: Caller, access: Access.ValueType) -> bool:
     """Whether the access that a method grants includes this caller. What is not granted is denied."""
-    if access == Access.ACCESS_SIGNED_IN:
+    if access == ACCESS_SIGNED_IN:
         return True
-    if access == Access.ACCESS_SERVICE:
-        return caller.credential == Credential.CREDENTIAL_SERVICE_TOKEN
+    if access == ACCESS_SERVICE:
+        return caller.credential == CREDENTIAL_SERVICE_TOKEN
     return False  # ACCESS_ADMIN: nobody is one yet

@@ -65,10 +65,10 @@ class Sessions:
 
     async def find(self, token: str) -> LiveSession | None:
         """None if the token is malformed, unknown, expired or revoked, or its account is gone."""
-        if not well_formed(token):
-            return None
         key = token_hash(token)
-        return self._remembered(key) or await self._look_up(key)
+        if session := self._remembered(key):
+            return session
+        return await self._look_up(key) if well_formed(token) else None
 
     async def revoke(self, *, session_id: UUID, account_id: UUID) -> None:
         """Nothing happens if the account has no such session, or it is revoked already."""

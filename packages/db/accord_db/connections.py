@@ -8,7 +8,7 @@ select of one row costs 16 µs of CPU that way, against 63 through psycopg's cur
 import asyncio
 import random
 from asyncio import Future
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
@@ -103,9 +103,10 @@ class Connection:
         started = perf_counter()
         try:
             return await (self._ask_together([*after, question]) if after else self._ask(question))
+        except psycopg.Error as error:
+            raise self._counted(translate(error)) from None
         except DatabaseError as error:
-            self._metrics.count_error(error.sqlstate)
-            if error.sqlstate in _STALE and self._prepared:
+            if self._counted(error).sqlstate in _STALE and self._prepared:
                 return await self._ask_anew(question, alone=self.idle and not after)
             raise
         finally:
@@ -116,16 +117,19 @@ class Connection:
         """What has no parameters and no rows, and is not counted: COMMIT and its like."""
         try:
             self._libpq.send_query(sql)
+            return (await self._answer())[-1]
         except psycopg.Error as error:
             raise translate(error) from None
-        return (await self._answer())[-1]
 
     async def recover(self) -> None:
         """Make a connection idle whose caller has gone: stop what runs, roll back what is open."""
-        if self._libpq.transaction_status == _ACTIVE:
-            await self._cancel()
-        if self._libpq.transaction_status == _ACTIVE:
-            await self._settled()
+        try:
+            if self._libpq.transaction_status == _ACTIVE:
+                await self._driver.cancel_safe()
+            if self._libpq.transaction_status == _ACTIVE:
+                await self._settled()
+        except psycopg.Error as error:
+            raise translate(error) from None
         if not self.idle:
             await self.command(b"ROLLBACK")
 
@@ -138,14 +142,15 @@ class Connection:
 
     async def _ask(self, question: Question) -> PGresult:
         name = self._prepared.get(question.sql) or await self._prepare(question)
-        self._send([(name, question)])
+        self._send(name, question)
         return (await self._answer())[-1]
 
     async def _ask_together(self, questions: Sequence[Question]) -> PGresult:
         named = [(self._prepared.get(q.sql) or await self._prepare(q), q) for q in questions]
         self._in_pipeline = True
         self._libpq.enter_pipeline_mode()
-        self._send(named)
+        for name, question in named:
+            self._send(name, question)
         self._libpq.pipeline_sync()
         return (await self._answer())[-1]
 
@@ -158,34 +163,26 @@ class Connection:
         await self.command(b"DEALLOCATE ALL")
         return await self._ask(question)
 
-    async def _cancel(self) -> None:
-        try:
-            await self._driver.cancel_safe()
-        except psycopg.Error as error:
-            raise translate(error) from None
-
     async def _prepare(self, question: Question) -> bytes:
         """The name of the prepared statement; empty if it is not to be prepared."""
         if not (self._prepares and question.prepared) or len(self._prepared) >= _MOST_PREPARED:
             return b""
         name = b"s%d" % next(self._names)  # never again, since a caller that left did not hear whether it is taken
-        try:
-            self._libpq.send_prepare(name, question.sql)
-        except psycopg.Error as error:
-            raise translate(error) from None
+        self._libpq.send_prepare(name, question.sql)
         await self._answer()
         self._prepared[question.sql] = name
         return name
 
-    def _send(self, named: Iterable[tuple[bytes, Question]]) -> None:
-        try:
-            for name, (sql, values, formats, *_) in named:
-                if name:
-                    self._libpq.send_query_prepared(name, values, formats, result_format=Format.BINARY)
-                else:
-                    self._libpq.send_query_params(sql, values, None, formats, result_format=Format.BINARY)
-        except psycopg.Error as error:
-            raise translate(error) from None
+    def _send(self, name: bytes, question: Question) -> None:
+        sql, values, formats = question[:3]
+        if name:
+            self._libpq.send_query_prepared(name, values, formats, result_format=Format.BINARY)
+        else:
+            self._libpq.send_query_params(sql, values, None, formats, result_format=Format.BINARY)
+
+    def _counted(self, error: DatabaseError) -> DatabaseError:
+        self._metrics.count_error(error.sqlstate)
+        return error
 
     async def _answer(self) -> list[PGresult]:
         results = await self._settled()
@@ -231,10 +228,11 @@ class Connection:
 
     def _lose(self, error: psycopg.Error) -> None:
         """The server closed the connection; it may have said why before."""
-        results, waiter, self._waiter = self._results, self._waiter, None
+        waiter, self._waiter = self._waiter, None
         self.close()
         if waiter is not None and not waiter.done():
-            waiter.set_exception(translate(error_from_result(results[-1]) if results else error))
+            last_words = [error_from_result(result) for result in self._results if result.status in _FAILED]
+            waiter.set_exception(translate(last_words[0] if last_words else error))
         self._tell_lost(self)
 
 

@@ -39,7 +39,7 @@ class Database(Executor):
     async def connect(cls, settings: DatabaseSettings) -> Self:
         """Raises Unavailable when there is no database to talk to."""
         measured = metrics()
-        pool = Pool(partial(connect, settings, measured), settings, measured.pool_size)
+        pool = Pool(partial(connect, settings, measured), settings, measured)
         await pool.start()
         return cls(pool, settings)
 

@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from prometheus_client import Gauge
-
 from accord_db.connections import Connection, DatabaseSettings
 from accord_db.deadline import remaining
 from accord_db.errors import DatabaseError, Unavailable
+from accord_db.metrics import Metrics
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 0.5  # seconds
 _RECOVERY_TIME = 5.0  # seconds
@@ -28,12 +27,12 @@ class Pool:
     The connection used last is lent first, so that a quiet service keeps few backends busy. Callers wait in order.
     """
 
-    def __init__(self, connect: Connect, settings: DatabaseSettings, gauge: Gauge) -> None:
+    def __init__(self, connect: Connect, settings: DatabaseSettings, metrics: Metrics) -> None:
         self._connect = connect
         self._size = settings.pool_size
         self._wait = settings.pool_wait
         self._queue = settings.pool_queue
-        self._gauge = gauge
+        self._metrics = metrics
         self._open = 0
         self._idle: list[Connection] = []
         self._waiters: deque[Future[Connection]] = deque()
@@ -65,7 +64,9 @@ class Pool:
     async def close(self) -> None:
         self._closed = True
         while self._waiters:
-            _fail(self._waiters.popleft(), Unavailable("the database is being closed"))
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(self._refused("the database is being closed"))
         while self._idle:
             self.release(self._idle.pop())
         if self._filling:
@@ -74,13 +75,11 @@ class Pool:
 
     async def _wait_for_one(self) -> Connection:
         if self._closed or len(self._waiters) >= self._queue:
-            raise Unavailable("the database is closed" if self._closed else "too many callers wait for a connection")
+            raise self._refused("the database is closed" if self._closed else "too many wait for a connection")
         self._refill()
         loop = asyncio.get_running_loop()
         waiter: Future[Connection] = loop.create_future()
-        left = remaining()
-        patience = self._wait if left is None else min(self._wait, left)
-        timer = loop.call_later(patience, _fail, waiter, Unavailable("no connection became free in time"))
+        timer = loop.call_later(self._patience(), self._give_up, waiter)
         self._waiters.append(waiter)
         try:
             return await waiter
@@ -89,6 +88,18 @@ class Pool:
             raise
         finally:
             timer.cancel()
+
+    def _patience(self) -> float:
+        left = remaining()
+        return self._wait if left is None else min(self._wait, left)
+
+    def _give_up(self, waiter: Future[Connection]) -> None:
+        if not waiter.done():
+            waiter.set_exception(self._refused("no connection became free in time"))
+
+    def _refused(self, why: str) -> Unavailable:
+        self._metrics.count_error(None)
+        return Unavailable(why)
 
     def _give_back(self, waiter: Future[Connection]) -> None:
         """The caller left; a connection may have been lent to it in the same moment."""
@@ -107,12 +118,12 @@ class Pool:
 
     def _add(self, connection: Connection) -> None:
         self._open += 1
-        self._gauge.inc()
+        self._metrics.pool_size.inc()
         self._lend(connection)
 
     def _forget(self, connection: Connection) -> None:
         self._open -= 1
-        self._gauge.dec()
+        self._metrics.pool_size.dec()
         self._refill()
 
     def _lost(self, connection: Connection) -> None:
@@ -153,8 +164,3 @@ class Pool:
             if not connection.idle:
                 connection.close()
             self.release(connection)
-
-
-def _fail(waiter: Future[Connection], error: Exception) -> None:
-    if not waiter.done():
-        waiter.set_exception(error)

@@ -1,3 +1,4 @@
+from asyncio import CancelledError
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -30,6 +31,9 @@ class Transaction(Executor):
         self._asking = True
         try:
             return await (self._connection.ask(question) if self._connection else self._ask_first(question))
+        except CancelledError as error:
+            await self.undo(error)  # the answer is still to come, and would be taken for that of the next question
+            raise
         finally:
             self._asking = False
 
@@ -65,7 +69,7 @@ class Transaction(Executor):
         self._connection = await self._pool.acquire()
         try:
             return await self._connection.ask(question, after=self._begin())
-        except BaseException as error:
+        except Exception as error:
             await self.undo(error)  # it may not even have begun
             raise
 

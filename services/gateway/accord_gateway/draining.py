@@ -4,7 +4,13 @@ from typing import Any
 
 import grpc
 
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api.errors import STATUS_HEADER, failure
+from accord_auth.gate import Context
+from accord_auth.refused import Refused
+
 HEALTH = "/grpc.health.v1.Health/"
+RETRY_AFTER = 1.0  # seconds: another gateway is there at once, the next one soon
 
 
 class Draining(grpc.GenericRpcHandler):
@@ -13,17 +19,15 @@ class Draining(grpc.GenericRpcHandler):
 
     def __init__(self, routes: grpc.GenericRpcHandler) -> None:
         self._routes = routes
+        self._refusal = failure(Refused(Reason.REASON_UNAVAILABLE, retry_after=RETRY_AFTER), frozenset())
         self.active = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         if self.active and not handler_call_details.method.startswith(HEALTH):
-            return REFUSED
+            return grpc.stream_stream_rpc_method_handler(self._refuse)
         return self._routes.service(handler_call_details)
 
-
-async def _refuse(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-    context.set_code(grpc.StatusCode.UNAVAILABLE)
-    context.set_details("This gateway is stopping. Try again.")
-
-
-REFUSED: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(_refuse)
+    async def _refuse(self, _: object, context: Context) -> None:
+        context.set_code(self._refusal.code)
+        context.set_details(self._refusal.message)
+        context.set_trailing_metadata(((STATUS_HEADER, self._refusal.details),))

@@ -78,11 +78,11 @@ class Health:
     async def _statuses(self, service: str) -> AsyncIterator[HealthCheckResponse.ServingStatus]:
         sent = None
         while True:
-            changed, status = self._changed, self._status_of(service)
+            changed, status, last = self._changed, self._status_of(service), self._stopping
             if status != sent:
                 yield status
                 sent = status
-            if self._stopping:
+            if last:
                 return
             await changed.wait()
 

@@ -38,7 +38,10 @@ def prepared(settings: Settings) -> Iterator[Orders]:
     """Raises StartRefused. The database is there for as long as the block lasts.
 
     To be entered on the main thread, which embedded PostgreSQL is bound to."""
-    with given(settings) or _started(embedded(settings)) as addresses:
+    server = embedded(settings)
+    if settings.database_url is None:
+        structlog.get_logger().info("starting_postgres", folder=str(server.log_file.parent))
+    with given(settings) or _started(server) as addresses:
         require_migrated(addresses, migrate=settings.migrate_on_start)
         yield Orders(settings, addresses, secret_key(settings))
 
@@ -75,7 +78,6 @@ def _running(server: EmbeddedPostgres) -> AbstractContextManager[Addresses] | No
 
 @contextmanager
 def _started(server: EmbeddedPostgres) -> Iterator[Addresses]:
-    structlog.get_logger().info("starting_postgres")
     try:
         dsn = server.start()
     except EmbeddedPostgresError as error:

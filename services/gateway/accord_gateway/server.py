@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import grpc
+from limits.errors import ConfigurationError
 from protovalidate import Validator
 
 from accord_api import router
@@ -12,7 +13,7 @@ from accord_api.pages import Pages
 from accord_api.pipeline import Pipeline
 from accord_api.pipeline.messages import Handler
 from accord_api.pipeline.observe import call_metrics
-from accord_api.pipeline.rate_limits import rate_limiter
+from accord_api.pipeline.rate_limits import Counters, rate_limiter
 from accord_api.routes import Routes
 from accord_auth.passwords import Passwords
 from accord_auth.policy import Method
@@ -54,8 +55,7 @@ def build_server(parts: Parts) -> Gateway:
     """Everything is wired here. Raises StartRefused if the contract and what is served disagree."""
     settings, validator = parts.settings, Validator()
     sessions = Sessions(parts.database, parts.listener, lifetime=settings.session_lifetime)
-    limiter = rate_limiter(settings.rate_limit_storage.get_secret_value())
-    pipeline = Pipeline(parts.database, sessions, limiter, validator, call_metrics())
+    pipeline = Pipeline(parts.database, sessions, _counters(settings), validator, call_metrics())
     served = _contract(parts, sessions, validator)
     gateway_health = Health({method.service for method in served})
     served |= health.methods(gateway_health)
@@ -79,6 +79,13 @@ def _contract(parts: Parts, sessions: Sessions, validator: Validator) -> dict[Me
     except ContractMismatch as mismatch:
         raise StartRefused(str(mismatch)) from None
     return {method: registered.handlers[method.path] for method in methods}
+
+
+def _counters(settings: Settings) -> Counters:
+    try:
+        return rate_limiter(settings.rate_limit_storage.get_secret_value())
+    except ConfigurationError as error:  # the storage's own package is not installed
+        raise StartRefused(f"RATE_LIMIT_STORAGE cannot be used: {error}") from None
 
 
 def listen(server: grpc.aio.Server, settings: Settings) -> int:

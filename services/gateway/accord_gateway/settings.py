@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -58,9 +58,17 @@ def _secret_key(value: SecretStr) -> SecretStr:
 
 
 def _rate_limit_storage(value: SecretStr) -> SecretStr:
-    if urlsplit(value.get_secret_value()).scheme not in RATE_LIMIT_STORAGES:
+    url = urlsplit(value.get_secret_value())
+    if url.scheme not in RATE_LIMIT_STORAGES or not _has_usable_port(url):
         raise ValueError("must be async+memory://, or look like async+redis://host:6379")
     return value
+
+
+def _has_usable_port(url: SplitResult) -> bool:
+    try:
+        return url.port is None or url.port > 0
+    except ValueError:
+        return False
 
 
 def _readable(path: Path) -> Path:

@@ -34,7 +34,8 @@ from accord_auth.refused import Refused
 from accord_db.database import Database, Executor
 from accord_db.ids import uuid7
 from accord_db.queries import tasks
-from accord_db.queries.tasks import NewTask, OrderBy, Position, TaskChanges, TaskFilters
+from accord_db.queries.positions import Position
+from accord_db.queries.tasks import NewTask, OrderBy, TaskChanges, TaskFilters
 
 _to_task: Final = Filler(Task)
 

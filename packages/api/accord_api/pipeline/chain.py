@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Iterable, Iterator
 
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
-from limits.aio.strategies import FixedWindowRateLimiter
 from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
@@ -13,7 +12,7 @@ from accord_api.pipeline.deadlines import DeadlineInterceptor
 from accord_api.pipeline.idempotency import IdempotencyInterceptor
 from accord_api.pipeline.messages import Handler, ReceiveInterceptor, answering
 from accord_api.pipeline.observe import CallMetrics, ObserveInterceptor
-from accord_api.pipeline.rate_limits import RateLimitInterceptor
+from accord_api.pipeline.rate_limits import Counters, RateLimitInterceptor
 from accord_api.pipeline.retries import RetryInterceptor
 from accord_auth.gate import Context, Next
 from accord_auth.interceptor import AccessInterceptor
@@ -30,13 +29,13 @@ class Pipeline:
         self,
         database: Database,
         sessions: Sessions,
-        limiter: FixedWindowRateLimiter,
+        counters: Counters,
         validator: Validator,
         metrics: CallMetrics,
     ) -> None:
         self._database = database
         self._sessions = sessions
-        self._limiter = limiter
+        self._counters = counters
         self.validator = validator
         self._metrics = metrics
         self._unknown = ObserveInterceptor("unknown", "unknown", frozenset(), metrics)
@@ -64,7 +63,7 @@ class Pipeline:
         yield AccessInterceptor(policy, self._sessions)
         yield ReceiveInterceptor(method, self.validator)
         if policy.rate_limits:
-            yield RateLimitInterceptor(method, self._limiter)
+            yield RateLimitInterceptor(method, self._counters)
         if not (method.request_streaming or method.response_streaming):
             yield RetryInterceptor()
         if policy.audit:

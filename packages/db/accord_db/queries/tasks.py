@@ -28,6 +28,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from accord_db.database import Executor
 from accord_db.queries.patterns import containing
+from accord_db.queries.positions import Position
 from accord_db.schema import Task
 
 OrderBy = Literal["created_at", "updated_at", "title"]
@@ -55,13 +56,6 @@ class TaskFilters(TypedDict, total=False):
     title_contains: str | None
     created_from: datetime | None
     created_before: datetime | None
-
-
-class Position(NamedTuple):
-    """A place in a list: the task with this value in the column that the list is ordered by, and this id."""
-
-    value: datetime | str
-    id: UUID
 
 
 _MINE = Task.created_by == bindparam("created_by")

@@ -52,11 +52,11 @@ def _connection(address: str) -> Iterator[Finding]:
         too_old = info.server_version < OLDEST * 10000
         yield Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")
         permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
-    if permitted and permitted[0]:
-        yield Finding(f"{info.user} may create tables there")
-    else:
-        grant = f'GRANT CREATE ON SCHEMA public TO "{info.user}"'
-        yield Finding(f"{info.user} may not create tables there", f"Migrations need it: {grant}.")
+        if permitted and permitted[0]:
+            yield Finding(f"{info.user} may create tables there")
+        else:
+            remedy = f'Migrations need it: GRANT CREATE ON SCHEMA public TO "{info.user}"'
+            yield Finding(f"{info.user} may not create tables there", remedy)
 
 
 def _migrations(address: str, *, migrates: bool) -> Finding:

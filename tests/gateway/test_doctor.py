@@ -1,0 +1,110 @@
+"""`accord doctor` and `accord migrate`."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import temporary_database
+from tests.gateway.conftest import Start, environment, free_port, healthy, url
+
+
+def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
+    ports = {"PORT": free_port(), "METRICS_PORT": free_port()}
+    return subprocess.run(
+        [sys.executable, "-m", "accord_gateway", command],
+        cwd=folder,
+        env=environment(ports | settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def doctor(folder: Path, **settings: object) -> tuple[int, str]:
+    done = accord(folder, "doctor", **settings)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_nothing_is_wrong_where_nothing_is(database_url: str, tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, DATABASE_URL=database_url)
+    assert "✗" not in said
+    assert "migrated to" in said
+    assert status == 0
+
+
+def test_before_the_first_start_there_is_nothing_wrong_and_nothing_made(tmp_path: Path) -> None:
+    status, said = doctor(tmp_path)
+    assert "has no data yet" in said
+    assert status == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_running_gateway_is_no_fault_and_its_database_is_looked_at(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    assert healthy(start(PORT=port).address)
+    status, said = doctor(tmp_path, PORT=port)
+    assert f"PORT 127.0.0.1:{port} is served by Accord" in said
+    assert "migrated to" in said
+    assert status == 0
+
+
+def test_a_port_that_others_have_is_a_fault(database_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, said = doctor(tmp_path, DATABASE_URL=database_url, METRICS_PORT=port)
+    assert f"✗ METRICS_PORT 127.0.0.1:{port}" in said
+    assert status == 1
+
+
+def test_wrong_settings_are_faults(tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, PORT="many", WORKERS=0)
+    assert "✗ PORT" in said
+    assert "✗ WORKERS" in said
+    assert status == 1
+
+
+def test_a_database_that_does_not_answer_is_a_fault(tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, DATABASE_URL="postgresql://accord:s3cret@127.0.0.1:1/accord")
+    assert "✗ the database does not answer" in said
+    assert "s3cret" not in said
+    assert status == 1
+
+
+def test_a_certificate_without_its_key_is_a_fault(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "server.pem").write_text("nothing of the kind")
+    status, said = doctor(tmp_path, DATABASE_URL=database_url, TLS_CERT_FILE="server.pem", TLS_KEY_FILE="server.pem")
+    assert "✗ server.pem and server.pem" in said
+    assert status == 1
+
+
+def test_migrations_that_are_missing_are_a_fault_where_the_start_does_not_bring_them(
+    postgres: str, tmp_path: Path
+) -> None:
+    with temporary_database(postgres) as empty:
+        here = {"DATABASE_URL": url(empty), "MIGRATE_ON_START": "false"}
+        status, said = doctor(tmp_path, **here)
+        assert "✗ at migration none" in said
+        assert status == 1
+        assert accord(tmp_path, "migrate", **here).returncode == 0
+        assert doctor(tmp_path, **here)[0] == 0
+
+
+def test_migrate_works_beside_a_gateway_that_owns_the_embedded_postgres(start: Start, tmp_path: Path) -> None:
+    gateway = start()
+    assert healthy(gateway.address)
+    done = accord(tmp_path, "migrate")
+    assert "at the last migration" in done.stdout
+    assert done.returncode == 0
+    assert healthy(gateway.address)
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_every_command_names_wrong_settings(tmp_path: Path, command: str) -> None:
+    done = accord(tmp_path, command, PORT="many")
+    assert done.returncode == 2
+    assert "PORT" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,58 @@
+"""What is written to standard output: one line for every event."""
+
+import json
+import subprocess
+import sys
+
+LOGGING = """
+import logging, warnings
+import structlog
+from accord_gateway import logs
+from accord_gateway.settings import Settings
+
+logs.configure(Settings(log_format="{format}", log_level="info"))
+log = structlog.get_logger()
+
+
+def sign_in(password):
+    raise ValueError("no")
+
+
+log.debug("unheard")
+log.info("call", peer="a\\nb", raw=b"\\xff", seen={{1, 2}})
+try:
+    sign_in("correct horse" + " battery")
+except ValueError:
+    log.exception("fault")
+logging.getLogger("psycopg.pool").warning("could not %s", "connect\\nat all")
+warnings.warn("old", stacklevel=1)
+"""
+
+
+def lines(log_format: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING.format(format=log_format)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_every_event_is_one_line_of_json() -> None:
+    events = [json.loads(line) for line in lines("json")]
+    assert [event["event"] for event in events[:3]] == ["call", "fault", "could not connect\nat all"]
+    assert {"level", "timestamp"} <= events[0].keys()
+    assert events[0]["peer"] == "a\nb"
+    assert events[2]["logger"] == "psycopg.pool"
+    assert events[3]["logger"] == "py.warnings"
+
+
+def test_a_fault_is_logged_with_its_traceback_and_no_value_of_a_variable() -> None:
+    for log_format in ("json", "console"):
+        written = "\n".join(lines(log_format))
+        assert "ValueError: no" in written
+        assert "in sign_in" in written
+        assert "correct horse battery" not in written
+
+
+def test_what_a_caller_sends_cannot_forge_a_line_for_eyes() -> None:
+    assert not any(line.startswith("b") for line in lines("console"))

@@ -1,0 +1,58 @@
+"""Ports: free, taken, and kept."""
+
+import os
+import socket
+
+import pytest
+
+from accord_gateway import ports
+from accord_gateway.ports import PortUnusable
+from tests.gateway.conftest import free_port
+
+
+def test_a_free_port_is_free_again_after_it_was_looked_at() -> None:
+    port = free_port()
+    ports.require_free("127.0.0.1", port, "PORT")
+    ports.require_free("127.0.0.1", port, "PORT")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])
+def test_a_port_that_somebody_listens_on_is_not_free(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            PortUnusable, match=rf"Port {port} is in use by process {os.getpid()} \(.+\)\. .*METRICS_PORT"
+        ):
+            ports.require_free(host, port, "METRICS_PORT")
+
+
+def test_connections_that_linger_do_not_take_a_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place: tuple[str, int] = server.getsockname()
+        client = socket.create_connection(place)
+        accepted, _ = server.accept()
+        accepted.close()  # first, so that this side lingers
+        client.close()
+    ports.require_free(place[0], place[1], "PORT")
+
+
+def test_a_reserved_port_is_kept_for_those_who_share_it() -> None:
+    with ports.reserved("127.0.0.1", 0) as port:
+        with pytest.raises(PortUnusable):
+            ports.require_free("127.0.0.1", port, "PORT")
+        with socket.create_server(("127.0.0.1", port), reuse_port=True):
+            pass
+
+
+def test_a_host_that_is_not_here_is_said_so() -> None:
+    with pytest.raises(PortUnusable, match=r"METRICS_HOST .*no\.such\.host\.invalid"):
+        ports.require_free("no.such.host.invalid", 1, "METRICS_PORT")
+    with pytest.raises(PortUnusable, match=r"192\.0\.2\.1:1234"):
+        ports.require_free("192.0.2.1", 1234, "PORT")
+
+
+@pytest.mark.parametrize(
+    ("host", "written"), [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1"), ("[::1]", "[::1]:1"), ("here", "here:1")]
+)
+def test_addresses_are_written_so_that_the_port_can_be_told(host: str, written: str) -> None:
+    assert ports.address(host, 1) == written

@@ -1,0 +1,84 @@
+"""Server reflection: what grpcurl and buf curl ask."""
+
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from accord_db.database import Database
+from accord_db.embedded import EmbeddedPostgres
+from tests.factories import signed_in_person
+from tests.gateway.conftest import Start
+
+VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+BUF = Path(sysconfig.get_path("scripts"), "buf")
+
+
+def ask(
+    channel: grpc.Channel,
+    request: ServerReflectionRequest,
+    version: str = VERSIONS[0],
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> ServerReflectionResponse:
+    call: grpc.StreamStreamMultiCallable[ServerReflectionRequest, ServerReflectionResponse] = channel.stream_stream(
+        f"/{version}/ServerReflectionInfo",
+        request_serializer=ServerReflectionRequest.SerializeToString,
+        response_deserializer=ServerReflectionResponse.FromString,
+    )
+    return next(iter(call(iter([request]), metadata=metadata, timeout=10)))
+
+
+def services(answer: ServerReflectionResponse) -> set[str]:
+    return {service.name for service in answer.list_services_response.service}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_both_versions_tell_every_service_and_describe_each(start: Start, database_url: str, version: str) -> None:
+    with grpc.insecure_channel(start(DATABASE_URL=database_url).address) as channel:
+        told = services(ask(channel, ServerReflectionRequest(list_services=""), version))
+        assert told == {
+            "accord.accounts.v1.AccountService",
+            "accord.tasks.v1.TaskService",
+            "grpc.health.v1.Health",
+            *VERSIONS,
+        }
+        for service in told:
+            answer = ask(channel, ServerReflectionRequest(file_containing_symbol=service), version)
+            files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
+            assert service in {f"{file.package}.{held.name}" for file in files for held in file.service}
+
+
+def test_buf_curl_lists_the_methods(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url)
+    done = subprocess.run(
+        [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--list-methods", f"http://{gateway.address}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=gateway.folder,
+    )
+    assert "accord.tasks.v1.TaskService/CreateTask" in done.stdout.splitlines(), done.stderr
+
+
+async def test_signed_in_only_those_who_are_may_ask(start: Start, database_url: str, database: Database) -> None:
+    person = await signed_in_person(database)
+    with grpc.insecure_channel(start(DATABASE_URL=database_url, REFLECTION="signed-in").address) as channel:
+        request = ServerReflectionRequest(list_services="")
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(channel, request)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert "accord.tasks.v1.TaskService" in services(ask(channel, request, metadata=person.headers))
+
+
+def test_production_does_not_tell(start: Start, own_postgres: EmbeddedPostgres) -> None:
+    key = "0123456789abcdef-0123456789abcdef"
+    gateway = start(
+        ACCORD_ENV="production", DATABASE_URL=own_postgres.dsn, SECRET_KEY=key, MIGRATE_ON_START="true", WORKERS=1
+    )
+    with grpc.insecure_channel(gateway.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        ask(channel, ServerReflectionRequest(list_services=""))
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,202 @@
+"""Settings: the defaults, the environment, `.env`, and what is said of wrong ones."""
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from accord_gateway import settings
+from accord_gateway.settings import Settings, SettingsError, read_settings
+
+ROOT = Path(__file__).parents[2]
+KEY = "0123456789abcdef-0123456789abcdef"
+PRODUCTION = {
+    "ACCORD_ENV": "production",
+    "DATABASE_URL": "postgresql://accord@db.example.com/accord?sslmode=verify-full",
+    "SECRET_KEY": KEY,
+}
+
+Set = Callable[..., None]
+
+
+@pytest.fixture
+def set_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Set:
+    """Leaves nothing of the real environment, nor of a `.env`; then sets what it is told."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def set_environment(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return set_environment
+
+
+@pytest.fixture(autouse=True)
+def _clean(set_environment: Set) -> None:
+    """Also for tests that set nothing."""
+
+
+def faults() -> dict[str, str]:
+    with pytest.raises(SettingsError) as error:
+        read_settings()
+    return error.value.faults
+
+
+def test_nothing_has_to_be_set_for_development() -> None:
+    found = read_settings()
+    assert (found.host, found.port, found.workers, found.reflection) == ("127.0.0.1", 50051, 1, "on")
+    assert found.database_url is None
+    assert found.migrate_on_start
+
+
+def test_empty_values_count_as_none(set_environment: Set) -> None:
+    set_environment(PORT="", DATABASE_URL="", TLS_CERT_FILE="", METRICS_PORT="")
+    assert read_settings() == Settings()
+
+
+def test_dot_env_is_read_and_the_environment_goes_before_it(set_environment: Set, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1000\nWORKERS=3\nCOMPOSE_PROJECT_NAME=other\n")
+    set_environment(PORT="2000")
+    found = read_settings()
+    assert (found.port, found.workers) == (2000, 3)
+
+
+def test_a_misspelled_name_in_dot_env_is_found(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DATABSE_URL=postgresql://db/accord\n")
+    assert "DATABASE_URL" in faults()["DATABSE_URL"]
+
+
+def test_every_fault_is_listed_at_once(set_environment: Set) -> None:
+    set_environment(PORT="70000", WORKERS="many", SESSION_LIFETIME="30", LOG_LEVEL="loud", PASSWORD_MIN_LENGTH="7")
+    assert faults().keys() == {"PORT", "WORKERS", "SESSION_LIFETIME", "LOG_LEVEL", "PASSWORD_MIN_LENGTH"}
+
+
+def test_faults_of_values_and_of_production_are_listed_together(set_environment: Set) -> None:
+    set_environment(ACCORD_ENV="production", PORT="none", HOST="0.0.0.0", REFLECTION="on")
+    assert faults().keys() == {"PORT", "DATABASE_URL", "SECRET_KEY", "REFLECTION", "TLS_CERT_FILE"}
+
+
+def test_the_message_says_what_is_wrong_and_what_is_allowed(set_environment: Set) -> None:
+    set_environment(ACCORD_ENV="staging")
+    with pytest.raises(SettingsError, match=r"ACCORD_ENV .*'development' or 'production' \(it is 'staging'\)"):
+        read_settings()
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL", "SECRET_KEY", "RATE_LIMIT_STORAGE"])
+def test_secrets_are_not_repeated_in_faults(set_environment: Set, name: str) -> None:
+    set_environment(**{name: "hunter2"})
+    with pytest.raises(SettingsError) as error:
+        read_settings()
+    assert name in error.value.faults
+    assert "hunter2" not in str(error.value)
+
+
+def test_secrets_are_not_shown_with_the_settings(set_environment: Set) -> None:
+    set_environment(**PRODUCTION, RATE_LIMIT_STORAGE="async+redis://:hunter2@cache:6379")
+    shown = repr(read_settings())
+    assert KEY not in shown
+    assert "hunter2" not in shown
+    assert "db.example.com" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("500ms", timedelta(milliseconds=500)),
+        ("90s", timedelta(seconds=90)),
+        ("45m", timedelta(minutes=45)),
+        ("12h", timedelta(hours=12)),
+        ("30d", timedelta(days=30)),
+    ],
+)
+def test_times_are_written_with_their_unit(set_environment: Set, text: str, meant: timedelta) -> None:
+    set_environment(SESSION_LIFETIME=text)
+    assert read_settings().session_lifetime == meant
+
+
+@pytest.mark.parametrize("text", ["30", "0s", "-1d", "1w", "a day"])
+def test_other_times_are_refused(set_environment: Set, text: str) -> None:
+    set_environment(SESSION_LIFETIME=text)
+    assert faults().keys() == {"SESSION_LIFETIME"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["mysql://db/accord", "postgresql+psycopg://db/accord", "db.example.com", "postgresql://db.example.com"],
+)
+def test_what_is_no_address_of_a_postgres_database_is_refused(set_environment: Set, address: str) -> None:
+    set_environment(DATABASE_URL=address)
+    assert faults().keys() == {"DATABASE_URL"}
+
+
+def test_several_hosts_of_one_database_are_taken(set_environment: Set) -> None:
+    set_environment(DATABASE_URL="postgresql://one:5432,two:5433/accord")
+    assert read_settings().database_url is not None
+
+
+@pytest.mark.parametrize("storage", ["memory://", "async+memcached://host:11211", "async+redis://host:none"])
+def test_other_storages_of_rate_limits_are_refused(set_environment: Set, storage: str) -> None:
+    set_environment(RATE_LIMIT_STORAGE=storage)
+    assert faults().keys() == {"RATE_LIMIT_STORAGE"}
+
+
+def test_a_pooler_needs_a_way_past_it(set_environment: Set) -> None:
+    set_environment(DATABASE_URL="postgresql://pooler:6432/accord", DB_POOLER="true")
+    assert faults().keys() == {"DATABASE_DIRECT_URL"}
+
+
+def test_a_certificate_needs_its_key(set_environment: Set, tmp_path: Path) -> None:
+    (tmp_path / "server.pem").touch()
+    set_environment(TLS_CERT_FILE="server.pem")
+    assert faults().keys() == {"TLS_KEY_FILE"}
+
+
+def test_production_is_content_with_what_it_needs(set_environment: Set) -> None:
+    set_environment(**PRODUCTION)
+    found = read_settings()
+    assert (found.reflection, found.migrate_on_start, found.log_format) == ("off", False, "json")
+    assert found.workers == settings.cores()
+
+
+def test_production_demands_a_verified_database(set_environment: Set) -> None:
+    set_environment(**PRODUCTION | {"DATABASE_URL": "postgresql://accord@db.example.com/accord?sslmode=require"})
+    assert faults().keys() == {"DATABASE_URL"}
+
+
+def test_production_behind_a_proxy_may_listen_in_plain_text(set_environment: Set) -> None:
+    set_environment(**PRODUCTION, HOST="0.0.0.0", TLS_AT_PROXY="true")
+    assert read_settings().host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("key", ["short", "a" * 64, "abcabcabcabcabcabcabcabcabcabcabcabc"])
+def test_a_key_that_can_be_guessed_is_refused(set_environment: Set, key: str) -> None:
+    set_environment(SECRET_KEY=key)
+    assert faults().keys() == {"SECRET_KEY"}
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1)])
+def test_the_quota_of_a_container_counts_as_its_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, cores: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(settings, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    assert settings.cores() == cores
+
+
+def test_env_example_lists_exactly_the_settings_with_their_defaults() -> None:
+    listed = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+    assert list(listed) != []
+    assert set(listed) == {name.upper() for name in Settings.model_fields}
+    given = {name.lower(): value for name, value in listed.items() if value}
+    assert Settings(**given) == Settings()
+
+
+def test_env_example_holds_no_secret() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#") and line] == []
+    assert {"#SECRET_KEY=", "#DATABASE_URL="} <= set(lines)

@@ -1,0 +1,96 @@
+"""TLS and mutual TLS from files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+
+from tests.gateway.conftest import Start, eventually, health_of
+
+
+@dataclass(frozen=True)
+class Files:
+    """An authority, and a server's certificate and key that it has issued."""
+
+    authority: trustme.CA
+    certificate: Path
+    key: Path
+
+    def issue(self, name: str = "localhost") -> None:
+        issued = self.authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(self.key)
+        self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {"TLS_CERT_FILE": self.certificate, "TLS_KEY_FILE": self.key}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    files = Files(trustme.CA(), tmp_path / "server.pem", tmp_path / "server.key")
+    files.issue()
+    return files
+
+
+def trusting(authority: trustme.CA, client: trustme.LeafCert | None = None) -> grpc.ChannelCredentials:
+    key = client.private_key_pem.bytes() if client else None
+    chain = client.cert_chain_pems[0].bytes() if client else None
+    return grpc.ssl_channel_credentials(authority.cert_pem.bytes(), key, chain)
+
+
+def is_served(address: str, credentials: grpc.ChannelCredentials, name: str = "localhost") -> bool:
+    options = [("grpc.ssl_target_name_override", name), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.secure_channel(address, credentials, options) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=3)
+        except grpc.FutureTimeoutError:
+            return False
+        return health_of(channel) > 0
+
+
+def test_serves_with_the_certificate_of_the_files(start: Start, database_url: str, files: Files) -> None:
+    gateway = start(DATABASE_URL=database_url, **files.settings)
+    assert is_served(gateway.address, trusting(files.authority))
+    assert not is_served(gateway.address, trusting(trustme.CA()))
+
+
+def test_a_renewed_certificate_is_taken_up_without_a_restart(start: Start, database_url: str, files: Files) -> None:
+    gateway = start(DATABASE_URL=database_url, **files.settings)
+    assert is_served(gateway.address, trusting(files.authority))
+    files.issue("renewed.example.com")
+    eventually(lambda: is_served(gateway.address, trusting(files.authority), "renewed.example.com") or None, gateway)
+
+
+def test_a_certificate_that_was_spoiled_leaves_the_old_one_in_place(
+    start: Start, database_url: str, files: Files
+) -> None:
+    gateway = start(DATABASE_URL=database_url, **files.settings)
+    assert is_served(gateway.address, trusting(files.authority))
+    files.key.write_text("nothing that could be a key")
+    assert is_served(gateway.address, trusting(files.authority))
+    assert gateway.event("certificate_not_taken_up")
+
+
+def test_mutual_tls_lets_nobody_in_without_a_certificate_of_the_authority(
+    start: Start, database_url: str, files: Files, tmp_path: Path
+) -> None:
+    clients = trustme.CA()
+    clients.cert_pem.write_to_path(tmp_path / "clients.pem")
+    gateway = start(DATABASE_URL=database_url, **files.settings, TLS_CLIENT_CA_FILE=tmp_path / "clients.pem")
+    assert is_served(gateway.address, trusting(files.authority, clients.issue_cert("client")))
+    assert not is_served(gateway.address, trusting(files.authority))
+    assert not is_served(gateway.address, trusting(files.authority, trustme.CA().issue_cert("client")))
+
+
+@pytest.mark.parametrize("spoiled", ["certificate", "key"])
+def test_a_file_that_is_no_certificate_or_key_is_named(
+    start: Start, database_url: str, files: Files, spoiled: str
+) -> None:
+    getattr(files, spoiled).write_text("nothing of the kind")
+    gateway = start(DATABASE_URL=database_url, **files.settings)
+    assert gateway.process.wait(30) == 1
+    assert "server.pem" in gateway.said
+    assert "Traceback" not in gateway.said
