@@ -69,21 +69,22 @@ _NOT_UTF8 = (
 )
 
 
-def hostile_messages(of: Descriptor, known: Sequence[str]) -> "SearchStrategy[bytes]":
+def hostile_messages(of: type[Message], known: Sequence[str]) -> "SearchStrategy[bytes]":
     """`known` are texts that mean something to the server: ids, e-mails, page tokens."""
-    message = _Forger(of, known).message(of)
+    descriptor = cast(Descriptor, of.DESCRIPTOR)
+    message = _Forger(descriptor, known).message(descriptor)
     return _weighted(
         (20, message),
         (1, message.flatmap(_cut)),
         (1, message.flatmap(_flipped)),
         (1, st.binary(max_size=64)),
-        (1, _any(list(_abysses(of)))),
+        (1, _any(list(_abysses(descriptor)))),
     )
 
 
-def heavy_messages(of: Descriptor) -> Iterator[tuple[str, bytes]]:
+def heavy_messages(of: type[Message]) -> Iterator[tuple[str, bytes]]:
     """For each field, a name and a message as large as can be sent: one value that fills it, or as many as fit."""
-    for name, fields in _paths(of):
+    for name, fields in _paths(cast(Descriptor, of.DESCRIPTOR)):
         if fields[-1].type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
             yield f"{name}: one value", _within(fields, b"x" * (MOST_BYTES - 64))
         smallest = _record(fields[-1].number, *_smallest(fields[-1]))
@@ -343,7 +344,7 @@ Path = tuple[FieldDescriptor, ...]
 
 def _paths(of: Descriptor, above: Path = ()) -> Iterator[tuple[str, Path]]:
     """Every field of the message and of the messages in it, with the fields that lead there."""
-    for field in cast(Sequence[FieldDescriptor], of.fields):
+    for field in of.fields:
         path = (*above, field)
         yield ".".join(step.name for step in path), path
         if field.message_type is not None and len(path) <= _DEEPEST:

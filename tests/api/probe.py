@@ -153,9 +153,7 @@ _ACTS: dict[str, Callable[[Probe], Any]] = {
 }
 
 
-def build_probe_server(
-    database: Database, listener: Listener, counters: Counters
-) -> tuple[grpc.aio.Server, Probe]:
+def build_probe_server(database: Database, listener: Listener, counters: Counters) -> tuple[grpc.aio.Server, Probe]:
     messages, stubs = generated()
     probe, registered = Probe(database), Recorder()
     servicer = type("ProbeService", (stubs.ProbeServiceServicer,), {})()

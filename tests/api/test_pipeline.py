@@ -162,7 +162,9 @@ async def test_stream_of_requests_that_stops_half_way_is_ended_by_the_deadline(p
 async def test_message_that_never_comes_is_answered_at_the_deadline(probe: ProbeClient) -> None:
     """Seen by grpcio as a stream, since its unary stubs cannot keep a message back; on the wire they are the same."""
     for method, headers in (("Unary", probe.person.headers), ("Public", ())):
-        call: grpc.aio.StreamUnaryCall[Any, Any] = probe.channel.stream_unary(f"/probe.v1.ProbeService/{method}")(metadata=headers)
+        call: grpc.aio.StreamUnaryCall[Any, Any] = probe.channel.stream_unary(f"/probe.v1.ProbeService/{method}")(
+            metadata=headers
+        )
         refused = await refusal(call)
         assert (refused.code, refused.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 

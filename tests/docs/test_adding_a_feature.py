@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 import check
 from tests.gateway.conftest import Running, environment, eventually, free_port
 
@@ -60,9 +62,9 @@ class Copy:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block.text)
 
-    def run(self, command: str, **variables: str) -> str:
+    def run(self, command: str) -> str:
         done = subprocess.run(
-            ["sh", "-euc", command], cwd=self.root, env=self.environment | variables, capture_output=True, text=True
+            ["sh", "-euc", command], cwd=self.root, env=self.environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -101,6 +103,7 @@ def changed(before: str, diff: str) -> str:
     return before.replace(old, "".join(text for sign, text in lines if sign != "-"))
 
 
+@pytest.mark.skipif((ROOT / "proto/accord/notes").exists(), reason="somebody has followed it here")
 def test_following_it_word_for_word_works(tmp_path: Path) -> None:
     copy, page = Copy(tmp_path / "accord"), list(blocks(PAGE.read_text()))
     files = sorted({block.path for block in page if block.path.endswith(".py")})
@@ -117,5 +120,6 @@ def test_following_it_word_for_word_works(tmp_path: Path) -> None:
 def called(copy: Copy, command: str) -> str:
     """What the call answers to somebody who has signed up and in."""
     with copy.serving() as gateway:
-        typed = eventually(lambda: re.findall(r"^.*buf curl .*/Sign(?:Up|In).*$", gateway.said, re.MULTILINE), gateway)
-        return copy.run("\n".join([*typed, command.replace("127.0.0.1:50051", gateway.address)]))
+        sign_in = re.compile(r"^.*buf curl .*/SignUp\n.*buf curl .*/SignIn .*\n", re.MULTILINE)
+        typed = eventually(lambda: sign_in.search(gateway.said), gateway)
+        return copy.run(typed[0] + command.replace("127.0.0.1:50051", gateway.address))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from accord_db.embedded import EmbeddedPostgres
 from accord_gateway.settings import Settings
+from tests.conftest import temporary_database
 
 LIMIT = 60.0  # seconds
 
@@ -71,20 +72,34 @@ Start = Callable[..., Running]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a gateway; settings are given by name. Without DATABASE_URL it runs the embedded PostgreSQL."""
+    with gateways(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def gateway(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One that several tests may ask, but not change."""
+    folder = tmp_path_factory.mktemp("gateway")
+    with temporary_database(postgres, template=template) as dsn, gateways(folder) as start:
+        yield start(DATABASE_URL=url(dsn))
+
+
+@contextmanager
+def gateways(folder: Path) -> Iterator[Start]:
     started: list[Running] = []
 
     def start(**settings: object) -> Running:
-        log = tmp_path / f"log-{len(started)}"
+        log = folder / f"log-{len(started)}"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "accord_gateway", "serve"],
-                cwd=tmp_path,
+                cwd=folder,
                 env=environment(settings),
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        started.append(Running(process, tmp_path, log))
+        started.append(Running(process, folder, log))
         return started[-1]
 
     yield start

@@ -8,21 +8,21 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 
 from accord_db.embedded import EmbeddedPostgres
-from tests.gateway.conftest import Start, health_of, healthy
+from tests.gateway.conftest import Running, Start, health_of, healthy
 
 SERVICES = ("", "accord.accounts.v1.AccountService", "accord.tasks.v1.TaskService", "grpc.health.v1.Health")
 SERVING, NOT_SERVING = int(HealthCheckResponse.SERVING), int(HealthCheckResponse.NOT_SERVING)
 
 
-def test_every_service_has_its_health(start: Start, database_url: str) -> None:
-    with grpc.insecure_channel(start(DATABASE_URL=database_url).address) as channel:
+def test_every_service_has_its_health(gateway: Running) -> None:
+    with grpc.insecure_channel(gateway.address) as channel:
         assert [health_of(channel, service) for service in SERVICES] == [SERVING] * 4
         listed = health_pb2_grpc.HealthStub(channel).List(HealthListRequest()).statuses
         assert {name: int(answer.status) for name, answer in listed.items()} == dict.fromkeys(SERVICES, SERVING)
 
 
-def test_a_service_that_is_not_served_is_not_found(start: Start, database_url: str) -> None:
-    with grpc.insecure_channel(start(DATABASE_URL=database_url).address) as channel:
+def test_a_service_that_is_not_served_is_not_found(gateway: Running) -> None:
+    with grpc.insecure_channel(gateway.address) as channel:
         try:
             health_of(channel, "accord.unknown.v1.Nothing")
         except grpc.RpcError as error:

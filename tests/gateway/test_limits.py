@@ -4,22 +4,14 @@ import socket
 import time
 
 import grpc
-import pytest
 
-from tests.gateway.conftest import Running, Start, healthy
+from tests.gateway.conftest import Running
 
 CHECK = "/grpc.health.v1.Health/Check"
 KIB, MIB = 1024, 1024 * 1024
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
 MAX_CONCURRENT_STREAMS = 3  # RFC 9113, 6.5.2
-
-
-@pytest.fixture
-def gateway(start: Start, database_url: str) -> Running:
-    gateway = start(DATABASE_URL=database_url)
-    assert healthy(gateway.address)
-    return gateway
 
 
 def code_of_check(gateway: Running, *, message: bytes = b"", header: str = "") -> grpc.StatusCode:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from accord_db.database import Database
 from accord_db.embedded import EmbeddedPostgres
 from tests.factories import signed_in_person
-from tests.gateway.conftest import Start
+from tests.gateway.conftest import Running, Start
 
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 BUF = Path(sysconfig.get_path("scripts"), "buf")
@@ -37,8 +37,8 @@ def services(answer: ServerReflectionResponse) -> set[str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_both_versions_tell_every_service_and_describe_each(start: Start, database_url: str, version: str) -> None:
-    with grpc.insecure_channel(start(DATABASE_URL=database_url).address) as channel:
+def test_both_versions_tell_every_service_and_describe_each(gateway: Running, version: str) -> None:
+    with grpc.insecure_channel(gateway.address) as channel:
         told = services(ask(channel, ServerReflectionRequest(list_services=""), version))
         assert told == {
             "accord.accounts.v1.AccountService",
@@ -52,8 +52,7 @@ def test_both_versions_tell_every_service_and_describe_each(start: Start, databa
             assert service in {f"{file.package}.{held.name}" for file in files for held in file.service}
 
 
-def test_buf_curl_lists_the_methods(start: Start, database_url: str) -> None:
-    gateway = start(DATABASE_URL=database_url)
+def test_buf_curl_lists_the_methods(gateway: Running) -> None:
     done = subprocess.run(
         [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--list-methods", f"http://{gateway.address}"],
         capture_output=True,

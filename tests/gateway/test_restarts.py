@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import grpc
 import pytest
@@ -125,7 +124,7 @@ async def test_a_call_that_is_turned_away_is_told_when_to_try_again(
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     trailers = {datum.key: datum.value for datum in refused.value.trailing_metadata()}
     info, retry = ErrorInfo(), RetryInfo()
-    told = Status.FromString(cast(bytes, trailers["grpc-status-details-bin"])).details
+    told = Status.FromString(trailers["grpc-status-details-bin"]).details
     assert told[0].Unpack(info)
     assert told[1].Unpack(retry)
     assert info.reason == "UNAVAILABLE"

@@ -7,13 +7,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 
 from accord_db.embedded import EmbeddedPostgres
 from tests.conftest import temporary_database
-from tests.gateway.conftest import Start, eventually, healthy, url
+from tests.gateway.conftest import Running, Start, eventually, healthy, url
 
 
 def open_call(channel: grpc.Channel) -> grpc.RpcContext:
@@ -42,18 +41,16 @@ def test_serves_on_its_own_postgres_and_leaves_nothing_behind_when_interrupted(s
     assert "Traceback" not in gateway.said
 
 
-def test_what_it_says_to_type_next_works_when_typed(start: Start, database_url: str, tmp_path: Path) -> None:
-    gateway = start(DATABASE_URL=database_url)
+def test_what_it_says_to_type_next_works_when_typed(gateway: Running) -> None:
     last = eventually(lambda: gateway.said.partition("or with buf")[2] or None)
     typed = "\n".join(line for line in last.splitlines() if "buf curl" in line)
     assert len(typed.splitlines()) == 4
-    done = subprocess.run(["sh", "-ec", typed], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-ec", typed], cwd=gateway.folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Try Accord" in done.stdout.rpartition("{}")[2].partition('"tasks"')[2]
 
 
-def test_grpcurl_is_told_the_same_calls_as_buf(start: Start, database_url: str) -> None:
-    gateway = start(DATABASE_URL=database_url)
+def test_grpcurl_is_told_the_same_calls_as_buf(gateway: Running) -> None:
     said = eventually(lambda: gateway.said if "or with buf" in gateway.said else None)
     grpcurl = [line for line in said.splitlines() if "grpcurl -plaintext" in line]
     assert [line.rstrip().split("/")[1].split()[0] for line in grpcurl] == [

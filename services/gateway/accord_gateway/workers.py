@@ -89,6 +89,7 @@ class Crew:
     async def _begin(self) -> None:
         """The first alone, so that what is wrong with all of them is said once."""
         if not await self._first.begin(self._orders) and not self._stop.asked.is_set():
+            await self._first.ended()
             raise StartRefused("The first worker did not start; what it said is above.")
         others = [self._hire() for _ in range(1, self._orders.settings.workers) if not self._stop.asked.is_set()]
         await asyncio.gather(*(worker.begin(self._orders) for worker in others))

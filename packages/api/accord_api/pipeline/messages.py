@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 from protovalidate import FieldPathElementPb, Validator, Violation
 
+from accord_api.pipeline.counts import has_elements, overfull
 from accord_auth.gate import Context, Next
 from accord_auth.policy import Method
 from accord_auth.refused import FieldViolation, invalid
@@ -21,6 +22,7 @@ class ReceiveInterceptor(AsyncServerInterceptor):
         self._message = method.request
         self._streaming = method.request_streaming
         self._validator = validator
+        self._has_elements = has_elements(method.request)
 
     async def intercept(
         self,
@@ -44,6 +46,8 @@ class ReceiveInterceptor(AsyncServerInterceptor):
             message = self._message.FromString(raw)
         except DecodeError:
             raise invalid(FieldViolation("", "the bytes are not a message of this method")) from None
+        if self._has_elements and (too_many := list(overfull(message))):
+            raise invalid(*too_many)
         if violations := self._validator.collect_violations(message):
             raise invalid(*(FieldViolation(_path(violation), violation.proto.message) for violation in violations))
         return message

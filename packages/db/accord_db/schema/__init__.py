@@ -9,4 +9,11 @@ from accord_db.schema.tasks import Task
 
 metadata = Model.metadata
 
-__all__ = ["Account", "AuditEvent", "IdempotencyKey", "Session", "Task", "metadata"]
+__all__ = [
+    "Account",
+    "AuditEvent",
+    "IdempotencyKey",
+    "Session",
+    "Task",
+    "metadata",
+]

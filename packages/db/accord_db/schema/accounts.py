@@ -11,7 +11,7 @@ class Account(Shared, Model):
 
     email: Mapped[str] = mapped_column(String(254))
     display_name: Mapped[str] = mapped_column(String(100))
-    password_hash: Mapped[str]
+    password_hash: Mapped[str] = mapped_column(info={"sensitive": True})
 
     __table_args__ = (CheckConstraint("char_length(display_name) >= 1", name="display_name_not_empty"),)
 

@@ -18,7 +18,7 @@ class Session(Model):
     created_at: Mapped[CreatedAt]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     # SHA-256 of the token; the token itself is kept nowhere.
-    token_hash: Mapped[bytes] = mapped_column(unique=True)
+    token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     peer: Mapped[str | None]
