@@ -74,7 +74,7 @@ def hostile_messages(of: type[Message], known: Sequence[str]) -> "SearchStrategy
     descriptor = cast(Descriptor, of.DESCRIPTOR)
     message = _Forger(descriptor, known).message(descriptor)
     return _weighted(
-        (20, message),
+        (40, message),
         (1, message.flatmap(_cut)),
         (1, message.flatmap(_flipped)),
         (1, st.binary(max_size=64)),
@@ -97,7 +97,7 @@ class _Forger:
         self._known = list(known)
         self._uuids = [text for text in known if _is_uuid(text)]
         self._emails = [text for text in known if "@" in text]
-        self._names = sorted({field.name for _, fields in _paths(request) for field in fields})
+        self._names = sorted({path[1].name for _, path in _paths(request) if len(path) == 2})
 
     def message(self, of: Descriptor, depth: int = 0) -> "SearchStrategy[bytes]":
         fields = [self._field(field, depth) for field in of.fields]
@@ -118,7 +118,7 @@ class _Forger:
         record = partial(_record, field.number, _wire_type(field))
         if not field.is_repeated:
             one = _weighted((30, usual), (1, odd)).map(record)
-            return _weighted((1, st.just(b"")), (4, one))
+            return _weighted((1, st.just(b"")), (8, one))
         return self._repeated(field, usual, odd, record)
 
     def _repeated(
@@ -166,8 +166,8 @@ class _Forger:
         if of.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
             return _times(rules), st.tuples(_any(_SECONDS), _any(_NANOS)).map(_time)
         if of.full_name == "google.protobuf.FieldMask":
-            paths = st.lists(_weighted((30, _any(self._names)), (1, _any(_TEXTS))), max_size=3)
-            return paths.map(lambda names: b"".join(_record(1, BYTES, name.encode()) for name in names)), odd
+            paths = st.lists(_weighted((40, _any(self._names)), (1, _any(_TEXTS))), min_size=1, max_size=3)
+            return _weighted((2, st.just([])), (1, paths)).map(_mask), odd
         return (st.just(b"") if depth >= _DEEPEST else self.message(of, depth + 1)), odd
 
     def _texts(self, rules: validate_pb2.StringRules) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
@@ -184,7 +184,7 @@ class _Forger:
 
     def _usual_texts(self, rules: validate_pb2.StringRules) -> "SearchStrategy[bytes]":
         if rules.uuid:
-            return _any(self._uuids).map(str.encode)
+            return _weighted((4, _any(self._uuids)), (1, st.uuids().map(str))).map(str.encode)
         if rules.email:
             return _any([*self._emails, "new@example.com", "x" * 242 + "@example.com"]).map(str.encode)
         if allowed := list(getattr(rules, "in")) or [rules.const] * rules.HasField("const"):
@@ -260,11 +260,15 @@ def _number(wire_type: int, value: int) -> bytes:
     if wire_type == VARINT:
         return _varint(value)
     size = 8 if wire_type == FIXED64 else 4
-    return (value & (2 ** (8 * size) - 1)).to_bytes(size, "little")
+    return int(value % 2 ** (8 * size)).to_bytes(size, "little")
 
 
 def _time(time: tuple[int, int]) -> bytes:
     return _record(1, VARINT, _varint(time[0])) + _record(2, VARINT, _varint(time[1]))
+
+
+def _mask(paths: list[str]) -> bytes:
+    return b"".join(_record(1, BYTES, path.encode()) for path in paths)
 
 
 def _smallest(field: FieldDescriptor) -> tuple[int, bytes]:

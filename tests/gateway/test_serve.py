@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import grpc
+import pytest
 
 from accord_db.embedded import EmbeddedPostgres
 from tests.conftest import temporary_database
@@ -93,6 +94,34 @@ def test_killed_it_takes_its_postgres_along(start: Start) -> None:
     gateway.process.kill()
     gateway.process.wait()
     eventually(lambda: not gateway.processes() or None)
+
+
+def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(start: Start) -> None:
+    gateway = start()
+    gateway.event("starting_postgres")
+    assert gateway.stop() == 130
+    assert not gateway.processes()
+    assert "Traceback" not in gateway.said
+
+
+def test_a_terminal_that_is_closed_stops_it_gently(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url)
+    assert healthy(gateway.address)
+    assert gateway.stop(signal.SIGHUP) == 0
+
+
+def test_serves_on_ipv6(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url, HOST="::1")
+    assert gateway.address.startswith("[::1]:")
+    assert healthy(gateway.address)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_that_cannot_be_written_is_named(start: Start, database_url: str, workers: int) -> None:
+    gateway = start(DATABASE_URL=database_url, STATE_FOLDER="/dev/null/nowhere", WORKERS=workers)
+    assert gateway.process.wait(30) == 1
+    assert "STATE_FOLDER" in gateway.said
+    assert "Traceback" not in gateway.said
 
 
 def test_a_port_in_use_is_named_with_who_has_it(start: Start, database_url: str) -> None:

@@ -2,16 +2,10 @@
 
 import os
 import signal
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
-from tests.gateway.conftest import Start, eventually, free_port, healthy
-
-
-def figures(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        return str(answer.read().decode())
+from tests.gateway.conftest import Start, eventually, figures, free_port, healthy
 
 
 def checks_counted(port: int) -> int:
@@ -28,7 +22,7 @@ def test_calls_are_spread_over_workers_and_counted_together(start: Start, databa
     assert checks_counted(metrics) == 30
     folder = gateway.folder / ".accord" / f"metrics-{gateway.address.rpartition(':')[2]}"
     assert {file.stem.rpartition("_")[2] for file in folder.glob("counter_*.db")} == set(map(str, gateway.workers()))
-    assert f"db_connection_pool_size {20.0}" in figures(metrics)
+    assert "db_connection_pool_size 20.0" in figures(metrics)
     assert gateway.stop() == 0
     assert not gateway.processes()
 

@@ -11,6 +11,7 @@ from accord_db.errors import DatabaseError
 from accord_db.listen import Listener
 from accord_db.queries.alive import is_alive
 from accord_gateway.health import follow
+from accord_gateway.memory import return_large_blocks
 from accord_gateway.preparation import Orders, unreachable
 from accord_gateway.server import Gateway, Parts, build_server, listen
 from accord_gateway.stop import Stop
@@ -24,6 +25,7 @@ CLOSE_SECONDS = 5.0
 async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> None:
     """Returns when it was asked to stop, and has. `announce` is told the port once calls can come. Raises
     StartRefused."""
+    return_large_blocks()
     async with connected(orders) as parts:
         gateway = build_server(parts)
         await parts.listener.start()  # now that it has been told what to listen for

@@ -8,6 +8,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from accord_gateway.refusals import StartRefused
 from accord_gateway.settings import Settings
 
 
@@ -33,9 +34,14 @@ class WorkerFigures:
         self.folder = folder
 
     def clear(self) -> None:
-        """What a former gateway left would be counted again."""
+        """What a former gateway left would be counted again. Raises StartRefused."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise StartRefused(
+                f"Workers have nowhere to count: {error}. Set STATE_FOLDER to a folder of yours."
+            ) from None
 
     def forget_live(self, pid: int) -> None:
         """Takes a dead worker out of the figures that describe the present, such as open connections; what it has

@@ -2,23 +2,33 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
+from accord_gateway.refusals import StartRefused
 from accord_gateway.settings import Settings
 
 
 def secret_key(settings: Settings) -> bytes:
-    """The one of the settings; in development, where none has to be set, one that is made once and kept."""
+    """The one of the settings; in development, where none has to be set, one that is made once and kept. Raises
+    StartRefused."""
     if settings.secret_key:
         return settings.secret_key.get_secret_value().encode()
-    return _kept(settings.state_folder / "secret_key")
+    try:
+        return _kept(settings.state_folder / "secret_key")
+    except OSError as error:
+        raise StartRefused(
+            f"No key can be kept: {error}. Set STATE_FOLDER to a folder of yours, or SECRET_KEY."
+        ) from None
 
 
 def _kept(file: Path) -> bytes:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-            new.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_name(f"{file.name}.{os.getpid()}")
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_urlsafe(48))
+        with suppress(FileExistsError):  # of two gateways that start together, the second takes the first one's
+            os.link(new, file)
+        new.unlink()
     return file.read_bytes()
