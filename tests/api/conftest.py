@@ -40,8 +40,8 @@ class Client:
 
 @pytest.fixture
 async def listener(dsn: str) -> AsyncIterator[Listener]:
+    """Not started: the gateway tells it first what to listen for."""
     listener = Listener(dsn)
-    await listener.start()
     yield listener
     await listener.close()
 
@@ -51,6 +51,9 @@ async def gateway(database: Database, listener: Listener) -> AsyncIterator[tuple
     """A running gateway, and where it listens."""
     settings = Settings(port=0, metrics_port=0)
     gateway = build_server(Parts(settings, SECRET_KEY, database, listener))
+    await listener.start()
+    while not listener.connected:  # and so sessions are cached, as they are in earnest
+        await asyncio.sleep(0.002)
     port = listen(gateway.server, settings)
     await gateway.server.start()
     yield gateway, f"127.0.0.1:{port}"

@@ -11,6 +11,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
+    RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
     StreamReset,
@@ -18,6 +19,8 @@ from h2.events import (
 )
 
 Headers = Iterable[tuple[str | bytes, str | bytes]]
+
+FRAME = 16_384  # bytes; the most that every server takes
 
 _RUDE = H2Configuration(
     client_side=True,
@@ -49,6 +52,7 @@ class Wire:
         self.http = H2Connection(_RUDE)
         self.answers: dict[int, Answer] = {}
         self.closed = asyncio.Event()
+        self.ready = asyncio.Event()  # the server's settings are here
 
     def begin(self, path: str, headers: Headers = (), *, over: bool = False, base: Headers | None = None) -> int:
         """Sends the headers of a call, after those that every gRPC call has (or `base`). Returns its stream."""
@@ -59,7 +63,11 @@ class Wire:
         return stream
 
     def send(self, stream: int, data: bytes, *, over: bool = False) -> None:
-        self.http.send_data(stream, data, end_stream=over)
+        """As much as fits into the first window (64 KiB): nobody waits here for another."""
+        for start in range(0, len(data), FRAME):
+            self.http.send_data(stream, data[start : start + FRAME])
+        if over:
+            self.http.end_stream(stream)
         self.flush()
 
     def reset(self, stream: int) -> None:
@@ -109,12 +117,15 @@ class Wire:
                 answer.over.set()
             case StreamEnded():
                 answer.over.set()
+            case RemoteSettingsChanged():
+                self.ready.set()
             case ConnectionTerminated():
                 self.closed.set()
 
 
 @asynccontextmanager
-async def connected(address: str) -> AsyncIterator[Wire]:
+async def connected(address: str, *, hasty: bool = False) -> AsyncIterator[Wire]:
+    """The server's limits hold for a client once it has acknowledged them; a hasty one has not heard of them yet."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     wire = Wire(reader, writer)
@@ -122,6 +133,8 @@ async def connected(address: str) -> AsyncIterator[Wire]:
     wire.flush()
     listening = asyncio.create_task(wire.listen())
     try:
+        if not hasty:
+            await wire.ready.wait()
         yield wire
     finally:
         listening.cancel()

@@ -147,9 +147,9 @@ async def test_token_that_was_just_used_is_refused_by_the_next_call_after_sign_o
 async def test_sign_out_in_one_gateway_is_known_in_another(client: Client, dsn: str, settings: Any) -> None:
     person = await client.somebody()
     database, listener = await Database.connect(settings), Listener(dsn)
-    await listener.start()
     other_settings = Settings(port=0, metrics_port=0)
     other = build_server(Parts(other_settings, SECRET_KEY, database, listener))
+    await listener.start()
     port = listen(other.server, other_settings)
     await other.server.start()
     while not listener.connected:

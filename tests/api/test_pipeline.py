@@ -390,7 +390,7 @@ async def test_unknown_method_is_unimplemented_and_counted_under_one_name(
     assert log[-1]["method"] == path
 
 
-async def test_nothing_is_left_of_a_thousand_calls(probe: ProbeClient) -> None:
+async def test_nothing_is_left_of_a_thousand_calls(probe: ProbeClient, log: list[Any]) -> None:
     """No task, and so no call, is left behind by any way in which a call can end."""
     acts = ["", "raise", "refuse", "cancel", "exit"]
     before = len(asyncio.all_tasks())

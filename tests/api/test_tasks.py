@@ -340,6 +340,22 @@ async def test_pages_hold_every_task_once_in_order(client: Client, me: Person, o
     assert len(set(whole)) == 11
 
 
+async def test_longest_tasks_come_in_pages_and_batches_that_clients_accept(client: Client, me: Person) -> None:
+    """A client refuses a message of more than 4 MiB, unless it is told otherwise."""
+    longest = CreateTaskRequest(title="𝕏" * 256, description="𝕏" * 1000)
+    ids = []
+    for _ in range(2):
+        batch = BatchCreateTasksRequest(requests=[longest] * 500)
+        made = await client.tasks.BatchCreateTasks(batch, metadata=me.headers)
+        ids += [task.id for task in made.tasks]
+        await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids[-500:]), metadata=me.headers)
+    first = await list_(client, me, ListTasksRequest(page_size=1000))
+    assert first.next_page_token
+    rest = await list_(client, me, ListTasksRequest(page_size=1000, page_token=first.next_page_token))
+    assert not rest.next_page_token
+    assert sorted(task.id for page in (first, rest) for task in page.tasks) == sorted(ids)
+
+
 async def test_page_token_is_refused_if_altered_or_taken_elsewhere(client: Client, me: Person) -> None:
     other = await client.somebody()
     for who in (me, me, other, other):
@@ -433,19 +449,17 @@ async def test_times_at_the_ends_of_the_calendar_are_taken(client: Client, me: P
 
 
 async def test_batches_just_inside_their_limits_are_taken_and_outside_are_not(client: Client, me: Person) -> None:
-    thousand = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 1000)
-    made = await client.tasks.BatchCreateTasks(thousand, metadata=me.headers)
+    largest = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 500)
+    made = await client.tasks.BatchCreateTasks(largest, metadata=me.headers)
     ids = [task.id for task in made.tasks]
-    assert (
-        len((await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)).tasks) == 1000
-    )
-    more = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 1001)
+    assert len((await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)).tasks) == 500
+    more = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 501)
     assert list((await refusal(client.tasks.BatchCreateTasks(more, metadata=me.headers))).violations) == ["requests"]
     for bad in ([], [*ids, str(uuid4())], [ids[0], ids[0]]):
         call = client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=bad), metadata=me.headers)
         assert list((await refusal(call)).violations) == ["task_ids"]
     nested = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x", request_id=str(uuid4()))])
     assert list((await refusal(client.tasks.BatchCreateTasks(nested, metadata=me.headers))).violations) == ["requests"]
-    faults = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="\0")] * 1000)
+    faults = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="\0")] * 500)
     refused = await refusal(client.tasks.BatchCreateTasks(faults, metadata=me.headers))
     assert "more" in refused.violations[""]

@@ -21,6 +21,7 @@ from accord_auth.refused import Refused
 from accord_db.queries.positions import Position
 
 DEFAULT_PAGE_SIZE: Final = 50
+FULL_PAGE_BYTES: Final = 3 * 1024 * 1024  # clients refuse messages of more than 4 MiB unless they are told otherwise
 _SEAL_BYTES: Final = 16
 _BETWEEN_PAGES: Final = frozenset({"page_token", "page_size", "include_total_size"})  # these may change
 

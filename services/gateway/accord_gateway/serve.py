@@ -1,21 +1,19 @@
-"""`accord serve`: one process that serves, or several and one that keeps them running."""
+"""`accord serve`: one process that serves, or several and one that keeps them running.
+
+What takes long to import is imported where it is needed: by then the first worker is on its way.
+"""
 
 import asyncio
 import signal
 
-import uvloop
-
-from accord_gateway import hints, logs, metrics, ports
-from accord_gateway.metrics import WorkerFigures
-from accord_gateway.preparation import prepared
+from accord_gateway import metrics, ports
 from accord_gateway.settings import Settings
 from accord_gateway.stop import Stop
-from accord_gateway.workers import Crew, Worker
+from accord_gateway.workers import Worker
 
 
 def serve(settings: Settings) -> None:
     """Returns when the gateway was asked to stop, and has. Raises StartRefused."""
-    logs.configure(settings)
     # Until there is a loop that handles it better: what was opened so far is closed on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if settings.port:
@@ -29,27 +27,39 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_alone(settings: Settings) -> None:
-    from accord_gateway import lifecycle
+    import uvloop
+
+    from accord_gateway import hints, lifecycle, logs
+    from accord_gateway.preparation import prepared
 
     async def live() -> None:
         stop = Stop()
         stop.on_signals()
         await lifecycle.serve(orders, stop, lambda port: hints.announce(settings, port))
 
+    logs.configure(settings)
     with prepared(settings) as orders, metrics.served(settings):
         uvloop.run(live())
 
 
 def _serve_with_workers(settings: Settings) -> None:
+    with ports.reserved(settings.host, settings.port) as port:
+        settings = settings.model_copy(update={"port": port})
+        figures = metrics.WorkerFigures(settings.state_folder / f"metrics-{port}")
+        figures.clear()
+        _supervise(settings, figures, Worker(figures.folder))
+
+
+def _supervise(settings: Settings, figures: metrics.WorkerFigures, first: Worker) -> None:
+    from accord_gateway import hints, logs
+    from accord_gateway.crew import Crew
+    from accord_gateway.preparation import prepared
+
     async def live() -> None:
         stop = Stop()
         stop.on_signals()
-        await Crew(first, orders, figures, stop).run(lambda: hints.announce(settings, port))
+        await Crew(first, orders, figures, stop).run(lambda: hints.announce(settings, settings.port))
 
-    with ports.reserved(settings.host, settings.port) as port:
-        settings = settings.model_copy(update={"port": port})
-        figures = WorkerFigures(settings.state_folder / f"metrics-{port}")
-        figures.clear()
-        first = Worker(figures.folder)
-        with prepared(settings) as orders, metrics.served(settings, figures.registry()):
-            asyncio.run(live())
+    logs.configure(settings)
+    with prepared(settings) as orders, metrics.served(settings, figures.registry()):
+        asyncio.run(live())

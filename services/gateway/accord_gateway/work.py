@@ -9,8 +9,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import uvloop
-
 READY = b"r"
 PR_SET_PDEATHSIG = 1
 
@@ -20,6 +18,8 @@ def work(figures: Path) -> None:
     _end_with_supervisor()
     # prometheus_client reads it when it is imported, and then never again.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # noqa: TID251  # written, not read
+    import uvloop
+
     from accord_gateway import lifecycle, logs  # this takes a while, which passes while the supervisor prepares
     from accord_gateway.stop import Stop
 

@@ -8,7 +8,7 @@ from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.pipeline.audit import AuditInterceptor
-from accord_api.pipeline.deadlines import DeadlineInterceptor
+from accord_api.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_api.pipeline.idempotency import IdempotencyInterceptor
 from accord_api.pipeline.messages import Handler, ReceiveInterceptor, answering
 from accord_api.pipeline.observe import CallMetrics, ObserveInterceptor
@@ -38,6 +38,7 @@ class Pipeline:
         self._counters = counters
         self.validator = validator
         self._metrics = metrics
+        self._clock = Clock()
         self._unknown = ObserveInterceptor("unknown", "unknown", frozenset(), metrics)
 
     def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
@@ -59,7 +60,7 @@ class Pipeline:
         """From the wire inwards."""
         policy = method.policy
         yield ObserveInterceptor(method.service, method.name, policy.errors, self._metrics)
-        yield DeadlineInterceptor(policy)
+        yield DeadlineInterceptor(policy, self._clock)
         yield AccessInterceptor(policy, self._sessions)
         yield ReceiveInterceptor(method, self.validator)
         if policy.rate_limits:

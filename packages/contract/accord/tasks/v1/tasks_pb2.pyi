@@ -103,7 +103,7 @@ class ListTasksRequest(_message.Message):
     SHOW_DELETED_FIELD_NUMBER: _builtins.int
     INCLUDE_TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most: 1 to 1000; 50 if unset."""
+    """How many at most: 1 to 1000; 50 if unset. A page of very long tasks may have fewer, and a page token all the same."""
     page_token: _builtins.str
     """The `next_page_token` of the page before. The first page if unset. At most 2048 characters."""
     completed: _builtins.bool
@@ -442,7 +442,7 @@ class BatchGetTasksRequest(_message.Message):
     TASK_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 1000 UUIDs, none of them twice."""
+        """1 to 500 UUIDs, none of them twice."""
 
     def __init__(
         self,
@@ -493,7 +493,7 @@ class BatchCreateTasksRequest(_message.Message):
     """A UUID of the caller's making. The same one again within 24 hours answers the first answer again."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateTaskRequest]:
-        """1 to 1000 tasks. Their own `request_id` must be unset: the one below is for all."""
+        """1 to 500 tasks. Their own `request_id` must be unset: the one below is for all."""
 
     def __init__(
         self,

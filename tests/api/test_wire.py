@@ -1,0 +1,518 @@
+"""What arrives from callers that keep to no rules of HTTP/2 or gRPC: each gets a definite answer, and takes nothing from
+the others. After every test here the server answers as ever, all its slots are free, and its log tells of no fault.
+
+What breaks gRPC's own framing is answered by gRPC itself before Accord sees it: with a status (INTERNAL for most), and
+without details.
+"""
+
+import asyncio
+import zlib
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from resource import RUSAGE_SELF, getrusage
+from time import perf_counter
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from h2.settings import SettingCodes
+
+import accord_gateway.server as wiring
+from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignUpRequest
+from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest
+from accord_api.contract import check
+from accord_auth.policy import Method
+from accord_db.database import Database
+from accord_db.listen import Listener
+from accord_gateway.server import Gateway, Parts, build_server, listen
+from accord_gateway.settings import Settings
+from tests.api.conftest import SECRET_KEY, Client, refusal
+from tests.api.http2 import Answer, Headers, connected, framed, gRPC
+from tests.factories import Person
+
+WHO = "/accord.accounts.v1.AccountService/GetSession"
+SIGN_IN = "/accord.accounts.v1.AccountService/SignIn"
+SIGN_UP = "/accord.accounts.v1.AccountService/SignUp"
+SIGN_OUT = "/accord.accounts.v1.AccountService/SignOut"
+GET = "/accord.tasks.v1.TaskService/GetTask"
+CREATE = "/accord.tasks.v1.TaskService/CreateTask"
+
+OK, INVALID, TOO_LATE, EXHAUSTED, UNKNOWN_METHOD, INTERNAL, NOBODY = 0, 3, 4, 8, 12, 13, 16
+DEFAULT_DEADLINE, MAX_DEADLINE, HANDSHAKE = 1.0, 2.0, 0.5  # seconds; shorter than in life, to be waited for
+MIB = 1024 * 1024
+NOTHING = framed(b"")  # the whole of an empty message
+
+Send = Callable[..., Awaitable[Answer]]
+
+
+@pytest.fixture
+def slots() -> int:
+    return 20
+
+
+@pytest.fixture
+async def gateway(
+    database: Database, listener: Listener, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Gateway, str]]:
+    """The gateway as it is, but for its patience and its size."""
+    options = wiring.channel_options
+    patience = {"grpc.server_handshake_timeout_ms": int(HANDSHAKE * 1000)}
+    monkeypatch.setattr(wiring, "check", lambda *given: [_hurried(method) for method in check(*given)])
+    monkeypatch.setattr(wiring, "channel_options", lambda given: list((dict(options(given)) | patience).items()))
+    settings = Settings(port=0, metrics_port=0, max_concurrent_calls=slots)
+    gateway = build_server(Parts(settings, SECRET_KEY, database, listener))
+    port = listen(gateway.server, settings)
+    await gateway.server.start()
+    yield gateway, f"127.0.0.1:{port}"
+    await gateway.server.stop(None)
+
+
+def _hurried(method: Method) -> Method:
+    policy = replace(method.policy, default_deadline=DEFAULT_DEADLINE, max_deadline=MAX_DEADLINE)
+    return replace(method, policy=policy)
+
+
+@pytest.fixture
+def address(gateway: tuple[Gateway, str]) -> str:
+    return gateway[1]
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+    assert [line for line in lines if line["log_level"] != "info"] == []
+    assert "acs_" not in repr(lines), "a token is in the log"
+
+
+@pytest.fixture(autouse=True)
+async def as_ever(log: list[Any], address: str, slots: int, client: Client, me: Person) -> AsyncIterator[None]:
+    yield
+    async with asyncio.timeout(15):
+        while not await all_slots_are_free(address, slots, me):
+            await asyncio.sleep(0.1)
+        await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
+
+
+async def all_slots_are_free(address: str, slots: int, who: Person) -> bool:
+    """Whether so many calls can be under way at once: each waits for its message until all of them are begun."""
+    async with AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(connected(address)) for _ in range(0, slots, 50)]
+        calls = [(wire, wire.begin(WHO, who.headers)) for wire in wires for _ in range(min(50, slots))][:slots]
+        await asyncio.sleep(0.05)
+        for wire, stream in calls:
+            if not wire.answers[stream].over.is_set():
+                wire.send(stream, NOTHING, over=True)
+        return all([(await wire.answer(stream)).status == OK for wire, stream in calls])
+
+
+@pytest.fixture
+async def send(address: str) -> Send:
+    """Sends one call on a connection of its own: gRPC goes on to refuse what looks like something it has refused."""
+
+    async def send(
+        path: str, data: bytes | None, headers: Headers = (), *, over: bool = True, base: Headers | None = None
+    ) -> Answer:
+        async with connected(address) as wire:
+            stream = wire.begin(path, headers, base=base, over=over and data is None)
+            if data is not None:
+                wire.send(stream, data, over=over)
+            return await wire.answer(stream)
+
+    return send
+
+
+def details(answer: Answer) -> Status:
+    encoded = answer.headers.get("grpc-status-details-bin", "")
+    return Status.FromString(b64decode(encoded + "=" * (-len(encoded) % 4)))
+
+
+def reason(answer: Answer) -> str | None:
+    """Why Accord refused; None if it was not Accord that did."""
+    found = [ErrorInfo.FromString(each.value) for each in details(answer).details if each.Is(ErrorInfo.DESCRIPTOR)]
+    return found[0].reason if found else None
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", [GET, SIGN_IN])
+async def test_message_of_five_mebibytes_is_refused(client: Client, me: Person, path: str) -> None:
+    assert await code_of(ask(client, path, bytes(5 * MIB), me)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_message_of_four_mebibytes_is_read(client: Client, me: Person) -> None:
+    refused = await refusal(ask(client, GET, b"\xff" * 4 * MIB, me))
+    assert refused.reason == "INVALID_MESSAGE"
+
+
+def ask(client: Client, path: str, message: bytes, who: Person) -> Awaitable[bytes]:
+    """Through gRPC's own client."""
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = client.channel.unary_unary(path)
+    return method(message, metadata=who.headers)
+
+
+async def code_of(call: Awaitable[object]) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code()
+
+
+@pytest.mark.parametrize("path", [WHO, SIGN_IN])
+async def test_gzip_bomb_is_refused_before_it_is_expanded(send: Send, me: Person, path: str) -> None:
+    bomb = framed(gzipped(bytes(60 * MIB)), compressed=True)
+    assert len(bomb) < 64 * 1024
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    answer = await send(path, bomb, [*me.headers, ("grpc-encoding", "gzip")])
+    assert (answer.status, answer.data) == (EXHAUSTED, b"")
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 30 * 1024  # KiB
+
+
+def gzipped(data: bytes) -> bytes:
+    deflate = zlib.compressobj(9, wbits=31)
+    return deflate.compress(data) + deflate.flush()
+
+
+async def test_message_that_is_compressed_as_it_says_is_read(send: Send, me: Person) -> None:
+    message = CreateTaskRequest(title="compressed" * 20).SerializeToString()
+    answer = await send(CREATE, framed(gzipped(message), compressed=True), [*me.headers, ("grpc-encoding", "gzip")])
+    assert answer.status == OK
+
+
+@pytest.mark.parametrize("encoding", ["", "nonsense", "br", "GZIP", "gzip,gzip"])
+async def test_encoding_that_is_not_known_is_refused(send: Send, me: Person, encoding: str) -> None:
+    assert (await send(WHO, NOTHING, [*me.headers, ("grpc-encoding", encoding)])).status == INTERNAL
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity", None])
+async def test_message_that_is_not_compressed_as_it_says_is_refused(
+    send: Send, me: Person, encoding: str | None
+) -> None:
+    headers = [*me.headers, *([("grpc-encoding", encoding)] if encoding else [])]
+    assert (await send(WHO, framed(b"nonsense", compressed=True), headers)).status == INTERNAL
+
+
+async def test_message_that_claims_to_have_four_gibibytes_is_refused(send: Send, me: Person) -> None:
+    assert (await send(WHO, b"\0\xff\xff\xff\xff", me.headers, over=False)).status == EXHAUSTED
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff",
+        b"\x0a\x05ab",  # a text that is shorter than it says
+        b"\x0a\x02\xff\xfe",  # a text that is not UTF-8
+        b"\x0a\x03\xed\xa0\x80",  # half a surrogate pair
+        b"\x0b",  # a group that does not end
+        b"\x0c",  # the end of a group that did not begin
+        b"\x00\x00",  # a field without a number
+        b"\xff" * 11,
+        Timestamp(seconds=1, nanos=2).SerializeToString(),
+        ListTasksRequest(page_size=5, order_by="title").SerializeToString(),
+        SignUpRequest(email="a@example.com").SerializeToString(),
+    ],
+)
+@pytest.mark.parametrize("path", [GET, SIGN_IN])
+async def test_bytes_of_something_else_are_an_invalid_argument_without_names_of_types(
+    client: Client, me: Person, path: str, message: bytes
+) -> None:
+    refused = await refusal(ask(client, path, message, me))
+    assert (refused.code.value[0], refused.reason) == (INVALID, "INVALID_MESSAGE")
+    told = f"{refused.message} {refused.violations}".lower()
+    assert not [word for word in ("accord", "request", "timestamp", "proto", "decode", "utf") if word in told]
+
+
+# --- calls without a message, and with too many -----------------------------------------------------------------------
+@pytest.mark.parametrize("path", [WHO, SIGN_IN])
+@pytest.mark.parametrize("data", [None, b"", b"\0\0", framed(b"x" * 100)[:50]])
+async def test_call_that_ends_before_its_message_is_an_invalid_argument(
+    send: Send, me: Person, path: str, data: bytes | None
+) -> None:
+    answer = await send(path, data, me.headers)
+    assert (answer.status, reason(answer)) == (INVALID, "INVALID_MESSAGE")
+    (violation,) = [
+        BadRequest.FromString(each.value) for each in details(answer).details if each.Is(BadRequest.DESCRIPTOR)
+    ]
+    assert violation.field_violations[0].description == "the call carried no message"
+
+
+async def test_half_sent_calls_end_at_the_deadline(address: str, me: Person) -> None:
+    async with connected(address) as wire:
+        began = perf_counter()
+        streams = [wire.begin(path, headers) for path, headers in ((WHO, me.headers), (SIGN_IN, ())) for _ in range(3)]
+        for stream, data in zip(streams, [None, b"\0\0", framed(b"x" * 100)[:50]] * 2, strict=True):
+            if data is not None:
+                wire.send(stream, data)
+        answers = [await wire.answer(stream) for stream in streams]
+        assert [(each.status, reason(each)) for each in answers] == [(TOO_LATE, "DEADLINE_EXCEEDED")] * 6
+        assert DEFAULT_DEADLINE <= perf_counter() - began < 2 * DEFAULT_DEADLINE
+
+
+async def test_call_that_arrives_byte_by_byte_ends_at_the_deadline(address: str, me: Person) -> None:
+    async with connected(address) as wire:
+        stream = wire.begin(GET, me.headers)
+        for byte in framed(b"x" * 1000):
+            if wire.answers[stream].over.is_set():
+                break
+            wire.send(stream, bytes([byte]))
+            await asyncio.sleep(0.02)
+        assert wire.answers[stream].status == TOO_LATE
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("300m", 0.3),
+        ("1m", 0),
+        ("1n", 0),
+        ("0S", 0),
+        ("99999999H", MAX_DEADLINE),
+        ("18446744073709551616n", DEFAULT_DEADLINE),
+    ],
+)
+async def test_half_sent_call_ends_when_it_said_but_never_later_than_the_maximum(
+    send: Send, me: Person, said: str, seconds: float
+) -> None:
+    began = perf_counter()
+    assert (await send(WHO, None, [*me.headers, ("grpc-timeout", said)], over=False)).status == TOO_LATE
+    assert seconds <= perf_counter() - began < seconds + DEFAULT_DEADLINE
+
+
+@pytest.mark.parametrize("said", ["", "0", "-1S", "1", "S", "1h", "1.5S", "nonsense", "\0"])
+async def test_timeout_that_is_none_is_refused(send: Send, me: Person, said: str) -> None:
+    assert (await send(WHO, NOTHING, [*me.headers, ("grpc-timeout", said)])).status == INTERNAL
+
+
+async def test_half_sent_call_without_a_credential_is_refused_at_once(send: Send) -> None:
+    began = perf_counter()
+    answer = await send(WHO, None, over=False)
+    assert (answer.status, reason(answer)) == (NOBODY, "CREDENTIAL_MISSING")
+    assert perf_counter() - began < DEFAULT_DEADLINE / 2
+
+
+async def test_second_message_of_a_call_that_has_one_is_not_read(send: Send, me: Person, dsn: str) -> None:
+    first, second = (framed(CreateTaskRequest(title=title).SerializeToString()) for title in ("first", "second"))
+    assert (await send(CREATE, first + second, me.headers)).status == OK
+    assert titles(dsn) == ["first"]
+
+
+def titles(dsn: str) -> list[str]:
+    with psycopg.connect(dsn) as connection:
+        return [row[0] for row in connection.execute("SELECT title FROM tasks ORDER BY id").fetchall()]
+
+
+async def test_call_is_answered_though_its_side_stays_open(send: Send, me: Person) -> None:
+    assert (await send(WHO, NOTHING, me.headers, over=False)).status == OK
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", [WHO, SIGN_IN, "/nowhere"])
+@pytest.mark.parametrize(
+    "headers", [[("x-big", "y" * 20_000)], [(f"x-{number}", "y" * 200) for number in range(100)]], ids=["one", "many"]
+)
+async def test_headers_of_twenty_kilobytes_are_refused(
+    send: Send, me: Person, path: str, headers: list[tuple[str, str]]
+) -> None:
+    assert (await send(path, NOTHING, [*me.headers, *headers])).status == EXHAUSTED
+
+
+async def test_headers_of_twelve_kilobytes_are_read(send: Send, me: Person) -> None:
+    assert (await send(WHO, NOTHING, [*me.headers, ("x-big", "y" * 12_000)])).status == OK
+
+
+@pytest.mark.parametrize("hasty", [False, True])
+async def test_headers_that_unfold_to_megabytes_are_survived(address: str, me: Person, hasty: bool) -> None:
+    """HPACK says with one byte what it has said before. They are refused, but to a client that has not yet acknowledged
+    the server's limits; HTTP/2 holds nobody to what they have not heard."""
+    async with connected(address, hasty=hasty) as wire:
+        stream = wire.begin(WHO, [*me.headers, *[("x-big", "y" * 3000)] * 1000])
+        wire.send(stream, NOTHING, over=True)
+        assert (await wire.answer(stream)).status == (OK if hasty else EXHAUSTED)
+
+
+CREDENTIALS: dict[str, tuple[Callable[[str], list[tuple[str, str | bytes]]], str]] = {
+    "twice": (lambda good: [("authorization", good)] * 2, "CREDENTIAL_AMBIGUOUS"),
+    "two": (lambda good: [("authorization", good), ("authorization", "Bearer other")], "CREDENTIAL_AMBIGUOUS"),
+    "second is empty": (lambda good: [("authorization", good), ("authorization", "")], "CREDENTIAL_AMBIGUOUS"),
+    "two kinds": (lambda good: [("authorization", good), ("x-api-key", "k")], "CREDENTIAL_AMBIGUOUS"),
+    "joined": (lambda good: [("authorization", f"{good}, {good}")], "CREDENTIAL_INVALID"),
+    "CR LF": (lambda good: [("authorization", f"{good}\r\nx-admin: true")], "CREDENTIAL_INVALID"),
+    "LF": (lambda good: [("authorization", f"{good}\n")], "CREDENTIAL_INVALID"),
+    "NUL": (lambda good: [("authorization", f"{good}\0")], "CREDENTIAL_INVALID"),
+    "latin-1": (lambda good: [("authorization", b"Bearer \xff\xfe")], "CREDENTIAL_INVALID"),
+    "UTF-8": (lambda good: [("authorization", "Bearer ünïcödé".encode())], "CREDENTIAL_INVALID"),
+    "not ASCII after it": (lambda good: [("authorization", f"{good}ü".encode())], "CREDENTIAL_INVALID"),
+    "10 KB": (lambda good: [("authorization", "Bearer " + "x" * 10_240)], "CREDENTIAL_INVALID"),
+    "10 KB that begin well": (lambda good: [("authorization", good + "A" * 10_240)], "CREDENTIAL_INVALID"),
+    "two spaces": (lambda good: [("authorization", good.replace(" ", "  "))], "CREDENTIAL_INVALID"),
+    "no token": (lambda good: [("authorization", "Bearer")], "CREDENTIAL_INVALID"),
+    "another scheme": (lambda good: [("authorization", "Basic YTpi")], "CREDENTIAL_INVALID"),
+    "key": (lambda good: [("x-api-key", good)], "CREDENTIAL_INVALID"),
+    "cookie": (lambda good: [("cookie", f"session={good}")], "CREDENTIAL_MISSING"),
+    "binary header": (lambda good: [("authorization-bin", "AAAA")], "CREDENTIAL_MISSING"),
+}
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+async def test_credential_that_is_not_exactly_one_good_token_is_refused(send: Send, me: Person, name: str) -> None:
+    headers, expected = CREDENTIALS[name]
+    answer = await send(WHO, NOTHING, headers(f"Bearer {me.token}"))
+    assert (answer.status, reason(answer)) == (NOBODY, expected)
+    assert me.token not in repr(answer)
+
+
+@pytest.mark.parametrize(
+    "header", [("Authorization", "x"), ("", "x"), ("a b", "x"), ("x-bin", "%"), (":admin", "true")]
+)
+async def test_header_that_http2_does_not_allow_is_refused(send: Send, me: Person, header: tuple[str, str]) -> None:
+    assert (await send(WHO, NOTHING, [*me.headers, header])).status == INTERNAL
+
+
+@pytest.mark.parametrize(
+    "agent", [b"nul\0", b"\xff\xfe", b"line\r\nbreak", b"\x1b[31mred", b"\xed\xa0\x80", b"x" * 10_000]
+)
+async def test_user_agent_that_no_row_can_hold_keeps_nothing_from_being_done_and_audited(
+    send: Send, dsn: str, agent: bytes
+) -> None:
+    good = SignUpRequest(email="a@example.com", password="a long enough password", display_name="A")
+    refused = SignUpRequest(email="a@example.com", password="too short", display_name="A")
+    for request in (good, refused):
+        await send(SIGN_UP, framed(request.SerializeToString()), [("user-agent", agent)])
+    with psycopg.connect(dsn) as connection:
+        events = connection.execute("SELECT code, user_agent FROM audit_events ORDER BY occurred_at").fetchall()
+    assert [code for code, _ in events] == ["OK", "INVALID_ARGUMENT"]
+    assert all(text.isprintable() for _, text in events)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", "/", "//", "nowhere", "*", "/ü/ü", "/a b", "/\0", "/\x1b[31m", "/line\nbreak", "/" + "x" * 9000),
+        *(GET + "/", "/" + GET, GET.lower(), GET.upper(), GET.replace("G", "%47"), GET.replace("/", "//"), GET + " "),
+        *(GET + "?x=1", GET + "#x", GET.replace("/", "\\"), "http://localhost" + GET, GET.rpartition("/")[0], GET[:-1]),
+    ],
+)
+async def test_path_that_is_not_exactly_a_method_is_unimplemented(
+    send: Send, me: Person, path: str, log: list[Any]
+) -> None:
+    answer = await send(path, NOTHING, me.headers)
+    assert (answer.status, reason(answer)) == (UNKNOWN_METHOD, "METHOD_UNKNOWN")
+    assert log[-1]["method"].isprintable()
+
+
+@pytest.mark.parametrize("verb", ["GET", "PUT", "DELETE", "nonsense", ""])
+async def test_other_verb_than_post_is_refused(send: Send, me: Person, verb: str) -> None:
+    answer = await send("", NOTHING, me.headers, base=[(":method", verb), *gRPC(WHO)[1:]])
+    assert answer.status == INTERNAL or answer.reset is not None
+
+
+@pytest.mark.parametrize("missing", [":method", ":scheme", ":path", ":authority", "te"])
+async def test_call_without_a_header_that_every_call_has_is_refused(send: Send, me: Person, missing: str) -> None:
+    answer = await send("", NOTHING, me.headers, base=[each for each in gRPC(WHO) if each[0] != missing])
+    assert answer.status == INTERNAL or answer.reset is not None
+
+
+@pytest.mark.parametrize("kind", ["application/grpc+proto", "application/json", "text/html", "nonsense", ""])
+async def test_content_type_is_not_looked_at(send: Send, me: Person, kind: str) -> None:
+    """Not by gRPC, and it is not shown to us. A browser cannot send the `te` without which nothing is answered."""
+    assert (await send("", NOTHING, me.headers, base=[*gRPC(WHO)[:-1], ("content-type", kind)])).status == OK
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("slots", [150])
+@pytest.mark.parametrize("hasty", [False, True])
+async def test_one_connection_cannot_take_all_slots(
+    address: str, client: Client, me: Person, slots: int, hasty: bool
+) -> None:
+    async with connected(address, hasty=hasty) as wire:
+        wire.http.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 10_000  # what the server says is not heeded
+        wire.http.remote_settings.acknowledge()
+        streams = [wire.begin(SIGN_IN) for _ in range(2 * slots)]
+        for _ in range(20):
+            await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
+        answers = [await wire.answer(stream) for stream in streams]
+        assert sum(answer.status == TOO_LATE for answer in answers) <= 100
+        assert all(answer.status is not None or answer.reset is not None for answer in answers)
+
+
+async def test_call_beyond_the_slots_is_refused_at_once_and_served_when_one_is_free(
+    address: str, client: Client, me: Person, slots: int
+) -> None:
+    async with connected(address) as wire:
+        streams = [wire.begin(SIGN_IN) for _ in range(slots)]
+        await asyncio.sleep(0.1)
+        call = client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
+        assert await code_of(call) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert {(await wire.answer(stream)).status for stream in streams} == {TOO_LATE}
+        await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
+
+
+@pytest.mark.parametrize(
+    "data", [None, framed(CreateTaskRequest(title="reset").SerializeToString())], ids=["headers", "calls"]
+)
+async def test_two_thousand_rapid_resets_leave_nothing_behind(
+    address: str, me: Person, data: bytes | None, dsn: str
+) -> None:
+    async with connected(address) as wire:
+        for number in range(2_000):
+            stream = wire.begin(CREATE, me.headers)
+            if data is not None:
+                wire.send(stream, data)
+            wire.reset(stream)
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+    assert set(titles(dsn)) <= {"reset"}
+
+
+async def test_connection_that_breaks_in_the_middle_of_a_message_gives_its_slots_back(
+    address: str, me: Person, slots: int
+) -> None:
+    async with connected(address) as wire:
+        for _ in range(slots):
+            wire.send(wire.begin(CREATE, [*me.headers, ("grpc-timeout", "1H")]), framed(b"x" * 100)[:50])
+        await asyncio.sleep(0.1)
+    began = perf_counter()
+    async with asyncio.timeout(MAX_DEADLINE):
+        while not await all_slots_are_free(address, slots, me):
+            await asyncio.sleep(0.05)
+    assert perf_counter() - began < DEFAULT_DEADLINE
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01\0",  # the beginning of TLS
+        bytes(1000),
+        PREFACE,
+        PREFACE[:10],
+        PREFACE + b"\xff" * 100,
+        PREFACE + b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x05\x01\x04\0\0\0\x01" + b"\xff" * 5,  # headers that are none
+    ],
+)
+async def test_connection_that_does_not_speak_http2_is_closed(address: str, data: bytes) -> None:
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(data)
+    async with asyncio.timeout(HANDSHAKE + 2):
+        while await reader.read(65_536):
+            pass
+    writer.close()
+
+
+async def test_flood_of_pings_ends_its_connection(address: str) -> None:
+    async with connected(address) as wire:
+        for _ in range(50):
+            wire.http.ping(b"12345678")
+            wire.flush()
+        async with asyncio.timeout(5):
+            await wire.closed.wait()
