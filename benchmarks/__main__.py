@@ -4,19 +4,28 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from accord_db.embedded import EmbeddedPostgres
 from benchmarks.data import fill
 from benchmarks.load import require_h2load
-from benchmarks.measure import Measuring
+from benchmarks.measure import Measuring, Operation
 from benchmarks.peer import environment
 from benchmarks.processes import resident_mib
 from benchmarks.table import Results, table
-from benchmarks.targets import ROOT, all_targets, seconds_to_first_answer
+from benchmarks.targets import ROOT, Target, all_targets, seconds_to_first_answer
 
-OPERATIONS: Final = ("GetTask", "ListTasks", "CreateTask", "no database")
+OPERATIONS: Final = (
+    Operation("GetTask", "GetTask"),
+    # One person alone could flatter whoever caches.
+    Operation("GetTask, 8 people", "GetTask", people=8),
+    Operation("ListTasks", "ListTasks"),
+    Operation("CreateTask", "CreateTask"),
+    Operation("no database", "no database"),
+)
+QUESTIONS: Final = tuple(dict.fromkeys(operation.question for operation in OPERATIONS))
 STARTS: Final = 5
 
 
@@ -39,19 +48,24 @@ def measure(chosen: argparse.Namespace, peer_python: Path, folder: Path) -> Resu
         print("Starting the servers …", flush=True)
         with all_targets(databases, peer_python, folder) as targets:
             operations = {
-                name: measuring.visit(name, [target for target in targets if name in target.questions])
-                for name in chosen.only
+                operation.name: measuring.visit(operation, _asked(operation, targets))
+                for operation in OPERATIONS
+                if operation.question in chosen.only
             }
             memory = {target.name: resident_mib(target.server.pid) for target in targets}
         print("Starting the gateway again and again …", flush=True)
         return Results(operations, memory, [seconds_to_first_answer(databases, folder) for _ in range(STARTS)])
 
 
+def _asked(operation: Operation, targets: Sequence[Target]) -> list[Target]:
+    return [target for target in targets if operation.question in target.questions]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="visits of each target, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a visit lasts")
-    parser.add_argument("--only", nargs="+", choices=OPERATIONS, default=OPERATIONS, metavar="OPERATION")
+    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=QUESTIONS, metavar="QUESTION")
     parser.add_argument("--out", type=Path, help="a file for all samples, as JSON")
     return parser.parse_args()
 

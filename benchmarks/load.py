@@ -1,5 +1,4 @@
-"""Load, made by h2load: one process for each connection, so that each belongs to another person and asks for
-something else. One person alone would flatter whoever caches."""
+"""Load, made by h2load: 8 connections with 4 calls at a time on each."""
 
 import re
 import shutil
@@ -34,26 +33,29 @@ def require_h2load() -> None:
 
 
 def fire(port: int, requests: Sequence[Request], calls: int, folder: Path) -> Volley:
-    """Divides the calls among the requests, each on a connection of its own, all at once. Ends the benchmark if one
-    of them is answered by anything but 200."""
-    each = calls // len(requests)
-    commands = [_command(port, request, each, folder / f"h2load-{place}") for place, request in enumerate(requests)]
+    """Divides calls and connections among the requests, all at once; one h2load knows one request. Ends the benchmark
+    if a call is answered by anything but 200."""
+    each, connections = calls // len(requests), CONNECTIONS // len(requests)
+    files = [folder / f"h2load-{place}" for place in range(len(requests))]
+    commands = [_command(port, *one, each, connections) for one in zip(requests, files, strict=True)]
     began = perf_counter()
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     printed = [process.communicate()[0] for process in running]
     seconds = perf_counter() - began
     sizes = [_mean_size(text, each) for text in printed]
-    times = sorted(time for place in range(len(requests)) for time in _times(folder / f"h2load-{place}.log"))
+    times = sorted(time for file in files for time in _times(file.with_suffix(".log")))
     return Volley(seconds, sum(sizes) / len(sizes), _at(times, 0.50), _at(times, 0.99))
 
 
-def _command(port: int, request: Request, calls: int, files: Path) -> list[str]:
-    """Over HTTP/1.1, where a connection has one call at a time, there are as many connections as there were streams."""
+def _command(port: int, request: Request, files: Path, calls: int, connections: int) -> list[str]:
+    """Over HTTP/1.1, where a connection has one call at a time, each stream is a connection."""
     log, body = files.with_suffix(".log"), files.with_suffix(".body")
     log.unlink(missing_ok=True)
     command = ["h2load", "--threads=1", f"--requests={calls}", f"--log-file={log}"]
-    command += ["--clients=1", f"--max-concurrent-streams={STREAMS}"] if request.http2 else [f"--clients={STREAMS}"]
-    command += [] if request.http2 else ["--h1"]
+    if request.http2:
+        command += [f"--clients={connections}", f"--max-concurrent-streams={STREAMS}"]
+    else:
+        command += [f"--clients={connections * STREAMS}", "--h1"]
     command += [f"--header={name}: {value}" for name, value in request.headers.items()]
     if request.body is not None:
         body.write_bytes(request.body)

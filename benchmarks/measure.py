@@ -24,6 +24,14 @@ class Sample(NamedTuple):
     p99: float
 
 
+class Operation(NamedTuple):
+    """A question, and how many people ask it at a time."""
+
+    name: str
+    question: str
+    people: int = 1
+
+
 class Measuring:
     def __init__(self, rounds: int, seconds: float, postgres_pid: int, folder: Path) -> None:
         self._rounds = rounds
@@ -31,7 +39,7 @@ class Measuring:
         self._postgres_pid = postgres_pid
         self._folder = folder
 
-    def visit(self, operation: str, targets: Sequence[Target]) -> dict[str, list[Sample]]:
+    def visit(self, operation: Operation, targets: Sequence[Target]) -> dict[str, list[Sample]]:
         runs = [_Run(operation, target, self._folder, self._postgres_pid) for target in targets]
         for run in runs:
             run.warm_up(self._seconds)
@@ -40,17 +48,17 @@ class Measuring:
             for run in runs if number % 2 == 0 else reversed(runs):
                 sample = run.round(number)
                 samples[run.target.name].append(sample)
-                print(f"{operation} {number + 1}/{self._rounds}  {run.target.name:26}{_shown(sample)}", flush=True)
+                print(f"{operation.name} {number + 1}/{self._rounds}  {run.target.name:26}{_shown(sample)}", flush=True)
         return samples
 
 
 class _Run:
     """One operation on one target."""
 
-    def __init__(self, operation: str, target: Target, folder: Path, postgres_pid: int) -> None:
+    def __init__(self, operation: Operation, target: Target, folder: Path, postgres_pid: int) -> None:
         self.target = target
         self._operation = operation
-        self._question = target.questions[operation]
+        self._question = target.questions[operation.question]
         self._folder = folder
         self._postgres_pid = postgres_pid
         self._calls = FIRST_CALLS
@@ -79,14 +87,14 @@ class _Run:
         requests = [self._question.request(person) for person in self._people(number)]
         volley = fire(self.target.server.port, requests, self._calls, self._folder)
         if volley.size < 0.98 * self._size:  # h2load sees no gRPC status; but an error has no message
-            raise SystemExit(f"{self.target.name}: {self._operation} was not answered as it was before")
+            raise SystemExit(f"{self.target.name}: {self._operation.name} was not answered as it was before")
         return volley
 
     def _people(self, number: int) -> list[Person]:
         """Others in each round. Those who write are not those who read, whose 1,000 tasks stay as they are."""
-        half = PEOPLE // 2
-        first = half if self._operation == "CreateTask" else 0
-        places = (first + (number * CONNECTIONS + place) % half for place in range(CONNECTIONS))
+        half, at_a_time = PEOPLE // 2, self._operation.people
+        first = half if self._operation.question == "CreateTask" else 0
+        places = (first + (number * at_a_time + place) % half for place in range(at_a_time))
         return [self.target.people[place] for place in places]
 
 

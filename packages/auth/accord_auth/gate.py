@@ -1,7 +1,8 @@
 """The shape of the pipeline's stages."""
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from typing import TypeAlias
 
 from grpc.aio import ServicerContext
@@ -10,6 +11,21 @@ from grpc_interceptor.server import AsyncServerInterceptor
 Context: TypeAlias = ServicerContext[bytes, bytes]
 # What a stage calls to go on: the request as far as it has come, and the bytes of the answer. None after a stream.
 Next: TypeAlias = Callable[[object, Context], Awaitable[bytes | None]]
+Headers: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+_headers: ContextVar[Headers] = ContextVar("headers")
+
+
+def receive_headers(context: Context) -> Headers:
+    """For the outermost stage: grpcio makes them anew each time it is asked."""
+    received: Headers = context.invocation_metadata() or ()
+    _headers.set(received)
+    return received
+
+
+def headers() -> Headers:
+    """Those of the call that is being served, repeated ones included."""
+    return _headers.get()
 
 
 class Gate(AsyncServerInterceptor):

@@ -16,7 +16,7 @@ from accord.policy.v1.policy_pb2 import (
 )
 from accord_auth.caller import Caller, set_caller
 from accord_auth.credentials import Presented, credential_header, presented
-from accord_auth.gate import Context, Gate
+from accord_auth.gate import Context, Gate, headers
 from accord_auth.policy import Policy
 from accord_auth.refused import Refused
 from accord_auth.sessions import LiveSession, Sessions
@@ -33,7 +33,7 @@ class AccessInterceptor(Gate):
         self._sessions = sessions
 
     async def admit(self, context: Context) -> None:
-        header = credential_header(context.invocation_metadata() or ())
+        header = credential_header(headers())
         if self._policy.access == ACCESS_PUBLIC:
             return
         caller = await self._identify(presented(header))

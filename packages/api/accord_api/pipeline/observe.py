@@ -18,7 +18,7 @@ from accord_api.errors import STATUS_HEADER, Failure, failure
 from accord_api.pipeline.call import Call, set_call
 from accord_api.pipeline.deadlines import time_left
 from accord_auth.caller import signed_in
-from accord_auth.gate import Context, Next
+from accord_auth.gate import Context, Next, receive_headers
 from accord_db.errors import DatabaseError
 
 REQUEST_ID_HEADER: Final = "x-request-id"
@@ -139,7 +139,7 @@ class ObserveInterceptor(AsyncServerInterceptor):
 
 def _begin(context: Context, method: str) -> Call:
     sent, user_agent = "", ""
-    for name, value in context.invocation_metadata() or ():
+    for name, value in receive_headers(context):
         if name == REQUEST_ID_HEADER:
             sent = str(value)
         elif name == "user-agent":

@@ -1,0 +1,81 @@
+"""What README.md shows is true: its commands are run by CI, its calls and its list of targets are what there is."""
+
+import re
+import shlex
+import subprocess
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+CI = (ROOT / ".ci/run").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+BUF_MARKER = "<!-- .ci/run runs these against `make run` -->\n"
+GRPCURL_MARKER = "<!-- and these, with grpcurl -->\n"
+
+
+def block_behind(marker: str) -> str:
+    block = re.search(re.escape(marker) + r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    assert block, f"there is no block behind {marker}"
+    return block[1]
+
+
+def other_commands() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)```", README, flags=re.MULTILINE | re.DOTALL)
+    marked = {block_behind(BUF_MARKER), block_behind(GRPCURL_MARKER)}
+    return [line for block in blocks if block not in marked for line in block.splitlines()]
+
+
+def without_addresses(text: str) -> str:
+    return re.sub(r"postgresql://\S+", "postgresql://…", text)
+
+
+@pytest.mark.parametrize("command", other_commands())
+def test_command_is_run_by_ci(command: str) -> None:
+    script = re.sub(r'"[^"\n]*"', '""', without_addresses(CI))
+    wanted = re.escape(without_addresses(command))
+    assert re.search(rf"^ *(step \"\" |\w+=\S+ )?{wanted}( |$)", script, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("marker", [BUF_MARKER, GRPCURL_MARKER])
+def test_calls_are_run_by_ci(marker: str) -> None:
+    assert f"readme_block '{marker.strip()}'" in CI
+
+
+def calls(block: str) -> list[tuple[str, ...]]:
+    """Method, message and headers of each call, whatever client makes it."""
+    commands = re.split(r"^(?=\S)", block.replace("\\\n", " "), flags=re.MULTILINE)
+    return [call(shlex.split(command.removeprefix("TOKEN=$(").partition("|")[0])) for command in commands if command]
+
+
+def call(words: list[str]) -> tuple[str, ...]:
+    method = "/".join(words[-1].split("/")[-2:])
+    return (method, *(value for flag, value in pairwise(words) if flag in ("-d", "-H")))
+
+
+def test_grpcurl_makes_the_calls_of_buf() -> None:
+    made = calls(block_behind(BUF_MARKER))
+    assert [method.partition("/")[2] for method, *_ in made] == ["SignUp", "SignIn", "CreateTask", "ListTasks"]
+    assert calls(block_behind(GRPCURL_MARKER)) == made
+
+
+def test_what_make_can_do_is_what_it_says() -> None:
+    said = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "```\n" + re.sub("^  ", "", said, flags=re.MULTILINE) + "```" in README
+
+
+def test_folders_that_it_names_are_there() -> None:
+    tree = re.search(r"^proto/ .*?(?=```)", README, flags=re.MULTILINE | re.DOTALL)
+    assert tree
+    named = {line.split()[0] for line in tree[0].splitlines()}
+    assert all((ROOT / folder).is_dir() for folder in named)
+    assert {f"{folder.relative_to(ROOT)}/" for folder in (ROOT / "packages").iterdir()} <= named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
