@@ -18,8 +18,8 @@ from protovalidate import Validator
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.contract import Recorder, check
 from accord_api.pipeline import Pipeline
+from accord_api.pipeline.counters import Counters
 from accord_api.pipeline.observe import call_metrics
-from accord_api.pipeline.rate_limits import Counters
 from accord_api.routes import Routes
 from accord_auth.caller import caller
 from accord_auth.refused import Refused

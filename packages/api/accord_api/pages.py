@@ -8,11 +8,11 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import orjson
 from google.protobuf.message import Message
 
 from accord.errors.v1.errors_pb2 import Reason
@@ -33,8 +33,7 @@ class Pages:
         self._key = hashlib.sha256(b"accord page tokens\0" + key).digest()
 
     def token(self, request: Message, place: Position) -> str:
-        value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
-        body = json.dumps([value, str(place.id)], ensure_ascii=False, separators=(",", ":")).encode()
+        body = orjson.dumps([place.value, place.id])
         return base64.urlsafe_b64encode(self._seal(request, body) + body).rstrip(b"=").decode()
 
     def place(self, request: Message, token: str, *, times: bool) -> Position | None:
@@ -48,7 +47,7 @@ class Pages:
         seal, body = raw[:_SEAL_BYTES], raw[_SEAL_BYTES:]
         if not hmac.compare_digest(seal, self._seal(request, body)):
             raise Refused(Reason.REASON_PAGE_TOKEN_INVALID)
-        value, row_id = json.loads(body)
+        value, row_id = orjson.loads(body)
         return Position(datetime.fromisoformat(value) if times else value, UUID(row_id))
 
     def _seal(self, request: Message, body: bytes) -> bytes:

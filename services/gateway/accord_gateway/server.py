@@ -4,23 +4,23 @@ from dataclasses import dataclass
 from typing import cast
 
 import grpc
-from limits.errors import ConfigurationError
 from protovalidate import Validator
 
 from accord_api import router
 from accord_api.contract import ContractMismatch, Recorder, check, contract_services
 from accord_api.pages import Pages
 from accord_api.pipeline import Pipeline
+from accord_api.pipeline.counters import Counters
 from accord_api.pipeline.messages import Handler
 from accord_api.pipeline.observe import call_metrics
-from accord_api.pipeline.rate_limits import Counters, rate_limiter
+from accord_api.pipeline.rate_limits import rate_limiter
 from accord_api.routes import Routes
 from accord_auth.passwords import Passwords
 from accord_auth.policy import Method
 from accord_auth.sessions import Sessions
 from accord_db.database import Database
 from accord_db.listen import Listener
-from accord_gateway import health, reflection
+from accord_gateway import health
 from accord_gateway.draining import Draining
 from accord_gateway.health import Health
 from accord_gateway.ports import PortUnusable, address
@@ -60,6 +60,8 @@ def build_server(parts: Parts) -> Gateway:
     gateway_health = Health({method.service for method in served})
     served |= health.methods(gateway_health)
     if settings.reflection != "off":
+        from accord_gateway import reflection  # memory that production, where it is off, need not have
+
         served |= reflection.methods({method.service for method in served}, settings.reflection)
     draining = Draining(Routes(pipeline, served))
     server = grpc.aio.server(options=channel_options(settings), maximum_concurrent_rpcs=settings.max_concurrent_calls)
@@ -84,7 +86,7 @@ def _contract(parts: Parts, sessions: Sessions, validator: Validator) -> dict[Me
 def _counters(settings: Settings) -> Counters:
     try:
         return rate_limiter(settings.rate_limit_storage.get_secret_value())
-    except ConfigurationError as error:  # the storage's own package is not installed
+    except ValueError as error:
         raise StartRefused(f"RATE_LIMIT_STORAGE cannot be used: {error}") from None
 
 

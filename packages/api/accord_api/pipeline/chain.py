@@ -8,11 +8,12 @@ from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.pipeline.audit import AuditInterceptor
+from accord_api.pipeline.counters import Counters
 from accord_api.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_api.pipeline.idempotency import IdempotencyInterceptor
 from accord_api.pipeline.messages import Handler, ReceiveInterceptor, answering
 from accord_api.pipeline.observe import CallMetrics, ObserveInterceptor
-from accord_api.pipeline.rate_limits import Counters, RateLimitInterceptor
+from accord_api.pipeline.rate_limits import RateLimitInterceptor
 from accord_api.pipeline.retries import RetryInterceptor
 from accord_auth.gate import Context, Next
 from accord_auth.interceptor import AccessInterceptor

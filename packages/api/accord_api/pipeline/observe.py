@@ -157,7 +157,7 @@ def _begin(context: Context, method: str) -> Call:
 
 
 def _new_request_id() -> str:
-    return f"{random.getrandbits(64):016x}"  # noqa: S311 (it tells calls apart, and is no secret)
+    return f"{random.getrandbits(64):016x}"
 
 
 def _plain(text: str) -> str:
