@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 LOGGING = """
 import logging, warnings
@@ -27,6 +30,17 @@ except ValueError:
 logging.getLogger("psycopg.pool").warning("could not %s", "connect\\nat all")
 warnings.warn("old", stacklevel=1)
 """
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_full_disk_loses_lines_and_nothing_else(log_format: str) -> None:
+    """What cannot be written must not become the failure of a call."""
+    script = LOGGING.format(format=log_format) + "log.info('filler', text='x' * 100_000)\nsys.stderr.write('served')\n"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys{script}"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.stderr.startswith("served")
 
 
 def lines(log_format: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 import orjson
 import structlog
@@ -26,7 +28,24 @@ def configure(settings: Settings) -> None:
 
 
 def _writer(log_format: str) -> "structlog.BytesLoggerFactory | structlog.PrintLoggerFactory":
-    return structlog.BytesLoggerFactory(sys.stdout.buffer) if log_format == "json" else structlog.PrintLoggerFactory()
+    if log_format == "json":
+        return structlog.BytesLoggerFactory(cast(BinaryIO, _Undaunted(sys.stdout.buffer)))
+    return structlog.PrintLoggerFactory(cast(TextIO, _Undaunted(sys.stdout)))
+
+
+class _Undaunted:
+    """Loses lines, and not calls, while the disk of the log is full or nobody reads it any more."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def write(self, text: str | bytes) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 # Neither renders the local variables of a traceback, as structlog does by default: they hold passwords and tokens.
