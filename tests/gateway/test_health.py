@@ -7,16 +7,17 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 
+from accord_api.contract import contract_services
 from accord_db.embedded import EmbeddedPostgres
 from tests.gateway.conftest import Running, Start, health_of, healthy
 
-SERVICES = ("", "accord.accounts.v1.AccountService", "accord.tasks.v1.TaskService", "grpc.health.v1.Health")
+SERVICES = ("", *(service.full_name for service in contract_services()), "grpc.health.v1.Health")
 SERVING, NOT_SERVING = int(HealthCheckResponse.SERVING), int(HealthCheckResponse.NOT_SERVING)
 
 
 def test_every_service_has_its_health(gateway: Running) -> None:
     with grpc.insecure_channel(gateway.address) as channel:
-        assert [health_of(channel, service) for service in SERVICES] == [SERVING] * 4
+        assert [health_of(channel, service) for service in SERVICES] == [SERVING] * len(SERVICES)
         listed = health_pb2_grpc.HealthStub(channel).List(HealthListRequest()).statuses
         assert {name: int(answer.status) for name, answer in listed.items()} == dict.fromkeys(SERVICES, SERVING)
 

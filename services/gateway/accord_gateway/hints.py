@@ -18,7 +18,7 @@ SIGN_IN = '{"email": "ada@example.com", "password": "nobody else has this senten
 CREATE_TASK = '{"title": "Try Accord"}'
 LIST_TASKS = '{"page_size": 20}'
 
-EXTRACT_IT = r"""sed -n 's/.*"sessionToken": *"\([^"]*\)".*/\1/p'"""
+EXTRACT_IT = r"""sed -n 's/.*"session_*[Tt]oken": *"\([^"]*\)".*/\1/p'"""
 WITH_IT = '-H "authorization: Bearer $TOKEN"'
 
 # From flags, a message and a method, the command that makes the call.
