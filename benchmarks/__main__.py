@@ -34,7 +34,9 @@ def main() -> None:
     _require_linux()
     require_h2load()
     state = ROOT / ".accord"
-    results = measure(chosen, environment.python(state / "bench-peer"), _emptied(state / "bench"))
+    folder = _emptied(state / "bench")
+    results = measure(chosen, environment.python(state / "bench-peer"), folder)
+    shutil.rmtree(folder)  # which stays, with what the servers printed, if something went wrong
     print("\n" + "\n".join(table(results)))
     if chosen.out:
         chosen.out.write_text(json.dumps(results._asdict(), indent=1))
