@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Signs people up, in and out.
+    """Signs people up, in and out, and keeps what an account is: its e-mail address, password and profile.
+
+    What is mailed goes out after the answer. Tokens that are mailed work once, and no longer than their comment says.
     """
 
     def __init__(self, channel):
@@ -45,6 +47,11 @@ class AccountServiceStub:
                 request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.SignInRequest.SerializeToString,
                 response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
                 _registered_method=True)
+        self.CompleteSignIn = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/CompleteSignIn',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.CompleteSignInRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.CompleteSignInResponse.FromString,
+                _registered_method=True)
         self.SignOut = channel.unary_unary(
                 '/accord.accounts.v1.AccountService/SignOut',
                 request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.SignOutRequest.SerializeToString,
@@ -55,24 +62,84 @@ class AccountServiceStub:
                 request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetSessionRequest.SerializeToString,
                 response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetSessionResponse.FromString,
                 _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/VerifyEmail',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailResponse.FromString,
+                _registered_method=True)
+        self.ResendVerificationEmail = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/ResendVerificationEmail',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResendVerificationEmailRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResendVerificationEmailResponse.FromString,
+                _registered_method=True)
+        self.ChangeEmail = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/ChangeEmail',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangeEmailRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangeEmailResponse.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/ChangePassword',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/RequestPasswordReset',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetResponse.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/ResetPassword',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordResponse.FromString,
+                _registered_method=True)
+        self.GetAccount = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/GetAccount',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetAccountRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetAccountResponse.FromString,
+                _registered_method=True)
+        self.UpdateAccount = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/UpdateAccount',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.UpdateAccountRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.UpdateAccountResponse.FromString,
+                _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/accord.accounts.v1.AccountService/DeleteAccount',
+                request_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
-    """Signs people up, in and out.
+    """Signs people up, in and out, and keeps what an account is: its e-mail address, password and profile.
+
+    What is mailed goes out after the answer. Tokens that are mailed work once, and no longer than their comment says.
     """
 
     def SignUp(self, request, context):
-        """Makes an account. The answer is the same, and takes the same work, whether or not the e-mail already has one: an
-        existing account is left as it is, and only SignIn with its password tells them apart.
-        Answers INVALID_MESSAGE if the password is shorter than this installation asks for.
+        """Makes an account, and mails a token with which VerifyEmail proves the address, for 24 hours. The answer is the same,
+        and takes the same work, whether or not the e-mail already has an account: that one is left as it is, and its owner is
+        told by mail.
+        Answers INVALID_MESSAGE if the password is shorter than this installation asks for, one of the commonest, or made of
+        the e-mail address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignIn(self, request, context):
-        """Opens a session for whoever knows the e-mail and password of an account.
-        Answers SIGN_IN_REFUSED, with the same work, if either is wrong.
+        """Opens a session for whoever knows the e-mail and password of an account. If the account has a second factor there is no
+        session yet, but a token for CompleteSignIn.
+        Answers SIGN_IN_REFUSED, with the same work, if either is wrong; EMAIL_NOT_VERIFIED if both are right and this
+        installation asks for a proved address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteSignIn(self, request, context):
+        """Opens the session of a sign-in that waits for its second step.
+        Answers TOKEN_INVALID if none waits for this token (any more), CODE_WRONG if the code is wrong; the token may then be
+        tried again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,7 +153,82 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Answers the session that calls, and its account.
+        """Answers who is signed in: the session that calls, and its account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Proves the address that a token was mailed to. If it was mailed by ChangeEmail, the account has the new address from
+        then on.
+        Answers TOKEN_INVALID if the token is unknown, expired or used, or if another account has got the address meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResendVerificationEmail(self, request, context):
+        """Mails another token for VerifyEmail, and makes the former ones useless. The answer is the same, and takes the same
+        work, whether or not there is such an account, and whether or not its address is proved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeEmail(self, request, context):
+        """Asks for another address: a token is mailed to it, with which VerifyEmail makes it the account's within 24 hours; the
+        present address is told. Until then nothing changes. The answer is the same if somebody has the address already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Changes the password of whoever knows the present one, ends all other sessions of the account, and tells its address.
+        Answers PASSWORD_WRONG if it is not the present one, or the account has none (RequestPasswordReset gives it one), and
+        INVALID_MESSAGE like SignUp.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Mails a token for ResetPassword, which works for one hour, and makes the former ones useless. The answer is the same,
+        and takes the same work, whether or not there is such an account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Gives the account that the token was mailed to a new password, ends all its sessions, and tells its address. Nobody is
+        signed in by it, and a second factor stays.
+        Answers TOKEN_INVALID if the token is unknown, expired or used, and INVALID_MESSAGE like SignUp; the token may then be
+        used again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAccount(self, request, context):
+        """Answers the caller's account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateAccount(self, request, context):
+        """Changes the fields of the caller's account that the mask names. The address has a method of its own, ChangeEmail.
+        Answers ETAG_MISMATCH if `account.etag` is given and the account has changed since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAccount(self, request, context):
+        """Deletes the caller's account and ends all its sessions. The address is free at once; the rest is removed for good when
+        the time has passed that this installation keeps it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,6 +247,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.SignInRequest.FromString,
                     response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.SerializeToString,
             ),
+            'CompleteSignIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteSignIn,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.CompleteSignInRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.CompleteSignInResponse.SerializeToString,
+            ),
             'SignOut': grpc.unary_unary_rpc_method_handler(
                     servicer.SignOut,
                     request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.SignOutRequest.FromString,
@@ -115,6 +262,51 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetSessionRequest.FromString,
                     response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetSessionResponse.SerializeToString,
             ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailResponse.SerializeToString,
+            ),
+            'ResendVerificationEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResendVerificationEmail,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResendVerificationEmailRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResendVerificationEmailResponse.SerializeToString,
+            ),
+            'ChangeEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeEmail,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangeEmailRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangeEmailResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetResponse.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordResponse.SerializeToString,
+            ),
+            'GetAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccount,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetAccountRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.GetAccountResponse.SerializeToString,
+            ),
+            'UpdateAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAccount,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.UpdateAccountRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.UpdateAccountResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=accord_dot_accounts_dot_v1_dot_accounts__pb2.DeleteAccountResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'accord.accounts.v1.AccountService', rpc_method_handlers)
@@ -124,7 +316,9 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Signs people up, in and out.
+    """Signs people up, in and out, and keeps what an account is: its e-mail address, password and profile.
+
+    What is mailed goes out after the answer. Tokens that are mailed work once, and no longer than their comment says.
     """
 
     @staticmethod
@@ -182,6 +376,33 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def CompleteSignIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/CompleteSignIn',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.CompleteSignInRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.CompleteSignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SignOut(request,
             target,
             options=(),
@@ -225,6 +446,249 @@ class AccountService:
             '/accord.accounts.v1.AccountService/GetSession',
             accord_dot_accounts_dot_v1_dot_accounts__pb2.GetSessionRequest.SerializeToString,
             accord_dot_accounts_dot_v1_dot_accounts__pb2.GetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/VerifyEmail',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResendVerificationEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/ResendVerificationEmail',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ResendVerificationEmailRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ResendVerificationEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/ChangeEmail',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangeEmailRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangeEmailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/ChangePassword',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/RequestPasswordReset',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/ResetPassword',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/GetAccount',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.GetAccountRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/UpdateAccount',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.UpdateAccountRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.UpdateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.accounts.v1.AccountService/DeleteAccount',
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.DeleteAccountRequest.SerializeToString,
+            accord_dot_accounts_dot_v1_dot_accounts__pb2.DeleteAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,8 +66,46 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The resource was changed since its etag was read."""
     REASON_SIGN_IN_REFUSED: _Reason.ValueType  # 40
     """E-mail and password do not belong together; which of them is wrong is not told."""
+    REASON_TOKEN_INVALID: _Reason.ValueType  # 41
+    """A token that was mailed, or that waits for a second step, is unknown, expired or used; which of these is not told."""
+    REASON_EMAIL_NOT_VERIFIED: _Reason.ValueType  # 42
+    """The password was right, but this installation lets nobody in who has not proved their e-mail address."""
+    REASON_PASSWORD_WRONG: _Reason.ValueType  # 43
+    """The present password, asked for once more, is wrong."""
+    REASON_CODE_WRONG: _Reason.ValueType  # 44
+    """The code of the second factor is wrong, too old, or was used before."""
+    REASON_SECOND_FACTOR_EXISTS: _Reason.ValueType  # 45
+    """The account has a second factor already."""
+    REASON_SECOND_FACTOR_NOT_FOUND: _Reason.ValueType  # 46
+    """The account has no second factor, or none that waits to be confirmed."""
+    REASON_SESSION_NOT_FOUND: _Reason.ValueType  # 47
+    """There is no such session, or it is not the caller's. `session_id` in the metadata."""
     REASON_TASK_NOT_FOUND: _Reason.ValueType  # 50
     """There is no such task, or it is not the caller's. `task_id` in the metadata."""
+    REASON_PROVIDER_NOT_FOUND: _Reason.ValueType  # 60
+    """No provider of that name is set up here."""
+    REASON_PROVIDER_SIGN_IN_FAILED: _Reason.ValueType  # 61
+    """What came back from the provider does not hold: its state, code or tokens. Which of them is not told."""
+    REASON_PROVIDER_EMAIL_NOT_VERIFIED: _Reason.ValueType  # 62
+    """The provider does not vouch for an e-mail address, without which no account is made."""
+    REASON_PROVIDER_EMAIL_IN_USE: _Reason.ValueType  # 63
+    """The provider vouches for an e-mail address that has an account here, which this identity is not linked to."""
+    REASON_PROVIDER_LINKED_ELSEWHERE: _Reason.ValueType  # 64
+    """The identity at the provider is linked to another account."""
+    REASON_LINKED_PROVIDER_NOT_FOUND: _Reason.ValueType  # 65
+    """There is no such linked provider, or it is not the caller's. `linked_provider_id` in the metadata."""
+    REASON_LAST_WAY_IN: _Reason.ValueType  # 66
+    """Without it nobody could sign in to the account any more."""
+    REASON_AUTHORIZATION_PENDING: _Reason.ValueType  # 70
+    """`authorization_pending` of RFC 8628: nobody has approved or denied yet. `RetryInfo` says when to ask again."""
+    REASON_SLOW_DOWN: _Reason.ValueType  # 71
+    """`slow_down` of RFC 8628: asked too soon. The interval has grown to what `RetryInfo` says."""
+    REASON_DEVICE_CODE_EXPIRED: _Reason.ValueType  # 72
+    """`expired_token` of RFC 8628: the device code is unknown, expired or used."""
+    REASON_AUTHORIZATION_DENIED: _Reason.ValueType  # 73
+    """`access_denied` of RFC 8628: a person has denied it."""
+    REASON_USER_CODE_NOT_FOUND: _Reason.ValueType  # 74
+    """The user code is unknown or expired, or somebody has decided on it."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused. It is the `reason` of the one `google.rpc.ErrorInfo` (domain `accord`) in every error."""
@@ -112,8 +150,46 @@ REASON_ETAG_MISMATCH: Reason.ValueType  # 32
 """The resource was changed since its etag was read."""
 REASON_SIGN_IN_REFUSED: Reason.ValueType  # 40
 """E-mail and password do not belong together; which of them is wrong is not told."""
+REASON_TOKEN_INVALID: Reason.ValueType  # 41
+"""A token that was mailed, or that waits for a second step, is unknown, expired or used; which of these is not told."""
+REASON_EMAIL_NOT_VERIFIED: Reason.ValueType  # 42
+"""The password was right, but this installation lets nobody in who has not proved their e-mail address."""
+REASON_PASSWORD_WRONG: Reason.ValueType  # 43
+"""The present password, asked for once more, is wrong."""
+REASON_CODE_WRONG: Reason.ValueType  # 44
+"""The code of the second factor is wrong, too old, or was used before."""
+REASON_SECOND_FACTOR_EXISTS: Reason.ValueType  # 45
+"""The account has a second factor already."""
+REASON_SECOND_FACTOR_NOT_FOUND: Reason.ValueType  # 46
+"""The account has no second factor, or none that waits to be confirmed."""
+REASON_SESSION_NOT_FOUND: Reason.ValueType  # 47
+"""There is no such session, or it is not the caller's. `session_id` in the metadata."""
 REASON_TASK_NOT_FOUND: Reason.ValueType  # 50
 """There is no such task, or it is not the caller's. `task_id` in the metadata."""
+REASON_PROVIDER_NOT_FOUND: Reason.ValueType  # 60
+"""No provider of that name is set up here."""
+REASON_PROVIDER_SIGN_IN_FAILED: Reason.ValueType  # 61
+"""What came back from the provider does not hold: its state, code or tokens. Which of them is not told."""
+REASON_PROVIDER_EMAIL_NOT_VERIFIED: Reason.ValueType  # 62
+"""The provider does not vouch for an e-mail address, without which no account is made."""
+REASON_PROVIDER_EMAIL_IN_USE: Reason.ValueType  # 63
+"""The provider vouches for an e-mail address that has an account here, which this identity is not linked to."""
+REASON_PROVIDER_LINKED_ELSEWHERE: Reason.ValueType  # 64
+"""The identity at the provider is linked to another account."""
+REASON_LINKED_PROVIDER_NOT_FOUND: Reason.ValueType  # 65
+"""There is no such linked provider, or it is not the caller's. `linked_provider_id` in the metadata."""
+REASON_LAST_WAY_IN: Reason.ValueType  # 66
+"""Without it nobody could sign in to the account any more."""
+REASON_AUTHORIZATION_PENDING: Reason.ValueType  # 70
+"""`authorization_pending` of RFC 8628: nobody has approved or denied yet. `RetryInfo` says when to ask again."""
+REASON_SLOW_DOWN: Reason.ValueType  # 71
+"""`slow_down` of RFC 8628: asked too soon. The interval has grown to what `RetryInfo` says."""
+REASON_DEVICE_CODE_EXPIRED: Reason.ValueType  # 72
+"""`expired_token` of RFC 8628: the device code is unknown, expired or used."""
+REASON_AUTHORIZATION_DENIED: Reason.ValueType  # 73
+"""`access_denied` of RFC 8628: a person has denied it."""
+REASON_USER_CODE_NOT_FOUND: Reason.ValueType  # 74
+"""The user code is unknown or expired, or somebody has decided on it."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
@@ -125,22 +201,26 @@ class Answer(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
+    UNDECIDED_FIELD_NUMBER: _builtins.int
     code: _code_pb2.Code.ValueType
     """The gRPC status code."""
     message: _builtins.str
     """One sentence for the caller: what is wrong and what to do. It never holds a value from the request."""
     pipeline: _builtins.bool
     """Whether the pipeline gives this reason for any method; such reasons are not listed in policies."""
+    undecided: _builtins.bool
+    """Whether nothing has been decided yet and the caller is to ask again; such an answer leaves no audit event."""
     def __init__(
         self,
         *,
         code: _code_pb2.Code.ValueType = ...,
         message: _builtins.str = ...,
         pipeline: _builtins.bool = ...,
+        undecided: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "pipeline", b"pipeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "pipeline", b"pipeline", "undecided", b"undecided"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,23 +27,23 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63ord/policy/v1/policy.proto\x12\x10\x61\x63\x63ord.policy.v1\x1a\x1d\x61\x63\x63ord/errors/v1/errors.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfd\x02\n\x0cMethodPolicy\x12(\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x18.accord.policy.v1.Access\x12\x30\n\npermission\x18\x02 \x01(\x0e\x32\x1c.accord.policy.v1.Permission\x12\x31\n\x0b\x63redentials\x18\x03 \x03(\x0e\x32\x1c.accord.policy.v1.Credential\x12\r\n\x05\x66resh\x18\x04 \x01(\x08\x12\x30\n\x0brate_limits\x18\x05 \x03(\x0b\x32\x1b.accord.policy.v1.RateLimit\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06\x65rrors\x18\x08 \x03(\x0e\x32\x18.accord.errors.v1.Reason\x12\r\n\x05\x61udit\x18\t \x01(\x08\"r\n\tRateLimit\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x03key\x18\x03 \x01(\x0e\x32\x1e.accord.policy.v1.RateLimitKey*o\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x14\n\x10\x41\x43\x43\x45SS_SIGNED_IN\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_ADMIN\x10\x03\x12\x12\n\x0e\x41\x43\x43\x45SS_SERVICE\x10\x04*v\n\nCredential\x12\x1a\n\x16\x43REDENTIAL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43REDENTIAL_SESSION\x10\x01\x12\x16\n\x12\x43REDENTIAL_API_KEY\x10\x02\x12\x1c\n\x18\x43REDENTIAL_SERVICE_TOKEN\x10\x03*(\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00*b\n\x0cRateLimitKey\x12\x1e\n\x1aRATE_LIMIT_KEY_UNSPECIFIED\x10\x00\x12\x19\n\x15RATE_LIMIT_KEY_CALLER\x10\x01\x12\x17\n\x13RATE_LIMIT_KEY_PEER\x10\x02:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1e.accord.policy.v1.MethodPolicy:2\n\tsensitive\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:<\n\x0fpermission_name\x12!.google.protobuf.EnumValueOptions\x18\xd3\x86\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63ord/policy/v1/policy.proto\x12\x10\x61\x63\x63ord.policy.v1\x1a\x1d\x61\x63\x63ord/errors/v1/errors.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfd\x02\n\x0cMethodPolicy\x12(\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x18.accord.policy.v1.Access\x12\x30\n\npermission\x18\x02 \x01(\x0e\x32\x1c.accord.policy.v1.Permission\x12\x31\n\x0b\x63redentials\x18\x03 \x03(\x0e\x32\x1c.accord.policy.v1.Credential\x12\r\n\x05\x66resh\x18\x04 \x01(\x08\x12\x30\n\x0brate_limits\x18\x05 \x03(\x0b\x32\x1b.accord.policy.v1.RateLimit\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06\x65rrors\x18\x08 \x03(\x0e\x32\x18.accord.errors.v1.Reason\x12\r\n\x05\x61udit\x18\t \x01(\x08\"\x9a\x01\n\tRateLimit\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x03key\x18\x03 \x01(\x0e\x32\x1e.accord.policy.v1.RateLimitKey\x12\x0f\n\x07\x64urable\x18\x04 \x01(\x08\x12\x15\n\rfailures_only\x18\x05 \x01(\x08*o\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x14\n\x10\x41\x43\x43\x45SS_SIGNED_IN\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_ADMIN\x10\x03\x12\x12\n\x0e\x41\x43\x43\x45SS_SERVICE\x10\x04*v\n\nCredential\x12\x1a\n\x16\x43REDENTIAL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43REDENTIAL_SESSION\x10\x01\x12\x16\n\x12\x43REDENTIAL_API_KEY\x10\x02\x12\x1c\n\x18\x43REDENTIAL_SERVICE_TOKEN\x10\x03*(\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00*\xa3\x01\n\x0cRateLimitKey\x12\x1e\n\x1aRATE_LIMIT_KEY_UNSPECIFIED\x10\x00\x12\x19\n\x15RATE_LIMIT_KEY_CALLER\x10\x01\x12\x17\n\x13RATE_LIMIT_KEY_PEER\x10\x02\x12\x1a\n\x16RATE_LIMIT_KEY_ACCOUNT\x10\x03\x12#\n\x1fRATE_LIMIT_KEY_ACCOUNT_AND_PEER\x10\x04:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1e.accord.policy.v1.MethodPolicy:2\n\tsensitive\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:1\n\x08\x63omputed\x12\x1d.google.protobuf.FieldOptions\x18\xd4\x86\x03 \x01(\x08:6\n\rnames_account\x12\x1d.google.protobuf.FieldOptions\x18\xd5\x86\x03 \x01(\x08:<\n\x0fpermission_name\x12!.google.protobuf.EnumValueOptions\x18\xd3\x86\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'accord.policy.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESS']._serialized_start=648
-  _globals['_ACCESS']._serialized_end=759
-  _globals['_CREDENTIAL']._serialized_start=761
-  _globals['_CREDENTIAL']._serialized_end=879
-  _globals['_PERMISSION']._serialized_start=881
-  _globals['_PERMISSION']._serialized_end=921
-  _globals['_RATELIMITKEY']._serialized_start=923
-  _globals['_RATELIMITKEY']._serialized_end=1021
+  _globals['_ACCESS']._serialized_start=689
+  _globals['_ACCESS']._serialized_end=800
+  _globals['_CREDENTIAL']._serialized_start=802
+  _globals['_CREDENTIAL']._serialized_end=920
+  _globals['_PERMISSION']._serialized_start=922
+  _globals['_PERMISSION']._serialized_end=962
+  _globals['_RATELIMITKEY']._serialized_start=965
+  _globals['_RATELIMITKEY']._serialized_end=1128
   _globals['_METHODPOLICY']._serialized_start=149
   _globals['_METHODPOLICY']._serialized_end=530
-  _globals['_RATELIMIT']._serialized_start=532
-  _globals['_RATELIMIT']._serialized_end=646
+  _globals['_RATELIMIT']._serialized_start=533
+  _globals['_RATELIMIT']._serialized_end=687
 # @@protoc_insertion_point(module_scope)

@@ -111,6 +111,12 @@ class _RateLimitKeyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RateLimi
     """The account that calls; not for public methods."""
     RATE_LIMIT_KEY_PEER: _RateLimitKey.ValueType  # 2
     """The network address that calls; an IPv6 address counts by its /64."""
+    RATE_LIMIT_KEY_ACCOUNT: _RateLimitKey.ValueType  # 3
+    """The account that is tried, whoever calls: the one that the field marked `names_account` names, whether or not it exists;
+    where there is no such field, the one that the handler finds by a token of the request. Must be durable.
+    """
+    RATE_LIMIT_KEY_ACCOUNT_AND_PEER: _RateLimitKey.ValueType  # 4
+    """Both: the tries of one address at one account. Must be durable."""
 
 class RateLimitKey(_RateLimitKey, metaclass=_RateLimitKeyEnumTypeWrapper):
     """Whose calls a rate limit counts together."""
@@ -121,6 +127,12 @@ RATE_LIMIT_KEY_CALLER: RateLimitKey.ValueType  # 1
 """The account that calls; not for public methods."""
 RATE_LIMIT_KEY_PEER: RateLimitKey.ValueType  # 2
 """The network address that calls; an IPv6 address counts by its /64."""
+RATE_LIMIT_KEY_ACCOUNT: RateLimitKey.ValueType  # 3
+"""The account that is tried, whoever calls: the one that the field marked `names_account` names, whether or not it exists;
+where there is no such field, the one that the handler finds by a token of the request. Must be durable.
+"""
+RATE_LIMIT_KEY_ACCOUNT_AND_PEER: RateLimitKey.ValueType  # 4
+"""Both: the tries of one address at one account. Must be durable."""
 Global___RateLimitKey: _TypeAlias = RateLimitKey  # noqa: Y015
 
 @_typing.final
@@ -196,10 +208,18 @@ class RateLimit(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    DURABLE_FIELD_NUMBER: _builtins.int
+    FAILURES_ONLY_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """How many calls. At least 1."""
     key: Global___RateLimitKey.ValueType
     """Whose calls are counted together."""
+    durable: _builtins.bool
+    """Whether the count is kept in the database: for all gateways together, and across restarts. For what guards a secret;
+    it costs each call a statement.
+    """
+    failures_only: _builtins.bool
+    """Whether a call that succeeds is taken back: for guesses, whose author does not get in."""
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
         """In how long, to the second. At least one second."""
@@ -210,10 +230,12 @@ class RateLimit(_message.Message):
         count: _builtins.int = ...,
         window: _duration_pb2.Duration | None = ...,
         key: Global___RateLimitKey.ValueType = ...,
+        durable: _builtins.bool = ...,
+        failures_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "key", b"key", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "durable", b"durable", "failures_only", b"failures_only", "key", b"key", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,10 +243,16 @@ Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 POLICY_FIELD_NUMBER: _builtins.int
 SENSITIVE_FIELD_NUMBER: _builtins.int
+COMPUTED_FIELD_NUMBER: _builtins.int
+NAMES_ACCOUNT_FIELD_NUMBER: _builtins.int
 PERMISSION_NAME_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
 """Every RPC must carry one: the gateway does not start with a method that has none."""
 sensitive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The value is a secret (a password, a token, a key): it reaches no log, audit row, idempotency row or error."""
+computed: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""No column holds the value: the handler works it out. Messages are filled from rows without it."""
+names_account: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""The value is an e-mail address, and names the account that rate limits with the key ACCOUNT count."""
 permission_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """The name of a permission as people write it: `projects.write`."""
