@@ -1,8 +1,14 @@
 """Every table there is: one import line a feature."""
 
+from accord_db.schema.account_tokens import AccountToken, TokenPurpose
 from accord_db.schema.accounts import Account
 from accord_db.schema.audit import AuditEvent
+from accord_db.schema.devices import DeviceSignIn
 from accord_db.schema.idempotency import IdempotencyKey
+from accord_db.schema.outbox import OutboxMessage
+from accord_db.schema.providers import LinkedProvider, ProviderSignIn
+from accord_db.schema.rate_limits import RateLimit
+from accord_db.schema.second_factors import RecoveryCode, SecondFactor
 from accord_db.schema.sessions import Session
 from accord_db.schema.shared import Model
 from accord_db.schema.tasks import Task
@@ -11,9 +17,18 @@ metadata = Model.metadata
 
 __all__ = [
     "Account",
+    "AccountToken",
     "AuditEvent",
+    "DeviceSignIn",
     "IdempotencyKey",
+    "LinkedProvider",
+    "OutboxMessage",
+    "ProviderSignIn",
+    "RateLimit",
+    "RecoveryCode",
+    "SecondFactor",
     "Session",
     "Task",
+    "TokenPurpose",
     "metadata",
 ]

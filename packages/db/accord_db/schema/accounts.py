@@ -1,17 +1,24 @@
 """People's accounts."""
 
+from datetime import datetime
+
 from sqlalchemy import CheckConstraint, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import Model, Shared
+from accord_db.schema.shared import Model, Shared, Versioned
 
 
-class Account(Shared, Model):
+class Account(Shared, Versioned, Model):
     __tablename__ = "accounts"
 
     email: Mapped[str] = mapped_column(String(254))
+    # When its owner proved that the address is theirs.
+    email_verified_at: Mapped[datetime | None]
     display_name: Mapped[str] = mapped_column(String(100))
-    password_hash: Mapped[str] = mapped_column(info={"sensitive": True})
+    # None if only providers can sign in to it.
+    password_hash: Mapped[str | None] = mapped_column(info={"sensitive": True})
+    # While it is set nobody signs in.
+    banned_at: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("char_length(display_name) >= 1", name="display_name_not_empty"),)
 
@@ -23,3 +30,5 @@ Index(
     unique=True,
     postgresql_where=Account.deleted_at.is_(None),
 )
+# For the clean-up of those that were deleted long ago.
+Index("ix_accounts_deleted_at", Account.deleted_at, postgresql_where=Account.deleted_at.is_not(None))

@@ -3,14 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey
+from sqlalchemy import CheckConstraint, ForeignKey, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import CreatedAt, Id, Model
 
 
 class Session(Model):
-    """Never changed but for its end: `expires_at` is set once, `revoked_at` by signing out."""
+    """Good until the first of `expires_at`, which is set once, `idle_expires_at`, which use puts off, and `revoked_at`."""
 
     __tablename__ = "sessions"
 
@@ -19,7 +19,11 @@ class Session(Model):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     # SHA-256 of the token; the token itself is kept nowhere.
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
-    expires_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    idle_expires_at: Mapped[datetime] = mapped_column(server_default=text("now() + interval '14 days'"))
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # When its owner last proved who they are, which is what makes a session fresh.
+    authenticated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
     peer: Mapped[str | None]
     user_agent: Mapped[str | None]

@@ -1,0 +1,44 @@
+"""Tokens that prove one thing once: mailed ones, and those of sign-ins that wait for their second step."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Id, Model
+
+
+class TokenPurpose(StrEnum):
+    VERIFY_EMAIL = "verify_email"
+    CHANGE_EMAIL = "change_email"
+    RESET_PASSWORD = "reset_password"  # noqa: S105 — a purpose
+    SECOND_STEP = "second_step"
+
+
+class AccountToken(Model):
+    """Good once, until `expires_at`."""
+
+    __tablename__ = "account_tokens"
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    purpose: Mapped[TokenPurpose] = mapped_column(
+        Enum(
+            TokenPurpose,
+            native_enum=False,
+            create_constraint=True,
+            name="purpose",
+            values_callable=lambda purposes: [purpose.value for purpose in purposes],
+        )
+    )
+    # SHA-256 of the token; the token itself is kept nowhere.
+    token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
+    # The address that it was mailed to, and so the one that it proves.
+    email: Mapped[str] = mapped_column(String(254))
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),)

@@ -1,0 +1,44 @@
+"""Devices that wait to be let in (RFC 8628)."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Id, Model
+
+
+class DeviceSignIn(Model):
+    """Belongs to nobody until somebody has approved or denied it, and to that account after."""
+
+    __tablename__ = "device_sign_ins"
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    # SHA-256 of the device code, and HMAC-SHA-256 of the user code, which is too short for less.
+    device_code_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
+    user_code_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
+    device_name: Mapped[str] = mapped_column(String(100))
+    peer: Mapped[str]
+    user_agent: Mapped[str | None]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    interval_seconds: Mapped[int] = mapped_column(BigInteger)
+    last_polled_at: Mapped[datetime | None]
+    # Who has decided, when, and what.
+    account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    approved_at: Mapped[datetime | None]
+    denied_at: Mapped[datetime | None]
+    # When the person who approved had last proved who they are: the session of the device is no fresher.
+    authenticated_at: Mapped[datetime | None]
+    # When its session was opened.
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("octet_length(device_code_hash) = 32", name="device_code_hash_is_sha256"),
+        CheckConstraint("octet_length(user_code_hash) = 32", name="user_code_hash_is_sha256"),
+        CheckConstraint("approved_at IS NULL OR denied_at IS NULL", name="decided_once"),
+        CheckConstraint(
+            "(account_id IS NULL) = (approved_at IS NULL AND denied_at IS NULL)", name="whoever_decided_is_known"
+        ),
+    )

@@ -1,0 +1,49 @@
+"""Identities at OpenID Connect providers, and the sign-ins with them that are under way."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Id, Model
+
+
+class LinkedProvider(Model):
+    """An identity that can sign in to an account. It is issuer and subject, never the e-mail address."""
+
+    __tablename__ = "linked_providers"
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    provider: Mapped[str] = mapped_column(String(50))
+    issuer: Mapped[str]
+    subject: Mapped[str]
+    email: Mapped[str | None] = mapped_column(String(254))
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Encrypted (accord_auth.encryption).
+    access_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
+    refresh_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
+    access_token_expires_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+
+
+class ProviderSignIn(Model):
+    """A sign-in, or a link, that was begun. State, nonce and PKCE verifier are all made from its token, and kept nowhere."""
+
+    __tablename__ = "provider_sign_ins"
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    # SHA-256 of the token, which only whoever began has.
+    token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
+    provider: Mapped[str] = mapped_column(String(50))
+    redirect_uri: Mapped[str]
+    # Whose identity it is to be. None for a sign-in.
+    account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),)

@@ -1,0 +1,39 @@
+"""Second factors and their recovery codes."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Id, Model
+
+
+class SecondFactor(Model):
+    """An authenticator app (TOTP). One for each account, in force once `confirmed_at` is set."""
+
+    __tablename__ = "second_factors"
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), unique=True)
+    # Encrypted (accord_auth.encryption).
+    secret: Mapped[bytes] = mapped_column(info={"sensitive": True})
+    confirmed_at: Mapped[datetime | None]
+    # The time step of the last code that was accepted: that one and older ones are not accepted again.
+    last_step: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class RecoveryCode(Model):
+    """Works once in the place of a second factor's code."""
+
+    __tablename__ = "recovery_codes"
+
+    id: Mapped[Id]
+    created_at: Mapped[CreatedAt]
+    second_factor_id: Mapped[UUID] = mapped_column(ForeignKey("second_factors.id", ondelete="CASCADE"), index=True)
+    # SHA-256 of the code, which has 120 random bits; the code itself is kept nowhere.
+    code_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
+    used_at: Mapped[datetime | None]
+
+    __table_args__ = (CheckConstraint("octet_length(code_hash) = 32", name="code_hash_is_sha256"),)
