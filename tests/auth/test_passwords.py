@@ -10,6 +10,7 @@ from argon2.exceptions import InvalidHashError
 from accord_auth.passwords import Passwords
 
 PASSWORD = "correct horse battery staple"
+EMAIL = "ada.lovelace@analytical-engine.example.com"
 
 
 @pytest.fixture
@@ -134,21 +135,110 @@ async def test_a_hash_of_another_cost_still_verifies_and_wants_rehash(passwords:
 
 @pytest.mark.parametrize(("length", "accepted"), [(0, False), (14, False), (15, True), (128, True), (129, False)])
 def test_a_password_has_15_to_128_characters(cheap: Passwords, length: int, accepted: bool) -> None:
-    assert (cheap.faults("x" * length) == []) is accepted
-    assert (cheap.faults("\N{PILE OF POO}" * length) == []) is accepted
-
-
-def test_the_fault_says_the_limit_and_not_the_password(cheap: Passwords) -> None:
-    [fault] = cheap.faults("hunter2")
-    assert "15" in fault
-    assert "hunter2" not in fault
+    assert (cheap.faults(_of(length), email=EMAIL) == []) is accepted
+    assert (cheap.faults("\N{PILE OF POO}" * length, email=EMAIL) == []) is accepted
 
 
 def test_an_installation_may_ask_for_fewer_characters_but_never_under_8() -> None:
-    assert Passwords(minimum_length=8).faults("x" * 8) == []
-    assert Passwords(minimum_length=8).faults("x" * 7)
+    assert Passwords(minimum_length=8).faults(_of(8), email=EMAIL) == []
+    assert Passwords(minimum_length=8).faults(_of(7), email=EMAIL)
     with pytest.raises(ValueError, match="8 to 128, not 7"):
         Passwords(minimum_length=7)
+
+
+def test_a_password_needs_no_kind_of_character(cheap: Passwords) -> None:
+    assert cheap.faults("no capital and no digit", email=EMAIL) == []
+    assert cheap.faults("839201746582930", email=EMAIL) == []
+
+
+@pytest.mark.parametrize("password", ["passwordpassword", "PasswordPassword", "1QAZ2wsx3edc4rfv", "manchester united"])
+def test_a_common_password_is_refused_whatever_its_capitals(cheap: Passwords, password: str) -> None:
+    assert cheap.faults(password, email=EMAIL) == ["The password is among the commonest; choose another."]
+
+
+def test_a_short_common_password_is_refused_where_short_ones_may_be_chosen() -> None:
+    assert "commonest" in Passwords(minimum_length=8).faults("Football", email=EMAIL)[0]
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        EMAIL,
+        EMAIL.upper(),
+        "lovelace@analytical",
+        "analytical-engine",
+        "ytical-engine.exam",
+        "AdaLovelace18151",
+        "ada.lovelace12ab",
+        "lovelacelovelace",
+        "Lovelace1234567",
+        "lovelace-example",
+        "123lovelace4567",
+        "analyticalengine",
+        "Accord!Accord!Accord!",
+        "accord lovelace",
+    ],
+)
+def test_a_password_made_of_the_email_or_of_the_product_is_refused(cheap: Passwords, password: str) -> None:
+    [fault] = cheap.faults(password, email=EMAIL)
+    assert "made of the e-mail address or of the name of this service" in fault
+
+
+def test_the_email_does_not_make_a_common_password_acceptable(cheap: Passwords) -> None:
+    assert cheap.faults("accord123456789", email=EMAIL)
+    assert cheap.faults("Lovelace-Football", email=EMAIL)
+
+
+def test_a_word_that_begins_like_another_hides_nothing_of_it(cheap: Passwords) -> None:
+    assert cheap.faults("lovelacelovelace", email="lovelace@love.example.com")
+
+
+def test_what_an_installation_calls_itself_is_no_password_there(cheap: Passwords) -> None:
+    password = "initech initech 9"
+    assert cheap.faults(password, email=EMAIL) == []
+    assert Passwords(context_words=frozenset({"Initech"})).faults(password, email=EMAIL)
+    assert Passwords(context_words=frozenset()).faults("accord accord 9", email=EMAIL) == []
+
+
+@pytest.mark.parametrize(
+    ("password", "email"),
+    [
+        ("ada likes long sentences", "ada@example.com"),
+        ("lovelace likes long sentences", EMAIL),
+        ("for example, six of my cats", EMAIL),
+        ("of one accord with the others", EMAIL),
+        ("comcomcomcomcom", "a@b.com"),
+        ("a sentence (with [regular.* signs", "a.*[(+\\@example.com"),
+        (PASSWORD, ""),
+    ],
+)
+def test_a_password_may_mention_the_email_if_enough_is_left(cheap: Passwords, password: str, email: str) -> None:
+    assert cheap.faults(password, email=email) == []
+
+
+def test_a_password_without_a_word_of_the_email_is_not_said_to_be_made_of_it(cheap: Passwords) -> None:
+    assert cheap.faults("-passwordpassword-", email=EMAIL) == []
+
+
+def test_capitals_outside_ascii_hide_no_word_of_the_email(cheap: Passwords) -> None:
+    assert cheap.faults("STRASSENBAHN123", email="stra\u00dfenbahn@example.com")
+    assert cheap.faults("stra\u00dfenbahn1234", email="strassenbahn@example.com")
+    assert cheap.faults(
+        "\u0416\u0418\u0412\u0410\u0413\u041e-1234567", email="\u0436\u0438\u0432\u0430\u0433\u043e@example.com"
+    )
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter2" * 19, "passwordpassword", "lovelacelovelace"])
+def test_the_fault_says_what_is_asked_for_and_not_the_password(cheap: Passwords, password: str) -> None:
+    [fault] = cheap.faults(password, email=EMAIL)
+    assert fault.endswith(".")
+    assert password not in fault
+    assert "lovelace" not in fault
+
+
+def test_the_fault_says_the_limit(cheap: Passwords) -> None:
+    assert cheap.faults("hunter2", email=EMAIL) == ["The password must have at least 15 characters."]
+    assert cheap.faults("x" * 129, email=EMAIL) == ["The password must have at most 128 characters."]
 
 
 async def test_a_password_of_an_older_policy_still_verifies_and_can_be_rehashed(cheap: Passwords) -> None:
@@ -215,6 +305,10 @@ async def _cancel(tasks: list[asyncio.Task[str]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+def _of(length: int) -> str:
+    return ("seven green bicycles in the rain " * 4)[:length]
 
 
 async def _seconds(work: Awaitable[object]) -> float:
