@@ -1,12 +1,17 @@
-"""The key that seals page tokens."""
+"""The keys of an installation: the one that seals, and those that encrypt."""
 
+import hashlib
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accord_gateway.refusals import StartRefused
 from accord_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from accord_auth.encryption import Keyring
 
 
 def secret_key(settings: Settings) -> bytes:
@@ -32,3 +37,11 @@ def _kept(file: Path) -> bytes:
             os.link(new, file)
         new.unlink()
     return file.read_bytes()
+
+
+def keyring(settings: Settings, secret: bytes) -> "Keyring":
+    """Those of the settings; in development, where none has to be set, one that is made of the secret key."""
+    from accord_auth.encryption import Keyring  # 8 MiB that supervisors and other commands do not need
+
+    keys = {name: key.get_secret_value() for name, key in settings.encryption_keys.items()}
+    return Keyring(keys or {"development": hashlib.sha256(b"accord encryption\0" + secret).digest()})

@@ -1,0 +1,106 @@
+"""SecondFactorService: sets up an authenticator app with recovery codes."""
+
+from grpc.aio import ServicerContext
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.second_factors.v1.second_factors_pb2 import (
+    ConfirmSecondFactorRequest,
+    ConfirmSecondFactorResponse,
+    CreateRecoveryCodesRequest,
+    CreateRecoveryCodesResponse,
+    CreateSecondFactorRequest,
+    CreateSecondFactorResponse,
+    DeleteSecondFactorRequest,
+    DeleteSecondFactorResponse,
+    GetSecondFactorRequest,
+    GetSecondFactorResponse,
+    SecondFactor,
+)
+from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceServicer
+from accord_api.messages import to_timestamp
+from accord_api.outbox import Mail, Outbox
+from accord_api.pipeline.call import call
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_auth.second_factors import SecondFactors, not_found
+from accord_auth.totp import otpauth_uri, secret_text
+from accord_db.database import Database, Transaction
+from accord_db.queries import accounts, second_factors
+from accord_db.schema import Account
+
+
+class SecondFactorService(SecondFactorServiceServicer):
+    def __init__(self, database: Database, second_factors: SecondFactors, outbox: Outbox) -> None:
+        self._db = database
+        self._second_factors = second_factors
+        self._outbox = outbox
+
+    async def GetSecondFactor(
+        self,
+        request: GetSecondFactorRequest,
+        context: ServicerContext[GetSecondFactorRequest, GetSecondFactorResponse],
+    ) -> GetSecondFactorResponse:
+        found = await second_factors.get_second_factor_summary(self._db, account_id=caller().account_id)
+        if found is None:
+            raise not_found()
+        return GetSecondFactorResponse(
+            second_factor=SecondFactor(
+                confirmed_at=to_timestamp(found.confirmed_at),
+                recovery_codes_left=found.recovery_codes_left,
+            )
+        )
+
+    async def CreateSecondFactor(
+        self,
+        request: CreateSecondFactorRequest,
+        context: ServicerContext[CreateSecondFactorRequest, CreateSecondFactorResponse],
+    ) -> CreateSecondFactorResponse:
+        async with self._db.transaction() as tx:
+            me = await _my_account(tx)
+            factor_id, secret = await self._second_factors.create(tx, me.id)
+        call().note(target=factor_id)
+        return CreateSecondFactorResponse(otpauth_uri=otpauth_uri(secret, me.email), secret=secret_text(secret))
+
+    async def ConfirmSecondFactor(
+        self,
+        request: ConfirmSecondFactorRequest,
+        context: ServicerContext[ConfirmSecondFactorRequest, ConfirmSecondFactorResponse],
+    ) -> ConfirmSecondFactorResponse:
+        async with self._db.transaction() as tx:
+            me = await _my_account(tx)
+            await self._second_factors.confirm(tx, me.id, code=request.code)
+            factor_id, codes = await self._second_factors.renew_recovery_codes(tx, me.id)
+            await self._outbox.post(tx, Mail.SECOND_FACTOR_ADDED, to=me.email, display_name=me.display_name)
+        call().note(target=factor_id)
+        return ConfirmSecondFactorResponse(recovery_codes=codes)
+
+    async def CreateRecoveryCodes(
+        self,
+        request: CreateRecoveryCodesRequest,
+        context: ServicerContext[CreateRecoveryCodesRequest, CreateRecoveryCodesResponse],
+    ) -> CreateRecoveryCodesResponse:
+        async with self._db.transaction() as tx:
+            factor_id, codes = await self._second_factors.renew_recovery_codes(tx, caller().account_id)
+        call().note(target=factor_id)
+        return CreateRecoveryCodesResponse(recovery_codes=codes)
+
+    async def DeleteSecondFactor(
+        self,
+        request: DeleteSecondFactorRequest,
+        context: ServicerContext[DeleteSecondFactorRequest, DeleteSecondFactorResponse],
+    ) -> DeleteSecondFactorResponse:
+        async with self._db.transaction() as tx:
+            me = await _my_account(tx)
+            factor_id = await second_factors.delete_second_factor(tx, account_id=me.id)
+            if factor_id is None:
+                raise not_found()
+            await self._outbox.post(tx, Mail.SECOND_FACTOR_REMOVED, to=me.email, display_name=me.display_name)
+        call().note(target=factor_id)
+        return DeleteSecondFactorResponse()
+
+
+async def _my_account(tx: Transaction) -> Account:
+    account = await accounts.get_account(tx, account_id=caller().account_id)
+    if account is None:  # deleted since the call was let in
+        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+    return account

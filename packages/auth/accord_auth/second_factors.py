@@ -1,0 +1,101 @@
+"""Second factors: an authenticator app (TOTP), and recovery codes in its place. Each code works once."""
+
+from uuid import UUID
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_auth import totp
+from accord_auth.encryption import Keyring, Place
+from accord_auth.recovery_codes import new_recovery_codes, recovery_code_hash
+from accord_auth.refused import Refused
+from accord_db.database import Database, Transaction
+from accord_db.ids import uuid7
+from accord_db.queries import second_factors
+from accord_db.queries.second_factors import SecondFactorNow
+
+
+class SecondFactors:
+    """What time it is says the database, in the answer that has the secret: so all gateways agree on which code is next
+    and which was used, and it costs nothing."""
+
+    def __init__(self, database: Database, keys: Keyring) -> None:
+        self._database = database
+        self._keys = keys
+
+    async def is_asked(self, account_id: UUID) -> bool:
+        """Whether the account has a confirmed second factor."""
+        return await second_factors.get_confirmed_second_factor(self._database, account_id=account_id) is not None
+
+    async def prove(self, account_id: UUID, *, code: str = "", recovery_code: str = "") -> bool:
+        """Whether the code is good, which it then never is again. False without a confirmed factor.
+
+        A wrong code writes nothing. A good one is used up in the transaction of the call, whether that has begun or begins
+        here: with what it is the proof for, and not without. If the call fails, nothing was opened by the code, and it may
+        be sent again. Others that send it at the same time wait for the outcome.
+        """
+        if recovery_code:
+            return await self._use_recovery_code(account_id, recovery_code)
+        known = await second_factors.get_confirmed_second_factor(self._database, account_id=account_id)
+        step = self._step_of(code, known) if known else None
+        if known is None or step is None:
+            return False
+        async with self._database.transaction() as tx:
+            return await second_factors.update_last_step(tx, second_factor_id=known.factor.id, step=step) == 1
+
+    async def _use_recovery_code(self, account_id: UUID, code: str) -> bool:
+        code_hash = recovery_code_hash(code)
+        if code_hash is None:
+            return False
+        async with self._database.transaction() as tx:
+            return await second_factors.update_recovery_code_used(tx, account_id=account_id, code_hash=code_hash) == 1
+
+    async def create(self, tx: Transaction, account_id: UUID) -> tuple[UUID, bytes]:
+        """The id and the secret of a factor that waits to be confirmed, in the place of one that waited. Raises Refused if
+        one is confirmed."""
+        factor_id, secret = uuid7(), totp.new_secret()
+        made = await second_factors.insert_second_factor(
+            tx,
+            second_factor_id=factor_id,
+            account_id=account_id,
+            secret=self._keys.encrypt(secret, _place(factor_id, account_id)),
+        )
+        if made is None:
+            raise Refused(Reason.REASON_SECOND_FACTOR_EXISTS)
+        return factor_id, secret
+
+    async def confirm(self, tx: Transaction, account_id: UUID, *, code: str) -> None:
+        """From then on the factor whose code it is will be asked for. The code is used up by it. Raises Refused."""
+        waiting = await second_factors.get_waiting_second_factor(tx, account_id=account_id)
+        if waiting is None:
+            raise not_found()
+        step = self._step_of(code, waiting)
+        if step is None:
+            raise Refused(Reason.REASON_CODE_WRONG)
+        if not await second_factors.update_confirmed(tx, second_factor_id=waiting.factor.id, step=step):
+            raise not_found()  # confirmed meanwhile, or another secret took its place
+
+    async def renew_recovery_codes(self, tx: Transaction, account_id: UUID) -> tuple[UUID, list[str]]:
+        """The factor, and its codes from now on. Raises Refused if none is confirmed."""
+        factor_id = await second_factors.lock_second_factor(tx, account_id=account_id)
+        if factor_id is None:
+            raise not_found()
+        codes = new_recovery_codes()
+        await second_factors.delete_recovery_codes(tx, second_factor_id=factor_id)
+        await second_factors.insert_recovery_codes(
+            tx,
+            second_factor_id=factor_id,
+            ids=[uuid7() for _ in codes],
+            code_hashes=[code_hash for code in codes if (code_hash := recovery_code_hash(code))],
+        )
+        return factor_id, codes
+
+    def _step_of(self, code: str, known: SecondFactorNow) -> int | None:
+        secret = self._keys.decrypt(known.factor.secret, _place(known.factor.id, known.factor.account_id))
+        return totp.step_of(code, secret, known.now)
+
+
+def not_found() -> Refused:
+    return Refused(Reason.REASON_SECOND_FACTOR_NOT_FOUND)
+
+
+def _place(factor_id: UUID, account_id: UUID) -> Place:
+    return Place("second_factors", "secret", factor_id, account_id)

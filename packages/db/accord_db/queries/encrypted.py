@@ -1,0 +1,71 @@
+"""Questions about what is stored encrypted, whatever it is: to change the keys, each value is encrypted anew."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Integer, LargeBinary, Select, Update, Uuid, bindparam, null, select, update
+from sqlalchemy.orm import InstrumentedAttribute
+
+from accord_db.database import Executor
+from accord_db.schema import LinkedProvider, OutboxMessage, SecondFactor
+
+
+class EncryptedValue(NamedTuple):
+    row_id: UUID
+    account_id: UUID | None
+    value: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class EncryptedColumn:
+    """Its values are bound to table, column, row and, if it has an owner, account."""
+
+    table: str
+    name: str
+    page: Select[Any]
+    replace: Update
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.name}"
+
+
+def _column(model: Any, name: str, *, owner: InstrumentedAttribute[UUID] | None = None) -> EncryptedColumn:
+    value, of = getattr(model, name), (null().cast(Uuid) if owner is None else owner)
+    page = (
+        select(model.id, of.label("account_id"), value.label("value"))
+        .where(model.id > bindparam("after"), value.is_not(None))
+        .order_by(model.id)
+        .limit(bindparam("limit", type_=Integer))
+    )
+    replace = (
+        update(model)
+        .where(model.id == bindparam("row_id"), value == bindparam("old", type_=LargeBinary))
+        .values({value: bindparam("new", type_=LargeBinary)})
+    )
+    return EncryptedColumn(model.__tablename__, name, page, replace)
+
+
+# All there are. A column that is not here is left behind when keys change.
+ENCRYPTED_COLUMNS: Final = (
+    _column(SecondFactor, "secret", owner=SecondFactor.account_id),
+    _column(LinkedProvider, "access_token", owner=LinkedProvider.account_id),
+    _column(LinkedProvider, "refresh_token", owner=LinkedProvider.account_id),
+    _column(OutboxMessage, "content"),
+)
+
+_BEFORE_ALL = UUID(int=0)
+
+
+async def list_encrypted_values(
+    db: Executor, *, column: EncryptedColumn, after: UUID | None, limit: int
+) -> Sequence[EncryptedValue]:
+    """In the order of their rows' ids; those that are NULL are left out."""
+    rows = await db.all(column.page, after=after or _BEFORE_ALL, limit=limit)
+    return [EncryptedValue._make(row) for row in rows]
+
+
+async def update_encrypted_value(db: Executor, *, column: EncryptedColumn, row_id: UUID, old: bytes, new: bytes) -> int:
+    """0 if it is another value by now, or gone."""
+    return await db.run(column.replace, row_id=row_id, old=old, new=new)

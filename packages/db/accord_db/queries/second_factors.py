@@ -1,0 +1,161 @@
+"""Questions about second factors and their recovery codes. An account has one second factor, confirmed or not, or none.
+
+Codes are good at a time: the answer says what time the database has, which is the same for every process.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, LargeBinary, Uuid, bindparam, column, delete, func, or_, select, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects.postgresql import insert
+
+from accord_db.database import Executor
+from accord_db.schema import RecoveryCode, SecondFactor
+
+
+class SecondFactorNow(NamedTuple):
+    """A second factor, and the time at which it was read."""
+
+    factor: SecondFactor
+    now: datetime
+
+
+class SecondFactorSummary(NamedTuple):
+    id: UUID
+    confirmed_at: datetime
+    recovery_codes_left: int
+
+
+_OF_ACCOUNT = SecondFactor.account_id == bindparam("account_id")
+_THIS = SecondFactor.id == bindparam("second_factor_id")
+_CONFIRMED = SecondFactor.confirmed_at.is_not(None)
+_WAITING = SecondFactor.confirmed_at.is_(None)
+
+_GET_NOW = select(SecondFactor, func.now().label("now")).where(_OF_ACCOUNT)
+_GET_CONFIRMED = _GET_NOW.where(_CONFIRMED)
+_GET_WAITING = _GET_NOW.where(_WAITING)
+
+
+async def get_confirmed_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
+    row = await db.first(_GET_CONFIRMED, account_id=account_id)
+    return SecondFactorNow._make(row) if row is not None else None
+
+
+async def get_waiting_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
+    """The one that waits to be confirmed."""
+    row = await db.first(_GET_WAITING, account_id=account_id)
+    return SecondFactorNow._make(row) if row is not None else None
+
+
+_codes_left = (
+    select(func.count())
+    .where(RecoveryCode.second_factor_id == SecondFactor.id, RecoveryCode.used_at.is_(None))
+    .scalar_subquery()
+    .label("recovery_codes_left")
+)
+_SUMMARIZE = select(SecondFactor.id, SecondFactor.confirmed_at, _codes_left).where(_OF_ACCOUNT, _CONFIRMED)
+
+
+async def get_second_factor_summary(db: Executor, *, account_id: UUID) -> SecondFactorSummary | None:
+    """None if none is confirmed."""
+    row = await db.first(_SUMMARIZE, account_id=account_id)
+    return SecondFactorSummary._make(row) if row is not None else None
+
+
+_LOCK = select(SecondFactor.id).where(_OF_ACCOUNT, _CONFIRMED).with_for_update()
+
+
+async def lock_second_factor(db: Executor, *, account_id: UUID) -> UUID | None:
+    """The id of the confirmed one, which nobody else changes or deletes until the transaction ends."""
+    return await db.first(_LOCK, account_id=account_id)
+
+
+# Each secret has an id of its own: whoever confirms names the secret that they have seen a code of.
+_new = insert(SecondFactor).values(id=bindparam("id"), account_id=bindparam("account_id"), secret=bindparam("secret"))
+_INSERT = _new.on_conflict_do_update(
+    index_elements=[SecondFactor.account_id],
+    set_={"id": _new.excluded.id, "secret": _new.excluded.secret, "created_at": func.now()},
+    where=_WAITING,
+).returning(SecondFactor.id)
+
+
+async def insert_second_factor(db: Executor, *, second_factor_id: UUID, account_id: UUID, secret: bytes) -> UUID | None:
+    """Its id. It takes the place of one that waits to be confirmed. None if there is a confirmed one, which is left as
+    it is."""
+    return await db.first(_INSERT, id=second_factor_id, account_id=account_id, secret=secret)
+
+
+_CONFIRM = (
+    update(SecondFactor)
+    .where(_THIS, _WAITING)
+    .values(confirmed_at=func.now(), last_step=bindparam("step", type_=BigInteger))
+)
+
+
+async def update_confirmed(db: Executor, *, second_factor_id: UUID, step: int) -> int:
+    """0 if it does not wait any more: it is confirmed, or another secret took its place."""
+    return await db.run(_CONFIRM, second_factor_id=second_factor_id, step=step)
+
+
+_step = bindparam("step", type_=BigInteger)
+_USE_STEP = (
+    update(SecondFactor)
+    .where(_THIS, _CONFIRMED, or_(SecondFactor.last_step.is_(None), SecondFactor.last_step < _step))
+    .values(last_step=_step)
+)
+
+
+async def update_last_step(db: Executor, *, second_factor_id: UUID, step: int) -> int:
+    """0 if this step, or a later one, was used before. Of many at once one is told 1."""
+    return await db.run(_USE_STEP, second_factor_id=second_factor_id, step=step)
+
+
+_DELETE = delete(SecondFactor).where(_OF_ACCOUNT, _CONFIRMED).returning(SecondFactor.id)
+
+
+async def delete_second_factor(db: Executor, *, account_id: UUID) -> UUID | None:
+    """The id that it had; its recovery codes go with it. None if none is confirmed."""
+    return await db.first(_DELETE, account_id=account_id)
+
+
+_codes = (
+    func.unnest(bindparam("ids", type_=ARRAY(Uuid)), bindparam("code_hashes", type_=ARRAY(LargeBinary)))
+    .table_valued(column("id", Uuid), column("code_hash", LargeBinary), name="new")
+    .render_derived()
+)
+_INSERT_CODES = plain_insert(RecoveryCode).from_select(
+    ["id", "second_factor_id", "code_hash"],
+    select(_codes.c.id, bindparam("second_factor_id", type_=Uuid), _codes.c.code_hash),
+)
+
+
+async def insert_recovery_codes(
+    db: Executor, *, second_factor_id: UUID, ids: Sequence[UUID], code_hashes: Sequence[bytes]
+) -> None:
+    await db.run(_INSERT_CODES, second_factor_id=second_factor_id, ids=list(ids), code_hashes=list(code_hashes))
+
+
+_DELETE_CODES = delete(RecoveryCode).where(RecoveryCode.second_factor_id == bindparam("second_factor_id"))
+
+
+async def delete_recovery_codes(db: Executor, *, second_factor_id: UUID) -> int:
+    return await db.run(_DELETE_CODES, second_factor_id=second_factor_id)
+
+
+_USE_CODE = (
+    update(RecoveryCode)
+    .where(
+        RecoveryCode.code_hash == bindparam("code_hash"),
+        RecoveryCode.second_factor_id == select(SecondFactor.id).where(_OF_ACCOUNT, _CONFIRMED).scalar_subquery(),
+        RecoveryCode.used_at.is_(None),
+    )
+    .values(used_at=func.now())
+)
+
+
+async def update_recovery_code_used(db: Executor, *, account_id: UUID, code_hash: bytes) -> int:
+    """0 if the account has no such code, or it was used before. Of many at once one is told 1."""
+    return await db.run(_USE_CODE, account_id=account_id, code_hash=code_hash)

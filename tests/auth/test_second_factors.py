@@ -1,0 +1,244 @@
+"""Second factors against a real database: what proves one, once, and what does not."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import pytest
+from sqlalchemy import bindparam, func, select, update
+
+from accord_auth import totp
+from accord_auth.encryption import KEY_BYTES, Keyring, Undecipherable
+from accord_auth.refused import Refused
+from accord_auth.second_factors import SecondFactors
+from accord_db.database import Database
+from accord_db.queries.second_factors import update_confirmed
+from accord_db.schema import SecondFactor
+from tests.conftest import Connect
+from tests.factories import signed_in_person
+
+KEYS = Keyring({"now": secrets.token_bytes(KEY_BYTES)})
+_NOW = select(func.now())
+_SECRETS = select(SecondFactor.secret)
+_MOVE = update(SecondFactor).values(account_id=bindparam("new_account_id"))
+_FORGET_USE = update(SecondFactor).values(last_step=None)
+
+
+@dataclass
+class Owner:
+    """Whose authenticator it is, and the authenticator."""
+
+    account_id: UUID
+    secret: bytes
+    step: int
+    recovery_codes: list[str] = field(default_factory=list)
+
+    def code(self, off: int = 0) -> str:
+        """Of the step in which the test began, or of one after or before it. Should another step begin meanwhile, those
+        of this one and the next are still good."""
+        return totp.code_at(self.secret, self.step + off)
+
+
+async def owner_of(database: Database, account_id: UUID, secret: bytes) -> Owner:
+    now = await database.first(_NOW)
+    assert now is not None
+    return Owner(account_id, secret, totp.step_at(now))
+
+
+@pytest.fixture
+def second_factors(database: Database) -> SecondFactors:
+    return SecondFactors(database, KEYS)
+
+
+NewOwner = Callable[[], Awaitable[Owner]]
+
+
+@pytest.fixture
+def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
+    async def new_owner() -> Owner:
+        account_id = (await signed_in_person(database)).account_id
+        async with database.transaction() as tx:
+            factor_id, secret = await second_factors.create(tx, account_id)
+            owner = await owner_of(database, account_id, secret)
+            # With the code of the step before, so that those of this step and the next are still good.
+            await update_confirmed(tx, second_factor_id=factor_id, step=owner.step - 1)
+            _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)
+        return owner
+
+    return new_owner
+
+
+@pytest.fixture
+async def owner(new_owner: NewOwner) -> Owner:
+    return await new_owner()
+
+
+async def test_code_proves_the_factor_once(second_factors: SecondFactors, owner: Owner) -> None:
+    code = owner.code()
+    assert await second_factors.prove(owner.account_id, code=code)
+    assert not await second_factors.prove(owner.account_id, code=code)
+
+
+async def test_code_that_confirmed_proves_nothing_any_more(second_factors: SecondFactors, database: Database) -> None:
+    me = (await signed_in_person(database)).account_id
+    async with database.transaction() as tx:
+        _, secret = await second_factors.create(tx, me)
+    owner = await owner_of(database, me, secret)
+    async with database.transaction() as tx:
+        await second_factors.confirm(tx, me, code=owner.code())
+    assert not await second_factors.prove(me, code=owner.code())
+    assert await second_factors.prove(me, code=owner.code(+1))
+
+
+async def test_older_code_than_the_last_that_was_used_is_refused(second_factors: SecondFactors, owner: Owner) -> None:
+    present = owner.code()
+    assert await second_factors.prove(owner.account_id, code=owner.code(+1))
+    assert not await second_factors.prove(owner.account_id, code=present)
+
+
+async def test_codes_of_long_ago_are_refused(second_factors: SecondFactors, owner: Owner, database: Database) -> None:
+    await database.run(_FORGET_USE)
+    assert not await second_factors.prove(owner.account_id, code=owner.code(-2))
+    assert not await second_factors.prove(owner.account_id, code=owner.code(+10))
+
+
+async def test_wrong_code_uses_nothing_up(second_factors: SecondFactors, owner: Owner) -> None:
+    right = owner.code()
+    wrong = f"{(int(right) + 1) % 1_000_000:06}"
+    assert not await second_factors.prove(owner.account_id, code=wrong)
+    assert await second_factors.prove(owner.account_id, code=right)
+
+
+async def test_no_code_proves_nothing(second_factors: SecondFactors, owner: Owner) -> None:
+    assert not await second_factors.prove(owner.account_id)
+
+
+async def test_recovery_code_proves_the_factor_once(second_factors: SecondFactors, owner: Owner) -> None:
+    for code in owner.recovery_codes:
+        assert await second_factors.prove(owner.account_id, recovery_code=code.lower().replace("-", ""))
+        assert not await second_factors.prove(owner.account_id, recovery_code=code)
+
+
+async def test_new_recovery_codes_make_the_former_ones_useless(
+    second_factors: SecondFactors, owner: Owner, database: Database
+) -> None:
+    async with database.transaction() as tx:
+        _, codes = await second_factors.renew_recovery_codes(tx, owner.account_id)
+    assert not await second_factors.prove(owner.account_id, recovery_code=owner.recovery_codes[0])
+    assert await second_factors.prove(owner.account_id, recovery_code=codes[0])
+
+
+async def test_ten_recovery_codes_are_left_when_many_renew_them_at_once(
+    second_factors: SecondFactors, owner: Owner, database: Database
+) -> None:
+    async def renew() -> list[str]:
+        async with database.transaction() as tx:
+            return (await second_factors.renew_recovery_codes(tx, owner.account_id))[1]
+
+    made = await asyncio.gather(*(renew() for _ in range(8)))
+    good = [await second_factors.prove(owner.account_id, recovery_code=code) for codes in made for code in codes]
+    assert sum(good) == 10
+
+
+async def test_codes_of_another_account_prove_nothing(second_factors: SecondFactors, new_owner: NewOwner) -> None:
+    me, other = await new_owner(), await new_owner()
+    assert not await second_factors.prove(me.account_id, code=other.code())
+    assert not await second_factors.prove(me.account_id, recovery_code=other.recovery_codes[0])
+    assert await second_factors.prove(other.account_id, code=other.code())
+
+
+@pytest.mark.parametrize("by", ["code", "recovery_code"])
+async def test_of_fifty_uses_of_one_code_at_once_one_succeeds(
+    second_factors: SecondFactors, owner: Owner, database: Database, by: str
+) -> None:
+    proof = {by: owner.code() if by == "code" else owner.recovery_codes[0]}
+
+    async def sign_in() -> bool:
+        async with database.deferred_transaction():  # as a call is served
+            return await second_factors.prove(owner.account_id, **proof)
+
+    assert sum(await asyncio.gather(*(sign_in() for _ in range(50)))) == 1
+
+
+@pytest.mark.parametrize("by", ["code", "recovery_code"])
+async def test_code_of_a_call_that_failed_is_not_used_up(
+    second_factors: SecondFactors, owner: Owner, database: Database, by: str
+) -> None:
+    proof = {by: owner.code() if by == "code" else owner.recovery_codes[0]}
+    with pytest.raises(ZeroDivisionError):
+        async with database.deferred_transaction():
+            assert await second_factors.prove(owner.account_id, **proof)
+            raise ZeroDivisionError
+    assert await second_factors.prove(owner.account_id, **proof)
+
+
+async def test_code_is_used_up_for_others_before_the_call_that_sent_it_has_ended(
+    second_factors: SecondFactors, owner: Owner, database: Database
+) -> None:
+    code = owner.code()
+    async with database.deferred_transaction():
+        assert await second_factors.prove(owner.account_id, code=code)
+        other = asyncio.create_task(second_factors.prove(owner.account_id, code=code))
+        await asyncio.sleep(0)
+    assert not await other
+
+
+async def test_factor_is_asked_for_once_it_is_confirmed(second_factors: SecondFactors, database: Database) -> None:
+    me = (await signed_in_person(database)).account_id
+    assert not await second_factors.is_asked(me)
+    async with database.transaction() as tx:
+        _, secret = await second_factors.create(tx, me)
+    owner = await owner_of(database, me, secret)
+    assert not await second_factors.is_asked(me)
+    assert not await second_factors.prove(me, code=owner.code())
+    async with database.transaction() as tx:
+        await second_factors.confirm(tx, me, code=owner.code())
+    assert await second_factors.is_asked(me)
+
+
+async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_account(
+    second_factors: SecondFactors, owner: Owner, database: Database
+) -> None:
+    stored = await database.first(_SECRETS)
+    assert stored is not None
+    assert owner.secret not in stored
+    with pytest.raises(Undecipherable):
+        await SecondFactors(database, Keyring({"now": secrets.token_bytes(KEY_BYTES)})).prove(
+            owner.account_id, code=owner.code()
+        )
+    thief = (await signed_in_person(database)).account_id
+    await database.run(_MOVE, new_account_id=thief)
+    with pytest.raises(Undecipherable):
+        await second_factors.prove(thief, code=owner.code())
+
+
+async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
+    second_factors: SecondFactors, connect: Connect
+) -> None:
+    database = await connect(pool_size=8)
+    for _ in range(10):
+        me = (await signed_in_person(database)).account_id
+        async with database.transaction() as tx:
+            _, secret = await second_factors.create(tx, me)
+        code = (await owner_of(database, me, secret)).code()
+
+        async def confirm(me: UUID = me, code: str = code) -> str:
+            async with database.transaction() as tx:
+                await second_factors.confirm(tx, me, code=code)
+            return "confirmed"
+
+        async def create(me: UUID = me) -> str:
+            async with database.transaction() as tx:
+                await second_factors.create(tx, me)
+            return "created"
+
+        ended = await asyncio.gather(confirm(), create(), confirm(), create(), return_exceptions=True)
+        outcomes = [str(each) for each in ended]
+        if await second_factors.is_asked(me):
+            # Whoever came later was refused; a creation before it made another secret, whose code it was not.
+            assert outcomes.count("confirmed") == 1, outcomes
+        else:
+            assert "confirmed" not in outcomes, outcomes
+        assert {type(each) for each in ended} <= {str, Refused}, outcomes
