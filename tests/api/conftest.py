@@ -1,21 +1,25 @@
 """A whole gateway for every test: the real server on a real channel, on a database of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+import structlog
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
+from accord_api.pipeline.rate_limits import rate_limiter
 from accord_db.database import Database
 from accord_db.listen import Listener
 from accord_gateway.server import Gateway, Parts, build_server, listen
 from accord_gateway.settings import Settings
+from tests.api.oidc_provider import OidcProvider, oidc_provider
+from tests.api.probe import ProbeClient, build_probe_server
 from tests.factories import Person, signed_in_person
 
 if TYPE_CHECKING:
@@ -47,14 +51,21 @@ async def listener(dsn: str) -> AsyncIterator[Listener]:
 
 
 @pytest.fixture
-async def gateway(database: Database, listener: Listener) -> AsyncIterator[tuple[Gateway, str]]:
+def gateway_settings() -> Settings:
+    """For a test about another one: `@pytest.mark.parametrize("gateway_settings", [Settings(…)])`."""
+    return Settings(port=0, metrics_port=0)
+
+
+@pytest.fixture
+async def gateway(
+    database: Database, listener: Listener, gateway_settings: Settings
+) -> AsyncIterator[tuple[Gateway, str]]:
     """A running gateway, and where it listens."""
-    settings = Settings(port=0, metrics_port=0)
-    gateway = build_server(Parts(settings, SECRET_KEY, database, listener))
+    gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
     await listener.start()
     while not listener.connected:  # and so sessions are cached, as they are in earnest
         await asyncio.sleep(0.002)
-    port = listen(gateway.server, settings)
+    port = listen(gateway.server, gateway_settings)
     await gateway.server.start()
     yield gateway, f"127.0.0.1:{port}"
     await gateway.server.stop(None)
@@ -64,6 +75,13 @@ async def gateway(database: Database, listener: Listener) -> AsyncIterator[tuple
 async def client(gateway: tuple[Gateway, str], database: Database) -> AsyncIterator[Client]:
     async with grpc.aio.insecure_channel(gateway[1]) as channel:
         yield Client(channel, TaskServiceStub(channel), AccountServiceStub(channel), database)
+
+
+@pytest.fixture(scope="session")
+def corp() -> Iterator[OidcProvider]:
+    """A provider that people can sign in with: settings have to name it."""
+    with oidc_provider() as provider:
+        yield provider
 
 
 @pytest.fixture
@@ -117,3 +135,19 @@ def read_refusal(error: grpc.aio.AioRpcError) -> Refusal:
         retry_after=RetryInfo.FromString(retry).retry_delay.ToTimedelta().total_seconds() if retry else None,
         quota=[violation.subject for violation in quota.violations],
     )
+
+
+@pytest.fixture
+async def probe(database: Database, listener: Listener) -> AsyncIterator[ProbeClient]:
+    server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield ProbeClient(probe, channel, await signed_in_person(database))
+    await server.stop(None)
+
+
+@pytest.fixture
+def log() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines

@@ -3,13 +3,15 @@
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from types import ModuleType
 from typing import Any
+from uuid import UUID, uuid4
 
 import grpc
 from grpc_tools import protoc
@@ -20,12 +22,15 @@ from accord_api.contract import Recorder, check
 from accord_api.pipeline import Pipeline
 from accord_api.pipeline.counters import Counters
 from accord_api.pipeline.observe import call_metrics
+from accord_api.pipeline.peer import Network, Peers
+from accord_api.pipeline.rate_limits import limit_account
 from accord_api.routes import Routes
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_db.database import Database
 from accord_db.listen import Listener
+from tests.factories import Person
 
 _PROTOS = Path(__file__).parent / "protos"
 _CONTRACT = Path(__file__).parents[2] / "proto"
@@ -61,6 +66,7 @@ class Probe:
         self.entered = 0
         self.conflicts = 0
         self.cancelled = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def act(self, name: str, text: str) -> str:
         self.entered += 1
@@ -95,7 +101,17 @@ class Probe:
         async for request in requests:
             yield self.answer(await self.act(request.act, request.text))
 
+    async def GuessByToken(self, request: Any, context: object) -> Any:
+        """`text` is the account that the token would tell."""
+        if request.act == "in a transaction":
+            async with self._database.transaction():
+                await limit_account(UUID(request.text))
+        if request.act != "forget the limit":
+            await limit_account(UUID(request.text))
+        return await self.Unary(request, context)
+
     Public = Limited = LimitedByPeer = Fresh = Admin = Service = KeysOnly = Audited = Unary
+    Durable = DurableByPeer = LimitedTwice = Guess = Unary
 
 
 async def _nothing(probe: Probe) -> None:
@@ -141,6 +157,24 @@ async def _conflict_always(probe: Probe) -> None:
     raise Conflict("lost", sqlstate="40P01")
 
 
+async def _have_no_database(probe: Probe) -> None:
+    from accord_db.errors import Unavailable
+
+    raise Unavailable("gone")
+
+
+async def _refuse_undecided(probe: Probe) -> None:
+    raise Refused(Reason.REASON_AUTHORIZATION_PENDING, retry_after=5)
+
+
+async def _wait(probe: Probe) -> None:
+    await probe.go_on.wait()
+
+
+async def _limit_account(probe: Probe) -> None:
+    await limit_account(uuid4())
+
+
 _ACTS: dict[str, Callable[[Probe], Any]] = {
     "raise": _raise_value_error,
     "cancel": _raise_cancelled,
@@ -148,12 +182,18 @@ _ACTS: dict[str, Callable[[Probe], Any]] = {
     "exit": _exit,
     "refuse": _refuse,
     "refuse undeclared": _refuse_undeclared,
+    "refuse undecided": _refuse_undecided,
+    "have no database": _have_no_database,
+    "wait": _wait,
+    "limit account": _limit_account,
     "conflict twice": _conflict_twice,
     "conflict always": _conflict_always,
 }
 
 
-def build_probe_server(database: Database, listener: Listener, counters: Counters) -> tuple[grpc.aio.Server, Probe]:
+def build_probe_server(
+    database: Database, listener: Listener, counters: Counters, proxies: Sequence[Network] = ()
+) -> tuple[grpc.aio.Server, Probe]:
     messages, stubs = generated()
     probe, registered = Probe(database), Recorder()
     servicer = type("ProbeService", (stubs.ProbeServiceServicer,), {})()
@@ -165,8 +205,34 @@ def build_probe_server(database: Database, listener: Listener, counters: Counter
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
     methods = check(services, registered, {}, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
-    pipeline = Pipeline(database, sessions, counters, validator, call_metrics())
+    pipeline = Pipeline(database, sessions, counters, validator, call_metrics(), Peers(proxies))
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
     server.add_generic_rpc_handlers((routes,))
     return server, probe
+
+
+@dataclass
+class ProbeClient:
+    probe: Probe
+    channel: grpc.aio.Channel
+    person: Person
+
+    async def call(
+        self, method: str, act: str = "", text: str = "", *, headers: Any = None, **options: Any
+    ) -> list[str]:
+        """The texts of all answers, whatever kind of call the method is."""
+        messages, _ = generated()
+        request = messages.ProbeRequest(act=act, text=text)
+        return await self.send(method, request, headers=headers, **options)
+
+    async def send(self, method: str, *requests: Any, headers: Any = None, **options: Any) -> list[str]:
+        _, stubs = generated()
+        options.setdefault("timeout", None)
+        options["metadata"] = self.person.headers if headers is None else headers
+        stub = getattr(stubs.ProbeServiceStub(self.channel), method)
+        given = requests[0] if method not in ("ClientStream", "BothStream") else list(requests)
+        answered = stub(given, **options)
+        if method in ("ServerStream", "BothStream"):
+            return [answer.text async for answer in answered]
+        return [(await answered).text]

@@ -378,10 +378,9 @@ USER_AGENTS = (b"nul\0", b"\xff\xfe", b"line\r\nbreak", b"\x1b[31mred", b"\xed\x
 
 
 async def test_user_agent_that_no_row_can_hold_keeps_nothing_from_being_done_and_audited(send: Send, dsn: str) -> None:
-    good = SignUpRequest(email="a@example.com", password="a long enough password", display_name="A")
-    refused = SignUpRequest(email="a@example.com", password="too short", display_name="A")
-    for agent in USER_AGENTS:
-        for request in (good, refused):
+    for number, agent in enumerate(USER_AGENTS):
+        for password in ("a long enough password", "too short"):
+            request = SignUpRequest(email=f"{number}@example.com", password=password, display_name="A")
             await send(SIGN_UP, framed(request.SerializeToString()), [("user-agent", agent)])
     with psycopg.connect(dsn) as connection:
         events = connection.execute("SELECT code, user_agent FROM audit_events ORDER BY occurred_at").fetchall()

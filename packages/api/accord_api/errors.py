@@ -40,6 +40,10 @@ class Failure:
     def name(self) -> str:
         return reason_name(self.reason)
 
+    @property
+    def undecided(self) -> bool:
+        return _answer(self.reason).undecided
+
 
 def failure(raised: BaseException, declared: frozenset[Reason.ValueType]) -> Failure:
     """What the caller is told of an exception. A reason the method does not declare is a fault of ours."""

@@ -1,6 +1,6 @@
 """What the contract says of each method, read out of its descriptors once, at start."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     IdempotencyLevel = MethodOptions.IdempotencyLevel
 
 REQUEST_ID = "request_id"
+# The keys of rate limits whose subject is, or has part in it, the account that is tried.
+BY_ACCOUNT = frozenset({RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Method:
     request_streaming: bool
     response_streaming: bool
     idempotent: bool
+    # The field of the request that names the account whose tries are counted.
+    account_field: str | None
 
     @property
     def path(self) -> str:
@@ -88,6 +92,7 @@ class Method:
             request_streaming=descriptor.client_streaming,
             response_streaming=descriptor.server_streaming,
             idempotent=REQUEST_ID in descriptor.input_type.fields_by_name,
+            account_field=next((field.name for field in descriptor.input_type.fields if names_account(field)), None),
         )
 
 
@@ -117,6 +122,7 @@ def _faults(method: MethodDescriptor) -> Iterable[str]:
     yield from _access_faults(policy)
     yield from _deadline_faults(policy)
     yield from _rate_limit_faults(policy)
+    yield from _account_field_faults(method)
     yield from _error_faults(policy)
     yield from _request_id_faults(method)
 
@@ -152,6 +158,28 @@ def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
             yield "a rate limit of its policy does not say whose calls are counted (key)"
         if limit.key == RateLimitKey.RATE_LIMIT_KEY_CALLER and policy.access == Access.ACCESS_PUBLIC:
             yield "it is public, yet a rate limit of its policy counts by caller"
+        if limit.key in BY_ACCOUNT and not limit.durable:
+            yield "a rate limit of its policy counts by account, and so must be durable"
+        if limit.failures_only and not limit.durable:
+            yield "a rate limit of its policy counts failures only, and so must be durable"
+    if len({limit.SerializeToString(deterministic=True) for limit in policy.rate_limits}) < len(policy.rate_limits):
+        yield "two rate limits of its policy are the same"
+
+
+def _account_field_faults(method: MethodDescriptor) -> Iterable[str]:
+    """What is marked `names_account` must be what is counted: a mark without effect would look like protection."""
+    request = method.input_type
+    marked = [field for field in request.fields if names_account(field)]
+    if any(field.type != FieldDescriptor.TYPE_STRING or field.is_repeated for field in marked):
+        yield "the field of its request that names an account must be a single string"
+    if len(marked) > 1:
+        yield "several fields of its request name an account, and only one can be counted"
+    if any(_holds(field.message_type, names_account) for field in request.fields if field.message_type):
+        yield "a field that names an account must be in the request itself, not in a message of it"
+    if marked and method.client_streaming:
+        yield "it streams its requests, and so none of them can name the account"
+    if marked and not any(limit.key in BY_ACCOUNT for limit in _declared(method).rate_limits):
+        yield "a field of its request names an account, yet no rate limit of its policy counts by account"
 
 
 def _error_faults(policy: MethodPolicy) -> Iterable[str]:
@@ -175,12 +203,22 @@ def is_sensitive(field: FieldDescriptor) -> bool:
     return bool(field.GetOptions().Extensions[policy_pb2.sensitive])
 
 
-def has_sensitive_field(message: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
+def names_account(field: FieldDescriptor) -> bool:
+    return bool(field.GetOptions().Extensions[policy_pb2.names_account])
+
+
+def has_sensitive_field(message: Descriptor) -> bool:
     """Whether the message, or any message in it, has a field that is marked sensitive."""
+    return _holds(message, is_sensitive)
+
+
+def _holds(
+    message: Descriptor, is_marked: Callable[[FieldDescriptor], bool], seen: frozenset[str] = frozenset()
+) -> bool:
     if message.full_name in seen:
         return False
     seen |= {message.full_name}
     return any(
-        is_sensitive(field) or (field.message_type is not None and has_sensitive_field(field.message_type, seen))
+        is_marked(field) or (field.message_type is not None and _holds(field.message_type, is_marked, seen))
         for field in message.fields
     )

@@ -86,6 +86,12 @@ class Database(Executor):
         finally:
             self._scope.set(outer)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what this task asks now belongs to a transaction, and is undone with it."""
+        scope = self._own_scope()
+        return scope is not None and scope.transaction is not None
+
     async def answer(self, question: Question) -> PGresult:
         scope = self._own_scope()
         if scope is not None and scope.transaction is not None:

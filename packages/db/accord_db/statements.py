@@ -112,6 +112,8 @@ def _compile(executable: Executable) -> SQLCompiler:
 def _format(type_: TypeEngine[Any]) -> PyFormat:
     """Binary where the bytes depend on the type alone; the driver would size an int after its value."""
     if isinstance(type_, ARRAY):
+        if isinstance(type_.item_type, LargeBinary):
+            return PyFormat.BINARY  # the driver's text of an array doubles the quotes among the bytes
         return PyFormat.AUTO if isinstance(type_.item_type, Uuid) else PyFormat.TEXT
     return PyFormat.AUTO if isinstance(type_, Uuid | LargeBinary | DateTime | Boolean) else PyFormat.TEXT
 
@@ -140,7 +142,8 @@ def _table(executable: object) -> str:
         case Insert() | Update() | Delete():
             return _table(executable.table)
         case Join():
-            return _table(executable.left)
+            left = _table(executable.left)
+            return left if left != "none" else _table(executable.right)
         case AliasedReturnsRows():
             return _table(executable.element)
         case CompoundSelect():

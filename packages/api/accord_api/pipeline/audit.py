@@ -5,7 +5,6 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord_api.errors import failure
 from accord_api.pipeline.call import call
-from accord_api.pipeline.peer import peer_address
 from accord_auth.caller import signed_in
 from accord_auth.gate import Context, Next
 from accord_auth.policy import Method
@@ -15,7 +14,9 @@ from accord_db.queries import audit
 
 
 class AuditInterceptor(AsyncServerInterceptor):
-    """An event of success commits with what succeeded; one of failure is written after the roll-back."""
+    """An event of success commits with what succeeded; one of failure is written after the roll-back.
+
+    An answer that has decided nothing, such as "ask again later", is no event."""
 
     def __init__(self, method: Method, database: Database) -> None:
         self._path = method.path
@@ -37,7 +38,8 @@ class AuditInterceptor(AsyncServerInterceptor):
                 return response
         except Exception as raised:
             failed = failure(raised, self._declared)
-            await self._insert(self._database, failed.code, failed.name)
+            if not failed.undecided:
+                await self._insert(self._database, failed.code, failed.name)
             raise
 
     async def _insert(self, db: Executor, code: grpc.StatusCode, reason: str | None) -> None:
@@ -48,7 +50,7 @@ class AuditInterceptor(AsyncServerInterceptor):
             account_id=current.account_id or (who.account_id if who else None),
             method=self._path,
             target=current.target,
-            peer=peer_address(current.peer),
+            peer=current.peer,
             user_agent=current.user_agent,
             code=code.name,
             reason=reason,

@@ -7,7 +7,10 @@ from uuid import UUID
 
 @dataclass(slots=True)
 class Call:
-    """Where a call came from and how it is told apart. What a handler learns for the audit event it adds by `note`."""
+    """Where a call came from and how it is told apart. What a handler learns for the audit event it adds by `note`.
+
+    `peer` is the address that counts (see `Peers`), without a port.
+    """
 
     method: str
     request_id: str

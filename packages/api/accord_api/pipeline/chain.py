@@ -13,7 +13,8 @@ from accord_api.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_api.pipeline.idempotency import IdempotencyInterceptor
 from accord_api.pipeline.messages import Handler, ReceiveInterceptor, answering
 from accord_api.pipeline.observe import CallMetrics, ObserveInterceptor
-from accord_api.pipeline.rate_limits import RateLimitInterceptor
+from accord_api.pipeline.peer import Peers
+from accord_api.pipeline.rate_limits import DurableLimitInterceptor, RateLimitInterceptor
 from accord_api.pipeline.retries import RetryInterceptor
 from accord_auth.gate import Context, Next
 from accord_auth.interceptor import AccessInterceptor
@@ -33,14 +34,16 @@ class Pipeline:
         counters: Counters,
         validator: Validator,
         metrics: CallMetrics,
+        peers: Peers,
     ) -> None:
         self._database = database
         self._sessions = sessions
         self._counters = counters
         self.validator = validator
         self._metrics = metrics
+        self._peers = peers
         self._clock = Clock()
-        self._unknown = ObserveInterceptor("unknown", "unknown", frozenset(), metrics)
+        self._unknown = ObserveInterceptor("unknown", "unknown", frozenset(), metrics, peers)
 
     def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """The handler as grpcio takes it, behind its stages.
@@ -60,12 +63,14 @@ class Pipeline:
     def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
         """From the wire inwards."""
         policy = method.policy
-        yield ObserveInterceptor(method.service, method.name, policy.errors, self._metrics)
+        yield ObserveInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
         yield DeadlineInterceptor(policy, self._clock)
-        yield AccessInterceptor(policy, self._sessions)
+        yield AccessInterceptor.of(method, self._sessions)
         yield ReceiveInterceptor(method, self.validator)
-        if policy.rate_limits:
+        if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)
+        if any(limit.durable for limit in policy.rate_limits):
+            yield DurableLimitInterceptor(method, self._database)
         if not (method.request_streaming or method.response_streaming):
             yield RetryInterceptor()
         if policy.audit:

@@ -17,6 +17,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_api.errors import STATUS_HEADER, Failure, failure
 from accord_api.pipeline.call import Call, set_call
 from accord_api.pipeline.deadlines import time_left
+from accord_api.pipeline.peer import FORWARDED_HEADER, Peers
 from accord_auth.caller import signed_in
 from accord_auth.gate import Context, Next, receive_headers
 from accord_db.errors import DatabaseError
@@ -57,8 +58,16 @@ class _Ending(NamedTuple):
 class ObserveInterceptor(AsyncServerInterceptor):
     """Sees one method's calls from their headers to their status. `declared` are the reasons the method may answer."""
 
-    def __init__(self, service: str, name: str, declared: frozenset[Reason.ValueType], metrics: CallMetrics) -> None:
+    def __init__(
+        self,
+        service: str,
+        name: str,
+        declared: frozenset[Reason.ValueType],
+        metrics: CallMetrics,
+        peers: Peers,
+    ) -> None:
         self._declared = declared
+        self._peers = peers
         # By number, since Python's enumerations take longer to look up than the counting takes.
         self._endings = {
             code.value[0]: _Ending(code.name, metrics.handled.labels(service, name, code.name))
@@ -74,7 +83,7 @@ class ObserveInterceptor(AsyncServerInterceptor):
         context: Context,
         method_name: str,
     ) -> bytes | None:
-        started, call = perf_counter(), _begin(context, method_name)
+        started, call = perf_counter(), _begin(context, method_name, self._peers)
         try:
             response = await method(request_or_iterator, context)
         except (Exception, asyncio.CancelledError, SystemExit) as raised:  # noqa: BLE001 (whatever it is, the caller gets an answer)
@@ -137,18 +146,20 @@ class ObserveInterceptor(AsyncServerInterceptor):
             )
 
 
-def _begin(context: Context, method: str) -> Call:
-    sent, user_agent = "", ""
+def _begin(context: Context, method: str, peers: Peers) -> Call:
+    sent, user_agent, forwarded = "", "", []
     for name, value in receive_headers(context):
         if name == REQUEST_ID_HEADER:
             sent = str(value)
         elif name == "user-agent":
             user_agent = str(value)
+        elif name == FORWARDED_HEADER:
+            forwarded.append(str(value))
     request_id = sent if sent and _USABLE_REQUEST_ID.fullmatch(sent) else _new_request_id()
     call = Call(
         method=_plain(method[:200]),
         request_id=request_id,
-        peer=context.peer(),
+        peer=peers.address(context.peer(), forwarded),
         user_agent=_plain(user_agent[:256]),
     )
     set_call(call)

@@ -1,0 +1,189 @@
+"""Where a call comes from: its connection, or whoever a listed proxy says it forwards for."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from accord_api.pipeline.peer import Peers, peer_network
+from accord_api.pipeline.rate_limits import rate_limiter
+from accord_db.database import Database
+from accord_db.listen import Listener
+from tests.api.conftest import refusal
+from tests.api.probe import ProbeClient, build_probe_server
+from tests.factories import signed_in_person
+
+LISTED = Peers([ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32"), ip_network("fd00::/8")])
+PROXY = "ipv4:10.1.2.3:50412"
+
+
+@pytest.mark.parametrize(
+    ("connection", "address"),
+    [
+        ("ipv4:198.51.100.7:50412", "198.51.100.7"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:50412", "2001:db8:1:2:3:4:5:6"),
+        ("ipv6:[::1]:50412", "::1"),
+        ("ipv6:[2001:0DB8:0:0::7]:1", "2001:db8::7"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:1", "fe80::1"),
+        ("ipv6:%5B::ffff:198.51.100.7%5D:1", "198.51.100.7"),
+        ("unix:", "unix:"),
+        ("unix:/run/accord.sock", "unix:/run/accord.sock"),
+        ("ipv4:nonsense", "ipv4:nonsense"),
+        ("", ""),
+    ],
+)
+def test_address_of_a_connection_is_told_without_its_port(connection: str, address: str) -> None:
+    assert Peers().address(connection, []) == address
+    assert LISTED.address(connection, ["203.0.113.9"]) == address
+
+
+@pytest.mark.parametrize(
+    ("peer", "network"),
+    [
+        ("198.51.100.7", "198.51.100.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("unix:", "unix:"),
+        ("", ""),
+    ],
+)
+def test_addresses_are_counted_alone_and_ipv6_by_its_64(peer: str, network: str) -> None:
+    assert peer_network(peer) == network
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ([], "10.1.2.3"),
+        ([""], "10.1.2.3"),
+        (["203.0.113.9"], "203.0.113.9"),
+        (["203.0.113.9:4711"], "203.0.113.9"),
+        ([" 203.0.113.9 "], "203.0.113.9"),
+        (["2001:db8::7"], "2001:db8::7"),
+        (["[2001:db8::7]"], "2001:db8::7"),
+        (["[2001:db8::7]:4711"], "2001:db8::7"),
+        (["fe80::7%eth0"], "fe80::7"),
+        (["::ffff:203.0.113.9"], "203.0.113.9"),
+        # What its client has sent stands to the left, and is not believed.
+        (["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
+        (["10.9.9.9, 203.0.113.9"], "203.0.113.9"),
+        # Other listed proxies are seen through.
+        (["203.0.113.9, 10.9.9.9"], "203.0.113.9"),
+        (["198.51.100.1, 203.0.113.9, 192.0.2.1, fd00::1, 10.9.9.9:80"], "203.0.113.9"),
+        (["203.0.113.9, ::ffff:10.9.9.9"], "203.0.113.9"),
+        # Several headers are one, in their order.
+        (["198.51.100.1, 203.0.113.9", "10.9.9.9"], "203.0.113.9"),
+        (["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
+        # A call of a listed machine itself.
+        (["10.9.9.9"], "10.9.9.9"),
+        (["10.8.8.8, 10.9.9.9"], "10.8.8.8"),
+        # What is no address is as far as it goes: it is put down to the proxy that says it.
+        (["unknown"], "10.1.2.3"),
+        (["203.0.113.9, unknown"], "10.1.2.3"),
+        (["203.0.113.9, _hidden, 10.9.9.9"], "10.9.9.9"),
+        (["203.0.113.9,"], "10.1.2.3"),
+        (["203.0.113.9;evil"], "10.1.2.3"),
+        (["999.0.113.9"], "10.1.2.3"),
+        (["203.0.113.9:80:80"], "10.1.2.3"),
+        (["[203.0.113.9"], "10.1.2.3"),
+        (["[2001:db8::7]evil"], "10.1.2.3"),
+        (["203.0.113.9:evil"], "10.1.2.3"),
+        (["0x7f.1", "127.1"], "10.1.2.3"),
+        (["\0"], "10.1.2.3"),
+        (["1" * 8000], "10.1.2.3"),
+        ([",".join(["10.9.9.9"] * 1000)], "10.9.9.9"),
+    ],
+)
+def test_listed_proxy_is_believed_from_the_right_up_to_the_first_that_is_not_listed(
+    headers: list[str], address: str
+) -> None:
+    assert LISTED.address(PROXY, headers) == address
+
+
+@pytest.mark.parametrize(
+    "connection",
+    ["ipv4:198.51.100.7:1", "ipv4:192.0.2.2:1", "ipv6:%5Bfe80::1%5D:1", "ipv4:11.0.0.0:1", "unix:", "nonsense"],
+)
+def test_header_of_anybody_else_is_not_believed(connection: str) -> None:
+    alone = LISTED.address(connection, [])
+    assert LISTED.address(connection, ["203.0.113.9"]) == alone
+    assert LISTED.address(connection, ["203.0.113.9, 10.9.9.9"]) == alone
+
+
+def test_connection_by_a_mapped_address_is_that_of_the_listed_proxy() -> None:
+    assert LISTED.address("ipv6:%5B::ffff:10.1.2.3%5D:1", ["203.0.113.9"]) == "203.0.113.9"
+
+
+# --- on the wire ------------------------------------------------------------------------------------------------------
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+async def opened(database: Database, listener: Listener) -> AsyncIterator[Open]:
+    """A gateway that listens on an address, with these proxies."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(*proxies: str, on: str = "127.0.0.1") -> ProbeClient:
+            networks = [ip_network(proxy) for proxy in proxies]
+            server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"), networks)
+            port = server.add_insecure_port(f"{on}:0")
+            await server.start()
+            stack.push_async_callback(server.stop, None)
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"{on}:{port}"))
+            return ProbeClient(probe, channel, await signed_in_person(database))
+
+        yield opened
+
+
+def forwarded(client: ProbeClient, *values: str) -> tuple[tuple[str, str], ...]:
+    return (*client.person.headers, *(("x-forwarded-for", value) for value in values))
+
+
+async def test_address_that_a_listed_proxy_forwards_for_is_logged_and_audited(
+    opened: Open, dsn: str, log: list[Any]
+) -> None:
+    client = await opened("127.0.0.1/32")
+    await client.call("Audited", headers=forwarded(client, "198.51.100.1", "203.0.113.9, 127.0.0.1"))
+    assert [line["peer"] for line in log if line["event"] == "call"] == ["203.0.113.9"]
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT peer FROM audit_events").fetchall() == [("203.0.113.9",)]
+
+
+async def test_forged_header_is_neither_logged_nor_counted(opened: Open, log: list[Any]) -> None:
+    client = await opened("10.0.0.0/8")
+    for turn in range(3):
+        await client.call("LimitedByPeer", headers=forwarded(client, f"203.0.113.{turn}"))
+    for turn in range(10):
+        await client.call("DurableByPeer", headers=forwarded(client, f"203.0.113.{turn}"))
+    for method in ("LimitedByPeer", "DurableByPeer"):
+        refused = await refusal(client.call(method, headers=forwarded(client, "203.0.113.99")))
+        assert (refused.reason, refused.quota) == ("RATE_LIMITED", ["peer:127.0.0.1"])
+    assert {line["peer"] for line in log if line["event"] == "call"} == {"127.0.0.1"}
+
+
+async def test_callers_behind_one_proxy_are_counted_apart(opened: Open) -> None:
+    client = await opened("127.0.0.0/8")
+    for _ in range(3):
+        await client.call("LimitedByPeer", headers=forwarded(client, "203.0.113.1"))
+    assert (await refusal(client.call("LimitedByPeer", headers=forwarded(client, "203.0.113.1")))).quota == [
+        "peer:203.0.113.1"
+    ]
+    assert await client.call("LimitedByPeer", text="x", headers=forwarded(client, "203.0.113.2")) == ["x"]
+
+
+async def test_proxy_that_connects_by_ipv6_is_listed_by_ipv6(opened: Open, log: list[Any]) -> None:
+    client = await opened("::1/128", on="[::1]")
+    await client.call("Unary", headers=forwarded(client, "2001:db8::7"))
+    await client.call("Unary")
+    assert [line["peer"] for line in log if line["event"] == "call"] == ["2001:db8::7", "::1"]
+
+
+async def test_unknown_method_is_logged_with_the_address_that_counts(opened: Open, log: list[Any]) -> None:
+    client = await opened("127.0.0.1/32")
+    call = client.channel.unary_unary("/no.such/Method", bytes, bytes)
+    await refusal(call(b"", metadata=forwarded(client, "203.0.113.9")))
+    assert log[-1]["peer"] == "203.0.113.9"
