@@ -14,7 +14,7 @@ def a_caller() -> Caller:
         account_id=uuid4(),
         session_id=uuid4(),
         credential=Credential.CREDENTIAL_SESSION,
-        fresh_until=datetime.now(UTC),
+        authenticated_at=datetime.now(UTC),
     )
 
 

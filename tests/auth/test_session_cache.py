@@ -11,15 +11,21 @@ from accord_auth.session_cache import SessionCache
 from accord_db.queries.sessions import LiveSession
 
 
-def a_session(*, account_id: UUID | None = None, lifetime: timedelta = timedelta(hours=1)) -> LiveSession:
+def a_session(
+    *,
+    account_id: UUID | None = None,
+    lifetime: timedelta = timedelta(hours=1),
+    idle_lifetime: timedelta | None = None,
+) -> LiveSession:
     now = datetime.now(UTC)
     return LiveSession(
         id=uuid4(),
         account_id=account_id or uuid4(),
         created_at=now,
+        authenticated_at=now,
         expires_at=now + lifetime,
-        email="ada@example.com",
-        display_name="Ada",
+        idle_expires_at=now + (lifetime if idle_lifetime is None else idle_lifetime),
+        use_is_due=False,
     )
 
 
@@ -53,6 +59,15 @@ def test_nothing_is_there_after_its_expiry(cache: SessionCache) -> None:
     assert cache.get(b"a")
     assert cache.get(b"b") is None
     time.sleep(0.06)
+    assert cache.get(b"a") is None
+
+
+def test_one_that_may_idle_out_is_gone_while_there_is_time_to_put_that_off(cache: SessionCache) -> None:
+    put(cache, b"a", a_session(idle_lifetime=timedelta(seconds=0.2)))
+    put(cache, b"b", a_session(idle_lifetime=timedelta(seconds=-1)))
+    assert cache.get(b"a")
+    assert cache.get(b"b") is None
+    time.sleep(0.11)
     assert cache.get(b"a") is None
 
 

@@ -1,107 +1,28 @@
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import delete, func, select, text, update
 
 from accord_auth import sessions as sessions_module
-from accord_auth.sessions import LiveSession, Sessions
+from accord_auth.sessions import Sessions
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.database import Database, DatabaseSettings
+from accord_db.database import Database
 from accord_db.errors import Unavailable
 from accord_db.ids import uuid7
-from accord_db.listen import Listener
-from accord_db.queries.accounts import insert_account
 from accord_db.queries.sessions import (
-    get_session_by_token_hash,
     insert_session,
     revoke_session,
     revoke_sessions_of_account,
+    update_session_use,
 )
 from accord_db.schema import Account, Session
-
-EndSilently = Callable[[str], Awaitable[None]]
-
-HOUR = timedelta(hours=1)
-# Longer than any test: what is refused sooner was refused for another reason than that the cache had grown old.
-LONG = 60.0
-
-
-@asynccontextmanager
-async def process(
-    dsn: str, *, lifetime: timedelta = HOUR, cache_seconds: float = LONG, notices_of: str | None = None
-) -> AsyncIterator[Sessions]:
-    """What one gateway process has: a database, a listener and sessions of its own."""
-    database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=2))
-    listener = Listener(notices_of or dsn)
-    sessions = Sessions(database, listener, lifetime=lifetime, cache_seconds=cache_seconds)
-    await listener.start()
-    try:
-        await until(lambda: listener.connected)
-        yield sessions
-    finally:
-        await listener.close()
-        await database.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
-async def until_refused(sessions: Sessions, token: str) -> None:
-    async with asyncio.timeout(5):
-        while await sessions.find(token):
-            await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-async def here(dsn: str) -> AsyncIterator[Sessions]:
-    async with process(dsn) as sessions:
-        yield sessions
-
-
-@pytest.fixture
-async def there(dsn: str) -> AsyncIterator[Sessions]:
-    async with process(dsn) as sessions:
-        yield sessions
-
-
-@pytest.fixture
-async def deaf(dsn: str, postgres: str) -> AsyncIterator[Sessions]:
-    """Listens, to another database: it hears nothing of ours."""
-    async with process(dsn, notices_of=postgres) as sessions:
-        yield sessions
-
-
-@pytest.fixture
-async def account_id(database: Database) -> UUID:
-    account = await insert_account(
-        database, account_id=uuid7(), email=f"{uuid4()}@example.com", display_name="Ada", password_hash="none"
-    )
-    assert account is not None
-    return account.id
-
-
-@pytest.fixture
-def end_silently(database: Database) -> EndSilently:
-    """Ends a session without a notice: whoever still finds it has not asked the database."""
-
-    async def end_silently(token: str) -> None:
-        assert await database.run(
-            update(Session).where(Session.token_hash == token_hash(token)).values(revoked_at=func.now())
-        )
-
-    return end_silently
+from tests.auth.conftest import HOUR, EndSilently, HeldAnswers, Line, change_session, process, until_refused
 
 
 async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_id: UUID) -> None:
@@ -166,6 +87,99 @@ async def test_the_session_of_a_deleted_account_is_refused(
     token, _ = await here.open(account_id)
     await database.run(update(Account).where(Account.id == account_id).values(deleted_at=func.now()))
     assert await here.find(token) is None
+
+
+async def test_the_session_of_a_banned_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
+    token, _ = await here.open(account_id)
+    await database.run(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
+    assert await here.find(token) is None
+
+
+async def test_a_session_idles_out_after_as_long_as_the_installation_says_and_never_after_its_expiry(
+    dsn: str, account_id: UUID
+) -> None:
+    async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=2)) as sessions:
+        _, session = await sessions.open(account_id)
+    assert session.idle_expires_at - session.created_at == timedelta(days=2)
+    async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=9)) as sessions:
+        _, session = await sessions.open(account_id)
+    assert session.idle_expires_at == session.expires_at
+
+
+async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id: UUID) -> None:
+    _, session = await here.open(account_id)
+    assert session.authenticated_at == session.created_at
+    earlier = session.created_at - timedelta(minutes=5)
+    token, _ = await here.open(account_id, authenticated_at=earlier)
+    found = await here.find(token)
+    assert found is not None
+    assert found.authenticated_at == earlier
+
+
+async def test_an_idle_session_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
+    token, _ = await here.open(account_id)
+    await change_session(database, token, idle_expires_at=func.now())
+    assert await here.find(token) is None
+
+
+async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
+    dsn: str, database: Database, account_id: UUID
+) -> None:
+    async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=2), cache_seconds=0) as sessions:
+        token, opened = await sessions.open(account_id)
+        used_before = opened.created_at - timedelta(days=1)
+        await change_session(database, token, last_used_at=used_before, idle_expires_at=opened.created_at + HOUR)
+        assert await sessions.find(token)
+        now = await change_session(database, token, peer=None)
+        assert now.last_used_at > opened.last_used_at
+        assert now.idle_expires_at - now.last_used_at == timedelta(days=2)
+        await change_session(database, token, last_used_at=used_before, expires_at=opened.created_at + HOUR)
+        assert await sessions.find(token)
+        now = await change_session(database, token, peer=None)
+        assert now.idle_expires_at == opened.created_at + HOUR
+
+
+async def test_use_is_written_down_once_a_minute(dsn: str, database: Database, account_id: UUID) -> None:
+    async with process(dsn, cache_seconds=0) as sessions:
+        token, opened = await sessions.open(account_id)
+        for seconds, written in ((0, False), (59, False), (60, True)):
+            before = opened.created_at - timedelta(seconds=seconds)
+            await change_session(database, token, last_used_at=before)
+            found = await asyncio.gather(*(sessions.find(token) for _ in range(5)))
+            assert all(found)
+            assert ((await change_session(database, token, peer=None)).last_used_at != before) == written
+
+
+async def test_a_session_that_may_idle_for_seconds_does_not_idle_out_while_it_is_used(
+    dsn: str, account_id: UUID
+) -> None:
+    """Although it is remembered for longer than it may idle."""
+    async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
+        token, opened = await sessions.open(account_id)
+        while datetime.now(UTC) < opened.created_at + timedelta(seconds=2.5):
+            assert await sessions.find(token)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        assert await sessions.find(token) is None
+
+
+async def test_use_is_written_down_without_waiting_for_whoever_changes_the_session(
+    dsn: str, database: Database, account_id: UUID
+) -> None:
+    async with process(dsn, cache_seconds=0) as sessions:
+        token, session = await sessions.open(account_id)
+        await change_session(database, token, last_used_at=session.created_at - HOUR)
+        async with database.transaction() as tx:
+            await revoke_session(tx, session_id=session.id, account_id=account_id)
+            async with asyncio.timeout(2):
+                assert await sessions.find(token)
+        assert await sessions.find(token) is None
+
+
+async def test_use_that_comes_too_late_does_not_revive(here: Sessions, database: Database, account_id: UUID) -> None:
+    token, session = await here.open(account_id)
+    await change_session(database, token, last_used_at=session.created_at - HOUR, idle_expires_at=func.now())
+    assert await update_session_use(database, session_id=session.id, idle_lifetime=HOUR) is None
 
 
 async def test_a_session_found_again_costs_no_question(
@@ -243,6 +257,74 @@ async def test_revoking_twice_is_revoking_once(here: Sessions, account_id: UUID)
     assert await here.find(token) is None
 
 
+async def test_all_sessions_of_an_account_but_one_are_ended_and_those_that_were_good_are_counted(
+    here: Sessions, there: Sessions, database: Database, account_id: UUID
+) -> None:
+    tokens = [(await here.open(account_id))[0] for _ in range(3)]
+    _, kept = await here.open(account_id)
+    await change_session(database, tokens[0], idle_expires_at=func.now())
+    for token in tokens[1:]:
+        assert await here.find(token)
+        assert await there.find(token)
+    assert await here.revoke_all(account_id, but=kept.id) == 2
+    for token in tokens[1:]:
+        assert await here.find(token) is None
+        await until_refused(there, token)
+    assert await here.revoke_all(account_id) == 1
+    assert await here.revoke_all(account_id) == 0
+
+
+async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_the_same(
+    deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, _ = await deaf.open(account_id)
+    assert await deaf.find(token)
+
+    async def revoked_but_cancelled(db: Database, *, account_id: UUID, but: UUID | None) -> None:
+        await revoke_sessions_of_account(db, account_id=account_id, but=but)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(sessions_module, "revoke_sessions_of_account", revoked_but_cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await deaf.revoke_all(account_id)
+    assert await deaf.find(token) is None
+
+
+async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refused_everywhere(
+    here: Sessions, there: Sessions, account_id: UUID
+) -> None:
+    token, session = await here.open(account_id)
+    assert await here.find(token)
+    assert await there.find(token)
+    renewed = await here.renew(session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at)
+    assert renewed is not None
+    new_token, same = renewed
+    assert same.id == session.id
+    assert same.authenticated_at > session.authenticated_at
+    assert await here.find(token) is None
+    await until_refused(there, token)
+    for sessions in (here, there):
+        found = await sessions.find(new_token)
+        assert found is not None
+        assert (found.id, found.authenticated_at) == (session.id, same.authenticated_at)
+
+
+async def test_of_two_renewals_with_one_token_one_succeeds(here: Sessions, account_id: UUID) -> None:
+    _, session = await here.open(account_id)
+    seen = {"session_id": session.id, "account_id": account_id, "authenticated_at": session.authenticated_at}
+    renewed = await asyncio.gather(*(here.renew(**seen) for _ in range(10)))  # type: ignore[arg-type]
+    (good,) = [each for each in renewed if each is not None]
+    assert await here.find(good[0])
+
+
+async def test_a_session_that_is_over_is_not_renewed(here: Sessions, account_id: UUID) -> None:
+    _, session = await here.open(account_id)
+    await here.revoke(session_id=session.id, account_id=account_id)
+    seen = session.authenticated_at
+    assert await here.renew(session_id=session.id, account_id=account_id, authenticated_at=seen) is None
+    assert await here.renew(session_id=session.id, account_id=uuid7(), authenticated_at=seen) is None
+
+
 async def test_all_sessions_of_an_account_are_refused_when_the_transaction_commits_and_not_before(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
@@ -290,21 +372,6 @@ async def test_a_notice_that_names_nothing_we_know_drops_everything(
     await end_silently(token)
     await database.first(select(func.pg_notify("accord_sessions", payload)))
     await until_refused(here, token)
-
-
-class HeldAnswers:
-    """Holds back what the database has answered about a session, as a slow network would."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.answered = asyncio.Event()
-        self.arrive = asyncio.Event()
-        monkeypatch.setattr(sessions_module, "get_session_by_token_hash", self.held)
-
-    async def held(self, db: Database, *, token_hash: bytes) -> LiveSession | None:
-        session = await get_session_by_token_hash(db, token_hash=token_hash)
-        self.answered.set()
-        await self.arrive.wait()
-        return session
 
 
 async def test_an_answer_older_than_the_revocation_is_not_remembered(
@@ -356,46 +423,6 @@ async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the
     with pytest.raises(asyncio.CancelledError):
         await deaf.revoke(session_id=session.id, account_id=account_id)
     assert await deaf.find(token) is None
-
-
-class Line:
-    """The connection on which one process hears notices."""
-
-    def __init__(self, server: str, dsn: str, listener: Listener) -> None:
-        self._server = server
-        self._database = str(conninfo_to_dict(dsn)["dbname"])
-        self._listener = listener
-
-    @contextmanager
-    def cut(self) -> Iterator[None]:
-        """Ended by the server, which lets nobody in until the block ends; who is connected already stays so."""
-        with psycopg.connect(self._server, autocommit=True) as admin:
-            self._allow(admin, False)
-            self._terminate(admin)
-            yield
-            self._allow(admin, True)
-
-    async def down(self) -> None:
-        await until(lambda: not self._listener.connected)
-
-    async def up(self) -> None:
-        await until(lambda: self._listener.connected)
-
-    def _terminate(self, admin: psycopg.Connection) -> None:
-        ended = admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND query LIKE 'LISTEN%%'",
-            [self._database],
-        )
-        assert ended.rowcount == 1
-
-    def _allow(self, admin: psycopg.Connection, allowed: bool) -> None:
-        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-        admin.execute(statement.format(sql.Identifier(self._database), sql.SQL(str(allowed))))
-
-
-@pytest.fixture
-def line(here: Sessions, postgres: str, dsn: str) -> Line:
-    return Line(postgres, dsn, here._listener)
 
 
 async def test_nothing_remembered_is_used_while_notices_cannot_come(

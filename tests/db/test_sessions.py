@@ -13,6 +13,7 @@ from accord_db.database import Database
 from accord_db.errors import AlreadyExists, InvalidValue
 from accord_db.ids import uuid7
 from accord_db.queries import sessions
+from accord_db.queries.accounts import ban_account, get_account, unban_account
 from accord_db.schema import Account, Session
 from tests.db.conftest import NewAccount
 
@@ -39,7 +40,6 @@ async def test_a_session_is_found_by_its_token_with_whose_it_is(database: Databa
     found = await sessions.get_session_by_token_hash(database, token_hash=token_hash())
     assert found is not None
     assert (found.id, found.account_id) == (made.id, account.id)
-    assert (found.email, found.display_name) == (account.email, account.display_name)
     assert (found.created_at, found.expires_at) == (made.created_at, made.expires_at)
 
 
@@ -64,6 +64,60 @@ async def test_the_session_of_a_deleted_account_is_none(database: Database, acco
     await insert(database, account)
     await database.run(_SOFT_DELETE, account_id=account.id)
     assert not await is_live(database)
+
+
+async def test_the_session_of_a_banned_account_is_none_until_the_ban_is_lifted(
+    database: Database, account: Account
+) -> None:
+    await insert(database, account)
+    assert await ban_account(database, email=account.email.upper()) == account.id
+    assert not await is_live(database)
+    assert await sessions.list_good_tokens(database, token_hashes=[token_hash()]) == {}
+    assert await unban_account(database, email=account.email) == account.id
+    assert await is_live(database)
+
+
+async def test_banned_twice_is_banned_since_the_first_time(database: Database, account: Account) -> None:
+    await ban_account(database, email=account.email)
+    first = await get_account(database, account_id=account.id)
+    await ban_account(database, email=account.email)
+    second = await get_account(database, account_id=account.id)
+    assert first is not None
+    assert second is not None
+    assert first.banned_at == second.banned_at is not None
+
+
+async def test_nobody_to_ban_is_none(database: Database, account: Account) -> None:
+    await database.run(_SOFT_DELETE, account_id=account.id)
+    assert await ban_account(database, email=account.email) is None
+    assert await unban_account(database, email=account.email) is None
+
+
+async def test_a_session_may_idle_as_long_as_it_lasts_unless_it_is_said(database: Database, account: Account) -> None:
+    session = await insert(database, account)
+    assert session.idle_expires_at == session.expires_at
+    for idle_lifetime, lasts in ((DAY / 2, DAY / 2), (2 * DAY, DAY)):
+        session = await sessions.insert_session(
+            database,
+            session_id=uuid7(),
+            account_id=account.id,
+            token_hash=token_hash(str(idle_lifetime)),
+            lifetime=DAY,
+            idle_lifetime=idle_lifetime,
+        )
+        assert session.idle_expires_at - session.created_at == lasts
+
+
+async def test_good_tokens_are_told_with_the_end_of_their_sessions(database: Database, account: Account) -> None:
+    short = await insert(database, account, "short", DAY)
+    long = await insert(database, account, "long", 2 * DAY)
+    revoked = await insert(database, account, "revoked")
+    await insert(database, account, "expired", timedelta(0))
+    await sessions.revoke_session(database, session_id=revoked.id, account_id=account.id)
+    tokens = ["short", "long", "revoked", "expired", "unknown"]
+    good = await sessions.list_good_tokens(database, token_hashes=[token_hash(token) for token in tokens])
+    assert good == {token_hash("short"): short.expires_at, token_hash("long"): long.expires_at}
+    assert await sessions.list_good_tokens(database, token_hashes=[]) == {}
 
 
 async def test_two_sessions_cannot_have_one_token(database: Database, account: Account) -> None:

@@ -2,10 +2,14 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from accord.policy.v1.policy_pb2 import Credential, Permission
+
+# How long after authenticating a caller may call methods whose policy says `fresh` (ASVS 5.0, 7.5.1).
+FRESH_FOR: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,9 +17,14 @@ class Caller:
     account_id: UUID
     session_id: UUID
     credential: Credential.ValueType
-    # Until when the sign-in counts as recent, for methods whose policy says `fresh`.
-    fresh_until: datetime
+    # When they last proved who they are.
+    authenticated_at: datetime
     permissions: frozenset[Permission.ValueType] = frozenset()
+
+    @property
+    def fresh_until(self) -> datetime:
+        """Until when that counts as recent, for methods whose policy says `fresh`."""
+        return self.authenticated_at + FRESH_FOR
 
 
 class NoCaller(LookupError):

@@ -3,7 +3,7 @@
 What `protectedProcedure` is elsewhere: behind it, a handler of a method that is not public has a caller.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import (
@@ -16,17 +16,20 @@ from accord.policy.v1.policy_pb2 import (
 )
 from accord_auth.caller import Caller, set_caller
 from accord_auth.credentials import Presented, credential_header, presented
-from accord_auth.gate import Context, Gate, headers
-from accord_auth.policy import Policy
+from accord_auth.gate import Context, Gate, Next, headers
+from accord_auth.policy import Method, Policy
 from accord_auth.refused import Refused
 from accord_auth.sessions import LiveSession, Sessions
-
-# How long after signing in a caller may call methods whose policy says `fresh` (ASVS 5.0, 7.5.1).
-FRESH_FOR = timedelta(minutes=10)
 
 
 class AccessInterceptor(Gate):
     """Holds every call of one method to the method's policy."""
+
+    @classmethod
+    def of(cls, method: Method, sessions: Sessions) -> "AccessInterceptor":
+        streams = method.request_streaming or method.response_streaming
+        with_session = method.policy.access != ACCESS_PUBLIC
+        return (StreamAccessInterceptor if streams and with_session else cls)(method.policy, sessions)
 
     def __init__(self, policy: Policy, sessions: Sessions) -> None:
         self._policy = policy
@@ -36,18 +39,40 @@ class AccessInterceptor(Gate):
         header = credential_header(headers())
         if self._policy.access == ACCESS_PUBLIC:
             return
-        caller = await self._identify(presented(header))
+        await self._let_in(presented(header))
+
+    async def _let_in(self, credential: Presented) -> LiveSession:
+        session = await self._identify(credential)
+        caller = _caller(session)
         _authorize(caller, self._policy)
         set_caller(caller)
+        return session
 
-    async def _identify(self, credential: Presented) -> Caller:
-        """Who holds the credential. Why it does not hold is nobody's business: one reason for all."""
+    async def _identify(self, credential: Presented) -> LiveSession:
+        """The session that the credential stands for. Why it does not hold is nobody's business: one reason for all."""
         if credential.kind != CREDENTIAL_SESSION:
             raise Refused(Reason.REASON_CREDENTIAL_INVALID)
         session = await self._sessions.find(credential.token)
         if session is None:
             raise Refused(Reason.REASON_CREDENTIAL_INVALID)
-        return _caller(session)
+        return session
+
+
+class StreamAccessInterceptor(AccessInterceptor):
+    """For methods that stream: also while the call lasts, which ends when its credential is no longer good."""
+
+    async def intercept(
+        self,
+        method: Next,
+        request_or_iterator: object,
+        context: Context,
+        method_name: str,
+    ) -> bytes | None:
+        credential, streams = presented(credential_header(headers())), self._sessions.streams
+        doubts = streams.doubts
+        session = await self._let_in(credential)
+        with streams.hold(credential.token, session, doubts=doubts):
+            return await method(request_or_iterator, context)
 
 
 def _caller(session: LiveSession) -> Caller:
@@ -55,7 +80,7 @@ def _caller(session: LiveSession) -> Caller:
         account_id=session.account_id,
         session_id=session.id,
         credential=CREDENTIAL_SESSION,
-        fresh_until=session.created_at + FRESH_FOR,
+        authenticated_at=session.authenticated_at,
     )
 
 

@@ -1,28 +1,75 @@
 """Questions about sessions. Whether one is still good is decided by the database's clock alone."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from functools import cache
+from typing import Literal, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Interval, Text, bindparam, cast, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Integer,
+    Interval,
+    LargeBinary,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.elements import Label
 
 from accord_db.database import Executor
+from accord_db.queries.positions import Position
 from accord_db.schema import Account, Session
 
-# Whoever caches sessions listens here. The payload is the id of a session that is no longer good.
+# Whoever caches sessions listens here. The payload is the id of a session whose token is no longer good.
 REVOKED_CHANNEL = "accord_sessions"
+
+Status = Literal["active", "expired", "revoked"]
 
 
 class LiveSession(NamedTuple):
-    """A session that is good now, and whose it is. Its owner signed in at `created_at`."""
+    """A session that is good now, and whose it is. `use_is_due` if its last use that was written down is too long ago."""
 
     id: UUID
     account_id: UUID
     created_at: datetime
+    authenticated_at: datetime
     expires_at: datetime
-    email: str
-    display_name: str
+    idle_expires_at: datetime
+    use_is_due: bool
 
+
+class SessionWithStatus(NamedTuple):
+    session: Session
+    status: Status
+
+
+def _interval(name: str) -> ColumnElement[timedelta]:
+    return sql_cast(bindparam(name), Interval)
+
+
+_THIS = (Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))
+_UNEXPIRED = (Session.expires_at > func.now(), Session.idle_expires_at > func.now())
+# What makes a token good, whoever asks: a new call, or on behalf of a stream that began a while ago.
+_GOOD = (
+    Session.revoked_at.is_(None),
+    *_UNEXPIRED,
+    Account.deleted_at.is_(None),
+    Account.banned_at.is_(None),
+)
+_IDLE_EXPIRY = func.least(Session.expires_at, func.now() + _interval("idle_lifetime"))
 
 _INSERT = (
     insert(Session)
@@ -30,7 +77,10 @@ _INSERT = (
         id=bindparam("id"),
         account_id=bindparam("account_id"),
         token_hash=bindparam("token_hash"),
-        expires_at=func.now() + cast(bindparam("lifetime"), Interval),
+        expires_at=func.now() + _interval("lifetime"),
+        # LEAST takes no notice of NULL.
+        idle_expires_at=func.now() + func.least(_interval("lifetime"), _interval("idle_lifetime")),
+        authenticated_at=func.coalesce(bindparam("authenticated_at", type_=DateTime(timezone=True)), func.now()),
         peer=bindparam("peer"),
         user_agent=bindparam("user_agent"),
     )
@@ -45,15 +95,20 @@ async def insert_session(
     account_id: UUID,
     token_hash: bytes,
     lifetime: timedelta,
+    idle_lifetime: timedelta | None = None,
+    authenticated_at: datetime | None = None,
     peer: str | None = None,
     user_agent: str | None = None,
 ) -> Session:
+    """Without `idle_lifetime` it lasts unused as long as used. Its owner has authenticated now, unless it is said when."""
     session = await db.first(
         _INSERT,
         id=session_id,
         account_id=account_id,
         token_hash=token_hash,
         lifetime=lifetime,
+        idle_lifetime=idle_lifetime,
+        authenticated_at=authenticated_at,
         peer=peer,
         user_agent=user_agent,
     )
@@ -61,32 +116,71 @@ async def insert_session(
     return session
 
 
+_USE_IS_DUE = Session.last_used_at <= func.now() - _interval("use_written_after")
+
 _GET_LIVE = (
     select(
         Session.id,
         Session.account_id,
         Session.created_at,
+        Session.authenticated_at,
         Session.expires_at,
-        Account.email,
-        Account.display_name,
+        Session.idle_expires_at,
+        _USE_IS_DUE.label("use_is_due"),
     )
     .join(Account, Account.id == Session.account_id)
-    .where(
-        Session.token_hash == bindparam("token_hash"),
-        Session.revoked_at.is_(None),
-        Session.expires_at > func.now(),
-        Account.deleted_at.is_(None),
-    )
+    .where(Session.token_hash == bindparam("token_hash"), *_GOOD)
 )
 
 
-async def get_session_by_token_hash(db: Executor, *, token_hash: bytes) -> LiveSession | None:
-    """None if there is none, if it is revoked or expired, or if its account is deleted."""
-    row = await db.first(_GET_LIVE, token_hash=token_hash)
+async def get_session_by_token_hash(
+    db: Executor, *, token_hash: bytes, use_written_after: timedelta = timedelta(minutes=1)
+) -> LiveSession | None:
+    """None if there is none, if it is revoked or expired, or if its account is banned or deleted."""
+    row = await db.first(_GET_LIVE, token_hash=token_hash, use_written_after=use_written_after)
     return LiveSession._make(row) if row is not None else None
 
 
-_GET = select(Session).where(Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))
+_LIST_GOOD = (
+    select(Session.token_hash, Session.expires_at, Session.idle_expires_at)
+    .join(Account, Account.id == Session.account_id)
+    .where(Session.token_hash == any_(bindparam("token_hashes", type_=ARRAY(LargeBinary))), *_GOOD)
+)
+
+
+async def list_good_tokens(db: Executor, *, token_hashes: Sequence[bytes]) -> dict[bytes, datetime]:
+    """Those of the tokens that are good now, each with the time when it stops being so unless it is used."""
+    rows = await db.all(_LIST_GOOD, token_hashes=list(token_hashes))
+    return {row.token_hash: min(row.expires_at, row.idle_expires_at) for row in rows}
+
+
+# A row that somebody has locked is left alone: whoever else writes down that the session was used does it for all, and
+# who revokes it does not want it used. So no call waits for another's transaction.
+_due = (
+    select(Session.id)
+    .where(Session.id == bindparam("session_id"), Session.revoked_at.is_(None), *_UNEXPIRED, _USE_IS_DUE)
+    .with_for_update(key_share=True, skip_locked=True)
+    .scalar_subquery()
+)
+_UPDATE_USE = (
+    update(Session)
+    .where(Session.id == _due)
+    .values(last_used_at=func.now(), idle_expires_at=_IDLE_EXPIRY)
+    .returning(Session.idle_expires_at)
+)
+
+
+async def update_session_use(
+    db: Executor, *, session_id: UUID, idle_lifetime: timedelta, use_written_after: timedelta = timedelta(minutes=1)
+) -> datetime | None:
+    """Writes down that it is used now, and answers until when it may idle. None, and nothing is written, if that was
+    done less than `use_written_after` ago or is being done, or if the session is over."""
+    return await db.first(
+        _UPDATE_USE, session_id=session_id, idle_lifetime=idle_lifetime, use_written_after=use_written_after
+    )
+
+
+_GET = select(Session).where(*_THIS)
 
 
 async def get_session(db: Executor, *, session_id: UUID, account_id: UUID) -> Session | None:
@@ -94,14 +188,104 @@ async def get_session(db: Executor, *, session_id: UUID, account_id: UUID) -> Se
     return await db.first(_GET, session_id=session_id, account_id=account_id)
 
 
-# The notice is part of the statement: it goes out when the revocation is committed, and not if it is rolled back.
-_REVOKE_ALL = (
+# What came first is what ended it: an expired session may be revoked too, with all others of its account.
+_end = func.least(Session.expires_at, Session.idle_expires_at)
+_STATUS = case(
+    (_end <= func.coalesce(Session.revoked_at, func.now()), "expired"),
+    (Session.revoked_at.is_not(None), "revoked"),
+    else_="active",
+).label("status")
+_GET_WITH_STATUS = select(Session, _STATUS).where(*_THIS)
+
+
+async def get_session_with_status(db: Executor, *, session_id: UUID, account_id: UUID) -> SessionWithStatus | None:
+    """Also if it is over."""
+    row = await db.first(_GET_WITH_STATUS, session_id=session_id, account_id=account_id)
+    return SessionWithStatus(row[0], cast(Status, row[1])) if row is not None else None
+
+
+@cache
+def _list(show_ended: bool, later_page: bool) -> Select[Session, str]:
+    here = tuple_(Session.created_at, Session.id)
+    statement = select(Session, _STATUS).where(Session.account_id == bindparam("account_id"))
+    if not show_ended:
+        statement = statement.where(Session.revoked_at.is_(None), *_UNEXPIRED)
+    if later_page:
+        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
+        statement = statement.where(here < place)
+    return statement.order_by(Session.created_at.desc(), Session.id.desc()).limit(bindparam("limit", type_=Integer))
+
+
+async def list_sessions(
+    db: Executor, *, account_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+) -> list[SessionWithStatus]:
+    """A page, the newest first; those opened in the same instant by id."""
+    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
+    rows = await db.all(_list(show_ended, after is not None), account_id=account_id, limit=limit, **place)
+    return [SessionWithStatus(session, cast(Status, status)) for session, status in rows]
+
+
+def _notice(session_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> Label[None]:
+    """Part of the statement: it goes out when the change is committed, and not if it is rolled back."""
+    return func.pg_notify(REVOKED_CHANNEL, sql_cast(session_id, Text)).label("notice")
+
+
+_renewed = aliased(
+    Session,
     update(Session)
-    .where(Session.account_id == bindparam("account_id"), Session.revoked_at.is_(None))
-    .values(revoked_at=func.now())
-    .returning(Session.id, func.pg_notify(REVOKED_CHANNEL, cast(Session.id, Text)).label("notice"))
+    .where(
+        *_THIS,
+        Session.authenticated_at == bindparam("seen_authenticated_at"),
+        Session.revoked_at.is_(None),
+        *_UNEXPIRED,
+    )
+    .values(
+        token_hash=bindparam("new_token_hash"),
+        authenticated_at=func.now(),
+        last_used_at=func.now(),
+        idle_expires_at=_IDLE_EXPIRY,
+    )
+    .returning(Session)
+    .cte(),
+    name="renewed",
 )
-_REVOKE = _REVOKE_ALL.where(Session.id == bindparam("session_id"))
+_UPDATE_TOKEN = select(_renewed, _notice(_renewed.id))
+
+
+async def update_session_token(
+    db: Executor,
+    *,
+    session_id: UUID,
+    account_id: UUID,
+    authenticated_at: datetime,
+    token_hash: bytes,
+    idle_lifetime: timedelta,
+) -> Session | None:
+    """The session, whose owner has authenticated anew and which another token finds from now on. None if it is over, or
+    if its owner has authenticated since `authenticated_at`: then the token that was seen with it is not good any more."""
+    row = await db.first(
+        _UPDATE_TOKEN,
+        session_id=session_id,
+        account_id=account_id,
+        seen_authenticated_at=authenticated_at,
+        new_token_hash=token_hash,
+        idle_lifetime=idle_lifetime,
+    )
+    return row[0] if row is not None else None
+
+
+# Also those that have expired: a lookup that began before may be about to put that off.
+_UNREVOKED = update(Session).where(Session.account_id == bindparam("account_id"), Session.revoked_at.is_(None))
+_REVOKE = (
+    _UNREVOKED.where(Session.id == bindparam("session_id"))
+    .values(revoked_at=func.now())
+    .returning(Session.id, _notice(Session.id))
+)
+_REVOKE_ALL = (
+    _UNREVOKED.where(Session.id.is_distinct_from(bindparam("kept_id", type_=Uuid)))
+    .values(revoked_at=func.now())
+    .returning(Session.id, (_end > func.now()).label("was_good"), _notice(Session.id))
+)
 
 
 async def revoke_session(db: Executor, *, session_id: UUID, account_id: UUID) -> UUID | None:
@@ -110,5 +294,6 @@ async def revoke_session(db: Executor, *, session_id: UUID, account_id: UUID) ->
     return row.id if row is not None else None
 
 
-async def revoke_sessions_of_account(db: Executor, *, account_id: UUID) -> list[UUID]:
-    return [row.id for row in await db.all(_REVOKE_ALL, account_id=account_id)]
+async def revoke_sessions_of_account(db: Executor, *, account_id: UUID, but: UUID | None = None) -> list[UUID]:
+    """The ids of those that were still good."""
+    return [row.id for row in await db.all(_REVOKE_ALL, account_id=account_id, kept_id=but) if row.was_good]

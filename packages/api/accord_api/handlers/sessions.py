@@ -1,0 +1,158 @@
+"""SessionService: shows people their sessions, and ends those they do not want."""
+
+from typing import Final
+from uuid import UUID
+
+from grpc.aio import ServicerContext
+
+from accord.accounts.v1.accounts_pb2 import Session, SessionStatus
+from accord.errors.v1.errors_pb2 import Reason
+from accord.sessions.v1.sessions_pb2 import (
+    GetSessionRequest,
+    GetSessionResponse,
+    ListSessionsRequest,
+    ListSessionsResponse,
+    ReauthenticateRequest,
+    ReauthenticateResponse,
+    RevokeOtherSessionsRequest,
+    RevokeOtherSessionsResponse,
+    RevokeSessionRequest,
+    RevokeSessionResponse,
+)
+from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
+from accord_api.messages import Filler
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.pipeline.call import call
+from accord_auth.caller import Caller, caller
+from accord_auth.passwords import Passwords
+from accord_auth.refused import Refused
+from accord_auth.second_factors import SecondFactors
+from accord_auth.sessions import Sessions
+from accord_db.database import Database
+from accord_db.queries import accounts, sessions
+from accord_db.queries.positions import Position
+from accord_db.queries.sessions import SessionWithStatus, Status
+
+_fill: Final = Filler(Session).fill
+_STATUSES: Final[dict[Status, SessionStatus.ValueType]] = {
+    "active": SessionStatus.SESSION_STATUS_ACTIVE,
+    "expired": SessionStatus.SESSION_STATUS_EXPIRED,
+    "revoked": SessionStatus.SESSION_STATUS_REVOKED,
+}
+
+
+class SessionService(SessionServiceServicer):
+    def __init__(
+        self,
+        database: Database,
+        sessions: Sessions,
+        passwords: Passwords,
+        second_factors: SecondFactors,
+        pages: Pages,
+    ) -> None:
+        self._db = database
+        self._sessions = sessions
+        self._passwords = passwords
+        self._second_factors = second_factors
+        self._pages = pages
+
+    async def GetSession(
+        self,
+        request: GetSessionRequest,
+        context: ServicerContext[GetSessionRequest, GetSessionResponse],
+    ) -> GetSessionResponse:
+        me = caller()
+        session_id = UUID(request.session_id) if request.session_id else me.session_id
+        found = await sessions.get_session_with_status(self._db, session_id=session_id, account_id=me.account_id)
+        if found is None:
+            raise _not_found(session_id)
+        response = GetSessionResponse()
+        _tell(response.session, found, me)
+        return response
+
+    async def ListSessions(
+        self,
+        request: ListSessionsRequest,
+        context: ServicerContext[ListSessionsRequest, ListSessionsResponse],
+    ) -> ListSessionsResponse:
+        me, page_size = caller(), request.page_size or DEFAULT_PAGE_SIZE
+        found = await sessions.list_sessions(
+            self._db,
+            account_id=me.account_id,
+            limit=page_size + 1,  # one more than asked tells whether there is a next page
+            after=self._pages.place(request, request.page_token, times=True),
+            show_ended=request.show_ended,
+        )
+        response = ListSessionsResponse()
+        for each in found[:page_size]:
+            _tell(response.sessions.add(), each, me)
+        if len(found) > page_size:
+            last = found[page_size - 1].session
+            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+        return response
+
+    async def RevokeSession(
+        self,
+        request: RevokeSessionRequest,
+        context: ServicerContext[RevokeSessionRequest, RevokeSessionResponse],
+    ) -> RevokeSessionResponse:
+        me, session_id = caller().account_id, UUID(request.session_id)
+        call().note(target=session_id)
+        async with self._db.transaction() as tx:
+            revoked = await self._sessions.revoke(session_id=session_id, account_id=me)
+            if not revoked and await sessions.get_session(tx, session_id=session_id, account_id=me) is None:
+                raise _not_found(session_id)
+        return RevokeSessionResponse()
+
+    async def RevokeOtherSessions(
+        self,
+        request: RevokeOtherSessionsRequest,
+        context: ServicerContext[RevokeOtherSessionsRequest, RevokeOtherSessionsResponse],
+    ) -> RevokeOtherSessionsResponse:
+        me = caller()
+        async with self._db.transaction():
+            revoked = await self._sessions.revoke_all(me.account_id, but=me.session_id)
+        return RevokeOtherSessionsResponse(revoked_count=revoked)
+
+    async def Reauthenticate(
+        self,
+        request: ReauthenticateRequest,
+        context: ServicerContext[ReauthenticateRequest, ReauthenticateResponse],
+    ) -> ReauthenticateResponse:
+        me = caller()
+        call().note(target=me.session_id)
+        account = await accounts.get_account(self._db, account_id=me.account_id)
+        if not await self._passwords.verify(account.password_hash if account else None, request.password):
+            raise Refused(Reason.REASON_PASSWORD_WRONG)
+        async with self._db.transaction() as tx:
+            now = await accounts.get_account_locked(tx, account_id=me.account_id)
+            if account is None or now is None or now.password_hash != account.password_hash:
+                raise Refused(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
+            await self._prove_second_factor(request)
+            renewed = await self._sessions.renew(
+                session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
+            )
+        if renewed is None:  # revoked, or given another token, since the call was let in
+            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        token, session = renewed
+        response = ReauthenticateResponse(session_token=token)
+        _tell(response.session, SessionWithStatus(session, "active"), me)
+        return response
+
+    async def _prove_second_factor(self, request: ReauthenticateRequest) -> None:
+        me = caller().account_id
+        if not await self._second_factors.is_asked(me):
+            return
+        if not await self._second_factors.prove(me, code=request.code, recovery_code=request.recovery_code):
+            raise Refused(Reason.REASON_CODE_WRONG)
+
+
+def _not_found(session_id: UUID) -> Refused:
+    """Also for the session of somebody else: whether there is one is not theirs to know."""
+    return Refused(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
+
+
+def _tell(message: Session, found: SessionWithStatus, me: Caller) -> None:
+    _fill(message, found.session)
+    message.status = _STATUSES[found.status]
+    message.current = found.session.id == me.session_id

@@ -1,0 +1,401 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import psycopg
+import pytest
+
+from accord.accounts.v1.accounts_pb2 import DeleteAccountRequest, Session, SessionStatus, SignOutRequest
+from accord.sessions.v1.sessions_pb2 import (
+    GetSessionRequest,
+    ListSessionsRequest,
+    ReauthenticateRequest,
+    ReauthenticateResponse,
+    RevokeOtherSessionsRequest,
+    RevokeSessionRequest,
+)
+from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
+from accord_db.database import Database, DatabaseSettings
+from accord_db.listen import Listener
+from accord_db.queries import accounts
+from accord_db.queries import sessions as queries
+from accord_gateway.server import Parts, build_server, listen
+from accord_gateway.settings import Settings
+from tests.api.conftest import SECRET_KEY, Client, Refusal, refusal
+from tests.api.signing_in import EMAIL, PASSWORD, Headers, bearer, change, forget_password, sign_in, sign_up
+from tests.factories import Person
+
+if TYPE_CHECKING:
+    from accord.sessions.v1.sessions_pb2_grpc import SessionServiceAsyncStub
+
+ACTIVE, EXPIRED, REVOKED = (
+    SessionStatus.SESSION_STATUS_ACTIVE,
+    SessionStatus.SESSION_STATUS_EXPIRED,
+    SessionStatus.SESSION_STATUS_REVOKED,
+)
+
+
+@pytest.fixture
+def sessions(client: Client) -> "SessionServiceAsyncStub":
+    return SessionServiceStub(client.channel)
+
+
+@pytest.fixture
+async def elsewhere(dsn: str, settings: DatabaseSettings) -> "AsyncIterator[SessionServiceAsyncStub]":
+    """Another gateway on the same database."""
+    database, listener = await Database.connect(settings), Listener(dsn)
+    gateway_settings = Settings(port=0, metrics_port=0)
+    gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
+    await listener.start()
+    port = listen(gateway.server, gateway_settings)
+    await gateway.server.start()
+    while not listener.connected:
+        await asyncio.sleep(0.002)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield SessionServiceStub(channel)
+    await gateway.server.stop(None)
+    await listener.close()
+    await database.close()
+
+
+@pytest.fixture
+async def mine(client: Client) -> list[Headers]:
+    """Five sessions of one person, the newest last."""
+    await sign_up(client)
+    return [bearer(await sign_in(client)) for _ in range(5)]
+
+
+async def session_of(sessions: "SessionServiceAsyncStub", headers: Headers, session_id: str = "") -> Session:
+    return (await sessions.GetSession(GetSessionRequest(session_id=session_id), metadata=headers)).session
+
+
+async def listed(sessions: "SessionServiceAsyncStub", headers: Headers, **request: Any) -> list[Session]:
+    """All pages."""
+    found, token = list[Session](), ""
+    while True:
+        page = await sessions.ListSessions(ListSessionsRequest(page_token=token, **request), metadata=headers)
+        found += page.sessions
+        if not (token := page.next_page_token):
+            return found
+
+
+async def reauthenticate(
+    sessions: "SessionServiceAsyncStub", headers: Headers, password: str = PASSWORD
+) -> ReauthenticateResponse:
+    return await sessions.Reauthenticate(ReauthenticateRequest(password=password), metadata=headers)
+
+
+def with_token(response: ReauthenticateResponse) -> Headers:
+    return (("authorization", f"Bearer {response.session_token}"),)
+
+
+async def is_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -> bool:
+    refused = await refusal(sessions.GetSession(GetSessionRequest(), metadata=headers))
+    return (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
+
+
+async def until_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -> None:
+    """A notice takes a millisecond; the cache alone would keep it for seconds."""
+    async with asyncio.timeout(2):
+        while True:
+            try:
+                await sessions.GetSession(GetSessionRequest(), metadata=headers)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+                return
+
+
+# --- seen -------------------------------------------------------------------------------------------------------------
+async def test_get_session_without_an_id_is_the_one_that_calls(
+    sessions: "SessionServiceAsyncStub", client: Client
+) -> None:
+    await sign_up(client)
+    opened = await sign_in(client)
+    session = await session_of(sessions, bearer(opened))
+    assert (session.id, session.current, session.status) == (opened.session.id, True, ACTIVE)
+    assert session.peer == "127.0.0.1"
+    assert session.user_agent.startswith("grpc-python-asyncio/")
+    assert session.authenticated_at == session.last_used_at == session.created_at
+    kept = session.expires_at.seconds - session.created_at.seconds
+    idle = session.idle_expires_at.seconds - session.created_at.seconds
+    assert (kept, idle) == (30 * 86_400, 14 * 86_400)
+
+
+async def test_get_session_of_another_of_my_sessions_is_not_current(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers]
+) -> None:
+    other = await session_of(sessions, mine[1])
+    session = await session_of(sessions, mine[0], other.id)
+    assert (session.id, session.current, session.status) == (other.id, False, ACTIVE)
+
+
+@pytest.mark.parametrize("method", ["GetSession", "RevokeSession"])
+async def test_session_of_somebody_else_is_not_found_as_one_that_is_not_there(
+    sessions: "SessionServiceAsyncStub", client: Client, me: Person, method: str
+) -> None:
+    theirs = await client.somebody()
+    absent = str(me.account_id)
+    request = {"GetSession": GetSessionRequest, "RevokeSession": RevokeSessionRequest}[method]
+
+    async def refused(session_id: str) -> Refusal:
+        return await refusal(getattr(sessions, method)(request(session_id=session_id), metadata=me.headers))
+
+    answers = [await refused(str(theirs.session_id)), await refused(absent)]
+    assert [answer.metadata.pop("session_id") for answer in answers] == [str(theirs.session_id), absent]
+    assert answers[0] == answers[1]
+    assert (answers[0].code, answers[0].reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+    assert (await session_of(sessions, theirs.headers)).status == ACTIVE
+
+
+async def test_sessions_are_listed_newest_first_page_by_page_and_nobody_elses(
+    sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers]
+) -> None:
+    await client.somebody()
+    expected = [(await session_of(sessions, headers)).id for headers in reversed(mine)]
+    for page_size in (1, 2, 4, 5, 0):
+        found = await listed(sessions, mine[2], page_size=page_size)
+        assert [session.id for session in found] == expected
+        assert [session.current for session in found] == [False, False, True, False, False]
+
+
+async def test_sessions_of_one_instant_are_each_listed_once(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers], dsn: str
+) -> None:
+    change(dsn, "UPDATE sessions SET created_at = now()")
+    found = await listed(sessions, mine[0], page_size=2)
+    assert len({session.id for session in found}) == len(found) == 5
+
+
+async def test_ended_sessions_are_listed_if_asked_for_with_how_they_ended(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers], dsn: str
+) -> None:
+    ids = [(await session_of(sessions, headers)).id for headers in mine]
+    change(dsn, "UPDATE sessions SET expires_at = now() WHERE id = %s", ids[0])
+    change(dsn, "UPDATE sessions SET idle_expires_at = now() WHERE id = %s", ids[1])
+    # What came first is told: one expired, and was then revoked with all others; another would have expired by now.
+    change(dsn, "UPDATE sessions SET expires_at = now() - interval '1s', revoked_at = now() WHERE id = %s", ids[3])
+    change(dsn, "UPDATE sessions SET expires_at = now(), revoked_at = now() - interval '1s' WHERE id = %s", ids[2])
+    assert [session.id for session in await listed(sessions, mine[4])] == [ids[4]]
+    found = await listed(sessions, mine[4], show_ended=True, page_size=3)
+    assert {session.id: session.status for session in found} == dict(
+        zip(ids, (EXPIRED, EXPIRED, REVOKED, EXPIRED, ACTIVE), strict=True)
+    )
+    for session in found:
+        assert (await session_of(sessions, mine[4], session.id)).status == session.status
+
+
+async def test_page_token_of_another_list_or_person_is_refused(
+    sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers]
+) -> None:
+    page = await sessions.ListSessions(ListSessionsRequest(page_size=1), metadata=mine[0])
+    other = await client.somebody()
+    for headers, request in (
+        (other.headers, ListSessionsRequest(page_token=page.next_page_token)),
+        (mine[0], ListSessionsRequest(page_token=page.next_page_token, show_ended=True)),
+        (mine[0], ListSessionsRequest(page_token=page.next_page_token[:-1])),
+    ):
+        refused = await refusal(sessions.ListSessions(request, metadata=headers))
+        assert refused.reason == "PAGE_TOKEN_INVALID"
+    await sessions.ListSessions(ListSessionsRequest(page_token=page.next_page_token), metadata=mine[1])
+
+
+# --- ended ------------------------------------------------------------------------------------------------------------
+async def test_revoked_session_is_refused_on_its_next_call_and_others_go_on(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers]
+) -> None:
+    gone = await session_of(sessions, mine[1])
+    for _ in range(2):  # the second time nothing happens
+        await sessions.RevokeSession(RevokeSessionRequest(session_id=gone.id), metadata=mine[0])
+    assert await is_refused(sessions, mine[1])
+    assert (await session_of(sessions, mine[0], gone.id)).status == REVOKED
+    assert (await session_of(sessions, mine[2])).status == ACTIVE
+
+
+async def test_session_may_revoke_itself(sessions: "SessionServiceAsyncStub", me: Person) -> None:
+    await sessions.RevokeSession(RevokeSessionRequest(session_id=str(me.session_id)), metadata=me.headers)
+    assert await is_refused(sessions, me.headers)
+
+
+async def test_all_other_sessions_are_revoked_and_those_that_were_good_counted(
+    sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers], dsn: str
+) -> None:
+    other = await client.somebody()
+    expired = (await session_of(sessions, mine[3])).id
+    change(dsn, "UPDATE sessions SET expires_at = now() WHERE id = %s", expired)
+    response = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=mine[0])
+    assert response.revoked_count == 3
+    for headers in mine[1:]:
+        assert await is_refused(sessions, headers)
+    for headers in (mine[0], other.headers):
+        assert (await session_of(sessions, headers)).status == ACTIVE
+
+
+@pytest.mark.parametrize("column", ["expires_at", "idle_expires_at"])
+async def test_session_past_its_expiry_is_refused(
+    sessions: "SessionServiceAsyncStub", me: Person, dsn: str, column: str
+) -> None:
+    change(dsn, f"UPDATE sessions SET {column} = now()")
+    assert await is_refused(sessions, me.headers)
+
+
+async def test_session_that_is_used_does_not_idle_out(
+    sessions: "SessionServiceAsyncStub", me: Person, dsn: str
+) -> None:
+    hour = "interval '1 hour'"
+    change(
+        dsn,
+        f"UPDATE sessions SET last_used_at = now() - {hour}, idle_expires_at = now() + {hour}, expires_at = 'infinity'",
+    )
+    change(dsn, "UPDATE sessions SET expires_at = now() + interval '30 days'")
+    session = await session_of(sessions, me.headers)
+    assert session.idle_expires_at.seconds - session.last_used_at.seconds == 14 * 86_400
+    assert session.last_used_at.seconds - session.created_at.seconds < 60
+
+
+async def _revoke(here: Client, person: Person) -> None:
+    request = RevokeSessionRequest(session_id=str(person.session_id))
+    await SessionServiceStub(here.channel).RevokeSession(request, metadata=person.headers)
+
+
+async def _sign_out(here: Client, person: Person) -> None:
+    await here.accounts.SignOut(SignOutRequest(), metadata=person.headers)
+
+
+async def _delete(here: Client, person: Person) -> None:
+    await here.accounts.DeleteAccount(DeleteAccountRequest(), metadata=person.headers)
+
+
+async def _ban(here: Client, person: Person) -> None:
+    async with here.database.transaction() as tx:
+        await accounts.ban_account(tx, email=person.email)
+        await queries.revoke_sessions_of_account(tx, account_id=person.account_id)
+
+
+@pytest.mark.parametrize("end", [_revoke, _sign_out, _delete, _ban])
+async def test_session_that_ends_is_refused_on_the_next_call_in_every_gateway(
+    sessions: "SessionServiceAsyncStub",
+    elsewhere: "SessionServiceAsyncStub",
+    client: Client,
+    me: Person,
+    end: Callable[[Client, Person], Awaitable[None]],
+) -> None:
+    for gateway in (sessions, elsewhere):
+        await session_of(gateway, me.headers)
+    await end(client, me)
+    for gateway in (sessions, elsewhere):
+        await until_refused(gateway, me.headers)
+        assert await is_refused(gateway, me.headers)
+
+
+# --- fresh ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+async def stale(client: Client, dsn: str) -> Headers:
+    """The session of somebody who signed in more than ten minutes ago."""
+    await sign_up(client)
+    headers = bearer(await sign_in(client))
+    change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '10 minutes 1 second'")
+    return headers
+
+
+async def test_what_asks_for_a_recent_sign_in_is_refused_until_reauthenticated(
+    sessions: "SessionServiceAsyncStub", stale: Headers
+) -> None:
+    for call in (
+        sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=stale),
+        sessions.RevokeSession(RevokeSessionRequest(session_id=(await session_of(sessions, stale)).id), metadata=stale),
+    ):
+        assert (await refusal(call)).reason == "SIGN_IN_NOT_FRESH"
+    fresh = with_token(await reauthenticate(sessions, stale))
+    await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=fresh)
+
+
+async def test_reauthenticating_changes_the_token_of_the_same_session_in_every_gateway(
+    sessions: "SessionServiceAsyncStub", elsewhere: "SessionServiceAsyncStub", stale: Headers
+) -> None:
+    before = await session_of(sessions, stale)
+    await session_of(elsewhere, stale)
+    response = await reauthenticate(sessions, stale)
+    assert with_token(response) != stale
+    assert (response.session.id, response.session.current, response.session.status) == (before.id, True, ACTIVE)
+    assert response.session.authenticated_at.seconds > before.authenticated_at.seconds
+    assert response.session.expires_at == before.expires_at
+    for gateway in (sessions, elsewhere):
+        await until_refused(gateway, stale)
+        assert (await session_of(gateway, with_token(response))).id == before.id
+    assert await is_refused(sessions, stale)
+
+
+async def test_wrong_password_reauthenticates_nobody(sessions: "SessionServiceAsyncStub", stale: Headers) -> None:
+    refused = await refusal(reauthenticate(sessions, stale, PASSWORD + "!"))
+    assert refused.reason == "PASSWORD_WRONG"
+    others = sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=stale)
+    assert (await refusal(others)).reason == "SIGN_IN_NOT_FRESH"
+
+
+async def test_whoever_has_no_password_is_told_that_it_is_wrong(
+    sessions: "SessionServiceAsyncStub", stale: Headers, dsn: str
+) -> None:
+    forget_password(dsn, EMAIL)
+    assert (await refusal(reauthenticate(sessions, stale))).reason == "PASSWORD_WRONG"
+
+
+async def test_password_that_is_changed_while_it_is_verified_reauthenticates_nobody(
+    sessions: "SessionServiceAsyncStub", stale: Headers, dsn: str
+) -> None:
+    with psycopg.connect(dsn) as changing, psycopg.connect(dsn, autocommit=True) as looking:
+        changing.execute("UPDATE accounts SET password_hash = 'another'")
+        call = asyncio.ensure_future(reauthenticate(sessions, stale))
+        async with asyncio.timeout(5):
+            while looking.execute("SELECT 1 FROM pg_locks WHERE NOT granted").rowcount == 0 and not call.done():
+                await asyncio.sleep(0.01)
+        changing.commit()
+        assert (await refusal(call)).reason == "PASSWORD_WRONG"
+
+
+async def test_guessing_the_password_of_a_session_is_limited_and_the_session_goes_on(
+    sessions: "SessionServiceAsyncStub", stale: Headers
+) -> None:
+    stale = with_token(await reauthenticate(sessions, stale))  # a success does not count
+    answers = [await refusal(reauthenticate(sessions, stale, PASSWORD + "!")) for _ in range(11)]
+    assert [answer.reason for answer in answers] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
+    assert (await refusal(reauthenticate(sessions, stale))).reason == "RATE_LIMITED"
+    assert (await session_of(sessions, stale)).status == ACTIVE
+
+
+async def test_of_many_reauthentications_with_one_token_one_gives_a_new_token(
+    sessions: "SessionServiceAsyncStub", stale: Headers
+) -> None:
+    async def attempt() -> ReauthenticateResponse | str:
+        try:
+            return await reauthenticate(sessions, stale)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+
+    answers = await asyncio.gather(*(attempt() for _ in range(6)))
+    assert sorted(answer for answer in answers if isinstance(answer, str)) == ["UNAUTHENTICATED"] * 5
+    (good,) = [answer for answer in answers if isinstance(answer, ReauthenticateResponse)]
+    assert (await session_of(sessions, with_token(good))).status == ACTIVE
+
+
+async def test_what_happens_to_sessions_is_audited(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers], dsn: str
+) -> None:
+    me, other = await session_of(sessions, mine[0]), await session_of(sessions, mine[1])
+    await sessions.RevokeSession(RevokeSessionRequest(session_id=other.id), metadata=mine[0])
+    await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=mine[0])
+    await refusal(reauthenticate(sessions, mine[0], PASSWORD + "!"))
+    await reauthenticate(sessions, mine[0])
+    with psycopg.connect(dsn) as connection:
+        query = (
+            "SELECT method, code, reason, account_id::text, target FROM audit_events"
+            " WHERE method LIKE '%SessionService%' ORDER BY occurred_at"
+        )
+        events = connection.execute(query).fetchall()
+    account = me.account_id
+    assert [(event[0].rpartition("/")[2], *event[1:]) for event in events] == [
+        ("RevokeSession", "OK", None, account, other.id),
+        ("RevokeOtherSessions", "OK", None, account, None),
+        ("Reauthenticate", events[2][1], "PASSWORD_WRONG", account, me.id),
+        ("Reauthenticate", "OK", None, account, me.id),
+    ]

@@ -1,0 +1,166 @@
+"""What stands for gateway processes: sessions over databases and listeners of their own, and the line that can be cut."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import func, update
+
+from accord_auth import sessions as sessions_module
+from accord_auth.sessions import LiveSession, Sessions
+from accord_auth.tokens import token_hash
+from accord_db.database import Database, DatabaseSettings
+from accord_db.ids import uuid7
+from accord_db.listen import Listener
+from accord_db.queries.accounts import insert_account
+from accord_db.queries.sessions import get_session_by_token_hash
+from accord_db.schema import Session
+
+EndSilently = Callable[[str], Awaitable[None]]
+
+HOUR = timedelta(hours=1)
+# Longer than any test: what is refused sooner was refused for another reason than that the cache had grown old.
+LONG = 60.0
+
+
+@asynccontextmanager
+async def process(
+    dsn: str,
+    *,
+    lifetime: timedelta = HOUR,
+    idle_lifetime: timedelta | None = None,
+    cache_seconds: float = LONG,
+    notices_of: str | None = None,
+) -> AsyncIterator[Sessions]:
+    """What one gateway process has: a database, a listener and sessions of its own."""
+    database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=2))
+    listener = Listener(notices_of or dsn)
+    sessions = Sessions(database, listener, lifetime=lifetime, idle_lifetime=idle_lifetime, cache_seconds=cache_seconds)
+    await listener.start()
+    try:
+        await until(lambda: listener.connected)
+        yield sessions
+    finally:
+        await listener.close()
+        await database.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def until_refused(sessions: Sessions, token: str) -> None:
+    async with asyncio.timeout(5):
+        while await sessions.find(token):
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def here(dsn: str) -> AsyncIterator[Sessions]:
+    async with process(dsn) as sessions:
+        yield sessions
+
+
+@pytest.fixture
+async def there(dsn: str) -> AsyncIterator[Sessions]:
+    async with process(dsn) as sessions:
+        yield sessions
+
+
+@pytest.fixture
+async def deaf(dsn: str, postgres: str) -> AsyncIterator[Sessions]:
+    """Listens, to another database: it hears nothing of ours."""
+    async with process(dsn, notices_of=postgres) as sessions:
+        yield sessions
+
+
+@pytest.fixture
+async def account_id(database: Database) -> UUID:
+    account = await insert_account(
+        database, account_id=uuid7(), email=f"{uuid4()}@example.com", display_name="Ada", password_hash="none"
+    )
+    assert account is not None
+    return account.id
+
+
+@pytest.fixture
+def end_silently(database: Database) -> EndSilently:
+    """Ends a session without a notice: whoever still finds it has not asked the database."""
+
+    async def end_silently(token: str) -> None:
+        assert await database.run(
+            update(Session).where(Session.token_hash == token_hash(token)).values(revoked_at=func.now())
+        )
+
+    return end_silently
+
+
+class Line:
+    """The connection on which one process hears notices."""
+
+    def __init__(self, server: str, dsn: str, listener: Listener) -> None:
+        self._server = server
+        self._database = str(conninfo_to_dict(dsn)["dbname"])
+        self._listener = listener
+
+    @contextmanager
+    def cut(self) -> Iterator[None]:
+        """Ended by the server, which lets nobody in until the block ends; who is connected already stays so."""
+        with psycopg.connect(self._server, autocommit=True) as admin:
+            self._allow(admin, False)
+            self._terminate(admin)
+            yield
+            self._allow(admin, True)
+
+    async def down(self) -> None:
+        await until(lambda: not self._listener.connected)
+
+    async def up(self) -> None:
+        await until(lambda: self._listener.connected)
+
+    def _terminate(self, admin: psycopg.Connection) -> None:
+        ended = admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND query LIKE 'LISTEN%%'",
+            [self._database],
+        )
+        assert ended.rowcount == 1
+
+    def _allow(self, admin: psycopg.Connection, allowed: bool) -> None:
+        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        admin.execute(statement.format(sql.Identifier(self._database), sql.SQL(str(allowed))))
+
+
+@pytest.fixture
+def line(here: Sessions, postgres: str, dsn: str) -> Line:
+    return Line(postgres, dsn, here._listener)
+
+
+class HeldAnswers:
+    """Holds back what the database has answered about a session, as a slow network would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answered = asyncio.Event()
+        self.arrive = asyncio.Event()
+        monkeypatch.setattr(sessions_module, "get_session_by_token_hash", self.held)
+
+    async def held(self, db: Database, *, token_hash: bytes, use_written_after: timedelta) -> LiveSession | None:
+        session = await get_session_by_token_hash(db, token_hash=token_hash, use_written_after=use_written_after)
+        self.answered.set()
+        await self.arrive.wait()
+        return session
+
+
+async def change_session(database: Database, token: str, **columns: object) -> Session:
+    """Without a notice. As it is after that."""
+    statement = update(Session).where(Session.token_hash == token_hash(token)).values(columns).returning(Session)
+    changed = await database.first(statement)
+    assert changed is not None
+    return changed

@@ -1,0 +1,340 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_auth import streams as streams_module
+from accord_auth.refused import Refused
+from accord_auth.sessions import Sessions
+from accord_db.database import Database
+from accord_db.deadline import remaining, set_deadline
+from accord_db.errors import Unavailable
+from accord_db.queries.accounts import ban_account, delete_account, get_account
+from accord_db.queries.sessions import list_good_tokens
+from tests.auth.conftest import EndSilently, HeldAnswers, Line, change_session, process, until
+
+Stream = asyncio.Task[None]
+
+
+async def run(sessions: Sessions, token: str, until_over: Callable[[], Awaitable[object]]) -> None:
+    """What serves a stream."""
+    doubts = sessions.streams.doubts
+    session = await sessions.find(token)
+    assert session is not None
+    with sessions.streams.hold(token, session, doubts=doubts):
+        await until_over()
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def streaming(
+    sessions: Sessions, token: str, until_over: Callable[[], Awaitable[object]] = for_ever
+) -> AsyncIterator[Stream]:
+    begun = asyncio.Event()
+
+    async def served() -> None:
+        begun.set()
+        await until_over()
+
+    stream = asyncio.create_task(run(sessions, token, served))
+    await begun.wait()
+    yield stream
+    stream.cancel()
+    await asyncio.wait([stream])
+
+
+async def is_ended(stream: Stream, within: float = 5) -> bool:
+    await asyncio.wait([stream], timeout=within)
+    if not stream.done():
+        return False
+    with pytest.raises(Refused) as refused:
+        await stream
+    return refused.value.reason == Reason.REASON_CREDENTIAL_INVALID
+
+
+async def goes_on(stream: Stream, sessions: Sessions) -> bool:
+    """Also when all doubts that there were have been answered."""
+    sessions.streams.doubt_all()
+    await asyncio.sleep(0.2)
+    return not stream.done()
+
+
+async def test_a_stream_ends_when_its_session_is_revoked_in_another_process_and_others_go_on(
+    here: Sessions, there: Sessions, account_id: UUID
+) -> None:
+    token, session = await here.open(account_id)
+    other_token, _ = await here.open(account_id)
+    async with streaming(there, token) as stream, streaming(there, token) as second, streaming(
+        there, other_token
+    ) as other:  # fmt: skip
+        await here.revoke(session_id=session.id, account_id=account_id)
+        assert await is_ended(stream)
+        assert await is_ended(second)
+        assert await goes_on(other, there)
+
+
+async def test_a_stream_ends_where_its_session_is_revoked(here: Sessions, account_id: UUID) -> None:
+    token, session = await here.open(account_id)
+    async with streaming(here, token) as stream:
+        await here.revoke(session_id=session.id, account_id=account_id)
+        assert await is_ended(stream)
+
+
+async def test_a_stream_ends_with_all_sessions_of_its_account(
+    here: Sessions, there: Sessions, account_id: UUID
+) -> None:
+    token, _ = await here.open(account_id)
+    kept_token, kept = await here.open(account_id)
+    async with streaming(there, token) as stream, streaming(there, kept_token) as other:
+        await here.revoke_all(account_id, but=kept.id)
+        assert await is_ended(stream)
+        assert await goes_on(other, there)
+
+
+async def test_a_stream_outlives_a_revocation_that_is_rolled_back(
+    here: Sessions, database: Database, account_id: UUID
+) -> None:
+    token, session = await here.open(account_id)
+    async with streaming(here, token) as stream:
+        with suppress(LookupError):
+            async with here._database.transaction():
+                await here.revoke(session_id=session.id, account_id=account_id)
+                assert await goes_on(stream, here)  # nor does it end before the commit
+                raise LookupError
+        assert await goes_on(stream, here)
+
+
+async def test_a_stream_ends_when_its_session_gets_another_token_and_one_with_that_goes_on(
+    here: Sessions, there: Sessions, account_id: UUID
+) -> None:
+    token, session = await here.open(account_id)
+    async with streaming(there, token) as stream:
+        renewed = await here.renew(
+            session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at
+        )
+        assert renewed is not None
+        async with streaming(there, renewed[0]) as new:
+            assert await is_ended(stream)
+            assert await goes_on(new, there)
+
+
+async def test_a_stream_whose_session_is_revoked_while_it_begins_ends(
+    here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, session = await here.open(account_id)
+    answers = HeldAnswers(monkeypatch)
+    stream = asyncio.create_task(run(there, token, for_ever))
+    await answers.answered.wait()
+    await here.revoke(session_id=session.id, account_id=account_id)
+    await until(lambda: there.streams.doubts > 1)  # one is from when it began to listen
+    answers.arrive.set()
+    assert await is_ended(stream)
+
+
+@pytest.mark.parametrize("limit", ["lifetime", "idle_lifetime"])
+async def test_a_stream_ends_when_its_session_expires(dsn: str, account_id: UUID, limit: str) -> None:
+    expiring: Any = {limit: timedelta(seconds=1)}
+    async with process(dsn, **expiring) as sessions:
+        token, _ = await sessions.open(account_id)
+        async with streaming(sessions, token) as stream:
+            assert await is_ended(stream)
+
+
+async def test_a_stream_does_not_idle_out_while_its_session_is_used_elsewhere(
+    dsn: str, there: Sessions, database: Database, account_id: UUID
+) -> None:
+    async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
+        token, session = await sessions.open(account_id)
+        async with streaming(sessions, token) as stream:
+            await change_session(database, token, idle_expires_at=session.expires_at)
+            assert not await is_ended(stream, within=2.5)
+            await change_session(database, token, idle_expires_at=func.now())
+            assert await goes_on(stream, there)
+            assert await goes_on(stream, sessions) is False
+
+
+@pytest.mark.parametrize("gone", [ban_account, delete_account])
+async def test_a_stream_ends_when_its_account_is_banned_or_deleted_even_without_a_notice(
+    here: Sessions, database: Database, account_id: UUID, monkeypatch: pytest.MonkeyPatch, gone: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(streams_module, "_LOOK_AGAIN", 0.2)
+    account = await get_account(database, account_id=account_id)
+    assert account is not None
+    token, _ = await here.open(account_id)
+    async with streaming(here, token) as stream:
+        await gone(database, **({"email": account.email} if gone is ban_account else {"account_id": account_id}))
+        assert await is_ended(stream)
+
+
+@pytest.mark.parametrize("payload", ["", "all", "0" * 31])
+async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_others(
+    here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently, payload: str
+) -> None:
+    token, _ = await here.open(account_id)
+    bad_token, _ = await here.open(account_id)
+    async with streaming(here, token) as stream, streaming(here, bad_token) as bad:
+        await end_silently(bad_token)
+        await database.first(select(func.pg_notify("accord_sessions", payload)))
+        assert await is_ended(bad)
+        assert not stream.done()
+
+
+async def test_a_stream_ends_when_its_session_is_revoked_while_notices_cannot_come(
+    here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
+) -> None:
+    token, _ = await here.open(account_id)
+    other_token, _ = await here.open(account_id)
+    late_token, _ = await here.open(account_id)
+    async with streaming(here, token) as stream, streaming(here, other_token) as other:
+        with line.cut():
+            await line.down()
+            async with streaming(here, late_token) as late:  # began when nothing could be heard
+                await asyncio.sleep(0.3)  # and they were looked at as the line went down
+                await end_silently(token)
+                await end_silently(late_token)
+                assert await is_ended(stream)
+                assert await is_ended(late)
+        assert await goes_on(other, here)
+
+
+async def test_a_stream_is_looked_at_when_notices_come_again(
+    here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams_module, "_LOOK_AGAIN_UNTOLD", 60.0)
+    token, _ = await here.open(account_id)
+    async with streaming(here, token) as stream:
+        with line.cut():
+            await line.down()
+            await asyncio.sleep(0.7)
+            await end_silently(token)
+        await line.up()
+        assert await is_ended(stream)
+
+
+async def test_a_stream_ends_once_the_database_can_be_asked_again(
+    here: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams_module, "_LOOK_AGAIN_UNTOLD", 0.1)
+    failed = 0
+
+    async def fails_twice(database: Database, *, token_hashes: list[bytes]) -> Any:
+        nonlocal failed
+        if failed < 2:
+            failed += 1
+            raise Unavailable("gone")
+        return await list_good_tokens(database, token_hashes=token_hashes)
+
+    monkeypatch.setattr(streams_module, "list_good_tokens", fails_twice)
+    token, session = await here.open(account_id)
+    async with streaming(here, token) as stream:
+        await here.revoke(session_id=session.id, account_id=account_id)
+        assert await is_ended(stream)
+    assert failed == 2
+
+
+async def test_a_revocation_that_is_heard_while_the_database_answers_is_asked_about_again(
+    here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, arrive = asyncio.Event(), asyncio.Event()
+
+    async def held(database: Database, *, token_hashes: list[bytes]) -> Any:
+        good = await list_good_tokens(database, token_hashes=token_hashes)
+        answered.set()
+        await arrive.wait()
+        return good
+
+    monkeypatch.setattr(streams_module, "list_good_tokens", held)
+    token, session = await here.open(account_id)
+    async with streaming(there, token) as stream:
+        doubts = there.streams.doubts
+        there.streams.doubt(session.id)
+        await answered.wait()
+        await here.revoke(session_id=session.id, account_id=account_id)
+        await until(lambda: there.streams.doubts == doubts + 2)
+        arrive.set()
+        assert await is_ended(stream)
+
+
+async def test_whoever_else_cancels_a_stream_is_obeyed(here: Sessions, account_id: UUID) -> None:
+    token, session = await here.open(account_id)
+    async with streaming(here, token) as stream:
+        stream.cancel()
+        await asyncio.wait([stream])
+        assert stream.cancelled()
+    ending = asyncio.Event()
+
+    async def takes_its_time() -> None:
+        try:
+            await for_ever()
+        finally:
+            ending.set()
+            await for_ever()
+
+    async with streaming(here, token, takes_its_time) as stream:
+        await here.revoke(session_id=session.id, account_id=account_id)
+        await ending.wait()
+        stream.cancel()
+        await asyncio.wait([stream])
+        assert stream.cancelled()
+
+
+async def test_a_stream_that_takes_no_notice_of_its_end_is_refused_all_the_same(
+    here: Sessions, account_id: UUID
+) -> None:
+    token, session = await here.open(account_id)
+
+    async def stubborn() -> None:
+        with suppress(asyncio.CancelledError):
+            await for_ever()
+
+    async with streaming(here, token, stubborn) as stream:
+        await here.revoke(session_id=session.id, account_id=account_id)
+        assert await is_ended(stream)
+
+
+async def test_a_stream_that_ends_by_itself_is_forgotten_and_others_are_watched_after_it(
+    here: Sessions, account_id: UUID
+) -> None:
+    token, session = await here.open(account_id)
+    await run(here, token, lambda: asyncio.sleep(0))
+    assert len(here.streams) == 0
+    assert here.streams._by_id == {}
+    watching = here.streams._watching
+    assert watching is not None
+    await until(watching.done)  # nothing runs where nothing streams
+    async with streaming(here, token) as stream:
+        await here.revoke(session_id=session.id, account_id=account_id)
+        assert await is_ended(stream)
+
+
+async def test_the_deadline_of_the_first_stream_is_not_that_of_the_watch(
+    here: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float | None] = []
+
+    async def telling(database: Database, *, token_hashes: list[bytes]) -> Any:
+        left.append(remaining())
+        return await list_good_tokens(database, token_hashes=token_hashes)
+
+    monkeypatch.setattr(streams_module, "list_good_tokens", telling)
+    token, session = await here.open(account_id)
+
+    async def with_deadline() -> None:
+        set_deadline(monotonic() + 60)
+        await run(here, token, for_ever)
+
+    stream = asyncio.create_task(with_deadline())
+    await until(lambda: len(here.streams) == 1)
+    await here.revoke(session_id=session.id, account_id=account_id)
+    assert await is_ended(stream)
+    assert left == [None]

@@ -1,0 +1,110 @@
+"""`accord account ban` and `unban`: beside gateways that serve, and heard of by each of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import psycopg
+import pytest
+
+from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignInRequest, SignInResponse, SignUpRequest
+from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
+from tests.conftest import temporary_database
+from tests.gateway.conftest import Start, environment, eventually, healthy, url
+
+EMAIL, PASSWORD = "somebody@example.com", "correct horse battery"
+
+
+def account(folder: Path, action: str, email: str = EMAIL, **settings: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "accord_gateway", "account", action, email],
+        cwd=folder,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def sign_up(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        AccountServiceStub(channel).SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Me"))
+
+
+def sign_in(address: str) -> SignInResponse:
+    with grpc.insecure_channel(address) as channel:
+        return AccountServiceStub(channel).SignIn(SignInRequest(email=EMAIL, password=PASSWORD))
+
+
+def is_let_in(address: str, session: SignInResponse) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        headers = (("authorization", f"Bearer {session.session_token}"),)
+        try:
+            AccountServiceStub(channel).GetSession(GetSessionRequest(), metadata=headers)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+            return False
+        return True
+
+
+def test_who_is_banned_is_kept_out_by_every_gateway_until_the_ban_is_lifted(
+    start: Start, database_url: str, tmp_path: Path
+) -> None:
+    addresses = [start(DATABASE_URL=database_url).address for _ in range(2)]
+    sign_up(addresses[0])
+    sessions = [sign_in(address) for address in addresses]
+    assert all(is_let_in(address, session) for address in addresses for session in sessions)
+    status, said = account(tmp_path, "ban", EMAIL.upper(), DATABASE_URL=database_url)
+    assert (status, said) == (0, f"{EMAIL.upper()} is banned. Sessions ended: 2.\n")
+    for address in addresses:
+        for session in sessions:
+            eventually(lambda: not is_let_in(address, session) or None)  # noqa: B023 — called at once
+        with pytest.raises(grpc.RpcError) as refused:
+            sign_in(address)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    status, said = account(tmp_path, "unban", DATABASE_URL=database_url)
+    assert (status, said) == (0, f"{EMAIL} is not banned. Sessions ended: 0.\n")
+    assert is_let_in(addresses[1], sign_in(addresses[0]))
+    assert not any(is_let_in(address, session) for address in addresses for session in sessions)
+
+
+def test_it_works_beside_a_gateway_with_the_embedded_postgres(start: Start, tmp_path: Path) -> None:
+    gateway = start()
+    assert healthy(gateway.address)
+    sign_up(gateway.address)
+    session = sign_in(gateway.address)
+    for action in ("ban", "ban", "unban"):
+        assert account(tmp_path, action)[0] == 0
+    assert not is_let_in(gateway.address, session)
+
+
+def test_ban_and_its_end_are_audited(start: Start, database_url: str, dsn: str, tmp_path: Path) -> None:
+    gateway = start(DATABASE_URL=database_url)
+    sign_up(gateway.address)
+    for action in ("ban", "unban"):
+        account(tmp_path, action, DATABASE_URL=database_url)
+    with psycopg.connect(dsn) as connection:
+        [(account_id,)] = connection.execute("SELECT id FROM accounts")
+        query = "SELECT method, peer, code, account_id, target FROM audit_events ORDER BY occurred_at OFFSET 1"
+        assert connection.execute(query).fetchall() == [
+            ("accord account ban", "command line", "OK", account_id, str(account_id)),
+            ("accord account unban", "command line", "OK", account_id, str(account_id)),
+        ]
+
+
+@pytest.mark.parametrize("action", ["ban", "unban"])
+def test_an_account_that_is_not_there_is_said_so(database_url: str, dsn: str, tmp_path: Path, action: str) -> None:
+    status, said = account(tmp_path, action, "nobody@example.com", DATABASE_URL=database_url)
+    assert (status, said) == (1, "accord: There is no account with the address nobody@example.com.\n")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM audit_events").fetchone() == (0,)
+
+
+def test_a_database_of_another_release_is_refused(postgres: str, tmp_path: Path) -> None:
+    with temporary_database(postgres) as empty:
+        status, said = account(tmp_path, "ban", DATABASE_URL=url(empty))
+    assert status == 1
+    assert "Run `accord migrate`" in said
