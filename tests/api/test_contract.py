@@ -1,5 +1,6 @@
 """What the gateway refuses to start with. Contracts are made here, with one thing wrong in each."""
 
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,7 +32,12 @@ GOOD = MethodPolicy(
 )
 
 
-def contract(policy: MethodPolicy | None, *fields: FieldDescriptorProto, streaming: bool = False) -> ServiceDescriptor:
+def contract(
+    policy: MethodPolicy | None,
+    *fields: FieldDescriptorProto,
+    streaming: bool = False,
+    client_streaming: bool = False,
+) -> ServiceDescriptor:
     """A service of one method, in a pool of its own."""
     pool = descriptor_pool.DescriptorPool()
     for known in (descriptor_pb2, validate_pb2, policy_pb2):
@@ -40,8 +46,13 @@ def contract(policy: MethodPolicy | None, *fields: FieldDescriptorProto, streami
     file.dependency.append("accord/policy/v1/policy.proto")
     file.message_type.add(name="Request").field.extend(fields)
     file.message_type.add(name="Response")
+    file.message_type.add(name="Contact").field.append(text_field("email", names_account=True))
     method = file.service.add(name="MadeService").method.add(
-        name="Do", input_type=".made.Request", output_type=".made.Response", server_streaming=streaming
+        name="Do",
+        input_type=".made.Request",
+        output_type=".made.Response",
+        server_streaming=streaming,
+        client_streaming=client_streaming,
     )
     if policy is not None:
         method.options.Extensions[policy_pb2.policy].CopyFrom(policy)
@@ -68,12 +79,20 @@ def changed(**fields: Any) -> MethodPolicy:
     return MethodPolicy(**kept, **fields)
 
 
-def text_field(name: str, number: int = 1, *, sensitive: bool = False) -> FieldDescriptorProto:
+def limit(key: RateLimitKey.ValueType, **options: bool) -> RateLimit:
+    return RateLimit(count=1, window=Duration(seconds=1), key=key, **options)
+
+
+def text_field(
+    name: str, number: int = 1, *, sensitive: bool = False, names_account: bool = False
+) -> FieldDescriptorProto:
     field = FieldDescriptorProto(
         name=name, number=number, type=FieldDescriptorProto.TYPE_STRING, label=FieldDescriptorProto.LABEL_OPTIONAL
     )
     if sensitive:
         field.options.Extensions[policy_pb2.sensitive] = True
+    if names_account:
+        field.options.Extensions[policy_pb2.names_account] = True
     return field
 
 
@@ -115,6 +134,19 @@ def test_method_without_a_policy_is_refused() -> None:
             ),
             "counts by caller",
         ),
+        (changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ACCOUNT)]), "by account, and so must be durable"),
+        (
+            changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER)]),
+            "by account, and so must be durable",
+        ),
+        (
+            changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_PEER, failures_only=True)]),
+            "failures only, and so must",
+        ),
+        (
+            changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_PEER)] * 2),
+            "two rate limits of its policy are the same",
+        ),
     ],
 )
 def test_policy_that_contradicts_itself_or_the_contract_is_refused(policy: MethodPolicy, fault: str) -> None:
@@ -129,6 +161,29 @@ def test_request_id_is_refused_where_it_could_not_be_kept() -> None:
     assert "must not be stored" in faults(GOOD, request_id, text_field("secret", 2, sensitive=True))
 
 
+def test_field_that_names_an_account_must_be_what_a_rate_limit_counts() -> None:
+    counting = changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, durable=True)])
+    email = text_field("email", names_account=True)
+    assert faults(counting, email) == ""
+    assert faults(counting) == ""  # the handler finds the account, and says so
+    assert "yet no rate limit of its policy counts by account" in faults(GOOD, email)
+    assert "several fields" in faults(counting, email, text_field("other", 2, names_account=True))
+    assert "streams its requests" in faults(counting, email, client_streaming=True)
+
+
+def test_field_that_names_an_account_must_be_a_single_text_of_the_request_itself() -> None:
+    counting = changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, durable=True)])
+    several, number, inner = (text_field("email", names_account=True) for _ in range(3))
+    several.label, number.type = FieldDescriptorProto.LABEL_REPEATED, FieldDescriptorProto.TYPE_INT64
+    inner.type, inner.type_name = FieldDescriptorProto.TYPE_MESSAGE, ".made.Response"
+    assert "must be a single string" in faults(counting, several)
+    assert "must be a single string" in faults(counting, number)
+    assert "must be a single string" in faults(counting, inner)
+    outer = text_field("contact")
+    outer.type, outer.type_name = FieldDescriptorProto.TYPE_MESSAGE, ".made.Contact"
+    assert "must be in the request itself" in faults(counting, outer)
+
+
 # --- handlers ---------------------------------------------------------------------------------------------------------
 def mismatch(services: Any, registered: Recorder, resources: Any = None) -> str:
     with pytest.raises(ContractMismatch) as caught:
@@ -138,8 +193,8 @@ def mismatch(services: Any, registered: Recorder, resources: Any = None) -> str:
 
 def registered() -> Recorder:
     recorder = Recorder()
-    nothing: Any = None
-    router.register(cast(Any, recorder), router.Parts(nothing, nothing, nothing, nothing))
+    nothing: dict[str, Any] = {field.name: None for field in fields(router.Parts)}
+    router.register(cast(Any, recorder), router.Parts(**nothing | {"secret_key": b"", "rules": router.Rules()}))
     return recorder
 
 
@@ -187,11 +242,13 @@ def drift_of(message: type[Message], **columns: Any) -> list[str]:
 
 
 def session_columns(**others: Any) -> dict[str, Any]:
+    times = ("created_at", "expires_at", "idle_expires_at", "last_used_at", "authenticated_at")
     right = {
         "id": mapped_column(Uuid, primary_key=True),
         "account_id": mapped_column(Uuid, nullable=False),
-        "created_at": mapped_column(DateTime(timezone=True), nullable=False),
-        "expires_at": mapped_column(DateTime(timezone=True), nullable=False),
+        **{name: mapped_column(DateTime(timezone=True), nullable=False) for name in times},
+        "peer": mapped_column(String, nullable=True),
+        "user_agent": mapped_column(String, nullable=True),
     }
     return {name: column for name, column in (right | others).items() if column is not None}
 
@@ -223,6 +280,8 @@ def test_text_field_of_another_length_than_its_column_is_refused() -> None:
         email=mapped_column(String(100), nullable=False),
         display_name=mapped_column(String, nullable=False),
         updated_at=mapped_column(DateTime(timezone=True), nullable=False),
+        email_verified_at=mapped_column(DateTime(timezone=True), nullable=True),
+        etag=mapped_column(Uuid, nullable=False),
     )
     assert drift_of(accounts_pb2.Account, **columns) == [
         "accord.accounts.v1.Account.email and made.email: max_len is 254, the column's length 100",

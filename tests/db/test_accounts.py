@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import bindparam, delete, func, select, text, update
 
-from accord_db.database import Database
-from accord_db.errors import InvalidValue
+from accord_db.database import Database, Executor
+from accord_db.errors import AlreadyExists, InvalidValue
 from accord_db.ids import uuid7
 from accord_db.queries import accounts, tasks
 from accord_db.schema import Account
@@ -71,3 +71,98 @@ async def test_with_an_account_goes_all_that_was_its_own(database: Database, acc
     task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow")
     assert await database.run(_DELETE, account_id=account.id) == 1
     assert await tasks.get_task(database, task_id=task.id, created_by=account.id, show_deleted=True) is None
+
+
+async def test_an_account_without_a_password_has_none(database: Database) -> None:
+    account = await accounts.insert_account(
+        database, account_id=uuid7(), email="ada@example.com", display_name="Ada", password_hash=None
+    )
+    assert account is not None
+    assert account.password_hash is None
+
+
+async def test_update_account_changes_what_is_given_and_the_etag(database: Database, account: Account) -> None:
+    changed = await accounts.update_account(database, account_id=account.id, changes={"display_name": "Ada"})
+    assert changed is not None
+    assert (changed.display_name, changed.email) == ("Ada", account.email)
+    assert changed.etag != account.etag
+    assert changed.updated_at > account.updated_at
+
+
+async def test_update_account_of_another_etag_is_none_and_changes_nothing(database: Database, account: Account) -> None:
+    changes: accounts.AccountChanges = {"display_name": "Ada"}
+    assert await accounts.update_account(database, account_id=account.id, changes=changes, etag=uuid7()) is None
+    assert await accounts.get_account(database, account_id=account.id) == account
+    assert await accounts.update_account(database, account_id=account.id, changes=changes, etag=account.etag)
+
+
+async def test_update_email_proves_the_new_address_and_is_refused_if_somebody_has_it(
+    database: Database, account: Account
+) -> None:
+    assert await accounts.update_email(database, account_id=account.id, email="New@Example.com") == 1
+    changed = await accounts.get_account_by_email(database, email="new@example.com")
+    assert changed is not None
+    assert (changed.id, changed.email) == (account.id, "new@example.com")
+    assert changed.email_verified_at is not None
+    other = await insert(database, "other@example.com")
+    assert other is not None
+    with pytest.raises(AlreadyExists):
+        await accounts.update_email(database, account_id=other.id, email="NEW@example.com")
+
+
+async def test_update_email_verified_needs_the_present_address_and_keeps_the_first_time(
+    database: Database, account: Account
+) -> None:
+    assert await accounts.update_email_verified(database, account_id=account.id, email="other@example.com") == 0
+    assert await accounts.update_email_verified(database, account_id=account.id, email=account.email.upper()) == 1
+    first = await accounts.get_account(database, account_id=account.id)
+    assert await accounts.update_email_verified(database, account_id=account.id, email=account.email) == 1
+    second = await accounts.get_account(database, account_id=account.id)
+    assert first is not None
+    assert second is not None
+    assert first.email_verified_at is not None
+    assert second.email_verified_at == first.email_verified_at
+
+
+async def test_delete_account_is_soft_and_happens_once(database: Database, account: Account) -> None:
+    deleted = await accounts.delete_account(database, account_id=account.id)
+    assert deleted is not None
+    assert deleted.deleted_at is not None
+    assert await accounts.delete_account(database, account_id=account.id) is None
+    assert await accounts.get_account(database, account_id=account.id) is None
+
+
+@pytest.mark.parametrize("by_email", [False, True], ids=["by id", "by address"])
+async def test_whoever_locks_an_account_waits_for_whoever_has_it_locked_and_sees_what_they_did(
+    database: Database, account: Account, by_email: bool
+) -> None:
+    async def locked(tx: Executor) -> Account | None:
+        if by_email:
+            return await accounts.get_account_by_email_locked(tx, email=account.email.upper())
+        return await accounts.get_account_locked(tx, account_id=account.id)
+
+    async def look() -> Account | None:
+        async with database.transaction() as tx:
+            return await locked(tx)
+
+    async with database.transaction() as tx:
+        assert await locked(tx) == account
+        looking = asyncio.create_task(look())
+        async with asyncio.timeout(10):
+            while not await database_waits(database):
+                await asyncio.sleep(0.01)
+        await accounts.update_password_hash(tx, account_id=account.id, password_hash="new")
+    seen = await looking
+    assert seen is not None
+    assert seen.password_hash == "new"
+
+
+async def database_waits(database: Database) -> bool:
+    """Whether a statement of this database waits for another's lock."""
+    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
+    return bool(await asyncio.create_task(database.first(waiting)))  # a task of its own is in no transaction
+
+
+async def test_locking_an_account_that_is_not_there_is_none(database: Database) -> None:
+    assert await accounts.get_account_locked(database, account_id=uuid7()) is None
+    assert await accounts.get_account_by_email_locked(database, email="nobody@example.com") is None

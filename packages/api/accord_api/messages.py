@@ -9,6 +9,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from accord.policy.v1 import policy_pb2
+
 M = TypeVar("M", bound=Message)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,7 +63,9 @@ class Filler(Generic[M]):
 
 
 def fields_of(message: type[Message]) -> Sequence[FieldDescriptor]:
-    return cast(Sequence[FieldDescriptor], message.DESCRIPTOR.fields)  # annotated as one of two classes that are one
+    """Those that columns hold; `computed` ones are the handler's."""
+    fields = cast(Sequence[FieldDescriptor], message.DESCRIPTOR.fields)  # annotated as one of two classes that are one
+    return [field for field in fields if not field.GetOptions().Extensions[policy_pb2.computed]]
 
 
 def choices(field: FieldDescriptor) -> dict[str, int]:

@@ -10,6 +10,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import crc32
 
 SESSION_PREFIX = "acs_"
+EMAIL_PREFIX = "acv_"
+RESET_PREFIX = "acr_"
+SECOND_STEP_PREFIX = "act_"
+DEVICE_PREFIX = "acd_"
+PROVIDER_SIGN_IN_PREFIX = "acp_"
 
 _SECRET_BYTES = 32
 # 32 bytes and 4 of checksum are 48 characters without padding or spare bits: a token has one spelling.

@@ -1,0 +1,81 @@
+"""Tokens that prove one thing about an account, once: that its mail was read, or that a first step was made."""
+
+from datetime import timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api.pipeline.call import call
+from accord_auth.refused import Refused
+from accord_auth.tokens import EMAIL_PREFIX, RESET_PREFIX, SECOND_STEP_PREFIX, new_token, token_hash, well_formed
+from accord_db.database import Database, Transaction
+from accord_db.ids import uuid7
+from accord_db.queries import account_tokens, accounts
+from accord_db.schema import Account, AccountToken, TokenPurpose
+
+
+class Kind(NamedTuple):
+    """What a token is for, how it begins, and how long it is good."""
+
+    purpose: TokenPurpose
+    prefix: str
+    lifetime: timedelta
+
+
+VERIFY_EMAIL: Final = Kind(TokenPurpose.VERIFY_EMAIL, EMAIL_PREFIX, timedelta(hours=24))
+CHANGE_EMAIL: Final = Kind(TokenPurpose.CHANGE_EMAIL, EMAIL_PREFIX, timedelta(hours=24))
+RESET_PASSWORD: Final = Kind(TokenPurpose.RESET_PASSWORD, RESET_PREFIX, timedelta(hours=1))
+SECOND_STEP: Final = Kind(TokenPurpose.SECOND_STEP, SECOND_STEP_PREFIX, timedelta(minutes=10))
+
+MAILED: Final = (VERIFY_EMAIL, CHANGE_EMAIL, RESET_PASSWORD)
+ALL: Final = (*MAILED, SECOND_STEP)
+
+
+async def issue(tx: Transaction, kind: Kind, *, account_id: UUID, email: str) -> str:
+    """The token, which is kept nowhere: the account's only one of its kind that is good from now on.
+
+    If there is no such account it is the same work, and the token is good for nothing. The account is to be locked.
+    """
+    token = new_token(kind.prefix)
+    await account_tokens.insert_token(
+        tx,
+        token_id=uuid7(),
+        account_id=account_id,
+        purpose=kind.purpose,
+        token_hash=token_hash(token),
+        email=email,
+        lifetime=kind.lifetime,
+    )
+    return token
+
+
+async def find(db: Database, token: str, *kinds: Kind) -> AccountToken:
+    """The row of a token that is good, of one of these kinds, and of a living account. It is not used by this."""
+    if not any(well_formed(token, kind.prefix) for kind in kinds):
+        raise invalid_token()
+    purposes = [kind.purpose for kind in kinds]
+    found = await account_tokens.get_token(db, token_hash=token_hash(token), purposes=purposes)
+    if found is None:
+        raise invalid_token()
+    call().note(account_id=found.account_id, target=found.account_id)
+    return found
+
+
+async def use(tx: Transaction, found: AccountToken) -> Account:
+    """The account of a token that is good until now, and never again once the transaction is committed.
+
+    The account is locked first, as everywhere: of those who use a token at once, the others wait here and are refused.
+    """
+    account = await accounts.get_account_locked(tx, account_id=found.account_id)
+    if account is None or not await account_tokens.use_token(tx, token_id=found.id):
+        raise invalid_token()
+    return account
+
+
+async def void(tx: Transaction, account_id: UUID, *kinds: Kind) -> None:
+    """The account's tokens of these kinds are good for nothing from now on."""
+    await account_tokens.delete_tokens(tx, account_id=account_id, purposes=[kind.purpose for kind in kinds])
+
+
+def invalid_token() -> Refused:
+    return Refused(Reason.REASON_TOKEN_INVALID)

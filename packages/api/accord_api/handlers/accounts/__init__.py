@@ -1,0 +1,13 @@
+"""AccountService: signs people up, in and out, and keeps what an account is."""
+
+from accord_api.handlers.accounts.emails import Emails
+from accord_api.handlers.accounts.passwords import AccountPasswords
+from accord_api.handlers.accounts.profiles import Profiles
+from accord_api.handlers.accounts.signing_in import SigningIn
+from accord_api.handlers.accounts.signing_up import SigningUp
+
+__all__ = ["AccountService"]
+
+
+class AccountService(SigningUp, SigningIn, Emails, AccountPasswords, Profiles):
+    """Each of these has the methods of one idea, and all of them have the same parts."""

@@ -1,0 +1,87 @@
+from grpc.aio import ServicerContext
+
+from accord.accounts.v1.accounts_pb2 import (
+    ChangeEmailRequest,
+    ChangeEmailResponse,
+    ResendVerificationEmailRequest,
+    ResendVerificationEmailResponse,
+    VerifyEmailRequest,
+    VerifyEmailResponse,
+)
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api import account_tokens
+from accord_api.account_tokens import CHANGE_EMAIL, VERIFY_EMAIL
+from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.outbox import Mail
+from accord_api.pipeline.call import call
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_db.database import Transaction
+from accord_db.errors import AlreadyExists
+from accord_db.queries import accounts
+from accord_db.schema import Account, TokenPurpose
+
+
+class Emails(AccountParts):
+    async def VerifyEmail(
+        self,
+        request: VerifyEmailRequest,
+        context: ServicerContext[VerifyEmailRequest, VerifyEmailResponse],
+    ) -> VerifyEmailResponse:
+        found = await account_tokens.find(self._db, request.token, VERIFY_EMAIL, CHANGE_EMAIL)
+        try:
+            async with self._db.transaction() as tx:
+                account = await account_tokens.use(tx, found)
+                if found.purpose is TokenPurpose.CHANGE_EMAIL:
+                    await self._change_email(tx, account, found.email)
+                elif not await accounts.update_email_verified(tx, account_id=account.id, email=found.email):
+                    raise account_tokens.invalid_token()
+        except AlreadyExists:
+            # Somebody has the address meanwhile. The token is as unused as before, and good again if they leave it in time.
+            raise account_tokens.invalid_token() from None
+        return VerifyEmailResponse()
+
+    async def _change_email(self, tx: Transaction, account: Account, new_email: str) -> None:
+        await accounts.update_email(tx, account_id=account.id, email=new_email)
+        # They were mailed to an address that is not the account's any more.
+        await account_tokens.void(tx, account.id, *account_tokens.MAILED)
+        await self._outbox.post(
+            tx, Mail.EMAIL_CHANGED, to=account.email, display_name=account.display_name, new_email=new_email
+        )
+
+    async def ResendVerificationEmail(
+        self,
+        request: ResendVerificationEmailRequest,
+        context: ServicerContext[ResendVerificationEmailRequest, ResendVerificationEmailResponse],
+    ) -> ResendVerificationEmailResponse:
+        async with self._db.transaction() as tx:
+            account = await accounts.get_account_by_email_locked(tx, email=request.email)
+            if account is not None:
+                call().note(account_id=account.id, target=account.id)
+            waits = account is not None and account.email_verified_at is None and account.banned_at is None
+            await self._mail_token(
+                tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account if waits else None, to=request.email.lower()
+            )
+        return ResendVerificationEmailResponse()
+
+    async def ChangeEmail(
+        self,
+        request: ChangeEmailRequest,
+        context: ServicerContext[ChangeEmailRequest, ChangeEmailResponse],
+    ) -> ChangeEmailResponse:
+        me, new_email = caller().account_id, request.new_email.lower()
+        call().note(account_id=me, target=me)
+        async with self._db.transaction() as tx:
+            account = await accounts.get_account_locked(tx, account_id=me)
+            if account is None:  # deleted since the call was let in
+                raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            # Whether somebody has the address is not even asked: VerifyEmail, which only its owner can call, will see.
+            await self._mail_token(tx, CHANGE_EMAIL, Mail.CHANGE_EMAIL, account, to=new_email)
+            await self._outbox.post(
+                tx,
+                Mail.EMAIL_CHANGE_REQUESTED,
+                to=account.email,
+                display_name=account.display_name,
+                new_email=new_email,
+            )
+        return ChangeEmailResponse()

@@ -1,0 +1,82 @@
+from grpc.aio import ServicerContext
+
+from accord.accounts.v1.accounts_pb2 import (
+    ChangePasswordRequest,
+    ChangePasswordResponse,
+    RequestPasswordResetRequest,
+    RequestPasswordResetResponse,
+    ResetPasswordRequest,
+    ResetPasswordResponse,
+)
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api import account_tokens
+from accord_api.account_tokens import RESET_PASSWORD, SECOND_STEP
+from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.outbox import Mail
+from accord_api.pipeline.call import call
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_db.database import Transaction
+from accord_db.queries import accounts
+from accord_db.schema import Account
+
+
+class AccountPasswords(AccountParts):
+    async def ChangePassword(
+        self,
+        request: ChangePasswordRequest,
+        context: ServicerContext[ChangePasswordRequest, ChangePasswordResponse],
+    ) -> ChangePasswordResponse:
+        me = caller()
+        call().note(account_id=me.account_id, target=me.account_id)
+        account = await accounts.get_account(self._db, account_id=me.account_id)
+        if account is None:  # deleted since the call was let in
+            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        self._check_new_password("new_password", request.new_password, email=account.email)
+        if not await self._passwords.verify(account.password_hash, request.current_password):
+            raise Refused(Reason.REASON_PASSWORD_WRONG)
+        new_hash = await self._passwords.hash(request.new_password)
+        async with self._db.transaction() as tx:
+            now = await accounts.get_account_locked(tx, account_id=account.id)
+            if now is None or now.password_hash != account.password_hash:  # what was proved is not the present one
+                raise Refused(Reason.REASON_PASSWORD_WRONG)
+            await self._set_password(tx, account, new_hash)
+            await account_tokens.void(tx, account.id, RESET_PASSWORD, SECOND_STEP)
+            await self._sessions.revoke_all(account.id, but=me.session_id)
+        return ChangePasswordResponse()
+
+    async def RequestPasswordReset(
+        self,
+        request: RequestPasswordResetRequest,
+        context: ServicerContext[RequestPasswordResetRequest, RequestPasswordResetResponse],
+    ) -> RequestPasswordResetResponse:
+        async with self._db.transaction() as tx:
+            account = await accounts.get_account_by_email_locked(tx, email=request.email)
+            if account is not None:
+                call().note(account_id=account.id, target=account.id)
+            # One that only providers sign in to gets a password by this.
+            wanted = account is not None and account.banned_at is None
+            await self._mail_token(
+                tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=request.email.lower()
+            )
+        return RequestPasswordResetResponse()
+
+    async def ResetPassword(
+        self,
+        request: ResetPasswordRequest,
+        context: ServicerContext[ResetPasswordRequest, ResetPasswordResponse],
+    ) -> ResetPasswordResponse:
+        found = await account_tokens.find(self._db, request.token, RESET_PASSWORD)
+        self._check_new_password("new_password", request.new_password, email=found.email)
+        new_hash = await self._passwords.hash(request.new_password)
+        async with self._db.transaction() as tx:
+            account = await account_tokens.use(tx, found)
+            await self._set_password(tx, account, new_hash)
+            await accounts.update_email_verified(tx, account_id=account.id, email=found.email)
+            await account_tokens.void(tx, account.id, *account_tokens.ALL)
+            await self._sessions.revoke_all(account.id)
+        return ResetPasswordResponse()
+
+    async def _set_password(self, tx: Transaction, account: Account, new_hash: str) -> None:
+        await accounts.update_password_hash(tx, account_id=account.id, password_hash=new_hash)
+        await self._outbox.post(tx, Mail.PASSWORD_CHANGED, to=account.email, display_name=account.display_name)

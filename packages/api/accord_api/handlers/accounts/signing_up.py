@@ -1,0 +1,42 @@
+from grpc.aio import ServicerContext
+
+from accord.accounts.v1.accounts_pb2 import SignUpRequest, SignUpResponse
+from accord_api.account_tokens import VERIFY_EMAIL
+from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.outbox import Mail
+from accord_api.pipeline.call import call
+from accord_db.database import Transaction
+from accord_db.ids import uuid7
+from accord_db.queries import accounts
+
+
+class SigningUp(AccountParts):
+    async def SignUp(
+        self,
+        request: SignUpRequest,
+        context: ServicerContext[SignUpRequest, SignUpResponse],
+    ) -> SignUpResponse:
+        self._check_new_password("password", request.password, email=request.email)
+        password_hash = await self._passwords.hash(request.password)
+        async with self._db.transaction() as tx:
+            account = await accounts.insert_account(
+                tx,
+                account_id=uuid7(),
+                email=request.email,
+                display_name=request.display_name,
+                password_hash=password_hash,
+            )
+            # Three statements in either case: how long it takes must not tell whether the account is new.
+            if account is None:
+                await self._tell_owner(tx, request.email)
+            else:
+                call().note(account_id=account.id, target=account.id)
+                await self._mail_token(tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account, to=account.email)
+        return SignUpResponse()
+
+    async def _tell_owner(self, tx: Transaction, email: str) -> None:
+        owner = await accounts.get_account_by_email(tx, email=email)
+        if owner is None:  # deleted since it was in the way
+            return
+        call().note(account_id=owner.id, target=owner.id)
+        await self._outbox.post(tx, Mail.ACCOUNT_EXISTS, to=owner.email, display_name=owner.display_name)

@@ -1,0 +1,61 @@
+"""How a sign-in ends, whatever proved who it is: in a session, or in the wait for a second step."""
+
+from typing import NamedTuple
+from uuid import UUID
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_api import account_tokens
+from accord_api.pipeline.call import call
+from accord_auth.refused import Refused
+from accord_auth.second_factors import SecondFactors
+from accord_auth.sessions import Sessions
+from accord_db.database import Transaction
+from accord_db.queries import accounts
+from accord_db.schema import Account, AccountToken, Session
+
+
+class SignIn(NamedTuple):
+    """Either a session with its token, or the token of one that waits: the other part is empty."""
+
+    session_token: str
+    session: Session | None
+    second_step_token: str
+
+
+class Opened(NamedTuple):
+    token: str
+    session: Session
+
+
+class SignIns:
+    def __init__(self, sessions: Sessions, second_factors: SecondFactors) -> None:
+        self._sessions = sessions
+        self._second_factors = second_factors
+
+    async def open(self, tx: Transaction, account: Account) -> SignIn:
+        """For whoever has proved the first factor of the account, as it was then.
+
+        Raises SIGN_IN_REFUSED if it is banned, or was deleted or given another password since: what ends all sessions of
+        an account does not leave one that is just being opened.
+        """
+        now = await accounts.get_account_locked(tx, account_id=account.id)
+        if now is None or now.banned_at is not None or now.password_hash != account.password_hash:
+            raise Refused(Reason.REASON_SIGN_IN_REFUSED)
+        if await self._second_factors.is_asked(now.id):
+            call().note(account_id=now.id, target=now.id)
+            kind = account_tokens.SECOND_STEP
+            return SignIn("", None, await account_tokens.issue(tx, kind, account_id=now.id, email=now.email))
+        token, session = await self._open(now.id)
+        return SignIn(token, session, "")
+
+    async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
+        """For whoever has proved the second factor too. Raises TOKEN_INVALID if nothing waits for the token any more."""
+        account = await account_tokens.use(tx, waiting)
+        if account.banned_at is not None:
+            raise account_tokens.invalid_token()
+        return await self._open(account.id)
+
+    async def _open(self, account_id: UUID) -> Opened:
+        token, session = await self._sessions.open(account_id, peer=call().peer, user_agent=call().user_agent)
+        call().note(account_id=account_id, target=session.id)
+        return Opened(token, session)

@@ -1,0 +1,104 @@
+"""Questions about the tokens that prove one thing once. Whether one is still good is decided by the database's clock."""
+
+from collections.abc import Collection
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Interval,
+    LargeBinary,
+    String,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
+
+from accord_db.database import Executor
+from accord_db.schema import Account, AccountToken, TokenPurpose
+
+_PURPOSE = AccountToken.__table__.c.purpose.type
+_HAS_PURPOSE = type_coerce(AccountToken.purpose, String) == any_(bindparam("purposes", type_=ARRAY(String)))
+_GOOD = (AccountToken.used_at.is_(None), AccountToken.expires_at > func.now())
+
+_account_id = bindparam("account_id", type_=Uuid)
+_purpose = bindparam("purpose", type_=_PURPOSE)
+_INSERT = (
+    insert(AccountToken)
+    .from_select(
+        ["id", "account_id", "purpose", "token_hash", "email", "expires_at"],
+        select(
+            bindparam("id", type_=Uuid),
+            Account.id,
+            _purpose,
+            bindparam("token_hash", type_=LargeBinary),
+            func.lower(bindparam("email", type_=String)),
+            func.now() + cast(bindparam("lifetime"), Interval),
+        ).where(Account.id == _account_id, Account.deleted_at.is_(None)),
+    )
+    .add_cte(
+        delete(AccountToken)
+        .where(AccountToken.account_id == _account_id, AccountToken.purpose == _purpose)
+        .cte("former")
+    )
+)
+
+
+async def insert_token(
+    db: Executor,
+    *,
+    token_id: UUID,
+    account_id: UUID,
+    purpose: TokenPurpose,
+    token_hash: bytes,
+    email: str,
+    lifetime: timedelta,
+) -> bool:
+    """In place of those that the account has for this purpose. False if there is no such account.
+
+    Of two at once both would stay, each blind to the other: whoever asks has locked the account.
+    """
+    inserted = await db.run(
+        _INSERT,
+        id=token_id,
+        account_id=account_id,
+        purpose=purpose,
+        token_hash=token_hash,
+        email=email,
+        lifetime=lifetime,
+    )
+    return inserted == 1
+
+
+_GET = (
+    select(AccountToken)
+    .join(Account, Account.id == AccountToken.account_id)
+    .where(AccountToken.token_hash == bindparam("token_hash"), _HAS_PURPOSE, *_GOOD, Account.deleted_at.is_(None))
+)
+
+
+async def get_token(db: Executor, *, token_hash: bytes, purposes: Collection[TokenPurpose]) -> AccountToken | None:
+    """None if there is none for one of these purposes, if it is used or expired, or if its account is deleted."""
+    return await db.first(_GET, token_hash=token_hash, purposes=list(purposes))
+
+
+_USE = update(AccountToken).where(AccountToken.id == bindparam("token_id"), *_GOOD).values(used_at=func.now())
+
+
+async def use_token(db: Executor, *, token_id: UUID) -> bool:
+    """Whether it was good, which it never is again: of many who use it at once, one is told so."""
+    return await db.run(_USE, token_id=token_id) == 1
+
+
+_DELETE = delete(AccountToken).where(AccountToken.account_id == bindparam("account_id"), _HAS_PURPOSE)
+
+
+async def delete_tokens(db: Executor, *, account_id: UUID, purposes: Collection[TokenPurpose]) -> int:
+    return await db.run(_DELETE, account_id=account_id, purposes=list(purposes))

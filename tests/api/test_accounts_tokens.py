@@ -1,0 +1,282 @@
+"""Tokens that were mailed, or that wait for a second step: each proves one thing, once, until it expires."""
+
+import asyncio
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import cycle
+from zlib import crc32
+
+import grpc
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+
+from accord.accounts.v1.accounts_pb2 import (
+    ChangeEmailRequest,
+    CompleteSignInRequest,
+    GetSessionRequest,
+    RequestPasswordResetRequest,
+    ResendVerificationEmailRequest,
+    ResetPasswordRequest,
+    VerifyEmailRequest,
+)
+from accord_api import account_tokens
+from accord_api.account_tokens import Kind
+from accord_api.outbox import Mail
+from accord_auth.tokens import new_token, token_hash, well_formed
+from accord_db.database import Database
+from accord_db.ids import uuid7
+from accord_db.queries import account_tokens as token_queries
+from tests.api.conftest import Client, refusal
+from tests.api.mailbox import mailed_to_anyone, mailed_token
+from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, change, sign_up, signed_in
+from tests.factories import Person
+
+Use = Callable[[Client, str], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A kind of token, and the call that takes it."""
+
+    kind: Kind
+    use: Use
+
+    async def token(self, database: Database, me: Person) -> str:
+        """One of the account of `me`, which is good."""
+        token = new_token(self.kind.prefix)
+        assert await token_queries.insert_token(
+            database,
+            token_id=uuid7(),
+            account_id=me.account_id,
+            purpose=self.kind.purpose,
+            token_hash=token_hash(token),
+            email=me.email,
+            lifetime=self.kind.lifetime,
+        )
+        return token
+
+    async def is_refused(self, client: Client, token: str) -> None:
+        refused = await refusal(self.use(client, token))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOKEN_INVALID")
+        assert refused.message == "The token is invalid or already used. Ask for a new one."
+        assert not refused.metadata
+        assert not refused.violations
+
+
+def verify(client: Client, token: str) -> Awaitable[object]:
+    return client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
+
+
+def reset(client: Client, token: str) -> Awaitable[object]:
+    return client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
+
+
+def complete(client: Client, token: str) -> Awaitable[object]:
+    return client.accounts.CompleteSignIn(CompleteSignInRequest(second_step_token=token, code="123456"))
+
+
+VERIFY = Example(account_tokens.VERIFY_EMAIL, verify)
+CHANGE = Example(account_tokens.CHANGE_EMAIL, verify)
+RESET = Example(account_tokens.RESET_PASSWORD, reset)
+SECOND_STEP = Example(account_tokens.SECOND_STEP, complete)
+MAILED = [VERIFY, CHANGE, RESET]
+ALL = [*MAILED, SECOND_STEP]
+
+
+def each(examples: list[Example]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("example", examples, ids=[example.kind.purpose for example in examples])
+
+
+def token_questions() -> float:
+    labels = {"operation": "select", "table": "account_tokens"}
+    return REGISTRY.get_sample_value("db_queries_total", labels) or 0.0
+
+
+# --- once -------------------------------------------------------------------------------------------------------------
+@each(MAILED)
+async def test_a_token_works_once(client: Client, me: Person, example: Example) -> None:
+    token = await example.token(client.database, me)
+    await example.use(client, token)
+    await example.is_refused(client, token)
+
+
+@each(MAILED)
+async def test_of_fifty_uses_at_once_one_succeeds(client: Client, me: Person, example: Example) -> None:
+    token = await example.token(client.database, me)
+    answers = await asyncio.gather(*(_reason(example.use(client, token)) for _ in range(50)))
+    assert sorted(answers) == ["", *["TOKEN_INVALID"] * 49]
+
+
+async def _reason(call: Awaitable[object]) -> str:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return "TOKEN_INVALID" if error.code() is grpc.StatusCode.FAILED_PRECONDITION else repr(error)
+    return ""
+
+
+# --- not any more -----------------------------------------------------------------------------------------------------
+@each(ALL)
+async def test_a_token_that_has_expired_is_refused(client: Client, me: Person, dsn: str, example: Example) -> None:
+    token = await example.token(client.database, me)
+    change(dsn, "UPDATE account_tokens SET expires_at = now()")
+    await example.is_refused(client, token)
+
+
+@each(ALL)
+async def test_a_token_of_a_deleted_account_is_refused(client: Client, me: Person, dsn: str, example: Example) -> None:
+    token = await example.token(client.database, me)
+    change(dsn, "UPDATE accounts SET deleted_at = now()")
+    await example.is_refused(client, token)
+
+
+@each(ALL)
+async def test_with_a_new_token_the_former_ones_of_its_purpose_are_useless(
+    client: Client, me: Person, example: Example
+) -> None:
+    former, other = await example.token(client.database, me), await example.token(client.database, me)
+    await example.is_refused(client, former)
+    if example is not SECOND_STEP:
+        await example.use(client, other)
+
+
+@each(MAILED)
+async def test_a_new_token_of_another_purpose_or_account_changes_nothing(
+    client: Client, me: Person, example: Example
+) -> None:
+    token = await example.token(client.database, me)
+    for other in ALL:
+        if other is not example:
+            await other.token(client.database, me)
+    await example.token(client.database, await client.somebody())
+    await example.use(client, token)
+
+
+async def test_two_new_tokens_at_once_leave_one(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    request = RequestPasswordResetRequest(email=EMAIL)
+    await asyncio.gather(*(client.accounts.RequestPasswordReset(request) for _ in range(5)))
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT count(*) FROM account_tokens WHERE purpose = 'reset_password'"
+        assert connection.execute(query).fetchone() == (1,)
+
+
+# --- not any other ----------------------------------------------------------------------------------------------------
+@each(ALL)
+async def test_a_token_of_another_purpose_is_refused(client: Client, me: Person, example: Example) -> None:
+    for other in ALL:
+        if other.use is not example.use:
+            await example.is_refused(client, await other.token(client.database, me))
+
+
+@each(ALL)
+async def test_a_token_under_the_prefix_of_another_purpose_is_refused(
+    client: Client, me: Person, example: Example
+) -> None:
+    """Also if the checksum is made to fit, and the same hash were stored."""
+    for other in ALL:
+        if other.kind.prefix != example.kind.prefix:
+            token = await other.token(client.database, me)
+            await example.is_refused(client, example.kind.prefix + token.removeprefix(other.kind.prefix))
+
+
+@each(ALL)
+async def test_a_session_token_is_no_account_token(client: Client, me: Person, example: Example) -> None:
+    await example.is_refused(client, me.token)
+
+
+@each(ALL)
+async def test_an_account_token_opens_no_session(client: Client, me: Person, example: Example) -> None:
+    token = await example.token(client.database, me)
+    who = Person(me.account_id, me.session_id, me.email, token)
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=who.headers))
+    assert refused.reason == "CREDENTIAL_INVALID"
+
+
+@each(MAILED)
+async def test_a_token_with_one_character_changed_is_refused_wherever_it_is(
+    client: Client, me: Person, example: Example
+) -> None:
+    token = await example.token(client.database, me)
+    others = cycle("AZaz09-_")
+    for place in range(len(token)):
+        other = next(character for character in others if character != token[place])
+        await example.is_refused(client, token[:place] + other + token[place + 1 :])
+    await example.use(client, token)
+
+
+@each(ALL)
+async def test_a_token_with_one_bit_flipped_and_a_checksum_that_fits_is_refused(
+    client: Client, me: Person, example: Example
+) -> None:
+    token = await example.token(client.database, me)
+    for byte in (0, 15, 31):
+        forged = _flipped(token, example.kind.prefix, byte)
+        assert well_formed(forged, example.kind.prefix)
+        await example.is_refused(client, forged)
+
+
+def _flipped(token: str, prefix: str, byte: int) -> str:
+    secret = bytearray(urlsafe_b64decode(token.removeprefix(prefix)))[:32]
+    secret[byte] ^= 1
+    checksum = crc32(bytes(secret), crc32(prefix.encode())).to_bytes(4, "big")
+    return prefix + urlsafe_b64encode(bytes(secret) + checksum).decode()
+
+
+@each(ALL)
+async def test_part_of_a_token_is_refused_without_asking_the_database(
+    client: Client, me: Person, example: Example
+) -> None:
+    token = await example.token(client.database, me)
+    before = token_questions()
+    for part in (
+        token[:4],
+        token[:8],
+        token[:-1],
+        token[4:],
+        token + "A",
+        token + " ",
+        " " + token,
+        token.upper(),
+        "x",
+    ):
+        await example.is_refused(client, part)
+    assert token_questions() == before
+    await example.is_refused(client, new_token(example.kind.prefix))
+    assert token_questions() == before + 1
+
+
+# --- kept and told ----------------------------------------------------------------------------------------------------
+async def test_mailed_tokens_are_nowhere_in_the_database_but_encrypted(client: Client, dsn: str) -> None:
+    headers = await signed_in(client)
+    await client.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=EMAIL))
+    await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
+    await client.accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)
+    reset_token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
+    await RESET.use(client, reset_token)
+    await VERIFY.is_refused(client, reset_token)
+    letters = [letter for _, letter in await mailed_to_anyone(client.database)]
+    tokens = [letter.values["token"] for letter in letters if "token" in letter.values]
+    assert len(set(tokens)) == 4
+    with psycopg.connect(dsn) as connection:
+        tables = [name for (name,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        rows = "".join(str(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in tables)
+    assert {"accounts", "account_tokens", "audit_events", "outbox_messages"} <= set(tables)
+    assert rows
+    for token in tokens:
+        assert token not in rows
+        assert token[4:36] not in rows
+
+
+@each(ALL)
+async def test_the_refusal_of_a_token_is_audited_without_it(
+    client: Client, me: Person, dsn: str, example: Example
+) -> None:
+    token = new_token(example.kind.prefix)
+    await example.is_refused(client, token)
+    with psycopg.connect(dsn) as connection:
+        (event,) = connection.execute("SELECT code, reason, audit_events::text FROM audit_events").fetchall()
+    assert event[:2] == ("FAILED_PRECONDITION", "TOKEN_INVALID")
+    assert token not in event[2]
