@@ -84,13 +84,3 @@ async def test_who_comes_second_does_it_when_the_first_fails(database: Database,
             await asyncio.sleep(0.2)
             raise ZeroDivisionError
     assert await second
-
-
-async def test_delete_expired_keys_leaves_those_of_the_last_day(database: Database, account: Account) -> None:
-    old, new = uuid7(), uuid7()
-    await claim(database, account, old)
-    await database.run(_AGE, age=timedelta(hours=25))
-    await claim(database, account, new)
-    assert await idempotency.delete_expired_keys(database) == 1
-    assert await idempotency.get_key(database, account_id=account.id, request_id=old) is None
-    assert await idempotency.get_key(database, account_id=account.id, request_id=new) is not None

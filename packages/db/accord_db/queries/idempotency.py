@@ -2,12 +2,13 @@
 
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from accord_db.database import Executor
 from accord_db.schema import IdempotencyKey
 
+# The clean-up deletes them after the same time (queries/cleanup.py).
 _EXPIRED = IdempotencyKey.created_at < func.now() - text("interval '24 hours'")
 _THIS = (
     IdempotencyKey.account_id == bindparam("account_id"),
@@ -46,11 +47,3 @@ _GET = select(IdempotencyKey).where(*_THIS)
 
 async def get_key(db: Executor, *, account_id: UUID, request_id: UUID) -> IdempotencyKey | None:
     return await db.first(_GET, account_id=account_id, request_id=request_id)
-
-
-_DELETE_EXPIRED = delete(IdempotencyKey).where(_EXPIRED)
-
-
-async def delete_expired_keys(db: Executor) -> int:
-    """Reads the whole table, which an index on the time would spare, at a cost to every create: so once an hour."""
-    return await db.run(_DELETE_EXPIRED)

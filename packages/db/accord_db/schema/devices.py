@@ -29,6 +29,9 @@ class DeviceSignIn(Model):
     account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     approved_at: Mapped[datetime | None]
     denied_at: Mapped[datetime | None]
+    # The session that approved: once it is revoked, it lets nobody in. No foreign key, which would want an index of its own:
+    # a session that is deleted lets nobody in either.
+    session_id: Mapped[UUID | None]
     # When the person who approved had last proved who they are: the session of the device is no fresher.
     authenticated_at: Mapped[datetime | None]
     # When its session was opened.

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import CreatedAt, Model
@@ -18,3 +18,7 @@ class IdempotencyKey(Model):
     # None only inside the transaction that is doing the work: both are committed together.
     response: Mapped[bytes | None]
     created_at: Mapped[CreatedAt]
+
+
+# For the clean-up. It costs a create 1 to 2 µs of PostgreSQL; to read a day's keys without it, every ten minutes, 36.
+Index("ix_idempotency_keys_created_at", IdempotencyKey.created_at)

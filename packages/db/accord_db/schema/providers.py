@@ -26,6 +26,8 @@ class LinkedProvider(Model):
     access_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     refresh_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     access_token_expires_at: Mapped[datetime | None]
+    # Until when nobody else refreshes the tokens: whoever does has said so, and holds no transaction meanwhile.
+    refreshing_until: Mapped[datetime | None]
 
     __table_args__ = (UniqueConstraint("issuer", "subject"),)
 

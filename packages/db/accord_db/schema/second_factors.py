@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import CreatedAt, Id, Model
@@ -22,6 +22,14 @@ class SecondFactor(Model):
     confirmed_at: Mapped[datetime | None]
     # The time step of the last code that was accepted: that one and older ones are not accepted again.
     last_step: Mapped[int | None] = mapped_column(BigInteger)
+
+
+# For the clean-up of those that nobody has confirmed.
+Index(
+    "ix_second_factors_created_at_unconfirmed",
+    SecondFactor.created_at,
+    postgresql_where=SecondFactor.confirmed_at.is_(None),
+)
 
 
 class RecoveryCode(Model):

@@ -78,9 +78,9 @@ class DeviceServiceServicer:
     def PollDeviceSignIn(self, request, context):
         """Asks whether the sign-in was approved, and opens a session for the person who has. The session is as fresh as that
         person's own was.
-        Answers AUTHORIZATION_PENDING while nobody has decided, SLOW_DOWN if asked sooner than `interval` after the last time,
-        which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the code is
-        unknown, expired or used.
+        Answers AUTHORIZATION_PENDING while nobody has decided, instead of it SLOW_DOWN if asked sooner than `interval` after the
+        last time, which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the
+        code is unknown, expired or used, or if the session in which it was approved has been ended since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,9 +40,9 @@ class DeviceServiceStub:
     PollDeviceSignIn: _grpc.UnaryUnaryMultiCallable[_devices_pb2.PollDeviceSignInRequest, _devices_pb2.PollDeviceSignInResponse]
     """Asks whether the sign-in was approved, and opens a session for the person who has. The session is as fresh as that
     person's own was.
-    Answers AUTHORIZATION_PENDING while nobody has decided, SLOW_DOWN if asked sooner than `interval` after the last time,
-    which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the code is
-    unknown, expired or used.
+    Answers AUTHORIZATION_PENDING while nobody has decided, instead of it SLOW_DOWN if asked sooner than `interval` after the
+    last time, which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the
+    code is unknown, expired or used, or if the session in which it was approved has been ended since.
     """
     GetDeviceSignIn: _grpc.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceSignInRequest, _devices_pb2.GetDeviceSignInResponse]
     """Answers which device shows a user code, so that the person who is to approve can see whether it is theirs.
@@ -69,9 +69,9 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     PollDeviceSignIn: _aio.UnaryUnaryMultiCallable[_devices_pb2.PollDeviceSignInRequest, _devices_pb2.PollDeviceSignInResponse]  # type: ignore[assignment]
     """Asks whether the sign-in was approved, and opens a session for the person who has. The session is as fresh as that
     person's own was.
-    Answers AUTHORIZATION_PENDING while nobody has decided, SLOW_DOWN if asked sooner than `interval` after the last time,
-    which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the code is
-    unknown, expired or used.
+    Answers AUTHORIZATION_PENDING while nobody has decided, instead of it SLOW_DOWN if asked sooner than `interval` after the
+    last time, which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the
+    code is unknown, expired or used, or if the session in which it was approved has been ended since.
     """
     GetDeviceSignIn: _aio.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceSignInRequest, _devices_pb2.GetDeviceSignInResponse]  # type: ignore[assignment]
     """Answers which device shows a user code, so that the person who is to approve can see whether it is theirs.
@@ -107,9 +107,9 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_devices_pb2.PollDeviceSignInResponse, _abc.Awaitable[_devices_pb2.PollDeviceSignInResponse]]:
         """Asks whether the sign-in was approved, and opens a session for the person who has. The session is as fresh as that
         person's own was.
-        Answers AUTHORIZATION_PENDING while nobody has decided, SLOW_DOWN if asked sooner than `interval` after the last time,
-        which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the code is
-        unknown, expired or used.
+        Answers AUTHORIZATION_PENDING while nobody has decided, instead of it SLOW_DOWN if asked sooner than `interval` after the
+        last time, which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the
+        code is unknown, expired or used, or if the session in which it was approved has been ended since.
         """
 
     @_abc_1.abstractmethod

@@ -9,7 +9,7 @@ down_revision = "2026_11_21_0000"
 unsafe = {
     "adding-field-with-default": "gen_random_uuid() rewrites accounts, once: its rows are few and short, people sign up one by one",
     "ban-drop-not-null": "yesterday's release fails to read only the accounts that this one makes without a password",
-    "require-concurrent-index-creation": "for the same rows, as fast as the rewrite; sessions are as few",
+    "require-concurrent-index-creation": "for the same rows, as fast as the rewrite; sessions are as few, idempotency keys those of a day",
 }
 
 
@@ -78,6 +78,7 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Uuid(), nullable=True),
         sa.Column("approved_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("denied_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("session_id", sa.Uuid(), nullable=True),
         sa.Column("authenticated_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -113,6 +114,7 @@ def upgrade() -> None:
         sa.Column("access_token", sa.LargeBinary(), nullable=True),
         sa.Column("refresh_token", sa.LargeBinary(), nullable=True),
         sa.Column("access_token_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("refreshing_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(
             ["account_id"], ["accounts.id"], name=op.f("fk_linked_providers_account_id_accounts"), ondelete="CASCADE"
@@ -153,6 +155,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_second_factors")),
         sa.UniqueConstraint("account_id", name=op.f("uq_second_factors_account_id")),
+    )
+    op.create_index(
+        "ix_second_factors_created_at_unconfirmed",
+        "second_factors",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("confirmed_at IS NULL"),
     )
     op.create_table(
         "recovery_codes",
@@ -201,6 +210,7 @@ def upgrade() -> None:
         sa.Column("authenticated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
     )
     op.create_index(op.f("ix_sessions_expires_at"), "sessions", ["expires_at"], unique=False)
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"], unique=False)
     # What is open now is no fresher than it was.
     op.execute("UPDATE sessions SET authenticated_at = created_at, last_used_at = created_at")
     # Whoever was granted more by default: gateways only ever add to the audit log.
@@ -222,6 +232,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_idempotency_keys_created_at", table_name="idempotency_keys")
     op.drop_index(op.f("ix_sessions_expires_at"), table_name="sessions")
     op.drop_column("sessions", "authenticated_at")
     op.drop_column("sessions", "last_used_at")
@@ -234,6 +245,11 @@ def downgrade() -> None:
     op.drop_column("accounts", "email_verified_at")
     op.drop_index(op.f("ix_recovery_codes_second_factor_id"), table_name="recovery_codes")
     op.drop_table("recovery_codes")
+    op.drop_index(
+        "ix_second_factors_created_at_unconfirmed",
+        table_name="second_factors",
+        postgresql_where=sa.text("confirmed_at IS NULL"),
+    )
     op.drop_table("second_factors")
     op.drop_index(op.f("ix_provider_sign_ins_expires_at"), table_name="provider_sign_ins")
     op.drop_index(op.f("ix_provider_sign_ins_account_id"), table_name="provider_sign_ins")

@@ -1,0 +1,221 @@
+"""Devices: asked about no sooner than they may, decided once by one person, and let in once."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import Interval, bindparam, cast, func, select, update
+
+from accord_db.database import Database
+from accord_db.ids import uuid7
+from accord_db.queries import devices, sessions
+from accord_db.queries.devices import Poll
+from accord_db.schema import Account, DeviceSignIn, Session
+from tests.conftest import Connect
+from tests.db.conftest import NewAccount
+from tests.factories import Person, signed_in_person
+
+DEVICE, USER = b"d" * 32, b"u" * 32
+_EXPIRE = update(DeviceSignIn).values(expires_at=func.now())
+_AGE_POLL = update(DeviceSignIn).values(last_polled_at=func.now() - cast(bindparam("age"), Interval))
+_AUTHENTICATED_BEFORE = (
+    update(Session)
+    .where(Session.id == bindparam("session_id"))
+    .values(authenticated_at=func.now() - cast(bindparam("age"), Interval))
+)
+_GET = select(DeviceSignIn)
+
+
+async def insert(database: Database, **changes: Any) -> DeviceSignIn | None:
+    values: dict[str, Any] = {
+        "sign_in_id": uuid7(),
+        "device_code_hash": DEVICE,
+        "user_code_hash": USER,
+        "device_name": "a command line",
+        "peer": "192.0.2.7",
+        "user_agent": None,
+        "lifetime": timedelta(minutes=10),
+        "interval_seconds": 5,
+    }
+    return await devices.insert_device_sign_in(database, **values | changes)
+
+
+@pytest.fixture
+async def waiting(database: Database) -> DeviceSignIn:
+    sign_in = await insert(database)
+    assert sign_in is not None
+    return sign_in
+
+
+@pytest.fixture
+async def me(database: Database) -> Person:
+    return await signed_in_person(database)
+
+
+async def poll(database: Database) -> Poll:
+    found = await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5)
+    assert found is not None
+    return found
+
+
+async def approve(database: Database, who: Person) -> DeviceSignIn | None:
+    return await devices.approve_device_sign_in(
+        database, user_code_hash=USER, account_id=who.account_id, session_id=who.session_id
+    )
+
+
+async def deny(database: Database, account_id: UUID) -> DeviceSignIn | None:
+    return await devices.deny_device_sign_in(database, user_code_hash=USER, account_id=account_id)
+
+
+async def is_undecided(database: Database) -> bool:
+    return await devices.get_undecided_device_sign_in(database, user_code_hash=USER) is not None
+
+
+# --- codes -------------------------------------------------------------------------------------------------------------
+async def test_a_sign_in_belongs_to_nobody_at_first(waiting: DeviceSignIn) -> None:
+    assert waiting.account_id is None
+    assert (waiting.approved_at, waiting.denied_at, waiting.used_at) == (None, None, None)
+    assert waiting.expires_at - waiting.created_at == timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("other", [{"device_code_hash": b"o" * 32}, {"user_code_hash": b"o" * 32}])
+async def test_a_code_that_another_device_has_is_not_given_twice(
+    database: Database, waiting: DeviceSignIn, other: dict[str, bytes]
+) -> None:
+    assert await insert(database, **other) is None
+    assert await insert(database, device_code_hash=b"o" * 32, user_code_hash=b"o" * 32) is not None
+
+
+async def test_an_expired_sign_in_is_none_to_everybody(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+    await database.run(_EXPIRE)
+    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
+    assert not await is_undecided(database)
+    assert await approve(database, me) is None
+    assert await deny(database, me.account_id) is None
+
+
+async def test_an_approved_sign_in_that_expires_is_not_used(
+    database: Database, waiting: DeviceSignIn, me: Person
+) -> None:
+    await approve(database, me)
+    await database.run(_EXPIRE)
+    assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)
+
+
+# --- polls ---------------------------------------------------------------------------------------------------------------
+async def test_the_first_poll_may_come_at_once_and_the_next_after_the_interval(
+    database: Database, waiting: DeviceSignIn
+) -> None:
+    assert not (await poll(database)).too_soon
+    await database.run(_AGE_POLL, age=timedelta(seconds=5))
+    assert not (await poll(database)).too_soon
+
+
+async def test_polls_that_come_too_soon_lengthen_the_interval_each_time(
+    database: Database, waiting: DeviceSignIn
+) -> None:
+    await poll(database)
+    await database.run(_AGE_POLL, age=timedelta(seconds=4.5))
+    second = await poll(database)
+    assert (second.too_soon, second.interval_seconds) == (True, 10)
+    await database.run(_AGE_POLL, age=timedelta(seconds=9.5))
+    third = await poll(database)
+    assert (third.too_soon, third.interval_seconds) == (True, 15)
+    await database.run(_AGE_POLL, age=timedelta(seconds=15))
+    fourth = await poll(database)
+    assert (fourth.too_soon, fourth.interval_seconds) == (False, 15)
+
+
+async def test_of_polls_at_the_same_time_all_but_one_are_too_soon(
+    connect: Connect, waiting: DeviceSignIn, dsn: str
+) -> None:
+    database = await connect(pool_size=10)
+    with psycopg.connect(dsn) as somebody, psycopg.connect(dsn, autocommit=True) as onlooker:
+        somebody.execute("SELECT FROM device_sign_ins FOR UPDATE")
+        polls = [asyncio.create_task(poll(database)) for _ in range(8)]
+        while onlooker.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone() != (
+            8,
+        ):
+            await asyncio.sleep(0.01)
+    answers = await asyncio.gather(*polls)
+    assert sum(each.too_soon for each in answers) == 7
+    assert max(each.interval_seconds for each in answers) == 5 + 7 * 5
+
+
+async def test_once_it_is_decided_no_poll_is_too_soon(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+    await poll(database)
+    await approve(database, me)
+    assert [(await poll(database)).too_soon for _ in range(3)] == [False] * 3
+
+
+# --- decisions -----------------------------------------------------------------------------------------------------------
+async def test_an_approved_sign_in_belongs_to_who_approved_and_is_as_fresh_as_they_were(
+    database: Database, waiting: DeviceSignIn, me: Person
+) -> None:
+    await database.run(_AUTHENTICATED_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
+    session = await sessions.get_session(database, session_id=me.session_id, account_id=me.account_id)
+    approved = await approve(database, me)
+    assert session is not None
+    assert approved is not None
+    assert (approved.account_id, approved.session_id) == (me.account_id, me.session_id)
+    assert approved.authenticated_at == session.authenticated_at
+    assert approved.approved_at is not None
+    assert not await is_undecided(database)
+
+
+async def test_it_is_decided_once(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+    other = await signed_in_person(database)
+    assert await approve(database, me) is not None
+    assert await approve(database, me) is None
+    assert await approve(database, other) is None
+    assert await deny(database, other.account_id) is None
+
+
+async def test_what_is_denied_stays_so(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+    assert await deny(database, me.account_id) is not None
+    assert await approve(database, me) is None
+    assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)
+
+
+async def test_a_session_of_somebody_else_approves_nothing(
+    database: Database, waiting: DeviceSignIn, me: Person, new_account: NewAccount
+) -> None:
+    other: Account = await new_account()
+    approved = await devices.approve_device_sign_in(
+        database, user_code_hash=USER, account_id=other.id, session_id=me.session_id
+    )
+    assert approved is None
+    assert await is_undecided(database)
+
+
+async def test_a_revoked_session_approves_nothing(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+    await sessions.revoke_session(database, session_id=me.session_id, account_id=me.account_id)
+    assert await approve(database, me) is None
+    assert await is_undecided(database)
+
+
+# --- use -----------------------------------------------------------------------------------------------------------------
+async def test_what_nobody_has_approved_is_not_used(database: Database, waiting: DeviceSignIn) -> None:
+    assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)
+
+
+async def test_of_many_who_use_it_at_once_one_does(connect: Connect, waiting: DeviceSignIn, me: Person) -> None:
+    database = await connect(pool_size=10)
+    await approve(database, me)
+    used = await asyncio.gather(
+        *(devices.use_device_sign_in(database, sign_in_id=waiting.id) for _ in range(20)),
+    )
+    assert sum(used) == 1
+    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
+
+
+async def test_an_approval_falls_with_the_session_that_gave_it(
+    database: Database, waiting: DeviceSignIn, me: Person
+) -> None:
+    await approve(database, me)
+    await sessions.revoke_session(database, session_id=me.session_id, account_id=me.account_id)
+    assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)

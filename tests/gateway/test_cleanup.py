@@ -1,0 +1,145 @@
+"""The clean-up as a gateway runs it: now and then, one process at a time, whatever becomes of the database."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import LargeBinary, Text, cast, func, insert, select, text
+from structlog.testing import capture_logs
+
+from accord_db import migrate
+from accord_db.database import Database, DatabaseSettings
+from accord_db.embedded import EmbeddedPostgres
+from accord_db.queries.cleanup import everything_due, is_alone
+from accord_db.schema import RateLimit
+from accord_gateway.cleanup import CleanUp, Outcome, clean_up_metrics
+from accord_gateway.jobs import running
+from tests.conftest import Connect
+from tests.gateway.conftest import Start, eventually, figures, free_port
+
+_numbers = func.generate_series(1, 1000).table_valued("number", name="numbers").render_derived()
+_FILL = insert(RateLimit).from_select(
+    ["key", "count", "reset_at"],
+    select(
+        func.sha256(cast(cast(_numbers.c.number, Text), LargeBinary)), text("1"), text("now() - interval '1 second'")
+    ),
+)
+_LEFT = select(func.count()).select_from(RateLimit)
+
+
+def clean_up(database: Database, *, batch: int = 500) -> CleanUp:
+    return CleanUp(database, everything_due(deleted_accounts_kept=timedelta(days=30), batch=batch), clean_up_metrics())
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"accord_cleanup_{name}_total", labels) or 0.0
+
+
+async def test_a_run_deletes_batch_after_batch_and_counts_the_rows(database: Database) -> None:
+    await database.run(_FILL)
+    rows, runs = counted("deleted", table="rate_limits"), counted("runs", outcome="done")
+    assert await clean_up(database, batch=300).run() == Outcome.DONE
+    assert await database.first(_LEFT) == 0
+    assert counted("deleted", table="rate_limits") == rows + 1000
+    assert counted("runs", outcome="done") == runs + 1
+
+
+async def test_runs_at_the_same_time_delete_each_row_once_and_leave_it_to_one_another(connect: Connect) -> None:
+    databases = [await connect() for _ in range(4)]
+    await databases[0].run(_FILL)
+    rows = counted("deleted", table="rate_limits")
+    outcomes = await asyncio.gather(*(clean_up(database, batch=10).run() for database in databases))
+    assert Outcome.DONE in outcomes
+    assert set(outcomes) <= {Outcome.DONE, Outcome.ELSEWHERE}
+    assert await databases[0].first(_LEFT) == 0
+    assert counted("deleted", table="rate_limits") == rows + 1000
+
+
+async def test_a_run_leaves_everything_to_the_process_that_is_at_it(connect: Connect) -> None:
+    one, other = await connect(), await connect()
+    await one.run(_FILL)
+    async with other.transaction() as tx:
+        assert await is_alone(tx)
+        assert await clean_up(one).run() == Outcome.ELSEWHERE
+    assert await one.first(_LEFT) == 1000
+    assert await clean_up(one).run() == Outcome.DONE
+
+
+async def test_an_outage_of_the_database_is_said_once_and_survived(own_postgres: EmbeddedPostgres) -> None:
+    migrate.apply(own_postgres.dsn)
+    database = await Database.connect(DatabaseSettings(dsn=own_postgres.dsn, pool_size=1, pool_wait=0.2))
+    job = clean_up(database)
+    with capture_logs() as lines:
+        assert await job.run() == Outcome.DONE
+        own_postgres.stop()
+        assert [await job.run() for _ in range(3)] == [Outcome.FAILED] * 3
+        own_postgres.start()
+        while await job.run() == Outcome.FAILED:
+            await asyncio.sleep(0.05)
+        await job.run()
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("not_cleaning_up", "error"),
+        ("cleaning_up", "info"),
+    ]
+    await database.close()
+
+
+async def test_what_failed_in_a_way_that_nobody_thought_of_is_tried_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.run(_FILL)
+    job = clean_up(database)
+    with monkeypatch.context() as broken, capture_logs():
+        broken.setattr(job, "_due", None)
+        async with running(job.repeat(timedelta(milliseconds=1))):
+            await asyncio.sleep(0.05)
+            broken.undo()
+            while await database.first(_LEFT):
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def held_up(dsn: str) -> AsyncIterator[None]:
+    """Nobody gets at the rows of one table."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await connection.execute("LOCK TABLE rate_limits")
+        yield
+
+
+async def test_it_ends_when_it_is_told_in_the_middle_of_a_batch(database: Database, held_up: None) -> None:
+    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted AND mode = 'RowShareLock'"))
+    async with asyncio.timeout(10):
+        async with running(clean_up(database).repeat(timedelta(milliseconds=1))):
+            while not await database.first(waiting):
+                await asyncio.sleep(0.01)
+        assert await database.first(select(text("1"))) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_gateway_removes_an_expired_session_and_says_so_in_its_figures(
+    start: Start, database_url: str, dsn: str, workers: int
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("""
+            WITH account AS (
+                INSERT INTO accounts (id, email, display_name) VALUES (gen_random_uuid(), 'a@example.com', 'A') RETURNING id
+            )
+            INSERT INTO sessions (id, account_id, token_hash, expires_at)
+            SELECT gen_random_uuid(), id, sha256(kept::text::bytea), now() - kept
+            FROM account, unnest('{31 days,29 days}'::interval[]) AS kept
+        """)
+        port = free_port()
+        gateway = start(
+            DATABASE_URL=database_url, METRICS_PORT=port, CLEANUP_INTERVAL="200ms", WORKERS=workers, LOG_LEVEL="info"
+        )
+        gateway.event("listening")
+        eventually(lambda: re.search(r'cleanup_deleted_total{table="sessions"} 1\.0', figures(port)), gateway)
+        eventually(lambda: re.search(r'cleanup_runs_total{outcome="done"} [1-9]', figures(port)), gateway)
+        assert 'accord_cleanup_runs_total{outcome="failed"} 0.0' in figures(port)
+        assert connection.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
+    assert gateway.stop() == 0
+    assert "not_cleaning_up" not in gateway.said
