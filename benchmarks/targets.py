@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from benchmarks.data import Databases, Person
@@ -60,9 +61,14 @@ def seconds_to_first_answer(databases: Databases, folder: Path) -> float:
 
 
 @contextmanager
-def gateway(command: Sequence[str], database: str, folder: Path) -> Iterator[Server]:
+def gateway(
+    command: Sequence[str],
+    database: str,
+    folder: Path,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Server]:
     port, metrics_port = free_port(), free_port()
-    settings = {"DATABASE_URL": database, "PORT": str(port), "METRICS_PORT": str(metrics_port)}
+    settings = {"DATABASE_URL": database, "PORT": str(port), "METRICS_PORT": str(metrics_port), **more}
     with serving(command, _environment() | GATEWAY_SETTINGS | settings, port, folder) as server:
         yield server
 
