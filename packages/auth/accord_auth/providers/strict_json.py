@@ -1,0 +1,34 @@
+"""JSON of others: an object whose names are each there once, and no more."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+
+class StrictDecoder(json.JSONDecoder):
+    """Of a name that is there twice, two readers could see two values (RFC 8725, 2.4; RFC 8259, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=_object, parse_constant=_refuse)
+
+
+def read_object(text: bytes) -> dict[str, Any]:
+    """Raises ValueError if it is anything else than one JSON object."""
+    try:
+        value = StrictDecoder().decode(text.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

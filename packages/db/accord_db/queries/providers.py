@@ -1,0 +1,289 @@
+"""Questions about identities at providers, and about sign-ins with them that are under way.
+
+Whoever links or signs in an identity locks it first, and the account after it; whoever unlinks locks the account alone.
+"""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    Interval,
+    LargeBinary,
+    String,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from accord_db.database import Executor, Transaction
+from accord_db.schema import LinkedProvider, ProviderSignIn
+
+
+class EncryptedTokens(NamedTuple):
+    """A refresh token of None leaves the one there is: not every answer of a provider has one."""
+
+    access_token: bytes
+    refresh_token: bytes | None
+    lifetime: timedelta | None
+
+
+_INSERT_SIGN_IN = insert(ProviderSignIn).values(
+    id=bindparam("id"),
+    token_hash=bindparam("token_hash"),
+    provider=bindparam("provider"),
+    redirect_uri=bindparam("redirect_uri"),
+    account_id=bindparam("account_id"),
+    expires_at=func.now() + cast(bindparam("lifetime"), Interval),
+)
+
+
+async def insert_provider_sign_in(
+    db: Executor,
+    *,
+    sign_in_id: UUID,
+    token_hash: bytes,
+    provider: str,
+    redirect_uri: str,
+    lifetime: timedelta,
+    account_id: UUID | None = None,
+) -> None:
+    await db.run(
+        _INSERT_SIGN_IN,
+        id=sign_in_id,
+        token_hash=token_hash,
+        provider=provider,
+        redirect_uri=redirect_uri,
+        lifetime=lifetime,
+        account_id=account_id,
+    )
+
+
+_UNDER_WAY = (
+    ProviderSignIn.token_hash == bindparam("token_hash"),
+    ProviderSignIn.account_id.is_not_distinct_from(bindparam("account_id", type_=Uuid)),
+    ProviderSignIn.used_at.is_(None),
+    ProviderSignIn.expires_at > func.now(),
+)
+_GET_SIGN_IN = select(ProviderSignIn).where(*_UNDER_WAY)
+
+
+async def get_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> ProviderSignIn | None:
+    """None if there is none, if it is used or expired, or if another account began it, or one did and none is given."""
+    return await db.first(_GET_SIGN_IN, token_hash=token_hash, account_id=account_id)
+
+
+_USE_SIGN_IN = update(ProviderSignIn).where(*_UNDER_WAY).values(used_at=func.now())
+
+
+async def use_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> int:
+    """1 for one of all who ask; 0 for the others, and where `get_provider_sign_in` finds none."""
+    return await db.run(_USE_SIGN_IN, token_hash=token_hash, account_id=account_id)
+
+
+# 0x1f cannot be in an issuer or a subject.
+_LOCK = select(
+    func.pg_advisory_xact_lock(
+        func.hashtextextended(
+            bindparam("issuer", type_=Text).concat("\x1f").concat(bindparam("subject", type_=Text)), 0
+        )
+    )
+)
+
+
+async def lock_identity(tx: Transaction, *, issuer: str, subject: str) -> None:
+    """Whether it is linked, and to whom, does not change until the transaction ends, unless it is unlinked."""
+    await tx.run(_LOCK, issuer=issuer, subject=subject)
+
+
+_GET_BY_IDENTITY = select(LinkedProvider).where(
+    LinkedProvider.issuer == bindparam("issuer"), LinkedProvider.subject == bindparam("subject")
+)
+
+
+async def get_linked_provider(db: Executor, *, issuer: str, subject: str) -> LinkedProvider | None:
+    return await db.first(_GET_BY_IDENTITY, issuer=issuer, subject=subject)
+
+
+_INSERT = (
+    insert(LinkedProvider)
+    .values(
+        id=bindparam("id"),
+        account_id=bindparam("account_id"),
+        provider=bindparam("provider"),
+        issuer=bindparam("issuer"),
+        subject=bindparam("subject"),
+        email=bindparam("email"),
+        access_token=bindparam("access_token"),
+        refresh_token=bindparam("refresh_token"),
+        access_token_expires_at=func.now() + cast(bindparam("lifetime"), Interval),
+    )
+    .returning(LinkedProvider)
+)
+
+
+async def insert_linked_provider(
+    tx: Transaction,
+    *,
+    linked_provider_id: UUID,
+    account_id: UUID,
+    provider: str,
+    issuer: str,
+    subject: str,
+    email: str | None,
+    tokens: EncryptedTokens,
+) -> LinkedProvider:
+    linked = await tx.first(
+        _INSERT,
+        id=linked_provider_id,
+        account_id=account_id,
+        provider=provider,
+        issuer=issuer,
+        subject=subject,
+        email=email,
+        **tokens._asdict(),
+    )
+    assert linked is not None
+    return linked
+
+
+_THIS = LinkedProvider.id == bindparam("linked_provider_id")
+_NEW_TOKENS = {
+    "access_token": bindparam("access_token", type_=LargeBinary),
+    "refresh_token": func.coalesce(bindparam("refresh_token", type_=LargeBinary), LinkedProvider.refresh_token),
+    "access_token_expires_at": func.now() + cast(bindparam("lifetime"), Interval),
+    "refreshing_until": None,
+}
+_UPDATE = (
+    update(LinkedProvider)
+    .where(_THIS)
+    .values(
+        provider=bindparam("provider", type_=String),
+        email=bindparam("email", type_=String),
+        last_used_at=func.now(),
+        **_NEW_TOKENS,
+    )
+    .returning(LinkedProvider)
+)
+
+
+async def update_linked_provider(
+    tx: Transaction, *, linked_provider_id: UUID, provider: str, email: str | None, tokens: EncryptedTokens
+) -> LinkedProvider | None:
+    """For a sign-in that was just made. None if it is unlinked by now."""
+    return await tx.first(
+        _UPDATE, linked_provider_id=linked_provider_id, provider=provider, email=email, **tokens._asdict()
+    )
+
+
+_MINE = LinkedProvider.account_id == bindparam("account_id")
+_LIST = select(LinkedProvider).where(_MINE).order_by(LinkedProvider.id)
+
+
+async def list_linked_providers(db: Executor, *, account_id: UUID) -> list[LinkedProvider]:
+    """The oldest first."""
+    return await db.all(_LIST, account_id=account_id)
+
+
+_DELETE = delete(LinkedProvider).where(_THIS, _MINE)
+
+
+async def delete_linked_provider(db: Executor, *, linked_provider_id: UUID, account_id: UUID) -> int:
+    return await db.run(_DELETE, linked_provider_id=linked_provider_id, account_id=account_id)
+
+
+_DELETE_ALL = delete(LinkedProvider).where(_MINE)
+
+
+async def delete_linked_providers_of_account(db: Executor, *, account_id: UUID) -> int:
+    return await db.run(_DELETE_ALL, account_id=account_id)
+
+
+class StoredTokens(NamedTuple):
+    """What is stored of the tokens, and what they need, as of now."""
+
+    id: UUID
+    issuer: str
+    subject: str
+    access_token: bytes
+    refresh_token: bytes | None
+    is_good: bool
+    refreshing: bool
+
+
+# Of one without an expiry nothing is known but that it was given.
+_IS_GOOD = func.coalesce(
+    LinkedProvider.access_token_expires_at > func.now() + cast(bindparam("margin"), Interval), True
+)
+_GET_TOKENS = (
+    select(
+        LinkedProvider.id,
+        LinkedProvider.issuer,
+        LinkedProvider.subject,
+        LinkedProvider.access_token,
+        LinkedProvider.refresh_token,
+        _IS_GOOD.label("is_good"),
+        func.coalesce(LinkedProvider.refreshing_until > func.now(), False).label("refreshing"),
+    )
+    .where(_MINE, LinkedProvider.provider == bindparam("provider"), LinkedProvider.access_token.is_not(None))
+    .order_by(LinkedProvider.last_used_at.desc(), LinkedProvider.id)
+    .limit(1)
+)
+
+
+async def get_stored_tokens(db: Executor, *, account_id: UUID, provider: str, margin: timedelta) -> StoredTokens | None:
+    """Of the identity that last signed in, where there are several. An access token is good if it lasts for `margin`."""
+    row = await db.first(_GET_TOKENS, account_id=account_id, provider=provider, margin=margin)
+    return StoredTokens._make(row) if row is not None else None
+
+
+_CLAIM = (
+    update(LinkedProvider)
+    .where(
+        _THIS,
+        LinkedProvider.access_token == bindparam("seen", type_=LargeBinary),
+        or_(LinkedProvider.refreshing_until.is_(None), LinkedProvider.refreshing_until <= func.now()),
+    )
+    .values(refreshing_until=func.now() + cast(bindparam("lease"), Interval))
+    .returning(LinkedProvider.refreshing_until)
+)
+
+
+async def claim_refresh(
+    db: Executor, *, linked_provider_id: UUID, access_token: bytes, lease: timedelta
+) -> datetime | None:
+    """Until when the one who asks may refresh the tokens, which nobody else does meanwhile. None if somebody else does,
+    or has since the access token was seen."""
+    return await db.first(_CLAIM, linked_provider_id=linked_provider_id, seen=access_token, lease=lease)
+
+
+_CLAIMED = LinkedProvider.refreshing_until == bindparam("claimed")
+_STORE = update(LinkedProvider).where(_THIS, _CLAIMED).values(_NEW_TOKENS)
+
+
+async def update_tokens(db: Executor, *, linked_provider_id: UUID, claimed: datetime, tokens: EncryptedTokens) -> int:
+    """0 if the claim is no longer the one that counts."""
+    return await db.run(_STORE, linked_provider_id=linked_provider_id, claimed=claimed, **tokens._asdict())
+
+
+_RELEASE = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None)
+
+
+async def release_refresh(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
+    """Nothing came of it; others may try."""
+    await db.run(_RELEASE, linked_provider_id=linked_provider_id, claimed=claimed)
+
+
+_FORGET = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None, refresh_token=None)
+
+
+async def forget_refresh_token(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
+    """It is good for nothing any more."""
+    await db.run(_FORGET, linked_provider_id=linked_provider_id, claimed=claimed)

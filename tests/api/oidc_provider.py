@@ -1,0 +1,111 @@
+"""Somebody else's provider, npm's oidc-provider on a port of its own, and somebody with a browser who signs in there."""
+
+import fcntl
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from accord_gateway.settings import Provider
+
+FOLDER = Path(__file__).parents[1] / "oidc"
+REDIRECT_URIS = ("http://127.0.0.1:3000/signed-in", "http://127.0.0.1:3000/linked")
+
+
+@dataclass(frozen=True)
+class OidcProvider:
+    issuer: str
+
+    def settings(self, client_id: str = "rsa", *, scopes: Sequence[str] = ("openid", "email", "profile")) -> Provider:
+        """For one of its clients, which are named after the key that signs for them."""
+        return Provider(
+            issuer=self.issuer,
+            client_id=client_id,
+            client_secret=SecretStr(f"secret of {client_id}: +/%&="),
+            display_name="Corp",
+            scopes=tuple(scopes),
+        )
+
+
+@dataclass(frozen=True)
+class CameBack:
+    """What the provider has put on the redirect URI."""
+
+    redirect_uri: str
+    state: str
+    code: str
+    issuer: str
+
+
+@contextmanager
+def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int = 600) -> Iterator[OidcProvider]:
+    """What is not in the ID token is at its userinfo endpoint, as the standard has it for a flow with a code."""
+    node = _installed()
+    options = {
+        "redirectUris": REDIRECT_URIS,
+        "claimsInIdToken": claims_in_id_token,
+        "accessTokenSeconds": access_token_seconds,
+    }
+    with subprocess.Popen(
+        [node, "server.js", json.dumps(options)],
+        cwd=FOLDER,
+        text=True,
+        stdin=subprocess.PIPE,  # it ends with it, and so with us
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        issuer = process.stdout.readline().strip()
+        assert issuer, "the provider did not start"
+        yield OidcProvider(issuer)
+        process.terminate()
+
+
+def _installed() -> str:
+    """Where node is, with the package installed once, exactly as it is locked."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("Node.js and npm are not both installed")
+    with (FOLDER / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted, done = (FOLDER / "package-lock.json").read_bytes(), FOLDER / "node_modules" / ".accord-lock"
+        if not done.exists() or done.read_bytes() != wanted:
+            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+            subprocess.run(command, cwd=FOLDER, check=True, stdin=subprocess.DEVNULL)
+            done.write_bytes(wanted)
+    return node
+
+
+async def sign_in_there(authorization_url: str, name: str) -> CameBack:
+    """Goes where the URL leads, says that it is `name`, agrees to everything, and is sent back."""
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
+        response = await browser.get(authorization_url)
+        while True:
+            if response.is_redirect:
+                location = response.headers["location"]
+                if location.startswith(REDIRECT_URIS):
+                    return _came_back(location)
+                response = await browser.get(response.url.join(location))
+                continue
+            assert response.status_code == 200, response.text
+            form = re.search(r'<form[^>]* action="([^"]+)"[^>]*>(.*?)</form>', response.text, re.DOTALL)
+            assert form is not None, response.text
+            fields = dict(re.findall(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"', form[2]))
+            if 'name="login"' in form[2]:
+                fields |= {"login": name, "password": "any will do"}
+            response = await browser.post(response.url.join(html.unescape(form[1])), data=fields)
+
+
+def _came_back(location: str) -> CameBack:
+    address, query = location.partition("?")[0], dict(parse_qsl(urlsplit(location).query))
+    return CameBack(address, query["state"], query["code"], query["iss"])

@@ -1,0 +1,90 @@
+"""Two providers of one installation: neither can speak for the other."""
+
+from collections.abc import Awaitable, Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from pydantic import SecretStr
+
+from accord.providers.v1.providers_pb2 import (
+    BeginProviderSignInRequest,
+    BeginProviderSignInResponse,
+    CompleteProviderSignInRequest,
+    CompleteProviderSignInResponse,
+)
+from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
+from accord_auth.providers.sign_in_secrets import secrets_of
+from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX
+from accord_gateway import settings
+from accord_gateway.settings import Settings
+from tests.api.conftest import Client, refusal
+from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.test_security_rules import flipped
+
+REDIRECT_URI = "https://app.example.com/signed-in"
+
+
+@pytest.fixture
+def one() -> Iterator[Provider]:
+    with serving(Provider()) as provider:
+        yield provider
+
+
+@pytest.fixture
+def other() -> Iterator[Provider]:
+    with serving(Provider()) as provider:
+        yield provider
+
+
+@pytest.fixture
+def gateway_settings(one: Provider, other: Provider) -> Settings:
+    providers = {
+        name: settings.Provider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
+        for name, provider in (("one", one), ("other", other))
+    }
+    return Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
+
+
+async def begin(client: Client, name: str) -> BeginProviderSignInResponse:
+    request = BeginProviderSignInRequest(provider=name, redirect_uri=REDIRECT_URI)
+    return await ProviderServiceStub(client.channel).BeginProviderSignIn(request)
+
+
+def complete(client: Client, token: str, back: dict[str, str]) -> Awaitable[CompleteProviderSignInResponse]:
+    request = CompleteProviderSignInRequest(provider_sign_in_token=token, **back)
+    return ProviderServiceStub(client.channel).CompleteProviderSignIn(request)
+
+
+async def test_one_subject_at_two_providers_is_two_people(client: Client, one: Provider, other: Provider) -> None:
+    assert one.subject == other.subject
+    one.email, other.email = "one@example.com", "other@example.com"
+    accounts = set()
+    for name, provider in (("one", one), ("other", other)):
+        begun = await begin(client, name)
+        back = provider.sign_in(begun.authorization_url)
+        completed = await complete(client, begun.provider_sign_in_token, back)
+        assert completed.account_created
+        accounts.add(completed.session.account_id)
+    assert len(accounts) == 2
+
+
+async def test_answer_of_one_provider_completes_no_sign_in_with_the_other(
+    client: Client, one: Provider, other: Provider
+) -> None:
+    """Mix-up: whoever is to go to one provider is sent to the other, and comes back with what that has given."""
+    begun = await begin(client, "other")
+    mixed_up = begun.authorization_url.replace(other.issuer, one.issuer)
+    assert parse_qs(urlsplit(mixed_up).query)["state"] == [secrets_of(begun.provider_sign_in_token).state]
+    refused = await refusal(complete(client, begun.provider_sign_in_token, one.sign_in(mixed_up)))
+    assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
+    assert "/token" not in other.requests  # the code of the one was not even told to the other
+
+
+async def test_token_with_any_byte_flipped_is_refused(client: Client, one: Provider) -> None:
+    """Also with the state that would belong to it."""
+    begun = await begin(client, "one")
+    back = one.sign_in(begun.authorization_url)
+    for forged in flipped(begun.provider_sign_in_token, PROVIDER_SIGN_IN_PREFIX):
+        refused = await refusal(complete(client, forged, {**back, "state": secrets_of(forged).state}))
+        assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
+    assert (await complete(client, begun.provider_sign_in_token, back)).session_token
