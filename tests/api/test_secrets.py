@@ -1,0 +1,315 @@
+"""Every field that the contract calls sensitive is filled, seen, and looked for: in the log, the errors, the metrics and
+every table."""
+
+import logging
+import re
+from base64 import b32decode
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import grpc
+import psycopg
+import pytest
+import structlog
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from prometheus_client import generate_latest
+from psycopg import sql
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from accord.accounts.v1.accounts_pb2 import (
+    ChangeEmailRequest,
+    ChangePasswordRequest,
+    CompleteSignInRequest,
+    RequestPasswordResetRequest,
+    ResetPasswordRequest,
+    SignInRequest,
+    SignUpRequest,
+    VerifyEmailRequest,
+)
+from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
+from accord.devices.v1.devices_pb2 import (
+    ApproveDeviceRequest,
+    BeginDeviceSignInRequest,
+    DenyDeviceRequest,
+    GetDeviceSignInRequest,
+    PollDeviceSignInRequest,
+)
+from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
+from accord.providers.v1.providers_pb2 import (
+    BeginLinkProviderRequest,
+    BeginProviderSignInRequest,
+    CompleteProviderSignInRequest,
+    LinkProviderRequest,
+)
+from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
+from accord.second_factors.v1.second_factors_pb2 import (
+    ConfirmSecondFactorRequest,
+    CreateRecoveryCodesRequest,
+    CreateSecondFactorRequest,
+)
+from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
+from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest
+from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
+from accord_api.contract import contract_services
+from accord_api.messages import fields_of
+from accord_api.outbox import Mail
+from accord_auth import totp
+from accord_auth.policy import Method, is_sensitive, read_methods
+from accord_gateway import settings
+from accord_gateway.settings import Settings
+from buf.validate import validate_pb2
+from tests.api.conftest import Client
+from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.mailbox import mailed_token
+
+EMAIL, OTHER_EMAIL = "ada@example.com", "ada@example.org"
+PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (f"canary number {number} sings" for number in ("one", "two", "three"))
+REDIRECT_URI = "https://app.example.com/signed-in"
+METHODS: list[Method] = read_methods(contract_services())[0]
+LONG = 5000  # more than any field may have
+
+_NOW = select(func.now())
+
+
+def fields_in(message: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
+    if message.full_name not in seen:
+        for field in message.fields:
+            yield field
+            if field.message_type is not None:
+                yield from fields_in(field.message_type, seen | {message.full_name})
+
+
+SENSITIVE = {
+    field.full_name
+    for method in METHODS
+    for message in (method.request, method.response)
+    for field in fields_in(cast(Descriptor, message.DESCRIPTOR))  # annotated as one of two classes that are one
+    if is_sensitive(field)
+}
+
+
+class Witness(grpc.aio.UnaryUnaryClientInterceptor):
+    """Sees every message of a channel, and keeps what is secret in it and what was told of refusals."""
+
+    def __init__(self) -> None:
+        self.secrets: defaultdict[str, set[str]] = defaultdict(set)
+        self.refusals: list[str] = []
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        self._keep(request)
+        call = await continuation(details, request)
+        try:
+            self._keep(await call)
+        except grpc.aio.AioRpcError as error:
+            self.refusals.append(f"{error.details()} {error.trailing_metadata()!r}")
+        return call
+
+    def _keep(self, message: Message) -> None:
+        for field, value in message.ListFields():
+            if is_sensitive(field):
+                self.secrets[field.full_name].update([value] if isinstance(value, str) else value)
+            elif field.message_type is not None and not field.is_repeated:
+                self._keep(value)
+
+    @property
+    def all(self) -> set[str]:
+        return set().union(*self.secrets.values())
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with serving(Provider()) as provider:
+        yield provider
+
+
+@pytest.fixture
+def gateway_settings(provider: Provider) -> Settings:
+    honest = settings.Provider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
+    return Settings(port=0, metrics_port=0, providers={"honest": honest}, provider_redirect_uris=(REDIRECT_URI,))
+
+
+@pytest.fixture
+def witness() -> Witness:
+    return Witness()
+
+
+@pytest.fixture
+async def channel(client: Client, gateway: tuple[Any, str], witness: Witness) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(gateway[1], interceptors=[witness]) as channel:
+        yield channel
+
+
+async def test_no_secret_is_anywhere(
+    client: Client,
+    channel: grpc.aio.Channel,
+    witness: Witness,
+    provider: Provider,
+    dsn: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with structlog.testing.capture_logs() as lines:
+        await live_a_life(client, channel, provider)
+        await be_refused_everywhere(client, channel)
+    assert SENSITIVE - witness.secrets.keys() == set()
+    assert len(lines) > len(METHODS) / 2
+    places = {
+        "log": "\n".join(map(repr, lines)) + caplog.text,
+        "refusals": "\n".join(witness.refusals),
+        "metrics": generate_latest().decode(),
+        **tables(dsn),
+    }
+    assert {"audit_events", "idempotency_keys", "outbox_messages", "linked_providers"} <= places.keys()
+    found = {(place, secret) for place, text in places.items() for secret in witness.all if is_in(secret, text)}
+    assert found == set()
+
+
+def is_in(secret: str, text: str) -> bool:
+    """As it is, or as bytes are shown; short ones as a word of their own."""
+    if len(secret) <= 6:
+        return re.search(rf"(?<![0-9A-Za-z.]){re.escape(secret)}(?![0-9A-Za-z])", text) is not None
+    return secret in text or secret.encode().hex() in text
+
+
+def tables(dsn: str) -> dict[str, str]:
+    """All that is text or bytes in each table."""
+    query = """
+        SELECT table_name, array_agg(column_name::text) FROM information_schema.columns
+        WHERE table_schema = 'public' AND data_type IN ('text', 'bytea', 'character varying') GROUP BY table_name
+    """
+    with psycopg.connect(dsn) as connection:
+        return {
+            table: str(
+                [
+                    [value.hex() + repr(value) if isinstance(value, bytes) else value for value in row]
+                    for row in connection.execute(
+                        sql.SQL("SELECT {} FROM {}").format(
+                            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table)
+                        )
+                    ).fetchall()
+                ]
+            )
+            for table, columns in connection.execute(query).fetchall()
+        }
+
+
+async def live_a_life(client: Client, channel: grpc.aio.Channel, provider: Provider) -> None:
+    """All that people do with secrets, and that succeeds."""
+    accounts = AccountServiceStub(channel)
+    await accounts.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Ada"))
+    token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
+    await accounts.VerifyEmail(VerifyEmailRequest(token=token))
+    signed_in = await accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))
+    headers = bearer(signed_in.session_token)
+    headers = await two_steps(client, channel, headers)
+    await accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)
+    token = await mailed_token(client.database, OTHER_EMAIL, Mail.CHANGE_EMAIL)
+    await accounts.VerifyEmail(VerifyEmailRequest(token=token))
+    await accounts.ChangePassword(
+        ChangePasswordRequest(current_password=PASSWORD, new_password=NEXT_PASSWORD), metadata=headers
+    )
+    await devices(channel, headers)
+    await providers(channel, headers, provider)
+    await accounts.RequestPasswordReset(RequestPasswordResetRequest(email=OTHER_EMAIL))
+    token = await mailed_token(client.database, OTHER_EMAIL, Mail.RESET_PASSWORD)
+    await accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=LAST_PASSWORD))
+
+
+async def two_steps(client: Client, channel: grpc.aio.Channel, headers: Any) -> Any:
+    accounts, factors = AccountServiceStub(channel), SecondFactorServiceStub(channel)
+    made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
+    now = await client.database.first(_NOW)
+    assert now is not None
+    secret, step = b32decode(made.secret), totp.step_at(now)
+    confirm = ConfirmSecondFactorRequest(code=totp.code_at(secret, step))
+    confirmed = await factors.ConfirmSecondFactor(confirm, metadata=headers)
+    first, second, *_ = confirmed.recovery_codes
+    waiting = await accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))
+    code = totp.code_at(secret, step + 1)
+    completed = await accounts.CompleteSignIn(
+        CompleteSignInRequest(second_step_token=waiting.second_step_token, code=code)
+    )
+    waiting = await accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))
+    await accounts.CompleteSignIn(
+        CompleteSignInRequest(second_step_token=waiting.second_step_token, recovery_code=first)
+    )
+    again = await SessionServiceStub(channel).Reauthenticate(
+        ReauthenticateRequest(password=PASSWORD, recovery_code=second), metadata=bearer(completed.session_token)
+    )
+    await factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=bearer(again.session_token))
+    return bearer(again.session_token)
+
+
+async def devices(channel: grpc.aio.Channel, headers: Any) -> None:
+    stub = DeviceServiceStub(channel)
+    approved, denied = [
+        await stub.BeginDeviceSignIn(BeginDeviceSignInRequest(device_name="terminal")) for _ in range(2)
+    ]
+    await stub.GetDeviceSignIn(GetDeviceSignInRequest(user_code=approved.user_code), metadata=headers)
+    await stub.ApproveDevice(ApproveDeviceRequest(user_code=approved.user_code), metadata=headers)
+    await stub.PollDeviceSignIn(PollDeviceSignInRequest(device_code=approved.device_code))
+    await stub.DenyDevice(DenyDeviceRequest(user_code=denied.user_code), metadata=headers)
+
+
+async def providers(channel: grpc.aio.Channel, headers: Any, provider: Provider) -> None:
+    """A stranger signs up, Ada links her identity, and signs in with it, in two steps."""
+    stub = ProviderServiceStub(channel)
+    begin = {"provider": "honest", "redirect_uri": REDIRECT_URI}
+
+    async def sign_in() -> Any:
+        begun = await stub.BeginProviderSignIn(BeginProviderSignInRequest(**begin))
+        back = provider.sign_in(begun.authorization_url)
+        request = CompleteProviderSignInRequest(provider_sign_in_token=begun.provider_sign_in_token, **back)
+        return await stub.CompleteProviderSignIn(request)
+
+    await sign_in()
+    provider.subject = "subject-2"
+    link = await stub.BeginLinkProvider(BeginLinkProviderRequest(**begin), metadata=headers)
+    back = provider.sign_in(link.authorization_url)
+    token = link.provider_sign_in_token
+    await stub.LinkProvider(LinkProviderRequest(provider_sign_in_token=token, **back), metadata=headers)
+    assert (await sign_in()).second_step_token
+
+
+async def be_refused_everywhere(client: Client, channel: grpc.aio.Channel) -> None:
+    """Every method that takes a secret, called with one that is wrong, and with one that breaks the rules."""
+    somebody = await client.somebody()
+    for method in METHODS:
+        if not any(is_sensitive(field) for field in fields_of(method.request)):
+            continue
+        call: Any = channel.unary_unary(
+            method.path,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=method.response.FromString,
+        )
+        for length in (24, LONG + 1):
+            try:
+                await call(wrong(method.request, length), metadata=somebody.headers)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is not grpc.StatusCode.INTERNAL
+
+
+def wrong(message: type[Message], length: int) -> Message:
+    """Filled with canaries where it is sensitive, and with something that keeps the rules elsewhere."""
+    request = message()
+    for field in fields_of(message):
+        rules = field.GetOptions().Extensions[validate_pb2.field].string
+        if field.type != FieldDescriptor.TYPE_STRING or field.is_repeated:
+            continue
+        if field.containing_oneof and length > LONG and request.WhichOneof(field.containing_oneof.name):
+            continue  # the first of them in one message, the last in the other
+        if rules.pattern == "^[0-9]{6}$":
+            value = "918273"
+        elif is_sensitive(field):
+            value = f"canary in {field.name} ".ljust(length, "x")
+        else:
+            value = "nobody@example.com" if rules.email else "nothing"
+        setattr(request, field.name, value)
+    return request
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
