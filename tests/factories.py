@@ -37,6 +37,7 @@ async def signed_in_person(db: Executor, *, lifetime: timedelta = timedelta(hour
         password_hash=_HASH_OF_NOTHING,
     )
     assert account is not None
+    await accounts.update_email_verified(db, account_id=account.id, email=account.email)
     token = new_session_token()
     session = await sessions.insert_session(
         db, session_id=uuid7(), account_id=account.id, token_hash=token_hash(token), lifetime=lifetime

@@ -19,6 +19,7 @@ from accord.accounts.v1.accounts_pb2 import (
     SignInRequest,
     SignInResponse,
     SignUpRequest,
+    VerifyEmailRequest,
 )
 from accord.second_factors.v1.second_factors_pb2 import (
     ConfirmSecondFactorRequest,
@@ -35,7 +36,7 @@ from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord_api.outbox import Mail
 from accord_auth import totp
 from tests.api.conftest import Client, Refusal, refusal
-from tests.api.mailbox import mailed
+from tests.api.mailbox import mailed, mailed_token
 from tests.factories import Person
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ async def ada(client: Client, set_up: SetUp) -> Ada:
     """With the password and the second factor, and with a session from before it was set up."""
     ada = Ada(client)
     await client.accounts.SignUp(SignUpRequest(email=ada.email, password=PASSWORD, display_name="Ada"))
+    token = await mailed_token(client.database, ada.email, Mail.VERIFY_EMAIL)
+    await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
     ada.headers = bearer((await ada.sign_in()).session_token)
     await set_up(ada)
     return ada
@@ -142,6 +145,16 @@ def reason(refused: Refusal) -> tuple[grpc.StatusCode, str]:
 CODE_WRONG = (grpc.StatusCode.PERMISSION_DENIED, "CODE_WRONG")
 NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "SECOND_FACTOR_NOT_FOUND")
 EXISTS = (grpc.StatusCode.ALREADY_EXISTS, "SECOND_FACTOR_EXISTS")
+
+
+async def test_whoever_has_not_proved_the_address_cannot_lock_its_owner_out(
+    client: Client, second_factors: "SecondFactorServiceAsyncStub"
+) -> None:
+    await client.accounts.SignUp(SignUpRequest(email="victim@example.com", password=PASSWORD, display_name="Mallory"))
+    signed_in = await client.accounts.SignIn(SignInRequest(email="victim@example.com", password=PASSWORD))
+    headers = bearer(signed_in.session_token)
+    refused = await refusal(second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers))
+    assert reason(refused) == (grpc.StatusCode.FAILED_PRECONDITION, "EMAIL_NOT_VERIFIED")
 
 
 async def test_app_is_told_all_it_needs(second_factors: "SecondFactorServiceAsyncStub", person: Ada) -> None:

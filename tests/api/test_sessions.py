@@ -395,7 +395,7 @@ async def test_what_happens_to_sessions_is_audited(
     account = me.account_id
     assert [(event[0].rpartition("/")[2], *event[1:]) for event in events] == [
         ("RevokeSession", "OK", None, account, other.id),
-        ("RevokeOtherSessions", "OK", None, account, None),
+        ("RevokeOtherSessions", "OK", None, account, account),
         ("Reauthenticate", events[2][1], "PASSWORD_WRONG", account, me.id),
         ("Reauthenticate", "OK", None, account, me.id),
     ]

@@ -1,24 +1,36 @@
 """Two providers of one installation: neither can speak for the other."""
 
 from collections.abc import Awaitable, Iterator
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from pydantic import SecretStr
 
+from accord.accounts.v1.accounts_pb2 import (
+    RequestPasswordResetRequest,
+    ResetPasswordRequest,
+    Session,
+    VerifyEmailRequest,
+)
 from accord.providers.v1.providers_pb2 import (
+    BeginLinkProviderRequest,
     BeginProviderSignInRequest,
     BeginProviderSignInResponse,
     CompleteProviderSignInRequest,
     CompleteProviderSignInResponse,
+    LinkProviderRequest,
 )
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
+from accord_api.outbox import Mail
 from accord_auth.providers.sign_in_secrets import secrets_of
 from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX
 from accord_gateway import settings
 from accord_gateway.settings import Settings
 from tests.api.conftest import Client, refusal
 from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.mailbox import mailed_token
+from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, Headers, sign_in, sign_up, signed_in
 from tests.api.test_security_rules import flipped
 
 REDIRECT_URI = "https://app.example.com/signed-in"
@@ -88,3 +100,49 @@ async def test_token_with_any_byte_flipped_is_refused(client: Client, one: Provi
         refused = await refusal(complete(client, forged, {**back, "state": secrets_of(forged).state}))
         assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
     assert (await complete(client, begun.provider_sign_in_token, back)).session_token
+
+
+@pytest.mark.parametrize("proved", [False, True], ids=["unproved", "proved"])
+async def test_identity_that_was_linked_before_the_address_was_proved_does_not_outlive_a_reset(
+    client: Client, one: Provider, proved: bool
+) -> None:
+    """Whoever signs up with somebody else's address and links an identity of theirs does not stay in when its owner comes.
+    Of an account whose address was proved, nothing is unlinked."""
+    headers = await signed_in(client, EMAIL)
+    if proved:
+        token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
+        await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
+    one.email = OTHER_EMAIL
+    await link(client, headers, one)
+    await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
+    token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
+    await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
+    begun = await begin(client, "one")
+    came = await complete(client, begun.provider_sign_in_token, one.sign_in(begun.authorization_url))
+    owner = (await sign_in(client, EMAIL, OTHER_PASSWORD)).session
+    assert (came.session.account_id == owner.account_id) == proved
+    assert came.account_created != proved
+
+
+async def link(client: Client, headers: Headers, provider: Provider) -> None:
+    stub = ProviderServiceStub(client.channel)
+    begun = await stub.BeginLinkProvider(
+        BeginLinkProviderRequest(provider="one", redirect_uri=REDIRECT_URI), metadata=headers
+    )
+    back = provider.sign_in(begun.authorization_url)
+    request = LinkProviderRequest(provider_sign_in_token=begun.provider_sign_in_token, **back)
+    await stub.LinkProvider(request, metadata=headers)
+
+
+async def test_session_that_came_by_a_provider_lasts_as_long_as_any_other(client: Client, one: Provider) -> None:
+    """However long that of the provider does, which says here that it ends in five minutes."""
+    begun = await begin(client, "one")
+    completed = await complete(client, begun.provider_sign_in_token, one.sign_in(begun.authorization_url))
+    await sign_up(client)
+    other = (await sign_in(client)).session
+    assert lifetimes(completed.session) == lifetimes(other) == (timedelta(days=30), timedelta(days=14))
+
+
+def lifetimes(session: Session) -> tuple[timedelta, timedelta]:
+    since = session.created_at.ToDatetime()
+    return session.expires_at.ToDatetime() - since, session.idle_expires_at.ToDatetime() - since

@@ -57,6 +57,8 @@ class SecondFactorService(SecondFactorServiceServicer):
     ) -> CreateSecondFactorResponse:
         async with self._db.transaction() as tx:
             me = await _my_account(tx)
+            if me.email_verified_at is None:
+                raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
             factor_id, secret = await self._second_factors.create(tx, me.id)
         call().note(target=factor_id)
         return CreateSecondFactorResponse(otpauth_uri=otpauth_uri(secret, me.email), secret=secret_text(secret))

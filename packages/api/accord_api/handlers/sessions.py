@@ -110,6 +110,7 @@ class SessionService(SessionServiceServicer):
         context: ServicerContext[RevokeOtherSessionsRequest, RevokeOtherSessionsResponse],
     ) -> RevokeOtherSessionsResponse:
         me = caller()
+        call().note(target=me.account_id)
         async with self._db.transaction():
             revoked = await self._sessions.revoke_all(me.account_id, but=me.session_id)
         return RevokeOtherSessionsResponse(revoked_count=revoked)

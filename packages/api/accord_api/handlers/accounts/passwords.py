@@ -17,7 +17,7 @@ from accord_api.pipeline.call import call
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_db.database import Transaction
-from accord_db.queries import accounts
+from accord_db.queries import accounts, providers
 from accord_db.schema import Account
 
 
@@ -72,6 +72,9 @@ class AccountPasswords(AccountParts):
         async with self._db.transaction() as tx:
             account = await account_tokens.use(tx, found)
             await self._set_password(tx, account, new_hash)
+            if account.email_verified_at is None:
+                # Until now it was anybody's who signed up with the address, and may have linked an identity of theirs.
+                await providers.delete_linked_providers_of_account(tx, account_id=account.id)
             await accounts.update_email_verified(tx, account_id=account.id, email=found.email)
             await account_tokens.void(tx, account.id, *account_tokens.ALL)
             await self._sessions.revoke_all(account.id)

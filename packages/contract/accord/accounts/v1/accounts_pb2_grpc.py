@@ -203,7 +203,8 @@ class AccountServiceServicer:
 
     def ResetPassword(self, request, context):
         """Gives the account that the token was mailed to a new password, ends all its sessions, and tells its address. Nobody is
-        signed in by it, and a second factor stays.
+        signed in by it, and a second factor stays. The address is proved by it; if it was not before, providers that were
+        linked to the account meanwhile are unlinked.
         Answers TOKEN_INVALID if the token is unknown, expired or used, and INVALID_MESSAGE like SignUp; the token may then be
         used again.
         """

@@ -82,7 +82,8 @@ class AccountServiceStub:
     """
     ResetPassword: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ResetPasswordRequest, _accounts_pb2.ResetPasswordResponse]
     """Gives the account that the token was mailed to a new password, ends all its sessions, and tells its address. Nobody is
-    signed in by it, and a second factor stays.
+    signed in by it, and a second factor stays. The address is proved by it; if it was not before, providers that were
+    linked to the account meanwhile are unlinked.
     Answers TOKEN_INVALID if the token is unknown, expired or used, and INVALID_MESSAGE like SignUp; the token may then be
     used again.
     """
@@ -151,7 +152,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """
     ResetPassword: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ResetPasswordRequest, _accounts_pb2.ResetPasswordResponse]  # type: ignore[assignment]
     """Gives the account that the token was mailed to a new password, ends all its sessions, and tells its address. Nobody is
-    signed in by it, and a second factor stays.
+    signed in by it, and a second factor stays. The address is proved by it; if it was not before, providers that were
+    linked to the account meanwhile are unlinked.
     Answers TOKEN_INVALID if the token is unknown, expired or used, and INVALID_MESSAGE like SignUp; the token may then be
     used again.
     """
@@ -283,7 +285,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.ResetPasswordResponse, _abc.Awaitable[_accounts_pb2.ResetPasswordResponse]]:
         """Gives the account that the token was mailed to a new password, ends all its sessions, and tells its address. Nobody is
-        signed in by it, and a second factor stays.
+        signed in by it, and a second factor stays. The address is proved by it; if it was not before, providers that were
+        linked to the account meanwhile are unlinked.
         Answers TOKEN_INVALID if the token is unknown, expired or used, and INVALID_MESSAGE like SignUp; the token may then be
         used again.
         """

@@ -69,7 +69,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TOKEN_INVALID: _Reason.ValueType  # 41
     """A token that was mailed, or that waits for a second step, is unknown, expired or used; which of these is not told."""
     REASON_EMAIL_NOT_VERIFIED: _Reason.ValueType  # 42
-    """The password was right, but this installation lets nobody in who has not proved their e-mail address."""
+    """The e-mail address of the account is not proved, which is asked for by this method, or at sign-in by this installation."""
     REASON_PASSWORD_WRONG: _Reason.ValueType  # 43
     """The present password, asked for once more, is wrong."""
     REASON_CODE_WRONG: _Reason.ValueType  # 44
@@ -153,7 +153,7 @@ REASON_SIGN_IN_REFUSED: Reason.ValueType  # 40
 REASON_TOKEN_INVALID: Reason.ValueType  # 41
 """A token that was mailed, or that waits for a second step, is unknown, expired or used; which of these is not told."""
 REASON_EMAIL_NOT_VERIFIED: Reason.ValueType  # 42
-"""The password was right, but this installation lets nobody in who has not proved their e-mail address."""
+"""The e-mail address of the account is not proved, which is asked for by this method, or at sign-in by this installation."""
 REASON_PASSWORD_WRONG: Reason.ValueType  # 43
 """The present password, asked for once more, is wrong."""
 REASON_CODE_WRONG: Reason.ValueType  # 44

@@ -157,7 +157,9 @@ class MethodPolicy(_message.Message):
     fresh: _builtins.bool
     """Whether the caller must have signed in recently."""
     audit: _builtins.bool
-    """Whether each call, refused ones included, leaves an audit event."""
+    """Whether each call that gets as far as the handler leaves an audit event, however it ends. Those that are refused before,
+    for want of a session, by a limit or for a broken message, are in the log.
+    """
     @_builtins.property
     def credentials(self) -> _containers.RepeatedScalarFieldContainer[Global___Credential.ValueType]:
         """The kinds of credential that are accepted. A session alone if empty; must be empty on a public method."""

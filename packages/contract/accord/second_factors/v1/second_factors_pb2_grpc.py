@@ -77,7 +77,8 @@ class SecondFactorServiceServicer:
     def CreateSecondFactor(self, request, context):
         """Makes a secret for an authenticator app. It counts for nothing until ConfirmSecondFactor has seen a code of it; calling
         this again before makes another secret.
-        Answers SECOND_FACTOR_EXISTS if one is confirmed.
+        Answers SECOND_FACTOR_EXISTS if one is confirmed; EMAIL_NOT_VERIFIED if the account's address is not proved: else
+        whoever signs up with somebody else's could lock them out of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,8 @@ class SecondFactorServiceStub:
     CreateSecondFactor: _grpc.UnaryUnaryMultiCallable[_second_factors_pb2.CreateSecondFactorRequest, _second_factors_pb2.CreateSecondFactorResponse]
     """Makes a secret for an authenticator app. It counts for nothing until ConfirmSecondFactor has seen a code of it; calling
     this again before makes another secret.
-    Answers SECOND_FACTOR_EXISTS if one is confirmed.
+    Answers SECOND_FACTOR_EXISTS if one is confirmed; EMAIL_NOT_VERIFIED if the account's address is not proved: else
+    whoever signs up with somebody else's could lock them out of it.
     """
     ConfirmSecondFactor: _grpc.UnaryUnaryMultiCallable[_second_factors_pb2.ConfirmSecondFactorRequest, _second_factors_pb2.ConfirmSecondFactorResponse]
     """Confirms the secret with a code that the app shows. From then on each sign-in asks for a code. Tells the account's
@@ -68,7 +69,8 @@ class SecondFactorServiceAsyncStub(SecondFactorServiceStub):
     CreateSecondFactor: _aio.UnaryUnaryMultiCallable[_second_factors_pb2.CreateSecondFactorRequest, _second_factors_pb2.CreateSecondFactorResponse]  # type: ignore[assignment]
     """Makes a secret for an authenticator app. It counts for nothing until ConfirmSecondFactor has seen a code of it; calling
     this again before makes another secret.
-    Answers SECOND_FACTOR_EXISTS if one is confirmed.
+    Answers SECOND_FACTOR_EXISTS if one is confirmed; EMAIL_NOT_VERIFIED if the account's address is not proved: else
+    whoever signs up with somebody else's could lock them out of it.
     """
     ConfirmSecondFactor: _aio.UnaryUnaryMultiCallable[_second_factors_pb2.ConfirmSecondFactorRequest, _second_factors_pb2.ConfirmSecondFactorResponse]  # type: ignore[assignment]
     """Confirms the secret with a code that the app shows. From then on each sign-in asks for a code. Tells the account's
@@ -105,7 +107,8 @@ class SecondFactorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_second_factors_pb2.CreateSecondFactorResponse, _abc.Awaitable[_second_factors_pb2.CreateSecondFactorResponse]]:
         """Makes a secret for an authenticator app. It counts for nothing until ConfirmSecondFactor has seen a code of it; calling
         this again before makes another secret.
-        Answers SECOND_FACTOR_EXISTS if one is confirmed.
+        Answers SECOND_FACTOR_EXISTS if one is confirmed; EMAIL_NOT_VERIFIED if the account's address is not proved: else
+        whoever signs up with somebody else's could lock them out of it.
         """
 
     @_abc_1.abstractmethod

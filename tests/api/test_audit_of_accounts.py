@@ -1,0 +1,372 @@
+"""Every method of accounts that the contract calls audited leaves one event: who did what, on what, when, from where, and
+how it ended. The methods are those of the contract, so that none can be forgotten."""
+
+from base64 import b32decode
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from google.protobuf.message import Message
+from psycopg.rows import class_row
+from pydantic import SecretStr
+from sqlalchemy import func, select
+
+from accord.accounts.v1.accounts_pb2 import (
+    Account,
+    ChangeEmailRequest,
+    ChangePasswordRequest,
+    CompleteSignInRequest,
+    DeleteAccountRequest,
+    RequestPasswordResetRequest,
+    ResendVerificationEmailRequest,
+    ResetPasswordRequest,
+    SignInRequest,
+    SignInResponse,
+    SignOutRequest,
+    SignUpRequest,
+    UpdateAccountRequest,
+    VerifyEmailRequest,
+)
+from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
+from accord.devices.v1.devices_pb2 import (
+    ApproveDeviceRequest,
+    BeginDeviceSignInRequest,
+    DenyDeviceRequest,
+    PollDeviceSignInRequest,
+)
+from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
+from accord.policy.v1.policy_pb2 import ACCESS_SIGNED_IN
+from accord.providers.v1.providers_pb2 import (
+    BeginLinkProviderRequest,
+    BeginProviderSignInRequest,
+    CompleteProviderSignInRequest,
+    LinkProviderRequest,
+    UnlinkProviderRequest,
+)
+from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
+from accord.second_factors.v1.second_factors_pb2 import (
+    ConfirmSecondFactorRequest,
+    CreateRecoveryCodesRequest,
+    CreateSecondFactorRequest,
+    DeleteSecondFactorRequest,
+)
+from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
+from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest, RevokeOtherSessionsRequest, RevokeSessionRequest
+from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
+from accord_api.contract import contract_services
+from accord_api.outbox import Mail
+from accord_auth import totp
+from accord_auth.policy import read_methods
+from accord_db.ids import uuid7
+from accord_gateway import settings
+from accord_gateway.settings import Settings
+from tests.api.conftest import Client
+from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.mailbox import mailed_token
+from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, PASSWORD, Headers
+
+REDIRECT_URI = "https://app.example.com/signed-in"
+SERVICES = ("accounts", "sessions", "second_factors", "providers", "devices")
+AUDITED = {
+    method.path: method
+    for method in read_methods(contract_services())[0]
+    if method.policy.audit and method.service.split(".")[1] in SERVICES
+}
+# What these are refused for once they are let in is a reason of their own, or, at sign-up, a password that is none.
+REFUSABLE = {path for path, method in AUDITED.items() if method.policy.errors or method.name == "SignUp"}
+# A device that begins belongs to nobody yet.
+OF_NOBODY = {"BeginDeviceSignIn"}
+
+_NOW = select(func.now())
+
+
+class Answered(NamedTuple):
+    """How a call ended, as whoever called saw it."""
+
+    method: str
+    request_id: str
+    code: str
+
+
+class Journal(grpc.aio.UnaryUnaryClientInterceptor):
+    """Writes down each call of an audited method."""
+
+    def __init__(self) -> None:
+        self.calls: list[Answered] = []
+
+    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        call = await continuation(details, request)
+        code = await call.code()
+        trailers = dict(await call.trailing_metadata())
+        path = details.method if isinstance(details.method, str) else details.method.decode()
+        if path in AUDITED:
+            self.calls.append(Answered(path, trailers["x-request-id"], code.name))
+        return call
+
+
+@dataclass(frozen=True)
+class Life:
+    """One person's, on a channel that is written down."""
+
+    channel: grpc.aio.Channel
+    journal: Journal
+    client: Client
+    provider: Provider
+
+    @property
+    def accounts(self) -> Any:
+        return AccountServiceStub(self.channel)
+
+    @property
+    def sessions(self) -> Any:
+        return SessionServiceStub(self.channel)
+
+    @property
+    def factors(self) -> Any:
+        return SecondFactorServiceStub(self.channel)
+
+    @property
+    def devices(self) -> Any:
+        return DeviceServiceStub(self.channel)
+
+    @property
+    def providers(self) -> Any:
+        return ProviderServiceStub(self.channel)
+
+    async def sign_in(self, password: str = PASSWORD, email: str = EMAIL) -> SignInResponse:
+        answer: SignInResponse = await self.accounts.SignIn(SignInRequest(email=email, password=password))
+        return answer
+
+    async def mailed(self, to: str, mail: Mail) -> str:
+        return await mailed_token(self.client.database, to, mail)
+
+    async def second_factor(self, headers: Headers) -> list[str]:
+        """Sets one up; its recovery codes."""
+        made = await self.factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
+        now = await self.client.database.first(_NOW)
+        assert now is not None
+        code = totp.code_at(b32decode(made.secret), totp.step_at(now))
+        confirmed = await self.factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=headers)
+        return list(confirmed.recovery_codes)
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    with serving(Provider()) as provider:
+        yield provider
+
+
+@pytest.fixture
+def gateway_settings(provider: Provider) -> Settings:
+    honest = settings.Provider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
+    return Settings(port=0, metrics_port=0, providers={"honest": honest}, provider_redirect_uris=(REDIRECT_URI,))
+
+
+@pytest.fixture
+async def life(client: Client, gateway: tuple[Any, str], provider: Provider) -> AsyncIterator[Life]:
+    journal = Journal()
+    async with grpc.aio.insecure_channel(gateway[1], interceptors=[journal]) as channel:
+        yield Life(channel, journal, client, provider)
+
+
+class Event(NamedTuple):
+    request_id: str
+    method: str
+    account_id: str | None
+    target: str | None
+    peer: str
+    user_agent: str | None
+    code: str
+    reason: str | None
+    occurred_at: datetime
+
+
+def events(dsn: str) -> dict[str, Event]:
+    """All there are, by their request ids, of which each has its own."""
+    columns = ", ".join(name + "::text" if name == "account_id" else name for name in Event._fields)
+    with psycopg.connect(dsn, row_factory=class_row(Event)) as connection:
+        rows = connection.execute(f"SELECT {columns} FROM audit_events").fetchall()
+    found = {row.request_id: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def clock(dsn: str) -> datetime:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    now: datetime = row[0]
+    return now
+
+
+async def test_every_audited_method_leaves_an_event_when_it_succeeds(life: Life, dsn: str) -> None:
+    began = clock(dsn)
+    me, newcomer = await live(life)
+    ended = clock(dsn)
+    found = events(dsn)
+    assert {call.method for call in life.journal.calls} == AUDITED.keys()
+    assert {call.request_id for call in life.journal.calls} == found.keys()
+    for call in life.journal.calls:
+        event, name = found[call.request_id], AUDITED[call.method].name
+        assert (event.method, event.code, event.reason) == (call.method, "OK", None)
+        who = newcomer if name == "CompleteProviderSignIn" else None if name in OF_NOBODY else me
+        assert event.account_id == who, name
+        assert event.target is not None, name
+        assert event.peer == "127.0.0.1"
+        assert event.user_agent
+        assert began <= event.occurred_at <= ended
+
+
+async def live(life: Life) -> tuple[str, str]:
+    """Everything that can be done with an account, and succeeds: whose it was, and who came by the provider."""
+    headers, me = await begin(life)
+    headers = await stay(life, headers)
+    headers = await change(life, headers)
+    await let_devices_in(life, headers)
+    newcomer = await use_provider(life, headers)
+    codes = await life.second_factor(headers)
+    waiting = await life.sign_in(OTHER_PASSWORD, OTHER_EMAIL)
+    await life.accounts.CompleteSignIn(
+        CompleteSignInRequest(second_step_token=waiting.second_step_token, recovery_code=codes[0])
+    )
+    await life.factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=headers)
+    await life.factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=headers)
+    await life.accounts.DeleteAccount(DeleteAccountRequest(), metadata=headers)
+    return me, newcomer
+
+
+async def begin(life: Life) -> tuple[Headers, str]:
+    await life.accounts.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Ada"))
+    await life.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=EMAIL))
+    token = await life.mailed(EMAIL, Mail.VERIFY_EMAIL)
+    await life.accounts.VerifyEmail(VerifyEmailRequest(token=token))
+    signed_in = await life.sign_in()
+    return bearer(signed_in.session_token), signed_in.session.account_id
+
+
+async def stay(life: Life, headers: Headers) -> Headers:
+    out, other, _ = [await life.sign_in() for _ in range(3)]
+    await life.accounts.SignOut(SignOutRequest(), metadata=bearer(out.session_token))
+    await life.sessions.RevokeSession(RevokeSessionRequest(session_id=other.session.id), metadata=headers)
+    await life.sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=headers)
+    again = await life.sessions.Reauthenticate(ReauthenticateRequest(password=PASSWORD), metadata=headers)
+    return bearer(again.session_token)
+
+
+async def change(life: Life, headers: Headers) -> Headers:
+    accounts = life.accounts
+    await accounts.UpdateAccount(UpdateAccountRequest(account=Account(display_name="Ada L.")), metadata=headers)
+    await accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)
+    token = await life.mailed(OTHER_EMAIL, Mail.CHANGE_EMAIL)
+    await accounts.VerifyEmail(VerifyEmailRequest(token=token))
+    new = ChangePasswordRequest(current_password=PASSWORD, new_password="between the other two")
+    await accounts.ChangePassword(new, metadata=headers)
+    await accounts.RequestPasswordReset(RequestPasswordResetRequest(email=OTHER_EMAIL))
+    token = await life.mailed(OTHER_EMAIL, Mail.RESET_PASSWORD)
+    await accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
+    return bearer((await life.sign_in(OTHER_PASSWORD, OTHER_EMAIL)).session_token)
+
+
+async def let_devices_in(life: Life, headers: Headers) -> None:
+    begin = BeginDeviceSignInRequest(device_name="terminal")
+    approved, denied = [await life.devices.BeginDeviceSignIn(begin) for _ in range(2)]
+    await life.devices.ApproveDevice(ApproveDeviceRequest(user_code=approved.user_code), metadata=headers)
+    await life.devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=approved.device_code))
+    await life.devices.DenyDevice(DenyDeviceRequest(user_code=denied.user_code), metadata=headers)
+
+
+async def use_provider(life: Life, headers: Headers) -> str:
+    asked = {"provider": "honest", "redirect_uri": REDIRECT_URI}
+    begun = await life.providers.BeginProviderSignIn(BeginProviderSignInRequest(**asked))
+    back = life.provider.sign_in(begun.authorization_url)
+    token = begun.provider_sign_in_token
+    came = await life.providers.CompleteProviderSignIn(
+        CompleteProviderSignInRequest(provider_sign_in_token=token, **back)
+    )
+    life.provider.subject = "subject-2"
+    begun = await life.providers.BeginLinkProvider(BeginLinkProviderRequest(**asked), metadata=headers)
+    back = life.provider.sign_in(begun.authorization_url)
+    token = begun.provider_sign_in_token
+    link = LinkProviderRequest(provider_sign_in_token=token, **back)
+    linked = await life.providers.LinkProvider(link, metadata=headers)
+    unlink = UnlinkProviderRequest(linked_provider_id=linked.linked_provider.id)
+    await life.providers.UnlinkProvider(unlink, metadata=headers)
+    account_id: str = came.session.account_id
+    return account_id
+
+
+async def test_every_audited_method_leaves_an_event_when_it_is_refused(life: Life, dsn: str) -> None:
+    headers, me = await begin(life)
+    refusals = [*refused_to_anyone(life), *refused_to_whoever_is_signed_in(life)]
+    for attempt in refusals:
+        await be_refused(attempt, headers)
+    await life.second_factor(headers)
+    again = Attempt(life.factors.CreateSecondFactor, CreateSecondFactorRequest(), "SECOND_FACTOR_EXISTS")
+    await be_refused(again, headers)
+    calls = [call for call in life.journal.calls if call.code != "OK"]
+    found = {key: event for key, event in events(dsn).items() if event.code != "OK"}
+    assert {call.method for call in calls} == REFUSABLE
+    assert {call.request_id for call in calls} == found.keys()
+    for call, attempt in zip(calls, [*refusals, again], strict=True):
+        event, method = found[call.request_id], AUDITED[call.method]
+        assert (event.method, event.code, event.reason) == (call.method, call.code, attempt.reason)
+        known = method.policy.access == ACCESS_SIGNED_IN or method.name == "SignIn"
+        assert event.account_id == (me if known else None), method.name
+        assert (event.peer, bool(event.user_agent)) == ("127.0.0.1", True)
+
+
+class Attempt(NamedTuple):
+    method: Any
+    request: Message
+    reason: str
+
+
+async def be_refused(attempt: Attempt, headers: Headers) -> None:
+    with pytest.raises(grpc.aio.AioRpcError):
+        await attempt.method(attempt.request, metadata=headers)
+
+
+def refused_to_anyone(life: Life) -> list[Attempt]:
+    accounts, callback = life.accounts, CompleteProviderSignInRequest(provider_sign_in_token="x", state="x", code="x")
+    own_address = SignUpRequest(email=OTHER_EMAIL, password=OTHER_EMAIL, display_name="x")
+    reset = ResetPasswordRequest(token="x", new_password=OTHER_PASSWORD)
+    step = CompleteSignInRequest(second_step_token="x", code="123456")
+    return [
+        Attempt(accounts.SignUp, own_address, "INVALID_MESSAGE"),
+        Attempt(accounts.SignIn, SignInRequest(email=EMAIL, password=OTHER_PASSWORD), "SIGN_IN_REFUSED"),
+        Attempt(accounts.CompleteSignIn, step, "TOKEN_INVALID"),
+        Attempt(accounts.VerifyEmail, VerifyEmailRequest(token="x"), "TOKEN_INVALID"),
+        Attempt(accounts.ResetPassword, reset, "TOKEN_INVALID"),
+        Attempt(life.devices.PollDeviceSignIn, PollDeviceSignInRequest(device_code="x"), "DEVICE_CODE_EXPIRED"),
+        Attempt(life.providers.CompleteProviderSignIn, callback, "PROVIDER_SIGN_IN_FAILED"),
+    ]
+
+
+def refused_to_whoever_is_signed_in(life: Life) -> list[Attempt]:
+    nothing, password = str(uuid7()), ReauthenticateRequest(password=OTHER_PASSWORD)
+    stale = UpdateAccountRequest(account=Account(display_name="x", etag=str(uuid4())))
+    wrong = ChangePasswordRequest(current_password=OTHER_PASSWORD, new_password="neither of the other two")
+    callback = LinkProviderRequest(provider_sign_in_token="x", state="x", code="x")
+    unlink, no_factor = UnlinkProviderRequest(linked_provider_id=nothing), "SECOND_FACTOR_NOT_FOUND"
+    return [
+        Attempt(life.accounts.UpdateAccount, stale, "ETAG_MISMATCH"),
+        Attempt(life.accounts.ChangePassword, wrong, "PASSWORD_WRONG"),
+        Attempt(life.sessions.RevokeSession, RevokeSessionRequest(session_id=nothing), "SESSION_NOT_FOUND"),
+        Attempt(life.sessions.Reauthenticate, password, "PASSWORD_WRONG"),
+        Attempt(life.devices.ApproveDevice, ApproveDeviceRequest(user_code="x"), "USER_CODE_NOT_FOUND"),
+        Attempt(life.devices.DenyDevice, DenyDeviceRequest(user_code="x"), "USER_CODE_NOT_FOUND"),
+        Attempt(life.providers.LinkProvider, callback, "PROVIDER_SIGN_IN_FAILED"),
+        Attempt(life.providers.UnlinkProvider, unlink, "LINKED_PROVIDER_NOT_FOUND"),
+        Attempt(life.factors.ConfirmSecondFactor, ConfirmSecondFactorRequest(code="123456"), no_factor),
+        Attempt(life.factors.CreateRecoveryCodes, CreateRecoveryCodesRequest(), no_factor),
+        Attempt(life.factors.DeleteSecondFactor, DeleteSecondFactorRequest(), no_factor),
+    ]
+
+
+def bearer(token: str) -> Headers:
+    return (("authorization", f"Bearer {token}"),)

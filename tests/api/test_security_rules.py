@@ -1,0 +1,244 @@
+"""Rules of docs/security.md that belong to no one feature."""
+
+import ast
+import asyncio
+from base64 import b32decode, urlsafe_b64decode, urlsafe_b64encode
+from binascii import crc32
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from psycopg import sql
+
+from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignInResponse
+from accord.devices.v1.devices_pb2 import BeginDeviceSignInRequest, PollDeviceSignInRequest
+from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
+from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, RATE_LIMIT_KEY_PEER
+from accord.second_factors.v1.second_factors_pb2 import (
+    ConfirmSecondFactorRequest,
+    CreateSecondFactorRequest,
+    DeleteSecondFactorRequest,
+)
+from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
+from accord.sessions.v1.sessions_pb2 import RevokeOtherSessionsRequest
+from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
+from accord_api.contract import contract_services
+from accord_api.messages import fields_of
+from accord_auth import totp
+from accord_auth.policy import Method, is_sensitive, read_methods
+from accord_auth.tokens import (
+    DEVICE_PREFIX,
+    SESSION_PREFIX,
+    new_session_token,
+    token_hash,
+    well_formed,
+)
+from accord_db.ids import uuid7
+from accord_db.queries import sessions
+from buf.validate import validate_pb2
+from tests.api.conftest import Client, refusal
+from tests.api.signing_in import bearer, change, sign_in, sign_up
+from tests.factories import Person
+
+METHODS: dict[str, Method] = {method.path: method for method in read_methods(contract_services())[0]}
+FRESH = [path for path, method in METHODS.items() if method.policy.fresh]
+PACKAGES = Path(__file__).resolve().parents[2] / "packages"
+
+
+# --- accounts and passwords -------------------------------------------------------------------------------------------
+def test_nobody_is_there_before_anybody_has_signed_up(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        tables = connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchall()
+        counted = {
+            table: connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))).fetchone()
+            for (table,) in tables
+        }
+    assert {"accounts", "sessions", "audit_events"} <= counted.keys()
+    assert {table for table, count in counted.items() if count != (0,)} == {"alembic_version"}
+
+
+async def test_password_that_is_years_old_still_signs_in(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("UPDATE accounts SET created_at = created_at - interval '9 years'")
+    assert (await sign_in(client)).session_token
+
+
+def test_no_message_asks_for_a_hint_or_for_the_answer_to_a_question() -> None:
+    words = {word for field in fields_of_the_contract() for word in field.name.split("_")}
+    assert "password" in words
+    assert not words & {"hint", "question", "answer", "birthday", "phone"}
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+async def test_session_token_with_any_byte_flipped_is_refused(client: Client, me: Person) -> None:
+    for token in flipped(me.token, SESSION_PREFIX):
+        assert await session_reason(client, token) == "CREDENTIAL_INVALID"
+    assert await session_reason(client, me.token) is None
+
+
+async def test_part_of_a_session_token_is_refused(client: Client, me: Person) -> None:
+    for length in range(1, len(me.token)):
+        for part in (me.token[:length], me.token[length:]):
+            assert await session_reason(client, part) == "CREDENTIAL_INVALID"
+    assert await session_reason(client, me.token) is None
+
+
+async def test_device_code_with_any_byte_flipped_is_refused(client: Client) -> None:
+    devices = DeviceServiceStub(client.channel)
+    begun = await devices.BeginDeviceSignIn(BeginDeviceSignInRequest(device_name="terminal"))
+    for code in flipped(begun.device_code, DEVICE_PREFIX):
+        refused = await refusal(devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=code)))
+        assert refused.reason == "DEVICE_CODE_EXPIRED"
+    refused = await refusal(devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=begun.device_code)))
+    assert refused.reason == "AUTHORIZATION_PENDING"
+
+
+def flipped(token: str, prefix: str) -> Iterator[str]:
+    """The token with each of its secret bytes changed, and a checksum that fits: nobody could tell by looking at it."""
+    secret = urlsafe_b64decode(token.removeprefix(prefix))[:-4]
+    for place in range(len(secret)):
+        other = secret[:place] + bytes([secret[place] ^ 1]) + secret[place + 1 :]
+        checksum = crc32(other, crc32(prefix.encode())).to_bytes(4, "big")
+        forged = prefix + urlsafe_b64encode(other + checksum).decode()
+        assert well_formed(forged, prefix)
+        assert forged != token
+        yield forged
+
+
+async def session_reason(client: Client, token: str) -> str | None:
+    """Why the token is refused; None if it is not."""
+    call = client.accounts.GetSession(GetSessionRequest(), metadata=(("authorization", f"Bearer {token}"),))
+    if await call.code() is grpc.StatusCode.OK:
+        return None
+    return (await refusal(call)).reason
+
+
+def test_no_secret_is_made_by_a_generator_that_can_be_predicted() -> None:
+    """In accord_auth everything that is random is a secret, and comes from `secrets`."""
+    imported = {
+        alias.name
+        for path in (PACKAGES / "auth/accord_auth").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in [*node.names, ast.alias(node.module or "" if isinstance(node, ast.ImportFrom) else "")]
+    }
+    assert "secrets" in imported
+    assert not imported & {"random", "numpy", "uuid1", "uuid4"}
+
+
+def test_no_message_has_a_token_of_a_provider() -> None:
+    names = {field.name for field in fields_of_the_contract()}
+    assert "session_token" in names
+    assert not names & {"access_token", "refresh_token", "id_token"}
+
+
+def fields_of_the_contract() -> list[FieldDescriptor]:
+    return [
+        field
+        for method in METHODS.values()
+        for message in (method.request.DESCRIPTOR, method.response.DESCRIPTOR)
+        for field in _fields(message, frozenset())
+    ]
+
+
+def _fields(message: Any, seen: frozenset[str]) -> Iterator[FieldDescriptor]:
+    found: Descriptor = message
+    if found.full_name not in seen:
+        for field in found.fields:
+            yield field
+            if field.message_type is not None:
+                yield from _fields(field.message_type, seen | {found.full_name})
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+async def test_an_account_may_have_any_number_of_sessions(client: Client, me: Person) -> None:
+    tokens = [new_session_token() for _ in range(100)]
+    for token in tokens:
+        await sessions.insert_session(
+            client.database,
+            session_id=uuid7(),
+            account_id=me.account_id,
+            token_hash=token_hash(token),
+            lifetime=timedelta(hours=1),
+        )
+    assert await asyncio.gather(*(session_reason(client, token) for token in (*tokens, me.token))) == [None] * 101
+
+
+async def test_other_sessions_can_be_ended_after_a_second_factor_was_added_or_removed(client: Client, dsn: str) -> None:
+    """A change of the password ends them by itself; here it is for the owner to say."""
+    await sign_up(client)
+    change(dsn, "UPDATE accounts SET email_verified_at = now()")
+    other, mine = await sign_in(client), await sign_in(client)
+    factors = SecondFactorServiceStub(client.channel)
+    made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=bearer(mine))
+    code = totp.code_at(b32decode(made.secret), totp.step_at(datetime.now(UTC)))
+    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine))
+    assert await session_reason(client, other.session_token) is None
+    await end_other_sessions(client, mine, other)
+    await factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=bearer(mine))
+    await end_other_sessions(client, mine, await sign_in(client))
+
+
+async def end_other_sessions(client: Client, mine: SignInResponse, other: SignInResponse) -> None:
+    sessions = SessionServiceStub(client.channel)
+    ended = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=bearer(mine))
+    assert ended.revoked_count == 1
+    assert await session_reason(client, other.session_token) == "CREDENTIAL_INVALID"
+    assert await session_reason(client, mine.session_token) is None
+
+
+def test_what_changes_how_to_sign_in_or_ends_sessions_asks_for_a_recent_sign_in() -> None:
+    """Beside these are ChangePassword and Reauthenticate, which ask for the password, and what takes a token that was
+    begun by a recent sign-in (LinkProvider) or mailed (VerifyEmail, ResetPassword)."""
+    assert {METHODS[path].name for path in FRESH} == {
+        "ChangeEmail",
+        "DeleteAccount",
+        "BeginLinkProvider",
+        "UnlinkProvider",
+        "CreateSecondFactor",
+        "ConfirmSecondFactor",
+        "CreateRecoveryCodes",
+        "DeleteSecondFactor",
+        "RevokeSession",
+        "RevokeOtherSessions",
+    }
+
+
+@pytest.mark.parametrize("path", FRESH, ids=lambda path: path.rpartition("/")[2])
+async def test_session_that_signed_in_long_ago_is_refused(client: Client, me: Person, dsn: str, path: str) -> None:
+    change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '11 minutes' WHERE id = %s", me.session_id)
+    call: Callable[..., Awaitable[object]] = client.channel.unary_unary(path)
+    refused = await refusal(call(b"", metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_NOT_FRESH")
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+def test_every_method_that_anybody_may_call_is_limited_by_address() -> None:
+    unlimited = {
+        method.name
+        for method in METHODS.values()
+        if method.policy.access == ACCESS_PUBLIC
+        and not any(limit.key == RATE_LIMIT_KEY_PEER and limit.durable for limit in method.policy.rate_limits)
+    }
+    assert unlimited == {"ListProviders"}, "it takes and gives no secret, and is limited in each process"
+
+
+def test_every_method_that_takes_a_guess_has_a_limit_that_outlasts_a_restart() -> None:
+    guessable = {method for method in METHODS.values() if any(map(is_guessable, fields_of(method.request)))}
+    assert {"SignIn", "CompleteSignIn", "Reauthenticate", "ApproveDevice"} <= {method.name for method in guessable}
+    for method in guessable:
+        assert any(limit.durable for limit in method.policy.rate_limits), method.path
+
+
+def is_guessable(field: FieldDescriptor) -> bool:
+    """What people choose, type or copy, unlike tokens of 256 random bits."""
+    digits = field.GetOptions().Extensions[validate_pb2.field].string.pattern == "^[0-9]{6}$"
+    return is_sensitive(field) and (digits or field.name in ("password", "current_password", "user_code"))

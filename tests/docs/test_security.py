@@ -1,0 +1,194 @@
+"""What docs/security.md says of rules, tests, limits and lifetimes is so."""
+
+import ast
+import gzip
+import inspect
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+import grpc
+import pytest
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1.policy_pb2 import RateLimitKey
+from accord_api import account_tokens
+from accord_api.contract import contract_services
+from accord_api.handlers import devices
+from accord_api.messages import fields_of
+from accord_auth import totp
+from accord_auth.caller import FRESH_FOR
+from accord_auth.passwords import Passwords
+from accord_auth.policy import read_methods
+from accord_auth.providers import providers
+from accord_gateway.settings import Settings
+from tests.api.test_hostile_provider import MUTATIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/security.md").read_text()
+METHODS = read_methods(contract_services())[0]
+
+# All rules of levels 1 and 2 of OWASP ASVS 5.0, chapters 6, 7, 9 and 10: by section, the last number and those of level 3.
+ASVS: dict[str, tuple[int, set[int]]] = {
+    "6.1": (3, set()),
+    "6.2": (12, set()),
+    "6.3": (8, {5, 6, 7, 8}),
+    "6.4": (6, {5, 6}),
+    "6.5": (8, {6, 7, 8}),
+    "6.6": (4, {4}),
+    "6.7": (2, {1, 2}),
+    "6.8": (4, set()),
+    "7.1": (3, set()),
+    "7.2": (4, set()),
+    "7.3": (2, set()),
+    "7.4": (5, set()),
+    "7.5": (3, {3}),
+    "7.6": (2, set()),
+    "9.1": (3, set()),
+    "9.2": (4, set()),
+    "10.1": (2, set()),
+    "10.2": (3, {3}),
+    "10.3": (5, {5}),
+    "10.4": (16, {12, 13, 14, 15, 16}),
+    "10.5": (5, set()),
+    "10.6": (2, set()),
+    "10.7": (3, set()),
+}
+KEYS = {
+    RateLimitKey.RATE_LIMIT_KEY_CALLER: "caller",
+    RateLimitKey.RATE_LIMIT_KEY_PEER: "address",
+    RateLimitKey.RATE_LIMIT_KEY_ACCOUNT: "account",
+    RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER: "account and address",
+}
+WINDOWS = {60: "1 minute", 600: "10 minutes", 3600: "1 hour", 86400: "1 day"}
+LIFETIMES = {
+    "a session, at most": Settings.model_fields["session_lifetime"].default,
+    "a session that is not used": Settings.model_fields["session_idle_lifetime"].default,
+    "a sign-in, as a recent one": FRESH_FOR,
+    "a token that proves an address": account_tokens.VERIFY_EMAIL.lifetime,
+    "a token that resets a password": account_tokens.RESET_PASSWORD.lifetime,
+    "a sign-in that waits for its second step": account_tokens.SECOND_STEP.lifetime,
+    "a sign-in with a provider, from its beginning to its end": providers.SIGN_IN_LIFETIME,
+    "the codes of a device": devices._LIFETIME,
+    "a code of an authenticator app": timedelta(seconds=totp._STEP_SECONDS) * (2 * totp._STEPS_OFF + 1),
+}
+
+Row = tuple[str, ...]
+
+
+def rules() -> list[tuple[str, str]]:
+    """Each rule of the page with what is said of it."""
+    return re.findall(r"^- \*\*(\d[^*]*)\*\* (.*(?:\n  .*)*)", PAGE, flags=re.MULTILINE)
+
+
+def named_tests(text: str) -> list[Row]:
+    """File, function and, if only one of its cases is meant, which."""
+    return re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)(?:\[([^\]`]+)\])?`", text)
+
+
+def table(first_heading: str) -> list[Row]:
+    """The rows of the table whose first column is so called."""
+    found = re.search(rf"^\| {first_heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
+    assert found, f"there is no table of {first_heading}"
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in found[1].splitlines()]
+
+
+def test_every_rule_of_asvs_has_one_row() -> None:
+    demanded = [
+        f"{section}.{number}"
+        for section, (last, third) in ASVS.items()
+        for number in range(1, last + 1)
+        if number not in third
+    ]
+    in_chapters = [rule for rule, _ in rules() if re.fullmatch(r"(6|7|9|10)\.\d+\.\d+", rule)]
+    assert in_chapters == demanded
+    assert len(demanded) == 89
+
+
+@pytest.mark.parametrize(("rule", "text"), rules(), ids=[rule for rule, _ in rules()])
+def test_rule_is_held_by_tests_or_says_why_not(rule: str, text: str) -> None:
+    asked, _, how = text.replace("\n ", "").removeprefix("*").partition("* ")
+    assert asked.endswith(".")
+    reason = re.match(r"(?:Not applicable|Not met): (\S.{9,})", how)
+    assert reason or not re.search(r"not (applicable|met)\b", how, flags=re.IGNORECASE)
+    assert reason or named_tests(how)
+
+
+def test_tests_that_are_named_are_there() -> None:
+    named = named_tests(PAGE)
+    assert len(named) > 150
+    assert len(named) == PAGE.count("::")
+    assert [(file, name) for file, name, _ in named if name not in functions(file)] == []
+
+
+def test_cases_that_are_named_are_there() -> None:
+    cases = [(name, case) for _, name, case in named_tests(PAGE) if case]
+    assert {name for name, _ in cases} == {"test_mutation_gets_nobody_in"}
+    assert {case for _, case in cases} <= MUTATIONS.keys()
+
+
+@cache
+def functions(path: str) -> set[str]:
+    tree = ast.parse((ROOT / path).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def limits_of_the_contract() -> Iterator[Row]:
+    for method in METHODS:
+        for limit in method.policy.rate_limits:
+            if limit.durable:
+                counted = "failures" if limit.failures_only else "calls"
+                window = WINDOWS[limit.window.seconds]
+                yield f"`{method.name}`", KEYS[limit.key], str(limit.count), window, counted
+
+
+def test_limits_are_those_of_the_contract() -> None:
+    shown = [row for row in table("Method") if len(row) == 5]
+    assert shown == list(limits_of_the_contract())
+
+
+def test_ways_in_are_those_of_the_contract() -> None:
+    giving = {
+        method.name for method in METHODS if "session_token" in {field.name for field in fields_of(method.response)}
+    }
+    section = PAGE.partition("\n## Ways in\n")[2]
+    shown = re.findall(r"^\| `(\w+)` \|(?:[^|]+\|){3}$", section, flags=re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    assert set(shown) == giving
+
+
+def test_lifetimes_are_those_of_the_code() -> None:
+    rows = table("What lasts")
+    assert {what: time_of(long) for what, long, _ in rows} == LIFETIMES
+    for what, _, setting in rows:
+        if setting:
+            assert Settings.model_fields[setting.strip("`").lower()].default == LIFETIMES[what]
+
+
+def time_of(text: str) -> timedelta:
+    number, unit = text.split()
+    return timedelta(**{unit if unit.endswith("s") else f"{unit}s": int(number)})
+
+
+def test_times_in_sentences_are_those_of_the_table() -> None:
+    """Where the page says for how long a session lasts, it says the same everywhere."""
+    days = {long for _, long, _ in table("What lasts") if long.endswith("days")}
+    assert set(re.findall(r"\b\d+ days\b", PAGE)) == days
+
+
+def test_words_that_no_password_is_made_of_are_those_of_the_code() -> None:
+    words = inspect.signature(Passwords).parameters["context_words"].default
+    assert re.findall(r"^- the name of the product: `(\w+)`\.$", PAGE, flags=re.MULTILINE) == sorted(words)
+    packed = ROOT / "packages/auth/accord_auth/common_passwords.txt.gz"
+    assert f" {len(gzip.decompress(packed.read_bytes()).splitlines()):,} common passwords " in PAGE
+
+
+def test_names_in_capitals_are_settings_codes_or_reasons() -> None:
+    settings = {name.upper() for name in Settings.model_fields}
+    codes = {code.name for code in grpc.StatusCode}
+    reasons = {value.name.removeprefix("REASON_") for value in Reason.DESCRIPTOR.values}
+    named = set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=\w+)?`", PAGE))
+    assert named <= settings | codes | reasons
+    assert len(named & settings) > 8
