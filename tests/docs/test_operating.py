@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,9 @@ from accord_db.database import Database, DatabaseSettings
 from accord_db.embedded import EmbeddedPostgres
 from accord_db.metrics import metrics
 from accord_db.queries import tasks
+from accord_db.queries.cleanup import everything_due
+from accord_gateway.cleanup import CleanUp, Outcome, clean_up_metrics
+from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.settings import Settings
 from tests.factories import signed_in_person
 from tests.gateway.test_restarts import SERVICE_CONFIG
@@ -44,7 +48,11 @@ def test_settings_of_the_example_are_all_there_are() -> None:
 
 
 def test_figures_are_those_that_are_served() -> None:
-    counted = (*vars(call_metrics()).values(), *vars(metrics()).values())
+    counted = [
+        metric
+        for some in (call_metrics(), metrics(), clean_up_metrics(), mail_metrics())
+        for metric in vars(some).values()
+    ]
     served = {
         family.name: family.type for metric in counted if hasattr(metric, "collect") for family in metric.collect()
     }
@@ -73,7 +81,7 @@ def run(dsn: str, statements: str) -> None:
 
 
 async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_tables(server: str) -> None:
-    roles, rights, pruning = SQL
+    roles, rights = SQL
     # Here the superuser has the name that the page gives to the gateway's role.
     run(server, roles.replace("ROLE accord LOGIN", "ROLE accord_gateway LOGIN"))
     run(make_conninfo(server, dbname="accord"), rights.replace("TO accord;", "TO accord_gateway;"))
@@ -84,8 +92,9 @@ async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_table
     try:
         person = await signed_in_person(database)
         assert await tasks.list_tasks(database, created_by=person.account_id, limit=10) == []
+        due = everything_due(deleted_accounts_kept=timedelta(days=30))
+        assert await CleanUp(database, due, clean_up_metrics()).run() == Outcome.DONE
     finally:
         await database.close()
-    run(gateway, pruning)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         run(gateway, "CREATE TABLE mine ()")

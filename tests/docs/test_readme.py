@@ -15,6 +15,8 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 
 BUF_MARKER = "<!-- .ci/run runs these against `make run` -->\n"
 GRPCURL_MARKER = "<!-- and these, with grpcurl -->\n"
+MAIL_MARKER = "<!-- .ci/run runs these too -->\n"
+ACCOUNTS_MARKER = "<!-- .ci/run runs this -->\n"
 
 
 def block_behind(marker: str) -> str:
@@ -25,7 +27,7 @@ def block_behind(marker: str) -> str:
 
 def other_commands() -> list[str]:
     blocks = re.findall(r"^```sh\n(.*?)```", README, flags=re.MULTILINE | re.DOTALL)
-    marked = {block_behind(BUF_MARKER), block_behind(GRPCURL_MARKER)}
+    marked = {block_behind(marker) for marker in (BUF_MARKER, GRPCURL_MARKER, MAIL_MARKER)}
     return [line for block in blocks if block not in marked for line in block.splitlines()]
 
 
@@ -40,9 +42,23 @@ def test_command_is_run_by_ci(command: str) -> None:
     assert re.search(rf"^ *(step \"\" |\w+=\S+ )?{wanted}( |$)", script, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("marker", [BUF_MARKER, GRPCURL_MARKER])
-def test_calls_are_run_by_ci(marker: str) -> None:
-    assert f"readme_block '{marker.strip()}'" in CI
+@pytest.mark.parametrize(
+    ("page", "marker"),
+    [
+        ("README.md", BUF_MARKER),
+        ("README.md", GRPCURL_MARKER),
+        ("README.md", MAIL_MARKER),
+        ("docs/accounts.md", ACCOUNTS_MARKER),
+    ],
+)
+def test_calls_are_run_by_ci(page: str, marker: str) -> None:
+    assert f"block_of {page} '{marker.strip()}'" in CI
+    assert marker in (ROOT / page).read_text()
+
+
+def test_shell_of_the_accounts_page_is_run_by_ci() -> None:
+    page = (ROOT / "docs/accounts.md").read_text()
+    assert page.count("```sh\n") == page.count(f"{ACCOUNTS_MARKER}```sh\n")
 
 
 def calls(block: str) -> list[tuple[str, ...]]:

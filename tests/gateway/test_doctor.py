@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import temporary_database
 from tests.gateway.conftest import Start, environment, free_port, healthy, url
+from tests.gateway.mail_server import Authority, mail_server
 
 
 def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
@@ -33,6 +34,7 @@ def test_nothing_is_wrong_where_nothing_is(database_url: str, tmp_path: Path) ->
     status, said = doctor(tmp_path, DATABASE_URL=database_url)
     assert "✗" not in said
     assert "migrated to" in said
+    assert "mail is shown in the terminal" in said
     assert status == 0
 
 
@@ -71,6 +73,26 @@ def test_a_database_that_does_not_answer_is_a_fault(tmp_path: Path) -> None:
     status, said = doctor(tmp_path, DATABASE_URL="postgresql://accord:s3cret@127.0.0.1:1/accord")
     assert "✗ the database does not answer" in said
     assert "s3cret" not in said
+    assert status == 1
+
+
+def test_a_mail_server_that_lets_us_in_is_no_fault_and_is_sent_nothing(database_url: str, tmp_path: Path) -> None:
+    with mail_server() as server:
+        status, said = doctor(tmp_path, DATABASE_URL=database_url, SMTP_URL=f"smtp://127.0.0.1:{server.port}")
+    assert f"✓ mail server 127.0.0.1:{server.port} takes mail from us" in said
+    assert server.sessions == set()
+    assert status == 0
+
+
+def test_a_mail_server_that_does_not_answer_or_cannot_be_trusted_is_a_fault(database_url: str, tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, DATABASE_URL=database_url, SMTP_URL="smtp://ada:s3cret@127.0.0.1:1")
+    assert "✗ mail server 127.0.0.1:1: Connection refused" in said
+    assert "check SMTP_URL" in said
+    assert "s3cret" not in said
+    assert status == 1
+    with mail_server(ssl_context=Authority.new(tmp_path).context()) as server:
+        status, said = doctor(tmp_path, DATABASE_URL=database_url, SMTP_URL=f"smtps://127.0.0.1:{server.port}")
+    assert f"✗ mail server 127.0.0.1:{server.port}: its certificate cannot be trusted" in said
     assert status == 1
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sysconfig
+from base64 import b64encode
 from pathlib import Path
 
 import grpc
@@ -76,7 +77,15 @@ async def test_signed_in_only_those_who_are_may_ask(start: Start, database_url: 
 def test_production_does_not_tell(start: Start, own_postgres: EmbeddedPostgres) -> None:
     key = "0123456789abcdef-0123456789abcdef"
     gateway = start(
-        ACCORD_ENV="production", DATABASE_URL=own_postgres.dsn, SECRET_KEY=key, MIGRATE_ON_START="true", WORKERS=1
+        ACCORD_ENV="production",
+        DATABASE_URL=own_postgres.dsn,
+        SECRET_KEY=key,
+        ENCRYPTION_KEYS=f"1:{b64encode(bytes(range(32))).decode()}",
+        SMTP_URL="smtps://smtp.example.com",
+        MAIL_FROM="accounts@example.com",
+        APP_URL="https://app.example.com",
+        MIGRATE_ON_START="true",
+        WORKERS=1,
     )
     with grpc.insecure_channel(gateway.address) as channel, pytest.raises(grpc.RpcError) as refused:
         ask(channel, ServerReflectionRequest(list_services=""))

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 
 import grpc
@@ -147,7 +148,7 @@ def test_a_shared_port_in_use_is_found_too(start: Start, database_url: str) -> N
 def test_wrong_settings_are_all_named_and_nothing_is_started(start: Start) -> None:
     gateway = start(PORT="many", WORKERS=0, ACCORD_ENV="production")
     assert gateway.process.wait(30) == 2
-    for name in ("PORT", "WORKERS", "DATABASE_URL", "SECRET_KEY"):
+    for name in ("PORT", "WORKERS", "DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "SMTP_URL"):
         assert f"  {name} " in gateway.said
     assert "Traceback" not in gateway.said
 
@@ -170,7 +171,15 @@ def test_a_database_that_is_not_migrated_is_refused_where_starting_may_not_migra
 def test_production_serves_with_what_production_needs(start: Start, own_postgres: EmbeddedPostgres) -> None:
     key = "0123456789abcdef-0123456789abcdef"
     gateway = start(
-        ACCORD_ENV="production", DATABASE_URL=own_postgres.dsn, SECRET_KEY=key, MIGRATE_ON_START="true", WORKERS=1
+        ACCORD_ENV="production",
+        DATABASE_URL=own_postgres.dsn,
+        SECRET_KEY=key,
+        ENCRYPTION_KEYS=f"1:{b64encode(bytes(range(32))).decode()}",
+        SMTP_URL="smtps://smtp.example.com",
+        MAIL_FROM="accounts@example.com",
+        APP_URL="https://app.example.com",
+        MIGRATE_ON_START="true",
+        WORKERS=1,
     )
     assert healthy(gateway.address)
     assert "What to type next" not in gateway.said

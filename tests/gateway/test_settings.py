@@ -1,6 +1,7 @@
 """Settings: the defaults, the environment, `.env`, and what is said of wrong ones."""
 
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +13,15 @@ from accord_gateway.settings import Settings, SettingsError, read_settings
 
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef-0123456789abcdef"
+ENCRYPTION_KEY = b64encode(bytes(range(32))).decode()
 PRODUCTION = {
     "ACCORD_ENV": "production",
     "DATABASE_URL": "postgresql://accord@db.example.com/accord?sslmode=verify-full",
     "SECRET_KEY": KEY,
+    "ENCRYPTION_KEYS": f"2026-11:{ENCRYPTION_KEY}",
+    "SMTP_URL": "smtps://accord:the-word-of-mail@smtp.example.com",
+    "MAIL_FROM": "Example <accounts@example.com>",
+    "APP_URL": "https://app.example.com",
 }
 
 Set = Callable[..., None]
@@ -77,7 +83,17 @@ def test_every_fault_is_listed_at_once(set_environment: Set) -> None:
 
 def test_faults_of_values_and_of_production_are_listed_together(set_environment: Set) -> None:
     set_environment(ACCORD_ENV="production", PORT="none", HOST="0.0.0.0", REFLECTION="on")
-    assert faults().keys() == {"PORT", "DATABASE_URL", "SECRET_KEY", "REFLECTION", "TLS_CERT_FILE"}
+    assert faults().keys() == {
+        "PORT",
+        "DATABASE_URL",
+        "SECRET_KEY",
+        "ENCRYPTION_KEYS",
+        "SMTP_URL",
+        "MAIL_FROM",
+        "APP_URL",
+        "REFLECTION",
+        "TLS_CERT_FILE",
+    }
 
 
 def test_the_message_says_what_is_wrong_and_what_is_allowed(set_environment: Set) -> None:
@@ -86,7 +102,9 @@ def test_the_message_says_what_is_wrong_and_what_is_allowed(set_environment: Set
         read_settings()
 
 
-@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL", "SECRET_KEY", "RATE_LIMIT_STORAGE"])
+@pytest.mark.parametrize(
+    "name", ["DATABASE_URL", "DATABASE_DIRECT_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "RATE_LIMIT_STORAGE", "SMTP_URL"]
+)
 def test_secrets_are_not_repeated_in_faults(set_environment: Set, name: str) -> None:
     set_environment(**{name: "hunter2"})
     with pytest.raises(SettingsError) as error:
@@ -99,8 +117,11 @@ def test_secrets_are_not_shown_with_the_settings(set_environment: Set) -> None:
     set_environment(**PRODUCTION, RATE_LIMIT_STORAGE="async+redis://:hunter2@cache:6379")
     shown = repr(read_settings())
     assert KEY not in shown
+    assert ENCRYPTION_KEY not in shown
+    assert repr(bytes(range(32))) not in shown
     assert "hunter2" not in shown
     assert "db.example.com" not in shown
+    assert "the-word-of-mail" not in shown
 
 
 @pytest.mark.parametrize(
@@ -144,6 +165,70 @@ def test_other_storages_of_rate_limits_are_refused(set_environment: Set, storage
     assert faults().keys() == {"RATE_LIMIT_STORAGE"}
 
 
+def test_proxies_are_listed_by_address_and_by_network(set_environment: Set) -> None:
+    assert read_settings().trusted_proxies == ()
+    set_environment(TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.7,2001:db8::/48")
+    assert list(map(str, read_settings().trusted_proxies)) == ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/48"]
+
+
+@pytest.mark.parametrize(
+    "proxies", ["proxy.example.com", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8,", "*", "0.0.0.0/0", "10.0.0.0/8,::/0"]
+)
+def test_what_is_no_network_of_proxies_or_everybody_is_refused(set_environment: Set, proxies: str) -> None:
+    set_environment(TRUSTED_PROXIES=proxies)
+    assert "never everybody" in faults()["TRUSTED_PROXIES"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["smtp.example.com:25", "http://smtp.example.com", "smtp://", "smtps://host:none", "smtp://ada:p%C3%A4ss@host"],
+)
+def test_what_is_no_address_of_a_mail_server_is_refused(set_environment: Set, address: str) -> None:
+    set_environment(SMTP_URL=address)
+    assert faults().keys() == {"SMTP_URL"}
+
+
+@pytest.mark.parametrize(
+    "sender", ["a@example.com", "Ex & Co. <a@example.com>", '"Ex, Inc." <a@example.com>', "Bücher <a@bücher.example>"]
+)
+def test_mail_may_be_from_any_one_address(set_environment: Set, sender: str) -> None:
+    set_environment(MAIL_FROM=sender)
+    assert read_settings().mail_from == sender
+
+
+@pytest.mark.parametrize(
+    "sender",
+    [
+        "Example",
+        "Example <>",
+        "Example <a@>",
+        "Example <@example.com>",
+        "a@example.com, b@example.com",
+        "Ex, Inc. <a@example.com>",
+        "Example <a@example.com> and more",
+        "Example <a b@example.com>",
+        "Example <a@example..com>",
+        "Example <ä@example.com>",
+        "Example <a@example.com>\nBcc: eve@example.com",
+        "Example\r\nBcc: eve@example.com <a@example.com>",
+    ],
+)
+def test_what_is_not_one_address_to_mail_from_is_refused(set_environment: Set, sender: str) -> None:
+    set_environment(MAIL_FROM=sender)
+    assert faults().keys() == {"MAIL_FROM"}
+
+
+@pytest.mark.parametrize("name", ["SMTP_URL", "MAIL_FROM", "APP_URL"])
+def test_production_demands_what_mail_needs(set_environment: Set, name: str) -> None:
+    set_environment(**{key: value for key, value in PRODUCTION.items() if key != name})
+    assert faults().keys() == {name}
+
+
+def test_production_does_not_mail_tokens_in_links_without_tls(set_environment: Set) -> None:
+    set_environment(**PRODUCTION | {"APP_URL": "http://app.example.com"})
+    assert faults().keys() == {"APP_URL"}
+
+
 def test_a_pooler_needs_a_way_past_it(set_environment: Set) -> None:
     set_environment(DATABASE_URL="postgresql://pooler:6432/accord", DB_POOLER="true")
     assert faults().keys() == {"DATABASE_DIRECT_URL"}
@@ -168,14 +253,52 @@ def test_production_demands_a_verified_database(set_environment: Set) -> None:
 
 
 def test_production_behind_a_proxy_may_listen_in_plain_text(set_environment: Set) -> None:
-    set_environment(**PRODUCTION, HOST="0.0.0.0", TLS_AT_PROXY="true")
+    set_environment(**PRODUCTION, HOST="0.0.0.0", TLS_AT_PROXY="true", TRUSTED_PROXIES="10.0.0.7")
     assert read_settings().host == "0.0.0.0"
+
+
+def test_production_behind_a_proxy_has_to_know_the_proxy(set_environment: Set) -> None:
+    set_environment(**PRODUCTION, TLS_AT_PROXY="true")
+    assert faults().keys() == {"TRUSTED_PROXIES"}
 
 
 @pytest.mark.parametrize("key", ["short", "a" * 64, "abcabcabcabcabcabcabcabcabcabcabcabc"])
 def test_a_key_that_can_be_guessed_is_refused(set_environment: Set, key: str) -> None:
     set_environment(SECRET_KEY=key)
     assert faults().keys() == {"SECRET_KEY"}
+
+
+def test_encryption_keys_keep_their_order(set_environment: Set) -> None:
+    other = b64encode(bytes(range(32, 64))).decode()
+    set_environment(ENCRYPTION_KEYS=f"2026-11:{other}, 2026-05:{ENCRYPTION_KEY}")
+    keys = read_settings().encryption_keys
+    assert list(keys) == ["2026-11", "2026-05"]
+    assert keys["2026-05"].get_secret_value() == bytes(range(32))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ENCRYPTION_KEY,
+        f":{ENCRYPTION_KEY}",
+        f"a b:{ENCRYPTION_KEY}",
+        "a:" + b64encode(bytes(range(31))).decode(),
+        "a:" + b64encode(bytes(32)).decode(),
+        f"a:{ENCRYPTION_KEY},a:{b64encode(bytes(range(32, 64))).decode()}",
+        f"a:{ENCRYPTION_KEY},b:{ENCRYPTION_KEY}",
+        f"a:{ENCRYPTION_KEY},",
+    ],
+    ids=["no name", "empty name", "space", "short", "zeros", "same name", "same key", "nothing after the comma"],
+)
+def test_unusable_encryption_keys_are_refused_and_not_repeated(set_environment: Set, keys: str) -> None:
+    set_environment(ENCRYPTION_KEYS=keys)
+    assert faults().keys() == {"ENCRYPTION_KEYS"}
+    assert keys not in faults()["ENCRYPTION_KEYS"]
+
+
+def test_secret_of_a_provider_is_not_repeated_in_faults(set_environment: Set) -> None:
+    set_environment(PROVIDERS='{"acme": {"client_id": "accord", "client_secret": "hunter2"}}')
+    assert "hunter2" not in faults()["PROVIDERS"]
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 4), ("200000 100000", 2), ("50000 100000", 1)])
@@ -186,6 +309,77 @@ def test_the_quota_of_a_container_counts_as_its_cores(
     monkeypatch.setattr(settings, "CPU_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert settings.cores() == cores
+
+
+CORP = '{"corp": {"issuer": "https://login.example.com", "client_id": "accord", "client_secret": "hunter2"}}'
+SIGNED_IN = "https://app.example.com/signed-in"
+
+
+def test_providers_are_google_by_its_client_and_others_by_name(set_environment: Set) -> None:
+    set_environment(GOOGLE_CLIENT_ID="1.apps.googleusercontent.com", GOOGLE_CLIENT_SECRET="hunter2", PROVIDERS=CORP)
+    set_environment(PROVIDER_REDIRECT_URIS=f"{SIGNED_IN}, com.example.app:/signed-in")
+    found = read_settings()
+    google, corp = found.provider_settings()
+    assert (google.name, google.issuer, google.client_secret) == ("google", "https://accounts.google.com", "hunter2")
+    assert (corp.name, corp.display_name, corp.issuer) == ("corp", "Corp", "https://login.example.com")
+    assert found.provider_redirect_uris == (SIGNED_IN, "com.example.app:/signed-in")
+    assert "hunter2" not in repr((found, google, corp))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("}}", "}"),
+        ('{"corp"', '["corp"'),
+        ('"corp"', '"Corp"'),
+        ('"corp"', '"c orp"'),
+        ("https://login.example.com", "http://login.example.com"),
+        ("https://login.example.com", "login.example.com"),
+        ("https://login.example.com", "https://login.example.com?tenant=1"),
+        ("https://login.example.com", "https://user@login.example.com"),
+        ('"accord"', '""'),
+        ('"hunter2"', '""'),
+        ('"client_secret": "hunter2"', '"secret": "hunter2"'),
+        ('"hunter2"', '"hunter2", "scopes": ["email"]'),
+        ('"hunter2"', '"hunter2", "scopes": ["openid email"]'),
+    ],
+)
+def test_provider_that_is_set_up_wrongly_is_refused(set_environment: Set, old: str, new: str) -> None:
+    set_environment(PROVIDERS=CORP.replace(old, new), PROVIDER_REDIRECT_URIS=SIGNED_IN)
+    found = faults()
+    assert found.keys() == {"PROVIDERS"}
+    assert "hunter2" not in found["PROVIDERS"]
+
+
+def test_fault_of_a_provider_says_whose_and_which_it_is(set_environment: Set) -> None:
+    set_environment(PROVIDERS=CORP.replace("https:", "http:"), PROVIDER_REDIRECT_URIS=SIGNED_IN)
+    assert faults()["PROVIDERS"].startswith("corp.issuer: must be https")
+
+
+@pytest.mark.parametrize("uri", ["app.example.com", "https://app.example.com/#x", "https://*.example.com", "https:"])
+def test_redirect_uri_that_is_no_whole_address_is_refused(set_environment: Set, uri: str) -> None:
+    set_environment(PROVIDERS=CORP, PROVIDER_REDIRECT_URIS=f"{SIGNED_IN},{uri}")
+    assert faults().keys() == {"PROVIDER_REDIRECT_URIS"}
+
+
+def test_provider_needs_somewhere_to_send_people_back_to(set_environment: Set) -> None:
+    set_environment(PROVIDERS=CORP)
+    assert faults().keys() == {"PROVIDER_REDIRECT_URIS"}
+
+
+def test_client_of_google_needs_its_secret_and_its_name_for_itself(set_environment: Set) -> None:
+    set_environment(GOOGLE_CLIENT_ID="1", PROVIDER_REDIRECT_URIS=SIGNED_IN)
+    assert faults().keys() == {"GOOGLE_CLIENT_SECRET"}
+    set_environment(GOOGLE_CLIENT_SECRET="secret", PROVIDERS=CORP.replace("corp", "google"))
+    assert faults().keys() == {"PROVIDERS"}
+
+
+def test_production_demands_https_of_providers_and_applications(set_environment: Set) -> None:
+    local = CORP.replace("https://login.example.com", "http://127.0.0.1:4000")
+    set_environment(PROVIDERS=local, PROVIDER_REDIRECT_URIS=f"http://127.0.0.1/,{SIGNED_IN}")
+    read_settings()
+    set_environment(**PRODUCTION, PROVIDER_REDIRECT_URIS="http://app.example.com/")
+    assert faults().keys() == {"PROVIDERS", "PROVIDER_REDIRECT_URIS"}
 
 
 def test_env_example_lists_exactly_the_settings_with_their_defaults() -> None:

@@ -41,6 +41,19 @@ def _carry_out(chosen: argparse.Namespace) -> int:
 
             migrate(read_settings())
             print("The database is at the last migration.")
+        case "rotate-keys":
+            from accord_gateway.rotate_keys import rotate_keys
+            from accord_gateway.settings import read_settings
+
+            rotation = rotate_keys(read_settings())
+            print(rotation)
+            return 0 if rotation.complete else 1
+        case "account":
+            from accord_gateway.account import change_account
+            from accord_gateway.settings import read_settings
+
+            ended = change_account(read_settings(), chosen.action, chosen.email)
+            print(f"{chosen.email} is {'banned' if chosen.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")
         case "doctor":
             from accord_gateway.doctor import examine
 
@@ -59,9 +72,15 @@ def _show(findings: "Iterable[Finding]") -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="accord", description="A contract-first gRPC backend on PostgreSQL.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | migrate | doctor")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="serve | migrate | account | rotate-keys | doctor"
+    )
     commands.add_parser("serve", help="serve until Ctrl-C or SIGTERM")
     commands.add_parser("migrate", help="bring the database to this release's schema")
+    commands.add_parser("rotate-keys", help="encrypt with the first of ENCRYPTION_KEYS what the others have encrypted")
+    account = commands.add_parser("account", help="ban somebody's account, or lift the ban")
+    account.add_argument("action", choices=["ban", "unban"])
+    account.add_argument("email")
     commands.add_parser("doctor", help="find what is wrong with settings, database, ports and installation")
     commands.add_parser("worker").add_argument("figures", type=Path)  # what `serve` starts; not for people
     return parser

@@ -1,8 +1,9 @@
 """The life of one serving process: connect, serve, and stop so that no caller sees an error."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import structlog
 
@@ -10,7 +11,11 @@ from accord_db.database import Database, DatabaseSettings
 from accord_db.errors import DatabaseError
 from accord_db.listen import Listener
 from accord_db.queries.alive import is_alive
+from accord_db.queries.cleanup import everything_due
+from accord_gateway.cleanup import CleanUp, clean_up_metrics
 from accord_gateway.health import follow
+from accord_gateway.jobs import running
+from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.memory import return_large_blocks
 from accord_gateway.preparation import Orders, unreachable
 from accord_gateway.server import Gateway, Parts, build_server, listen
@@ -27,16 +32,23 @@ async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> 
     StartRefused."""
     return_large_blocks()
     async with connected(orders) as parts:
-        gateway = build_server(parts)
+        gateway, sender = build_server(parts), mail_sender(parts)
         await parts.listener.start()  # now that it has been told what to listen for
         port = listen(gateway.server, parts.settings)
         await gateway.server.start()
         gateway.health.set_serving(True)
         following = asyncio.create_task(follow(gateway.health, lambda: is_alive(parts.database)))
         announce(port)
-        await stop.asked.wait()
-        following.cancel()
-        await drain(gateway, stop, parts.settings.drain_seconds)
+        async with running(sender.run()):  # to the end of the drain, as calls post mail until then
+            async with running(_clean_up(parts)):
+                await stop.asked.wait()
+            following.cancel()
+            await drain(gateway, stop, parts.settings.drain_seconds)
+
+
+def _clean_up(parts: Parts) -> Coroutine[Any, Any, None]:
+    due = everything_due(deleted_accounts_kept=parts.settings.deleted_accounts_kept)
+    return CleanUp(parts.database, due, clean_up_metrics()).repeat(parts.settings.cleanup_interval)
 
 
 async def drain(gateway: Gateway, stop: Stop, seconds: float) -> None:

@@ -8,15 +8,18 @@ from protovalidate import Validator
 
 from accord_api import router
 from accord_api.contract import ContractMismatch, Recorder, check, contract_services
-from accord_api.pages import Pages
+from accord_api.outbox import Outbox
 from accord_api.pipeline import Pipeline
 from accord_api.pipeline.counters import Counters
 from accord_api.pipeline.messages import Handler
 from accord_api.pipeline.observe import call_metrics
+from accord_api.pipeline.peer import Peers
 from accord_api.pipeline.rate_limits import rate_limiter
 from accord_api.routes import Routes
 from accord_auth.passwords import Passwords
 from accord_auth.policy import Method
+from accord_auth.providers import Providers
+from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
 from accord_db.database import Database
 from accord_db.listen import Listener
@@ -25,6 +28,7 @@ from accord_gateway.draining import Draining
 from accord_gateway.health import Health
 from accord_gateway.ports import PortUnusable, address
 from accord_gateway.refusals import StartRefused
+from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
 from accord_gateway.tls import server_credentials
 
@@ -54,8 +58,14 @@ class Gateway:
 def build_server(parts: Parts) -> Gateway:
     """Everything is wired here. Raises StartRefused if the contract and what is served disagree."""
     settings, validator = parts.settings, Validator()
-    sessions = Sessions(parts.database, parts.listener, lifetime=settings.session_lifetime)
-    pipeline = Pipeline(parts.database, sessions, _counters(settings), validator, call_metrics())
+    sessions = Sessions(
+        parts.database,
+        parts.listener,
+        lifetime=settings.session_lifetime,
+        idle_lifetime=settings.session_idle_lifetime,
+    )
+    peers = Peers(settings.trusted_proxies)
+    pipeline = Pipeline(parts.database, sessions, _counters(settings), validator, call_metrics(), peers)
     served = _contract(parts, sessions, validator)
     gateway_health = Health({method.service for method in served})
     served |= health.methods(gateway_health)
@@ -71,16 +81,37 @@ def build_server(parts: Parts) -> Gateway:
 
 def _contract(parts: Parts, sessions: Sessions, validator: Validator) -> dict[Method, Handler]:
     """The methods of the contract with their handlers, once it is certain that they fit each other."""
-    passwords = Passwords(minimum_length=parts.settings.password_min_length)
     registered = Recorder()
-    router.register(
-        cast(grpc.aio.Server, registered), router.Parts(parts.database, sessions, passwords, Pages(parts.secret_key))
-    )
+    router.register(cast(grpc.aio.Server, registered), _handler_parts(parts, sessions))
     try:
         methods = check(contract_services(), registered, router.RESOURCES, validator)
     except ContractMismatch as mismatch:
         raise StartRefused(str(mismatch)) from None
     return {method: registered.handlers[method.path] for method in methods}
+
+
+def _handler_parts(parts: Parts, sessions: Sessions) -> router.Parts:
+    settings, database, keys = parts.settings, parts.database, keyring(parts.settings, parts.secret_key)
+    return router.Parts(
+        database=database,
+        sessions=sessions,
+        passwords=Passwords(minimum_length=settings.password_min_length),
+        second_factors=SecondFactors(database, keys),
+        providers=Providers(
+            settings.provider_settings(),
+            redirect_uris=frozenset(settings.provider_redirect_uris),
+            database=database,
+            keys=keys,
+            insecure_loopback=not settings.production,
+        ),
+        outbox=Outbox(keys),
+        secret_key=parts.secret_key,
+        rules=router.Rules(
+            verified_email_required=settings.verified_email_required,
+            link_by_email=settings.link_providers_by_email,
+            verification_uri=f"{settings.app_url}/device",
+        ),
+    )
 
 
 def _counters(settings: Settings) -> Counters:

@@ -1,0 +1,33 @@
+"""What the settings say of mail."""
+
+from accord_db.queries.outbox import OUTBOX_CHANNEL
+from accord_gateway.mail.files import FilesTransport
+from accord_gateway.mail.letters import Letters, address
+from accord_gateway.mail.metrics import mail_metrics
+from accord_gateway.mail.sender import Sender
+from accord_gateway.mail.smtp import SmtpServer, SmtpTransport
+from accord_gateway.secret_key import keyring
+from accord_gateway.server import Parts
+from accord_gateway.settings import Settings
+
+
+def mail_sender(parts: Parts) -> Sender:
+    """To be made before the listener starts: it is woken by it. Raises TemplateFault."""
+    settings = parts.settings
+    sender = Sender(
+        parts.database,
+        keyring(settings, parts.secret_key),
+        Letters(mail_from=settings.mail_from, app_url=settings.app_url),
+        smtp_transport(settings) or FilesTransport(settings.state_folder / "mail"),
+        mail_metrics(),
+    )
+    parts.listener.listen(OUTBOX_CHANNEL, sender.wake)
+    return sender
+
+
+def smtp_transport(settings: Settings) -> SmtpTransport | None:
+    """None if the settings name no mail server."""
+    if settings.smtp_url is None:
+        return None
+    server = SmtpServer.of(settings.smtp_url.get_secret_value(), plain_on_loopback=not settings.production)
+    return SmtpTransport(server, greet_as=address(settings.mail_from).domain)

@@ -1,0 +1,204 @@
+"""Letters: every mail has its templates, and what people chose as names stays text."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from accord_api import account_tokens
+from accord_api.outbox import Content, Mail
+from accord_gateway.mail.letters import PAGES, TEMPLATES, Letter, Letters, TemplateFault, useful_for
+from tests.gateway.mail_server import body
+
+ID = UUID("01a1fc8f-7880-77cc-8841-9eaddc89b756")
+WHEN = datetime(2026, 11, 21, 5, 23, 43, tzinfo=UTC)
+TOKEN = "acv_" + "Ab-_" * 12
+VALUES = {
+    "display_name": "Ada",
+    "token": TOKEN,
+    "new_email": "new@example.com",
+    "provider": "Google",
+    "device_name": "laptop",
+    "peer": "192.0.2.7",
+}
+
+
+def write(
+    mail: Mail, to: str = "ada@example.com", mail_from: str = "Example <no@example.org>", **values: str
+) -> Letter:
+    given = {name: value for name, value in (VALUES | values).items() if name in mail.takes}
+    letters = Letters(mail_from=mail_from, app_url="https://app.example.org")
+    return letters.write(mail, Content(to, given), message_id=ID, created_at=WHEN)
+
+
+def as_read(letter: Letter) -> EmailMessage:
+    message = message_from_bytes(letter.message.as_bytes(), EmailMessage, policy=SMTP)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def text(letter: Letter) -> str:
+    return body(as_read(letter), "plain")
+
+
+def html(letter: Letter) -> str:
+    return body(as_read(letter), "html")
+
+
+@pytest.mark.parametrize("mail", Mail)
+def test_every_mail_can_be_written_and_says_everything_it_is_given_in_both_bodies(mail: Mail) -> None:
+    letter = write(mail)
+    for name in mail.takes:
+        assert VALUES[name] in text(letter)
+        assert VALUES[name] in html(letter)
+    for said in (text(letter), html(letter), letter.message["Subject"]):
+        assert "$" not in said
+    assert "Example" in letter.message["Subject"]
+
+
+@pytest.mark.parametrize("mail", Mail)
+def test_every_letter_says_what_to_do_if_it_was_somebody_else(mail: Mail) -> None:
+    for said in (text(write(mail)), html(write(mail))):
+        assert "If it was not you" in said or "If you did not" in said
+
+
+@pytest.mark.parametrize("mail", PAGES)
+def test_tokens_are_in_the_fragment_of_a_link_and_alone_on_a_line(mail: Mail) -> None:
+    letter = write(mail)
+    link = f"https://app.example.org/{PAGES[mail]}#token={TOKEN}"
+    assert f'href="{link}"' in html(letter)
+    lines = [line.strip() for line in text(letter).splitlines()]
+    assert link in lines
+    assert TOKEN in lines
+
+
+@pytest.mark.parametrize("name", ["Ada", "Ådå"])
+def test_the_token_is_found_in_the_bytes_of_the_message(name: str) -> None:
+    assert f"\r\n    {TOKEN}\r\n".encode() in write(Mail.VERIFY_EMAIL, display_name=name).message.as_bytes()
+
+
+def test_mails_with_tokens_are_those_that_have_a_page() -> None:
+    assert {mail for mail in Mail if "token" in mail.takes} == set(PAGES)
+
+
+def test_the_texts_tell_how_long_tokens_work() -> None:
+    assert account_tokens.VERIFY_EMAIL.lifetime == account_tokens.CHANGE_EMAIL.lifetime == timedelta(hours=24)
+    assert account_tokens.RESET_PASSWORD.lifetime == timedelta(hours=1)
+    for mail, said in ((Mail.VERIFY_EMAIL, "24"), (Mail.CHANGE_EMAIL, "24"), (Mail.RESET_PASSWORD, "one")):
+        for words in (text(write(mail)), html(write(mail))):
+            assert f"within {said} hour" in " ".join(words.split())
+
+
+def test_a_letter_is_worth_sending_no_longer_than_its_token_works() -> None:
+    assert useful_for("reset_password") == timedelta(hours=1)
+    assert useful_for("verify_email") == useful_for("change_email") == timedelta(hours=24)
+    assert useful_for("password_changed") == useful_for("of a later release") == timedelta(days=3)
+
+
+def test_headers_say_from_whom_when_and_that_nobody_wrote_it() -> None:
+    message = as_read(write(Mail.VERIFY_EMAIL))
+    assert message["From"] == "Example <no@example.org>"
+    assert message["To"] == "ada@example.com"
+    assert message["Date"].datetime == WHEN
+    assert message["Message-ID"] == f"<{ID}@example.org>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert {part.get_content_charset() for part in message.iter_parts()} == {"utf-8"}
+
+
+def test_names_in_any_script_are_written_as_they_are() -> None:
+    letter = write(Mail.VERIFY_EMAIL, display_name="Дарья Ådå 🦊", mail_from="Bücher <no@bücher.example>")
+    assert "Hello Дарья Ådå 🦊," in text(letter)
+    assert "Hello Дарья Ådå 🦊," in html(letter)
+    assert as_read(letter)["From"] == "Bücher <no@xn--bcher-kva.example>"
+    assert as_read(letter)["Subject"].endswith("for Bücher")
+    assert letter.message.as_bytes().isascii()
+
+
+def test_domains_are_written_in_ascii() -> None:
+    letter = write(Mail.ACCOUNT_EXISTS, to="ada@bücher.example")
+    assert letter.recipient == "ada@xn--bcher-kva.example"
+
+
+def test_names_are_no_markup() -> None:
+    name = "<img src=x onerror=alert(1)>&\"'"
+    assert "<img" not in html(write(Mail.VERIFY_EMAIL, display_name=name))
+    assert "&lt;img src=x onerror=alert(1)&gt;&amp;&quot;&#x27;" in html(write(Mail.VERIFY_EMAIL, display_name=name))
+    assert f"Hello {name}," in text(write(Mail.VERIFY_EMAIL, display_name=name))
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029", "\x00"])
+@pytest.mark.parametrize("value", ["display_name", "provider"])
+def test_names_do_not_end_lines_and_so_add_no_header(value: str, ending: str) -> None:
+    letter = write(Mail.PROVIDER_LINKED, **{value: f"Ada{ending}Bcc; eve{ending}{ending}<b>Hello"})
+    message = as_read(letter)
+    assert "Bcc" not in message
+    assert set(message.keys()) == set(as_read(write(Mail.PROVIDER_LINKED)).keys())
+    assert "AdaBcc; eve<b>Hello" in text(letter)
+    assert len(text(letter).splitlines()) == len(text(write(Mail.PROVIDER_LINKED)).splitlines())
+
+
+@pytest.mark.parametrize("to", ["ada@example.com\r\nBcc: eve@example.com", "ada\n@example.com", "ada@example.com\n"])
+def test_an_address_with_line_ends_cannot_be_written_to(to: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        write(Mail.VERIFY_EMAIL, to=to)
+
+
+def test_a_name_in_template_language_stays_what_it_is() -> None:
+    assert "Hello $token ${app_url} %s {0}," in text(write(Mail.VERIFY_EMAIL, display_name="$token ${app_url} %s {0}"))
+
+
+def test_a_name_cannot_turn_the_direction_of_what_follows() -> None:
+    assert "Hello adAmoc," in text(write(Mail.VERIFY_EMAIL, display_name="\u202eadA\u2066moc"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["you won, see http://evil.example", "evil.example/win", "Win at evil.example", "a@evil.example", "evil。com", ""],
+)
+def test_nobody_gets_to_mail_links_by_choosing_them_as_a_name(name: str) -> None:
+    letter = write(Mail.VERIFY_EMAIL, display_name=name)
+    assert "Hello there," in text(letter)
+    assert "Hello there," in html(letter)
+    assert "evil" not in str(letter.message)
+
+
+@pytest.mark.parametrize("name", ["J. R. R. Tolkien", "J.R.R. Tolkien", "Dr. No", "O'Brien-Smith, jr."])
+def test_names_with_dots_are_names(name: str) -> None:
+    assert f"Hello {name}," in text(write(Mail.VERIFY_EMAIL, display_name=name))
+
+
+def spoiled(folder: Path, file: str, content: str | None) -> Path:
+    shutil.copytree(TEMPLATES, folder / "templates")
+    target = folder / "templates" / file
+    target.unlink() if content is None else target.write_text(content)
+    return folder / "templates"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("verify_email.txt", None),
+        ("verify_email.html", None),
+        ("layout.html", None),
+        ("verify_email.txt", "Hello $display_name, $link $token"),
+        ("verify_email.txt", "Subject: $device_name\n\n$display_name $link $token"),
+        ("verify_email.txt", "Subject: Hello\n\n$display_name $link"),
+        ("verify_email.txt", "Subject: Hello\n\n$display_name $link $token $peer"),
+        ("verify_email.html", "$display_name $token"),
+        ("verify_email.html", "$display_name $link $token $ 5"),
+        ("password_changed.html", "$display_name $link"),
+    ],
+)
+def test_a_template_that_is_missing_or_does_not_fit_its_mail_is_refused_at_start(
+    tmp_path: Path, file: str, content: str | None
+) -> None:
+    templates = spoiled(tmp_path, file, content)
+    with pytest.raises(TemplateFault, match=r"template|\.txt|\.html"):
+        Letters(mail_from="no@example.org", app_url="https://app.example.org", templates=templates)
