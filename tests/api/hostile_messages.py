@@ -4,6 +4,7 @@ Messages are made as bytes, since much of what has to be survived cannot be said
 nearly valid: what breaks at the first byte never comes near a handler.
 """
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -189,7 +190,19 @@ class _Forger:
             return _any([*self._emails, "new@example.com", "x" * 242 + "@example.com"]).map(str.encode)
         if allowed := list(getattr(rules, "in")) or [rules.const] * rules.HasField("const"):
             return _any(allowed).map(str.encode)
-        return st.one_of(_any(self._known).map(str.encode), _lengths(rules, (0,)))
+        if rules.pattern and (matching := _matching(rules.pattern)) is not None:
+            return matching
+        # Where the rules leave room for few of them, such as short codes, these are not to be lost among the others.
+        fit = [text for text in self._known if len(text) <= (rules.max_len or len(text))] or self._known
+        return st.one_of(_any(fit).map(str.encode), _lengths(rules, (0,)))
+
+
+def _matching(pattern: str) -> "SearchStrategy[bytes] | None":
+    """None for a pattern that only RE2 knows."""
+    try:
+        return st.from_regex(re.compile(pattern), fullmatch=True).map(str.encode)
+    except re.error:
+        return None
 
 
 def _lengths(rules: validate_pb2.StringRules, beside: Iterable[int]) -> "SearchStrategy[bytes]":

@@ -37,12 +37,10 @@ async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> 
         port = listen(gateway.server, parts.settings)
         await gateway.server.start()
         gateway.health.set_serving(True)
-        following = asyncio.create_task(follow(gateway.health, lambda: is_alive(parts.database)))
-        announce(port)
         async with running(sender.run()):  # to the end of the drain, as calls post mail until then
-            async with running(_clean_up(parts)):
+            async with running(follow(gateway.health, lambda: is_alive(parts.database)), _clean_up(parts)):
+                announce(port)
                 await stop.asked.wait()
-            following.cancel()
             await drain(gateway, stop, parts.settings.drain_seconds)
 
 

@@ -152,8 +152,11 @@ def _refusals(failed: Reason.ValueType) -> Iterator[None]:
     try:
         yield
     except (SignInFailed, ProviderUnreachable) as fault:
-        log = structlog.get_logger("accord.providers")
-        log.warning("provider_failed", provider=fault.provider, reason=str(fault), request_id=call().request_id)
+        log = structlog.get_logger("accord.providers").bind(reason=str(fault), request_id=call().request_id)
+        if fault.provider is None:  # it is the caller who came with what nobody has begun
+            log.info("provider_sign_in_unknown")
+        else:
+            log.warning("provider_failed", provider=fault.provider)
         if isinstance(fault, SignInFailed) and failed != Reason.REASON_UNAVAILABLE:
             raise Refused(failed) from None
         raise Refused(Reason.REASON_UNAVAILABLE, retry_after=ProviderUnreachable.retry_after) from None
