@@ -13,6 +13,13 @@ from accord_db.queries import accounts, sessions
 _HASH_OF_NOTHING = "$argon2id$v=19$m=19456,t=2,p=1$5zvLT29oEoG/qvKj7FuJGg$vG0wHL1HOnYT2l2kU3HhAFlLJWh6ey0/4l0dVHcbKOs"
 
 
+Headers = tuple[tuple[str, str], ...]
+
+
+def bearer(token: str) -> Headers:
+    return (("authorization", f"Bearer {token}"),)
+
+
 @dataclass(frozen=True)
 class Person:
     """Somebody with an account who is signed in."""
@@ -23,8 +30,8 @@ class Person:
     token: str
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self.token}"),)
+    def headers(self) -> Headers:
+        return bearer(self.token)
 
 
 async def signed_in_person(db: Executor, *, lifetime: timedelta = timedelta(hours=1)) -> Person:

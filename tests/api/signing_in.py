@@ -4,13 +4,12 @@ import psycopg
 
 from accord.accounts.v1.accounts_pb2 import SignInRequest, SignInResponse, SignUpRequest, SignUpResponse
 from tests.api.conftest import Client, Refusal, refusal
+from tests.factories import Headers, bearer
 
 PASSWORD = "correct horse battery"
 OTHER_PASSWORD = "staple battery, correct"
 EMAIL = "somebody@example.com"
 OTHER_EMAIL = "elsewhere@example.org"
-
-Headers = tuple[tuple[str, str], ...]
 
 
 async def sign_up(client: Client, email: str = EMAIL, password: str = PASSWORD, name: str = "Me") -> SignUpResponse:
@@ -24,11 +23,7 @@ async def sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) 
 async def signed_in(client: Client, email: str = EMAIL) -> Headers:
     """The headers of somebody who has just signed up, and in."""
     await sign_up(client, email)
-    return bearer(await sign_in(client, email))
-
-
-def bearer(response: SignInResponse) -> Headers:
-    return (("authorization", f"Bearer {response.session_token}"),)
+    return bearer((await sign_in(client, email)).session_token)
 
 
 async def refused_sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) -> Refusal:

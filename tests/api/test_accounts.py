@@ -25,7 +25,7 @@ from tests.api.signing_in import EMAIL, PASSWORD, bearer, refused_sign_in, sign_
 async def test_person_who_signed_up_signs_in_and_is_known(client: Client) -> None:
     await sign_up(client, "SomeBody@Example.com", name="Søme Bødy")
     response = await sign_in(client, "somebody@EXAMPLE.com")
-    who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response))
+    who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response.session_token))
     assert (who.account.email, who.account.display_name) == (EMAIL, "Søme Bødy")
     assert (who.session.status, who.session.current) == (SessionStatus.SESSION_STATUS_ACTIVE, True)
     who.session.ClearField("status")  # told of sessions that there are, and not of one that is just opened
@@ -99,10 +99,10 @@ async def test_token_is_refused_after_sign_out_and_other_sessions_go_on(client: 
     await sign_up(client)
     mine, other = await sign_in(client), await sign_in(client)
     assert mine.session_token != other.session_token
-    await client.accounts.SignOut(SignOutRequest(), metadata=bearer(mine))
-    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(mine)))
+    await client.accounts.SignOut(SignOutRequest(), metadata=bearer(mine.session_token))
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(mine.session_token)))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
-    await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(other))
+    await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(other.session_token))
 
 
 async def test_token_that_is_sent_along_with_a_sign_in_is_never_adopted(client: Client) -> None:
@@ -111,12 +111,12 @@ async def test_token_that_is_sent_along_with_a_sign_in_is_never_adopted(client: 
     attacker, made_up = await client.somebody(), new_session_token()
     mine = await sign_in(client)
     for token in (made_up, attacker.token, mine.session_token):
-        headers = (("authorization", f"Bearer {token}"),)
+        headers = bearer(token)
         response = await client.accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD), metadata=headers)
         assert response.session_token not in (made_up, attacker.token, mine.session_token)
         assert response.session.id != mine.session.id
     refused = await refusal(
-        client.accounts.GetSession(GetSessionRequest(), metadata=(("authorization", f"Bearer {made_up}"),))
+        client.accounts.GetSession(GetSessionRequest(), metadata=bearer(made_up))
     )
     assert refused.reason == "CREDENTIAL_INVALID"
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=attacker.headers)
@@ -174,7 +174,7 @@ async def test_account_that_is_deleted_is_signed_out(client: Client, dsn: str) -
     response = await sign_in(client)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("UPDATE accounts SET deleted_at = now()")
-    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response)))
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response.session_token)))
     assert refused.reason == "CREDENTIAL_INVALID"
     assert (await refused_sign_in(client)).reason == "SIGN_IN_REFUSED"
 
@@ -196,7 +196,7 @@ async def test_password_and_token_are_in_no_log_line(client: Client) -> None:
         response = await sign_in(client)
         await refused_sign_in(client, password="wrong password in clear")
         await refusal(client.accounts.SignUp(SignUpRequest(email=EMAIL, password="short one", display_name="Me")))
-        await client.accounts.SignOut(SignOutRequest(), metadata=bearer(response))
+        await client.accounts.SignOut(SignOutRequest(), metadata=bearer(response.session_token))
     text = str(lines)
     assert len(lines) >= 5
     for secret in (PASSWORD, response.session_token, "wrong password in clear", "short one", EMAIL):
@@ -207,7 +207,7 @@ async def test_events_of_an_account_are_audited(client: Client, dsn: str) -> Non
     await sign_up(client)
     response = await sign_in(client)
     await refused_sign_in(client, password="wrong password, long")
-    await client.accounts.SignOut(SignOutRequest(), metadata=bearer(response))
+    await client.accounts.SignOut(SignOutRequest(), metadata=bearer(response.session_token))
     with psycopg.connect(dsn) as connection:
         query = "SELECT method, code, reason, account_id::text, target FROM audit_events ORDER BY occurred_at"
         events = connection.execute(query).fetchall()

@@ -118,7 +118,7 @@ async def test_an_address_is_proved_from_its_first_proof(client: Client) -> None
     proved = (await account(client, headers)).email_verified_at
     token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
     await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=PASSWORD))
-    assert (await account(client, bearer(await sign_in(client)))).email_verified_at == proved
+    assert (await account(client, bearer((await sign_in(client)).session_token))).email_verified_at == proved
 
 
 async def test_account_that_is_banned_can_prove_its_address_and_stays_banned(client: Client, dsn: str) -> None:

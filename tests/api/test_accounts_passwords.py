@@ -76,7 +76,7 @@ async def test_changed_password_is_the_only_one_that_works_and_the_owner_is_told
 
 async def test_change_of_password_ends_all_other_sessions_of_the_account(client: Client) -> None:
     mine = await signed_in(client)
-    others = [bearer(await sign_in(client)) for _ in range(3)]
+    others = [bearer((await sign_in(client)).session_token) for _ in range(3)]
     somebody = await client.somebody()
     assert all([await is_signed_in(client, headers) for headers in others])
     await change_password(client, mine)
@@ -86,7 +86,7 @@ async def test_change_of_password_ends_all_other_sessions_of_the_account(client:
 
 
 async def test_wrong_current_password_changes_nothing(client: Client) -> None:
-    mine, other = await signed_in(client), bearer(await sign_in(client))
+    mine, other = await signed_in(client), bearer((await sign_in(client)).session_token)
     refused = await refusal(change_password(client, mine, current=PASSWORD + " "))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PASSWORD_WRONG")
     assert await is_signed_in(client, other)
@@ -145,7 +145,7 @@ async def test_reset_password_is_the_only_one_that_works_and_the_owner_is_told(c
 
 
 async def test_reset_ends_all_sessions_of_the_account(client: Client) -> None:
-    mine, other, somebody = await signed_in(client), bearer(await sign_in(client)), await client.somebody()
+    mine, other, somebody = await signed_in(client), bearer((await sign_in(client)).session_token), await client.somebody()
     assert await is_signed_in(client, other)
     await reset(client, await reset_token(client))
     assert not await is_signed_in(client, mine)
@@ -234,7 +234,7 @@ async def test_fifteen_sign_ins_while_a_password_is_reset_leave_no_session_of_th
 
 async def _signed_in(client: Client) -> Headers | None:
     try:
-        return bearer(await client.accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD)))
+        return bearer((await client.accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))).session_token)
     except grpc.aio.AioRpcError:
         return None
 

@@ -145,7 +145,7 @@ async def test_name_cannot_be_cleared(client: Client, me: Person) -> None:
 
 # --- delete -----------------------------------------------------------------------------------------------------------
 async def test_deleted_account_is_signed_out_everywhere_and_cannot_sign_in(client: Client, dsn: str) -> None:
-    mine, other = await signed_in(client), bearer(await sign_in(client))
+    mine, other = await signed_in(client), bearer((await sign_in(client)).session_token)
     await client.accounts.GetSession(GetSessionRequest(), metadata=other)
     await delete(client, mine)
     for headers in (mine, other):
@@ -162,7 +162,7 @@ async def test_deleted_account_is_signed_out_everywhere_and_cannot_sign_in(clien
 async def test_address_of_a_deleted_account_is_free_at_once_and_the_new_one_is_another(client: Client) -> None:
     await sign_up(client)
     first = await sign_in(client)
-    await delete(client, bearer(first))
+    await delete(client, bearer(first.session_token))
     await sign_up(client, password=OTHER_PASSWORD)
     second = await sign_in(client, password=OTHER_PASSWORD)
     assert second.session.account_id != first.session.account_id

@@ -68,7 +68,7 @@ async def guarded(client: Client) -> Guarded:
         factor_id, secret = await factors.create(tx, account_id)
         await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=0)
         _, codes = await factors.renew_recovery_codes(tx, account_id)
-    return Guarded(account_id, bearer(before), secret, codes)
+    return Guarded(account_id, bearer(before.session_token), secret, codes)
 
 
 def complete(
@@ -102,7 +102,7 @@ async def test_first_step_opens_no_session(client: Client, guarded: Guarded, dsn
     assert not waiting.HasField("session")
     assert waiting.second_step_token.startswith("act_")
     assert count(dsn, "sessions") == before
-    headers = (("authorization", f"Bearer {waiting.second_step_token}"),)
+    headers = bearer(waiting.second_step_token)
     refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=headers))
     assert refused.reason == "CREDENTIAL_INVALID"
 
@@ -114,7 +114,7 @@ async def test_wrong_password_is_answered_as_without_a_second_factor(client: Cli
 # --- the second step --------------------------------------------------------------------------------------------------
 async def test_code_opens_the_session(client: Client, guarded: Guarded) -> None:
     done = await complete(client, await sign_in(client), guarded.code())
-    headers = (("authorization", f"Bearer {done.session_token}"),)
+    headers = bearer(done.session_token)
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=headers)
     assert (who.account.id, who.session.id) == (str(guarded.account_id), done.session.id)
     assert who.session.peer == "127.0.0.1"

@@ -366,7 +366,3 @@ def refused_to_whoever_is_signed_in(life: Life) -> list[Attempt]:
         Attempt(life.factors.CreateRecoveryCodes, CreateRecoveryCodesRequest(), no_factor),
         Attempt(life.factors.DeleteSecondFactor, DeleteSecondFactorRequest(), no_factor),
     ]
-
-
-def bearer(token: str) -> Headers:
-    return (("authorization", f"Bearer {token}"),)

@@ -171,7 +171,7 @@ async def test_poll_after_the_approval_opens_a_session_of_who_approved(
     assert opened.session.account_id == str(me.account_id)
     assert opened.session.id != str(me.session_id)
     assert opened.session.peer == "127.0.0.1"
-    headers = (("authorization", f"Bearer {opened.session_token}"),)
+    headers = bearer(opened.session_token)
     await client.tasks.ListTasks(ListTasksRequest(), metadata=headers)
 
 
@@ -353,7 +353,7 @@ async def test_the_session_of_a_device_is_no_fresher_than_that_of_who_approved(
     opened = await poll(devices, begun.device_code)
     assert mine is not None
     assert opened.session.authenticated_at.ToDatetime(UTC) == mine.authenticated_at
-    headers = (("authorization", f"Bearer {opened.session_token}"),)
+    headers = bearer(opened.session_token)
     refused = await refusal(client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=headers))
     assert refused.reason == "SIGN_IN_NOT_FRESH"
 

@@ -314,14 +314,8 @@ def counted_calls(method: Method) -> Counter[str]:
 def assert_log_is_quiet(log: list[Any], method: Method, sent: int) -> None:
     """One line for each call, none of which is a fault of ours, or tells what was sent."""
     assert [line["event"] for line in log if line.get("method") == method.path] == ["call"] * sent
-    assert [line for line in log if line["log_level"] != "info" and not tells_of_a_provider(line, method)] == []
+    assert [line for line in log if line["log_level"] != "info"] == []
     assert PASSWORD not in repr(log)
-
-
-def tells_of_a_provider(line: Any, method: Method) -> bool:
-    """What has failed is told to whoever runs the gateway, since callers are not told."""
-    may_fail = Reason.REASON_PROVIDER_SIGN_IN_FAILED in method.policy.errors
-    return may_fail and (line["event"], line["log_level"]) == ("provider_failed", "warning")
 
 
 Rows = dict[str, list[tuple[object, ...]]]

@@ -116,10 +116,6 @@ def app(client: Client) -> App:
     return App(ProviderServiceStub(client.channel))
 
 
-def bearer(completed: CompleteProviderSignInResponse) -> Headers:
-    return (("authorization", f"Bearer {completed.session_token}"),)
-
-
 def count(dsn: str, table: str) -> int:
     with psycopg.connect(dsn) as connection:
         row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
@@ -143,7 +139,7 @@ async def test_first_sign_in_makes_an_account_whose_address_is_verified(client: 
     completed = await app.sign_in("ada")
     assert completed.account_created
     assert not completed.second_step_token
-    who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(completed))
+    who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(completed.session_token))
     assert (who.account.email, who.account.display_name) == (EMAIL, "ada of the provider")
     assert who.account.HasField("email_verified_at")
     assert who.session.id == completed.session.id
@@ -160,7 +156,7 @@ async def test_second_sign_in_enters_the_same_account_however_it_is_signed(app: 
 async def test_two_clients_of_one_issuer_know_the_same_people(app: App) -> None:
     first, second = await app.sign_in("ada", "rsa"), await app.sign_in("ada", "ec")
     assert second.session.account_id == first.session.account_id
-    assert [linked.provider for linked in await app.linked(bearer(second))] == ["ec"]
+    assert [linked.provider for linked in await app.linked(bearer(second.session_token))] == ["ec"]
 
 
 async def test_identity_stays_the_same_when_its_address_changes(client: Client, app: App, dsn: str) -> None:
@@ -231,7 +227,7 @@ async def test_banned_account_is_not_entered(app: App, dsn: str, link_by_email: 
 
 async def test_deleted_account_is_forgotten_and_its_identity_signs_up_again(client: Client, app: App, dsn: str) -> None:
     first = await app.sign_in("ada")
-    await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=bearer(first))
+    await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=bearer(first.session_token))
     assert count(dsn, "linked_providers") == 0
     second = await app.sign_in("ada")
     assert second.account_created
@@ -477,7 +473,7 @@ async def test_unlinked_identity_signs_in_no_more_and_its_tokens_are_gone(
 
 
 async def test_last_way_in_is_not_unlinked(app: App) -> None:
-    headers = bearer(await app.sign_in("ada"))
+    headers = bearer((await app.sign_in("ada")).session_token)
     (only,) = await app.linked(headers)
     refused = await refusal(app.unlink(headers, only))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LAST_WAY_IN")
@@ -485,7 +481,7 @@ async def test_last_way_in_is_not_unlinked(app: App) -> None:
 
 
 async def test_with_another_identity_one_can_go(app: App) -> None:
-    headers = bearer(await app.sign_in("ada"))
+    headers = bearer((await app.sign_in("ada")).session_token)
     await app.link(headers, "grace")
     first, second = await app.linked(headers)
     await app.unlink(headers, first)
@@ -493,7 +489,7 @@ async def test_with_another_identity_one_can_go(app: App) -> None:
 
 
 async def test_identity_of_a_provider_that_is_set_up_no_more_is_no_way_in(app: App, dsn: str) -> None:
-    headers = bearer(await app.sign_in("ada"))
+    headers = bearer((await app.sign_in("ada")).session_token)
     await app.link(headers, "grace")
     first, second = await app.linked(headers)
     change(dsn, "UPDATE linked_providers SET provider = 'gone' WHERE id = %s", first.id)
@@ -502,7 +498,7 @@ async def test_identity_of_a_provider_that_is_set_up_no_more_is_no_way_in(app: A
 
 
 async def test_of_two_identities_unlinked_at_once_one_stays(app: App, dsn: str) -> None:
-    headers = bearer(await app.sign_in("ada"))
+    headers = bearer((await app.sign_in("ada")).session_token)
     await app.link(headers, "grace")
     calls = [app.unlink(headers, each) for each in await app.linked(headers)]
     with psycopg.connect(dsn) as connection:
@@ -519,7 +515,7 @@ async def test_of_two_identities_unlinked_at_once_one_stays(app: App, dsn: str) 
 # --- audit ------------------------------------------------------------------------------------------------------------
 async def test_every_event_is_audited_with_whose_account_it_was(app: App, dsn: str) -> None:
     completed = await app.sign_in("ada")
-    headers, account_id = bearer(completed), UUID(completed.session.account_id)
+    headers, account_id = bearer(completed.session_token), UUID(completed.session.account_id)
     linked = await app.link(headers, "grace")
     await app.unlink(headers, linked)
     ban(dsn, EMAIL)

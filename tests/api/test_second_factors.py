@@ -94,10 +94,6 @@ class Ada:
         return await self.client.accounts.GetSession(GetSessionRequest(), metadata=bearer(token))
 
 
-def bearer(token: str) -> Headers:
-    return (("authorization", f"Bearer {token}"),)
-
-
 def of(person: Person, client: Client) -> Ada:
     return Ada(client, person.email, person.headers)
 

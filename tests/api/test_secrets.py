@@ -309,7 +309,3 @@ def wrong(message: type[Message], length: int) -> Message:
             value = "nobody@example.com" if rules.email else "nothing"
         setattr(request, field.name, value)
     return request
-
-
-def bearer(token: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {token}"),)

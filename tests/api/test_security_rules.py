@@ -115,7 +115,7 @@ def flipped(token: str, prefix: str) -> Iterator[str]:
 
 async def session_reason(client: Client, token: str) -> str | None:
     """Why the token is refused; None if it is not."""
-    call = client.accounts.GetSession(GetSessionRequest(), metadata=(("authorization", f"Bearer {token}"),))
+    call = client.accounts.GetSession(GetSessionRequest(), metadata=bearer(token))
     if await call.code() is grpc.StatusCode.OK:
         return None
     return (await refusal(call)).reason
@@ -178,18 +178,18 @@ async def test_other_sessions_can_be_ended_after_a_second_factor_was_added_or_re
     change(dsn, "UPDATE accounts SET email_verified_at = now()")
     other, mine = await sign_in(client), await sign_in(client)
     factors = SecondFactorServiceStub(client.channel)
-    made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=bearer(mine))
+    made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=bearer(mine.session_token))
     code = totp.code_at(b32decode(made.secret), totp.step_at(datetime.now(UTC)))
-    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine))
+    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine.session_token))
     assert await session_reason(client, other.session_token) is None
     await end_other_sessions(client, mine, other)
-    await factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=bearer(mine))
+    await factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=bearer(mine.session_token))
     await end_other_sessions(client, mine, await sign_in(client))
 
 
 async def end_other_sessions(client: Client, mine: SignInResponse, other: SignInResponse) -> None:
     sessions = SessionServiceStub(client.channel)
-    ended = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=bearer(mine))
+    ended = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=bearer(mine.session_token))
     assert ended.revoked_count == 1
     assert await session_reason(client, other.session_token) == "CREDENTIAL_INVALID"
     assert await session_reason(client, mine.session_token) is None

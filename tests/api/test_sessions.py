@@ -63,7 +63,7 @@ async def elsewhere(dsn: str, settings: DatabaseSettings) -> "AsyncIterator[Sess
 async def mine(client: Client) -> list[Headers]:
     """Five sessions of one person, the newest last."""
     await sign_up(client)
-    return [bearer(await sign_in(client)) for _ in range(5)]
+    return [bearer((await sign_in(client)).session_token) for _ in range(5)]
 
 
 async def session_of(sessions: "SessionServiceAsyncStub", headers: Headers, session_id: str = "") -> Session:
@@ -84,10 +84,6 @@ async def reauthenticate(
     sessions: "SessionServiceAsyncStub", headers: Headers, password: str = PASSWORD
 ) -> ReauthenticateResponse:
     return await sessions.Reauthenticate(ReauthenticateRequest(password=password), metadata=headers)
-
-
-def with_token(response: ReauthenticateResponse) -> Headers:
-    return (("authorization", f"Bearer {response.session_token}"),)
 
 
 async def is_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -> bool:
@@ -112,7 +108,7 @@ async def test_get_session_without_an_id_is_the_one_that_calls(
 ) -> None:
     await sign_up(client)
     opened = await sign_in(client)
-    session = await session_of(sessions, bearer(opened))
+    session = await session_of(sessions, bearer(opened.session_token))
     assert (session.id, session.current, session.status) == (opened.session.id, True, ACTIVE)
     assert session.peer == "127.0.0.1"
     assert session.user_agent.startswith("grpc-python-asyncio/")
@@ -293,7 +289,7 @@ async def test_session_that_ends_is_refused_on_the_next_call_in_every_gateway(
 async def stale(client: Client, dsn: str) -> Headers:
     """The session of somebody who signed in more than ten minutes ago."""
     await sign_up(client)
-    headers = bearer(await sign_in(client))
+    headers = bearer((await sign_in(client)).session_token)
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '10 minutes 1 second'")
     return headers
 
@@ -306,7 +302,7 @@ async def test_what_asks_for_a_recent_sign_in_is_refused_until_reauthenticated(
         sessions.RevokeSession(RevokeSessionRequest(session_id=(await session_of(sessions, stale)).id), metadata=stale),
     ):
         assert (await refusal(call)).reason == "SIGN_IN_NOT_FRESH"
-    fresh = with_token(await reauthenticate(sessions, stale))
+    fresh = bearer((await reauthenticate(sessions, stale)).session_token)
     await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=fresh)
 
 
@@ -316,13 +312,13 @@ async def test_reauthenticating_changes_the_token_of_the_same_session_in_every_g
     before = await session_of(sessions, stale)
     await session_of(elsewhere, stale)
     response = await reauthenticate(sessions, stale)
-    assert with_token(response) != stale
+    assert bearer(response.session_token) != stale
     assert (response.session.id, response.session.current, response.session.status) == (before.id, True, ACTIVE)
     assert response.session.authenticated_at.seconds > before.authenticated_at.seconds
     assert response.session.expires_at == before.expires_at
     for gateway in (sessions, elsewhere):
         await until_refused(gateway, stale)
-        assert (await session_of(gateway, with_token(response))).id == before.id
+        assert (await session_of(gateway, bearer(response.session_token))).id == before.id
     assert await is_refused(sessions, stale)
 
 
@@ -356,7 +352,7 @@ async def test_password_that_is_changed_while_it_is_verified_reauthenticates_nob
 async def test_guessing_the_password_of_a_session_is_limited_and_the_session_goes_on(
     sessions: "SessionServiceAsyncStub", stale: Headers
 ) -> None:
-    stale = with_token(await reauthenticate(sessions, stale))  # a success does not count
+    stale = bearer((await reauthenticate(sessions, stale)).session_token)  # a success does not count
     answers = [await refusal(reauthenticate(sessions, stale, PASSWORD + "!")) for _ in range(11)]
     assert [answer.reason for answer in answers] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
     assert (await refusal(reauthenticate(sessions, stale))).reason == "RATE_LIMITED"
@@ -375,7 +371,7 @@ async def test_of_many_reauthentications_with_one_token_one_gives_a_new_token(
     answers = await asyncio.gather(*(attempt() for _ in range(6)))
     assert sorted(answer for answer in answers if isinstance(answer, str)) == ["UNAUTHENTICATED"] * 5
     (good,) = [answer for answer in answers if isinstance(answer, ReauthenticateResponse)]
-    assert (await session_of(sessions, with_token(good))).status == ACTIVE
+    assert (await session_of(sessions, bearer(good.session_token))).status == ACTIVE
 
 
 async def test_what_happens_to_sessions_is_audited(

@@ -41,7 +41,7 @@ def sign_in(address: str) -> SignInResponse:
 
 def is_let_in(address: str, session: SignInResponse) -> bool:
     with grpc.insecure_channel(address) as channel:
-        headers = (("authorization", f"Bearer {session.session_token}"),)
+        headers = bearer(session.session_token)
         try:
             AccountServiceStub(channel).GetSession(GetSessionRequest(), metadata=headers)
         except grpc.RpcError as error:
