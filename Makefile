@@ -6,7 +6,7 @@ bin := .venv/bin
 members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt lint types stubs migration migrate lock bench doctor release-contract environment
+.PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-accounts doctor release-contract environment
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ lock: ## Bring requirements.lock up to date with the pyproject files; all to the
 
 bench: environment ## Measure speed and memory beside the peers; takes minutes
 	@$(bin)/python -m benchmarks $(args)
+
+bench-accounts: environment ## Measure whether the time of an answer tells who has an account; takes two minutes
+	@$(bin)/python -m benchmarks.enumeration
 
 doctor: environment ## Say what is wrong with environment, database, migrations, ports and stubs, and what to do
 	@$(bin)/accord doctor
