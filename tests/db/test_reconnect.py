@@ -3,8 +3,11 @@
 import asyncio
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,37 @@ async def test_connections_that_were_ended_while_idle_are_not_lent(pool: Databas
 async def noticed() -> None:
     """Stopping the server here stops the event loop too, which hears of it afterwards."""
     await asyncio.sleep(0.1)
+
+
+async def test_a_server_that_says_it_ends_the_connection_is_believed_before_it_hangs_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=_say_goodbye, args=[listening])
+        server.start()
+        port = listening.getsockname()[1]
+        settings = DatabaseSettings(dsn=f"postgresql://accord@127.0.0.1:{port}/accord?sslmode=disable", pool_size=1)
+        database = await Database.connect(settings)
+        with pytest.raises(Unavailable, match="57P01"):
+            await asyncio.wait_for(database.first(ONE), 5)
+        await database.close()
+        listening.shutdown(socket.SHUT_RDWR)
+        await asyncio.to_thread(server.join)
+
+
+def _say_goodbye(listening: socket.socket) -> None:
+    """A PostgreSQL that lets anybody in, and is shut down when it is asked something. It never hangs up first."""
+    with suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            with connection, suppress(ConnectionError):
+                connection.recv(65536)
+                connection.sendall(
+                    _said(b"R", b"\0\0\0\0") + _said(b"S", b"client_encoding\0UTF8\0") + _said(b"Z", b"I")
+                )
+                connection.recv(65536)
+                connection.sendall(_said(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"))
+                while connection.recv(65536):
+                    pass
+
+
+def _said(kind: bytes, what: bytes) -> bytes:
+    return kind + (4 + len(what)).to_bytes(4) + what

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, Format, TransactionStatus
+from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from accord_db.errors import Conflict, DatabaseError, translate
@@ -212,6 +212,10 @@ class Connection:
                 result = self._libpq.get_result()
                 if result is not None and result.status != _END_OF_PIPELINE:
                     self._results.append(result)
+                    if _is_farewell(result):
+                        # We may not hear it hang up: of a socket whose other end has left something unread, libuv tells
+                        # once that it has failed, and that was this time.
+                        return self._lose(error_from_result(result))
                 elif result is not None or not self._in_pipeline:
                     return self._settle()
         except psycopg.Error as error:
@@ -234,6 +238,13 @@ class Connection:
             last_words = [error_from_result(result) for result in self._results if result.status in _FAILED]
             waiter.set_exception(translate(last_words[0] if last_words else error))
         self._tell_lost(self)
+
+
+def _is_farewell(result: PGresult) -> bool:
+    return result.status in _FAILED and result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED) in (
+        b"FATAL",
+        b"PANIC",
+    )
 
 
 def _conninfo(settings: DatabaseSettings) -> str:
