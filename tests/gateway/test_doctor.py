@@ -3,10 +3,14 @@
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from accord_auth.encryption import Keyring, Place
+from accord_db.ids import uuid7
 from tests.conftest import temporary_database
 from tests.gateway.conftest import Start, environment, free_port, healthy, url
 from tests.gateway.mail_server import Authority, mail_server
@@ -113,6 +117,25 @@ def test_migrations_that_are_missing_are_a_fault_where_the_start_does_not_bring_
         assert status == 1
         assert accord(tmp_path, "migrate", **here).returncode == 0
         assert doctor(tmp_path, **here)[0] == 0
+
+
+def test_a_key_that_something_was_encrypted_with_and_is_not_at_hand_is_a_fault(
+    dsn: str, database_url: str, tmp_path: Path
+) -> None:
+    old, new = bytes(range(32)), bytes(range(32, 64))
+    row = uuid7()
+    content = Keyring({"2026-05": old}).encrypt(b"a letter", Place("outbox_messages", "content", row))
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO outbox_messages (id, template, content) VALUES (%s, 'verify_email', %s)", (row, content)
+        )
+    new_key, old_key = f"2026-11:{b64encode(new).decode()}", f"2026-05:{b64encode(old).decode()}"
+    status, said = doctor(tmp_path, DATABASE_URL=database_url, ENCRYPTION_KEYS=new_key)
+    assert "✗ outbox_messages.content has values that the key 2026-05 encrypted, which is not at hand" in said
+    assert status == 1
+    status, said = doctor(tmp_path, DATABASE_URL=database_url, ENCRYPTION_KEYS=f"{new_key},{old_key}")
+    assert "✓ the keys of all that is encrypted are at hand" in said
+    assert status == 0
 
 
 def test_migrate_works_beside_a_gateway_that_owns_the_embedded_postgres(start: Start, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from accord_gateway.settings import Settings
 if TYPE_CHECKING:
     from accord_auth.encryption import Keyring
 
+# The name of the key that is made of the secret key where ENCRYPTION_KEYS has none.
+DEVELOPMENT_KEY = "development"
+
 
 def secret_key(settings: Settings) -> bytes:
     """The one of the settings; in development, where none has to be set, one that is made once and kept. Raises
@@ -44,4 +47,4 @@ def keyring(settings: Settings, secret: bytes) -> "Keyring":
     from accord_auth.encryption import Keyring  # 8 MiB that supervisors and other commands do not need
 
     keys = {name: key.get_secret_value() for name, key in settings.encryption_keys.items()}
-    return Keyring(keys or {"development": hashlib.sha256(b"accord encryption\0" + secret).digest()})
+    return Keyring(keys or {DEVELOPMENT_KEY: hashlib.sha256(b"accord encryption\0" + secret).digest()})

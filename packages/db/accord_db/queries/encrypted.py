@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Integer, LargeBinary, Select, Update, Uuid, bindparam, null, select, update
+from sqlalchemy import Integer, LargeBinary, Select, Update, Uuid, bindparam, func, null, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from accord_db.database import Executor
@@ -26,6 +26,7 @@ class EncryptedColumn:
     name: str
     page: Select[Any]
     replace: Update
+    keys: Select[bytes]
 
     def __str__(self) -> str:
         return f"{self.table}.{self.name}"
@@ -44,7 +45,10 @@ def _column(model: Any, name: str, *, owner: InstrumentedAttribute[UUID] | None 
         .where(model.id == bindparam("row_id"), value == bindparam("old", type_=LargeBinary))
         .values({value: bindparam("new", type_=LargeBinary)})
     )
-    return EncryptedColumn(model.__tablename__, name, page, replace)
+    # A ciphertext begins with its version, the length of its key's name, and the name.
+    key = func.substring(value, 3, func.get_byte(value, 1), type_=LargeBinary)
+    keys = select(key.label("key")).where(func.octet_length(value) > 1).distinct()
+    return EncryptedColumn(model.__tablename__, name, page, replace, keys)
 
 
 # All there are. A column that is not here is left behind when keys change.
@@ -69,3 +73,8 @@ async def list_encrypted_values(
 async def update_encrypted_value(db: Executor, *, column: EncryptedColumn, row_id: UUID, old: bytes, new: bytes) -> int:
     """0 if it is another value by now, or gone."""
     return await db.run(column.replace, row_id=row_id, old=old, new=new)
+
+
+async def list_key_names(db: Executor, *, column: EncryptedColumn) -> set[str]:
+    """Of the keys that encrypted its values. It reads all of them."""
+    return {name.decode(errors="replace") for name in await db.all(column.keys)}

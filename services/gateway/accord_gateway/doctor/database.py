@@ -1,4 +1,4 @@
-"""Whether the database can be used: reachable, new enough, permitted, migrated."""
+"""Whether the database can be used: reachable, new enough, permitted, migrated, and encrypted with keys at hand."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from accord_db.embedded.binaries import binaries
 from accord_db.errors import DatabaseError
 from accord_db.migrate import MigrationError, current_and_head
 from accord_db.migrate.state import connect
+from accord_gateway.doctor import keys
 from accord_gateway.doctor.finding import Finding
 from accord_gateway.preparation import Addresses, embedded, visited
 from accord_gateway.refusals import StartRefused
@@ -24,7 +25,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
             return
     try:
         with visited(settings) as addresses:
-            yield from _server(addresses, migrates=settings.migrate_on_start)
+            yield from _server(addresses, settings)
     except StartRefused as refused:
         yield Finding(f"database: {refused}", CHECK_URL)
 
@@ -36,11 +37,11 @@ def _embedded_programs() -> Finding:
         return Finding(str(error), "Run `make setup`.")
 
 
-def _server(addresses: Addresses, *, migrates: bool) -> Iterator[Finding]:
+def _server(addresses: Addresses, settings: Settings) -> Iterator[Finding]:
     try:
         for address in dict.fromkeys((addresses.direct, addresses.pooled)):
             yield from _connection(address)
-        yield _migrations(addresses.direct, migrates=migrates)
+        yield from _migrations(addresses.direct, settings)
     except DatabaseError as error:
         yield Finding(f"the database does not answer: {error}", CHECK_URL)
 
@@ -59,13 +60,16 @@ def _connection(address: str) -> Iterator[Finding]:
             yield Finding(f"{info.user} may not create tables there", remedy)
 
 
-def _migrations(address: str, *, migrates: bool) -> Finding:
+def _migrations(address: str, settings: Settings) -> Iterator[Finding]:
     try:
         current, head = current_and_head(address)
     except MigrationError as error:
-        return Finding(f"migrations: {error}", "See docs/troubleshooting.md.")
+        yield Finding(f"migrations: {error}", "See docs/troubleshooting.md.")
+        return
     if current == head:
-        return Finding(f"migrated to {head}")
-    if migrates:
-        return Finding(f"at migration {current or 'none'}; the next start brings it to {head}")
-    return Finding(f"at migration {current or 'none'}, and this release needs {head}", "Run `accord migrate`.")
+        yield Finding(f"migrated to {head}")
+        yield from keys.findings(settings, address)
+    elif settings.migrate_on_start:
+        yield Finding(f"at migration {current or 'none'}; the next start brings it to {head}")
+    else:
+        yield Finding(f"at migration {current or 'none'}, and this release needs {head}", "Run `accord migrate`.")

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from accord_gateway.doctor.finding import Finding
-from accord_gateway.mail.transport import Unreachable
-from accord_gateway.mail.wiring import smtp_transport
 from accord_gateway.settings import Settings
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
+    from accord_gateway.mail.transport import Unreachable  # with it comes all that is served
+    from accord_gateway.mail.wiring import smtp_transport
+
     transport = smtp_transport(settings)
     if transport is None:
         yield Finding(f"mail is shown in the terminal and kept in {settings.state_folder / 'mail'}")
