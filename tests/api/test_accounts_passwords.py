@@ -1,13 +1,13 @@
 """How a password is changed by whoever knows it, and forgotten by whoever does not."""
 
 import asyncio
-from typing import Any
 
 import grpc
 import psycopg
 import pytest
 
 from accord.accounts.v1.accounts_pb2 import (
+    ChangeEmailRequest,
     ChangePasswordRequest,
     GetSessionRequest,
     RequestPasswordResetRequest,
@@ -17,22 +17,22 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord_api.outbox import Mail
 from accord_auth.passwords import Passwords
-from tests.api.conftest import Client, refusal
+from tests.api.conftest import Client, outcome, refusal
 from tests.api.mailbox import Letter, mailed, mailed_to_anyone, mailed_token
 from tests.api.signing_in import (
     EMAIL,
+    OTHER_EMAIL,
     OTHER_PASSWORD,
     PASSWORD,
-    Headers,
     ban,
-    bearer,
-    change,
     forget_password,
     refused_sign_in,
     sign_in,
     sign_up,
     signed_in,
 )
+from tests.conftest import change
+from tests.factories import Headers, bearer
 
 
 async def request_reset(client: Client, email: str = EMAIL) -> None:
@@ -107,6 +107,15 @@ async def test_with_the_change_a_reset_that_was_asked_for_is_useless(client: Cli
     await only_works(client, OTHER_PASSWORD, "a third password")
 
 
+async def test_with_the_change_a_new_address_that_was_asked_for_cannot_be_proved(client: Client) -> None:
+    headers = await signed_in(client)
+    await client.accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)  # whoever that was
+    token = await mailed_token(client.database, OTHER_EMAIL, Mail.CHANGE_EMAIL)
+    await change_password(client, headers)
+    refused = await refusal(client.accounts.VerifyEmail(VerifyEmailRequest(token=token)))
+    assert refused.reason == "TOKEN_INVALID"
+
+
 async def test_with_the_change_the_address_can_still_be_proved(client: Client) -> None:
     await change_password(client, await signed_in(client))
     token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
@@ -116,9 +125,9 @@ async def test_with_the_change_the_address_can_still_be_proved(client: Client) -
 async def test_of_ten_changes_at_once_from_one_password_one_succeeds(client: Client) -> None:
     headers = await signed_in(client)
     new = [f"password number {number}" for number in range(10)]
-    answers = await asyncio.gather(*(_outcome(change_password(client, headers, new=password)) for password in new))
-    assert sorted(answers) == ["", *["PERMISSION_DENIED"] * 9]
-    await sign_in(client, password=new[answers.index("")])
+    answers = await asyncio.gather(*(outcome(change_password(client, headers, new=password)) for password in new))
+    assert sorted(answers) == ["OK", *["PASSWORD_WRONG"] * 9]
+    await sign_in(client, password=new[answers.index("OK")])
 
 
 async def test_guessing_the_current_password_of_an_open_session_is_limited(client: Client) -> None:
@@ -126,14 +135,6 @@ async def test_guessing_the_current_password_of_an_open_session_is_limited(clien
     answers = [await refusal(change_password(client, headers, current=f"guess {number}")) for number in range(11)]
     assert [answer.reason for answer in answers] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
     assert await is_signed_in(client, headers)
-
-
-async def _outcome(call: Any) -> str:
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return error.code().name
-    return ""
 
 
 # --- forgotten --------------------------------------------------------------------------------------------------------
@@ -145,7 +146,11 @@ async def test_reset_password_is_the_only_one_that_works_and_the_owner_is_told(c
 
 
 async def test_reset_ends_all_sessions_of_the_account(client: Client) -> None:
-    mine, other, somebody = await signed_in(client), bearer((await sign_in(client)).session_token), await client.somebody()
+    mine, other, somebody = (
+        await signed_in(client),
+        bearer((await sign_in(client)).session_token),
+        await client.somebody(),
+    )
     assert await is_signed_in(client, other)
     await reset(client, await reset_token(client))
     assert not await is_signed_in(client, mine)
@@ -185,7 +190,7 @@ async def test_account_that_is_banned_after_it_asked_does_not_come_back_by_a_res
     await sign_up(client)
     token = await reset_token(client)
     ban(dsn, EMAIL)
-    await _outcome(reset(client, token))
+    await outcome(reset(client, token))
     assert (await refused_sign_in(client, password=OTHER_PASSWORD)).reason == "SIGN_IN_REFUSED"
 
 

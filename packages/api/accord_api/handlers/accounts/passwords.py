@@ -10,9 +10,10 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
-from accord_api.account_tokens import RESET_PASSWORD, SECOND_STEP
+from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
 from accord_api.handlers.accounts.parts import AccountParts
 from accord_api.outbox import Mail
+from accord_api.own_account import get_own_account
 from accord_api.pipeline.call import call
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
@@ -29,9 +30,7 @@ class AccountPasswords(AccountParts):
     ) -> ChangePasswordResponse:
         me = caller()
         call().note(account_id=me.account_id, target=me.account_id)
-        account = await accounts.get_account(self._db, account_id=me.account_id)
-        if account is None:  # deleted since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        account = await get_own_account(self._db)
         self._check_new_password("new_password", request.new_password, email=account.email)
         if not await self._passwords.verify(account.password_hash, request.current_password):
             raise Refused(Reason.REASON_PASSWORD_WRONG)
@@ -41,7 +40,8 @@ class AccountPasswords(AccountParts):
             if now is None or now.password_hash != account.password_hash:  # what was proved is not the present one
                 raise Refused(Reason.REASON_PASSWORD_WRONG)
             await self._set_password(tx, account, new_hash)
-            await account_tokens.void(tx, account.id, RESET_PASSWORD, SECOND_STEP)
+            # A new address too: it may be what the password is changed for, asked for by somebody else who was signed in.
+            await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
             await self._sessions.revoke_all(account.id, but=me.session_id)
         return ChangePasswordResponse()
 

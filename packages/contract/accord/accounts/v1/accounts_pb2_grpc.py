@@ -185,7 +185,8 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the password of whoever knows the present one, ends all other sessions of the account, and tells its address.
+        """Changes the password of whoever knows the present one, ends all other sessions of the account, gives up a new address
+        that ChangeEmail has asked for, and tells the present one.
         Answers PASSWORD_WRONG if it is not the present one, or the account has none (RequestPasswordReset gives it one), and
         INVALID_MESSAGE like SignUp.
         """

@@ -72,7 +72,8 @@ class AccountServiceStub:
     present address is told. Until then nothing changes. The answer is the same if somebody has the address already.
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]
-    """Changes the password of whoever knows the present one, ends all other sessions of the account, and tells its address.
+    """Changes the password of whoever knows the present one, ends all other sessions of the account, gives up a new address
+    that ChangeEmail has asked for, and tells the present one.
     Answers PASSWORD_WRONG if it is not the present one, or the account has none (RequestPasswordReset gives it one), and
     INVALID_MESSAGE like SignUp.
     """
@@ -142,7 +143,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     present address is told. Until then nothing changes. The answer is the same if somebody has the address already.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]  # type: ignore[assignment]
-    """Changes the password of whoever knows the present one, ends all other sessions of the account, and tells its address.
+    """Changes the password of whoever knows the present one, ends all other sessions of the account, gives up a new address
+    that ChangeEmail has asked for, and tells the present one.
     Answers PASSWORD_WRONG if it is not the present one, or the account has none (RequestPasswordReset gives it one), and
     INVALID_MESSAGE like SignUp.
     """
@@ -263,7 +265,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.ChangePasswordResponse, _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]]:
-        """Changes the password of whoever knows the present one, ends all other sessions of the account, and tells its address.
+        """Changes the password of whoever knows the present one, ends all other sessions of the account, gives up a new address
+        that ChangeEmail has asked for, and tells the present one.
         Answers PASSWORD_WRONG if it is not the present one, or the account has none (RequestPasswordReset gives it one), and
         INVALID_MESSAGE like SignUp.
         """
