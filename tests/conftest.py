@@ -5,6 +5,7 @@ There too all databases are our own, made and dropped here; the one that is name
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +48,19 @@ def template(postgres: str) -> Iterator[str]:
         yield str(conninfo_to_dict(dsn)["dbname"])
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: str, template: str) -> Iterator["Databases"]:
+    databases = Databases(postgres, template)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def dsn(postgres: str, template: str) -> Iterator[str]:
+def dsn(databases: "Databases") -> Iterator[str]:
     """A migrated, empty database that no other test sees."""
-    with temporary_database(postgres, template=template) as dsn:
-        yield dsn
+    dsn = databases.take()
+    yield dsn
+    databases.give_back(dsn)
 
 
 @pytest.fixture
@@ -83,14 +92,63 @@ async def connect(settings: DatabaseSettings) -> AsyncIterator[Connect]:
         yield connect
 
 
+class Databases:
+    """While a test runs, the database of the next is made, and that of the last is dropped: it takes as long as many a test."""
+
+    def __init__(self, server: str, template: str) -> None:
+        self._server, self._template = server, template
+        self._aside = ThreadPoolExecutor(1)
+        self._next = self._begin()
+        self._dropped: Future[None] | None = None
+
+    def _begin(self) -> Future[str]:
+        return self._aside.submit(create_database, self._server, template=self._template)
+
+    def take(self) -> str:
+        dsn, self._next = self._next.result(), self._begin()
+        return dsn
+
+    def give_back(self, dsn: str) -> None:
+        if self._dropped is not None:
+            self._dropped.result()
+        self._dropped = self._aside.submit(drop_database, self._server, dsn)
+
+    def close(self) -> None:
+        self.give_back(self._next.result())
+        self._aside.shutdown()
+
+
 @contextmanager
 def temporary_database(server: str, *, template: str = "template1") -> Iterator[str]:
+    dsn = create_database(server, template=template)
+    try:
+        yield dsn
+    finally:
+        drop_database(server, dsn)
+
+
+def create_database(server: str, *, template: str) -> str:
     name = f"accord_test_{uuid4().hex}"
     execute(server, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-    try:
-        yield make_conninfo(server, dbname=name)
-    finally:
-        execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    return make_conninfo(server, dbname=name)
+
+
+def drop_database(server: str, dsn: str) -> None:
+    name = str(conninfo_to_dict(dsn)["dbname"])
+    execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def count(dsn: str, table: str) -> int:
+    """Its rows; those of them that a WHERE after its name leaves."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def change(dsn: str, statement: str, *values: object) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        assert connection.execute(statement.encode(), values).rowcount > 0
 
 
 def execute(dsn: str, *statements: sql.Composed | sql.SQL) -> None:

@@ -18,6 +18,7 @@ from accord_db.database import Database
 from accord_db.listen import Listener
 from accord_gateway.server import Gateway, Parts, build_server, listen
 from accord_gateway.settings import Settings
+from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
 from tests.factories import Person, signed_in_person
@@ -85,6 +86,13 @@ def corp() -> Iterator[OidcProvider]:
 
 
 @pytest.fixture
+def provider() -> Iterator[Provider]:
+    """One that does as the test says: settings have to name it."""
+    with serving(Provider()) as provider:
+        yield provider
+
+
+@pytest.fixture
 async def me(client: Client) -> Person:
     return await client.somebody()
 
@@ -107,6 +115,15 @@ async def refusal(call: Awaitable[object]) -> Refusal:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asyncio.wait_for(_awaited(call), 20)  # so that a hang is a failure of its own
     return read_refusal(caught.value)
+
+
+async def outcome(call: Awaitable[object]) -> str:
+    """OK, or the reason of the refusal."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return read_refusal(error).reason
+    return "OK"
 
 
 async def _awaited(call: Awaitable[object]) -> object:

@@ -15,15 +15,23 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 from cryptography.hazmat.primitives import hashes, hmac, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from pydantic import SecretStr
+
+from accord_gateway.settings import Provider as ProviderSettings
 
 CLIENT_ID = "accord at the hostile provider"
 CLIENT_SECRET = "a client secret of thirty-two bytes"
+REDIRECT_URI = "https://app.example.com/signed-in"
 Json = dict[str, Any]
 
 
 def b64(data: bytes | str) -> str:
     data = data.encode() if isinstance(data, str) else data
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def number(value: int) -> str:
@@ -115,6 +123,10 @@ class Provider:
     @property
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def settings(self) -> ProviderSettings:
+        """For an installation that knows it."""
+        return ProviderSettings(issuer=self.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
 
     def signed(self, payload: bytes, **header: Any) -> str:
         return jws({"alg": "RS256", "kid": self.signer.kid, "typ": "JWT", **header}, payload, self.signer.sign)

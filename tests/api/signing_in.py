@@ -1,9 +1,8 @@
 """How tests sign up and in."""
 
-import psycopg
-
 from accord.accounts.v1.accounts_pb2 import SignInRequest, SignInResponse, SignUpRequest, SignUpResponse
 from tests.api.conftest import Client, Refusal, refusal
+from tests.conftest import change
 from tests.factories import Headers, bearer
 
 PASSWORD = "correct horse battery"
@@ -37,8 +36,3 @@ def ban(dsn: str, email: str) -> None:
 def forget_password(dsn: str, email: str) -> None:
     """Leaves an account that only providers can sign in to."""
     change(dsn, "UPDATE accounts SET password_hash = NULL WHERE email = %s", email)
-
-
-def change(dsn: str, statement: str, *values: object) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        assert connection.execute(statement.encode(), values).rowcount > 0

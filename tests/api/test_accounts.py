@@ -19,7 +19,8 @@ from accord_db.listen import Listener
 from accord_gateway.server import Parts, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, refusal
-from tests.api.signing_in import EMAIL, PASSWORD, bearer, refused_sign_in, sign_in, sign_up
+from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
+from tests.factories import bearer
 
 
 async def test_person_who_signed_up_signs_in_and_is_known(client: Client) -> None:
@@ -115,9 +116,7 @@ async def test_token_that_is_sent_along_with_a_sign_in_is_never_adopted(client: 
         response = await client.accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD), metadata=headers)
         assert response.session_token not in (made_up, attacker.token, mine.session_token)
         assert response.session.id != mine.session.id
-    refused = await refusal(
-        client.accounts.GetSession(GetSessionRequest(), metadata=bearer(made_up))
-    )
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(made_up)))
     assert refused.reason == "CREDENTIAL_INVALID"
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=attacker.headers)
     assert who.account.id == str(attacker.account_id)

@@ -21,7 +21,8 @@ from accord_auth.passwords import Passwords
 from accord_db.metrics import metrics
 from tests.api.conftest import Client, Refusal, refusal
 from tests.api.mailbox import mailed_token
-from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, change, forget_password, sign_up
+from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, forget_password, sign_up
+from tests.conftest import change
 
 Call = Callable[[Client, str], Awaitable[object]]
 

@@ -2,7 +2,7 @@
 how it ended. The methods are those of the contract, so that none can be forgotten."""
 
 from base64 import b32decode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,8 +13,6 @@ import psycopg
 import pytest
 from google.protobuf.message import Message
 from psycopg.rows import class_row
-from pydantic import SecretStr
-from sqlalchemy import func, select
 
 from accord.accounts.v1.accounts_pb2 import (
     Account,
@@ -60,17 +58,16 @@ from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest, RevokeOtherSe
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord_api.contract import contract_services
 from accord_api.outbox import Mail
-from accord_auth import totp
 from accord_auth.policy import read_methods
 from accord_db.ids import uuid7
-from accord_gateway import settings
 from accord_gateway.settings import Settings
 from tests.api.conftest import Client
-from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.hostile_provider import REDIRECT_URI, Provider
 from tests.api.mailbox import mailed_token
-from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, PASSWORD, Headers
+from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, PASSWORD
+from tests.authenticator import Authenticator
+from tests.factories import Headers, bearer
 
-REDIRECT_URI = "https://app.example.com/signed-in"
 SERVICES = ("accounts", "sessions", "second_factors", "providers", "devices")
 AUDITED = {
     method.path: method
@@ -81,8 +78,6 @@ AUDITED = {
 REFUSABLE = {path for path, method in AUDITED.items() if method.policy.errors or method.name == "SignUp"}
 # A device that begins belongs to nobody yet.
 OF_NOBODY = {"BeginDeviceSignIn"}
-
-_NOW = select(func.now())
 
 
 class Answered(NamedTuple):
@@ -148,23 +143,16 @@ class Life:
     async def second_factor(self, headers: Headers) -> list[str]:
         """Sets one up; its recovery codes."""
         made = await self.factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
-        now = await self.client.database.first(_NOW)
-        assert now is not None
-        code = totp.code_at(b32decode(made.secret), totp.step_at(now))
-        confirmed = await self.factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=headers)
+        app = await Authenticator.shown(self.client.database, b32decode(made.secret))
+        confirm = ConfirmSecondFactorRequest(code=app.code())
+        confirmed = await self.factors.ConfirmSecondFactor(confirm, metadata=headers)
         return list(confirmed.recovery_codes)
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    with serving(Provider()) as provider:
-        yield provider
-
-
-@pytest.fixture
 def gateway_settings(provider: Provider) -> Settings:
-    honest = settings.Provider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
-    return Settings(port=0, metrics_port=0, providers={"honest": honest}, provider_redirect_uris=(REDIRECT_URI,))
+    providers = {"honest": provider.settings()}
+    return Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
 
 
 @pytest.fixture

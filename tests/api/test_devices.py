@@ -29,9 +29,9 @@ from accord_auth.user_codes import UserCodes, new_user_code
 from accord_db import schema
 from accord_db.database import Database
 from accord_db.queries import sessions
-from tests.api.conftest import Client, Refusal, read_refusal, refusal
+from tests.api.conftest import Client, Refusal, outcome, refusal
 from tests.api.mailbox import mailed
-from tests.factories import Person
+from tests.factories import Person, bearer
 
 if TYPE_CHECKING:
     from accord.devices.v1.devices_pb2_grpc import DeviceServiceAsyncStub
@@ -422,15 +422,6 @@ async def test_a_denial_is_in_the_audit_and_so_is_the_device_that_was_told(
         ("PollDeviceSignIn", "AUTHORIZATION_DENIED", str(row.id)),
         ("ApproveDevice", "USER_CODE_NOT_FOUND", None),
     ]
-
-
-# ---------------------------------------------------------------------------------------------------------------------------
-async def outcome(call: Awaitable[object]) -> str:
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return read_refusal(error).reason
-    return "OK"
 
 
 def flipped(text: str, one: str, other: str) -> list[str]:

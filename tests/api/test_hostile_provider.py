@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
-from pydantic import SecretStr
 
 from accord.providers.v1.providers_pb2 import (
     BeginLinkProviderRequest,
@@ -23,13 +22,13 @@ from accord.providers.v1.providers_pb2 import (
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_db.database import Database
 from accord_db.listen import Listener
-from accord_gateway import settings
 from accord_gateway.server import Parts, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, read_refusal
 from tests.api.hostile_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
+    REDIRECT_URI,
     Answer,
     Json,
     Provider,
@@ -37,11 +36,10 @@ from tests.api.hostile_provider import (
     b64,
     hmac_signer,
     jws,
-    serving,
+    unb64,
 )
 from tests.factories import signed_in_person
 
-REDIRECT_URI = "https://app.example.com/signed-in"
 Mutate = Callable[[Provider], None]
 
 
@@ -125,14 +123,8 @@ def flipped(token: str) -> str:
 def with_other_subject(token: str) -> str:
     """The signature of one payload under another."""
     head, payload, signature = token.split(".")
-    claims = json.loads(_unpadded(payload)) | {"sub": "somebody else"}
+    claims = json.loads(unb64(payload)) | {"sub": "somebody else"}
     return f"{head}.{b64(json.dumps(claims))}.{signature}"
-
-
-def _unpadded(text: str) -> bytes:
-    from base64 import urlsafe_b64decode
-
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def unsigned(algorithm: str) -> Mutate:
@@ -357,17 +349,9 @@ class Client:
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    with serving(Provider()) as provider:
-        yield provider
-
-
-@pytest.fixture
 async def client(provider: Provider, database: Database, listener: Listener, dsn: str) -> AsyncIterator[Client]:
-    hostile = settings.Provider(
-        issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET), display_name="Hostile"
-    )
-    chosen = Settings(port=0, metrics_port=0, providers={"hostile": hostile}, provider_redirect_uris=(REDIRECT_URI,))
+    providers = {"hostile": provider.settings()}
+    chosen = Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
     gateway = build_server(Parts(chosen, SECRET_KEY, database, listener))
     await listener.start()
     port = listen(gateway.server, chosen)

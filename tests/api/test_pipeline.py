@@ -105,7 +105,8 @@ async def test_deadline_longer_than_the_policy_allows_is_cut(probe: ProbeClient)
 
 async def test_stream_of_requests_that_stops_half_way_is_ended_by_the_deadline(probe: ProbeClient) -> None:
     messages, stubs = generated()
-    for kind in ("ClientStream", "BothStream"):
+
+    async def stop_half_way(kind: str) -> None:
         call = getattr(stubs.ProbeServiceStub(probe.channel), kind)(metadata=probe.person.headers)
         await call.write(messages.ProbeRequest(text="one"))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -114,14 +115,16 @@ async def test_stream_of_requests_that_stops_half_way_is_ended_by_the_deadline(p
                     await (call if kind == "ClientStream" else call.read())
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
 
+    await asyncio.gather(*map(stop_half_way, ("ClientStream", "BothStream")))
+
 
 async def test_message_that_never_comes_is_answered_at_the_deadline(probe: ProbeClient) -> None:
     """Seen by grpcio as a stream, since its unary stubs cannot keep a message back; on the wire they are the same."""
-    for method, headers in (("Unary", probe.person.headers), ("Public", ())):
-        call: grpc.aio.StreamUnaryCall[Any, Any] = probe.channel.stream_unary(f"/probe.v1.ProbeService/{method}")(
-            metadata=headers
-        )
-        refused = await refusal(call)
+    calls: list[grpc.aio.StreamUnaryCall[Any, Any]] = [
+        probe.channel.stream_unary(f"/probe.v1.ProbeService/{method}")(metadata=headers)
+        for method, headers in (("Unary", probe.person.headers), ("Public", ()))
+    ]
+    for refused in await asyncio.gather(*map(refusal, calls)):
         assert (refused.code, refused.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 

@@ -18,7 +18,7 @@ from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, refusal
 from tests.api.oidc_provider import REDIRECT_URIS, OidcProvider, oidc_provider, sign_in_there
-from tests.api.signing_in import change
+from tests.conftest import change
 
 OFFLINE = ("openid", "email", "profile", "offline_access")
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -29,16 +28,17 @@ from accord.providers.v1.providers_pb2 import (
 )
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_api.outbox import Mail
-from accord_auth import totp
 from accord_auth.second_factors import SecondFactors
 from accord_db.queries import second_factors
 from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
-from tests.api.conftest import SECRET_KEY, Client, read_refusal, refusal
+from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
 from tests.api.mailbox import mailed
 from tests.api.oidc_provider import REDIRECT_URIS, CameBack, OidcProvider, sign_in_there
-from tests.api.signing_in import Headers, ban, change, signed_in
-from tests.factories import Person
+from tests.api.signing_in import ban, signed_in
+from tests.authenticator import Authenticator
+from tests.conftest import change, count
+from tests.factories import Headers, Person, bearer
 
 if TYPE_CHECKING:
     from accord.providers.v1.providers_pb2_grpc import ProviderServiceAsyncStub
@@ -114,13 +114,6 @@ class App:
 @pytest.fixture
 def app(client: Client) -> App:
     return App(ProviderServiceStub(client.channel))
-
-
-def count(dsn: str, table: str) -> int:
-    with psycopg.connect(dsn) as connection:
-        row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 async def reason(call: Awaitable[object]) -> str:
@@ -245,7 +238,7 @@ async def test_account_with_a_second_factor_waits_for_its_second_step(client: Cl
     assert not waiting.session_token
     assert not waiting.HasField("session")
     assert count(dsn, "sessions") == sessions
-    code = totp.code_at(secret, totp.step_at(datetime.now(UTC)))
+    code = (await Authenticator.shown(client.database, secret)).code()
     completed = await client.accounts.CompleteSignIn(
         CompleteSignInRequest(second_step_token=waiting.second_step_token, code=code)
     )
@@ -309,17 +302,9 @@ async def test_of_fifty_completions_of_one_sign_in_at_once_one_succeeds(app: App
     begun = await app.begin()
     back = await sign_in_there(begun.authorization_url, "ada")
     calls = [app.complete(begun.provider_sign_in_token, back) for _ in range(50)]
-    outcomes = await asyncio.gather(*(_outcome(call) for call in calls))
+    outcomes = await asyncio.gather(*(outcome(call) for call in calls))
     assert sorted(outcomes) == ["OK"] + ["PROVIDER_SIGN_IN_FAILED"] * 49
     assert (count(dsn, "accounts"), count(dsn, "sessions")) == (1, 1)
-
-
-async def _outcome(call: Awaitable[object]) -> str:
-    try:
-        await call
-    except grpc.aio.AioRpcError as error:
-        return read_refusal(error).reason
-    return "OK"
 
 
 async def test_what_came_back_is_good_once(app: App) -> None:
@@ -447,7 +432,7 @@ async def test_identity_that_two_accounts_link_at_once_is_linked_to_one(
         app.complete_link(person.headers, each.provider_sign_in_token, came)
         for person, each, came in zip(people, begun, back, strict=True)
     ]
-    assert sorted(await asyncio.gather(*map(_outcome, calls))) == ["OK", "PROVIDER_LINKED_ELSEWHERE"]
+    assert sorted(await asyncio.gather(*map(outcome, calls))) == ["OK", "PROVIDER_LINKED_ELSEWHERE"]
     assert count(dsn, "linked_providers") == 1
 
 
@@ -504,7 +489,7 @@ async def test_of_two_identities_unlinked_at_once_one_stays(app: App, dsn: str) 
     with psycopg.connect(dsn) as connection:
         # Neither can delete anything until both have come as far as they can.
         connection.execute("SELECT id FROM linked_providers FOR UPDATE")
-        outcomes = asyncio.gather(*map(_outcome, calls))
+        outcomes = asyncio.gather(*map(outcome, calls))
         async with asyncio.timeout(10):
             while count(dsn, "pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()") < 2:
                 await asyncio.sleep(0.01)

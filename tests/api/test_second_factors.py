@@ -10,7 +10,6 @@ from urllib.parse import parse_qs, urlsplit
 import grpc
 import psycopg
 import pytest
-from sqlalchemy import func, select
 
 from accord.accounts.v1.accounts_pb2 import (
     CompleteSignInRequest,
@@ -37,16 +36,13 @@ from accord_api.outbox import Mail
 from accord_auth import totp
 from tests.api.conftest import Client, Refusal, refusal
 from tests.api.mailbox import mailed, mailed_token
-from tests.factories import Person
+from tests.api.signing_in import PASSWORD
+from tests.authenticator import Authenticator
+from tests.factories import Headers, Person, bearer
 
 if TYPE_CHECKING:
     from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceAsyncStub
     from accord.sessions.v1.sessions_pb2_grpc import SessionServiceAsyncStub
-
-PASSWORD = "correct horse battery"
-Headers = tuple[tuple[str, str], ...]
-
-_NOW = select(func.now())
 
 
 @pytest.fixture
@@ -66,19 +62,14 @@ class Ada:
     client: Client
     email: str = "ada@example.com"
     headers: Headers = ()
-    secret: bytes = b""
-    step: int = 0
+    app: Authenticator = field(init=False, repr=False)
     recovery_codes: list[str] = field(default_factory=list)
 
     def code(self, off: int = 0) -> str:
-        """Of the step in which the secret was made, or of one after or before it. Should another step begin meanwhile,
-        those of this one and the next are still good."""
-        return totp.code_at(self.secret, self.step + off)
+        return self.app.code(off)
 
     async def keep(self, made: CreateSecondFactorResponse) -> None:
-        now = await self.client.database.first(_NOW)
-        assert now is not None
-        self.secret, self.step = b32decode(made.secret), totp.step_at(now)
+        self.app = await Authenticator.shown(self.client.database, b32decode(made.secret))
 
     async def sign_in(self) -> SignInResponse:
         return await self.client.accounts.SignIn(SignInRequest(email=self.email, password=PASSWORD))
@@ -128,10 +119,6 @@ async def ada(client: Client, set_up: SetUp) -> Ada:
 async def person(client: Client, me: Person) -> Ada:
     """Signed in, and with neither password nor second factor."""
     return of(me, client)
-
-
-def wrong(code: str) -> str:
-    return f"{(int(code) + 1) % 1_000_000:06}"
 
 
 def reason(refused: Refusal) -> tuple[grpc.StatusCode, str]:
@@ -191,7 +178,7 @@ async def test_wrong_code_confirms_nothing_and_may_be_corrected(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada
 ) -> None:
     await person.keep(await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers))
-    request = ConfirmSecondFactorRequest(code=wrong(person.code()))
+    request = ConfirmSecondFactorRequest(code=person.app.wrong_code())
     assert reason(await refusal(second_factors.ConfirmSecondFactor(request, metadata=person.headers))) == CODE_WRONG
     assert await mailed(person.client.database, person.email) == []
     request = ConfirmSecondFactorRequest(code=person.code())
@@ -308,7 +295,7 @@ async def test_code_that_confirmed_completes_no_sign_in(ada: Ada) -> None:
 
 async def test_wrong_code_is_refused_and_the_token_may_be_tried_again(ada: Ada) -> None:
     token = await ada.second_step()
-    assert reason(await refusal(ada.complete(token, code=wrong(ada.code(+1))))) == CODE_WRONG
+    assert reason(await refusal(ada.complete(token, code=ada.app.wrong_code()))) == CODE_WRONG
     assert reason(await refusal(ada.complete(token, recovery_code="A" * 24))) == CODE_WRONG
     assert (await ada.complete(token, code=ada.code(+1))).session_token
 
@@ -367,7 +354,7 @@ async def test_of_fifty_second_steps_with_one_code_at_once_one_succeeds(ada: Ada
 
 async def test_codes_cannot_be_guessed_at_length(ada: Ada) -> None:
     token, right = await ada.second_step(), ada.code(+1)
-    answers = [(await refusal(ada.complete(token, code=wrong(right)))).reason for _ in range(11)]
+    answers = [(await refusal(ada.complete(token, code=ada.app.wrong_code()))).reason for _ in range(11)]
     assert answers == ["CODE_WRONG"] * 10 + ["RATE_LIMITED"]
     assert (await refusal(ada.complete(token, code=right))).reason == "RATE_LIMITED"
     # The victim of guessing is not locked out of a session that is open.
@@ -379,7 +366,7 @@ async def test_reauthentication_needs_the_code_too(sessions: "SessionServiceAsyn
         return sessions.Reauthenticate(ReauthenticateRequest(password=PASSWORD, **proof), metadata=ada.headers)
 
     assert reason(await refusal(reauthenticate())) == CODE_WRONG
-    assert reason(await refusal(reauthenticate(code=wrong(ada.code(+1))))) == CODE_WRONG
+    assert reason(await refusal(reauthenticate(code=ada.app.wrong_code()))) == CODE_WRONG
     assert reason(await refusal(reauthenticate(code=ada.code()))) == CODE_WRONG  # it confirmed
     await reauthenticate(code=ada.code(+1))
 
@@ -466,7 +453,7 @@ async def test_audit_tells_which_factor_and_shows_no_secret(
     [factor_id] = {target for _, target, _, _ in events}
     assert factor_id
     shown = " ".join(text for _, _, _, text in events)
-    assert totp.secret_text(ada.secret) not in shown
+    assert totp.secret_text(ada.app.secret) not in shown
     assert not any(code in shown for code in ada.recovery_codes)
 
 
@@ -474,7 +461,7 @@ async def test_secret_and_recovery_codes_are_in_no_row(ada: Ada, dsn: str) -> No
     with psycopg.connect(dsn) as connection:
         [(factor,)] = connection.execute("SELECT second_factors::text FROM second_factors").fetchall()
         codes = connection.execute("SELECT recovery_codes::text FROM recovery_codes").fetchall()
-    assert ada.secret.hex() not in factor
+    assert ada.app.secret.hex() not in factor
     for code in ada.recovery_codes:
         plain = code.replace("-", "").encode()
         assert not any(plain.hex() in row or plain.decode() in row for (row,) in codes)

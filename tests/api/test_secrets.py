@@ -16,8 +16,6 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from prometheus_client import generate_latest
 from psycopg import sql
-from pydantic import SecretStr
-from sqlalchemy import func, select
 
 from accord.accounts.v1.accounts_pb2 import (
     ChangeEmailRequest,
@@ -56,22 +54,19 @@ from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord_api.contract import contract_services
 from accord_api.messages import fields_of
 from accord_api.outbox import Mail
-from accord_auth import totp
 from accord_auth.policy import Method, is_sensitive, read_methods
-from accord_gateway import settings
 from accord_gateway.settings import Settings
 from buf.validate import validate_pb2
 from tests.api.conftest import Client
-from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.hostile_provider import REDIRECT_URI, Provider
 from tests.api.mailbox import mailed_token
+from tests.authenticator import Authenticator
+from tests.factories import bearer
 
 EMAIL, OTHER_EMAIL = "ada@example.com", "ada@example.org"
 PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (f"canary number {number} sings" for number in ("one", "two", "three"))
-REDIRECT_URI = "https://app.example.com/signed-in"
 METHODS: list[Method] = read_methods(contract_services())[0]
 LONG = 5000  # more than any field may have
-
-_NOW = select(func.now())
 
 
 def fields_in(message: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
@@ -120,15 +115,9 @@ class Witness(grpc.aio.UnaryUnaryClientInterceptor):
 
 
 @pytest.fixture
-def provider() -> Iterator[Provider]:
-    with serving(Provider()) as provider:
-        yield provider
-
-
-@pytest.fixture
 def gateway_settings(provider: Provider) -> Settings:
-    honest = settings.Provider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
-    return Settings(port=0, metrics_port=0, providers={"honest": honest}, provider_redirect_uris=(REDIRECT_URI,))
+    providers = {"honest": provider.settings()}
+    return Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
 
 
 @pytest.fixture
@@ -221,16 +210,12 @@ async def live_a_life(client: Client, channel: grpc.aio.Channel, provider: Provi
 async def two_steps(client: Client, channel: grpc.aio.Channel, headers: Any) -> Any:
     accounts, factors = AccountServiceStub(channel), SecondFactorServiceStub(channel)
     made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
-    now = await client.database.first(_NOW)
-    assert now is not None
-    secret, step = b32decode(made.secret), totp.step_at(now)
-    confirm = ConfirmSecondFactorRequest(code=totp.code_at(secret, step))
-    confirmed = await factors.ConfirmSecondFactor(confirm, metadata=headers)
+    app = await Authenticator.shown(client.database, b32decode(made.secret))
+    confirmed = await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=app.code()), metadata=headers)
     first, second, *_ = confirmed.recovery_codes
     waiting = await accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))
-    code = totp.code_at(secret, step + 1)
     completed = await accounts.CompleteSignIn(
-        CompleteSignInRequest(second_step_token=waiting.second_step_token, code=code)
+        CompleteSignInRequest(second_step_token=waiting.second_step_token, code=app.code(+1))
     )
     waiting = await accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))
     await accounts.CompleteSignIn(

@@ -2,10 +2,9 @@
 
 import ast
 import asyncio
-from base64 import b32decode, urlsafe_b64decode, urlsafe_b64encode
-from binascii import crc32
+from base64 import b32decode
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,22 @@ from accord.sessions.v1.sessions_pb2 import RevokeOtherSessionsRequest
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord_api.contract import contract_services
 from accord_api.messages import fields_of
-from accord_auth import totp
 from accord_auth.policy import Method, is_sensitive, read_methods
 from accord_auth.tokens import (
     DEVICE_PREFIX,
     SESSION_PREFIX,
     new_session_token,
     token_hash,
-    well_formed,
 )
 from accord_db.ids import uuid7
 from accord_db.queries import sessions
 from buf.validate import validate_pb2
 from tests.api.conftest import Client, refusal
-from tests.api.signing_in import bearer, change, sign_in, sign_up
-from tests.factories import Person
+from tests.api.forged_tokens import flipped
+from tests.api.signing_in import sign_in, sign_up
+from tests.authenticator import Authenticator
+from tests.conftest import change
+from tests.factories import Person, bearer
 
 METHODS: dict[str, Method] = {method.path: method for method in read_methods(contract_services())[0]}
 FRESH = [path for path, method in METHODS.items() if method.policy.fresh]
@@ -99,18 +99,6 @@ async def test_device_code_with_any_byte_flipped_is_refused(client: Client) -> N
         assert refused.reason == "DEVICE_CODE_EXPIRED"
     refused = await refusal(devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=begun.device_code)))
     assert refused.reason == "AUTHORIZATION_PENDING"
-
-
-def flipped(token: str, prefix: str) -> Iterator[str]:
-    """The token with each of its secret bytes changed, and a checksum that fits: nobody could tell by looking at it."""
-    secret = urlsafe_b64decode(token.removeprefix(prefix))[:-4]
-    for place in range(len(secret)):
-        other = secret[:place] + bytes([secret[place] ^ 1]) + secret[place + 1 :]
-        checksum = crc32(other, crc32(prefix.encode())).to_bytes(4, "big")
-        forged = prefix + urlsafe_b64encode(other + checksum).decode()
-        assert well_formed(forged, prefix)
-        assert forged != token
-        yield forged
 
 
 async def session_reason(client: Client, token: str) -> str | None:
@@ -179,7 +167,7 @@ async def test_other_sessions_can_be_ended_after_a_second_factor_was_added_or_re
     other, mine = await sign_in(client), await sign_in(client)
     factors = SecondFactorServiceStub(client.channel)
     made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=bearer(mine.session_token))
-    code = totp.code_at(b32decode(made.secret), totp.step_at(datetime.now(UTC)))
+    code = (await Authenticator.shown(client.database, b32decode(made.secret))).code()
     await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine.session_token))
     assert await session_reason(client, other.session_token) is None
     await end_other_sessions(client, mine, other)

@@ -23,8 +23,9 @@ from accord_db.queries import sessions as queries
 from accord_gateway.server import Parts, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, Refusal, refusal
-from tests.api.signing_in import EMAIL, PASSWORD, Headers, bearer, change, forget_password, sign_in, sign_up
-from tests.factories import Person
+from tests.api.signing_in import EMAIL, PASSWORD, forget_password, sign_in, sign_up
+from tests.conftest import change
+from tests.factories import Headers, Person, bearer
 
 if TYPE_CHECKING:
     from accord.sessions.v1.sessions_pb2_grpc import SessionServiceAsyncStub

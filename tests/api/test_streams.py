@@ -7,12 +7,13 @@ from typing import Any
 import grpc
 import pytest
 
+from accord_auth import streams
 from accord_db.database import Database
 from accord_db.listen import Listener
 from accord_db.queries import accounts, sessions
 from tests.api.conftest import refusal
 from tests.api.probe import ProbeClient, generated
-from tests.api.signing_in import change
+from tests.conftest import change
 from tests.factories import Person, signed_in_person
 
 KINDS = ("ServerStream", "ClientStream", "BothStream")
@@ -97,9 +98,10 @@ async def test_stream_ends_when_its_session_expires(listening: ProbeClient, dsn:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_stream_ends_with_its_session_while_nothing_can_be_heard(
-    probe: ProbeClient, database: Database, kind: str
+    probe: ProbeClient, database: Database, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The listener was never started."""
+    monkeypatch.setattr(streams, "_LOOK_AGAIN_UNTOLD", 0.2)
     stream = await begin(probe, kind, probe.person)
     await _revoke(database, probe.person)
     assert await is_ended(stream)

@@ -5,7 +5,6 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from pydantic import SecretStr
 
 from accord.accounts.v1.accounts_pb2 import (
     RequestPasswordResetRequest,
@@ -25,15 +24,13 @@ from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_api.outbox import Mail
 from accord_auth.providers.sign_in_secrets import secrets_of
 from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX
-from accord_gateway import settings
 from accord_gateway.settings import Settings
 from tests.api.conftest import Client, refusal
-from tests.api.hostile_provider import CLIENT_ID, CLIENT_SECRET, Provider, serving
+from tests.api.forged_tokens import flipped
+from tests.api.hostile_provider import REDIRECT_URI, Provider, serving
 from tests.api.mailbox import mailed_token
-from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, Headers, sign_in, sign_up, signed_in
-from tests.api.test_security_rules import flipped
-
-REDIRECT_URI = "https://app.example.com/signed-in"
+from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, sign_in, sign_up, signed_in
+from tests.factories import Headers
 
 
 @pytest.fixture
@@ -50,10 +47,7 @@ def other() -> Iterator[Provider]:
 
 @pytest.fixture
 def gateway_settings(one: Provider, other: Provider) -> Settings:
-    providers = {
-        name: settings.Provider(issuer=provider.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
-        for name, provider in (("one", one), ("other", other))
-    }
+    providers = {"one": one.settings(), "other": other.settings()}
     return Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
 
 

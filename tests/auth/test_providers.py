@@ -15,13 +15,12 @@ from pydantic import SecretStr
 from accord_auth.providers import Identity, ProviderSettings, ProviderUnreachable, SignInFailed
 from accord_auth.providers import http as http_module
 from accord_auth.providers import remembered as remembered_module
-from accord_auth.providers.addresses import is_secure
 from accord_auth.providers.http import Http
-from accord_auth.providers.metadata import metadata_address, read_metadata
+from accord_auth.providers.metadata import is_secure, metadata_address, read_metadata
+from accord_auth.providers.proofs import Tokens
 from accord_auth.providers.provider import Provider
 from accord_auth.providers.remembered import Remembered
 from accord_auth.providers.sign_in_secrets import is_state, secrets_of
-from accord_auth.providers.tokens import Tokens
 
 # As Google serves it at https://accounts.google.com/.well-known/openid-configuration.
 GOOGLE: dict[str, Any] = {

@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import pytest
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 
-from accord_auth import totp
 from accord_auth.encryption import KEY_BYTES, Keyring, Undecipherable
 from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors
 from accord_db.database import Database
 from accord_db.queries.second_factors import update_confirmed
 from accord_db.schema import SecondFactor
+from tests.authenticator import Authenticator
 from tests.conftest import Connect
 from tests.factories import signed_in_person
 
 KEYS = Keyring({"now": secrets.token_bytes(KEY_BYTES)})
-_NOW = select(func.now())
 _SECRETS = select(SecondFactor.secret)
 _MOVE = update(SecondFactor).values(account_id=bindparam("new_account_id"))
 _FORGET_USE = update(SecondFactor).values(last_step=None)
@@ -28,23 +27,12 @@ _FORGET_USE = update(SecondFactor).values(last_step=None)
 
 @dataclass
 class Owner:
-    """Whose authenticator it is, and the authenticator."""
-
     account_id: UUID
-    secret: bytes
-    step: int
+    app: Authenticator
     recovery_codes: list[str] = field(default_factory=list)
 
     def code(self, off: int = 0) -> str:
-        """Of the step in which the test began, or of one after or before it. Should another step begin meanwhile, those
-        of this one and the next are still good."""
-        return totp.code_at(self.secret, self.step + off)
-
-
-async def owner_of(database: Database, account_id: UUID, secret: bytes) -> Owner:
-    now = await database.first(_NOW)
-    assert now is not None
-    return Owner(account_id, secret, totp.step_at(now))
+        return self.app.code(off)
 
 
 @pytest.fixture
@@ -61,9 +49,9 @@ def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
         account_id = (await signed_in_person(database)).account_id
         async with database.transaction() as tx:
             factor_id, secret = await second_factors.create(tx, account_id)
-            owner = await owner_of(database, account_id, secret)
+            owner = Owner(account_id, await Authenticator.shown(database, secret))
             # With the code of the step before, so that those of this step and the next are still good.
-            await update_confirmed(tx, second_factor_id=factor_id, step=owner.step - 1)
+            await update_confirmed(tx, second_factor_id=factor_id, step=owner.app.step - 1)
             _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)
         return owner
 
@@ -85,11 +73,11 @@ async def test_code_that_confirmed_proves_nothing_any_more(second_factors: Secon
     me = (await signed_in_person(database)).account_id
     async with database.transaction() as tx:
         _, secret = await second_factors.create(tx, me)
-    owner = await owner_of(database, me, secret)
+    app = await Authenticator.shown(database, secret)
     async with database.transaction() as tx:
-        await second_factors.confirm(tx, me, code=owner.code())
-    assert not await second_factors.prove(me, code=owner.code())
-    assert await second_factors.prove(me, code=owner.code(+1))
+        await second_factors.confirm(tx, me, code=app.code())
+    assert not await second_factors.prove(me, code=app.code())
+    assert await second_factors.prove(me, code=app.code(+1))
 
 
 async def test_older_code_than_the_last_that_was_used_is_refused(second_factors: SecondFactors, owner: Owner) -> None:
@@ -190,11 +178,11 @@ async def test_factor_is_asked_for_once_it_is_confirmed(second_factors: SecondFa
     assert not await second_factors.is_asked(me)
     async with database.transaction() as tx:
         _, secret = await second_factors.create(tx, me)
-    owner = await owner_of(database, me, secret)
+    app = await Authenticator.shown(database, secret)
     assert not await second_factors.is_asked(me)
-    assert not await second_factors.prove(me, code=owner.code())
+    assert not await second_factors.prove(me, code=app.code())
     async with database.transaction() as tx:
-        await second_factors.confirm(tx, me, code=owner.code())
+        await second_factors.confirm(tx, me, code=app.code())
     assert await second_factors.is_asked(me)
 
 
@@ -203,7 +191,7 @@ async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_
 ) -> None:
     stored = await database.first(_SECRETS)
     assert stored is not None
-    assert owner.secret not in stored
+    assert owner.app.secret not in stored
     with pytest.raises(Undecipherable):
         await SecondFactors(database, Keyring({"now": secrets.token_bytes(KEY_BYTES)})).prove(
             owner.account_id, code=owner.code()
@@ -222,7 +210,7 @@ async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
         me = (await signed_in_person(database)).account_id
         async with database.transaction() as tx:
             _, secret = await second_factors.create(tx, me)
-        code = (await owner_of(database, me, secret)).code()
+        code = (await Authenticator.shown(database, secret)).code()
 
         async def confirm(me: UUID = me, code: str = code) -> str:
             async with database.transaction() as tx:

@@ -157,7 +157,7 @@ async def test_a_stream_does_not_idle_out_while_its_session_is_used_elsewhere(
         token, session = await sessions.open(account_id)
         async with streaming(sessions, token) as stream:
             await change_session(database, token, idle_expires_at=session.expires_at)
-            assert not await is_ended(stream, within=2.5)
+            assert not await is_ended(stream, within=1.5)
             await change_session(database, token, idle_expires_at=func.now())
             assert await goes_on(stream, there)
             assert await goes_on(stream, sessions) is False

@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import func, select, update
 
 from accord_db.database import Database
 from accord_db.errors import AlreadyExists, InvalidValue
@@ -19,7 +19,6 @@ DAY = timedelta(days=1)
 RESET, VERIFY = TokenPurpose.RESET_PASSWORD, TokenPurpose.VERIFY_EMAIL
 
 _COUNT = select(func.count()).select_from(AccountToken)
-_SOFT_DELETE = update(Account).where(Account.id == bindparam("account_id")).values(deleted_at=func.now())
 
 
 def token_hash(token: str = "token") -> bytes:
@@ -90,7 +89,7 @@ async def test_a_token_takes_the_place_of_those_of_its_account_and_purpose(
 async def test_there_is_no_token_for_an_account_that_is_not_there_or_deleted(
     database: Database, account: Account
 ) -> None:
-    await database.run(_SOFT_DELETE, account_id=account.id)
+    await accounts.delete_account(database, account_id=account.id)
     assert not await insert(database, account.id)
     assert not await insert(database, uuid7())
     assert await database.first(_COUNT) == 0
@@ -98,7 +97,7 @@ async def test_there_is_no_token_for_an_account_that_is_not_there_or_deleted(
 
 async def test_a_token_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
     await insert(database, account.id)
-    await database.run(_SOFT_DELETE, account_id=account.id)
+    await accounts.delete_account(database, account_id=account.id)
     assert await get(database) is None
 
 

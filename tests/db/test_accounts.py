@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy import bindparam, delete, func, select, text
 
 from accord_db.database import Database, Executor
 from accord_db.errors import AlreadyExists, InvalidValue
@@ -11,7 +11,6 @@ from accord_db.ids import uuid7
 from accord_db.queries import accounts, tasks
 from accord_db.schema import Account
 
-_SOFT_DELETE = update(Account).where(Account.id == bindparam("account_id")).values(deleted_at=func.now())
 _DELETE = delete(Account).where(Account.id == bindparam("account_id"))
 
 
@@ -42,7 +41,7 @@ async def test_insert_account_at_once_from_ten_callers_makes_one(database: Datab
 async def test_the_address_of_a_deleted_account_is_free_again(database: Database) -> None:
     first = await insert(database, "ada@example.com")
     assert first is not None
-    await database.run(_SOFT_DELETE, account_id=first.id)
+    await accounts.delete_account(database, account_id=first.id)
     assert await accounts.get_account(database, account_id=first.id) is None
     assert await accounts.get_account_by_email(database, email="ada@example.com") is None
     second = await insert(database, "ada@example.com")

@@ -59,13 +59,13 @@ async def test_sign_in_is_there_for_whoever_began_it_alone(database: Database, n
     await begin(database, account_id=mine)
     for account_id in (None, other):
         assert await providers.get_provider_sign_in(database, token_hash=HASH, account_id=account_id) is None
-        assert await providers.use_provider_sign_in(database, token_hash=HASH, account_id=account_id) == 0
-    assert await providers.use_provider_sign_in(database, token_hash=HASH, account_id=mine) == 1
+        assert not await providers.use_provider_sign_in(database, token_hash=HASH, account_id=account_id)
+    assert await providers.use_provider_sign_in(database, token_hash=HASH, account_id=mine)
 
 
 async def test_expired_sign_in_is_not_used(database: Database) -> None:
     await begin(database, lifetime=timedelta(0))
-    assert await providers.use_provider_sign_in(database, token_hash=HASH, account_id=None) == 0
+    assert not await providers.use_provider_sign_in(database, token_hash=HASH, account_id=None)
 
 
 async def test_identity_is_found_by_issuer_and_subject_together(database: Database, new_account: NewAccount) -> None:

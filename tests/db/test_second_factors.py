@@ -35,12 +35,12 @@ async def with_codes(database: Database, account: Account) -> UUID:
     return factor_id
 
 
-async def use_step(database: Database, factor_id: UUID, step: int) -> int:
-    return await second_factors.update_last_step(database, second_factor_id=factor_id, step=step)
+async def use_step(database: Database, factor_id: UUID, step: int) -> bool:
+    return await second_factors.use_step(database, second_factor_id=factor_id, step=step)
 
 
-async def use_code(database: Database, account: Account, code: bytes = CODE) -> int:
-    return await second_factors.update_recovery_code_used(database, account_id=account.id, code_hash=code)
+async def use_code(database: Database, account: Account, code: bytes = CODE) -> bool:
+    return await second_factors.use_recovery_code(database, account_id=account.id, code_hash=code)
 
 
 async def test_a_new_one_waits_and_is_not_in_force(database: Database, account: Account) -> None:
@@ -99,7 +99,7 @@ async def test_steps_only_go_up(database: Database, account: Account) -> None:
 
 
 async def test_no_step_of_one_that_waits_is_used(database: Database, account: Account) -> None:
-    assert await use_step(database, await waiting(database, account), 1) == 0
+    assert not await use_step(database, await waiting(database, account), 1)
 
 
 async def test_of_fifty_uses_of_one_step_at_once_one_succeeds(database: Database, account: Account) -> None:
@@ -111,26 +111,26 @@ async def test_a_step_that_was_rolled_back_is_not_used(database: Database, accou
     factor_id = await confirmed(database, account)
     try:
         async with database.transaction() as tx:
-            assert await second_factors.update_last_step(tx, second_factor_id=factor_id, step=101) == 1
+            assert await second_factors.use_step(tx, second_factor_id=factor_id, step=101)
             raise ZeroDivisionError
     except ZeroDivisionError:
         pass
-    assert await use_step(database, factor_id, 101) == 1
+    assert await use_step(database, factor_id, 101)
 
 
 async def test_of_fifty_uses_of_one_recovery_code_at_once_one_succeeds(database: Database, account: Account) -> None:
     await with_codes(database, account)
     assert sum(await asyncio.gather(*(use_code(database, account) for _ in range(50)))) == 1
-    assert await use_code(database, account) == 0
-    assert await use_code(database, account, OTHER_CODE) == 1
+    assert not await use_code(database, account)
+    assert await use_code(database, account, OTHER_CODE)
 
 
 async def test_recovery_code_of_another_account_is_none(database: Database, new_account: NewAccount) -> None:
     mine, theirs = await new_account(), await new_account()
     await with_codes(database, theirs)
     await confirmed(database, mine)
-    assert await use_code(database, mine) == 0
-    assert await use_code(database, theirs) == 1
+    assert not await use_code(database, mine)
+    assert await use_code(database, theirs)
 
 
 async def test_summary_counts_the_codes_that_are_left(database: Database, account: Account) -> None:
@@ -145,7 +145,7 @@ async def test_codes_go_with_the_factor(database: Database, account: Account) ->
     factor_id = await with_codes(database, account)
     assert await second_factors.delete_second_factor(database, account_id=account.id) == factor_id
     assert await second_factors.get_confirmed_second_factor(database, account_id=account.id) is None
-    assert await use_code(database, account) == 0
+    assert not await use_code(database, account)
     assert await second_factors.delete_recovery_codes(database, second_factor_id=factor_id) == 0
 
 

@@ -7,18 +7,16 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import bindparam, func, update
 
 from accord_db.database import Database
 from accord_db.errors import AlreadyExists, InvalidValue
 from accord_db.ids import uuid7
 from accord_db.queries import sessions
-from accord_db.queries.accounts import ban_account, get_account, unban_account
+from accord_db.queries.accounts import ban_account, delete_account, get_account, unban_account
 from accord_db.schema import Account, Session
 from tests.db.conftest import NewAccount
 
 DAY = timedelta(days=1)
-_SOFT_DELETE = update(Account).where(Account.id == bindparam("account_id")).values(deleted_at=func.now())
 
 
 def token_hash(token: str = "token") -> bytes:
@@ -62,7 +60,7 @@ async def test_an_unknown_token_is_none(database: Database, account: Account) ->
 
 async def test_the_session_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
     await insert(database, account)
-    await database.run(_SOFT_DELETE, account_id=account.id)
+    await delete_account(database, account_id=account.id)
     assert not await is_live(database)
 
 
@@ -88,7 +86,7 @@ async def test_banned_twice_is_banned_since_the_first_time(database: Database, a
 
 
 async def test_nobody_to_ban_is_none(database: Database, account: Account) -> None:
-    await database.run(_SOFT_DELETE, account_id=account.id)
+    await delete_account(database, account_id=account.id)
     assert await ban_account(database, email=account.email) is None
     assert await unban_account(database, email=account.email) is None
 

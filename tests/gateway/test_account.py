@@ -11,6 +11,7 @@ import pytest
 from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignInRequest, SignInResponse, SignUpRequest
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from tests.conftest import temporary_database
+from tests.factories import bearer
 from tests.gateway.conftest import Start, environment, eventually, healthy, url
 
 EMAIL, PASSWORD = "somebody@example.com", "correct horse battery"

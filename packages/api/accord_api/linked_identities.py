@@ -5,6 +5,7 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.outbox import Mail, Outbox
+from accord_api.own_account import get_own_account_locked
 from accord_api.pipeline.call import call
 from accord_auth.providers import Proof, Providers
 from accord_auth.refused import Refused
@@ -46,14 +47,14 @@ class LinkedIdentities:
         linked = await self._find(tx, proof)
         if linked is not None and linked.account_id != account_id:
             raise Refused(Reason.REASON_PROVIDER_LINKED_ELSEWHERE)
-        account = await _own_account(tx, account_id)
+        account = await get_own_account_locked(tx)
         renewed = await self._renew(tx, linked, proof) if linked is not None else None
         return renewed or await self._link_and_tell(tx, account, proof)
 
     async def unlink(self, tx: Transaction, linked_provider_id: UUID, *, account_id: UUID) -> None:
         """Raises LINKED_PROVIDER_NOT_FOUND, LAST_WAY_IN."""
         # Of two who unlink at once, the second sees what the first has left.
-        account = await _own_account(tx, account_id)
+        account = await get_own_account_locked(tx)
         rows = {row.id: row for row in await providers.list_linked_providers(tx, account_id=account_id)}
         if (unlinked := rows.pop(linked_provider_id, None)) is None:
             raise Refused(Reason.REASON_LINKED_PROVIDER_NOT_FOUND, linked_provider_id=str(linked_provider_id))
@@ -138,12 +139,4 @@ async def _account(tx: Transaction, account_id: UUID) -> Account:
     account = await accounts.get_account_locked(tx, account_id=account_id)
     if account is None:
         raise Refused(Reason.REASON_SIGN_IN_REFUSED)
-    return account
-
-
-async def _own_account(tx: Transaction, account_id: UUID) -> Account:
-    """The caller's. Raises CREDENTIAL_INVALID if it is deleted since the call was let in."""
-    account = await accounts.get_account_locked(tx, account_id=account_id)
-    if account is None:
-        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
     return account

@@ -39,14 +39,14 @@ class SecondFactors:
         if known is None or step is None:
             return False
         async with self._database.transaction() as tx:
-            return await second_factors.update_last_step(tx, second_factor_id=known.factor.id, step=step) == 1
+            return await second_factors.use_step(tx, second_factor_id=known.factor.id, step=step)
 
     async def _use_recovery_code(self, account_id: UUID, code: str) -> bool:
         code_hash = recovery_code_hash(code)
         if code_hash is None:
             return False
         async with self._database.transaction() as tx:
-            return await second_factors.update_recovery_code_used(tx, account_id=account_id, code_hash=code_hash) == 1
+            return await second_factors.use_recovery_code(tx, account_id=account_id, code_hash=code_hash)
 
     async def create(self, tx: Transaction, account_id: UUID) -> tuple[UUID, bytes]:
         """The id and the secret of a factor that waits to be confirmed, in the place of one that waited. Raises Refused if

@@ -19,14 +19,14 @@ from accord.second_factors.v1.second_factors_pb2 import (
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceServicer
 from accord_api.messages import to_timestamp
 from accord_api.outbox import Mail, Outbox
+from accord_api.own_account import get_own_account
 from accord_api.pipeline.call import call
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors, not_found
 from accord_auth.totp import otpauth_uri, secret_text
-from accord_db.database import Database, Transaction
-from accord_db.queries import accounts, second_factors
-from accord_db.schema import Account
+from accord_db.database import Database
+from accord_db.queries import second_factors
 
 
 class SecondFactorService(SecondFactorServiceServicer):
@@ -56,7 +56,7 @@ class SecondFactorService(SecondFactorServiceServicer):
         context: ServicerContext[CreateSecondFactorRequest, CreateSecondFactorResponse],
     ) -> CreateSecondFactorResponse:
         async with self._db.transaction() as tx:
-            me = await _my_account(tx)
+            me = await get_own_account(tx)
             if me.email_verified_at is None:
                 raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
             factor_id, secret = await self._second_factors.create(tx, me.id)
@@ -69,7 +69,7 @@ class SecondFactorService(SecondFactorServiceServicer):
         context: ServicerContext[ConfirmSecondFactorRequest, ConfirmSecondFactorResponse],
     ) -> ConfirmSecondFactorResponse:
         async with self._db.transaction() as tx:
-            me = await _my_account(tx)
+            me = await get_own_account(tx)
             await self._second_factors.confirm(tx, me.id, code=request.code)
             factor_id, codes = await self._second_factors.renew_recovery_codes(tx, me.id)
             await self._outbox.post(tx, Mail.SECOND_FACTOR_ADDED, to=me.email, display_name=me.display_name)
@@ -92,17 +92,10 @@ class SecondFactorService(SecondFactorServiceServicer):
         context: ServicerContext[DeleteSecondFactorRequest, DeleteSecondFactorResponse],
     ) -> DeleteSecondFactorResponse:
         async with self._db.transaction() as tx:
-            me = await _my_account(tx)
+            me = await get_own_account(tx)
             factor_id = await second_factors.delete_second_factor(tx, account_id=me.id)
             if factor_id is None:
                 raise not_found()
             await self._outbox.post(tx, Mail.SECOND_FACTOR_REMOVED, to=me.email, display_name=me.display_name)
         call().note(target=factor_id)
         return DeleteSecondFactorResponse()
-
-
-async def _my_account(tx: Transaction) -> Account:
-    account = await accounts.get_account(tx, account_id=caller().account_id)
-    if account is None:  # deleted since the call was let in
-        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
-    return account

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 from protovalidate import FieldPathElementPb, Validator, Violation
 
-from accord_api.pipeline.counts import has_elements, overfull
+from accord_api.pipeline.elements import has_elements, overfull
 from accord_auth.gate import Context, Next
 from accord_auth.policy import Method
 from accord_auth.refused import FieldViolation, invalid

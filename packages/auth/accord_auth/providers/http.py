@@ -11,9 +11,9 @@ import httpx2
 from authlib.integrations.base_client import OAuthError  # type: ignore[import-untyped]  # it has no annotations
 from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]  # … nor here
 
+from accord_auth.providers.encodings import read_object
 from accord_auth.providers.faults import ProviderUnreachable, SignInFailed
 from accord_auth.providers.settings import ProviderSettings
-from accord_auth.providers.strict_json import read_object
 
 SECONDS: Final = 5.0
 MOST_BYTES: Final = 256 * 1024

@@ -11,10 +11,9 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
-from accord_auth.providers.base64url import decoded, encoded
+from accord_auth.providers.encodings import StrictDecoder, base64url, from_base64url, read_object
 from accord_auth.providers.faults import SignInFailed
 from accord_auth.providers.signing_keys import ALGORITHMS
-from accord_auth.providers.strict_json import StrictDecoder, read_object
 
 # How far the provider's clock may be from ours, in seconds.
 LEEWAY: Final = 60
@@ -46,9 +45,9 @@ def read_header(token: str, algorithms: frozenset[str]) -> Header:
     """Before anything is verified: by whom it says to be signed. Raises SignInFailed."""
     try:
         head, payload, signature = token.split(".")
-        header = read_object(decoded(head))
-        decoded(payload)
-        decoded(signature)
+        header = read_object(from_base64url(head))
+        from_base64url(payload)
+        from_base64url(signature)
     except ValueError:
         raise SignInFailed("the ID token is no JWT") from None
     algorithm, kid = header.get("alg"), header.get("kid")
@@ -114,7 +113,7 @@ def _is_equal(value: object, expected: str) -> bool:
 def _half_hash(header: Header, access_token: str) -> str:
     """OpenID Connect Core 1.0, 3.1.3.6."""
     digest = ALGORITHMS[header.algorithm].hash(access_token.encode()).digest()
-    return encoded(digest[: len(digest) // 2])
+    return base64url(digest[: len(digest) // 2])
 
 
 def _is_jwt(kind: object) -> bool:

@@ -1,11 +1,11 @@
 """What a provider says about itself (OpenID Connect Discovery 1.0, RFC 8414), as far as we have use for it."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from accord_auth.providers.addresses import is_secure
 from accord_auth.providers.faults import SignInFailed
 from accord_auth.providers.signing_keys import ALGORITHMS
 
@@ -93,3 +93,24 @@ def _listed(document: Mapping[str, Any], name: str) -> set[str] | None:
     if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
         raise SignInFailed(f"its metadata have {name} of a wrong type")
     return set(listed)
+
+
+def is_secure(address: str, *, insecure_loopback: bool) -> bool:
+    """Whether it is https, or leads to this machine and that is enough. Nothing but host, port, path and query is in it."""
+    if not address.isascii() or not address.isprintable() or " " in address or "\\" in address:
+        return False
+    try:
+        url = urlsplit(address)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return False
+    if not host or url.username is not None or url.password is not None or "#" in address:
+        return False
+    return url.scheme == "https" or (url.scheme == "http" and insecure_loopback and _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -10,13 +10,12 @@ from accord_auth.providers import id_tokens
 from accord_auth.providers.faults import GrantRefused, SignInFailed
 from accord_auth.providers.http import Http, OAuthError, answered_object, json_object
 from accord_auth.providers.id_tokens import Expected
-from accord_auth.providers.identities import Identity, Proof
 from accord_auth.providers.metadata import Metadata, metadata_address, read_metadata
+from accord_auth.providers.proofs import Identity, Proof, Tokens
 from accord_auth.providers.remembered import Remembered
 from accord_auth.providers.settings import ProviderSettings
 from accord_auth.providers.sign_in_secrets import SignInSecrets
 from accord_auth.providers.signing_keys import SigningKeys
-from accord_auth.providers.tokens import Tokens
 
 _REMEMBERED: Final = 3600.0  # seconds, for metadata and keys
 _RENEWED_AT_MOST_EVERY: Final = 60.0  # seconds, for keys that an unknown kid asks for

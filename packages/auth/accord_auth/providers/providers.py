@@ -10,7 +10,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.encryption import Keyring
 from accord_auth.providers.access_tokens import AccessTokens, encrypted
 from accord_auth.providers.faults import AccessTokenUnavailable, SignInFailed, about
-from accord_auth.providers.identities import Proof
+from accord_auth.providers.proofs import Proof
 from accord_auth.providers.settings import ProviderSettings
 from accord_auth.providers.sign_in_secrets import is_state, secrets_of
 from accord_auth.refused import FieldViolation, Refused, invalid

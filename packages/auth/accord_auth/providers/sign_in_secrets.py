@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
-from accord_auth.providers.base64url import encoded
+from accord_auth.providers.encodings import base64url
 
 
 class SignInSecrets(NamedTuple):
@@ -29,4 +29,4 @@ def is_state(state: str, secrets: SignInSecrets) -> bool:
 def _derived(token: str, purpose: str) -> str:
     """256 bits as 43 characters, which is what PKCE asks of a verifier (RFC 7636, 4.1)."""
     digest = hmac.digest(token.encode(), b"accord provider sign-in: " + purpose.encode(), hashlib.sha256)
-    return encoded(digest)
+    return base64url(digest)

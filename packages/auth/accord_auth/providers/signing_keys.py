@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
 
-from accord_auth.providers.base64url import decoded
+from accord_auth.providers.encodings import from_base64url
 from accord_auth.providers.faults import SignInFailed
 
 
@@ -82,5 +82,5 @@ def _usable(keys: list[dict[str, Any]]) -> Iterator[Key]:
 
 
 def _is_strong(key: Mapping[str, Any]) -> bool:
-    modulus, exponent = decoded(key["n"]), decoded(key["e"])
+    modulus, exponent = from_base64url(key["n"]), from_base64url(key["e"])
     return int.from_bytes(modulus).bit_length() in _RSA_BITS and len(exponent) <= _LONGEST_EXPONENT

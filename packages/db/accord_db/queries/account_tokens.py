@@ -6,13 +6,11 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    Interval,
     LargeBinary,
     String,
     Uuid,
     any_,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -22,6 +20,7 @@ from sqlalchemy import (
 )
 
 from accord_db.database import Executor
+from accord_db.queries.intervals import interval
 from accord_db.schema import Account, AccountToken, TokenPurpose
 
 _PURPOSE = AccountToken.__table__.c.purpose.type
@@ -40,7 +39,7 @@ _INSERT = (
             _purpose,
             bindparam("token_hash", type_=LargeBinary),
             func.lower(bindparam("email", type_=String)),
-            func.now() + cast(bindparam("lifetime"), Interval),
+            func.now() + interval("lifetime"),
         ).where(Account.id == _account_id, Account.deleted_at.is_(None)),
     )
     .add_cte(

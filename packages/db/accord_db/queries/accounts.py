@@ -26,6 +26,7 @@ _LIVING = Account.deleted_at.is_(None)
 _THIS = (Account.id == bindparam("account_id"), _LIVING)
 _UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Account.etag == bindparam("seen_etag"))
 _email = func.lower(bindparam("email", type_=String))
+_BY_EMAIL = (func.lower(Account.email) == _email, _LIVING)
 
 _INSERT = (
     insert(Account)
@@ -62,7 +63,7 @@ async def get_account_locked(db: Executor, *, account_id: UUID) -> Account | Non
     return await db.first(_GET_LOCKED, account_id=account_id)
 
 
-_GET_BY_EMAIL = select(Account).where(func.lower(Account.email) == _email, _LIVING)
+_GET_BY_EMAIL = select(Account).where(*_BY_EMAIL)
 
 
 async def get_account_by_email(db: Executor, *, email: str) -> Account | None:
@@ -122,7 +123,6 @@ async def delete_account(db: Executor, *, account_id: UUID) -> Account | None:
     return await db.first(_DELETE, account_id=account_id)
 
 
-_BY_EMAIL = (func.lower(Account.email) == _email, _LIVING)
 _BANNED_AT = func.coalesce(Account.banned_at, func.now())
 _BAN = update(Account).where(*_BY_EMAIL).values(banned_at=_BANNED_AT).returning(Account.id)
 _UNBAN = update(Account).where(*_BY_EMAIL).values(banned_at=None).returning(Account.id)

@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Interval, bindparam, case, cast, func, select, text, update
+from sqlalchemy import bindparam, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from accord_db.database import Executor
+from accord_db.queries.intervals import interval
 from accord_db.schema import DeviceSignIn, Session
 
 
@@ -32,7 +33,7 @@ _INSERT = (
         device_name=bindparam("device_name"),
         peer=bindparam("peer"),
         user_agent=bindparam("user_agent"),
-        expires_at=func.now() + cast(bindparam("lifetime"), Interval),
+        expires_at=func.now() + interval("lifetime"),
         interval_seconds=bindparam("interval_seconds"),
     )
     .on_conflict_do_nothing()

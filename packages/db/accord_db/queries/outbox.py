@@ -6,12 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
-    Interval,
     LargeBinary,
     String,
     Uuid,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -20,6 +18,7 @@ from sqlalchemy import (
 )
 
 from accord_db.database import Executor
+from accord_db.queries.intervals import interval
 from accord_db.schema import OutboxMessage
 
 # Whoever sends mail listens here. There is no payload: it is a wake-up.
@@ -68,7 +67,7 @@ _CLAIM = (
     .where(OutboxMessage.id == _DUE.scalar_subquery())
     .values(
         attempts=OutboxMessage.attempts + 1,
-        next_attempt_at=func.now() + cast(bindparam("lease"), Interval),
+        next_attempt_at=func.now() + interval("lease"),
     )
     .returning(
         OutboxMessage.id,
@@ -101,7 +100,7 @@ async def delete_message(db: Executor, *, message_id: UUID) -> int:
 _POSTPONE = (
     update(OutboxMessage)
     .where(OutboxMessage.id == bindparam("message_id"), OutboxMessage.attempts == bindparam("claimed_attempts"))
-    .values(next_attempt_at=func.now() + cast(bindparam("delay"), Interval))
+    .values(next_attempt_at=func.now() + interval("delay"))
 )
 
 

@@ -8,13 +8,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    Interval,
     LargeBinary,
     String,
     Text,
     Uuid,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -24,6 +22,7 @@ from sqlalchemy import (
 )
 
 from accord_db.database import Executor, Transaction
+from accord_db.queries.intervals import interval
 from accord_db.schema import LinkedProvider, ProviderSignIn
 
 
@@ -41,7 +40,7 @@ _INSERT_SIGN_IN = insert(ProviderSignIn).values(
     provider=bindparam("provider"),
     redirect_uri=bindparam("redirect_uri"),
     account_id=bindparam("account_id"),
-    expires_at=func.now() + cast(bindparam("lifetime"), Interval),
+    expires_at=func.now() + interval("lifetime"),
 )
 
 
@@ -83,9 +82,9 @@ async def get_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: U
 _USE_SIGN_IN = update(ProviderSignIn).where(*_UNDER_WAY).values(used_at=func.now())
 
 
-async def use_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> int:
-    """1 for one of all who ask; 0 for the others, and where `get_provider_sign_in` finds none."""
-    return await db.run(_USE_SIGN_IN, token_hash=token_hash, account_id=account_id)
+async def use_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> bool:
+    """Whether `get_provider_sign_in` found it until now: of many who use it at once, one is told so."""
+    return await db.run(_USE_SIGN_IN, token_hash=token_hash, account_id=account_id) == 1
 
 
 # 0x1f cannot be in an issuer or a subject.
@@ -123,7 +122,7 @@ _INSERT = (
         email=bindparam("email"),
         access_token=bindparam("access_token"),
         refresh_token=bindparam("refresh_token"),
-        access_token_expires_at=func.now() + cast(bindparam("lifetime"), Interval),
+        access_token_expires_at=func.now() + interval("lifetime"),
     )
     .returning(LinkedProvider)
 )
@@ -158,7 +157,7 @@ _THIS = LinkedProvider.id == bindparam("linked_provider_id")
 _NEW_TOKENS = {
     "access_token": bindparam("access_token", type_=LargeBinary),
     "refresh_token": func.coalesce(bindparam("refresh_token", type_=LargeBinary), LinkedProvider.refresh_token),
-    "access_token_expires_at": func.now() + cast(bindparam("lifetime"), Interval),
+    "access_token_expires_at": func.now() + interval("lifetime"),
     "refreshing_until": None,
 }
 _UPDATE = (
@@ -219,9 +218,7 @@ class StoredTokens(NamedTuple):
 
 
 # Of one without an expiry nothing is known but that it was given.
-_IS_GOOD = func.coalesce(
-    LinkedProvider.access_token_expires_at > func.now() + cast(bindparam("margin"), Interval), True
-)
+_IS_GOOD = func.coalesce(LinkedProvider.access_token_expires_at > func.now() + interval("margin"), True)
 _GET_TOKENS = (
     select(
         LinkedProvider.id,
@@ -251,7 +248,7 @@ _CLAIM = (
         LinkedProvider.access_token == bindparam("seen", type_=LargeBinary),
         or_(LinkedProvider.refreshing_until.is_(None), LinkedProvider.refreshing_until <= func.now()),
     )
-    .values(refreshing_until=func.now() + cast(bindparam("lease"), Interval))
+    .values(refreshing_until=func.now() + interval("lease"))
     .returning(LinkedProvider.refreshing_until)
 )
 

@@ -108,9 +108,9 @@ _USE_STEP = (
 )
 
 
-async def update_last_step(db: Executor, *, second_factor_id: UUID, step: int) -> int:
-    """0 if this step, or a later one, was used before. Of many at once one is told 1."""
-    return await db.run(_USE_STEP, second_factor_id=second_factor_id, step=step)
+async def use_step(db: Executor, *, second_factor_id: UUID, step: int) -> bool:
+    """Whether neither this step nor a later one was used before: of many who use it at once, one is told so."""
+    return await db.run(_USE_STEP, second_factor_id=second_factor_id, step=step) == 1
 
 
 _DELETE = delete(SecondFactor).where(_OF_ACCOUNT, _CONFIRMED).returning(SecondFactor.id)
@@ -156,6 +156,6 @@ _USE_CODE = (
 )
 
 
-async def update_recovery_code_used(db: Executor, *, account_id: UUID, code_hash: bytes) -> int:
-    """0 if the account has no such code, or it was used before. Of many at once one is told 1."""
-    return await db.run(_USE_CODE, account_id=account_id, code_hash=code_hash)
+async def use_recovery_code(db: Executor, *, account_id: UUID, code_hash: bytes) -> bool:
+    """Whether the account has such a code that was not used before: of many who use it at once, one is told so."""
+    return await db.run(_USE_CODE, account_id=account_id, code_hash=code_hash) == 1

@@ -11,7 +11,6 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Integer,
-    Interval,
     LargeBinary,
     Select,
     Text,
@@ -30,6 +29,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import Label
 
 from accord_db.database import Executor
+from accord_db.queries.intervals import interval
 from accord_db.queries.positions import Position
 from accord_db.schema import Account, Session
 
@@ -56,10 +56,6 @@ class SessionWithStatus(NamedTuple):
     status: Status
 
 
-def _interval(name: str) -> ColumnElement[timedelta]:
-    return sql_cast(bindparam(name), Interval)
-
-
 _THIS = (Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))
 _UNEXPIRED = (Session.expires_at > func.now(), Session.idle_expires_at > func.now())
 # What makes a token good, whoever asks: a new call, or on behalf of a stream that began a while ago.
@@ -69,7 +65,7 @@ _GOOD = (
     Account.deleted_at.is_(None),
     Account.banned_at.is_(None),
 )
-_IDLE_EXPIRY = func.least(Session.expires_at, func.now() + _interval("idle_lifetime"))
+_IDLE_EXPIRY = func.least(Session.expires_at, func.now() + interval("idle_lifetime"))
 
 _INSERT = (
     insert(Session)
@@ -77,9 +73,9 @@ _INSERT = (
         id=bindparam("id"),
         account_id=bindparam("account_id"),
         token_hash=bindparam("token_hash"),
-        expires_at=func.now() + _interval("lifetime"),
+        expires_at=func.now() + interval("lifetime"),
         # LEAST takes no notice of NULL.
-        idle_expires_at=func.now() + func.least(_interval("lifetime"), _interval("idle_lifetime")),
+        idle_expires_at=func.now() + func.least(interval("lifetime"), interval("idle_lifetime")),
         authenticated_at=func.coalesce(bindparam("authenticated_at", type_=DateTime(timezone=True)), func.now()),
         peer=bindparam("peer"),
         user_agent=bindparam("user_agent"),
@@ -116,7 +112,7 @@ async def insert_session(
     return session
 
 
-_USE_IS_DUE = Session.last_used_at <= func.now() - _interval("use_written_after")
+_USE_IS_DUE = Session.last_used_at <= func.now() - interval("use_written_after")
 
 _GET_LIVE = (
     select(

@@ -8,14 +8,13 @@ from accord.accounts.v1.accounts_pb2 import (
     VerifyEmailRequest,
     VerifyEmailResponse,
 )
-from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, VERIFY_EMAIL
 from accord_api.handlers.accounts.parts import AccountParts
 from accord_api.outbox import Mail
+from accord_api.own_account import get_own_account_locked
 from accord_api.pipeline.call import call
 from accord_auth.caller import caller
-from accord_auth.refused import Refused
 from accord_db.database import Transaction
 from accord_db.errors import AlreadyExists
 from accord_db.queries import accounts
@@ -72,9 +71,7 @@ class Emails(AccountParts):
         me, new_email = caller().account_id, request.new_email.lower()
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
-            account = await accounts.get_account_locked(tx, account_id=me)
-            if account is None:  # deleted since the call was let in
-                raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            account = await get_own_account_locked(tx)
             # Whether somebody has the address is not even asked: VerifyEmail, which only its owner can call, will see.
             await self._mail_token(tx, CHANGE_EMAIL, Mail.CHANGE_EMAIL, account, to=new_email)
             await self._outbox.post(

@@ -15,10 +15,10 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.handlers.accounts.parts import AccountParts, to_account
 from accord_api.masks import changes
+from accord_api.own_account import deleted, get_own_account
 from accord_api.pipeline.call import call
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
-from accord_db.database import Executor
 from accord_db.queries import accounts, providers
 from accord_db.queries.accounts import AccountChanges
 
@@ -29,10 +29,7 @@ class Profiles(AccountParts):
         request: GetAccountRequest,
         context: ServicerContext[GetAccountRequest, GetAccountResponse],
     ) -> GetAccountResponse:
-        account = await accounts.get_account(self._db, account_id=caller().account_id)
-        if account is None:
-            raise _deleted()
-        return GetAccountResponse(account=to_account(account))
+        return GetAccountResponse(account=to_account(await get_own_account(self._db)))
 
     async def UpdateAccount(
         self,
@@ -49,7 +46,9 @@ class Profiles(AccountParts):
                 etag=UUID(etag) if etag else None,
             )
             if account is None:
-                raise await _why_not(tx, me)
+                # Is it no longer there, or no longer the one that the etag names?
+                await get_own_account(tx)
+                raise Refused(Reason.REASON_ETAG_MISMATCH)
         return UpdateAccountResponse(account=to_account(account))
 
     async def DeleteAccount(
@@ -61,20 +60,8 @@ class Profiles(AccountParts):
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
             if await accounts.delete_account(tx, account_id=me) is None:
-                raise _deleted()
+                raise deleted()
             await account_tokens.void(tx, me, *account_tokens.ALL)
             await providers.delete_linked_providers_of_account(tx, account_id=me)
             await self._sessions.revoke_all(me)
         return DeleteAccountResponse()
-
-
-async def _why_not(db: Executor, account_id: UUID) -> Refused:
-    """Why a change found no row: the account is no longer there, or no longer the one that the etag names."""
-    if await accounts.get_account(db, account_id=account_id) is None:
-        return _deleted()
-    return Refused(Reason.REASON_ETAG_MISMATCH)
-
-
-def _deleted() -> Refused:
-    """The account is deleted since the call was let in."""
-    return Refused(Reason.REASON_CREDENTIAL_INVALID)

@@ -14,6 +14,7 @@ from accord.accounts.v1.accounts_pb2 import (
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.handlers.accounts.parts import AccountParts, to_account, to_session
+from accord_api.own_account import get_own_account
 from accord_api.pipeline.call import call
 from accord_api.pipeline.rate_limits import limit_account
 from accord_auth.caller import caller
@@ -91,8 +92,8 @@ class SigningIn(AccountParts):
     ) -> GetSessionResponse:
         me = caller()
         session = await sessions.get_session(self._db, session_id=me.session_id, account_id=me.account_id)
-        account = await accounts.get_account(self._db, account_id=me.account_id)
-        if session is None or account is None:  # deleted since the call was let in
+        account = await get_own_account(self._db)
+        if session is None:  # cleaned away since the call was let in
             raise Refused(Reason.REASON_CREDENTIAL_INVALID)
         response = GetSessionResponse(session=to_session(session), account=to_account(account))
         response.session.status, response.session.current = SessionStatus.SESSION_STATUS_ACTIVE, True

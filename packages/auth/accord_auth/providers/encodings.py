@@ -1,8 +1,22 @@
-"""JSON of others: an object whose names are each there once, and no more."""
+"""What others write in base64url (RFC 7515, 2) and in JSON, read strictly: every value has one spelling."""
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any, NoReturn
+
+
+def base64url(value: bytes) -> str:
+    """Without padding."""
+    return urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+def from_base64url(text: str) -> bytes:
+    """Raises ValueError. The library's own leaves out what it does not know, and does not look at spare bits."""
+    value = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64url(value) != text:
+        raise ValueError("not base64url in its one spelling")
+    return value
 
 
 class StrictDecoder(json.JSONDecoder):

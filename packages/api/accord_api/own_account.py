@@ -1,0 +1,27 @@
+"""The account of whoever calls. It may have been deleted since the call was let in: then the call is refused after all."""
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_db.database import Executor, Transaction
+from accord_db.queries import accounts
+from accord_db.schema import Account
+
+
+async def get_own_account(db: Executor) -> Account:
+    account = await accounts.get_account(db, account_id=caller().account_id)
+    if account is None:
+        raise deleted()
+    return account
+
+
+async def get_own_account_locked(tx: Transaction) -> Account:
+    """Nobody else changes it, or locks it, until the transaction ends."""
+    account = await accounts.get_account_locked(tx, account_id=caller().account_id)
+    if account is None:
+        raise deleted()
+    return account
+
+
+def deleted() -> Refused:
+    return Refused(Reason.REASON_CREDENTIAL_INVALID)
