@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -24,6 +25,25 @@ def test_a_port_that_somebody_listens_on_is_not_free(host: str) -> None:
             PortUnusable, match=rf"Port {port} is in use by process {os.getpid()} \(.+\)\. .*METRICS_PORT"
         ):
             ports.require_free(host, port, "METRICS_PORT")
+
+
+def test_whoever_listens_is_found_while_it_opens_and_closes_files() -> None:
+    stop, below = threading.Event(), os.open(os.devnull, os.O_RDONLY)
+
+    def be_busy() -> None:
+        while not stop.is_set():
+            os.close(os.open(os.devnull, os.O_RDONLY))
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        os.close(below)  # so that the files come before the socket, where they are looked at first
+        busy = threading.Thread(target=be_busy)
+        busy.start()
+        try:
+            found = [ports.listener(taken.getsockname()[1]) for _ in range(50)]
+        finally:
+            stop.set()
+            busy.join()
+    assert all(owner is not None and f"process {os.getpid()} " in owner for owner in found)
 
 
 def test_connections_that_linger_do_not_take_a_port() -> None:

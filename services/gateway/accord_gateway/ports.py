@@ -74,10 +74,16 @@ def listener(port: int) -> str | None:
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
-            if any(str(handle.readlink()) in sockets for handle in (process / "fd").iterdir()):
+            if not sockets.isdisjoint(_open_files(process)):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 return f"process {process.name} ({command[:80]})"
     return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for handle in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            yield str(handle.readlink())
 
 
 def _listening_inodes(port: int) -> Iterator[str]:
