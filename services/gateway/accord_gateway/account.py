@@ -1,14 +1,12 @@
 """`accord account ban` and `accord account unban`: keep somebody out, and let them in again. For those who operate."""
 
-import asyncio
 from typing import Literal
 from uuid import UUID
 
-from accord_db.database import Database, DatabaseSettings, Transaction
-from accord_db.errors import DatabaseError
+from accord_db.database import Database, Transaction
 from accord_db.ids import uuid7
 from accord_db.queries import accounts, audit, sessions
-from accord_gateway import logs, preparation
+from accord_gateway.commands import carry_out
 from accord_gateway.refusals import StartRefused
 from accord_gateway.settings import Settings
 
@@ -19,27 +17,21 @@ _QUERIES = {"ban": accounts.ban_account, "unban": accounts.unban_account}
 def change_account(settings: Settings, action: Action, email: str) -> int:
     """How many sessions were ended. It works beside gateways, which hear of it. Raises StartRefused, also if there is no
     such account."""
-    logs.configure(settings)
-    with preparation.visited(settings) as addresses:
-        preparation.require_migrated(addresses, migrate=False)
-        try:
-            return asyncio.run(_change(addresses.direct, action, email))
-        except DatabaseError as error:
-            raise preparation.unreachable(error) from None
 
-
-async def _change(dsn: str, action: Action, email: str) -> int:
-    database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=1, application_name="accord-account"))
-    try:
+    async def work(database: Database) -> int:
         async with database.transaction() as tx:
-            account_id = await _QUERIES[action](tx, email=email)
-            if account_id is None:
-                raise StartRefused(f"There is no account with the address {email}.")
-            # Also when the ban is lifted: a sign-in that was under way as it began may have opened one since.
-            ended = await sessions.revoke_sessions_of_account(tx, account_id=account_id)
-            await _audit(tx, action, account_id)
-    finally:
-        await database.close()
+            return await _change(tx, action, email)
+
+    return carry_out(settings, "account", work)
+
+
+async def _change(tx: Transaction, action: Action, email: str) -> int:
+    account_id = await _QUERIES[action](tx, email=email)
+    if account_id is None:
+        raise StartRefused(f"There is no account with the address {email}.")
+    # Also when the ban is lifted: a sign-in that was under way as it began may have opened one since.
+    ended = await sessions.revoke_sessions_of_account(tx, account_id=account_id)
+    await _audit(tx, action, account_id)
     return len(ended)
 
 

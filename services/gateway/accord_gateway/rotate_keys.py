@@ -3,14 +3,12 @@
 It may run while gateways serve, be killed, and be repeated: each value is replaced by itself, if it is still the same.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from accord_auth.encryption import Keyring, Place, Undecipherable
-from accord_db.database import Database, DatabaseSettings
-from accord_db.errors import DatabaseError
+from accord_db.database import Database
 from accord_db.queries.encrypted import (
     ENCRYPTED_COLUMNS,
     EncryptedColumn,
@@ -18,7 +16,7 @@ from accord_db.queries.encrypted import (
     list_encrypted_values,
     update_encrypted_value,
 )
-from accord_gateway import logs, preparation
+from accord_gateway.commands import carry_out
 from accord_gateway.secret_key import keyring, secret_key
 from accord_gateway.settings import Settings
 
@@ -57,26 +55,15 @@ class Rotation:
 
 def rotate_keys(settings: Settings) -> Rotation:
     """Raises StartRefused."""
-    logs.configure(settings)
-    with preparation.visited(settings) as addresses:
-        preparation.require_migrated(addresses, migrate=False)
-        keys = keyring(settings, secret_key(settings))
-        try:
-            return asyncio.run(_rotated(addresses.direct, keys, tuple(settings.encryption_keys)[1:]))
-        except DatabaseError as error:
-            raise preparation.unreachable(error) from None
 
-
-async def _rotated(dsn: str, keys: Keyring, former_keys: tuple[str, ...]) -> Rotation:
-    rotation = Rotation(former_keys)
-    database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=1, application_name="accord-rotate-keys"))
-    try:
+    async def work(database: Database) -> Rotation:
+        keys, rotation = keyring(settings, secret_key(settings)), Rotation(tuple(settings.encryption_keys)[1:])
         # Twice: the second look finds what was encrypted behind the back of the first one.
         for count in (rotation.done, rotation.late):
             rotation.unreadable = [place async for place in _encrypt_anew(database, keys, count)]
-    finally:
-        await database.close()
-    return rotation
+        return rotation
+
+    return carry_out(settings, "rotate-keys", work)
 
 
 async def _encrypt_anew(database: Database, keys: Keyring, count: Counter[str]) -> AsyncIterator[Place]:

@@ -1,10 +1,10 @@
 """Whether what is encrypted can be read: by the names of the keys that it needs, as no value is opened here."""
 
-import asyncio
 from collections.abc import Iterator
 
-from accord_db.database import Database, DatabaseSettings
+from accord_db.database import Database
 from accord_db.queries.encrypted import ENCRYPTED_COLUMNS, list_key_names
+from accord_gateway.commands import ask
 from accord_gateway.doctor.finding import Finding
 from accord_gateway.secret_key import DEVELOPMENT_KEY
 from accord_gateway.settings import Settings
@@ -15,7 +15,7 @@ PUT_BACK = "Put it back, last in ENCRYPTION_KEYS; `accord rotate-keys` says when
 def findings(settings: Settings, address: str) -> Iterator[Finding]:
     """Of a database that is migrated. Raises DatabaseError."""
     at_hand = set(settings.encryption_keys) or {DEVELOPMENT_KEY}
-    needed = asyncio.run(_needed(address))
+    needed = ask(address, "doctor", _needed)
     missing = {column: names - at_hand for column, names in needed.items()}
     for column, names in missing.items():
         for name in sorted(names):
@@ -24,9 +24,5 @@ def findings(settings: Settings, address: str) -> Iterator[Finding]:
         yield Finding("the keys of all that is encrypted are at hand")
 
 
-async def _needed(address: str) -> dict[str, set[str]]:
-    database = await Database.connect(DatabaseSettings(dsn=address, pool_size=1, application_name="accord-doctor"))
-    try:
-        return {str(column): await list_key_names(database, column=column) for column in ENCRYPTED_COLUMNS}
-    finally:
-        await database.close()
+async def _needed(database: Database) -> dict[str, set[str]]:
+    return {str(column): await list_key_names(database, column=column) for column in ENCRYPTED_COLUMNS}
