@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from pydantic import SecretStr
 
-from accord_gateway.settings import Provider as ProviderSettings
+from accord_gateway.setting_values import Provider as ProviderSettings
 
 CLIENT_ID = "accord at the hostile provider"
 CLIENT_SECRET = "a client secret of thirty-two bytes"

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from accord_gateway.settings import Provider
+from accord_gateway.setting_values import Provider
 
 FOLDER = Path(__file__).parents[1] / "oidc"
 REDIRECT_URIS = ("http://127.0.0.1:3000/signed-in", "http://127.0.0.1:3000/linked")

@@ -1,45 +1,47 @@
 """Every setting of the gateway. This is the only module that reads the environment, and `.env` where there is one."""
 
-import base64
-import binascii
 import difflib
-import ipaddress
-import json
 import os
-import re
 from collections.abc import Iterator
 from datetime import timedelta
-from email.utils import parseaddr
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    SecretBytes,
     SecretStr,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from accord_gateway.refusals import StartRefused
+from accord_gateway.setting_values import (
+    AppUrl,
+    Duration,
+    EncryptionKeys,
+    MailFrom,
+    Port,
+    PostgresUrl,
+    Providers,
+    RateLimitStorage,
+    ReadableFile,
+    RedirectUris,
+    SecretKey,
+    SmtpUrl,
+    TrustedProxies,
+    is_loopback,
+)
 
 if TYPE_CHECKING:
     from accord_auth.providers import ProviderSettings
 
 ENV_FILE = Path(".env")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-RATE_LIMIT_STORAGES = ("async+memory", "async+redis", "async+rediss")
 
 
 class SettingsError(StartRefused):
@@ -54,149 +56,6 @@ class SettingsError(StartRefused):
         super().__init__(f"Accord cannot start with these settings (.env.example explains each):\n{lines}")
 
 
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if not (parts := re.fullmatch(r"(\d+)(ms|[smhd])", value.strip())):
-        raise ValueError("must be a number with a unit, such as 500ms, 90s, 45m, 12h or 30d")
-    return timedelta(seconds=int(parts[1]) * DURATION_UNITS[parts[2]])
-
-
-def _postgres_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in ("postgresql", "postgres") or not url.path.strip("/"):
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
-    return value
-
-
-def _secret_key(value: SecretStr) -> SecretStr:
-    key = value.get_secret_value()
-    if len(key.encode()) < 32 or len(set(key)) < 10:
-        raise ValueError("must be at least 32 random bytes, such as `openssl rand -base64 48` prints")
-    return value
-
-
-def _rate_limit_storage(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in RATE_LIMIT_STORAGES or not _has_usable_port(url):
-        raise ValueError("must be async+memory://, or look like async+redis://host:6379")
-    return value
-
-
-def _has_usable_port(url: SplitResult) -> bool:
-    try:
-        return url.port is None or url.port > 0
-    except ValueError:
-        return False
-
-
-def _encryption_keys(value: object) -> object:
-    """`2026-11:base64,2026-05:base64`, the one that encrypts first."""
-    if not isinstance(value, str):
-        return value
-    keys: dict[str, bytes] = {}
-    for part in value.split(","):
-        name, _, text = part.strip().partition(":")
-        try:
-            key = base64.b64decode(text, validate=True)
-        except binascii.Error:
-            key = b""
-        known = name in keys or key in keys.values()
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or len(key) != 32 or len(set(key)) < 10 or known:
-            raise ValueError("must look like 2026-11:KEY,2026-05:OLDER, each KEY from `openssl rand -base64 32`")
-        keys[name] = key
-    return keys
-
-
-def _smtp_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in ("smtp", "smtps") or not url.hostname or not _has_usable_port(url):
-        raise ValueError("must look like smtps://user:password@host:465, or smtp://user:password@host:587 for STARTTLS")
-    if not unquote(f"{url.username}{url.password}").isascii():
-        raise ValueError("must have a user and password in ASCII: the log-in of SMTP knows no other letters")
-    return value
-
-
-def _mail_from(value: str) -> str:
-    _, address = parseaddr(value)
-    local, _, domain = address.partition("@")
-    stands_alone = value == address or value.endswith(f"<{address}>")
-    if not (value.isprintable() and stands_alone and re.fullmatch(r"[!-~]+", local) and _is_domain(domain)):
-        raise ValueError("must look like Example <accounts@example.com>")
-    return value
-
-
-def _is_domain(text: str) -> bool:
-    try:
-        return re.fullmatch(r"[A-Za-z0-9.-]+", text.encode("idna").decode()) is not None
-    except UnicodeError:  # a part of it is empty or too long
-        return False
-
-
-def _app_url(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise ValueError("must look like https://app.example.com")
-    return value.rstrip("/")
-
-
-def _json(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError('must be JSON, such as {"corp": {"issuer": …, "client_id": …, "client_secret": …}}') from None
-
-
-def _issuer(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("https", "http") or not url.hostname or not _has_usable_port(url) or set(value) & set("?#@ "):
-        raise ValueError("must look like https://login.example.com, as the provider's own metadata have it")
-    if url.scheme == "http" and not is_loopback(url.hostname):
-        raise ValueError("must be https, unless the provider runs on this machine")
-    return value
-
-
-def _redirect_uri(value: str) -> str:
-    url = urlsplit(value)
-    if not url.scheme or not (url.netloc or url.path) or set(value) & set("#* "):
-        raise ValueError(
-            "must be whole addresses without wildcard and fragment, as in https://app.example.com/signed-in"
-        )
-    return value
-
-
-def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
-    if "openid" not in value or not all(re.fullmatch(r"[!#-\[\]-~]+", scope) for scope in value):
-        raise ValueError("must have openid among them, and no spaces")
-    return value
-
-
-def _listed(value: object) -> object:
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-def _networks(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        networks = [ipaddress.ip_network(part.strip()) for part in value.split(",")]
-    except ValueError:
-        networks = []
-    if not networks or not all(network.prefixlen for network in networks):  # 0.0.0.0/0 would be to believe everybody
-        raise ValueError(
-            "must be addresses and networks, such as 10.0.0.0/8,192.0.2.7,2001:db8::/48, and never everybody"
-        )
-    return networks
-
-
-def _readable(path: Path) -> Path:
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise ValueError("must be a file that this account can read")
-    return path
-
-
 def cores() -> int:
     """How many cores this process may use: a container's quota counts, the cores of its machine do not."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -209,37 +68,6 @@ def cores() -> int:
 
 def _production_defaults() -> dict[str, object]:
     return {"workers": cores(), "reflection": "off", "migrate_on_start": False, "log_format": "json"}
-
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
-
-
-SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
-MailFrom = Annotated[str, AfterValidator(_mail_from)]
-AppUrl = Annotated[str, AfterValidator(_app_url)]
-EncryptionKeys = Annotated[dict[str, SecretBytes], NoDecode, BeforeValidator(_encryption_keys)]
-Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
-TrustedProxies = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
-
-
-class Provider(BaseModel):
-    """An OpenID Connect provider that is no preset. Its name is its key in PROVIDERS."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    issuer: Annotated[str, AfterValidator(_issuer)]
-    client_id: str = Field(min_length=1)
-    client_secret: SecretStr = Field(min_length=1)
-    display_name: str | None = None
-    scopes: Annotated[tuple[str, ...], AfterValidator(_scopes)] = ("openid", "email", "profile")
-
-
-ProviderName = Annotated[str, Field(pattern="^[a-z0-9-]{1,50}$")]
-Providers = Annotated[dict[ProviderName, Provider], NoDecode, BeforeValidator(_json)]
-RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Settings(BaseSettings):
@@ -272,7 +100,7 @@ class Settings(BaseSettings):
     db_statement_timeout: Duration = timedelta(seconds=30)
     migrate_on_start: bool = True
 
-    secret_key: Annotated[SecretStr, AfterValidator(_secret_key)] | None = None
+    secret_key: SecretKey | None = None
     encryption_keys: EncryptionKeys = {}
     password_min_length: int = Field(default=15, ge=8, le=128)
     verified_email_required: bool = False
@@ -292,7 +120,7 @@ class Settings(BaseSettings):
     mail_from: MailFrom = "Accord <accord@localhost>"
 
     trusted_proxies: TrustedProxies = ()
-    rate_limit_storage: Annotated[SecretStr, AfterValidator(_rate_limit_storage)] = SecretStr("async+memory://")
+    rate_limit_storage: RateLimitStorage = SecretStr("async+memory://")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "console"
@@ -442,13 +270,6 @@ def _mail_faults(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "MAIL_FROM", "must be set in production: an address that your mail server may send from"
     if not settings.app_url.startswith("https://"):
         yield "APP_URL", "must be https:// in production: links with tokens in them lead there"
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _misspelled() -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from accord_gateway.mail.letters import Letter
 from accord_gateway.mail.transport import Deferred, NotSent, Rejected, Unreachable
 from accord_gateway.ports import address
-from accord_gateway.settings import is_loopback
+from accord_gateway.setting_values import is_loopback
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0  # servers that look for spam while one waits take their time
