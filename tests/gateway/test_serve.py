@@ -101,8 +101,16 @@ def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(start: Start) -> 
     gateway = start()
     gateway.event("starting_postgres")
     assert gateway.stop() == 130
-    assert not gateway.processes()
+    eventually(lambda: not gateway.processes() or None)
     assert "Traceback" not in gateway.said
+
+
+def test_told_to_stop_it_takes_what_makes_its_data_folder_along(start: Start) -> None:
+    gateway = start()
+    making = eventually(lambda: next((pid for pid, said in gateway.processes().items() if " --single " in said), None))
+    os.kill(making, signal.SIGSTOP)  # or it would end by itself, sooner or later
+    assert gateway.stop() == 130
+    eventually(lambda: not gateway.processes() or None)
 
 
 def test_a_terminal_that_is_closed_stops_it_gently(start: Start, database_url: str) -> None:

@@ -18,12 +18,13 @@ from accord_db.embedded import commands
 from accord_db.embedded.account import Account, choose_account, hand_over, require_own_folder
 from accord_db.embedded.binaries import MAJOR
 from accord_db.embedded.errors import EmbeddedPostgresError, in_plain_words, space_hint
-from accord_db.embedded.launch import end, launch
+from accord_db.embedded.launch import end, kill, launch
 from accord_db.embedded.locks import claimed
 from accord_db.embedded.log import ServerLog
 from accord_db.embedded.sockets import PORT, make_private, remove_leftovers, socket_folder
 
-Run = Callable[[list[str | Path]], subprocess.Popen[bytes]]
+Ending = Callable[[subprocess.Popen[bytes]], None]
+Run = Callable[[list[str | Path], Ending], subprocess.Popen[bytes]]
 
 START_LIMIT = 120.0
 """Seconds. Long, since a start after a crash replays what the crash left unwritten."""
@@ -92,17 +93,17 @@ class EmbeddedPostgres:
         self._log.open().close()
         hand_over(self._folder, account.owner)
 
-        def run(program: list[str | Path]) -> subprocess.Popen[bytes]:
+        def run(program: list[str | Path], ending: Ending) -> subprocess.Popen[bytes]:
             with self._log.open() as log:
                 process = launch(program, identity=account.identity, folder=self._folder, output=log, keep_open=[lock])
-            held.callback(end, process)
+            held.callback(ending, process)
             return process
 
         if not self._data.exists():
             self._make_cluster(run)
         self._require_same_major()
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # stale, now that the lock is ours
-        self._process = run(commands.postgres(self._data, sockets=self._sockets, sync=self._sync))
+        self._process = run(commands.postgres(self._data, sockets=self._sockets, sync=self._sync), end)
         self._wait_until_ready(self._process)
         self._make_database()
 
@@ -116,7 +117,7 @@ class EmbeddedPostgres:
         """Under another name first: what has the name `data` is whole, whenever we may be killed."""
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        if run(commands.initdb(unfinished, sync=self._sync)).wait() != 0:
+        if run(commands.initdb(unfinished, sync=self._sync), kill).wait() != 0:
             raise self._failure("could not make its data folder")
         unfinished.rename(self._data)
         sync_folder(self._folder)
