@@ -56,7 +56,8 @@ class Pages:
         same.CopyFrom(request)
         for field in _BETWEEN_PAGES.intersection(type(request).DESCRIPTOR.fields_by_name):
             same.ClearField(field)
-        what = [caller().account_id.bytes, type(request).DESCRIPTOR.full_name.encode()]
+        me = caller()
+        what = [me.account_id.bytes, me.owner_id.bytes, type(request).DESCRIPTOR.full_name.encode()]
         what += [same.SerializeToString(deterministic=True), body]
         return hmac.digest(
             self._key,

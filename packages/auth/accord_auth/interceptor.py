@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import (
+    ACCESS_ADMIN,
     ACCESS_PUBLIC,
     ACCESS_SERVICE,
     ACCESS_SIGNED_IN,
-    CREDENTIAL_SERVICE_TOKEN,
     CREDENTIAL_SESSION,
     Access,
 )
 from accord_auth.caller import Caller, set_caller
 from accord_auth.credentials import Presented, credential_header, presented
 from accord_auth.gate import Context, Gate, Next, headers
+from accord_auth.permissions import held
 from accord_auth.policy import Method, Policy
 from accord_auth.refused import Refused
 from accord_auth.sessions import LiveSession, Sessions
@@ -78,25 +79,36 @@ class StreamAccessInterceptor(AccessInterceptor):
 def _caller(session: LiveSession) -> Caller:
     return Caller(
         account_id=session.account_id,
-        session_id=session.id,
         credential=CREDENTIAL_SESSION,
+        credential_id=session.id,
         authenticated_at=session.authenticated_at,
+        organization_id=session.active_organization_id,
+        permissions=held(session.role, session.permissions),
+        administrator=session.administrator,
+        impersonator_id=session.impersonator_id,
     )
 
 
 def _authorize(caller: Caller, policy: Policy) -> None:
-    if caller.credential not in policy.credentials or not _of_kind(caller, policy.access):
+    if not (caller.credential in policy.credentials and _of_kind(caller, policy.access) and _permitted(caller, policy)):
         raise Refused(Reason.REASON_PERMISSION_DENIED)
-    if policy.permission and policy.permission not in caller.permissions:
-        raise Refused(Reason.REASON_PERMISSION_DENIED)
+    if policy.fresh and caller.impersonator_id:
+        raise Refused(Reason.REASON_PERMISSION_DENIED)  # who acts as somebody cannot prove to be them
     if policy.fresh and datetime.now(UTC) >= caller.fresh_until:
         raise Refused(Reason.REASON_SIGN_IN_NOT_FRESH)
 
 
 def _of_kind(caller: Caller, access: Access.ValueType) -> bool:
     """Whether the access that a method grants includes this caller. What is not granted is denied."""
-    if access == ACCESS_SIGNED_IN:
-        return True
+    for_itself = caller.service_account_id == caller.account_id
     if access == ACCESS_SERVICE:
-        return caller.credential == CREDENTIAL_SERVICE_TOKEN
-    return False  # ACCESS_ADMIN: nobody is one yet
+        return for_itself
+    if access == ACCESS_ADMIN:
+        return caller.administrator
+    return access == ACCESS_SIGNED_IN and not for_itself
+
+
+def _permitted(caller: Caller, policy: Policy) -> bool:
+    if not policy.permission or (policy.personal and caller.organization_id is None):
+        return True
+    return policy.permission in caller.permissions

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.descriptor import (
     Descriptor,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     IdempotencyLevel = MethodOptions.IdempotencyLevel
 
 REQUEST_ID = "request_id"
+OF_SERVICES: Final = frozenset({Credential.CREDENTIAL_SERVICE_TOKEN, Credential.CREDENTIAL_CLIENT_CERTIFICATE})
 # The keys of rate limits whose subject is, or has part in it, the account that is tried.
 BY_ACCOUNT = frozenset({RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER})
 
@@ -46,6 +47,7 @@ class Policy:
     max_deadline: float
     errors: frozenset[Reason.ValueType]
     audit: bool
+    personal: bool
 
     @classmethod
     def of(cls, declared: MethodPolicy) -> "Policy":
@@ -59,6 +61,7 @@ class Policy:
             max_deadline=declared.max_deadline.ToNanoseconds() / 1e9,
             errors=frozenset(declared.errors),
             audit=declared.audit,
+            personal=declared.personal,
         )
 
 
@@ -135,8 +138,20 @@ def _access_faults(policy: MethodPolicy) -> Iterable[str]:
     for credential in policy.credentials:
         if credential not in Credential.values() or credential == Credential.CREDENTIAL_UNSPECIFIED:
             yield f"its policy names credential {credential}, which the contract does not have"
-    if policy.access == Access.ACCESS_PUBLIC and (policy.permission or policy.credentials or policy.fresh):
-        yield "it is public, yet asks for a permission, a credential or a fresh sign-in"
+    if policy.access == Access.ACCESS_PUBLIC and (policy.credentials or policy.fresh):
+        yield "it is public, yet asks for a credential or a fresh sign-in"
+    if policy.permission and policy.access != Access.ACCESS_SIGNED_IN:
+        yield "its policy asks for a permission, which only people have (ACCESS_SIGNED_IN)"
+    if policy.personal and not policy.permission:
+        yield "its policy is personal, yet names no permission that organizations ask for"
+    if policy.access == Access.ACCESS_SERVICE and set(policy.credentials) - OF_SERVICES:
+        yield "it is for services, yet accepts a credential of people"
+    if policy.access == Access.ACCESS_SERVICE and not policy.credentials:
+        yield "it is for services, and so must name the credentials of services that it accepts"
+    if policy.access == Access.ACCESS_ADMIN and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
+        yield "it is for administrators, and so accepts a session alone"
+    if policy.fresh and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
+        yield "it asks for a fresh sign-in, and so accepts a session alone"
 
 
 def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:
@@ -158,6 +173,8 @@ def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
             yield "a rate limit of its policy does not say whose calls are counted (key)"
         if limit.key == RateLimitKey.RATE_LIMIT_KEY_CALLER and policy.access == Access.ACCESS_PUBLIC:
             yield "it is public, yet a rate limit of its policy counts by caller"
+        if limit.key == RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION and (policy.personal or not policy.permission):
+            yield "a rate limit of its policy counts by organization, and its policy does not see to it that there is one"
         if limit.key in BY_ACCOUNT and not limit.durable:
             yield "a rate limit of its policy counts by account, and so must be durable"
         if limit.failures_only and not limit.durable:

@@ -25,7 +25,7 @@ class SessionCache:
         self._seconds = seconds
         self._size = size
         self._entries: dict[bytes, _Entry] = {}  # in the order in which they were put
-        self._hashes: dict[UUID, set[bytes]] = {}  # by the id of the session and of its account
+        self._hashes: dict[UUID, set[bytes]] = {}  # by each id that a session can be dropped by
         self._drops = 0
         # What was dropped lately, and until when nothing of it is kept: who revokes drops first and commits then, and a
         # lookup in between still finds the session good.
@@ -43,21 +43,22 @@ class SessionCache:
     def put(self, token_hash: bytes, session: LiveSession, *, drops: int) -> None:
         """Keeps the session, unless anything was dropped since `drops` was read: that may have been this one, revoked
         after the database had answered and before the answer was here."""
-        if drops != self._drops or self._is_dropped(session.id) or self._is_dropped(session.account_id):
+        if drops != self._drops or any(map(self._is_dropped, _names(session))):
             return
         self._forget(token_hash)
         self._make_room()
         self._entries[token_hash] = _Entry(session, monotonic() + min(self._seconds, _seconds_left(session)))
-        for name in (session.id, session.account_id):
+        for name in _names(session):
             self._hashes.setdefault(name, set()).add(token_hash)
 
-    def drop(self, session_or_account: UUID) -> None:
-        """Drops one session, or all of an account, and keeps none of them for a while."""
+    def drop(self, id_: UUID) -> None:
+        """Drops one session, or all of an account, or all in which an organization is active; keeps none of them for a
+        while."""
         self._drops += 1
         self._forget_old_drops()
-        self._dropped.pop(session_or_account, None)  # so that they stay in the order of their times
-        self._dropped[session_or_account] = monotonic() + self._seconds
-        for token_hash in tuple(self._hashes.get(session_or_account, ())):
+        self._dropped.pop(id_, None)  # so that they stay in the order of their times
+        self._dropped[id_] = monotonic() + self._seconds
+        for token_hash in tuple(self._hashes.get(id_, ())):
             self._forget(token_hash)
 
     def clear(self) -> None:
@@ -89,10 +90,16 @@ class SessionCache:
         entry = self._entries.pop(token_hash, None)
         if entry is None:
             return
-        for name in (entry.session.id, entry.session.account_id):
+        for name in _names(entry.session):
             self._hashes[name].discard(token_hash)
             if not self._hashes[name]:
                 del self._hashes[name]
+
+
+def _names(session: LiveSession) -> list[UUID]:
+    """Whatever changes about one of these may change what the session stands for."""
+    names = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
+    return [name for name in names if name is not None]
 
 
 def _seconds_left(session: LiveSession) -> float:

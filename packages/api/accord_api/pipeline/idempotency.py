@@ -73,5 +73,8 @@ class IdempotencyInterceptor(AsyncServerInterceptor):
 
 
 def _hash(path: str, message: Message) -> bytes:
-    """Of the method and the message. Deterministic, so that clients in other languages may order fields as they like."""
-    return hashlib.sha256(path.encode() + message.SerializeToString(deterministic=True)).digest()
+    """Of the method, of whose things it is about (another organization is another request) and of the message.
+    Deterministic, so that clients in other languages may order fields as they like."""
+    return hashlib.sha256(
+        path.encode() + caller().owner_id.bytes + message.SerializeToString(deterministic=True)
+    ).digest()

@@ -8,15 +8,17 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import (
+    CREDENTIAL_API_KEY,
     RATE_LIMIT_KEY_ACCOUNT,
     RATE_LIMIT_KEY_CALLER,
+    RATE_LIMIT_KEY_ORGANIZATION,
     RATE_LIMIT_KEY_PEER,
     RateLimit,
     RateLimitKey,
 )
 from accord_api.pipeline.call import call
 from accord_api.pipeline.peer import peer_network
-from accord_auth.caller import caller
+from accord_auth.caller import Caller, caller
 from accord_auth.policy import BY_ACCOUNT
 from accord_auth.refused import Refused
 from accord_db.database import Database
@@ -35,13 +37,21 @@ class Subject(NamedTuple):
 def subject(key: RateLimitKey.ValueType, account: str = "") -> Subject:
     """`account` is the one that is tried, where the key asks for it."""
     if key == RATE_LIMIT_KEY_CALLER:
-        return Subject(told := f"account:{caller().account_id}", told)
+        return Subject(told := _who(caller()), told)
+    if key == RATE_LIMIT_KEY_ORGANIZATION:
+        return Subject(told := f"organization:{caller().active_organization_id}", told)
     if key == RATE_LIMIT_KEY_ACCOUNT:
         return Subject("account", f"account:{account}")
     peer = f"peer:{peer_network(call().peer)}"
     if key == RATE_LIMIT_KEY_PEER:
         return Subject(peer, peer)
     return Subject(f"account and {peer}", f"account:{account} and {peer}")
+
+
+def _who(caller: Caller) -> str:
+    if caller.credential == CREDENTIAL_API_KEY:
+        return f"api_key:{caller.credential_id}"
+    return f"account:{caller.account_id}"
 
 
 def exceeded(subject: Subject, seconds: float) -> Refused:

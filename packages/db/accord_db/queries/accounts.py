@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypedDict
 from uuid import UUID
 
-from sqlalchemy import String, Uuid, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, String, Uuid, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -20,6 +20,14 @@ class AccountChanges(TypedDict, total=False):
     """What is not there is left as it is."""
 
     display_name: str
+
+
+def admitted(account: type[Account]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The account is there, and not banned: the only ones in whose name anybody calls."""
+    return (
+        account.deleted_at.is_(None),
+        or_(account.banned_at.is_(None), account.banned_until <= func.now()),
+    )
 
 
 _LIVING = Account.deleted_at.is_(None)

@@ -15,11 +15,14 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     case,
+    exists,
     func,
     insert,
+    or_,
     select,
     tuple_,
     update,
@@ -29,18 +32,22 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import Label
 
 from accord_db.database import Executor
+from accord_db.queries.accounts import admitted
 from accord_db.queries.intervals import interval
 from accord_db.queries.positions import Position
+from accord_db.queries.standing import permissions_in, role_in
 from accord_db.schema import Account, Session
 
-# Whoever caches sessions listens here. The payload is the id of a session whose token is no longer good.
+# Whoever caches what credentials stand for listens here. The payload is the id of a session or API key that is no longer
+# good, or of an account or organization, of which it is no longer known who is let in and what they may do.
 REVOKED_CHANNEL = "accord_sessions"
 
 Status = Literal["active", "expired", "revoked"]
 
 
 class LiveSession(NamedTuple):
-    """A session that is good now, and whose it is. `use_is_due` if its last use that was written down is too long ago."""
+    """A session that is good now, whose it is, and what they may do. `use_is_due` if its last use that was written down is
+    too long ago."""
 
     id: UUID
     account_id: UUID
@@ -49,6 +56,12 @@ class LiveSession(NamedTuple):
     expires_at: datetime
     idle_expires_at: datetime
     use_is_due: bool
+    active_organization_id: UUID | None
+    # What its owner is there; None and none for whoever is no member (any more).
+    role: str | None
+    permissions: list[str]
+    administrator: bool
+    impersonator_id: UUID | None
 
 
 class SessionWithStatus(NamedTuple):
@@ -59,11 +72,23 @@ class SessionWithStatus(NamedTuple):
 _THIS = (Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))
 _UNEXPIRED = (Session.expires_at > func.now(), Session.idle_expires_at > func.now())
 # What makes a token good, whoever asks: a new call, or on behalf of a stream that began a while ago.
+_impersonator = aliased(Account, name="impersonator")
 _GOOD = (
     Session.revoked_at.is_(None),
     *_UNEXPIRED,
-    Account.deleted_at.is_(None),
-    Account.banned_at.is_(None),
+    *admitted(Account),
+    # Who acts as somebody is still an administrator, and acts as none of them.
+    or_(
+        Session.impersonator_id.is_(None),
+        and_(
+            Account.role != "administrator",
+            exists().where(
+                _impersonator.id == Session.impersonator_id,
+                _impersonator.role == "administrator",
+                *admitted(_impersonator),
+            ),
+        ),
+    ),
 )
 _IDLE_EXPIRY = func.least(Session.expires_at, func.now() + interval("idle_lifetime"))
 
@@ -123,6 +148,11 @@ _GET_LIVE = (
         Session.expires_at,
         Session.idle_expires_at,
         _USE_IS_DUE.label("use_is_due"),
+        Session.active_organization_id,
+        role_in(Session.active_organization_id, Session.account_id).label("role"),
+        permissions_in(Session.active_organization_id, Session.account_id).label("permissions"),
+        (Account.role == "administrator").label("administrator"),
+        Session.impersonator_id,
     )
     .join(Account, Account.id == Session.account_id)
     .where(Session.token_hash == bindparam("token_hash"), *_GOOD)

@@ -17,10 +17,17 @@ class Account(Shared, Versioned, Model):
     display_name: Mapped[str] = mapped_column(String(100))
     # None if only providers can sign in to it.
     password_hash: Mapped[str | None] = mapped_column(info={"sensitive": True})
-    # While it is set nobody signs in.
+    # While it is set nobody signs in; until `banned_until`, if that is set too.
     banned_at: Mapped[datetime | None]
+    banned_until: Mapped[datetime | None]
+    ban_reason: Mapped[str | None] = mapped_column(String(500))
+    # What it may do in this installation as a whole: an administrator runs it.
+    role: Mapped[str] = mapped_column(server_default="person")
 
-    __table_args__ = (CheckConstraint("char_length(display_name) >= 1", name="display_name_not_empty"),)
+    __table_args__ = (
+        CheckConstraint("char_length(display_name) >= 1", name="display_name_not_empty"),
+        CheckConstraint("role IN ('person', 'administrator')", name="role_is_known"),
+    )
 
 
 # Unique among the living, in upper or lower case: the address of a deleted account is free again.

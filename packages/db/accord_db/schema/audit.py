@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import Id, Model
@@ -12,8 +12,7 @@ from accord_db.schema.shared import Id, Model
 class AuditEvent(Model):
     """Written once: a trigger of the first migration refuses to change, delete or truncate.
 
-    No foreign key: an event outlives the account it speaks of. No index but the primary key: ids are UUIDv7, so a
-    range of them is a range of time.
+    No foreign key: an event outlives the account it speaks of. Ids are UUIDv7: a range of them is a range of time.
     """
 
     __tablename__ = "audit_events"
@@ -21,6 +20,14 @@ class AuditEvent(Model):
     id: Mapped[Id]
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.now())
     account_id: Mapped[UUID | None]
+    # The organization that was active.
+    organization_id: Mapped[UUID | None]
+    # What kind of credential called, as the contract names it (`session`), and which: the id of the session, key or service.
+    credential: Mapped[str | None]
+    credential_id: Mapped[UUID | None]
+    # Who acted as the account: an administrator, or a service.
+    impersonator_id: Mapped[UUID | None]
+    service_account_id: Mapped[UUID | None]
     method: Mapped[str]
     target: Mapped[str | None]
     peer: Mapped[str]
@@ -28,3 +35,7 @@ class AuditEvent(Model):
     code: Mapped[str]
     reason: Mapped[str | None]
     request_id: Mapped[str]
+
+
+Index("ix_audit_events_account_id_id", AuditEvent.account_id, AuditEvent.id)
+Index("ix_audit_events_organization_id_id", AuditEvent.organization_id, AuditEvent.id)

@@ -25,6 +25,12 @@ class Session(Model):
     # When its owner last proved who they are, which is what makes a session fresh.
     authenticated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
+    # Whose work it does: no organization's if none. Whether its owner is a member is asked at every call.
+    active_organization_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("organizations.id", ondelete="SET NULL"), index=True
+    )
+    # The administrator who acts as the account.
+    impersonator_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     peer: Mapped[str | None]
     user_agent: Mapped[str | None]
 

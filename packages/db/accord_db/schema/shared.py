@@ -22,6 +22,7 @@ NAMING_CONVENTION = {
 Id = Annotated[UUID, mapped_column(primary_key=True, sort_order=-1)]
 # By the database's clock, the same instant for all that one transaction writes.
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now(), sort_order=1)]
+UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)]
 
 
 class Model(DeclarativeBase):
@@ -34,7 +35,7 @@ class Shared:
 
     id: Mapped[Id]
     created_at: Mapped[CreatedAt]
-    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)
+    updated_at: Mapped[UpdatedAt]
     deleted_at: Mapped[datetime | None] = mapped_column(sort_order=3)
 
 

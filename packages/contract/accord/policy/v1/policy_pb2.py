@@ -27,23 +27,51 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63ord/policy/v1/policy.proto\x12\x10\x61\x63\x63ord.policy.v1\x1a\x1d\x61\x63\x63ord/errors/v1/errors.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfd\x02\n\x0cMethodPolicy\x12(\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x18.accord.policy.v1.Access\x12\x30\n\npermission\x18\x02 \x01(\x0e\x32\x1c.accord.policy.v1.Permission\x12\x31\n\x0b\x63redentials\x18\x03 \x03(\x0e\x32\x1c.accord.policy.v1.Credential\x12\r\n\x05\x66resh\x18\x04 \x01(\x08\x12\x30\n\x0brate_limits\x18\x05 \x03(\x0b\x32\x1b.accord.policy.v1.RateLimit\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06\x65rrors\x18\x08 \x03(\x0e\x32\x18.accord.errors.v1.Reason\x12\r\n\x05\x61udit\x18\t \x01(\x08\"\x9a\x01\n\tRateLimit\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x03key\x18\x03 \x01(\x0e\x32\x1e.accord.policy.v1.RateLimitKey\x12\x0f\n\x07\x64urable\x18\x04 \x01(\x08\x12\x15\n\rfailures_only\x18\x05 \x01(\x08*o\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x14\n\x10\x41\x43\x43\x45SS_SIGNED_IN\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_ADMIN\x10\x03\x12\x12\n\x0e\x41\x43\x43\x45SS_SERVICE\x10\x04*v\n\nCredential\x12\x1a\n\x16\x43REDENTIAL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43REDENTIAL_SESSION\x10\x01\x12\x16\n\x12\x43REDENTIAL_API_KEY\x10\x02\x12\x1c\n\x18\x43REDENTIAL_SERVICE_TOKEN\x10\x03*(\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00*\xa3\x01\n\x0cRateLimitKey\x12\x1e\n\x1aRATE_LIMIT_KEY_UNSPECIFIED\x10\x00\x12\x19\n\x15RATE_LIMIT_KEY_CALLER\x10\x01\x12\x17\n\x13RATE_LIMIT_KEY_PEER\x10\x02\x12\x1a\n\x16RATE_LIMIT_KEY_ACCOUNT\x10\x03\x12#\n\x1fRATE_LIMIT_KEY_ACCOUNT_AND_PEER\x10\x04:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1e.accord.policy.v1.MethodPolicy:2\n\tsensitive\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:1\n\x08\x63omputed\x12\x1d.google.protobuf.FieldOptions\x18\xd4\x86\x03 \x01(\x08:6\n\rnames_account\x12\x1d.google.protobuf.FieldOptions\x18\xd5\x86\x03 \x01(\x08:<\n\x0fpermission_name\x12!.google.protobuf.EnumValueOptions\x18\xd3\x86\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63ord/policy/v1/policy.proto\x12\x10\x61\x63\x63ord.policy.v1\x1a\x1d\x61\x63\x63ord/errors/v1/errors.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8f\x03\n\x0cMethodPolicy\x12(\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x0e\x32\x18.accord.policy.v1.Access\x12\x30\n\npermission\x18\x02 \x01(\x0e\x32\x1c.accord.policy.v1.Permission\x12\x31\n\x0b\x63redentials\x18\x03 \x03(\x0e\x32\x1c.accord.policy.v1.Credential\x12\r\n\x05\x66resh\x18\x04 \x01(\x08\x12\x30\n\x0brate_limits\x18\x05 \x03(\x0b\x32\x1b.accord.policy.v1.RateLimit\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_deadline\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x06\x65rrors\x18\x08 \x03(\x0e\x32\x18.accord.errors.v1.Reason\x12\r\n\x05\x61udit\x18\t \x01(\x08\x12\x10\n\x08personal\x18\n \x01(\x08\"\x9a\x01\n\tRateLimit\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x03key\x18\x03 \x01(\x0e\x32\x1e.accord.policy.v1.RateLimitKey\x12\x0f\n\x07\x64urable\x18\x04 \x01(\x08\x12\x15\n\rfailures_only\x18\x05 \x01(\x08*o\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x11\n\rACCESS_PUBLIC\x10\x01\x12\x14\n\x10\x41\x43\x43\x45SS_SIGNED_IN\x10\x02\x12\x10\n\x0c\x41\x43\x43\x45SS_ADMIN\x10\x03\x12\x12\n\x0e\x41\x43\x43\x45SS_SERVICE\x10\x04*\x99\x01\n\nCredential\x12\x1a\n\x16\x43REDENTIAL_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43REDENTIAL_SESSION\x10\x01\x12\x16\n\x12\x43REDENTIAL_API_KEY\x10\x02\x12\x1c\n\x18\x43REDENTIAL_SERVICE_TOKEN\x10\x03\x12!\n\x1d\x43REDENTIAL_CLIENT_CERTIFICATE\x10\x04*M\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_OWNER\x10\x01\x12\x0e\n\nROLE_ADMIN\x10\x02\x12\x0f\n\x0bROLE_MEMBER\x10\x03*\x80\x06\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12>\n\x1dPERMISSION_ORGANIZATION_WRITE\x10\x01\x1a\x1b\x9a\xb5\x18\x12organization.write\xb2\xb5\x18\x01\x02\x12;\n\x1ePERMISSION_ORGANIZATION_DELETE\x10\x02\x1a\x17\x9a\xb5\x18\x13organization.delete\x12?\n PERMISSION_ORGANIZATION_TRANSFER\x10\x03\x1a\x19\x9a\xb5\x18\x15organization.transfer\x12\x33\n\x17PERMISSION_MEMBERS_READ\x10\x04\x1a\x16\x9a\xb5\x18\x0cmembers.read\xb2\xb5\x18\x02\x02\x03\x12\x34\n\x18PERMISSION_MEMBERS_WRITE\x10\x05\x1a\x16\x9a\xb5\x18\rmembers.write\xb2\xb5\x18\x01\x02\x12:\n\x1bPERMISSION_INVITATIONS_READ\x10\x06\x1a\x19\x9a\xb5\x18\x10invitations.read\xb2\xb5\x18\x01\x02\x12<\n\x1cPERMISSION_INVITATIONS_WRITE\x10\x07\x1a\x1a\x9a\xb5\x18\x11invitations.write\xb2\xb5\x18\x01\x02\x12/\n\x15PERMISSION_ROLES_READ\x10\x08\x1a\x14\x9a\xb5\x18\nroles.read\xb2\xb5\x18\x02\x02\x03\x12\x30\n\x16PERMISSION_ROLES_WRITE\x10\t\x1a\x14\x9a\xb5\x18\x0broles.write\xb2\xb5\x18\x01\x02\x12\x34\n\x18PERMISSION_API_KEYS_READ\x10\n\x1a\x16\x9a\xb5\x18\rapi_keys.read\xb2\xb5\x18\x01\x02\x12\x36\n\x19PERMISSION_API_KEYS_WRITE\x10\x0b\x1a\x17\x9a\xb5\x18\x0e\x61pi_keys.write\xb2\xb5\x18\x01\x02\x12/\n\x15PERMISSION_TASKS_READ\x10\x0c\x1a\x14\x9a\xb5\x18\ntasks.read\xb2\xb5\x18\x02\x02\x03\x12\x31\n\x16PERMISSION_TASKS_WRITE\x10\r\x1a\x15\x9a\xb5\x18\x0btasks.write\xb2\xb5\x18\x02\x02\x03*\xc4\x01\n\x0cRateLimitKey\x12\x1e\n\x1aRATE_LIMIT_KEY_UNSPECIFIED\x10\x00\x12\x19\n\x15RATE_LIMIT_KEY_CALLER\x10\x01\x12\x17\n\x13RATE_LIMIT_KEY_PEER\x10\x02\x12\x1a\n\x16RATE_LIMIT_KEY_ACCOUNT\x10\x03\x12#\n\x1fRATE_LIMIT_KEY_ACCOUNT_AND_PEER\x10\x04\x12\x1f\n\x1bRATE_LIMIT_KEY_ORGANIZATION\x10\x05:P\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1e.accord.policy.v1.MethodPolicy:2\n\tsensitive\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:1\n\x08\x63omputed\x12\x1d.google.protobuf.FieldOptions\x18\xd4\x86\x03 \x01(\x08:6\n\rnames_account\x12\x1d.google.protobuf.FieldOptions\x18\xd5\x86\x03 \x01(\x08:<\n\x0fpermission_name\x12!.google.protobuf.EnumValueOptions\x18\xd3\x86\x03 \x01(\t:L\n\x07held_by\x12!.google.protobuf.EnumValueOptions\x18\xd6\x86\x03 \x03(\x0e\x32\x16.accord.policy.v1.Roleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'accord.policy.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCESS']._serialized_start=689
-  _globals['_ACCESS']._serialized_end=800
-  _globals['_CREDENTIAL']._serialized_start=802
-  _globals['_CREDENTIAL']._serialized_end=920
-  _globals['_PERMISSION']._serialized_start=922
-  _globals['_PERMISSION']._serialized_end=962
-  _globals['_RATELIMITKEY']._serialized_start=965
-  _globals['_RATELIMITKEY']._serialized_end=1128
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_WRITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_WRITE"]._serialized_options = b'\232\265\030\022organization.write\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_DELETE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_DELETE"]._serialized_options = b'\232\265\030\023organization.delete'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_TRANSFER"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ORGANIZATION_TRANSFER"]._serialized_options = b'\232\265\030\025organization.transfer'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_READ"]._serialized_options = b'\232\265\030\014members.read\262\265\030\002\002\003'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_WRITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_MEMBERS_WRITE"]._serialized_options = b'\232\265\030\rmembers.write\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_INVITATIONS_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_INVITATIONS_READ"]._serialized_options = b'\232\265\030\020invitations.read\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_INVITATIONS_WRITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_INVITATIONS_WRITE"]._serialized_options = b'\232\265\030\021invitations.write\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ROLES_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ROLES_READ"]._serialized_options = b'\232\265\030\nroles.read\262\265\030\002\002\003'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ROLES_WRITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_ROLES_WRITE"]._serialized_options = b'\232\265\030\013roles.write\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_API_KEYS_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_API_KEYS_READ"]._serialized_options = b'\232\265\030\rapi_keys.read\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_API_KEYS_WRITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_API_KEYS_WRITE"]._serialized_options = b'\232\265\030\016api_keys.write\262\265\030\001\002'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_TASKS_READ"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_TASKS_READ"]._serialized_options = b'\232\265\030\ntasks.read\262\265\030\002\002\003'
+  _globals['_PERMISSION'].values_by_name["PERMISSION_TASKS_WRITE"]._loaded_options = None
+  _globals['_PERMISSION'].values_by_name["PERMISSION_TASKS_WRITE"]._serialized_options = b'\232\265\030\013tasks.write\262\265\030\002\002\003'
+  _globals['_ACCESS']._serialized_start=707
+  _globals['_ACCESS']._serialized_end=818
+  _globals['_CREDENTIAL']._serialized_start=821
+  _globals['_CREDENTIAL']._serialized_end=974
+  _globals['_ROLE']._serialized_start=976
+  _globals['_ROLE']._serialized_end=1053
+  _globals['_PERMISSION']._serialized_start=1056
+  _globals['_PERMISSION']._serialized_end=1824
+  _globals['_RATELIMITKEY']._serialized_start=1827
+  _globals['_RATELIMITKEY']._serialized_end=2023
   _globals['_METHODPOLICY']._serialized_start=149
-  _globals['_METHODPOLICY']._serialized_end=530
-  _globals['_RATELIMIT']._serialized_start=533
-  _globals['_RATELIMIT']._serialized_end=687
+  _globals['_METHODPOLICY']._serialized_end=548
+  _globals['_RATELIMIT']._serialized_start=551
+  _globals['_RATELIMIT']._serialized_end=705
 # @@protoc_insertion_point(module_scope)

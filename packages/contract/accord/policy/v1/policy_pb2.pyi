@@ -68,7 +68,9 @@ class _CredentialEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Credential
     CREDENTIAL_API_KEY: _Credential.ValueType  # 2
     """An API key of an organization."""
     CREDENTIAL_SERVICE_TOKEN: _Credential.ValueType  # 3
-    """A short-lived token of a service."""
+    """A short-lived token of a service. Where people are served (ACCESS_SIGNED_IN), one that acts for a person."""
+    CREDENTIAL_CLIENT_CERTIFICATE: _Credential.ValueType  # 4
+    """The certificate with which a service has opened its connection (mutual TLS)."""
 
 class Credential(_Credential, metaclass=_CredentialEnumTypeWrapper):
     """A way to prove who is calling."""
@@ -80,8 +82,38 @@ CREDENTIAL_SESSION: Credential.ValueType  # 1
 CREDENTIAL_API_KEY: Credential.ValueType  # 2
 """An API key of an organization."""
 CREDENTIAL_SERVICE_TOKEN: Credential.ValueType  # 3
-"""A short-lived token of a service."""
+"""A short-lived token of a service. Where people are served (ACCESS_SIGNED_IN), one that acts for a person."""
+CREDENTIAL_CLIENT_CERTIFICATE: Credential.ValueType  # 4
+"""The certificate with which a service has opened its connection (mutual TLS)."""
 Global___Credential: _TypeAlias = Credential  # noqa: Y015
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """None of them."""
+    ROLE_OWNER: _Role.ValueType  # 1
+    """Holds every permission. An organization always has an owner."""
+    ROLE_ADMIN: _Role.ValueType  # 2
+    """Runs the organization."""
+    ROLE_MEMBER: _Role.ValueType  # 3
+    """Works in it."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """The roles that every organization has. A member has at most one of them, and any number of the organization's own."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""None of them."""
+ROLE_OWNER: Role.ValueType  # 1
+"""Holds every permission. An organization always has an owner."""
+ROLE_ADMIN: Role.ValueType  # 2
+"""Runs the organization."""
+ROLE_MEMBER: Role.ValueType  # 3
+"""Works in it."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _Permission:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -91,12 +123,64 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     DESCRIPTOR: _descriptor.EnumDescriptor
     PERMISSION_UNSPECIFIED: _Permission.ValueType  # 0
     """No permission is asked for."""
+    PERMISSION_ORGANIZATION_WRITE: _Permission.ValueType  # 1
+    """Rename the organization."""
+    PERMISSION_ORGANIZATION_DELETE: _Permission.ValueType  # 2
+    """Delete the organization."""
+    PERMISSION_ORGANIZATION_TRANSFER: _Permission.ValueType  # 3
+    """Hand the organization over to another owner."""
+    PERMISSION_MEMBERS_READ: _Permission.ValueType  # 4
+    """See who belongs to the organization."""
+    PERMISSION_MEMBERS_WRITE: _Permission.ValueType  # 5
+    """Give members roles, and remove members."""
+    PERMISSION_INVITATIONS_READ: _Permission.ValueType  # 6
+    """See who is invited."""
+    PERMISSION_INVITATIONS_WRITE: _Permission.ValueType  # 7
+    """Invite people, and take invitations back."""
+    PERMISSION_ROLES_READ: _Permission.ValueType  # 8
+    """See the organization's own roles."""
+    PERMISSION_ROLES_WRITE: _Permission.ValueType  # 9
+    """Make, change and delete the organization's own roles."""
+    PERMISSION_API_KEYS_READ: _Permission.ValueType  # 10
+    """See the organization's API keys, without their secrets."""
+    PERMISSION_API_KEYS_WRITE: _Permission.ValueType  # 11
+    """Make, change, rotate and revoke API keys."""
+    PERMISSION_TASKS_READ: _Permission.ValueType  # 12
+    """See the organization's tasks."""
+    PERMISSION_TASKS_WRITE: _Permission.ValueType  # 13
+    """Make, change and delete the organization's tasks."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """Everything that can be permitted to a member of an organization; each value carries its `permission_name`."""
 
 PERMISSION_UNSPECIFIED: Permission.ValueType  # 0
 """No permission is asked for."""
+PERMISSION_ORGANIZATION_WRITE: Permission.ValueType  # 1
+"""Rename the organization."""
+PERMISSION_ORGANIZATION_DELETE: Permission.ValueType  # 2
+"""Delete the organization."""
+PERMISSION_ORGANIZATION_TRANSFER: Permission.ValueType  # 3
+"""Hand the organization over to another owner."""
+PERMISSION_MEMBERS_READ: Permission.ValueType  # 4
+"""See who belongs to the organization."""
+PERMISSION_MEMBERS_WRITE: Permission.ValueType  # 5
+"""Give members roles, and remove members."""
+PERMISSION_INVITATIONS_READ: Permission.ValueType  # 6
+"""See who is invited."""
+PERMISSION_INVITATIONS_WRITE: Permission.ValueType  # 7
+"""Invite people, and take invitations back."""
+PERMISSION_ROLES_READ: Permission.ValueType  # 8
+"""See the organization's own roles."""
+PERMISSION_ROLES_WRITE: Permission.ValueType  # 9
+"""Make, change and delete the organization's own roles."""
+PERMISSION_API_KEYS_READ: Permission.ValueType  # 10
+"""See the organization's API keys, without their secrets."""
+PERMISSION_API_KEYS_WRITE: Permission.ValueType  # 11
+"""Make, change, rotate and revoke API keys."""
+PERMISSION_TASKS_READ: Permission.ValueType  # 12
+"""See the organization's tasks."""
+PERMISSION_TASKS_WRITE: Permission.ValueType  # 13
+"""Make, change and delete the organization's tasks."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 class _RateLimitKey:
@@ -108,7 +192,7 @@ class _RateLimitKeyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RateLimi
     RATE_LIMIT_KEY_UNSPECIFIED: _RateLimitKey.ValueType  # 0
     """Not a key: refused at start."""
     RATE_LIMIT_KEY_CALLER: _RateLimitKey.ValueType  # 1
-    """The account that calls; not for public methods."""
+    """Who calls: an account, or each API key for itself; not for public methods."""
     RATE_LIMIT_KEY_PEER: _RateLimitKey.ValueType  # 2
     """The network address that calls; an IPv6 address counts by its /64."""
     RATE_LIMIT_KEY_ACCOUNT: _RateLimitKey.ValueType  # 3
@@ -117,6 +201,8 @@ class _RateLimitKeyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RateLimi
     """
     RATE_LIMIT_KEY_ACCOUNT_AND_PEER: _RateLimitKey.ValueType  # 4
     """Both: the tries of one address at one account. Must be durable."""
+    RATE_LIMIT_KEY_ORGANIZATION: _RateLimitKey.ValueType  # 5
+    """The organization that is active; for methods that ask for a permission and are not `personal`."""
 
 class RateLimitKey(_RateLimitKey, metaclass=_RateLimitKeyEnumTypeWrapper):
     """Whose calls a rate limit counts together."""
@@ -124,7 +210,7 @@ class RateLimitKey(_RateLimitKey, metaclass=_RateLimitKeyEnumTypeWrapper):
 RATE_LIMIT_KEY_UNSPECIFIED: RateLimitKey.ValueType  # 0
 """Not a key: refused at start."""
 RATE_LIMIT_KEY_CALLER: RateLimitKey.ValueType  # 1
-"""The account that calls; not for public methods."""
+"""Who calls: an account, or each API key for itself; not for public methods."""
 RATE_LIMIT_KEY_PEER: RateLimitKey.ValueType  # 2
 """The network address that calls; an IPv6 address counts by its /64."""
 RATE_LIMIT_KEY_ACCOUNT: RateLimitKey.ValueType  # 3
@@ -133,6 +219,8 @@ where there is no such field, the one that the handler finds by a token of the r
 """
 RATE_LIMIT_KEY_ACCOUNT_AND_PEER: RateLimitKey.ValueType  # 4
 """Both: the tries of one address at one account. Must be durable."""
+RATE_LIMIT_KEY_ORGANIZATION: RateLimitKey.ValueType  # 5
+"""The organization that is active; for methods that ask for a permission and are not `personal`."""
 Global___RateLimitKey: _TypeAlias = RateLimitKey  # noqa: Y015
 
 @_typing.final
@@ -150,15 +238,20 @@ class MethodPolicy(_message.Message):
     MAX_DEADLINE_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
+    PERSONAL_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """Who may call. Required."""
     permission: Global___Permission.ValueType
-    """What the caller must hold in their active organization. None if unset; never set on a public method."""
+    """What the caller must hold in their active organization. None if unset; set on methods with ACCESS_SIGNED_IN alone."""
     fresh: _builtins.bool
     """Whether the caller must have signed in recently."""
     audit: _builtins.bool
     """Whether each call that gets as far as the handler leaves an audit event, however it ends. Those that are refused before,
     for want of a session, by a limit or for a broken message, are in the log.
+    """
+    personal: _builtins.bool
+    """Whether the method serves people outside of any organization too, with what is theirs alone: the permission is asked for
+    where an organization is active, and only there. Never set without a permission.
     """
     @_builtins.property
     def credentials(self) -> _containers.RepeatedScalarFieldContainer[Global___Credential.ValueType]:
@@ -192,10 +285,11 @@ class MethodPolicy(_message.Message):
         max_deadline: _duration_pb2.Duration | None = ...,
         errors: _abc.Iterable[_errors_pb2.Reason.ValueType] | None = ...,
         audit: _builtins.bool = ...,
+        personal: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_deadline", b"max_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "credentials", b"credentials", "default_deadline", b"default_deadline", "errors", b"errors", "fresh", b"fresh", "max_deadline", b"max_deadline", "permission", b"permission", "rate_limits", b"rate_limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "credentials", b"credentials", "default_deadline", b"default_deadline", "errors", b"errors", "fresh", b"fresh", "max_deadline", b"max_deadline", "permission", b"permission", "personal", b"personal", "rate_limits", b"rate_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +342,7 @@ SENSITIVE_FIELD_NUMBER: _builtins.int
 COMPUTED_FIELD_NUMBER: _builtins.int
 NAMES_ACCOUNT_FIELD_NUMBER: _builtins.int
 PERMISSION_NAME_FIELD_NUMBER: _builtins.int
+HELD_BY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
 """Every RPC must carry one: the gateway does not start with a method that has none."""
 sensitive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
@@ -257,4 +352,6 @@ computed: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions
 names_account: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The value is an e-mail address, and names the account that rate limits with the key ACCOUNT count."""
 permission_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
-"""The name of a permission as people write it: `projects.write`."""
+"""The name of a permission as people write it, and as it is stored: `tasks.write`. Every permission must carry one."""
+held_by: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]]
+"""The built-in roles that hold the permission, beside the owner's, which holds every one."""

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class TaskServiceStub:
-    """The tasks of whoever calls. A task of somebody else is answered exactly as one that does not exist.
+    """The tasks of the active organization, for those who hold the permission there; without an active organization, those of
+    whoever calls. Any other task is answered exactly as one that does not exist.
     """
 
     def __init__(self, channel):
@@ -78,7 +79,8 @@ class TaskServiceStub:
 
 
 class TaskServiceServicer:
-    """The tasks of whoever calls. A task of somebody else is answered exactly as one that does not exist.
+    """The tasks of the active organization, for those who hold the permission there; without an active organization, those of
+    whoever calls. Any other task is answered exactly as one that does not exist.
     """
 
     def ListTasks(self, request, context):
@@ -195,7 +197,8 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService:
-    """The tasks of whoever calls. A task of somebody else is answered exactly as one that does not exist.
+    """The tasks of the active organization, for those who hold the permission there; without an active organization, those of
+    whoever calls. Any other task is answered exactly as one that does not exist.
     """
 
     @staticmethod

@@ -1,0 +1,45 @@
+"""Keys with which programs call, each of one organization."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Id, Model, UpdatedAt, Versioned
+
+
+class ApiKey(Versioned, Model):
+    """May do what its scopes say and its creator may do at that moment. Good until the first of `expires_at` and
+    `revoked_at`; the key that it was rotated from, until `previous_expires_at` too."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[Id]
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    created_by: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    # Its first characters, by which people tell keys apart.
+    prefix: Mapped[str] = mapped_column(String(12))
+    # SHA-256; the key itself is kept nowhere.
+    key_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
+    previous_key_hash: Mapped[bytes | None] = mapped_column(unique=True, info={"sensitive": True})
+    previous_expires_at: Mapped[datetime | None]
+    # Permissions, by their names in the contract.
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    # Of all methods together. None for as many as the methods allow.
+    calls_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[UpdatedAt]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("char_length(name) >= 1", name="name_not_empty"),
+        CheckConstraint("octet_length(key_hash) = 32", name="key_hash_is_sha256"),
+        CheckConstraint("octet_length(previous_key_hash) = 32", name="previous_key_hash_is_sha256"),
+        CheckConstraint("(previous_key_hash IS NULL) = (previous_expires_at IS NULL)", name="previous_expires"),
+        CheckConstraint("calls_per_minute >= 1", name="calls_per_minute_positive"),
+        Index("ix_api_keys_organization_id_created_at_id", "organization_id", "created_at", "id"),
+    )

@@ -1,0 +1,50 @@
+"""The operator's own services: their accounts, and the keys that their tokens are signed with."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from accord_db.schema.shared import CreatedAt, Id, Model, UpdatedAt, Versioned
+
+
+class ServiceAccount(Versioned, Model):
+    """A program of the operator. Its id is the `client_id` of OAuth 2.0; of a secret that was rotated, the one before is
+    good until `previous_expires_at`."""
+
+    __tablename__ = "service_accounts"
+
+    id: Mapped[Id]
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    # Whom its tokens may be for (`aud`).
+    audiences: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    # SHA-256; the secret itself is kept nowhere.
+    secret_hash: Mapped[bytes] = mapped_column(info={"sensitive": True})
+    previous_secret_hash: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
+    previous_expires_at: Mapped[datetime | None]
+    created_by: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="SET NULL"), index=True)
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[UpdatedAt]
+    disabled_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("char_length(name) >= 1", name="name_not_empty"),
+        CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash_is_sha256"),
+        CheckConstraint("octet_length(previous_secret_hash) = 32", name="previous_secret_hash_is_sha256"),
+        CheckConstraint("(previous_secret_hash IS NULL) = (previous_expires_at IS NULL)", name="previous_expires"),
+    )
+
+
+class SigningKey(Model):
+    """Published from `created_at` on, so that verifiers know it before it signs; removed when nothing that it signed is
+    good any more. Its id is the `kid`."""
+
+    __tablename__ = "signing_keys"
+
+    id: Mapped[Id]
+    # ES256, PKCS #8, encrypted.
+    private_key: Mapped[bytes] = mapped_column(info={"sensitive": True})
+    # The public one as a JWK.
+    public_key: Mapped[str]
+    created_at: Mapped[CreatedAt]
