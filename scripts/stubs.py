@@ -1,4 +1,4 @@
-"""Generates packages/contract from proto/, and is the only thing that writes there.
+"""Generates packages/contract from proto/, and is the only thing that writes there; and the exceptions of packages/client.
 
 stubs.py             writes what is missing or stale, removes what no proto file stands for any more
 stubs.py --check     writes nothing; fails, with the list, if there would be anything to do
@@ -17,10 +17,14 @@ from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from protovalidate._gen.buf.validate import validate_pb
 
+from client_errors import AmbiguousName, client_errors
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "proto"
 CONTRACT = ROOT / "packages" / "contract"
+CLIENT = ROOT / "packages" / "client" / "accord_client"
 PACKAGES = ("accord", "buf")
+CLIENT_ERRORS = "errors.py"  # the one file of `CLIENT` that is generated
 RULES = "buf/validate/validate.proto"  # imported by the contract, so its Python has to exist for Google's runtime too
 
 
@@ -42,7 +46,7 @@ def compile_image(sources: Path, image: Path) -> FileDescriptorSet:
 
 
 def generate(sources: Path, target: Path) -> None:
-    """Fills the empty folder `target` with the Python packages of every proto file below `sources`."""
+    """Fills the empty folder `target` with the Python packages of every proto file below `sources`, and CLIENT_ERRORS."""
     image = compile_image(sources, target / "image")
     (target / "image").unlink()
     ours = set(proto_files(sources))
@@ -53,6 +57,7 @@ def generate(sources: Path, target: Path) -> None:
     for folder in {path.parent for path in target.rglob("*.py")}:
         # `accord` and `buf` are namespaces that others may share, so the marker stands beside the modules (PEP 561).
         (folder / "py.typed").touch()
+    (target / CLIENT_ERRORS).write_text(client_errors(image))
 
 
 def _protoc(sources: Path, *arguments: str) -> None:
@@ -121,21 +126,25 @@ def remove_deserted_folders(root: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Generate packages/contract from proto/.")
+    parser = argparse.ArgumentParser(
+        description="Generate packages/contract, and the exceptions of packages/client, from proto/."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing, fail if the committed code is stale")
     check = parser.parse_args(arguments).check
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder)
         try:
             generate(SOURCES, fresh)
-        except ContractError as error:
+        except (ContractError, AmbiguousName) as error:
             print(error, file=sys.stderr)
             return 1
-        stale = stale_files(fresh, CONTRACT)
-        for path in stale:
-            print(f"stale: {path}" if check else f"{bring_up_to_date(path, fresh, CONTRACT)}: {path}")
+        stale = [(path, CONTRACT) for path in stale_files(fresh, CONTRACT)]
+        if content(fresh / CLIENT_ERRORS) != content(CLIENT / CLIENT_ERRORS):
+            stale.append((CLIENT_ERRORS, CLIENT))
+        for path, committed in stale:
+            print(f"stale: {path}" if check else f"{bring_up_to_date(path, fresh, committed)}: {path}")
     if check and stale:
-        print("packages/contract is not what proto/ says: run `make stubs` and commit the result.", file=sys.stderr)
+        print("The generated code is not what proto/ says: run `make stubs` and commit the result.", file=sys.stderr)
         return 1
     if stale:
         remove_deserted_folders(CONTRACT)

@@ -118,6 +118,8 @@ class Session(_message.Message):
     USER_AGENT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
+    ACTIVE_ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
+    IMPERSONATOR_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Which one it is; a UUID. It is not the token, and is no secret."""
     account_id: _builtins.str
@@ -130,6 +132,10 @@ class Session(_message.Message):
     """Whether it is still good."""
     current: _builtins.bool
     """Whether it is the one that asks."""
+    active_organization_id: _builtins.str
+    """The organization that its calls are about; a UUID. Unset if they are about none."""
+    impersonator_id: _builtins.str
+    """The administrator who acts as the account; a UUID. Unset if it is its owner who calls."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When its owner signed in."""
@@ -164,15 +170,25 @@ class Session(_message.Message):
         user_agent: _builtins.str | None = ...,
         status: Global___SessionStatus.ValueType = ...,
         current: _builtins.bool = ...,
+        active_organization_id: _builtins.str | None = ...,
+        impersonator_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_peer", b"_peer", "_user_agent", b"_user_agent", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "expires_at", b"expires_at", "idle_expires_at", b"idle_expires_at", "last_used_at", b"last_used_at", "peer", b"peer", "user_agent", b"user_agent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_user_agent", b"_user_agent", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "expires_at", b"expires_at", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "user_agent", b"user_agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_peer", b"_peer", "_user_agent", b"_user_agent", "account_id", b"account_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "id", b"id", "idle_expires_at", b"idle_expires_at", "last_used_at", b"last_used_at", "peer", b"peer", "status", b"status", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_user_agent", b"_user_agent", "account_id", b"account_id", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "id", b"id", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "status", b"status", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__active_organization_id: _TypeAlias = _typing.Literal["active_organization_id"]  # noqa: Y015
+    _WhichOneofArgType__active_organization_id: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id"]  # noqa: Y015
+    _WhichOneofReturnType__impersonator_id: _TypeAlias = _typing.Literal["impersonator_id"]  # noqa: Y015
+    _WhichOneofArgType__impersonator_id: _TypeAlias = _typing.Literal["_impersonator_id", b"_impersonator_id"]  # noqa: Y015
     _WhichOneofReturnType__peer: _TypeAlias = _typing.Literal["peer"]  # noqa: Y015
     _WhichOneofArgType__peer: _TypeAlias = _typing.Literal["_peer", b"_peer"]  # noqa: Y015
     _WhichOneofReturnType__user_agent: _TypeAlias = _typing.Literal["user_agent"]  # noqa: Y015
     _WhichOneofArgType__user_agent: _TypeAlias = _typing.Literal["_user_agent", b"_user_agent"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__active_organization_id) -> _WhichOneofReturnType__active_organization_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__impersonator_id) -> _WhichOneofReturnType__impersonator_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__peer) -> _WhichOneofReturnType__peer | None: ...
     @_typing.overload

@@ -229,8 +229,10 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAccount(self, request, context):
-        """Deletes the caller's account and ends all its sessions. The address is free at once; the rest is removed for good when
-        the time has passed that this installation keeps it.
+        """Deletes the caller's account, and ends all its sessions and memberships. The address is free at once; the rest is removed
+        for good when the time has passed that this installation keeps it.
+        Answers LAST_OWNER if an organization would have no owner then, LAST_ADMINISTRATOR if nobody would be left to run the
+        installation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -95,8 +95,10 @@ class AccountServiceStub:
     Answers ETAG_MISMATCH if `account.etag` is given and the account has changed since.
     """
     DeleteAccount: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]
-    """Deletes the caller's account and ends all its sessions. The address is free at once; the rest is removed for good when
-    the time has passed that this installation keeps it.
+    """Deletes the caller's account, and ends all its sessions and memberships. The address is free at once; the rest is removed
+    for good when the time has passed that this installation keeps it.
+    Answers LAST_OWNER if an organization would have no owner then, LAST_ADMINISTRATOR if nobody would be left to run the
+    installation.
     """
 
 @_typing.type_check_only
@@ -166,8 +168,10 @@ class AccountServiceAsyncStub(AccountServiceStub):
     Answers ETAG_MISMATCH if `account.etag` is given and the account has changed since.
     """
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]  # type: ignore[assignment]
-    """Deletes the caller's account and ends all its sessions. The address is free at once; the rest is removed for good when
-    the time has passed that this installation keeps it.
+    """Deletes the caller's account, and ends all its sessions and memberships. The address is free at once; the rest is removed
+    for good when the time has passed that this installation keeps it.
+    Answers LAST_OWNER if an organization would have no owner then, LAST_ADMINISTRATOR if nobody would be left to run the
+    installation.
     """
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -318,8 +322,10 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.DeleteAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.DeleteAccountResponse, _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]]:
-        """Deletes the caller's account and ends all its sessions. The address is free at once; the rest is removed for good when
-        the time has passed that this installation keeps it.
+        """Deletes the caller's account, and ends all its sessions and memberships. The address is free at once; the rest is removed
+        for good when the time has passed that this installation keeps it.
+        Answers LAST_OWNER if an organization would have no owner then, LAST_ADMINISTRATOR if nobody would be left to run the
+        installation.
         """
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -106,6 +106,52 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """`access_denied` of RFC 8628: a person has denied it."""
     REASON_USER_CODE_NOT_FOUND: _Reason.ValueType  # 74
     """The user code is unknown or expired, or somebody has decided on it."""
+    REASON_ORGANIZATION_NOT_FOUND: _Reason.ValueType  # 80
+    """There is no such organization, it is deleted, or the caller does not belong to it. `organization_id` in the metadata."""
+    REASON_SLUG_TAKEN: _Reason.ValueType  # 81
+    """Another organization has the slug."""
+    REASON_MEMBER_NOT_FOUND: _Reason.ValueType  # 82
+    """The organization has no such member. `account_id` in the metadata."""
+    REASON_LAST_OWNER: _Reason.ValueType  # 83
+    """Without them nobody would own the organization. `organization_id` in the metadata."""
+    REASON_INVITATION_NOT_FOUND: _Reason.ValueType  # 90
+    """There is no such invitation of the active organization (`invitation_id` in the metadata), or the token does not accept
+    one: it is unknown, used, expired, void, or sent to somebody else.
+    """
+    REASON_INVITATION_EXISTS: _Reason.ValueType  # 91
+    """The address is invited already, and has not answered."""
+    REASON_TOO_MANY_INVITATIONS: _Reason.ValueType  # 92
+    """As many invitations as an organization may have wait for an answer."""
+    REASON_MEMBER_EXISTS: _Reason.ValueType  # 93
+    """Whoever is invited, or accepts, is a member already."""
+    REASON_ROLE_NOT_FOUND: _Reason.ValueType  # 94
+    """There is no such role, or it is not one of the active organization. `role_id` in the metadata."""
+    REASON_ROLE_NAME_TAKEN: _Reason.ValueType  # 95
+    """The organization has another role of that name."""
+    REASON_TOO_MANY_ROLES: _Reason.ValueType  # 96
+    """The organization has as many roles of its own as it may."""
+    REASON_API_KEY_NOT_FOUND: _Reason.ValueType  # 100
+    """There is no such API key, or it is not the organization's. `api_key_id` in the metadata."""
+    REASON_API_KEY_ENDED: _Reason.ValueType  # 101
+    """The API key is revoked or has expired. `api_key_id` in the metadata."""
+    REASON_TOO_MANY_API_KEYS: _Reason.ValueType  # 102
+    """The organization has as many API keys as one may have."""
+    REASON_SERVICE_ACCOUNT_NOT_FOUND: _Reason.ValueType  # 110
+    """There is no such service account. `service_account_id` in the metadata."""
+    REASON_CLIENT_INVALID: _Reason.ValueType  # 111
+    """`invalid_client` of RFC 6749: the service account is unknown or disabled, or its secret is wrong; which of these is not told."""
+    REASON_AUDIENCE_NOT_ALLOWED: _Reason.ValueType  # 112
+    """`invalid_target` of RFC 8693: the service account may not have tokens for this audience."""
+    REASON_SUBJECT_TOKEN_INVALID: _Reason.ValueType  # 113
+    """The credential of the person is not that of a session that is good now."""
+    REASON_ACCOUNT_NOT_FOUND: _Reason.ValueType  # 120
+    """There is no such account. `account_id` in the metadata."""
+    REASON_LAST_ADMINISTRATOR: _Reason.ValueType  # 121
+    """Without this administrator nobody would be left to run the installation. `account_id` in the metadata."""
+    REASON_NOT_IMPERSONABLE: _Reason.ValueType  # 122
+    """Nobody acts as themselves, as an administrator, or as somebody who is kept out. `account_id` in the metadata."""
+    REASON_NOT_IMPERSONATING: _Reason.ValueType  # 123
+    """The session that calls is its owner's own."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused. It is the `reason` of the one `google.rpc.ErrorInfo` (domain `accord`) in every error."""
@@ -190,6 +236,52 @@ REASON_AUTHORIZATION_DENIED: Reason.ValueType  # 73
 """`access_denied` of RFC 8628: a person has denied it."""
 REASON_USER_CODE_NOT_FOUND: Reason.ValueType  # 74
 """The user code is unknown or expired, or somebody has decided on it."""
+REASON_ORGANIZATION_NOT_FOUND: Reason.ValueType  # 80
+"""There is no such organization, it is deleted, or the caller does not belong to it. `organization_id` in the metadata."""
+REASON_SLUG_TAKEN: Reason.ValueType  # 81
+"""Another organization has the slug."""
+REASON_MEMBER_NOT_FOUND: Reason.ValueType  # 82
+"""The organization has no such member. `account_id` in the metadata."""
+REASON_LAST_OWNER: Reason.ValueType  # 83
+"""Without them nobody would own the organization. `organization_id` in the metadata."""
+REASON_INVITATION_NOT_FOUND: Reason.ValueType  # 90
+"""There is no such invitation of the active organization (`invitation_id` in the metadata), or the token does not accept
+one: it is unknown, used, expired, void, or sent to somebody else.
+"""
+REASON_INVITATION_EXISTS: Reason.ValueType  # 91
+"""The address is invited already, and has not answered."""
+REASON_TOO_MANY_INVITATIONS: Reason.ValueType  # 92
+"""As many invitations as an organization may have wait for an answer."""
+REASON_MEMBER_EXISTS: Reason.ValueType  # 93
+"""Whoever is invited, or accepts, is a member already."""
+REASON_ROLE_NOT_FOUND: Reason.ValueType  # 94
+"""There is no such role, or it is not one of the active organization. `role_id` in the metadata."""
+REASON_ROLE_NAME_TAKEN: Reason.ValueType  # 95
+"""The organization has another role of that name."""
+REASON_TOO_MANY_ROLES: Reason.ValueType  # 96
+"""The organization has as many roles of its own as it may."""
+REASON_API_KEY_NOT_FOUND: Reason.ValueType  # 100
+"""There is no such API key, or it is not the organization's. `api_key_id` in the metadata."""
+REASON_API_KEY_ENDED: Reason.ValueType  # 101
+"""The API key is revoked or has expired. `api_key_id` in the metadata."""
+REASON_TOO_MANY_API_KEYS: Reason.ValueType  # 102
+"""The organization has as many API keys as one may have."""
+REASON_SERVICE_ACCOUNT_NOT_FOUND: Reason.ValueType  # 110
+"""There is no such service account. `service_account_id` in the metadata."""
+REASON_CLIENT_INVALID: Reason.ValueType  # 111
+"""`invalid_client` of RFC 6749: the service account is unknown or disabled, or its secret is wrong; which of these is not told."""
+REASON_AUDIENCE_NOT_ALLOWED: Reason.ValueType  # 112
+"""`invalid_target` of RFC 8693: the service account may not have tokens for this audience."""
+REASON_SUBJECT_TOKEN_INVALID: Reason.ValueType  # 113
+"""The credential of the person is not that of a session that is good now."""
+REASON_ACCOUNT_NOT_FOUND: Reason.ValueType  # 120
+"""There is no such account. `account_id` in the metadata."""
+REASON_LAST_ADMINISTRATOR: Reason.ValueType  # 121
+"""Without this administrator nobody would be left to run the installation. `account_id` in the metadata."""
+REASON_NOT_IMPERSONABLE: Reason.ValueType  # 122
+"""Nobody acts as themselves, as an administrator, or as somebody who is kept out. `account_id` in the metadata."""
+REASON_NOT_IMPERSONATING: Reason.ValueType  # 123
+"""The session that calls is its owner's own."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -239,6 +239,7 @@ class MethodPolicy(_message.Message):
     ERRORS_FIELD_NUMBER: _builtins.int
     AUDIT_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
+    IN_PERSON_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """Who may call. Required."""
     permission: Global___Permission.ValueType
@@ -252,6 +253,10 @@ class MethodPolicy(_message.Message):
     personal: _builtins.bool
     """Whether the method serves people outside of any organization too, with what is theirs alone: the permission is asked for
     where an organization is active, and only there. Never set without a permission.
+    """
+    in_person: _builtins.bool
+    """Whether only the person themselves may call: neither an administrator who acts as them nor a service that does. So it
+    is with every method that is `fresh`, too.
     """
     @_builtins.property
     def credentials(self) -> _containers.RepeatedScalarFieldContainer[Global___Credential.ValueType]:
@@ -286,10 +291,11 @@ class MethodPolicy(_message.Message):
         errors: _abc.Iterable[_errors_pb2.Reason.ValueType] | None = ...,
         audit: _builtins.bool = ...,
         personal: _builtins.bool = ...,
+        in_person: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_deadline", b"max_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "credentials", b"credentials", "default_deadline", b"default_deadline", "errors", b"errors", "fresh", b"fresh", "max_deadline", b"max_deadline", "permission", b"permission", "personal", b"personal", "rate_limits", b"rate_limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "credentials", b"credentials", "default_deadline", b"default_deadline", "errors", b"errors", "fresh", b"fresh", "in_person", b"in_person", "max_deadline", b"max_deadline", "permission", b"permission", "personal", b"personal", "rate_limits", b"rate_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -95,7 +95,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeOtherSessions(self, request, context):
-        """Ends all sessions of the caller but the one that calls.
+        """Ends all sessions of the caller but the one that calls; also those in which they act as somebody, or somebody as them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class SessionServiceStub:
     Answers SESSION_NOT_FOUND if there is none.
     """
     RevokeOtherSessions: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.RevokeOtherSessionsRequest, _sessions_pb2.RevokeOtherSessionsResponse]
-    """Ends all sessions of the caller but the one that calls."""
+    """Ends all sessions of the caller but the one that calls; also those in which they act as somebody, or somebody as them."""
     Reauthenticate: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.ReauthenticateRequest, _sessions_pb2.ReauthenticateResponse]
     """Makes the session that calls fresh again, for methods that ask for a recent sign-in: for 10 minutes. The session gets a
     new token, and the one that called is refused from then on. Whoever has no password signs in anew instead.
@@ -78,7 +78,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     Answers SESSION_NOT_FOUND if there is none.
     """
     RevokeOtherSessions: _aio.UnaryUnaryMultiCallable[_sessions_pb2.RevokeOtherSessionsRequest, _sessions_pb2.RevokeOtherSessionsResponse]  # type: ignore[assignment]
-    """Ends all sessions of the caller but the one that calls."""
+    """Ends all sessions of the caller but the one that calls; also those in which they act as somebody, or somebody as them."""
     Reauthenticate: _aio.UnaryUnaryMultiCallable[_sessions_pb2.ReauthenticateRequest, _sessions_pb2.ReauthenticateResponse]  # type: ignore[assignment]
     """Makes the session that calls fresh again, for methods that ask for a recent sign-in: for 10 minutes. The session gets a
     new token, and the one that called is refused from then on. Whoever has no password signs in anew instead.
@@ -128,7 +128,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sessions_pb2.RevokeOtherSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sessions_pb2.RevokeOtherSessionsResponse, _abc.Awaitable[_sessions_pb2.RevokeOtherSessionsResponse]]:
-        """Ends all sessions of the caller but the one that calls."""
+        """Ends all sessions of the caller but the one that calls; also those in which they act as somebody, or somebody as them."""
 
     @_abc_1.abstractmethod
     def Reauthenticate(

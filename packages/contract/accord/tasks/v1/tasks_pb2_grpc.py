@@ -84,8 +84,8 @@ class TaskServiceServicer:
     """
 
     def ListTasks(self, request, context):
-        """Lists the caller's tasks, a page at a time.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order or caller.
+        """Lists tasks, a page at a time.
+        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order, caller or organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,7 +100,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateTask(self, request, context):
-        """Makes a task. May be repeated with the same `request_id`: it is made once.
+        """Makes a task, the active organization's if there is one. May be repeated with the same `request_id`: it is made once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

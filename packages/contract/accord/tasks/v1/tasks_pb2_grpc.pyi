@@ -36,15 +36,15 @@ class TaskServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     ListTasks: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]
-    """Lists the caller's tasks, a page at a time.
-    Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order or caller.
+    """Lists tasks, a page at a time.
+    Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order, caller or organization.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.GetTaskResponse]
     """Answers one task.
     Answers TASK_NOT_FOUND if there is none, or if it is deleted.
     """
     CreateTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]
-    """Makes a task. May be repeated with the same `request_id`: it is made once."""
+    """Makes a task, the active organization's if there is one. May be repeated with the same `request_id`: it is made once."""
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.UpdateTaskRequest, _tasks_pb2.UpdateTaskResponse]
     """Changes the fields of a task that the mask names.
     Answers TASK_NOT_FOUND if there is none, ETAG_MISMATCH if `task.etag` is given and the task has changed since.
@@ -72,15 +72,15 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """Lists the caller's tasks, a page at a time.
-    Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order or caller.
+    """Lists tasks, a page at a time.
+    Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order, caller or organization.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Answers one task.
     Answers TASK_NOT_FOUND if there is none, or if it is deleted.
     """
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]  # type: ignore[assignment]
-    """Makes a task. May be repeated with the same `request_id`: it is made once."""
+    """Makes a task, the active organization's if there is one. May be repeated with the same `request_id`: it is made once."""
     UpdateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.UpdateTaskRequest, _tasks_pb2.UpdateTaskResponse]  # type: ignore[assignment]
     """Changes the fields of a task that the mask names.
     Answers TASK_NOT_FOUND if there is none, ETAG_MISMATCH if `task.etag` is given and the task has changed since.
@@ -111,8 +111,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.ListTasksResponse, _abc.Awaitable[_tasks_pb2.ListTasksResponse]]:
-        """Lists the caller's tasks, a page at a time.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order or caller.
+        """Lists tasks, a page at a time.
+        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order, caller or organization.
         """
 
     @_abc_1.abstractmethod
@@ -131,7 +131,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.CreateTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.CreateTaskResponse, _abc.Awaitable[_tasks_pb2.CreateTaskResponse]]:
-        """Makes a task. May be repeated with the same `request_id`: it is made once."""
+        """Makes a task, the active organization's if there is one. May be repeated with the same `request_id`: it is made once."""
 
     @_abc_1.abstractmethod
     def UpdateTask(
