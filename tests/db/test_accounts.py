@@ -3,15 +3,13 @@
 import asyncio
 
 import pytest
-from sqlalchemy import bindparam, delete, func, select, text
+from sqlalchemy import func, select, text
 
 from accord_db.database import Database, Executor
 from accord_db.errors import AlreadyExists, InvalidValue
 from accord_db.ids import uuid7
-from accord_db.queries import accounts, tasks
+from accord_db.queries import accounts
 from accord_db.schema import Account
-
-_DELETE = delete(Account).where(Account.id == bindparam("account_id"))
 
 
 async def insert(database: Database, email: str, display_name: str = "Ada") -> Account | None:
@@ -64,12 +62,6 @@ async def test_get_account_by_email_is_found_in_any_case_and_by_nothing_else(dat
 async def test_insert_account_beyond_the_limits_is_refused(database: Database, email: str, display_name: str) -> None:
     with pytest.raises(InvalidValue):
         await insert(database, email, display_name)
-
-
-async def test_with_an_account_goes_all_that_was_its_own(database: Database, account: Account) -> None:
-    task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow")
-    assert await database.run(_DELETE, account_id=account.id) == 1
-    assert await tasks.get_task(database, task_id=task.id, created_by=account.id, show_deleted=True) is None
 
 
 async def test_an_account_without_a_password_has_none(database: Database) -> None:

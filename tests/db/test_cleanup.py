@@ -2,30 +2,38 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from sqlalchemy import ColumnElement, Interval, bindparam, cast, func, insert, select, text, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from accord_db.database import Database
 from accord_db.ids import uuid7
-from accord_db.queries import audit
-from accord_db.queries.cleanup import delete_due, everything_due, is_alone
+from accord_db.queries import audit, organizations
+from accord_db.queries.cleanup import Due, delete_due, everything_due, is_alone
 from accord_db.schema import (
     Account,
     AccountToken,
+    ApiKey,
     AuditEvent,
     DeviceSignIn,
     IdempotencyKey,
+    Invitation,
     LinkedProvider,
+    Member,
+    MemberRole,
+    Organization,
     OutboxMessage,
     ProviderSignIn,
     RateLimit,
     RecoveryCode,
+    Role,
     SecondFactor,
     Session,
     Task,
@@ -43,6 +51,12 @@ _now = func.now()
 _AGE_ACCOUNT = (
     update(Account)
     .where(Account.id == bindparam("account_id"))
+    .values(deleted_at=_now - cast(bindparam("age"), Interval))
+)
+
+_AGE_ORGANIZATION = (
+    update(Organization)
+    .where(Organization.id == bindparam("organization_id"))
     .values(deleted_at=_now - cast(bindparam("age"), Interval))
 )
 
@@ -85,10 +99,14 @@ async def count(database: Database, model: type[Model]) -> int:
     return found
 
 
+def due_after(kept: timedelta, *, batch: int = 500) -> list[Due]:
+    return everything_due(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
+
+
 async def clean_up(database: Database, *, kept: timedelta = KEPT, batch: int = 500) -> Counter[str]:
     """How many rows went, by table."""
     deleted: Counter[str] = Counter()
-    for due in everything_due(deleted_accounts_kept=kept, batch=batch):
+    for due in due_after(kept, batch=batch):
         while number := await delete_due(database, due):
             assert number <= batch
             deleted[due.table] += number
@@ -152,21 +170,21 @@ async def test_mail_that_waits_stays_however_old_it_is(database: Database, accou
 
 def test_every_table_whose_rows_expire_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
-    assert expiring <= {due.table for due in everything_due(deleted_accounts_kept=KEPT)}
+    assert expiring <= {due.table for due in due_after(KEPT)}
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------------
 async def test_a_batch_is_no_larger_than_it_may_be(database: Database, account: Account) -> None:
     for days in (5, 9, 7, 3):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
-    tokens = next(due for due in everything_due(deleted_accounts_kept=KEPT, batch=3) if due.table == "account_tokens")
+    tokens = next(due for due in due_after(KEPT, batch=3) if due.table == "account_tokens")
     assert [await delete_due(database, tokens) for _ in range(3)] == [3, 1, 0]
 
 
 async def test_the_oldest_go_first(database: Database, account: Account) -> None:
     for days in (5, 9, 7):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
-    tokens = next(due for due in everything_due(deleted_accounts_kept=KEPT, batch=2) if due.table == "account_tokens")
+    tokens = next(due for due in due_after(KEPT, batch=2) if due.table == "account_tokens")
     await delete_due(database, tokens)
     assert await database.all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
@@ -184,7 +202,7 @@ async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
 async def test_an_index_serves_each_of_the_statements(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
-        for due in everything_due(deleted_accounts_kept=KEPT):
+        for due in due_after(KEPT):
             sql = compiled(due.delete).ask({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
             assert "Seq Scan" not in plan
@@ -250,12 +268,113 @@ async def everything(database: Database, account: Account) -> None:
     await database.run(insert(RecoveryCode).values(id=uuid7(), second_factor_id=factor_id, code_hash=hashed()))
 
 
+# --- organizations -------------------------------------------------------------------------------------------------------
+async def organization(database: Database, account: Account) -> UUID:
+    """With a member, a role that they have, an invitation, an API key and three tasks. None is due by itself."""
+    own = {"organization_id": uuid7()}
+    made = own | {"created_by": account.id}
+    role_id = uuid7()
+    rows: Sequence[tuple[type[Model], dict[str, Any]]] = (
+        (Organization, {"id": own["organization_id"], "name": "x", "slug": str(own["organization_id"])}),
+        (Member, own | {"account_id": account.id, "role": "owner"}),
+        (Role, own | {"id": role_id, "name": "x", "permissions": []}),
+        (MemberRole, own | {"account_id": account.id, "role_id": role_id}),
+        (Invitation, made | {"id": uuid7(), "email": "x", "role_ids": [], "token_hash": hashed(), "expires_at": _now}),
+        (ApiKey, made | {"id": uuid7(), "name": "x", "prefix": "x", "key_hash": hashed(), "scopes": []}),
+        *((Task, made | {"id": uuid7(), "title": "x"}) for _ in range(3)),
+    )
+    for model, values in rows:
+        await database.run(insert(model).values(values))
+    return own["organization_id"]
+
+
+THEIRS: tuple[type[Model], ...] = (Organization, Member, Role, MemberRole, Invitation, ApiKey, Task)
+
+
+async def test_an_organization_goes_once_it_was_deleted_as_long_ago_as_the_settings_say(
+    database: Database, account: Account
+) -> None:
+    living, fresh, old = [await organization(database, account) for _ in range(3)]
+    await database.run(_AGE_ORGANIZATION, organization_id=fresh, age=timedelta(days=7) - timedelta(minutes=1))
+    await database.run(_AGE_ORGANIZATION, organization_id=old, age=timedelta(days=7) + SECOND)
+    assert (await clean_up(database, kept=timedelta(days=7)))["organizations"] == 1
+    assert set(await database.all(select(Organization.id))) == {living, fresh}
+
+
+async def test_everything_that_an_organization_has_goes_with_it_and_nobody_elses(
+    database: Database, account: Account
+) -> None:
+    gone, _ = await organization(database, account), await organization(database, account)
+    await database.run(_AGE_ORGANIZATION, organization_id=gone, age=KEPT + SECOND)
+    before = {model: await count(database, model) for model in THEIRS}
+    deleted = await clean_up(database)
+    assert {model: await count(database, model) for model in THEIRS} == {model: n // 2 for model, n in before.items()}
+    # What says which roles a member has goes with the member, or the role.
+    assert deleted == {model.__tablename__: before[model] // 2 for model in THEIRS if model is not MemberRole}
+    assert await count(database, Account) == 1
+
+
+async def test_an_invitation_goes_a_month_after_it_would_have_expired_however_it_ended(
+    database: Database, account: Account
+) -> None:
+    made = {"organization_id": await organization(database, account), "created_by": account.id, "email": "x"}
+    for age in (timedelta(days=30) + SECOND, timedelta(days=30) - timedelta(minutes=1)):
+        for end in ({}, {"ended_at": ago(timedelta(days=36)), "outcome": "declined"}):
+            own = {"id": uuid7(), "role_ids": [], "token_hash": hashed(), "expires_at": ago(age)}
+            await database.run(insert(Invitation).values(made | own | end))
+    assert await clean_up(database) == {"invitations": 2}
+
+
+async def test_an_organization_that_somebody_is_about_to_bring_back_is_left_whole(
+    database: Database, account: Account, dsn: str
+) -> None:
+    await database.run(_AGE_ORGANIZATION, organization_id=await organization(database, account), age=KEPT + SECOND)
+    with locked(dsn, "SELECT FROM organizations FOR NO KEY UPDATE"):
+        assert await clean_up(database) == {}
+
+
+async def test_an_organization_cannot_be_brought_back_once_it_is_due(database: Database, account: Account) -> None:
+    fresh, old = [await organization(database, account) for _ in range(2)]
+    await database.run(_AGE_ORGANIZATION, organization_id=fresh, age=KEPT - timedelta(minutes=1))
+    await database.run(_AGE_ORGANIZATION, organization_id=old, age=KEPT + SECOND)
+    assert await organizations.undelete_organization(database, organization_id=fresh, deleted_kept=KEPT) is not None
+    assert await organizations.undelete_organization(database, organization_id=old, deleted_kept=KEPT) is None
+
+
+@pytest.mark.parametrize("column", [ApiKey.expires_at, ApiKey.revoked_at])
+async def test_an_api_key_goes_90_days_after_its_end(
+    database: Database, account: Account, column: InstrumentedAttribute[datetime]
+) -> None:
+    for age in (timedelta(days=90) + SECOND, timedelta(days=90) - timedelta(minutes=1)):
+        theirs = ApiKey.organization_id == await organization(database, account)
+        await database.run(update(ApiKey).where(theirs).values({column: ago(age)}))
+    await organization(database, account)
+    assert (await clean_up(database))["api_keys"] == 1
+    assert await count(database, ApiKey) == 2
+
+
+def test_all_tables_that_belong_to_organizations_are_emptied_before_these_go() -> None:
+    order = [due.table for due in due_after(KEPT)]
+    organizations = metadata.tables["organizations"]
+    theirs = {
+        name
+        for name, table in metadata.tables.items()
+        if any(k.column.table is organizations and k.ondelete == "CASCADE" for k in table.foreign_keys)
+    }
+    assert theirs
+    assert theirs <= set(order[: order.index("organizations")])
+
+
+# --- accounts that are large --------------------------------------------------------------------------------------------
 def test_all_tables_that_belong_to_accounts_are_emptied_before_these_go() -> None:
     """So that the size of an account does not tell how long a transaction is; also for features that are yet to come."""
-    order = [due.table for due in everything_due(deleted_accounts_kept=KEPT)]
+    order = [due.table for due in due_after(KEPT)]
     accounts = metadata.tables["accounts"]
     theirs = {
-        name for name, table in metadata.tables.items() if any(k.column.table is accounts for k in table.foreign_keys)
+        name
+        for name, table in metadata.tables.items()
+        if any(k.column.table is accounts and k.ondelete == "CASCADE" for k in table.foreign_keys)
+        or "owner_id" in table.c
     }
     assert theirs <= set(order[:-1])
     assert order[-1] == "accounts"

@@ -14,7 +14,7 @@ from accord_db.queries.encrypted import (
 from accord_db.schema import metadata
 from tests.db.conftest import NewAccount
 
-SECRET, ACCESS_TOKEN, REFRESH_TOKEN, CONTENT = ENCRYPTED_COLUMNS
+SECRET, ACCESS_TOKEN, REFRESH_TOKEN, CONTENT, PRIVATE_KEY = ENCRYPTED_COLUMNS
 
 
 def test_every_secret_that_is_no_hash_is_known() -> None:

@@ -17,7 +17,7 @@ from accord_db.errors import (
     Unavailable,
 )
 from accord_db.ids import uuid7
-from accord_db.schema import Account, Task
+from accord_db.schema import Account, SecondFactor
 
 Fail = Callable[[str], None]
 FAIL = select(func.fail(bindparam("sqlstate", type_=Text)))
@@ -87,10 +87,10 @@ async def test_text_that_is_too_long_is_not_quoted(database: Database) -> None:
 
 
 async def test_a_row_of_somebody_unknown_names_its_constraint(database: Database) -> None:
-    new_task = insert(Task).values(id=bindparam("id"), title="An orphan", created_by=bindparam("created_by"))
+    new_factor = insert(SecondFactor).values(id=bindparam("id"), account_id=bindparam("account_id"), secret=b"x")
     with pytest.raises(ForeignKeyMissing) as caught:
-        await database.run(new_task, id=uuid7(), created_by=uuid7())
-    assert caught.value.constraint == "fk_tasks_created_by_accounts"
+        await database.run(new_factor, id=uuid7(), account_id=uuid7())
+    assert caught.value.constraint == "fk_second_factors_account_id_accounts"
 
 
 async def test_a_missing_value_names_its_column(database: Database) -> None:

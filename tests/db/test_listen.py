@@ -70,12 +70,12 @@ async def test_what_is_rolled_back_is_not_heard(listener: Listener, database: Da
 
 
 async def test_a_listener_that_was_cut_off_says_so_and_comes_back(
-    listener: Listener, database: Database, heard: list[str]
+    listener: Listener, superuser: Database, heard: list[str]
 ) -> None:
-    await database.all(END_LISTENERS)
+    await superuser.all(END_LISTENERS)
     await until(lambda: not listener.connected)
     await until(lambda: listener.connected)
-    await database.first(NOTIFY, payload="again")
+    await superuser.first(NOTIFY, payload="again")
     await until(lambda: heard[-1] == "again")
     assert heard == ["connected", "cut off", "connected", "again"]
 

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import CheckConstraint, Column, Index, Integer, MetaData
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, MetaData, Table, Uuid
 
 from accord_db.errors import Unavailable
 from accord_db.migrate import MigrationError, Patience, apply, current_and_head, is_current
@@ -18,9 +19,11 @@ from accord_db.migrate.drafts import generate
 from accord_db.migrate.drift import check_drift
 from accord_db.migrate.lint import lint
 from accord_db.migrate.revisions import VERSIONS, read_revisions
-from accord_db.migrate.scratch import scratch_database
+from accord_db.migrate.scratch import scratch_database, scratch_server
 from accord_db.migrate.scripts import history, sql
+from accord_db.roles import fault_of_role
 from accord_db.schema import metadata as our_metadata
+from accord_db.schema.walls import GATEWAY_ROLE
 from tests.conftest import temporary_database
 
 HEAD = read_revisions().head
@@ -233,6 +236,29 @@ def test_generate_writes_a_dated_migration_and_shows_its_sql(postgres: str, dsn:
     assert apply(dsn, versions=versions)
     revert(dsn, versions=versions)
     assert current_and_head(dsn, versions=versions)[0] == HEAD
+
+
+def test_databases_of_a_new_server_that_are_migrated_at_once_share_one_role_of_gateways() -> None:
+    with scratch_server() as server, ExitStack() as made:
+        empty = [made.enter_context(temporary_database(server)) for _ in range(4)]
+        command = [sys.executable, "-m", "accord_db.migrate", "--database-url"]
+        processes = [subprocess.Popen([*command, dsn, "apply"]) for dsn in empty]
+        assert [process.wait() for process in processes] == [0] * len(empty)
+        assert [fault_of_role(dsn, GATEWAY_ROLE) for dsn in empty] == [None] * len(empty)
+
+
+def test_generate_raises_the_wall_of_a_table_that_organizations_have_rows_in(
+    postgres: str, dsn: str, versions: Path
+) -> None:
+    metadata = changed_metadata()
+    organization_id = Column("organization_id", Uuid, ForeignKey("organizations.id"), nullable=False)
+    Table("notes", metadata, Column("id", Uuid, primary_key=True), organization_id)
+    draft = generate(postgres, "Add notes", metadata=metadata, versions=versions)
+    assert draft.missing == []
+    assert "CREATE POLICY tenant ON notes" in draft.sql
+    assert "ALTER TABLE notes FORCE ROW LEVEL SECURITY" in draft.sql
+    assert apply(dsn, versions=versions)
+    revert(dsn, versions=versions)
 
 
 def test_generate_says_what_alembic_did_not_see(postgres: str, versions: Path) -> None:

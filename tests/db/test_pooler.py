@@ -4,20 +4,25 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import Float, Integer, bindparam, func, select, text
+from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
 from accord_db.database import Database
 from accord_db.ids import uuid7
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
+from accord_db.tenants import acting_for
 from tests.conftest import Connect
+from tests.db.conftest import NewAccount
 from tests.db.programs import free_port, running, wait_until_ready
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
 CONNECTIONS = 3
+# What is a matter of whom to log in as, elsewhere.
+ACTING = {"connect_query": "SET ROLE accord_gateway"}
 
 ECHO = select(bindparam("value", type_=Integer))
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
@@ -54,7 +59,7 @@ def configured(dsn: str, port: int) -> str:
     return "\n".join(
         [
             "[databases]",
-            "pooled = " + " ".join(f"{name}='{value}'" for name, value in (server | password).items()),
+            "pooled = " + " ".join(f"{name}='{value}'" for name, value in (server | password | ACTING).items()),
             "[pgbouncer]",
             "listen_addr = 127.0.0.1",
             f"listen_port = {port}",
@@ -77,7 +82,7 @@ async def test_no_call_fails_behind_a_pooler(pooled: Database, account: Account)
             async with pooled.transaction() as tx:
                 title = f"{number}.{value}"
                 task = await tasks.insert_task(tx, task_id=uuid7(), created_by=account.id, title=title)
-                found = await tasks.get_task(tx, task_id=task.id, created_by=account.id)
+                found = await tasks.get_task(tx, task_id=task.id, owner_id=account.id)
                 assert found == task
 
     await asyncio.gather(*(work(number) for number in range(20)))
@@ -99,6 +104,25 @@ async def test_the_deadline_of_a_transaction_does_not_stay_on_the_connection(poo
     async with pooled.transaction() as tx:
         assert await tx.first(limit) == "30s"
     assert set(await asyncio.gather(*(pooled.first(limit) for _ in range(20)))) == {"0"}
+
+
+async def test_tenants_are_kept_apart_and_leave_nothing_on_the_connection(
+    pooled: Database, new_account: NewAccount
+) -> None:
+    setting = select(func.current_setting("accord.tenant", literal(True)))
+    everything = select(Task.owner_id)  # whose tasks these are is not asked
+
+    async def work(owner_id: UUID) -> None:
+        with acting_for(owner_id):
+            for _ in range(20):
+                await tasks.insert_task(pooled, task_id=uuid7(), created_by=owner_id, title="Mow")
+                assert set(await pooled.all(everything)) == {owner_id}
+                assert not await pooled.first(setting)
+                async with pooled.transaction() as tx:
+                    assert set(await tx.all(everything)) == {owner_id}
+
+    await asyncio.gather(*[work((await new_account()).id) for _ in range(10)])
+    assert not any(await asyncio.gather(*(pooled.first(setting) for _ in range(20))))
 
 
 async def sleep(db: Database) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, create_engine, update
 from accord_db.database import Database
 from accord_db.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
 from accord_db.ids import uuid7
-from accord_db.queries import tasks
+from accord_db.queries import organizations, tasks
 from accord_db.queries.positions import Position
 from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
@@ -66,9 +66,33 @@ async def test_insert_task_without_a_description_has_none(database: Database, ac
     assert task.description is None
 
 
-async def test_insert_task_of_an_unknown_account_is_refused(database: Database) -> None:
+async def test_insert_task_of_an_unknown_organization_is_refused(database: Database, account: Account) -> None:
     with pytest.raises(ForeignKeyMissing):
-        await tasks.insert_task(database, task_id=uuid7(), created_by=uuid7(), title="Mow")
+        await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, organization_id=uuid7(), title="Mow")
+
+
+async def test_insert_task_of_an_organization_is_the_organizations_and_not_its_makers(
+    database: Database, account: Account
+) -> None:
+    organization_id = uuid7()
+    await organizations.insert_organization(
+        database, organization_id=organization_id, name="Gardeners", slug="gardeners"
+    )
+    new = [NewTask(uuid7(), "Rake", None)]
+    task = await tasks.insert_task(
+        database, task_id=uuid7(), created_by=account.id, organization_id=organization_id, title="Mow"
+    )
+    rows = await tasks.insert_tasks(database, created_by=account.id, organization_id=organization_id, tasks=new)
+    assert {(row.owner_id, row.organization_id, row.created_by) for row in [task, *rows]} == {
+        (organization_id, organization_id, account.id)
+    }
+    assert await tasks.count_tasks(database, owner_id=organization_id) == 2
+    assert await tasks.count_tasks(database, owner_id=account.id) == 0
+
+
+async def test_insert_task_outside_of_an_organization_is_its_makers(database: Database, account: Account) -> None:
+    task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow")
+    assert (task.owner_id, task.organization_id) == (account.id, None)
 
 
 async def test_insert_task_with_a_taken_id_is_refused(database: Database, make: NewTasks) -> None:
@@ -106,7 +130,7 @@ async def test_insert_tasks_of_which_one_is_bad_makes_none(database: Database, a
         await tasks.insert_tasks(
             database, created_by=account.id, tasks=[NewTask(uuid7(), "Mow", None), NewTask(uuid7(), "", None)]
         )
-    assert await tasks.count_tasks(database, created_by=account.id) == 0
+    assert await tasks.count_tasks(database, owner_id=account.id) == 0
 
 
 async def test_insert_tasks_of_nothing_makes_nothing(database: Database, account: Account) -> None:
@@ -118,15 +142,15 @@ async def test_get_task_of_another_owner_is_none(
     database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
 ) -> None:
     [task], other = await make("Mow"), await new_account()
-    assert await tasks.get_task(database, task_id=task.id, created_by=other.id) is None
-    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == task
+    assert await tasks.get_task(database, task_id=task.id, owner_id=other.id) is None
+    assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == task
 
 
 async def test_get_task_that_is_deleted_is_none_unless_asked_for(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
-    deleted = await tasks.delete_task(database, task_id=task.id, created_by=task.created_by)
-    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) is None
-    shown = await tasks.get_task(database, task_id=task.id, created_by=task.created_by, show_deleted=True)
+    deleted = await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id)
+    assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) is None
+    shown = await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id, show_deleted=True)
     assert shown == deleted
 
 
@@ -136,9 +160,9 @@ async def test_get_tasks_answers_the_living_of_the_owner(
     mine, gone = await make("Mine", "Gone")
     other = await new_account()
     theirs = await tasks.insert_task(database, task_id=uuid7(), created_by=other.id, title="Theirs")
-    await tasks.delete_task(database, task_id=gone.id, created_by=gone.created_by)
+    await tasks.delete_task(database, task_id=gone.id, owner_id=gone.owner_id)
     asked = [mine.id, gone.id, theirs.id, uuid7()]
-    assert await tasks.get_tasks(database, task_ids=asked, created_by=mine.created_by) == [mine]
+    assert await tasks.get_tasks(database, task_ids=asked, owner_id=mine.owner_id) == [mine]
 
 
 # --- list -------------------------------------------------------------------------------------------------------------
@@ -146,7 +170,7 @@ async def test_list_tasks_has_the_newest_first(database: Database, account: Acco
     now = datetime.now(UTC)
     for age, task in enumerate(await make("new", "older", "oldest")):
         await set_time(database, task, now - timedelta(minutes=age))
-    assert titles(await tasks.list_tasks(database, created_by=account.id, limit=10)) == ["new", "older", "oldest"]
+    assert titles(await tasks.list_tasks(database, owner_id=account.id, limit=10)) == ["new", "older", "oldest"]
 
 
 async def test_list_tasks_shows_nothing_of_another_owner(
@@ -154,17 +178,17 @@ async def test_list_tasks_shows_nothing_of_another_owner(
 ) -> None:
     await make("Mow")
     other = await new_account()
-    assert await tasks.list_tasks(database, created_by=other.id, limit=10) == []
-    assert await tasks.count_tasks(database, created_by=other.id, show_deleted=True) == 0
+    assert await tasks.list_tasks(database, owner_id=other.id, limit=10) == []
+    assert await tasks.count_tasks(database, owner_id=other.id, show_deleted=True) == 0
 
 
 async def test_list_tasks_filters_by_completed(database: Database, account: Account, make: NewTasks) -> None:
     done, _ = await make("done", "open")
-    await tasks.update_task(database, task_id=done.id, created_by=account.id, changes={"completed": True})
+    await tasks.update_task(database, task_id=done.id, owner_id=account.id, changes={"completed": True})
     for completed, expected in [(True, {"done"}), (False, {"open"}), (None, {"done", "open"})]:
-        rows = await tasks.list_tasks(database, created_by=account.id, limit=10, completed=completed)
+        rows = await tasks.list_tasks(database, owner_id=account.id, limit=10, completed=completed)
         assert set(titles(rows)) == expected
-        assert await tasks.count_tasks(database, created_by=account.id, completed=completed) == len(expected)
+        assert await tasks.count_tasks(database, owner_id=account.id, completed=completed) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +208,9 @@ async def test_list_tasks_finds_text_as_it_is_written(
     database: Database, account: Account, make: NewTasks, text: str, found: list[str]
 ) -> None:
     await make("100% done", "1000 done", "snake_case", "snakeXcase", "back\\slash", "Straße fegen", "'; -- drop")
-    rows = await tasks.list_tasks(database, created_by=account.id, limit=10, title_contains=text)
+    rows = await tasks.list_tasks(database, owner_id=account.id, limit=10, title_contains=text)
     assert sorted(titles(rows), key=str.lower) == found
-    assert await tasks.count_tasks(database, created_by=account.id, title_contains=text) == len(found)
+    assert await tasks.count_tasks(database, owner_id=account.id, title_contains=text) == len(found)
 
 
 async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
@@ -197,7 +221,7 @@ async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
         await set_time(database, task, first + timedelta(days=day))
     rows = await tasks.list_tasks(
         database,
-        created_by=account.id,
+        owner_id=account.id,
         limit=10,
         created_from=first,
         created_before=first + timedelta(days=2),
@@ -208,10 +232,10 @@ async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
 
 async def test_list_tasks_takes_all_filters_together(database: Database, account: Account, make: NewTasks) -> None:
     wanted, *_ = await make("Mow the lawn", "Mow the meadow", "Rake")
-    done = await tasks.update_task(database, task_id=wanted.id, created_by=account.id, changes={"completed": True})
+    done = await tasks.update_task(database, task_id=wanted.id, owner_id=account.id, changes={"completed": True})
     rows = await tasks.list_tasks(
         database,
-        created_by=account.id,
+        owner_id=account.id,
         limit=10,
         completed=True,
         title_contains="mow",
@@ -224,12 +248,12 @@ async def test_list_tasks_takes_all_filters_together(database: Database, account
 
 async def test_list_tasks_shows_deleted_ones_when_asked(database: Database, account: Account, make: NewTasks) -> None:
     gone, _ = await make("gone", "here")
-    await tasks.delete_task(database, task_id=gone.id, created_by=account.id)
-    assert titles(await tasks.list_tasks(database, created_by=account.id, limit=10)) == ["here"]
-    assert await tasks.count_tasks(database, created_by=account.id) == 1
-    shown = await tasks.list_tasks(database, created_by=account.id, limit=10, show_deleted=True, order_by="title")
+    await tasks.delete_task(database, task_id=gone.id, owner_id=account.id)
+    assert titles(await tasks.list_tasks(database, owner_id=account.id, limit=10)) == ["here"]
+    assert await tasks.count_tasks(database, owner_id=account.id) == 1
+    shown = await tasks.list_tasks(database, owner_id=account.id, limit=10, show_deleted=True, order_by="title")
     assert titles(shown) == ["here", "gone"]
-    assert await tasks.count_tasks(database, created_by=account.id, show_deleted=True) == 2
+    assert await tasks.count_tasks(database, owner_id=account.id, show_deleted=True) == 2
 
 
 @pytest.mark.parametrize("limit", [3, 21], ids=["limit as parameter", "limit in the statement"])
@@ -248,7 +272,7 @@ async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
     seen: list[Task] = []
     after: Position | None = None
     while page := await tasks.list_tasks(
-        database, created_by=account.id, limit=limit, order_by=order_by, descending=descending, after=after
+        database, owner_id=account.id, limit=limit, order_by=order_by, descending=descending, after=after
     ):
         assert len(page) <= limit
         seen += page
@@ -262,22 +286,22 @@ async def test_a_page_is_unmoved_by_tasks_made_meanwhile(database: Database, acc
     now = datetime.now(UTC)
     for age, task in enumerate(await make("1", "2", "3", "4")):
         await set_time(database, task, now - timedelta(minutes=age + 1))
-    first = await tasks.list_tasks(database, created_by=account.id, limit=2)
+    first = await tasks.list_tasks(database, owner_id=account.id, limit=2)
     await make("meanwhile")
     after = Position(first[-1].created_at, first[-1].id)
-    second = await tasks.list_tasks(database, created_by=account.id, limit=2, after=after)
+    second = await tasks.list_tasks(database, owner_id=account.id, limit=2, after=after)
     assert titles(first + second) == ["1", "2", "3", "4"]
 
 
 async def test_the_default_order_reads_a_page_from_the_index_and_no_more(dsn: str) -> None:
     plan = page_plan(dsn, "created_at", datetime.now(UTC) - timedelta(minutes=50))
-    assert "Index Scan Backward using ix_tasks_created_by_created_at_id" in plan
+    assert "Index Scan Backward using ix_tasks_owner_id_created_at_id" in plan
     assert "Sort" not in plan
 
 
 async def test_the_other_orders_read_the_tasks_of_the_owner_and_of_nobody_else(dsn: str) -> None:
     plan = page_plan(dsn, "title", "Task 50")
-    assert "ix_tasks_created_by_created_at_id" in plan
+    assert "ix_tasks_owner_id_created_at_id" in plan
     assert "Seq Scan" not in plan
 
 
@@ -296,7 +320,7 @@ def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetim
         connection.execute("ANALYZE tasks")
         [(owner,)] = connection.execute("SELECT id FROM accounts LIMIT 1")
         page = tasks._list(frozenset(), False, order_by, True, True, 21)
-        page = page.params(created_by=owner, after_value=after, after_id=uuid7())
+        page = page.params(owner_id=owner, after_value=after, after_id=uuid7())
         sql = page.compile(
             dialect=create_engine("postgresql+psycopg://").dialect, compile_kwargs={"literal_binds": True}
         )
@@ -307,7 +331,7 @@ def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetim
 async def test_update_task_changes_what_is_named_and_stamps_it(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     changed = await tasks.update_task(
-        database, task_id=task.id, created_by=task.created_by, changes={"description": "All of it", "completed": True}
+        database, task_id=task.id, owner_id=task.owner_id, changes={"description": "All of it", "completed": True}
     )
     assert changed is not None
     assert (changed.title, changed.description, changed.completed) == ("Mow", "All of it", True)
@@ -319,7 +343,7 @@ async def test_update_task_changes_what_is_named_and_stamps_it(database: Databas
 async def test_update_task_can_take_the_description_away(database: Database, account: Account) -> None:
     task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow", description="x")
     changed = await tasks.update_task(
-        database, task_id=task.id, created_by=account.id, changes={"description": None}, etag=task.etag
+        database, task_id=task.id, owner_id=account.id, changes={"description": None}, etag=task.etag
     )
     assert changed is not None
     assert changed.description is None
@@ -328,64 +352,64 @@ async def test_update_task_can_take_the_description_away(database: Database, acc
 async def test_update_task_with_a_stale_etag_is_none_and_changes_nothing(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     changed = await tasks.update_task(
-        database, task_id=task.id, created_by=task.created_by, changes={"title": "Rake"}, etag=task.etag
+        database, task_id=task.id, owner_id=task.owner_id, changes={"title": "Rake"}, etag=task.etag
     )
     again = await tasks.update_task(
-        database, task_id=task.id, created_by=task.created_by, changes={"title": "Sow"}, etag=task.etag
+        database, task_id=task.id, owner_id=task.owner_id, changes={"title": "Sow"}, etag=task.etag
     )
     assert again is None
-    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == changed
+    assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == changed
 
 
 async def test_update_and_delete_of_another_owners_task_are_none(
     database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
 ) -> None:
     [task], other = await make("Mow"), await new_account()
-    assert await tasks.update_task(database, task_id=task.id, created_by=other.id, changes={"title": "x"}) is None
-    assert await tasks.delete_task(database, task_id=task.id, created_by=other.id, etag=task.etag) is None
-    assert await tasks.undelete_task(database, task_id=task.id, created_by=other.id) is None
-    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == task
+    assert await tasks.update_task(database, task_id=task.id, owner_id=other.id, changes={"title": "x"}) is None
+    assert await tasks.delete_task(database, task_id=task.id, owner_id=other.id, etag=task.etag) is None
+    assert await tasks.undelete_task(database, task_id=task.id, owner_id=other.id) is None
+    assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == task
 
 
 async def test_update_task_beyond_the_limits_is_refused(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     with pytest.raises(InvalidValue):
-        await tasks.update_task(database, task_id=task.id, created_by=task.created_by, changes={"title": ""})
+        await tasks.update_task(database, task_id=task.id, owner_id=task.owner_id, changes={"title": ""})
 
 
 async def test_update_task_that_is_deleted_is_none(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
-    await tasks.delete_task(database, task_id=task.id, created_by=task.created_by)
+    await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id)
     changes = tasks.TaskChanges(title="Rake")
-    assert await tasks.update_task(database, task_id=task.id, created_by=task.created_by, changes=changes) is None
+    assert await tasks.update_task(database, task_id=task.id, owner_id=task.owner_id, changes=changes) is None
 
 
 # --- delete -----------------------------------------------------------------------------------------------------------
 async def test_delete_task_stamps_it_and_undelete_task_brings_it_back(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
-    deleted = await tasks.delete_task(database, task_id=task.id, created_by=task.created_by, etag=task.etag)
+    deleted = await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id, etag=task.etag)
     assert deleted is not None
     assert deleted.deleted_at == deleted.updated_at
     assert deleted.etag != task.etag
-    restored = await tasks.undelete_task(database, task_id=task.id, created_by=task.created_by)
+    restored = await tasks.undelete_task(database, task_id=task.id, owner_id=task.owner_id)
     assert restored is not None
     assert restored.deleted_at is None
     assert restored.etag != deleted.etag
-    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == restored
+    assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == restored
 
 
 async def test_delete_task_twice_is_none_the_second_time(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
-    assert await tasks.delete_task(database, task_id=task.id, created_by=task.created_by)
-    assert await tasks.delete_task(database, task_id=task.id, created_by=task.created_by) is None
+    assert await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id)
+    assert await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id) is None
 
 
 async def test_delete_task_with_a_stale_etag_is_none_and_deletes_nothing(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
-    assert await tasks.delete_task(database, task_id=task.id, created_by=task.created_by, etag=uuid7()) is None
-    assert await tasks.get_task(database, task_id=task.id, created_by=task.created_by) == task
+    assert await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id, etag=uuid7()) is None
+    assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == task
 
 
 async def test_undelete_task_that_lives_is_none(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
-    assert await tasks.undelete_task(database, task_id=task.id, created_by=task.created_by) is None
+    assert await tasks.undelete_task(database, task_id=task.id, owner_id=task.owner_id) is None

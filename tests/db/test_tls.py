@@ -85,7 +85,7 @@ def openssl(folder: Path, command: str) -> None:
 
 
 async def test_a_server_with_the_right_certificate_is_talked_to_in_secret(server: Server) -> None:
-    database = await Database.connect(DatabaseSettings(dsn=server.dsn(), pool_size=1))
+    database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1))
     assert await database.first(IS_ENCRYPTED) is True
     async with database.transaction() as tx:
         assert await tx.first(IS_ENCRYPTED) is True
@@ -93,14 +93,14 @@ async def test_a_server_with_the_right_certificate_is_talked_to_in_secret(server
 
 
 async def test_a_large_value_goes_both_ways_in_secret(server: Server) -> None:
-    database = await Database.connect(DatabaseSettings(dsn=server.dsn(), pool_size=1))
+    database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1))
     large = "ü" * 2_000_000
     assert await database.first(select(bindparam("large", type_=String)), large=large) == large
     await database.close()
 
 
 async def test_a_call_is_cancelled_in_secret_too(server: Server) -> None:
-    database = await Database.connect(DatabaseSettings(dsn=server.dsn(), pool_size=1, pool_wait=5))
+    database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1, pool_wait=5))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(database.first(SLEEP, seconds=30), 0.1)
     assert await database.first(IS_ENCRYPTED) is True
@@ -109,12 +109,12 @@ async def test_a_call_is_cancelled_in_secret_too(server: Server) -> None:
 
 async def test_a_certificate_for_another_host_is_refused(server: Server) -> None:
     with pytest.raises(Unavailable):
-        await Database.connect(DatabaseSettings(dsn=server.dsn(host="database.example.com"), pool_size=1))
+        await Database.connect(DatabaseSettings(dsn=server.dsn(host="database.example.com"), role=None, pool_size=1))
 
 
 async def test_a_certificate_from_another_authority_is_refused(server: Server) -> None:
     with pytest.raises(Unavailable):
-        await Database.connect(DatabaseSettings(dsn=server.dsn(ca=server.foreign_ca), pool_size=1))
+        await Database.connect(DatabaseSettings(dsn=server.dsn(ca=server.foreign_ca), role=None, pool_size=1))
 
 
 @pytest.mark.parametrize(

@@ -301,12 +301,12 @@ async def test_deferred_blocks_within_one_another_are_one(
 
 # --- a connection that is lost ----------------------------------------------------------------------------------------
 async def test_a_connection_lost_in_a_transaction_undoes_it(
-    database: Database, other: Database, account: Account
+    database: Database, superuser: Database, account: Account
 ) -> None:
     async def attempt() -> None:
         async with database.transaction() as tx:
             await insert(tx, account, "one")
-            await terminate(other, await tx.first(BACKEND))
+            await terminate(superuser, await tx.first(BACKEND))
             await tx.first(BACKEND)
 
     with pytest.raises(Unavailable) as caught:
@@ -316,7 +316,7 @@ async def test_a_connection_lost_in_a_transaction_undoes_it(
 
 
 async def test_a_connection_lost_in_commit_leaves_the_outcome_unknown(
-    database: Database, other: Database, account: Account, dsn: str
+    database: Database, superuser: Database, account: Account, dsn: str
 ) -> None:
     make_commits_slow(dsn)
     backend: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -328,7 +328,7 @@ async def test_a_connection_lost_in_commit_leaves_the_outcome_unknown(
 
     committing = asyncio.create_task(insert_slowly())
     await asyncio.sleep(0.1)
-    await terminate(other, await backend)
+    await terminate(superuser, await backend)
     with pytest.raises(Unavailable) as caught:
         await committing
     assert caught.value.outcome_unknown

@@ -23,6 +23,7 @@ from psycopg.pq.abc import PGresult
 
 from accord_db.errors import Conflict, DatabaseError, translate
 from accord_db.metrics import Metrics
+from accord_db.schema.walls import GATEWAY_ROLE
 from accord_db.statements import Question
 
 # Plain integers, as libpq gives them: to compare with a member of an enumeration costs ten times as much.
@@ -45,6 +46,7 @@ class DatabaseSettings:
     pool_queue: int = 200  # callers that may wait
     statement_timeout: float = 30.0  # seconds; a backstop, calls have deadlines of their own
     prepare: bool = True  # False behind a pooler that lends a connection for one transaction
+    role: str | None = GATEWAY_ROLE  # whom to act as; behind a pooler whoever logs in acts as themselves
     application_name: str = "accord"
     connection_lifetime: float = 3600.0  # seconds
 
@@ -98,16 +100,17 @@ class Connection:
         return self._loop.time() > self._expiry
 
     async def ask(self, question: Question, *, after: Sequence[Question] = ()) -> PGresult:
-        """The answer to a question; those that it comes `after` travel in the same round trip."""
+        """The answer to a question; those that it comes `after` travel in the same round trip. Outside of a transaction,
+        they all are one."""
         meter = self._metrics.meter(question.operation, question.table)
         started = perf_counter()
         try:
-            return await (self._ask_together([*after, question]) if after else self._ask(question))
+            return await (self._ask_together((*after, question)) if after else self._ask(question))
         except psycopg.Error as error:
             raise self._counted(translate(error)) from None
         except DatabaseError as error:
             if self._counted(error).sqlstate in _STALE and self._prepared:
-                return await self._ask_anew(question, alone=self.idle and not after)
+                return await self._ask_anew((*after, question))
             raise
         finally:
             meter.queries.inc()
@@ -154,14 +157,14 @@ class Connection:
         self._libpq.pipeline_sync()
         return (await self._answer())[-1]
 
-    async def _ask_anew(self, question: Question, *, alone: bool) -> PGresult:
+    async def _ask_anew(self, questions: Sequence[Question]) -> PGresult:
         """The statements prepared here are no longer good: a migration has changed their tables."""
         self._prepared.clear()
-        if not alone:
+        if not self.idle:  # what the transaction did before is lost with it
             self._expiry = 0
             raise Conflict("a table has changed under a prepared statement")
         await self.command(b"DEALLOCATE ALL")
-        return await self._ask(question)
+        return await self._ask_together(questions)
 
     async def _prepare(self, question: Question) -> bytes:
         """The name of the prepared statement; empty if it is not to be prepared."""
@@ -266,9 +269,11 @@ def _conninfo(settings: DatabaseSettings) -> str:
 
 def _options(settings: DatabaseSettings) -> str:
     timeout = int(settings.statement_timeout * 1000)
-    options = {
+    options: dict[str, object] = {
         "statement_timeout": timeout,
         "idle_in_transaction_session_timeout": timeout,
         "client_connection_check_interval": 1000,  # a backend whose client is gone stops within a second
     }
+    if settings.role:
+        options["role"] = settings.role
     return " ".join(f"-c {name}={value}" for name, value in options.items())

@@ -17,7 +17,7 @@ from accord_db.connections import DatabaseSettings, connect
 from accord_db.executor import Executor
 from accord_db.metrics import metrics
 from accord_db.pool import Pool
-from accord_db.statements import Question
+from accord_db.statements import Question, held_to
 from accord_db.transactions import Transaction
 
 __all__ = ["Database", "DatabaseSettings", "Executor", "Transaction"]
@@ -98,7 +98,7 @@ class Database(Executor):
             return await scope.transaction.answer(question)
         connection = await self._pool.acquire()
         try:
-            return await connection.ask(question)
+            return await connection.ask(question, after=held_to(question.tenant))
         finally:
             self._pool.release(connection)
 

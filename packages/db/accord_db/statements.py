@@ -14,20 +14,41 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format
 from psycopg.pq.abc import PGresult
 from sqlalchemy import ARRAY, Boolean, DateTime, Executable, LargeBinary, Uuid
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement, Delete, Insert, Join, Select, Update
-from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.schema import Table
 from sqlalchemy.sql.selectable import AliasedReturnsRows, CompoundSelect, SelectBase
 from sqlalchemy.types import TypeEngine
 
 from accord_db.errors import InvalidValue, translate
 from accord_db.rows import Process, is_processed, row_maker
+from accord_db.schema.walls import tenant_column
+from accord_db.tenants import ALL, tenant
 
 T = TypeVar("T")
 
+
+class _Compiler(PGCompiler_psycopg):
+    """Remembers of which tables the text speaks, wherever in it."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        self.tables: set[Table] = set()
+        super().__init__(*args, **keywords)
+
+    def visit_table(self, table: Any, *args: Any, **keywords: Any) -> str:
+        self.tables.add(table)
+        return cast(str, super().visit_table(table, *args, **keywords))  # type: ignore[no-untyped-call]  # untyped there
+
+    def visit_insert(self, insert_stmt: Any, *args: Any, **keywords: Any) -> str:
+        self.tables.add(insert_stmt.table)  # whose name is put into the text without a visit
+        return cast(str, super().visit_insert(insert_stmt, *args, **keywords))  # type: ignore[no-untyped-call]  # untyped there
+
+
 # Placeholders are PostgreSQL's own ($1), so that nothing has to rewrite the text on its way.
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # untyped there
+_DIALECT.statement_compiler = _Compiler
+
+_TEXT = (Format.TEXT,)
 
 
 class Question(NamedTuple):
@@ -39,6 +60,12 @@ class Question(NamedTuple):
     operation: str = "other"
     table: str = "none"
     prepared: bool = True  # worth it if the same text will be sent again
+    tenant: bytes | None = None  # whose rows it may touch; None if no wall stands before any
+
+
+def held_to(tenant: bytes | None) -> Sequence[Question]:
+    """What is to travel before a question, so that until the transaction ends only rows of this tenant are there."""
+    return () if tenant is None else (Question(b"SELECT set_config('accord.tenant', $1, true)", (tenant,), _TEXT),)
 
 
 class Statement(Generic[T]):
@@ -51,6 +78,8 @@ class Statement(Generic[T]):
         self._sql = compiled.string.encode()
         self._operation = _operation(executable)
         self._table = _table(executable)
+        self._walled = any(tenant_column(table) is not None for table in compiled.tables)
+        self._across_tenants = bool(executable.get_execution_options().get("across_tenants"))
         self._names = [bind.key for bind in binds]
         self._defaults = {bind.key: bind.effective_value for bind in binds if not bind.required}
         self._formats = [_format(bind.type) for bind in binds]
@@ -71,7 +100,7 @@ class Statement(Generic[T]):
             raise InvalidValue("text that is not Unicode") from None
         except psycopg.Error as error:
             raise translate(error) from None
-        return Question(self._sql, dumped, self._dumper.formats, self._operation, self._table)
+        return Question(self._sql, dumped, self._dumper.formats, self._operation, self._table, tenant=self._tenant())
 
     def load(self, result: PGresult) -> list[T]:
         loader = self._loader
@@ -79,6 +108,11 @@ class Statement(Generic[T]):
         rows: list[T] = loader.load_rows(0, result.ntuples, self._make_row)
         loader.set_pgresult(None)  # or the last answer would stay in memory
         return rows
+
+    def _tenant(self) -> bytes | None:
+        if not self._walled:
+            return None
+        return ALL if self._across_tenants else tenant()
 
     def _in_order(self, parameters: Mapping[str, object]) -> list[Any]:
         if len(parameters) == len(self._names):
@@ -100,9 +134,9 @@ def compiled(executable: Executable) -> Statement[Any]:
     return statement
 
 
-def _compile(executable: Executable) -> SQLCompiler:
+def _compile(executable: Executable) -> _Compiler:
     compiled = cast(ClauseElement, executable).compile(dialect=_DIALECT)
-    if not isinstance(compiled, SQLCompiler):
+    if not isinstance(compiled, _Compiler):
         raise TypeError("only statements of data can be run; definitions belong in a migration")
     if compiled.post_compile_params:
         raise TypeError("`in_` would need a text for each length of its list: say `== any_(bindparam(…))`")
@@ -118,7 +152,7 @@ def _format(type_: TypeEngine[Any]) -> PyFormat:
     return PyFormat.AUTO if isinstance(type_, Uuid | LargeBinary | DateTime | Boolean) else PyFormat.TEXT
 
 
-def _bind_processors(compiled: SQLCompiler, places: Sequence[str]) -> list[tuple[int, Process]]:
+def _bind_processors(compiled: _Compiler, places: Sequence[str]) -> list[tuple[int, Process]]:
     processors = cast(Mapping[str, Process], compiled._bind_processors)  # noqa: SLF001 — as its cursors do
     return [
         (place, processors[name])

@@ -9,7 +9,8 @@ from accord_db.deadline import remaining
 from accord_db.errors import DatabaseError, Unavailable
 from accord_db.executor import Executor
 from accord_db.pool import Pool
-from accord_db.statements import Question
+from accord_db.statements import Question, held_to
+from accord_db.tenants import ALL, NOBODY
 
 _BEGIN = Question(b"BEGIN")
 
@@ -23,6 +24,7 @@ class Transaction(Executor):
         self._connection: Connection | None = None
         self._asking = False
         self._over = False
+        self._tenant = NOBODY
 
     async def answer(self, question: Question) -> PGresult:
         if self._over:
@@ -30,7 +32,7 @@ class Transaction(Executor):
         self._refuse_if_asking()
         self._asking = True
         try:
-            return await (self._connection.ask(question) if self._connection else self._ask_first(question))
+            return await self._ask(question)
         except CancelledError as error:
             await self.undo(error)  # the answer is still to come, and would be taken for that of the next question
             raise
@@ -65,10 +67,15 @@ class Transaction(Executor):
         finally:
             self._pool.release(connection)
 
+    async def _ask(self, question: Question) -> PGresult:
+        if self._connection is None:
+            return await self._ask_first(question)
+        return await self._connection.ask(question, after=self._held_to(question.tenant))
+
     async def _ask_first(self, question: Question) -> PGresult:
         self._connection = await self._pool.acquire()
         try:
-            return await self._connection.ask(question, after=self._begin())
+            return await self._connection.ask(question, after=(*self._begin(), *self._held_to(question.tenant)))
         except Exception as error:
             await self.undo(error)  # it may not even have begun
             raise
@@ -80,6 +87,15 @@ class Transaction(Executor):
     def _end(self) -> Connection | None:
         connection, self._connection, self._over = self._connection, None, True
         return connection
+
+    def _held_to(self, tenant: bytes | None) -> Sequence[Question]:
+        """Nothing, as long as the transaction is. What crossed all tenants did so alone."""
+        if tenant is None and self._tenant == ALL:
+            tenant = NOBODY
+        if tenant is None or tenant == self._tenant:
+            return ()
+        self._tenant = tenant
+        return held_to(tenant)
 
     def _begin(self) -> Sequence[Question]:
         left = remaining()

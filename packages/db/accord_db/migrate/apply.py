@@ -105,6 +105,8 @@ def _set_limits(connection: Connection[Any], lock_timeout: float) -> None:
     """Of the session, which is ours alone. What the role has by default is no measure: an index may take long to build."""
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{lock_timeout * 1000:.0f}ms"])
     connection.execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+    # Row-level security holds the owner of a table, too, and a migration is about everybody's rows.
+    connection.execute("SET accord.tenant = 'all'")
 
 
 _OPEN_TRANSACTIONS = """

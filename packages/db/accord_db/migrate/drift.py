@@ -10,6 +10,7 @@ from accord_db.migrate.revisions import VERSIONS
 from accord_db.migrate.scratch import scratch_database
 from accord_db.migrate.state import connected
 from accord_db.schema import metadata as our_metadata
+from accord_db.schema import walls
 
 # As PostgreSQL prints them, so that a difference is one: alembic's comparison knows no CHECK and guesses at defaults.
 # (contype n: PostgreSQL 18 has NOT NULL among the constraints as well.)
@@ -27,6 +28,12 @@ _CATALOG = """
     WHERE connamespace = 'public'::regnamespace AND contype <> 'n' AND conrelid IS DISTINCT FROM to_regclass('alembic_version')
     UNION ALL
     SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    UNION ALL
+    SELECT format('policy %s.%s for %s to %s USING %s WITH CHECK %s', tablename, policyname, cmd, roles, qual, with_check)
+    FROM pg_policies WHERE schemaname = 'public'
+    UNION ALL
+    SELECT format('row-level security of %s%s', relname, CASE WHEN relforcerowsecurity THEN ', forced' END)
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relrowsecurity
 """
 
 
@@ -44,6 +51,10 @@ def check_drift(dsn: str, *, metadata: MetaData = our_metadata, versions: Path =
 def _create_all(dsn: str, metadata: MetaData) -> None:
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     metadata.create_all(engine)
+    with connected(dsn) as connection:
+        for table in metadata.sorted_tables:
+            for statement in walls.raised(table):
+                connection.execute(statement.encode())
 
 
 def _catalog(dsn: str) -> set[str]:

@@ -3,6 +3,19 @@
 from functools import partial
 
 from alembic import context
+from sqlalchemy import Index
+from sqlalchemy.sql.schema import SchemaItem
+
+from accord_db.migrate.walls import add_walls
+
+
+def is_compared(item: SchemaItem, name: str | None, kind: str, reflected: bool, other: SchemaItem | None) -> bool:
+    """alembic reads indexes without their collations, and would find such an index changed for ever. That there is drift
+    is for `migrate check` to find, which asks PostgreSQL."""
+    return not (
+        isinstance(item, Index) and other is not None and any(" COLLATE " in str(each) for each in item.expressions)
+    )
+
 
 configure = partial(
     context.configure,
@@ -10,6 +23,8 @@ configure = partial(
     # A migration that fails leaves those before it in place, and no lock is held longer than one migration takes.
     transaction_per_migration=True,
     compare_server_default=True,
+    process_revision_directives=add_walls,
+    include_object=is_compared,
 )
 
 if context.is_offline_mode():

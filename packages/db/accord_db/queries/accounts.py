@@ -4,11 +4,25 @@ Whoever changes an account, its tokens or its sessions locks it first (or change
 so they wait for one another in one line, and what one of them has ended, another does not bring back.
 """
 
+from datetime import datetime
 from functools import cache
 from typing import TypedDict
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, Uuid, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    String,
+    Uuid,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -26,8 +40,13 @@ def admitted(account: type[Account]) -> tuple[ColumnElement[bool], ColumnElement
     """The account is there, and not banned: the only ones in whose name anybody calls."""
     return (
         account.deleted_at.is_(None),
-        or_(account.banned_at.is_(None), account.banned_until <= func.now()),
+        not_banned(account),
     )
+
+
+def not_banned(account: type[Account]) -> ColumnElement[bool]:
+    """By the database's clock. What the ban of an account was is still in its row when it is over."""
+    return or_(account.banned_at.is_(None), account.banned_until <= func.now())
 
 
 _LIVING = Account.deleted_at.is_(None)
@@ -131,17 +150,71 @@ async def delete_account(db: Executor, *, account_id: UUID) -> Account | None:
     return await db.first(_DELETE, account_id=account_id)
 
 
-_BANNED_AT = func.coalesce(Account.banned_at, func.now())
-_BAN = update(Account).where(*_BY_EMAIL).values(banned_at=_BANNED_AT).returning(Account.id)
-_UNBAN = update(Account).where(*_BY_EMAIL).values(banned_at=None).returning(Account.id)
+# Of one who is banned already the time stands; a ban that was over begins anew.
+_BANNED_AT = case((not_banned(Account), func.now()), else_=Account.banned_at)
+_BAN = (
+    update(Account)
+    .where(*_THIS)
+    .values(
+        banned_at=_BANNED_AT,
+        banned_until=bindparam("until", type_=DateTime(timezone=True)),
+        ban_reason=bindparam("ban_reason", type_=String),
+    )
+    .returning(Account)
+)
+_UNBAN = update(Account).where(*_THIS).values(banned_at=None, banned_until=None, ban_reason=None).returning(Account)
 
 
-async def ban_account(db: Executor, *, email: str) -> UUID | None:
-    """Its id; banned twice, it stays banned since the first time. None if there is none. Its sessions are not revoked by
-    this: they are refused, and would be good again without the ban."""
-    return await db.first(_BAN, email=email)
+async def ban_account(
+    db: Executor, *, account_id: UUID, reason: str | None = None, until: datetime | None = None
+) -> Account | None:
+    """For good, unless it is said until when. None if there is none. Its sessions are not revoked by this: they are
+    refused, and would be good again without the ban."""
+    return await db.first(_BAN, account_id=account_id, ban_reason=reason, until=until)
 
 
-async def unban_account(db: Executor, *, email: str) -> UUID | None:
-    """Its id, also if it was not banned. None if there is none."""
-    return await db.first(_UNBAN, email=email)
+async def unban_account(db: Executor, *, account_id: UUID) -> Account | None:
+    """Also if it is not banned. None if there is none."""
+    return await db.first(_UNBAN, account_id=account_id)
+
+
+_ADMINISTRATOR = Account.role == literal_column("'administrator'")  # by which PostgreSQL knows the index to use
+_LOCK_ADMINISTRATORS = (
+    select(Account.id)
+    .where(or_(_ADMINISTRATOR, Account.id == bindparam("account_id")))
+    .order_by(Account.id)
+    .with_for_update(key_share=True)
+)
+
+
+async def lock_administrators(db: Executor, *, account_id: UUID) -> None:
+    """All of them and this account, in one order: whoever takes an administrator away waits for whoever else does."""
+    await db.all(_LOCK_ADMINISTRATORS, account_id=account_id)
+
+
+_IS_ADMINISTRATOR = select(
+    exists().where(Account.id == bindparam("account_id"), _ADMINISTRATOR, *admitted(Account)).label("is_one")
+)
+
+
+async def is_administrator(db: Executor, *, account_id: UUID) -> bool:
+    """And let in."""
+    return bool(await db.first(_IS_ADMINISTRATOR, account_id=account_id))
+
+
+_HAS_ADMINISTRATOR = select(
+    exists().where(_ADMINISTRATOR, *admitted(Account), Account.id != bindparam("account_id")).label("there_is")
+)
+
+
+async def has_administrator_beside(db: Executor, *, account_id: UUID) -> bool:
+    """One who is let in."""
+    return bool(await db.first(_HAS_ADMINISTRATOR, account_id=account_id))
+
+
+_UPDATE_ROLE = update(Account).where(*_THIS).values(role=bindparam("new_role")).returning(Account)
+
+
+async def update_role(db: Executor, *, account_id: UUID, role: str) -> Account | None:
+    """`person` or `administrator`. None if there is no such account."""
+    return await db.first(_UPDATE_ROLE, account_id=account_id, new_role=role)

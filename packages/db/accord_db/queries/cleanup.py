@@ -4,34 +4,45 @@ Nothing else deletes rows because of their age. `audit_events` are never deleted
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Delete, Table, delete, func, literal_column, select, text, true
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import Column, ColumnElement, Delete, Table, delete, exists, func, literal_column, select, text, true
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from accord_db.database import Executor
+from accord_db.queries.signing_keys import KEPT_FOR, KNOWN_AFTER
 from accord_db.schema import (
     Account,
     AccountToken,
+    ApiKey,
     DeviceSignIn,
     IdempotencyKey,
+    Invitation,
+    Organization,
     ProviderSignIn,
     RateLimit,
     SecondFactor,
     Session,
+    SigningKey,
     metadata,
 )
 
 BATCH: Final = 500
 
-_MONTH, _DAY, _NOW = timedelta(days=30), timedelta(days=1), timedelta(0)
+_successor = aliased(SigningKey, name="successor")
+_QUARTER, _MONTH, _DAY, _NOW = timedelta(days=90), timedelta(days=30), timedelta(days=1), timedelta(0)
 
 # When each of these rows was of no use any more, and how long they are kept after. An index serves every one, so that a
 # run that finds nothing reads next to nothing.
-_DUE: Final[Sequence[tuple[InstrumentedAttribute[datetime], timedelta, ColumnElement[bool]]]] = (
+_DUE: Final[Sequence[tuple[InstrumentedAttribute[Any], timedelta, ColumnElement[bool]]]] = (
     # Their owners can look at them for a month after they have expired, and for longer if they were revoked before.
     (Session.expires_at, _MONTH, true()),
+    # However they ended: those that were answered expire as soon as the others.
+    (Invitation.expires_at, _MONTH, true()),
+    # One that has expired may be given more time, for as long as it is there.
+    (ApiKey.expires_at, _QUARTER, true()),
+    (ApiKey.revoked_at, _QUARTER, true()),
     # Used or not: those that were used expire as soon. A day is for whoever looks into what went wrong.
     (AccountToken.expires_at, _DAY, true()),
     (ProviderSignIn.expires_at, _DAY, true()),
@@ -39,6 +50,15 @@ _DUE: Final[Sequence[tuple[InstrumentedAttribute[datetime], timedelta, ColumnEle
     (SecondFactor.created_at, _DAY, SecondFactor.confirmed_at.is_(None)),
     (IdempotencyKey.created_at, _DAY, true()),
     (RateLimit.reset_at, _NOW, true()),
+    # Once another has been signing for a while.
+    (
+        SigningKey.created_at,
+        _NOW,
+        exists().where(
+            _successor.created_at > SigningKey.created_at,
+            _successor.created_at < func.now() - text(f"interval '{(KNOWN_AFTER + KEPT_FOR).days} days'"),
+        ),
+    ),
 )
 
 
@@ -50,20 +70,31 @@ class Due(NamedTuple):
     batch: int
 
 
-def everything_due(*, deleted_accounts_kept: timedelta, batch: int = BATCH) -> list[Due]:
+def everything_due(
+    *, deleted_accounts_kept: timedelta, deleted_organizations_kept: timedelta, batch: int = BATCH
+) -> list[Due]:
     """In the order in which it is to be deleted. To be asked once: statements are compiled at their first run."""
-    accounts, kept = metadata.tables[Account.__tablename__], deleted_accounts_kept
     return [
         *(_due(_table(since), since, kept, batch, also) for since, kept, also in _DUE),
-        # What an account has goes before it, in batches too: ON DELETE CASCADE would take it all in one transaction.
-        *(_due(its.table, Account.deleted_at, kept, batch, its == Account.id) for its in _columns_that_name(accounts)),
-        _due(accounts, Account.deleted_at, kept, batch, true()),
+        *_with_what_it_has(Organization, deleted_organizations_kept, batch),
+        *_with_what_it_has(Account, deleted_accounts_kept, batch),
     ]
 
 
+def _with_what_it_has(owner: type[Account] | type[Organization], kept: timedelta, batch: int) -> Iterator[Due]:
+    """What it has goes before it, in batches too: ON DELETE CASCADE would take it all in one transaction."""
+    table = metadata.tables[owner.__tablename__]
+    for its in _columns_that_name(table):
+        yield _due(its.table, owner.deleted_at, kept, batch, its == owner.id)
+    yield _due(table, owner.deleted_at, kept, batch, true())
+
+
 def _columns_that_name(table: Table) -> Iterator[Column[Any]]:
-    """The columns of other tables whose rows ON DELETE CASCADE takes along."""
+    """The columns of other tables whose rows are those of a row of this one, and go with it: ON DELETE CASCADE says so, and
+    where an organization may own a row as well, its `owner_id`."""
     for other in metadata.sorted_tables:
+        if table.name == Account.__tablename__ and "owner_id" in other.c:
+            yield other.c.owner_id
         yield from (key.parent for key in other.foreign_keys if key.column.table is table and key.ondelete == "CASCADE")
 
 
@@ -81,11 +112,12 @@ def _due(
         .where(since < func.now() - text(f"interval '{int(kept.total_seconds())} seconds'"), also)
         .order_by(since)
         .limit(literal_column(str(batch)))
-        .with_for_update(of=table, skip_locked=True)
+        # The owner too, which somebody may be about to bring back.
+        .with_for_update(of=list(dict.fromkeys((table, _table(since)))), skip_locked=True)
         .cte("due")
     )
     found = (column == due.c[column.name] for column in table.primary_key)
-    return Due(table.name, delete(table).where(*found), batch)
+    return Due(table.name, delete(table).where(*found).execution_options(across_tenants=True), batch)
 
 
 def _table(column: InstrumentedAttribute[Any]) -> Table:

@@ -9,7 +9,7 @@ from sqlalchemy import Integer, LargeBinary, Select, Update, Uuid, bindparam, fu
 from sqlalchemy.orm import InstrumentedAttribute
 
 from accord_db.database import Executor
-from accord_db.schema import LinkedProvider, OutboxMessage, SecondFactor
+from accord_db.schema import LinkedProvider, OutboxMessage, SecondFactor, SigningKey
 
 
 class EncryptedValue(NamedTuple):
@@ -57,6 +57,7 @@ ENCRYPTED_COLUMNS: Final = (
     _column(LinkedProvider, "access_token", owner=LinkedProvider.account_id),
     _column(LinkedProvider, "refresh_token", owner=LinkedProvider.account_id),
     _column(OutboxMessage, "content"),
+    _column(SigningKey, "private_key"),
 )
 
 _BEFORE_ALL = UUID(int=0)

@@ -64,6 +64,17 @@ class LiveSession(NamedTuple):
     impersonator_id: UUID | None
 
 
+class ActedSession(NamedTuple):
+    """A session that is good now, and in which a service acts for its owner; what they may do in the organization that was
+    asked about, whichever is active."""
+
+    authenticated_at: datetime
+    expires_at: datetime
+    idle_expires_at: datetime
+    role: str | None
+    permissions: list[str]
+
+
 class SessionWithStatus(NamedTuple):
     session: Session
     status: Status
@@ -104,6 +115,7 @@ _INSERT = (
         authenticated_at=func.coalesce(bindparam("authenticated_at", type_=DateTime(timezone=True)), func.now()),
         peer=bindparam("peer"),
         user_agent=bindparam("user_agent"),
+        impersonator_id=bindparam("impersonator_id"),
     )
     .returning(Session)
 )
@@ -120,6 +132,7 @@ async def insert_session(
     authenticated_at: datetime | None = None,
     peer: str | None = None,
     user_agent: str | None = None,
+    impersonator_id: UUID | None = None,
 ) -> Session:
     """Without `idle_lifetime` it lasts unused as long as used. Its owner has authenticated now, unless it is said when."""
     session = await db.first(
@@ -132,6 +145,7 @@ async def insert_session(
         authenticated_at=authenticated_at,
         peer=peer,
         user_agent=user_agent,
+        impersonator_id=impersonator_id,
     )
     assert session is not None
     return session
@@ -139,23 +153,25 @@ async def insert_session(
 
 _USE_IS_DUE = Session.last_used_at <= func.now() - interval("use_written_after")
 
+_LIVE = (
+    Session.id,
+    Session.account_id,
+    Session.created_at,
+    Session.authenticated_at,
+    Session.expires_at,
+    Session.idle_expires_at,
+    _USE_IS_DUE.label("use_is_due"),
+    Session.active_organization_id,
+    role_in(Session.active_organization_id, Session.account_id).label("role"),
+    permissions_in(Session.active_organization_id, Session.account_id).label("permissions"),
+    (Account.role == "administrator").label("administrator"),
+    Session.impersonator_id,
+)
 _GET_LIVE = (
-    select(
-        Session.id,
-        Session.account_id,
-        Session.created_at,
-        Session.authenticated_at,
-        Session.expires_at,
-        Session.idle_expires_at,
-        _USE_IS_DUE.label("use_is_due"),
-        Session.active_organization_id,
-        role_in(Session.active_organization_id, Session.account_id).label("role"),
-        permissions_in(Session.active_organization_id, Session.account_id).label("permissions"),
-        (Account.role == "administrator").label("administrator"),
-        Session.impersonator_id,
-    )
+    select(*_LIVE)
     .join(Account, Account.id == Session.account_id)
     .where(Session.token_hash == bindparam("token_hash"), *_GOOD)
+    .execution_options(across_tenants=True)
 )
 
 
@@ -167,17 +183,43 @@ async def get_session_by_token_hash(
     return LiveSession._make(row) if row is not None else None
 
 
-_LIST_GOOD = (
-    select(Session.token_hash, Session.expires_at, Session.idle_expires_at)
+_LIST_LIVE = (
+    select(*_LIVE, Session.token_hash)
     .join(Account, Account.id == Session.account_id)
     .where(Session.token_hash == any_(bindparam("token_hashes", type_=ARRAY(LargeBinary))), *_GOOD)
+    .execution_options(across_tenants=True)
 )
 
 
-async def list_good_tokens(db: Executor, *, token_hashes: Sequence[bytes]) -> dict[bytes, datetime]:
-    """Those of the tokens that are good now, each with the time when it stops being so unless it is used."""
-    rows = await db.all(_LIST_GOOD, token_hashes=list(token_hashes))
-    return {row.token_hash: min(row.expires_at, row.idle_expires_at) for row in rows}
+async def list_live_sessions(
+    db: Executor, *, token_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
+) -> dict[bytes, LiveSession]:
+    """Those that are good now, by token hash."""
+    rows = await db.all(_LIST_LIVE, token_hashes=list(token_hashes), use_written_after=use_written_after)
+    return {row.token_hash: LiveSession._make(row[:-1]) for row in rows}
+
+
+_named_organization = bindparam("organization_id", type_=Uuid)
+_GET_ACTED_IN = (
+    select(
+        Session.authenticated_at,
+        Session.expires_at,
+        Session.idle_expires_at,
+        role_in(_named_organization, Session.account_id).label("role"),
+        permissions_in(_named_organization, Session.account_id).label("permissions"),
+    )
+    .join(Account, Account.id == Session.account_id)
+    .where(*_THIS, Session.impersonator_id.is_(None), *_GOOD)
+    .execution_options(across_tenants=True)
+)
+
+
+async def get_acted_session(
+    db: Executor, *, session_id: UUID, account_id: UUID, organization_id: UUID | None
+) -> ActedSession | None:
+    """None if a service cannot act in it: it is not good now, or an administrator acts in it as somebody already."""
+    row = await db.first(_GET_ACTED_IN, session_id=session_id, account_id=account_id, organization_id=organization_id)
+    return ActedSession._make(row) if row is not None else None
 
 
 # A row that somebody has locked is left alone: whoever else writes down that the session was used does it for all, and
@@ -300,6 +342,27 @@ async def update_session_token(
     return row[0] if row is not None else None
 
 
+_UPDATE_ORGANIZATION = (
+    update(Session)
+    .where(*_THIS, Session.revoked_at.is_(None), *_UNEXPIRED)
+    .values(active_organization_id=bindparam("organization_id", type_=Uuid))
+    .returning(Session.id, _notice(Session.id))
+)
+
+
+async def update_session_organization(
+    db: Executor, *, session_id: UUID, account_id: UUID, organization_id: UUID | None
+) -> bool:
+    """Makes the organization, or none, the active one. False if the session is over. Whether its owner belongs to the
+    organization is asked at each call, and not here."""
+    return (
+        await db.first(
+            _UPDATE_ORGANIZATION, session_id=session_id, account_id=account_id, organization_id=organization_id
+        )
+        is not None
+    )
+
+
 # Also those that have expired: a lookup that began before may be about to put that off.
 _UNREVOKED = update(Session).where(Session.account_id == bindparam("account_id"), Session.revoked_at.is_(None))
 _REVOKE = (
@@ -307,10 +370,27 @@ _REVOKE = (
     .values(revoked_at=func.now())
     .returning(Session.id, _notice(Session.id))
 )
+_ACTS_AS_SOMEBODY = Session.impersonator_id == bindparam("account_id")
 _REVOKE_ALL = (
-    _UNREVOKED.where(Session.id.is_distinct_from(bindparam("kept_id", type_=Uuid)))
+    update(Session)
+    .where(
+        or_(Session.account_id == bindparam("account_id"), _ACTS_AS_SOMEBODY),
+        Session.revoked_at.is_(None),
+        Session.id.is_distinct_from(bindparam("kept_id", type_=Uuid)),
+    )
     .values(revoked_at=func.now())
     .returning(Session.id, (_end > func.now()).label("was_good"), _notice(Session.id))
+)
+_REVOKE_IMPERSONATIONS = (
+    update(Session)
+    .where(
+        or_(
+            and_(Session.account_id == bindparam("account_id"), Session.impersonator_id.is_not(None)), _ACTS_AS_SOMEBODY
+        ),
+        Session.revoked_at.is_(None),
+    )
+    .values(revoked_at=func.now())
+    .returning(_notice(Session.id))
 )
 
 
@@ -321,5 +401,19 @@ async def revoke_session(db: Executor, *, session_id: UUID, account_id: UUID) ->
 
 
 async def revoke_sessions_of_account(db: Executor, *, account_id: UUID, but: UUID | None = None) -> list[UUID]:
-    """The ids of those that were still good."""
+    """Those, too, in which it acts as somebody. The ids of those that were still good."""
     return [row.id for row in await db.all(_REVOKE_ALL, account_id=account_id, kept_id=but) if row.was_good]
+
+
+async def revoke_impersonations(db: Executor, *, account_id: UUID) -> None:
+    """Those in which it acts as somebody, and those in which somebody acts as it."""
+    await db.all(_REVOKE_IMPERSONATIONS, account_id=account_id)
+
+
+_NOTIFY_ACCOUNT = select(func.pg_notify(REVOKED_CHANNEL, bindparam("account_id", type_=Text)))
+
+
+async def notify_account_changed(db: Executor, *, account_id: UUID) -> None:
+    """Tells every process, once the transaction is committed, that the account is let in no more, or may do something
+    else now: of its sessions, of its API keys, and of whatever else stands for it."""
+    await db.run(_NOTIFY_ACCOUNT, account_id=str(account_id))

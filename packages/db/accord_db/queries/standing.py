@@ -4,10 +4,11 @@ Whoever changes what somebody may do in an organization locks the organization f
 `REVOKED_CHANNEL`: so they wait for one another in one line, and what they change holds from the next call on.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Text, bindparam, func, select
+from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, any_, bindparam, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from accord_db.database import Executor
@@ -68,3 +69,16 @@ async def get_standing(db: Executor, *, organization_id: UUID, account_id: UUID)
     """None for whoever is no member of it, and where there is no such organization (any more)."""
     row = await db.first(_GET, organization_id=organization_id, account_id=account_id)
     return Standing._make(row) if row is not None else None
+
+
+_GET_PERMISSIONS_OF_ROLES = select(Role.id, Role.permissions).where(
+    Role.organization_id == bindparam("organization_id"), Role.id == any_(bindparam("role_ids", type_=ARRAY(Uuid)))
+)
+
+
+async def get_permissions_of_roles(
+    db: Executor, *, organization_id: UUID, role_ids: Sequence[UUID]
+) -> dict[UUID, list[str]]:
+    """The names of what each of the organization's own roles permits. Those that there are not are missing."""
+    rows = await db.all(_GET_PERMISSIONS_OF_ROLES, organization_id=organization_id, role_ids=list(role_ids))
+    return {row.id: row.permissions for row in rows}

@@ -58,8 +58,8 @@ class TaskFilters(TypedDict, total=False):
     created_before: datetime | None
 
 
-_MINE = Task.created_by == bindparam("created_by")
-_THIS = (Task.id == bindparam("task_id"), _MINE)
+_OWNED = Task.owner_id == bindparam("owner_id")
+_THIS = (Task.id == bindparam("task_id"), _OWNED)
 _LIVING = Task.deleted_at.is_(None)
 _UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Task.etag == bindparam("seen_etag"))
 
@@ -70,15 +70,30 @@ _INSERT = (
         title=bindparam("title"),
         description=bindparam("description"),
         created_by=bindparam("created_by"),
+        organization_id=bindparam("organization_id"),
     )
     .returning(Task)
 )
 
 
 async def insert_task(
-    db: Executor, *, task_id: UUID, created_by: UUID, title: str, description: str | None = None
+    db: Executor,
+    *,
+    task_id: UUID,
+    created_by: UUID,
+    organization_id: UUID | None = None,
+    title: str,
+    description: str | None = None,
 ) -> Task:
-    task = await db.first(_INSERT, id=task_id, created_by=created_by, title=title, description=description)
+    """Without an organization it is its maker's own."""
+    task = await db.first(
+        _INSERT,
+        id=task_id,
+        created_by=created_by,
+        organization_id=organization_id,
+        title=title,
+        description=description,
+    )
     assert task is not None
     return task
 
@@ -96,18 +111,27 @@ _new = (
 _INSERT_ALL = (
     insert(Task)
     .from_select(
-        ["id", "title", "description", "created_by"],
-        select(_new.c.id, _new.c.title, _new.c.description, bindparam("created_by", type_=Uuid)),
+        ["id", "title", "description", "created_by", "organization_id"],
+        select(
+            _new.c.id,
+            _new.c.title,
+            _new.c.description,
+            bindparam("created_by", type_=Uuid),
+            bindparam("organization_id", type_=Uuid),
+        ),
     )
     .returning(Task)
 )
 
 
-async def insert_tasks(db: Executor, *, created_by: UUID, tasks: Sequence[NewTask]) -> list[Task]:
+async def insert_tasks(
+    db: Executor, *, created_by: UUID, organization_id: UUID | None = None, tasks: Sequence[NewTask]
+) -> list[Task]:
     """All or none, in one statement; answered in the order given."""
     rows = await db.all(
         _INSERT_ALL,
         created_by=created_by,
+        organization_id=organization_id,
         ids=[task.id for task in tasks],
         titles=[task.title for task in tasks],
         descriptions=[task.description for task in tasks],
@@ -120,16 +144,16 @@ _GET_ANY = select(Task).where(*_THIS)
 _GET = _GET_ANY.where(_LIVING)
 
 
-async def get_task(db: Executor, *, task_id: UUID, created_by: UUID, show_deleted: bool = False) -> Task | None:
-    return await db.first(_GET_ANY if show_deleted else _GET, task_id=task_id, created_by=created_by)
+async def get_task(db: Executor, *, task_id: UUID, owner_id: UUID, show_deleted: bool = False) -> Task | None:
+    return await db.first(_GET_ANY if show_deleted else _GET, task_id=task_id, owner_id=owner_id)
 
 
-_GET_ALL = select(Task).where(Task.id == any_(bindparam("task_ids", type_=ARRAY(Uuid))), _MINE, _LIVING)
+_GET_ALL = select(Task).where(Task.id == any_(bindparam("task_ids", type_=ARRAY(Uuid))), _OWNED, _LIVING)
 
 
-async def get_tasks(db: Executor, *, task_ids: Sequence[UUID], created_by: UUID) -> list[Task]:
+async def get_tasks(db: Executor, *, task_ids: Sequence[UUID], owner_id: UUID) -> list[Task]:
     """Those there are, in no order."""
-    return await db.all(_GET_ALL, task_ids=list(task_ids), created_by=created_by)
+    return await db.all(_GET_ALL, task_ids=list(task_ids), owner_id=owner_id)
 
 
 _CONDITIONS: dict[str, ColumnElement[bool]] = {
@@ -149,7 +173,7 @@ def _values(filters: TaskFilters) -> dict[str, object]:
 
 def _where(filters: Iterable[str], show_deleted: bool) -> list[ColumnElement[bool]]:
     living = [] if show_deleted else [_LIVING]
-    return [_MINE, *living, *(_CONDITIONS[name] for name in sorted(filters))]
+    return [_OWNED, *living, *(_CONDITIONS[name] for name in sorted(filters))]
 
 
 # A page of unknown size is planned as a tenth of all rows, a better plan is then found in each call anew, and a page of
@@ -180,7 +204,7 @@ def _list(
 async def list_tasks(
     db: Executor,
     *,
-    created_by: UUID,
+    owner_id: UUID,
     limit: int,
     order_by: OrderBy = "created_at",
     descending: bool = True,
@@ -196,7 +220,7 @@ async def list_tasks(
         parameters |= {"after_value": after.value, "after_id": after.id}
     if usual is None:
         parameters["limit"] = limit
-    return await db.all(statement, created_by=created_by, **parameters)
+    return await db.all(statement, owner_id=owner_id, **parameters)
 
 
 @cache
@@ -205,10 +229,10 @@ def _count(filters: frozenset[str], show_deleted: bool) -> Select[int]:
 
 
 async def count_tasks(
-    db: Executor, *, created_by: UUID, show_deleted: bool = False, **filters: Unpack[TaskFilters]
+    db: Executor, *, owner_id: UUID, show_deleted: bool = False, **filters: Unpack[TaskFilters]
 ) -> int:
     values = _values(filters)
-    return await db.first(_count(frozenset(values), show_deleted), created_by=created_by, **values) or 0
+    return await db.first(_count(frozenset(values), show_deleted), owner_id=owner_id, **values) or 0
 
 
 @cache
@@ -220,24 +244,24 @@ def _update(changed: frozenset[str]) -> ReturningUpdate[Task]:
 
 
 async def update_task(
-    db: Executor, *, task_id: UUID, created_by: UUID, changes: TaskChanges, etag: UUID | None = None
+    db: Executor, *, task_id: UUID, owner_id: UUID, changes: TaskChanges, etag: UUID | None = None
 ) -> Task | None:
     """The task as it is now. None if there is none, or if it is no longer the one that `etag` names."""
     statement = _update(frozenset(changes))
-    return await db.first(statement, task_id=task_id, created_by=created_by, seen_etag=etag, **changes)
+    return await db.first(statement, task_id=task_id, owner_id=owner_id, seen_etag=etag, **changes)
 
 
 _DELETE = update(Task).where(*_THIS, _LIVING, _UNCHANGED).values(deleted_at=func.now()).returning(Task)
 
 
-async def delete_task(db: Executor, *, task_id: UUID, created_by: UUID, etag: UUID | None = None) -> Task | None:
+async def delete_task(db: Executor, *, task_id: UUID, owner_id: UUID, etag: UUID | None = None) -> Task | None:
     """The task, deleted softly. None if there is none, or if it is no longer the one that `etag` names."""
-    return await db.first(_DELETE, task_id=task_id, created_by=created_by, seen_etag=etag)
+    return await db.first(_DELETE, task_id=task_id, owner_id=owner_id, seen_etag=etag)
 
 
 _UNDELETE = update(Task).where(*_THIS, Task.deleted_at.is_not(None)).values(deleted_at=None).returning(Task)
 
 
-async def undelete_task(db: Executor, *, task_id: UUID, created_by: UUID) -> Task | None:
+async def undelete_task(db: Executor, *, task_id: UUID, owner_id: UUID) -> Task | None:
     """The task, living again. None if there is none, or if it is not deleted."""
-    return await db.first(_UNDELETE, task_id=task_id, created_by=created_by)
+    return await db.first(_UNDELETE, task_id=task_id, owner_id=owner_id)

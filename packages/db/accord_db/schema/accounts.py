@@ -37,5 +37,10 @@ Index(
     unique=True,
     postgresql_where=Account.deleted_at.is_(None),
 )
+# For those who run the installation and look for somebody; `C` is the order in which what begins alike stands together.
+Index("ix_accounts_email_prefix", func.lower(Account.email).collate("C"), Account.id)
+Index("ix_accounts_display_name_prefix", func.lower(Account.display_name).collate("C"), Account.id)
+Index("ix_accounts_administrators", Account.id, postgresql_where=Account.role == "administrator")
+Index("ix_accounts_banned", Account.id, postgresql_where=Account.banned_at.is_not(None))
 # For the clean-up of those that were deleted long ago.
 Index("ix_accounts_deleted_at", Account.deleted_at, postgresql_where=Account.deleted_at.is_not(None))

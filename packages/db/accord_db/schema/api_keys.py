@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, String, Text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import CreatedAt, Id, Model, UpdatedAt, Versioned
@@ -42,4 +42,7 @@ class ApiKey(Versioned, Model):
         CheckConstraint("(previous_key_hash IS NULL) = (previous_expires_at IS NULL)", name="previous_expires"),
         CheckConstraint("calls_per_minute >= 1", name="calls_per_minute_positive"),
         Index("ix_api_keys_organization_id_created_at_id", "organization_id", "created_at", "id"),
+        # For the clean-up; most keys have neither.
+        Index("ix_api_keys_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+        Index("ix_api_keys_revoked_at", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
     )

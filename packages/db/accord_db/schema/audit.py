@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, func
+from sqlalchemy import Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import Id, Model
@@ -30,6 +30,8 @@ class AuditEvent(Model):
     service_account_id: Mapped[UUID | None]
     method: Mapped[str]
     target: Mapped[str | None]
+    # In the words of whoever did it.
+    stated_reason: Mapped[str | None] = mapped_column(String(500))
     peer: Mapped[str]
     user_agent: Mapped[str | None]
     code: Mapped[str]
@@ -39,3 +41,8 @@ class AuditEvent(Model):
 
 Index("ix_audit_events_account_id_id", AuditEvent.account_id, AuditEvent.id)
 Index("ix_audit_events_organization_id_id", AuditEvent.organization_id, AuditEvent.id)
+# Nobody acts as somebody for a service: of the two there is one at most.
+ACTOR_ID = func.coalesce(AuditEvent.impersonator_id, AuditEvent.service_account_id)
+Index("ix_audit_events_actor_id_id", ACTOR_ID, AuditEvent.id, postgresql_where=ACTOR_ID.is_not(None))
+Index("ix_audit_events_method_id", AuditEvent.method, AuditEvent.id)
+Index("ix_audit_events_target_id", AuditEvent.target, AuditEvent.id, postgresql_where=AuditEvent.target.is_not(None))

@@ -23,9 +23,11 @@ class Organization(Shared, Versioned, Model):
 Index(
     "uq_organizations_slug_living", Organization.slug, unique=True, postgresql_where=Organization.deleted_at.is_(None)
 )
+# For the clean-up of those that were deleted long ago.
+Index("ix_organizations_deleted_at", Organization.deleted_at, postgresql_where=Organization.deleted_at.is_not(None))
 
 
-class Member(Model):
+class Member(Versioned, Model):
     """An account in an organization. What it may do there is what its roles permit, the built-in one and the others."""
 
     __tablename__ = "members"

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, String, Text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.schema.shared import CreatedAt, Id, Model, UpdatedAt, Versioned
@@ -48,3 +48,5 @@ class SigningKey(Model):
     # The public one as a JWK.
     public_key: Mapped[str]
     created_at: Mapped[CreatedAt]
+
+    __table_args__ = (Index(None, "created_at"),)

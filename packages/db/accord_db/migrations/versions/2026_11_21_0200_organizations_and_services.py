@@ -11,8 +11,19 @@ unsafe = {
     "adding-foreign-key-constraint": "the columns are new and hold nothing: there is nothing to check",
     "ban-drop-constraint": "what an organization has outlives the account of whoever made it",
     "constraint-missing-not-valid": "the columns are new and hold nothing: there is nothing to check",
-    "require-concurrent-index-creation": "tasks are locked for their rewrite in any case; sessions are few, audit events are only added to",
+    "require-concurrent-index-creation": "tasks are locked for their rewrite in any case; what is audited, and sign-ups, wait for it too",
     "require-concurrent-index-deletion": "in the transaction that makes its successor",
+}
+
+
+# Those that an organization owns rows of, and the column that says which.
+_WALLED = {
+    "api_keys": "organization_id",
+    "invitations": "organization_id",
+    "member_roles": "organization_id",
+    "members": "organization_id",
+    "roles": "organization_id",
+    "tasks": "owner_id",
 }
 
 
@@ -30,6 +41,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_organizations")),
     )
     op.create_index(
+        "ix_organizations_deleted_at",
+        "organizations",
+        ["deleted_at"],
+        unique=False,
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
+    )
+    op.create_index(
         "uq_organizations_slug_living",
         "organizations",
         ["slug"],
@@ -44,6 +62,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_signing_keys")),
     )
+    op.create_index(op.f("ix_signing_keys_created_at"), "signing_keys", ["created_at"], unique=False)
     op.create_table(
         "api_keys",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -85,6 +104,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("previous_key_hash", name=op.f("uq_api_keys_previous_key_hash")),
     )
     op.create_index(op.f("ix_api_keys_created_by"), "api_keys", ["created_by"], unique=False)
+    op.create_index(
+        "ix_api_keys_expires_at",
+        "api_keys",
+        ["expires_at"],
+        unique=False,
+        postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_api_keys_revoked_at",
+        "api_keys",
+        ["revoked_at"],
+        unique=False,
+        postgresql_where=sa.text("revoked_at IS NOT NULL"),
+    )
     op.create_index(
         "ix_api_keys_organization_id_created_at_id", "api_keys", ["organization_id", "created_at", "id"], unique=False
     )
@@ -133,6 +166,7 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Uuid(), nullable=False),
         sa.Column("role", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("etag", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.CheckConstraint("role IN ('owner', 'admin', 'member')", name=op.f("ck_members_role_is_built_in")),
         sa.ForeignKeyConstraint(
             ["account_id"], ["accounts.id"], name=op.f("fk_members_account_id_accounts"), ondelete="CASCADE"
@@ -223,13 +257,48 @@ def upgrade() -> None:
     op.add_column("accounts", sa.Column("ban_reason", sa.String(length=500), nullable=True))
     op.add_column("accounts", sa.Column("role", sa.Text(), server_default="person", nullable=False))
     op.create_check_constraint(op.f("ck_accounts_role_is_known"), "accounts", "role IN ('person', 'administrator')")
+    op.create_index(
+        "ix_accounts_email_prefix", "accounts", [sa.literal_column('(lower(email) COLLATE "C")'), "id"], unique=False
+    )
+    op.create_index(
+        "ix_accounts_display_name_prefix",
+        "accounts",
+        [sa.literal_column('(lower(display_name) COLLATE "C")'), "id"],
+        unique=False,
+    )
+    op.create_index(
+        "ix_accounts_administrators",
+        "accounts",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text("role = 'administrator'"),
+    )
+    op.create_index(
+        "ix_accounts_banned", "accounts", ["id"], unique=False, postgresql_where=sa.text("banned_at IS NOT NULL")
+    )
     op.add_column("audit_events", sa.Column("organization_id", sa.Uuid(), nullable=True))
     op.add_column("audit_events", sa.Column("credential", sa.Text(), nullable=True))
     op.add_column("audit_events", sa.Column("credential_id", sa.Uuid(), nullable=True))
     op.add_column("audit_events", sa.Column("impersonator_id", sa.Uuid(), nullable=True))
     op.add_column("audit_events", sa.Column("service_account_id", sa.Uuid(), nullable=True))
+    op.add_column("audit_events", sa.Column("stated_reason", sa.String(length=500), nullable=True))
     op.create_index("ix_audit_events_account_id_id", "audit_events", ["account_id", "id"], unique=False)
     op.create_index("ix_audit_events_organization_id_id", "audit_events", ["organization_id", "id"], unique=False)
+    op.create_index(
+        "ix_audit_events_actor_id_id",
+        "audit_events",
+        [sa.literal_column("coalesce(impersonator_id, service_account_id)"), "id"],
+        unique=False,
+        postgresql_where=sa.text("coalesce(impersonator_id, service_account_id) IS NOT NULL"),
+    )
+    op.create_index("ix_audit_events_method_id", "audit_events", ["method", "id"], unique=False)
+    op.create_index(
+        "ix_audit_events_target_id",
+        "audit_events",
+        ["target", "id"],
+        unique=False,
+        postgresql_where=sa.text("target IS NOT NULL"),
+    )
     op.add_column("sessions", sa.Column("active_organization_id", sa.Uuid(), nullable=True))
     op.add_column("sessions", sa.Column("impersonator_id", sa.Uuid(), nullable=True))
     op.create_index(op.f("ix_sessions_active_organization_id"), "sessions", ["active_organization_id"], unique=False)
@@ -269,9 +338,68 @@ def upgrade() -> None:
         ["id"],
         ondelete="CASCADE",
     )
+    _make_gateway_role()
+    for table, tenant in _WALLED.items():
+        op.execute(f"""
+            CREATE POLICY tenant ON {table} USING (
+                {tenant} = (SELECT nullif(nullif(current_setting('accord.tenant', true), ''), 'all')::uuid)
+                OR (SELECT current_setting('accord.tenant', true) = 'all')
+            )
+        """)
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+
+
+def _make_gateway_role() -> None:
+    """Roles are the server's: one that is there already was made for another database, or by a superuser for this one."""
+    op.execute("""
+        DO $$
+        BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'accord_gateway') THEN
+                CREATE ROLE accord_gateway NOLOGIN;
+            END IF;
+        EXCEPTION
+            WHEN duplicate_object OR unique_violation THEN
+                NULL; -- another database is being migrated in the same moment
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION 'gateways act as the role accord_gateway, which is not there, and % may not make it. '
+                    'Have a superuser run: CREATE ROLE accord_gateway NOLOGIN; GRANT accord_gateway TO the role that '
+                    'gateways log in as; and migrate again (docs/operating.md, "Roles and migrations")', current_user
+                    USING ERRCODE = 'insufficient_privilege';
+        END
+        $$
+    """)
+    # Where one role does everything, it has to be allowed to act as this one. Superusers are, in any case.
+    op.execute("""
+        DO $$
+        BEGIN
+            IF NOT pg_has_role('accord_gateway', 'USAGE') THEN
+                GRANT accord_gateway TO CURRENT_USER;
+            END IF;
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                NULL; -- then gateways log in as somebody else
+        END
+        $$
+    """)
+    op.execute("GRANT USAGE ON SCHEMA public TO accord_gateway")
+    op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO accord_gateway")
+    op.execute("REVOKE UPDATE, DELETE ON audit_events FROM accord_gateway")
+    op.execute("REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM accord_gateway")
+    op.execute(
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO accord_gateway"
+    )
 
 
 def downgrade() -> None:
+    op.execute(
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE SELECT, INSERT, UPDATE, DELETE ON TABLES FROM accord_gateway"
+    )
+    op.execute("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM accord_gateway")
+    op.execute("REVOKE ALL ON SCHEMA public FROM accord_gateway")
+    op.execute("ALTER TABLE tasks NO FORCE ROW LEVEL SECURITY")
+    op.execute("ALTER TABLE tasks DISABLE ROW LEVEL SECURITY")
+    op.execute("DROP POLICY tenant ON tasks")
     op.drop_constraint(op.f("fk_tasks_organization_id_organizations"), "tasks", type_="foreignkey")
     op.execute("DELETE FROM tasks WHERE organization_id IS NOT NULL")
     op.create_foreign_key(
@@ -290,13 +418,21 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_sessions_active_organization_id"), table_name="sessions")
     op.drop_column("sessions", "impersonator_id")
     op.drop_column("sessions", "active_organization_id")
+    op.drop_index("ix_audit_events_target_id", table_name="audit_events")
+    op.drop_index("ix_audit_events_method_id", table_name="audit_events")
+    op.drop_index("ix_audit_events_actor_id_id", table_name="audit_events")
     op.drop_index("ix_audit_events_organization_id_id", table_name="audit_events")
     op.drop_index("ix_audit_events_account_id_id", table_name="audit_events")
+    op.drop_column("audit_events", "stated_reason")
     op.drop_column("audit_events", "service_account_id")
     op.drop_column("audit_events", "impersonator_id")
     op.drop_column("audit_events", "credential_id")
     op.drop_column("audit_events", "credential")
     op.drop_column("audit_events", "organization_id")
+    op.drop_index("ix_accounts_banned", table_name="accounts")
+    op.drop_index("ix_accounts_administrators", table_name="accounts")
+    op.drop_index("ix_accounts_display_name_prefix", table_name="accounts")
+    op.drop_index("ix_accounts_email_prefix", table_name="accounts")
     op.drop_constraint(op.f("ck_accounts_role_is_known"), "accounts", type_="check")
     op.drop_column("accounts", "role")
     op.drop_column("accounts", "ban_reason")
@@ -316,7 +452,11 @@ def downgrade() -> None:
     op.drop_index("ix_api_keys_organization_id_created_at_id", table_name="api_keys")
     op.drop_index(op.f("ix_api_keys_created_by"), table_name="api_keys")
     op.drop_table("api_keys")
+    op.drop_index(op.f("ix_signing_keys_created_at"), table_name="signing_keys")
     op.drop_table("signing_keys")
+    op.drop_index(
+        "ix_organizations_deleted_at", table_name="organizations", postgresql_where=sa.text("deleted_at IS NOT NULL")
+    )
     op.drop_index(
         "uq_organizations_slug_living", table_name="organizations", postgresql_where=sa.text("deleted_at IS NULL")
     )

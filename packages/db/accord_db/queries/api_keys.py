@@ -1,0 +1,285 @@
+"""Questions about API keys. Whose they are is part of each but the lookup by hash, which is how one learns it.
+
+Whoever makes or changes one has locked its organization, and tells of it by `notify_changed`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import cache
+from typing import NamedTuple, TypedDict
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Integer,
+    LargeBinary,
+    Select,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    column,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from accord_db.database import Executor
+from accord_db.queries.accounts import admitted
+from accord_db.queries.intervals import interval
+from accord_db.queries.positions import Position
+from accord_db.queries.standing import permissions_in
+from accord_db.schema import Account, ApiKey, Member, Organization
+
+
+class LiveApiKey(NamedTuple):
+    """A key that is good now, and what whoever made it is in its organization. `good_until` is that of the secret that was
+    asked about, which may be the one before a rotation. `use_is_due` if its last use that was written down is too long ago."""
+
+    id: UUID
+    organization_id: UUID
+    created_by: UUID
+    scopes: list[str]
+    calls_per_minute: int | None
+    created_at: datetime
+    good_until: datetime | None
+    use_is_due: bool
+    role: str | None
+    permissions: list[str]
+
+
+class ApiKeyChanges(TypedDict, total=False):
+    """What is not there is left as it is."""
+
+    name: str
+    scopes: list[str]
+    calls_per_minute: int | None
+    expires_at: datetime | None
+
+
+_THEIRS = ApiKey.organization_id == bindparam("organization_id")
+_THIS = (ApiKey.id == bindparam("api_key_id"), _THEIRS)
+_UNREVOKED = ApiKey.revoked_at.is_(None)
+_UNEXPIRED = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), ApiKey.etag == bindparam("seen_etag"))
+_USE_IS_DUE = func.coalesce(ApiKey.last_used_at <= func.now() - interval("use_written_after"), true())
+
+_asked = (
+    func.unnest(bindparam("key_hashes", type_=ARRAY(LargeBinary)))
+    .table_valued(column("key_hash", LargeBinary), name="asked")
+    .render_derived()
+)
+_by_previous = and_(ApiKey.previous_key_hash == _asked.c.key_hash, ApiKey.previous_expires_at > func.now())
+_LIST_LIVE = (
+    select(
+        ApiKey.id,
+        ApiKey.organization_id,
+        ApiKey.created_by,
+        ApiKey.scopes,
+        ApiKey.calls_per_minute,
+        ApiKey.created_at,
+        # LEAST takes no notice of NULL.
+        func.least(
+            ApiKey.expires_at, case((_by_previous, ApiKey.previous_expires_at), else_=null()), type_=DateTime(True)
+        ).label("good_until"),
+        _USE_IS_DUE.label("use_is_due"),
+        Member.role,
+        permissions_in(ApiKey.organization_id, ApiKey.created_by).label("permissions"),
+        _asked.c.key_hash,
+    )
+    .select_from(_asked)
+    .join(ApiKey, or_(ApiKey.key_hash == _asked.c.key_hash, _by_previous))
+    # Its maker is still one of the organization, which is still there.
+    .join(Member, (Member.organization_id == ApiKey.organization_id) & (Member.account_id == ApiKey.created_by))
+    .join(Organization, Organization.id == ApiKey.organization_id)
+    .join(Account, Account.id == ApiKey.created_by)
+    .where(_UNREVOKED, _UNEXPIRED, Organization.deleted_at.is_(None), *admitted(Account))
+    .execution_options(across_tenants=True)
+)
+
+
+async def list_live_api_keys(
+    db: Executor, *, key_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
+) -> dict[bytes, LiveApiKey]:
+    """Those that are good now, by the hash that was asked about."""
+    rows = await db.all(_LIST_LIVE, key_hashes=list(key_hashes), use_written_after=use_written_after)
+    return {row.key_hash: LiveApiKey._make(row[:-1]) for row in rows}
+
+
+# A row that somebody has locked is left alone: whoever else writes down that the key was used does it for all, and who
+# changes or revokes it is not waited for. It is no change of the key.
+_due = (
+    select(ApiKey.id)
+    .where(ApiKey.id == bindparam("api_key_id"), _UNREVOKED, _USE_IS_DUE)
+    .with_for_update(key_share=True, skip_locked=True)
+    .scalar_subquery()
+)
+_UPDATE_USE = (
+    update(ApiKey)
+    .where(ApiKey.id == _due)
+    .values(last_used_at=func.now(), updated_at=ApiKey.updated_at, etag=ApiKey.etag)
+    .execution_options(across_tenants=True)
+)
+
+
+async def update_api_key_use(
+    db: Executor, *, api_key_id: UUID, use_written_after: timedelta = timedelta(minutes=1)
+) -> int:
+    """Writes down that it is used now. 0, and nothing is written, if that was done less than `use_written_after` ago or is
+    being done."""
+    return await db.run(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
+
+
+_INSERT = (
+    insert(ApiKey)
+    .values(
+        id=bindparam("id"),
+        organization_id=bindparam("organization_id"),
+        created_by=bindparam("created_by"),
+        name=bindparam("name"),
+        prefix=bindparam("prefix"),
+        key_hash=bindparam("key_hash"),
+        scopes=bindparam("scopes"),
+        calls_per_minute=bindparam("calls_per_minute", type_=BigInteger),
+        expires_at=bindparam("expires_at", type_=DateTime(timezone=True)),
+    )
+    .returning(ApiKey)
+)
+
+
+async def insert_api_key(
+    db: Executor,
+    *,
+    api_key_id: UUID,
+    organization_id: UUID,
+    created_by: UUID,
+    name: str,
+    prefix: str,
+    key_hash: bytes,
+    scopes: Sequence[str],
+    calls_per_minute: int | None = None,
+    expires_at: datetime | None = None,
+) -> ApiKey:
+    api_key = await db.first(
+        _INSERT,
+        id=api_key_id,
+        organization_id=organization_id,
+        created_by=created_by,
+        name=name,
+        prefix=prefix,
+        key_hash=key_hash,
+        scopes=list(scopes),
+        calls_per_minute=calls_per_minute,
+        expires_at=expires_at,
+    )
+    assert api_key is not None
+    return api_key
+
+
+_GET = select(ApiKey).where(*_THIS)
+
+
+async def get_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
+    """Also if it is over."""
+    return await db.first(_GET, api_key_id=api_key_id, organization_id=organization_id)
+
+
+_COUNT = select(func.count()).select_from(ApiKey).where(_THEIRS, _UNREVOKED)
+
+
+async def count_api_keys(db: Executor, *, organization_id: UUID) -> int:
+    """Those that are not revoked."""
+    return await db.first(_COUNT, organization_id=organization_id) or 0
+
+
+@cache
+def _list(show_ended: bool, later_page: bool) -> Select[ApiKey]:
+    statement = select(ApiKey).where(_THEIRS)
+    if not show_ended:
+        statement = statement.where(_UNREVOKED, _UNEXPIRED)
+    if later_page:
+        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
+        statement = statement.where(tuple_(ApiKey.created_at, ApiKey.id) < place)
+    return statement.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(bindparam("limit", type_=Integer))
+
+
+async def list_api_keys(
+    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+) -> list[ApiKey]:
+    """A page, the newest first; those made in the same instant by id."""
+    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
+    return await db.all(_list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place)
+
+
+@cache
+def _update(changed: frozenset[str]) -> ReturningUpdate[ApiKey]:
+    values = {name: bindparam(name, type_=ApiKey.__table__.c[name].type) for name in sorted(changed)}
+    return update(ApiKey).where(*_THIS, _UNREVOKED, _UNCHANGED).values(values).returning(ApiKey)
+
+
+async def update_api_key(
+    db: Executor, *, api_key_id: UUID, organization_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
+) -> ApiKey | None:
+    """The key as it is now. None if there is none, if it is revoked, or if it is no longer the one that `etag` names."""
+    return await db.first(
+        _update(frozenset(changes)),
+        api_key_id=api_key_id,
+        organization_id=organization_id,
+        seen_etag=etag,
+        **changes,
+    )
+
+
+# Without an overlap nothing is left of the one before.
+_OVERLAPS = bindparam("overlaps", type_=Integer) == 1
+_ROTATE = (
+    update(ApiKey)
+    .where(*_THIS, _UNREVOKED, _UNEXPIRED, ApiKey.etag == bindparam("seen_etag"))
+    .values(
+        key_hash=bindparam("new_key_hash"),
+        prefix=bindparam("new_prefix"),
+        previous_key_hash=case((_OVERLAPS, ApiKey.key_hash), else_=null()),
+        previous_expires_at=case((_OVERLAPS, func.now() + interval("overlap")), else_=null()),
+    )
+    .returning(ApiKey)
+)
+
+
+async def rotate_api_key(
+    db: Executor,
+    *,
+    api_key_id: UUID,
+    organization_id: UUID,
+    etag: UUID,
+    prefix: str,
+    key_hash: bytes,
+    overlap: timedelta,
+) -> ApiKey | None:
+    """The key with its new secret; the one it had is good for the overlap, and the one before that no more. None if there
+    is none, if it is over, or if it is no longer the one that `etag` names."""
+    return await db.first(
+        _ROTATE,
+        api_key_id=api_key_id,
+        organization_id=organization_id,
+        seen_etag=etag,
+        new_prefix=prefix,
+        new_key_hash=key_hash,
+        overlap=overlap,
+        overlaps=int(overlap > timedelta(0)),
+    )
+
+
+_REVOKE = update(ApiKey).where(*_THIS, _UNREVOKED).values(revoked_at=func.now()).returning(ApiKey)
+
+
+async def revoke_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
+    """The key, which is over. None if there is none, or if it is revoked already."""
+    return await db.first(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)

@@ -1,0 +1,194 @@
+"""Questions about invitations. Whether one is still open is decided by the database's clock.
+
+Whoever makes or ends one has locked the organization.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
+from typing import Literal, NamedTuple, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Integer,
+    Select,
+    String,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from accord_db.database import Executor
+from accord_db.queries.accounts import admitted
+from accord_db.queries.intervals import interval
+from accord_db.queries.positions import Position
+from accord_db.schema import Account, Invitation, Member, Organization
+
+Outcome = Literal["accepted", "declined", "cancelled"]
+Status = Literal["pending", "accepted", "declined", "cancelled", "expired"]
+
+
+class InvitationWithStatus(NamedTuple):
+    invitation: Invitation
+    status: Status
+
+
+class OpenInvitation(NamedTuple):
+    """One that waits for an answer, and whether its inviter is neither banned nor gone."""
+
+    invitation: Invitation
+    inviter_admitted: bool
+
+
+_THEIRS = Invitation.organization_id == bindparam("organization_id")
+_OPEN = (Invitation.ended_at.is_(None), Invitation.expires_at > func.now())
+_STATUS: ColumnElement[str] = func.coalesce(
+    Invitation.outcome, case((Invitation.expires_at > func.now(), "pending"), else_="expired")
+).label("status")
+_email = func.lower(bindparam("email", type_=String))
+
+_INSERT = (
+    insert(Invitation)
+    .values(
+        id=bindparam("id"),
+        organization_id=bindparam("organization_id"),
+        email=_email,
+        role=bindparam("role"),
+        role_ids=bindparam("role_ids"),
+        token_hash=bindparam("token_hash"),
+        created_by=bindparam("created_by"),
+        expires_at=func.now() + interval("lifetime"),
+    )
+    .returning(Invitation)
+)
+
+
+async def insert_invitation(
+    db: Executor,
+    *,
+    invitation_id: UUID,
+    organization_id: UUID,
+    email: str,
+    role: str | None,
+    role_ids: Sequence[UUID] = (),
+    token_hash: bytes,
+    created_by: UUID,
+    lifetime: timedelta,
+) -> Invitation:
+    invitation = await db.first(
+        _INSERT,
+        id=invitation_id,
+        organization_id=organization_id,
+        email=email,
+        role=role,
+        role_ids=list(role_ids),
+        token_hash=token_hash,
+        created_by=created_by,
+        lifetime=lifetime,
+    )
+    assert invitation is not None
+    return invitation
+
+
+_GET = select(Invitation, _STATUS).where(Invitation.id == bindparam("invitation_id"), _THEIRS)
+
+
+async def get_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID) -> InvitationWithStatus | None:
+    """Also if it is over."""
+    row = await db.first(_GET, invitation_id=invitation_id, organization_id=organization_id)
+    return InvitationWithStatus(row[0], cast(Status, row[1])) if row is not None else None
+
+
+# The organization is locked alone: whoever cancels locks it before the invitation, too.
+_GET_OPEN_LOCKED = (
+    select(Invitation, and_(*admitted(Account)).label("inviter_admitted"))
+    .join(Organization, Organization.id == Invitation.organization_id)
+    .join(Account, Account.id == Invitation.created_by)
+    .where(
+        Invitation.token_hash == bindparam("token_hash"),
+        Invitation.email == _email,
+        *_OPEN,
+        Organization.deleted_at.is_(None),
+    )
+    .with_for_update(key_share=True, of=Organization)
+    .execution_options(across_tenants=True)
+)
+
+
+async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: str) -> OpenInvitation | None:
+    """With its organization locked. None if there is none for this address, if it is over, or if its organization is
+    deleted. Whoever held the lock before may have ended it since: `end_invitation` tells."""
+    row = await db.first(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
+    return OpenInvitation(row[0], row[1]) if row is not None else None
+
+
+@cache
+def _list(show_ended: bool, later_page: bool) -> Select[Invitation, str]:
+    statement = select(Invitation, _STATUS).where(_THEIRS)
+    if not show_ended:
+        statement = statement.where(*_OPEN)
+    if later_page:
+        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
+        statement = statement.where(tuple_(Invitation.created_at, Invitation.id) < place)
+    order = (Invitation.created_at.desc(), Invitation.id.desc())
+    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+
+
+async def list_invitations(
+    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+) -> list[InvitationWithStatus]:
+    """A page, the newest first; those made in the same instant by id."""
+    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
+    rows = await db.all(_list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place)
+    return [InvitationWithStatus(invitation, cast(Status, status)) for invitation, status in rows]
+
+
+_COUNT_OPEN = select(func.count()).select_from(Invitation).where(_THEIRS, *_OPEN)
+
+
+async def count_open_invitations(db: Executor, *, organization_id: UUID) -> int:
+    return await db.first(_COUNT_OPEN, organization_id=organization_id) or 0
+
+
+_IS_INVITED = select(exists().where(_THEIRS, Invitation.email == _email, *_OPEN))
+
+
+async def is_invited(db: Executor, *, organization_id: UUID, email: str) -> bool:
+    return await db.first(_IS_INVITED, organization_id=organization_id, email=email) is True
+
+
+_IS_MEMBER = select(
+    exists().where(
+        Member.organization_id == bindparam("organization_id"),
+        Member.account_id == Account.id,
+        func.lower(Account.email) == _email,
+        Account.deleted_at.is_(None),
+    )
+)
+
+
+async def is_member(db: Executor, *, organization_id: UUID, email: str) -> bool:
+    """Whether a living account that has the address, proved or not, is a member."""
+    return await db.first(_IS_MEMBER, organization_id=organization_id, email=email) is True
+
+
+_END = (
+    update(Invitation)
+    .where(Invitation.id == bindparam("invitation_id"), _THEIRS, *_OPEN)
+    .values(ended_at=func.now(), outcome=bindparam("how"))
+)
+
+
+async def end_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID, outcome: Outcome) -> bool:
+    """Whether it was open, which it never is again: of many who end it at once, one is told so."""
+    ended = await db.run(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
+    return ended == 1

@@ -1,0 +1,97 @@
+"""Questions about the accounts of everybody, for those who run the installation."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Integer, Select, String, Uuid, bindparam, func, literal_column, select, tuple_
+
+from accord_db.database import Executor
+from accord_db.queries.accounts import not_banned
+from accord_db.queries.positions import Position
+from accord_db.schema import Account
+
+Searched = Literal["email", "display_name"]
+# In upper or lower case alike, and in the order of the code points: the one in which an index finds what begins alike.
+_LOWERED: dict[Searched, ColumnElement[str]] = {
+    "email": func.lower(Account.email).collate("C"),
+    "display_name": func.lower(Account.display_name).collate("C"),
+}
+_LAST_CHARACTER = "\U0010ffff"
+
+
+class Search(NamedTuple):
+    """For those whose address, or name, begins with the text."""
+
+    by: Searched
+    prefix: str
+
+
+class AccountFilters(NamedTuple):
+    """What is None does not filter."""
+
+    role: str | None = None
+    banned: bool | None = None
+    show_deleted: bool = False
+
+
+_NO_FILTERS = AccountFilters()
+
+_GET = select(Account).where(Account.id == bindparam("account_id"))
+
+
+async def get_any_account(db: Executor, *, account_id: UUID) -> Account | None:
+    """Also if it is deleted."""
+    return await db.first(_GET, account_id=account_id)
+
+
+@cache
+def _list(by: Searched | None, filters: AccountFilters, later_page: bool) -> Select[Account]:
+    statement = select(Account).where(*_where(filters)).limit(bindparam("limit", type_=Integer))
+    if by is None:
+        older = [Account.id < bindparam("after_id")] if later_page else []
+        return statement.where(*older).order_by(Account.id.desc())
+    order = _LOWERED[by]
+    place = tuple_(_lowered("after_value"), bindparam("after_id", type_=Uuid))
+    further = [tuple_(order, Account.id) > place] if later_page else []
+    begins = (order >= _lowered("first"), order < _lowered("last"))
+    return statement.where(*begins, *further).order_by(order, Account.id)
+
+
+# Written out, as the index of administrators has it: PostgreSQL sees that it fits.
+_HAS_ROLE = {role: Account.role == literal_column(f"'{role}'") for role in ("person", "administrator")}
+# What the index of the banned has comes first.
+_BANNED = Account.banned_at.is_not(None) & (Account.banned_until.is_(None) | (Account.banned_until > func.now()))
+
+
+def _lowered(parameter: str) -> ColumnElement[str]:
+    return func.lower(bindparam(parameter, type_=String)).collate("C")
+
+
+def _where(filters: AccountFilters) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [] if filters.show_deleted else [Account.deleted_at.is_(None)]
+    if filters.role is not None:
+        conditions.append(_HAS_ROLE[filters.role])
+    if filters.banned is not None:
+        conditions.append(_BANNED if filters.banned else not_banned(Account))
+    return conditions
+
+
+async def list_accounts(
+    db: Executor,
+    *,
+    limit: int,
+    search: Search | None = None,
+    filters: AccountFilters = _NO_FILTERS,
+    after: Position | None = None,
+) -> Sequence[Account]:
+    """A page: the newest first, or what is searched for in the order of what is searched."""
+    parameters: dict[str, object] = {"limit": limit}
+    if search is not None:
+        parameters |= {"first": search.prefix, "last": search.prefix + _LAST_CHARACTER}
+    if after is not None:
+        parameters["after_id"] = after.id
+    if search is not None and after is not None:
+        parameters["after_value"] = after.value
+    return await db.all(_list(search.by if search else None, filters, after is not None), **parameters)

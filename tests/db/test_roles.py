@@ -1,0 +1,102 @@
+from uuid import UUID, uuid4
+
+import pytest
+
+from accord_db.database import Database
+from accord_db.errors import AlreadyExists
+from accord_db.ids import uuid7
+from accord_db.queries import organizations, roles
+from accord_db.queries.positions import Position
+from accord_db.queries.roles import RoleChanges
+from accord_db.schema import Role
+
+
+async def new_organization(database: Database) -> UUID:
+    organization = await organizations.insert_organization(
+        database, organization_id=uuid7(), name="x", slug=uuid4().hex
+    )
+    assert organization is not None
+    return organization.id
+
+
+@pytest.fixture
+async def ours(database: Database) -> UUID:
+    return await new_organization(database)
+
+
+@pytest.fixture
+async def theirs(database: Database) -> UUID:
+    return await new_organization(database)
+
+
+async def insert(database: Database, organization_id: UUID, name: str, *permissions: str) -> Role:
+    return await roles.insert_role(
+        database, role_id=uuid7(), organization_id=organization_id, name=name, permissions=permissions
+    )
+
+
+async def test_a_role_is_kept_as_it_was_inserted(database: Database, ours: UUID) -> None:
+    role = await insert(database, ours, "Support", "tasks.read", "of.a.later.release")
+    assert (role.organization_id, role.name) == (ours, "Support")
+    assert role.permissions == ["tasks.read", "of.a.later.release"]
+    found = await roles.get_role(database, role_id=role.id, organization_id=ours)
+    assert found is not None
+    assert (found.id, found.etag) == (role.id, role.etag)
+
+
+async def test_a_name_is_unique_in_an_organization_in_upper_and_lower_case(
+    database: Database, ours: UUID, theirs: UUID
+) -> None:
+    await insert(database, ours, "Support")
+    other = await insert(database, ours, "other")
+    await insert(database, theirs, "support")
+    with pytest.raises(AlreadyExists):
+        await insert(database, ours, "SUPPORT")
+    with pytest.raises(AlreadyExists):
+        await roles.update_role(database, role_id=other.id, organization_id=ours, changes=RoleChanges(name="support"))
+
+
+async def test_a_role_is_not_there_for_another_organization(database: Database, ours: UUID, theirs: UUID) -> None:
+    role = await insert(database, theirs, "x", "tasks.read")
+    assert await roles.get_role(database, role_id=role.id, organization_id=ours) is None
+    assert await roles.list_roles(database, organization_id=ours, limit=9) == []
+    assert await roles.count_roles(database, organization_id=ours) == 0
+    changed = await roles.update_role(database, role_id=role.id, organization_id=ours, changes=RoleChanges(name="mine"))
+    assert changed is None
+    assert not await roles.delete_role(database, role_id=role.id, organization_id=ours)
+    still = await roles.get_role(database, role_id=role.id, organization_id=theirs)
+    assert still is not None
+    assert still.etag == role.etag
+
+
+async def test_an_update_changes_what_is_given_and_the_etag(database: Database, ours: UUID) -> None:
+    role = await insert(database, ours, "x", "tasks.read")
+    changed = await roles.update_role(
+        database, role_id=role.id, organization_id=ours, changes=RoleChanges(permissions=[]), etag=role.etag
+    )
+    assert changed is not None
+    assert (changed.name, changed.permissions) == ("x", [])
+    assert changed.etag != role.etag
+    assert changed.updated_at > role.updated_at
+    stale = RoleChanges(name="stale")
+    assert (
+        await roles.update_role(database, role_id=role.id, organization_id=ours, changes=stale, etag=role.etag) is None
+    )
+    assert not await roles.delete_role(database, role_id=role.id, organization_id=ours, etag=role.etag)
+    assert await roles.delete_role(database, role_id=role.id, organization_id=ours, etag=changed.etag)
+
+
+async def test_pages_have_every_role_once_the_newest_first(database: Database, ours: UUID) -> None:
+    async with database.transaction() as tx:  # in which all are made at one time
+        together = [
+            await roles.insert_role(tx, role_id=uuid7(), organization_id=ours, name=str(n), permissions=[])
+            for n in range(3)
+        ]
+    last = await insert(database, ours, "last")
+    expected = [last.id, *sorted((role.id for role in together), reverse=True)]
+    found: list[UUID] = []
+    after = None
+    while page := await roles.list_roles(database, organization_id=ours, limit=2, after=after):
+        found += [role.id for role in page]
+        after = Position(page[-1].created_at, page[-1].id)
+    assert found == expected
