@@ -1,5 +1,5 @@
 import asyncio
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from accord_auth.caller import Caller, NoCaller, caller, set_caller
 def a_caller() -> Caller:
     return Caller(
         account_id=uuid4(),
-        session_id=uuid4(),
+        credential_id=uuid4(),
         credential=Credential.CREDENTIAL_SESSION,
         authenticated_at=datetime.now(UTC),
     )
@@ -51,6 +51,22 @@ def test_a_caller_has_no_permission_that_was_not_given() -> None:
 def test_a_caller_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         a_caller().account_id = uuid4()  # type: ignore[misc]  # it is what is tested
+
+
+def test_only_a_session_has_a_session_id() -> None:
+    someone = a_caller()
+    assert someone.session_id == someone.credential_id
+    with pytest.raises(NoCaller, match="without a session"):
+        replace(someone, credential=Credential.CREDENTIAL_API_KEY).session_id  # noqa: B018  # it is what is tested
+
+
+def test_whoever_has_no_organization_owns_what_they_make() -> None:
+    someone, organization_id = a_caller(), uuid4()
+    assert someone.owner_id == someone.account_id
+    with pytest.raises(NoCaller, match="there may be none"):
+        someone.active_organization_id  # noqa: B018  # it is what is tested
+    member = replace(someone, organization_id=organization_id)
+    assert member.owner_id == member.active_organization_id == organization_id
 
 
 async def _current() -> Caller:

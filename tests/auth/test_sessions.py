@@ -30,8 +30,8 @@ async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_i
     token, session = await here.open(account_id)
     found = await here.find(token)
     assert found is not None
-    assert (found.id, found.account_id) == (session.id, account_id)
-    assert (found.created_at, found.expires_at) == (session.created_at, session.expires_at)
+    assert (found.caller.credential_id, found.caller.account_id) == (session.id, account_id)
+    assert found.good_until == session.expires_at
     assert await here.find(token) == found
 
 
@@ -114,7 +114,7 @@ async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id:
     token, _ = await here.open(account_id, authenticated_at=earlier)
     found = await here.find(token)
     assert found is not None
-    assert found.authenticated_at == earlier
+    assert found.caller.authenticated_at == earlier
 
 
 async def test_an_idle_session_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
@@ -307,7 +307,7 @@ async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refu
     for sessions in (here, there):
         found = await sessions.find(new_token)
         assert found is not None
-        assert (found.id, found.authenticated_at) == (session.id, same.authenticated_at)
+        assert (found.caller.session_id, found.caller.authenticated_at) == (session.id, same.authenticated_at)
 
 
 async def test_of_two_renewals_with_one_token_one_succeeds(here: Sessions, account_id: UUID) -> None:
@@ -393,13 +393,13 @@ async def test_an_answer_older_than_the_notice_is_not_remembered(
 ) -> None:
     token, session = await here.open(account_id)
     noticed = asyncio.Event()
-    drop = there._cache.drop
+    drop = there.remembered._cache.drop
 
     def drop_and_tell(revoked: UUID) -> None:
         drop(revoked)
         noticed.set()
 
-    monkeypatch.setattr(there._cache, "drop", drop_and_tell)
+    monkeypatch.setattr(there.remembered._cache, "drop", drop_and_tell)
     answers = HeldAnswers(monkeypatch)
     finding = asyncio.create_task(there.find(token))
     await answers.answered.wait()
@@ -450,7 +450,7 @@ async def test_sessions_are_remembered_again_when_notices_come_again(
     token, session = await here.open(account_id)
     other_token, _ = await here.open(account_id)
     async with asyncio.timeout(20):
-        await there._listener.close()  # one line is enough to cut
+        await there.remembered._listener.close()  # one line is enough to cut
         with line.cut():
             await line.down()
         await line.up()

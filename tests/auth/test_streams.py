@@ -10,14 +10,15 @@ import pytest
 from sqlalchemy import func, select
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord_auth import sessions as sessions_module
 from accord_auth import streams as streams_module
 from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_db.database import Database
 from accord_db.deadline import remaining, set_deadline
 from accord_db.errors import Unavailable
-from accord_db.queries.accounts import ban_account, delete_account, get_account
-from accord_db.queries.sessions import list_good_tokens
+from accord_db.queries.accounts import ban_account, delete_account
+from accord_db.queries.sessions import list_live_sessions
 from tests.auth.conftest import EndSilently, HeldAnswers, Line, change_session, process, until
 
 Stream = asyncio.Task[None]
@@ -26,9 +27,9 @@ Stream = asyncio.Task[None]
 async def run(sessions: Sessions, token: str, until_over: Callable[[], Awaitable[object]]) -> None:
     """What serves a stream."""
     doubts = sessions.streams.doubts
-    session = await sessions.find(token)
-    assert session is not None
-    with sessions.streams.hold(token, session, doubts=doubts):
+    found = await sessions.find(token)
+    assert found is not None
+    with sessions.streams.hold(sessions, token, found, doubts=doubts):
         await until_over()
 
 
@@ -168,11 +169,9 @@ async def test_a_stream_ends_when_its_account_is_banned_or_deleted_even_without_
     here: Sessions, database: Database, account_id: UUID, monkeypatch: pytest.MonkeyPatch, gone: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(streams_module, "_LOOK_AGAIN", 0.2)
-    account = await get_account(database, account_id=account_id)
-    assert account is not None
     token, _ = await here.open(account_id)
     async with streaming(here, token) as stream:
-        await gone(database, **({"email": account.email} if gone is ban_account else {"account_id": account_id}))
+        await gone(database, account_id=account_id)
         assert await is_ended(stream)
 
 
@@ -232,9 +231,9 @@ async def test_a_stream_ends_once_the_database_can_be_asked_again(
         if failed < 2:
             failed += 1
             raise Unavailable("gone")
-        return await list_good_tokens(database, token_hashes=token_hashes)
+        return await list_live_sessions(database, token_hashes=token_hashes)
 
-    monkeypatch.setattr(streams_module, "list_good_tokens", fails_twice)
+    monkeypatch.setattr(sessions_module, "list_live_sessions", fails_twice)
     token, session = await here.open(account_id)
     async with streaming(here, token) as stream:
         await here.revoke(session_id=session.id, account_id=account_id)
@@ -248,12 +247,12 @@ async def test_a_revocation_that_is_heard_while_the_database_answers_is_asked_ab
     answered, arrive = asyncio.Event(), asyncio.Event()
 
     async def held(database: Database, *, token_hashes: list[bytes]) -> Any:
-        good = await list_good_tokens(database, token_hashes=token_hashes)
+        good = await list_live_sessions(database, token_hashes=token_hashes)
         answered.set()
         await arrive.wait()
         return good
 
-    monkeypatch.setattr(streams_module, "list_good_tokens", held)
+    monkeypatch.setattr(sessions_module, "list_live_sessions", held)
     token, session = await here.open(account_id)
     async with streaming(there, token) as stream:
         doubts = there.streams.doubts
@@ -324,9 +323,9 @@ async def test_the_deadline_of_the_first_stream_is_not_that_of_the_watch(
 
     async def telling(database: Database, *, token_hashes: list[bytes]) -> Any:
         left.append(remaining())
-        return await list_good_tokens(database, token_hashes=token_hashes)
+        return await list_live_sessions(database, token_hashes=token_hashes)
 
-    monkeypatch.setattr(streams_module, "list_good_tokens", telling)
+    monkeypatch.setattr(sessions_module, "list_live_sessions", telling)
     token, session = await here.open(account_id)
 
     async def with_deadline() -> None:

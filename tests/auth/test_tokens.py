@@ -1,9 +1,11 @@
 import base64
 import hashlib
+import re
 from collections.abc import Callable
 
 import pytest
 
+from accord_auth import tokens
 from accord_auth.tokens import SESSION_PREFIX, new_session_token, new_token, token_hash, well_formed
 
 
@@ -50,6 +52,15 @@ def test_any_one_character_mistyped_makes_it_malformed() -> None:
 ])  # fmt: skip
 def test_what_we_did_not_make_is_malformed(spoil: Callable[[str], str]) -> None:
     assert not well_formed(spoil(new_session_token()))
+
+
+def test_a_secret_scanner_finds_tokens_of_every_kind() -> None:
+    told = re.findall(r"`(ac\[a-z\]_\S+)`", str(tokens.__doc__))
+    prefixes = [prefix for name, prefix in vars(tokens).items() if name.endswith("_PREFIX")]
+    assert len(prefixes) > 5
+    for prefix in prefixes:
+        token = new_token(prefix)
+        assert re.findall(told[0], f'KEY="{token}"') == [token]
 
 
 def test_a_token_of_another_kind_is_malformed_even_with_the_prefix_exchanged() -> None:

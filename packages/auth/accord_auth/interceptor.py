@@ -11,56 +11,63 @@ from accord.policy.v1.policy_pb2 import (
     ACCESS_PUBLIC,
     ACCESS_SERVICE,
     ACCESS_SIGNED_IN,
-    CREDENTIAL_SESSION,
     Access,
 )
 from accord_auth.caller import Caller, set_caller
 from accord_auth.credentials import Presented, credential_header, presented
+from accord_auth.found import Finder, Finders, Found
 from accord_auth.gate import Context, Gate, Next, headers
-from accord_auth.permissions import held
 from accord_auth.policy import Method, Policy
 from accord_auth.refused import Refused
-from accord_auth.sessions import LiveSession, Sessions
+from accord_auth.streams import Admit, Streams
+from accord_db.tenants import set_tenant
 
 
 class AccessInterceptor(Gate):
     """Holds every call of one method to the method's policy."""
 
     @classmethod
-    def of(cls, method: Method, sessions: Sessions) -> "AccessInterceptor":
-        streams = method.request_streaming or method.response_streaming
-        with_session = method.policy.access != ACCESS_PUBLIC
-        return (StreamAccessInterceptor if streams and with_session else cls)(method.policy, sessions)
+    def of(cls, method: Method, finders: Finders, streams: Streams) -> "AccessInterceptor":
+        if method.policy.access != ACCESS_PUBLIC and (method.request_streaming or method.response_streaming):
+            return StreamAccessInterceptor(method.policy, finders, streams)
+        return cls(method.policy, finders)
 
-    def __init__(self, policy: Policy, sessions: Sessions) -> None:
+    def __init__(self, policy: Policy, finders: Finders) -> None:
         self._policy = policy
-        self._sessions = sessions
+        self._finders = finders
 
     async def admit(self, context: Context) -> None:
         header = credential_header(headers())
+        set_tenant(None)
         if self._policy.access == ACCESS_PUBLIC:
             return
-        await self._let_in(presented(header))
+        credential = presented(header, context)
+        self._let_in(credential, await self._finder(credential).find(credential.token))
 
-    async def _let_in(self, credential: Presented) -> LiveSession:
-        session = await self._identify(credential)
-        caller = _caller(session)
-        _authorize(caller, self._policy)
-        set_caller(caller)
-        return session
+    def _finder(self, credential: Presented) -> Finder:
+        """Why a credential does not hold is nobody's business: one reason for all."""
+        finder = self._finders.get(credential.kind)
+        if finder is None:
+            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        return finder
 
-    async def _identify(self, credential: Presented) -> LiveSession:
-        """The session that the credential stands for. Why it does not hold is nobody's business: one reason for all."""
-        if credential.kind != CREDENTIAL_SESSION:
+    def _let_in(self, credential: Presented, found: Found | None) -> Found:
+        # Finders share what is remembered: that of another kind is not what was presented.
+        if found is None or found.caller.credential != credential.kind:
             raise Refused(Reason.REASON_CREDENTIAL_INVALID)
-        session = await self._sessions.find(credential.token)
-        if session is None:
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
-        return session
+        _authorize(found.caller, self._policy)
+        _require_fresh(found.caller, self._policy)
+        set_caller(found.caller)
+        set_tenant(found.caller.owner_id)
+        return found
 
 
 class StreamAccessInterceptor(AccessInterceptor):
-    """For methods that stream: also while the call lasts, which ends when its credential is no longer good."""
+    """For methods that stream: also while the call lasts, which ends when a new one would be refused."""
+
+    def __init__(self, policy: Policy, finders: Finders, streams: Streams) -> None:
+        super().__init__(policy, finders)
+        self._streams = streams
 
     async def intercept(
         self,
@@ -69,31 +76,32 @@ class StreamAccessInterceptor(AccessInterceptor):
         context: Context,
         method_name: str,
     ) -> bytes | None:
-        credential, streams = presented(credential_header(headers())), self._sessions.streams
-        doubts = streams.doubts
-        session = await self._let_in(credential)
-        with streams.hold(credential.token, session, doubts=doubts):
+        credential = presented(credential_header(headers()), context)
+        finder, doubts = self._finder(credential), self._streams.doubts
+        found = self._let_in(credential, await finder.find(credential.token))
+        admit = self._goes_on(found.caller)
+        with self._streams.hold(finder, credential.token, found, doubts=doubts, admit=admit):
             return await method(request_or_iterator, context)
 
+    def _goes_on(self, began: Caller) -> Admit:
+        """To have signed in recently was asked when it began."""
 
-def _caller(session: LiveSession) -> Caller:
-    return Caller(
-        account_id=session.account_id,
-        credential=CREDENTIAL_SESSION,
-        credential_id=session.id,
-        authenticated_at=session.authenticated_at,
-        organization_id=session.active_organization_id,
-        permissions=held(session.role, session.permissions),
-        administrator=session.administrator,
-        impersonator_id=session.impersonator_id,
-    )
+        def admit(caller: Caller) -> None:
+            _authorize(caller, self._policy)
+            if caller.organization_id != began.organization_id:
+                raise Refused(Reason.REASON_PERMISSION_DENIED)  # what it shows belongs to the one where it began
+
+        return admit
 
 
 def _authorize(caller: Caller, policy: Policy) -> None:
     if not (caller.credential in policy.credentials and _of_kind(caller, policy.access) and _permitted(caller, policy)):
         raise Refused(Reason.REASON_PERMISSION_DENIED)
-    if policy.fresh and caller.impersonator_id:
-        raise Refused(Reason.REASON_PERMISSION_DENIED)  # who acts as somebody cannot prove to be them
+    if policy.in_person and (caller.impersonator_id or caller.service_account_id):
+        raise Refused(Reason.REASON_PERMISSION_DENIED)
+
+
+def _require_fresh(caller: Caller, policy: Policy) -> None:
     if policy.fresh and datetime.now(UTC) >= caller.fresh_until:
         raise Refused(Reason.REASON_SIGN_IN_NOT_FRESH)
 

@@ -48,6 +48,8 @@ class Policy:
     errors: frozenset[Reason.ValueType]
     audit: bool
     personal: bool
+    # Also of every method that asks for a fresh sign-in: who acts as somebody cannot prove to be them.
+    in_person: bool
 
     @classmethod
     def of(cls, declared: MethodPolicy) -> "Policy":
@@ -62,6 +64,7 @@ class Policy:
             errors=frozenset(declared.errors),
             audit=declared.audit,
             personal=declared.personal,
+            in_person=declared.in_person or declared.fresh,
         )
 
 
@@ -138,8 +141,8 @@ def _access_faults(policy: MethodPolicy) -> Iterable[str]:
     for credential in policy.credentials:
         if credential not in Credential.values() or credential == Credential.CREDENTIAL_UNSPECIFIED:
             yield f"its policy names credential {credential}, which the contract does not have"
-    if policy.access == Access.ACCESS_PUBLIC and (policy.credentials or policy.fresh):
-        yield "it is public, yet asks for a credential or a fresh sign-in"
+    if policy.access == Access.ACCESS_PUBLIC and (policy.credentials or policy.fresh or policy.in_person):
+        yield "it is public, yet asks for a credential, a fresh sign-in or the person themselves"
     if policy.permission and policy.access != Access.ACCESS_SIGNED_IN:
         yield "its policy asks for a permission, which only people have (ACCESS_SIGNED_IN)"
     if policy.personal and not policy.permission:
@@ -152,6 +155,8 @@ def _access_faults(policy: MethodPolicy) -> Iterable[str]:
         yield "it is for administrators, and so accepts a session alone"
     if policy.fresh and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
         yield "it asks for a fresh sign-in, and so accepts a session alone"
+    if policy.in_person and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
+        yield "it asks for the person themselves, and so accepts a session alone"
 
 
 def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:

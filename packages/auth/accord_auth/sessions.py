@@ -1,20 +1,25 @@
 """Sessions: opened at sign-in, found by their token on every call, refused everywhere once revoked."""
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from accord_auth.session_cache import SessionCache
+from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
+from accord_auth.caller import Caller
+from accord_auth.found import Found
+from accord_auth.permissions import held
+from accord_auth.remembered_credentials import RememberedCredentials
 from accord_auth.streams import Streams
 from accord_auth.tokens import new_session_token, token_hash, well_formed
 from accord_db.database import Database
 from accord_db.ids import uuid7
 from accord_db.listen import Listener
 from accord_db.queries.sessions import (
-    REVOKED_CHANNEL,
     LiveSession,
     get_session_by_token_hash,
     insert_session,
+    list_live_sessions,
     revoke_session,
     revoke_sessions_of_account,
     update_session_token,
@@ -29,11 +34,11 @@ _USER_AGENT_LENGTH = 256
 # A session that is used is written to so often at most. It may idle out too early by this and `cache_seconds`, which
 # days do not notice; where a session may idle for less, this is a tenth of it.
 _USE_WRITTEN_AFTER: Final = timedelta(minutes=1)
+IMPERSONATED_FOR: Final = timedelta(hours=1)
 
 
 class Sessions:
-    """One per process. A session found is remembered for `cache_seconds`, unless it is revoked before: by this process
-    at once, by another as soon as the notice of it is here. Nothing remembered is used while notices cannot come.
+    """One per process. A session found is remembered for `cache_seconds`, as `RememberedCredentials` tells.
 
     A session lasts for `lifetime`, and for `idle_lifetime` after its last use if that ends before; without
     `idle_lifetime` it lasts unused as long as used."""
@@ -49,14 +54,15 @@ class Sessions:
         cache_size: int = 10_000,
     ) -> None:
         self._database = database
-        self._listener = listener
         self._lifetime = lifetime
         self._idle_lifetime = lifetime if idle_lifetime is None else idle_lifetime
         self._use_written_after = min(_USE_WRITTEN_AFTER, self._idle_lifetime / 10)
-        self._cache = SessionCache(seconds=cache_seconds, size=cache_size)
-        self.streams = Streams(database, listener)
-        listener.listen(REVOKED_CHANNEL, self._revoked_elsewhere)
-        listener.on_change(self._line_changed)
+        # Shared with the finders of other credentials.
+        self.remembered = RememberedCredentials(listener, seconds=cache_seconds, size=cache_size)
+
+    @property
+    def streams(self) -> Streams:
+        return self.remembered.streams
 
     async def open(
         self,
@@ -65,33 +71,42 @@ class Sessions:
         peer: str | None = None,
         user_agent: str | None = None,
         authenticated_at: datetime | None = None,
+        impersonator_id: UUID | None = None,
     ) -> tuple[str, Session]:
         """The token, which is told this once and kept nowhere, and the session that it finds.
 
-        `authenticated_at` is for whoever has not authenticated now, but was let in by somebody who had then."""
+        `authenticated_at` is for whoever has not authenticated now, but was let in by somebody who had then;
+        `impersonator_id` for an administrator who acts as the account, for `IMPERSONATED_FOR`."""
         token = new_session_token()
+        lifetime = self._lifetime if impersonator_id is None else min(IMPERSONATED_FOR, self._lifetime)
         session = await insert_session(
             self._database,
             session_id=uuid7(),
             account_id=account_id,
             token_hash=token_hash(token),
-            lifetime=self._lifetime,
+            lifetime=lifetime,
             idle_lifetime=self._idle_lifetime,
             authenticated_at=authenticated_at,
             peer=peer,
             user_agent=user_agent[:_USER_AGENT_LENGTH] if user_agent is not None else None,
+            impersonator_id=impersonator_id,
         )
         return token, session
 
-    async def find(self, token: str) -> LiveSession | None:
+    async def find(self, token: str) -> Found | None:
         """None if the token is malformed, unknown, expired or revoked, or its account is banned or gone.
 
         What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
         before any transaction of the call has begun."""
         key = token_hash(token)
-        if session := self._remembered(key):
-            return session
-        return await self._look_up(key) if well_formed(token) else None
+        if found := self.remembered.get(key):
+            return found
+        return await self.remembered.ask(key, self._look_up(key)) if well_formed(token) else None
+
+    async def find_again(self, tokens: Sequence[str]) -> dict[str, Found]:
+        by_hash = {token_hash(token): token for token in tokens}
+        live = await list_live_sessions(self._database, token_hashes=list(by_hash))
+        return {by_hash[key]: _found(session) for key, session in live.items()}
 
     async def renew(
         self, *, session_id: UUID, account_id: UUID, authenticated_at: datetime
@@ -109,7 +124,7 @@ class Sessions:
                 idle_lifetime=self._idle_lifetime,
             )
         finally:
-            self._cache.drop(session_id)
+            self.remembered.drop(session_id)
         return (token, session) if session is not None else None
 
     async def revoke(self, *, session_id: UUID, account_id: UUID) -> bool:
@@ -118,24 +133,24 @@ class Sessions:
             return await revoke_session(self._database, session_id=session_id, account_id=account_id) is not None
         finally:
             # Also when we were cancelled or cut off while it was committed.
-            self._cache.drop(session_id)
+            self.remembered.drop(session_id)
 
     async def revoke_all(self, account_id: UUID, *, but: UUID | None = None) -> int:
-        """Ends all sessions of the account, but one if it is named, in the transaction that is open; how many of them
-        were still good."""
+        """Ends all sessions of the account, but one if it is named, and all in which it acts as somebody, in the transaction
+        that is open; how many of them were still good."""
         try:
             return len(await revoke_sessions_of_account(self._database, account_id=account_id, but=but))
         finally:
             # The one that is kept is dropped too, and looked up again: that is cheaper than to know which is which.
-            self._cache.drop(account_id)
+            self.remembered.drop(account_id)
 
-    def _remembered(self, key: bytes) -> LiveSession | None:
-        return self._cache.get(key) if self._listener.connected else None
+    def forget(self, id_: UUID) -> None:
+        """For whoever has changed, or is about to change, what a credential, an account or an organization stands for: this
+        process asks the database about it again, for calls and for streams that are open. The others are told by a notice
+        on `REVOKED_CHANNEL`."""
+        self.remembered.forget(id_)
 
-    async def _look_up(self, key: bytes) -> LiveSession | None:
-        # Calls with one token that come together ask together, too: that is rare (once in `cache_seconds`), and to
-        # share an answer is to share another's deadline, transaction and cancellation.
-        drops = self._cache.drops
+    async def _look_up(self, key: bytes) -> Found | None:
         session = await get_session_by_token_hash(
             self._database, token_hash=key, use_written_after=self._use_written_after
         )
@@ -143,8 +158,7 @@ class Sessions:
             return None
         if session.use_is_due:
             session = await self._write_use(session)
-        self._cache.put(key, session, drops=drops)
-        return session
+        return _found(session)
 
     async def _write_use(self, session: LiveSession) -> LiveSession:
         idle_expires_at = await update_session_use(
@@ -155,15 +169,27 @@ class Sessions:
         )
         return session._replace(idle_expires_at=idle_expires_at or session.idle_expires_at, use_is_due=False)
 
-    def _revoked_elsewhere(self, payload: str) -> None:
-        try:
-            revoked = UUID(payload)
-        except ValueError:
-            self._line_changed()  # no id: whatever it means, the safe reading is "all of them"
-        else:
-            self._cache.drop(revoked)
-            self.streams.doubt(revoked)
 
-    def _line_changed(self) -> None:
-        self._cache.clear()
-        self.streams.doubt_all()
+def _found(session: LiveSession) -> Found:
+    caller = Caller(
+        account_id=session.account_id,
+        credential=CREDENTIAL_SESSION,
+        credential_id=session.id,
+        authenticated_at=session.authenticated_at,
+        organization_id=session.active_organization_id,
+        permissions=held(session.role, session.permissions),
+        administrator=session.administrator,
+        impersonator_id=session.impersonator_id,
+    )
+    ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
+    good_until = min(session.expires_at, session.idle_expires_at)
+    return Found(caller, tuple(id_ for id_ in ids if id_), good_until, _kept_until(session))
+
+
+def _kept_until(session: LiveSession) -> datetime:
+    """A lookup puts off the expiry of an idle session, and what is remembered is not looked up: so half of what is left
+    to it, that one which is used all the time does not idle out in memory."""
+    if session.idle_expires_at >= session.expires_at:
+        return session.expires_at
+    now = datetime.now(UTC)
+    return now + (session.idle_expires_at - now) / 2

@@ -1,23 +1,23 @@
-"""Streams that are open: each ends as soon as the token that it began with is no longer good."""
+"""Streams that are open: each ends as soon as a call with the credential that it began with would be refused."""
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from datetime import UTC, datetime
+from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord_auth.caller import Caller
+from accord_auth.found import Finder, Found
 from accord_auth.refused import Refused
-from accord_auth.tokens import token_hash
-from accord_db.database import Database
 from accord_db.listen import Listener
-from accord_db.queries.sessions import LiveSession, list_good_tokens
 
-_TICK: Final = 0.5  # seconds by which a stream may outlive its session's expiry
+_TICK: Final = 0.5  # seconds by which a stream may outlive its credential's expiry
 # Seconds between two looks at a stream of which nothing was heard: while notices come, for the sake of what was changed
 # without one; while they cannot, because nothing else would tell.
 _LOOK_AGAIN: Final = 60.0
@@ -26,31 +26,41 @@ _LOOK_AGAIN_UNTOLD: Final = 2.0
 _log = logging.getLogger(__name__)
 
 
-class _Stream:
-    __slots__ = ("account_id", "ended", "look_at", "session_id", "task", "token_hash")
+Admit: TypeAlias = Callable[[Caller], None]
+"""Raises Refused if whoever the credential stands for is let in no more."""
 
-    def __init__(self, task: "asyncio.Task[Any]", token_hash: bytes, session: LiveSession) -> None:
+
+def _whoever(caller: Caller) -> None:
+    """A credential that is good is enough."""
+
+
+class _Stream:
+    __slots__ = ("admit", "finder", "ids", "look_at", "refused", "task", "token")
+
+    def __init__(
+        self, task: "asyncio.Task[Any]", finder: Finder, token: str, ids: tuple[UUID, ...], admit: Admit
+    ) -> None:
         self.task = task
-        self.token_hash = token_hash
-        self.session_id = session.id
-        self.account_id = session.account_id
+        self.finder = finder
+        self.token = token  # which the headers of its call hold as long
+        self.ids = ids
+        self.admit = admit
         self.look_at = 0.0  # when to ask about it next, on the clock of `time.monotonic`
-        self.ended = False
+        self.refused: Refused | None = None  # why it is ended
 
 
 class Streams:
-    """Those of one process. A notice does not end a stream, it makes us ask the database, as a new call would have to:
-    the notice may be about the token that the session had before, or about nothing at all.
+    """Those of one process. A notice does not end a stream, it makes us ask the finder, as a new call would have to: the
+    notice may be about the token that a session had before, about another permission, or about nothing at all.
 
-    To be open is no use of a session: a screen that is watched by nobody would keep it from idling out for ever. What
-    its client calls besides, this stream's own beginning included, puts that off, and is found out when it is time.
+    To be open is no use of a credential: a screen that is watched by nobody would keep a session from idling out for ever.
+    What its client calls besides, this stream's own beginning included, puts that off, and is found out when it is time.
     """
 
-    def __init__(self, database: Database, listener: Listener) -> None:
-        self._database = database
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._open: set[_Stream] = set()
-        self._by_id: dict[UUID, set[_Stream]] = {}  # by the id of the session and of its account
+        self._by_id: dict[UUID, set[_Stream]] = {}  # by each id that a notice can name
         self._doubts = 0
         self._wake = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -60,24 +70,25 @@ class Streams:
 
     @property
     def doubts(self) -> int:
-        """How often something was doubted. Read before the session of a new stream is looked up, and handed to `hold`."""
+        """How often something was doubted. Read before the credential of a new stream is looked up, and handed to `hold`."""
         return self._doubts
 
-    def doubt(self, session_or_account: UUID) -> None:
-        self._ask_about(self._by_id.get(session_or_account, ()))
+    def doubt(self, id_: UUID) -> None:
+        self._ask_about(self._by_id.get(id_, ()))
 
     def doubt_all(self) -> None:
         self._ask_about(self._open)
 
     @contextmanager
-    def hold(self, token: str, session: LiveSession, *, doubts: int) -> Iterator[None]:
+    def hold(self, finder: Finder, token: str, found: Found, *, doubts: int, admit: Admit = _whoever) -> Iterator[None]:
         """The block is the stream. Its task is cancelled, and Refused comes out of it, when the token is not good any
-        more; that includes what was revoked while the session was looked up, if anything was doubted since."""
+        more, or `admit` refuses whoever it stands for; that includes what was changed while it was looked up, if
+        anything was doubted since."""
         task = asyncio.current_task()
         assert task is not None
-        stream = _Stream(task, token_hash(token), session)
+        stream = _Stream(task, finder, token, found.ids, admit)
         if doubts == self._doubts:
-            self._look_later(stream, min(session.expires_at, session.idle_expires_at))
+            self._look_later(stream, found.good_until)
         else:
             self._wake.set()
         self._add(stream)
@@ -85,14 +96,14 @@ class Streams:
             yield
         except asyncio.CancelledError:
             # Who else cancelled the call, its client or its deadline or the end of the server, is obeyed.
-            if not stream.ended or task.cancelling() > 1:
+            if stream.refused is None or task.cancelling() > 1:
                 raise
         finally:
             self._remove(stream)
-            if stream.ended:
+            if stream.refused is not None:
                 task.uncancel()
-        if stream.ended:
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        if stream.refused is not None:
+            raise stream.refused
 
     def _ask_about(self, streams: Collection[_Stream]) -> None:
         self._doubts += 1
@@ -103,18 +114,18 @@ class Streams:
 
     def _add(self, stream: _Stream) -> None:
         self._open.add(stream)
-        for name in (stream.session_id, stream.account_id):
-            self._by_id.setdefault(name, set()).add(stream)
+        for id_ in stream.ids:
+            self._by_id.setdefault(id_, set()).add(stream)
         if self._watching is None or self._watching.done():
             # In a context of its own: the deadline of the call that happens to come first is not that of the others.
             self._watching = asyncio.create_task(self._watch(), name="open streams", context=Context())
 
     def _remove(self, stream: _Stream) -> None:
         self._open.discard(stream)
-        for name in (stream.session_id, stream.account_id):
-            self._by_id[name].discard(stream)
-            if not self._by_id[name]:
-                del self._by_id[name]
+        for id_ in stream.ids:
+            self._by_id[id_].discard(stream)
+            if not self._by_id[id_]:
+                del self._by_id[id_]
         if not self._open:
             self._wake.set()  # so that the watch ends
 
@@ -122,32 +133,48 @@ class Streams:
         while self._open:
             self._wake.clear()
             now = monotonic()
-            if due := [stream for stream in self._open if stream.look_at <= now and not stream.ended]:
+            if due := [stream for stream in self._open if stream.look_at <= now and stream.refused is None]:
                 await self._look(due)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK):
                     await self._wake.wait()
 
     async def _look(self, streams: list[_Stream]) -> None:
+        for finder in {stream.finder for stream in streams}:
+            await self._look_by(finder, [stream for stream in streams if stream.finder is finder])
+
+    async def _look_by(self, finder: Finder, streams: list[_Stream]) -> None:
         if_unanswered = monotonic() + _LOOK_AGAIN_UNTOLD
         for stream in streams:
             stream.look_at = if_unanswered
         try:
-            good = await list_good_tokens(self._database, token_hashes=[stream.token_hash for stream in streams])
+            good = await finder.find_again([stream.token for stream in streams])
         except Exception as error:  # noqa: BLE001 — whatever it was, nobody else would look at these streams
-            _log.warning("cannot see whether the sessions of open streams are good: %s", error)
+            _log.warning("cannot see whether the credentials of open streams are good: %s", error)
             return
         for stream in streams:
-            if stream.token_hash not in good:
-                self._end(stream)
-            elif stream.look_at == if_unanswered:  # and it was not doubted since we asked
-                self._look_later(stream, good[stream.token_hash])
+            found = good.get(stream.token)
+            if refused := _refused(stream, found):
+                self._end(stream, refused)
+            elif found and stream.look_at == if_unanswered:  # and it was not doubted since we asked
+                self._look_later(stream, found.good_until)
 
-    def _look_later(self, stream: _Stream, end: datetime) -> None:
-        left = (end - datetime.now(UTC)).total_seconds()
+    def _look_later(self, stream: _Stream, good_until: datetime | None) -> None:
+        left = inf if good_until is None else (good_until - datetime.now(UTC)).total_seconds()
         stream.look_at = monotonic() + min(left, _LOOK_AGAIN if self._listener.connected else _LOOK_AGAIN_UNTOLD)
 
-    def _end(self, stream: _Stream) -> None:
-        if stream in self._open and not stream.ended:
-            stream.ended = True
+    def _end(self, stream: _Stream, refused: Refused) -> None:
+        if stream in self._open and stream.refused is None:
+            stream.refused = refused
             stream.task.cancel()
+
+
+def _refused(stream: _Stream, found: Found | None) -> Refused | None:
+    """What a call with the stream's credential would be refused with."""
+    if found is None:
+        return Refused(Reason.REASON_CREDENTIAL_INVALID)
+    try:
+        stream.admit(found.caller)
+    except Refused as refused:
+        return refused
+    return None

@@ -1,6 +1,7 @@
 """Opaque tokens: a prefix that says what kind it is, 256 random bits, and a checksum.
 
-A secret scanner finds one by `acs_[A-Za-z0-9_-]{48}`.
+A secret scanner finds any of them by `ac[a-z]_[A-Za-z0-9_-]{48}`; those worth most are `acs_` (a session) and `ack_` (an API
+key).
 """
 
 import hashlib
@@ -15,6 +16,9 @@ RESET_PREFIX = "acr_"
 SECOND_STEP_PREFIX = "act_"
 DEVICE_PREFIX = "acd_"
 PROVIDER_SIGN_IN_PREFIX = "acp_"
+INVITATION_PREFIX = "acj_"
+API_KEY_PREFIX = "ack_"
+CLIENT_PREFIX = "acc_"
 
 _SECRET_BYTES = 32
 # 32 bytes and 4 of checksum are 48 characters without padding or spare bits: a token has one spelling.

@@ -1,0 +1,163 @@
+import gc
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
+from accord_auth.caller import Caller
+from accord_auth.credential_cache import CredentialCache
+from accord_auth.found import Found
+
+
+def a_credential(*, account_id: UUID | None = None, kept: timedelta | None = timedelta(hours=1)) -> Found:
+    now = datetime.now(UTC)
+    caller = Caller(
+        account_id=account_id or uuid4(),
+        credential=CREDENTIAL_SESSION,
+        credential_id=uuid4(),
+        authenticated_at=now,
+        organization_id=uuid4(),
+    )
+    ids = (caller.credential_id, caller.account_id, caller.active_organization_id)
+    return Found(caller, ids, kept_until=now + kept if kept is not None else None)
+
+
+def put(cache: CredentialCache, key: bytes, found: Found) -> Found:
+    cache.put(key, found, drops=cache.drops)
+    return found
+
+
+@pytest.fixture
+def cache() -> CredentialCache:
+    return CredentialCache(seconds=60, size=3)
+
+
+def test_what_was_put_is_there(cache: CredentialCache) -> None:
+    found = put(cache, b"a", a_credential())
+    assert cache.get(b"a") is found
+    assert cache.get(b"b") is None
+
+
+def test_nothing_is_there_after_its_seconds() -> None:
+    cache = CredentialCache(seconds=0.05, size=3)
+    put(cache, b"a", a_credential())
+    assert cache.get(b"a")
+    time.sleep(0.06)
+    assert cache.get(b"a") is None
+
+
+def test_nothing_is_there_longer_than_it_may_be_kept(cache: CredentialCache) -> None:
+    put(cache, b"a", a_credential(kept=timedelta(seconds=0.05)))
+    put(cache, b"b", a_credential(kept=timedelta(seconds=-1)))
+    assert cache.get(b"a")
+    assert cache.get(b"b") is None
+    time.sleep(0.06)
+    assert cache.get(b"a") is None
+
+
+def test_one_that_lasts_for_ever_is_gone_after_its_seconds_too() -> None:
+    cache = CredentialCache(seconds=0.05, size=3)
+    put(cache, b"a", a_credential(kept=None))
+    assert cache.get(b"a")
+    time.sleep(0.06)
+    assert cache.get(b"a") is None
+
+
+def test_the_oldest_makes_room(cache: CredentialCache) -> None:
+    for key in (b"a", b"b", b"c", b"d"):
+        put(cache, key, a_credential())
+    assert [key for key in (b"a", b"b", b"c", b"d") if cache.get(key)] == [b"b", b"c", b"d"]
+
+
+def test_one_put_again_is_young_again(cache: CredentialCache) -> None:
+    for key in (b"a", b"b", b"a", b"c", b"d"):
+        put(cache, key, a_credential())
+    assert cache.get(b"a")
+    assert cache.get(b"b") is None
+    assert len(cache) == 3
+
+
+def test_those_too_old_are_gone_from_memory_with_the_next_put() -> None:
+    cache = CredentialCache(seconds=0.05, size=1_000)
+    for n in range(100):
+        put(cache, bytes([n]), a_credential())
+    time.sleep(0.06)
+    put(cache, b"new", a_credential())
+    assert len(cache) == 1
+
+
+def test_a_dropped_credential_is_gone_and_no_other(cache: CredentialCache) -> None:
+    gone, stays = put(cache, b"a", a_credential()), put(cache, b"b", a_credential())
+    cache.drop(gone.caller.credential_id)
+    assert cache.get(b"a") is None
+    assert cache.get(b"b") is stays
+
+
+def test_all_that_a_dropped_account_has_is_gone_and_no_other(cache: CredentialCache) -> None:
+    account_id = uuid4()
+    put(cache, b"a", a_credential(account_id=account_id))
+    put(cache, b"b", a_credential(account_id=account_id))
+    stays = put(cache, b"c", a_credential())
+    cache.drop(account_id)
+    assert cache.get(b"a") is None
+    assert cache.get(b"b") is None
+    assert cache.get(b"c") is stays
+
+
+@pytest.mark.parametrize("dropping", [
+    lambda cache, found: cache.drop(found.caller.credential_id),
+    lambda cache, found: cache.drop(found.caller.account_id),
+    lambda cache, found: cache.drop(found.caller.organization_id),
+    lambda cache, found: cache.clear(),
+])  # fmt: skip
+def test_an_answer_older_than_a_drop_is_not_kept(
+    cache: CredentialCache, dropping: Callable[[CredentialCache, Found], None]
+) -> None:
+    found, drops = a_credential(), cache.drops
+    dropping(cache, found)
+    cache.put(b"a", found, drops=drops)
+    assert cache.get(b"a") is None
+
+
+def test_nothing_stays_in_memory_of_what_came_and_went() -> None:
+    cache = CredentialCache(seconds=60, size=100)
+
+    def come_and_go(times: int) -> None:
+        for n in range(times):
+            found = put(cache, b"%d" % n, a_credential())
+            if n % 3 == 0:
+                cache.drop(found.caller.credential_id)
+
+    come_and_go(1_000)
+    tracemalloc.start()
+    before = _memory()
+    come_and_go(5_000)
+    after = _memory()
+    tracemalloc.stop()
+    assert after - before < 1024 * 1024  # with what was dropped in the last second; 5,000 of them would take 5 MiB
+    assert len(cache) <= 100
+
+
+def _memory() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def test_what_was_dropped_is_not_kept_again_for_a_while() -> None:
+    """A lookup between a revocation and its commit still finds the credential good."""
+    cache, found = CredentialCache(seconds=0.1, size=3), a_credential()
+    cache.drop(found.caller.credential_id)
+    assert cache.get(b"a") is None
+    put(cache, b"a", found)
+    assert cache.get(b"a") is None
+    other = a_credential()
+    cache.drop(other.caller.account_id)
+    put(cache, b"b", other)
+    assert cache.get(b"b") is None
+    time.sleep(0.12)
+    put(cache, b"a", found)
+    assert cache.get(b"a") is found
