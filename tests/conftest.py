@@ -21,12 +21,22 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from accord_db import migrate
 from accord_db.database import Database, DatabaseSettings
 from accord_db.embedded import EmbeddedPostgres
+from accord_db.tenants import set_tenant
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hostile", type=int, default=1000, metavar="N", help="how many hostile messages are sent to each RPC (1000)"
     )
+    parser.addoption(
+        "--matrix", action="store_true", help="show who may call what, as tests/api/test_matrix.py finds it"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everybody() -> None:
+    """What a test itself asks of a database is about all tenants; what a gateway asks in a call, about the caller's alone."""
+    set_tenant("all")
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +55,8 @@ def template(postgres: str) -> Iterator[str]:
     """The name of a migrated database; copying it is ten times as fast as migrating."""
     with temporary_database(postgres) as dsn:
         migrate.apply(dsn)
+        # So that a test can wait until somebody waits: gateways do not see what others do.
+        execute(dsn, sql.SQL("GRANT pg_read_all_stats TO accord_gateway"))
         yield str(conninfo_to_dict(dsn)["dbname"])
 
 
@@ -73,6 +85,12 @@ async def database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     database = await Database.connect(settings)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def superuser(connect: "Connect") -> Database:
+    """The same database as whoever runs the server is let in."""
+    return await connect(role=None)
 
 
 class Connect(Protocol):

@@ -21,6 +21,7 @@ from accord_gateway.settings import Settings
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
+from tests.api.world import World
 from tests.factories import Person, signed_in_person
 
 if TYPE_CHECKING:
@@ -90,6 +91,13 @@ def provider() -> Iterator[Provider]:
     """One that does as the test says: settings have to name it."""
     with serving(Provider()) as provider:
         yield provider
+
+
+@pytest.fixture
+def world(database: Database, dsn: str) -> Iterator[World]:
+    world = World(database, dsn)
+    yield world
+    world.close()
 
 
 @pytest.fixture

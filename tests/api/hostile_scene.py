@@ -1,6 +1,8 @@
-"""What two people have beside their tasks, so that an attack finds something to break."""
+"""What two people and their organizations have beside their tasks, so that an attack finds something to break."""
 
+from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from accord.devices.v1.devices_pb2 import ApproveDeviceRequest, BeginDeviceSignInRequest, BeginDeviceSignInResponse
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
@@ -15,13 +17,26 @@ from accord_db.ids import uuid7
 from accord_db.queries import providers, second_factors
 from accord_db.queries.providers import EncryptedTokens
 from tests.api.conftest import Client
+from tests.api.foreign import MAKERS, Owner
+from tests.api.services import AUDIENCE, new_service
+from tests.api.world import World
 from tests.factories import Person
 
 ENOUGH = 3  # of what is used up when it is found
 
 
-async def furnish(client: Client, me: Person, other: Person) -> list[str]:
+@dataclass(frozen=True)
+class Homes:
+    """The organizations that the two own, each of them one."""
+
+    mine: UUID
+    theirs: UUID
+
+
+async def furnish(client: Client, world: World, homes: Homes, me: Person, other: Person) -> list[str]:
     """What the attack is told of it. Of the other's tokens and codes it is told none."""
+    organizations = [str(homes.mine), *await furnish_for_another(world, homes.theirs, other)]
+    organizations += [id for _ in range(ENOUGH) for id in await things_of(world, homes.mine, me)]
     async with client.database.transaction() as tx:
         known = [await linked_provider(tx, who) for who in (me, other)]
         await confirmed_second_factor(tx, other)
@@ -34,7 +49,55 @@ async def furnish(client: Client, me: Person, other: Person) -> list[str]:
     for _ in range(ENOUGH):
         waiting = await device(client)
         known += [waiting.user_code, waiting.device_code, *await leaked_tokens(client)]
-    return known
+    return known + organizations + await invitations(world, me) + await leaked_credentials(client)
+
+
+# --- organizations ----------------------------------------------------------------------------------------------------
+async def furnish_for_another(world: World, organization: UUID, owner: Person) -> list[str]:
+    """Everything that there can be: the ids of it."""
+    world.join(owner, organization, "owner")
+    world.give(owner, organization, world.role(organization, ()))
+    service = await new_service(world.database)
+    world.write("UPDATE service_accounts SET created_by = %s WHERE id = %s", owner.account_id, service.id)
+    return await things_of(world, organization, owner)
+
+
+async def things_of(world: World, organization: UUID, person: Person) -> list[str]:
+    """One of each that a request can name."""
+    owner = Owner(person, organization)
+    made = [await make(world, owner) for make in dict.fromkeys(MAKERS.values())]
+    return [str(id) for id in made if id is not None]
+
+
+async def invitations(world: World, me: Person) -> list[str]:
+    """That I may accept or decline, and one that is not mine; and organizations that I may bring back or leave."""
+    host = await world.person()
+    made = [world.organization() for _ in range(2 * ENOUGH)]
+    for organization in made:
+        world.join(host, organization, "owner")
+    deleted = made[ENOUGH:]
+    for organization in deleted:
+        world.join(me, organization, "owner")
+        world.write("UPDATE organizations SET deleted_at = now() WHERE id = %s", organization)
+    for_me = [world.invitation(organization, host, me.email).token for organization in made[:ENOUGH]]
+    return [*map(str, made), *for_me, world.invitation(made[0], host).token]
+
+
+async def leaked_credentials(client: Client) -> list[str]:
+    """Of a service, with which it gets tokens, and of a session, for which it exchanges one."""
+    service, careless = await new_service(client.database), await client.somebody()
+    return [*[str(service.id), service.secret, AUDIENCE] * ENOUGH, careless.token]
+
+
+async def known_to_administrators(world: World) -> list[str]:
+    """Nobody whose rows are out of reach, since to administrators nobody is."""
+    subjects = [await world.person() for _ in range(ENOUGH)]
+    services = [await new_service(world.database) for _ in range(ENOUGH)]
+    known = [text for who in subjects for text in (str(who.account_id), who.email)]
+    return known + [str(id) for service in services for id in (service.id, service.etag)] + ["Somebody"]
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
 
 
 async def leaked_tokens(client: Client) -> list[str]:

@@ -18,6 +18,7 @@ from grpc_tools import protoc
 from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1.policy_pb2 import CREDENTIAL_API_KEY, CREDENTIAL_SESSION
 from accord_api.contract import Recorder, check
 from accord_api.pipeline import Pipeline
 from accord_api.pipeline.counters import Counters
@@ -25,11 +26,14 @@ from accord_api.pipeline.observe import call_metrics
 from accord_api.pipeline.peer import Network, Peers
 from accord_api.pipeline.rate_limits import limit_account
 from accord_api.routes import Routes
+from accord_auth.api_keys import ApiKeys
 from accord_auth.caller import caller
+from accord_auth.found import Finders
 from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_db.database import Database
 from accord_db.listen import Listener
+from accord_db.tenants import tenant
 from tests.factories import Person
 
 _PROTOS = Path(__file__).parent / "protos"
@@ -76,6 +80,8 @@ class Probe:
             except asyncio.CancelledError:
                 self.cancelled.set()
                 raise
+        if name == "tenant":
+            return tenant().decode()
         await _ACTS.get(name, _nothing)(self)
         return text
 
@@ -110,6 +116,7 @@ class Probe:
             await limit_account(UUID(request.text))
         return await self.Unary(request, context)
 
+    Watch = ServerStream
     Public = Limited = LimitedByPeer = Fresh = Admin = Service = KeysOnly = Audited = Unary
     Durable = DurableByPeer = LimitedTwice = Guess = Unary
 
@@ -205,7 +212,8 @@ def build_probe_server(
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
     methods = check(services, registered, {}, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
-    pipeline = Pipeline(database, sessions, counters, validator, call_metrics(), Peers(proxies))
+    finders: Finders = {CREDENTIAL_SESSION: sessions, CREDENTIAL_API_KEY: ApiKeys(database, sessions.remembered)}
+    pipeline = Pipeline(database, finders, sessions.streams, counters, validator, call_metrics(), Peers(proxies))
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
     server.add_generic_rpc_handlers((routes,))
@@ -233,6 +241,6 @@ class ProbeClient:
         stub = getattr(stubs.ProbeServiceStub(self.channel), method)
         given = requests[0] if method not in ("ClientStream", "BothStream") else list(requests)
         answered = stub(given, **options)
-        if method in ("ServerStream", "BothStream"):
+        if method in ("ServerStream", "BothStream", "Watch"):
             return [answer.text async for answer in answered]
         return [(await answered).text]

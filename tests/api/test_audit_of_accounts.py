@@ -38,6 +38,8 @@ from accord.devices.v1.devices_pb2 import (
     PollDeviceSignInRequest,
 )
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
+from accord.organizations.v1.organizations_pb2 import CreateOrganizationRequest
+from accord.organizations.v1.organizations_pb2_grpc import OrganizationServiceStub
 from accord.policy.v1.policy_pb2 import ACCESS_SIGNED_IN
 from accord.providers.v1.providers_pb2 import (
     BeginLinkProviderRequest,
@@ -296,11 +298,15 @@ async def test_every_audited_method_leaves_an_event_when_it_is_refused(life: Lif
     await life.second_factor(headers)
     again = Attempt(life.factors.CreateSecondFactor, CreateSecondFactorRequest(), "SECOND_FACTOR_EXISTS")
     await be_refused(again, headers)
+    new = CreateOrganizationRequest(name="Acme", slug="acme")
+    await OrganizationServiceStub(life.client.channel).CreateOrganization(new, metadata=headers)
+    gone = Attempt(life.accounts.DeleteAccount, DeleteAccountRequest(), "LAST_OWNER")
+    await be_refused(gone, headers)
     calls = [call for call in life.journal.calls if call.code != "OK"]
     found = {key: event for key, event in events(dsn).items() if event.code != "OK"}
     assert {call.method for call in calls} == REFUSABLE
     assert {call.request_id for call in calls} == found.keys()
-    for call, attempt in zip(calls, [*refusals, again], strict=True):
+    for call, attempt in zip(calls, [*refusals, again, gone], strict=True):
         event, method = found[call.request_id], AUDITED[call.method]
         assert (event.method, event.code, event.reason) == (call.method, call.code, attempt.reason)
         known = method.policy.access == ACCESS_SIGNED_IN or method.name == "SignIn"

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import EnumDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -18,12 +18,13 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from accord.accounts.v1 import accounts_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
-from accord.policy.v1.policy_pb2 import Access, Credential, MethodPolicy, RateLimit, RateLimitKey
+from accord.policy.v1.policy_pb2 import Access, Credential, MethodPolicy, Permission, RateLimit, RateLimitKey, Role
 from accord.tasks.v1 import tasks_pb2
 from accord_api import router
 from accord_api.contract import ContractMismatch, Recorder, check, contract_services
 from accord_api.drift import drift
 from accord_api.messages import Filler
+from accord_auth.permissions import PERMISSION_NAMES, permission_faults
 from accord_auth.policy import read_methods
 from buf.validate import validate_pb2
 
@@ -147,6 +148,41 @@ def test_method_without_a_policy_is_refused() -> None:
             changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_PEER)] * 2),
             "two rate limits of its policy are the same",
         ),
+        (changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_UNSPECIFIED)]), "whose calls are counted"),
+        (changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION)]), "counts by organization"),
+        (
+            changed(
+                rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION)],
+                permission=Permission.PERMISSION_TASKS_READ,
+                personal=True,
+            ),
+            "counts by organization",
+        ),
+        (
+            changed(access=Access.ACCESS_ADMIN, permission=Permission.PERMISSION_TASKS_READ),
+            "a permission, which only people have",
+        ),
+        (
+            changed(access=Access.ACCESS_PUBLIC, permission=Permission.PERMISSION_TASKS_READ),
+            "a permission, which only people have",
+        ),
+        (changed(personal=True), "is personal, yet names no permission"),
+        (
+            changed(access=Access.ACCESS_SERVICE, credentials=[Credential.CREDENTIAL_SESSION]),
+            "for services, yet accepts a credential of people",
+        ),
+        (
+            changed(access=Access.ACCESS_SERVICE, credentials=[Credential.CREDENTIAL_API_KEY]),
+            "for services, yet accepts a credential of people",
+        ),
+        (changed(access=Access.ACCESS_SERVICE), "must name the credentials of services"),
+        (
+            changed(access=Access.ACCESS_ADMIN, credentials=[Credential.CREDENTIAL_SERVICE_TOKEN]),
+            "for administrators, and so accepts a session alone",
+        ),
+        (changed(fresh=True, credentials=[Credential.CREDENTIAL_API_KEY]), "fresh sign-in, and so accepts a session"),
+        (changed(in_person=True, credentials=[Credential.CREDENTIAL_SERVICE_TOKEN]), "so accepts a session alone"),
+        (changed(access=Access.ACCESS_PUBLIC, in_person=True), "it is public, yet asks for"),
     ],
 )
 def test_policy_that_contradicts_itself_or_the_contract_is_refused(policy: MethodPolicy, fault: str) -> None:
@@ -182,6 +218,49 @@ def test_field_that_names_an_account_must_be_a_single_text_of_the_request_itself
     outer = text_field("contact")
     outer.type, outer.type_name = FieldDescriptorProto.TYPE_MESSAGE, ".made.Contact"
     assert "must be in the request itself" in faults(counting, outer)
+
+
+# --- permissions ------------------------------------------------------------------------------------------------------
+def permissions(*named: tuple[str, str, list[int]]) -> EnumDescriptor:
+    """An enum of permissions, each with its `permission_name` and who holds it, in a pool of its own."""
+    pool = descriptor_pool.DescriptorPool()
+    _add_with_imports(pool, policy_pb2.DESCRIPTOR)
+    file = FileDescriptorProto(name="made.proto", package="made", syntax="proto3")
+    file.dependency.append("accord/policy/v1/policy.proto")
+    made = file.enum_type.add(name="Permission")
+    made.value.add(name="PERMISSION_UNSPECIFIED", number=0)
+    for number, (name, stored, roles) in enumerate(named, 1):
+        value = made.value.add(name=name, number=number)
+        value.options.Extensions[policy_pb2.permission_name] = stored
+        value.options.Extensions[policy_pb2.held_by].extend(cast(Any, roles))
+    pool.Add(file)
+    return pool.FindEnumTypeByName("made.Permission")
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [
+        ([("A", "", [])], "A: has no name like `tasks.write`"),
+        ([("A", "Tasks.Write", [])], "A: has no name like"),
+        ([("A", "tasks", [])], "A: has no name like"),
+        ([("A", "a.b", []), ("B", "a.b", [])], "A: shares its name a.b with another permission"),
+        ([("A", "a.b", [Role.ROLE_UNSPECIFIED])], "A: is held by a role that the contract does not have"),
+        ([("A", "a.b", [Role.ROLE_ADMIN, 77])], "A: is held by a role that the contract does not have"),
+    ],
+)
+def test_permission_that_cannot_be_stored_or_held_is_refused(named: list[Any], fault: str) -> None:
+    assert fault in "\n".join(permission_faults(permissions(*named)))
+
+
+def test_permissions_of_the_contract_have_names_of_their_own() -> None:
+    assert permission_faults(permissions(("A", "a.b", [Role.ROLE_ADMIN]), ("B", "api_keys.read", []))) == []
+    assert permission_faults() == []
+    assert len(PERMISSION_NAMES) == len(set(PERMISSION_NAMES.values())) == len(Permission.values()) - 1
+
+
+def test_gateway_refuses_a_permission_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(permission_faults, "__defaults__", (permissions(("A", "", [])),))
+    assert "A: has no name like" in mismatch(contract_services(), registered())
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------------
@@ -249,6 +328,8 @@ def session_columns(**others: Any) -> dict[str, Any]:
         **{name: mapped_column(DateTime(timezone=True), nullable=False) for name in times},
         "peer": mapped_column(String, nullable=True),
         "user_agent": mapped_column(String, nullable=True),
+        "active_organization_id": mapped_column(Uuid, nullable=True),
+        "impersonator_id": mapped_column(Uuid, nullable=True),
     }
     return {name: column for name, column in (right | others).items() if column is not None}
 

@@ -9,36 +9,43 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import UUID, uuid4
 
 import grpc
 import psycopg
 import pytest
 from argon2 import PasswordHasher
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from psycopg import sql
 
 from accord.accounts.v1.accounts_pb2 import CompleteSignInRequest, GetSessionRequest, SignInRequest
 from accord.policy.v1.policy_pb2 import (
+    ACCESS_ADMIN,
     ACCESS_PUBLIC,
+    ACCESS_SERVICE,
     RATE_LIMIT_KEY_ACCOUNT,
     RATE_LIMIT_KEY_ACCOUNT_AND_PEER,
     RATE_LIMIT_KEY_CALLER,
+    RATE_LIMIT_KEY_ORGANIZATION,
     RATE_LIMIT_KEY_PEER,
     RateLimitKey,
 )
 from accord_api.account_tokens import SECOND_STEP, issue
-from accord_api.contract import contract_services
 from accord_api.pipeline.rate_limits import rate_limiter
-from accord_auth.policy import BY_ACCOUNT, Method, read_methods
+from accord_auth.policy import BY_ACCOUNT, names_account
 from accord_db.database import Database
 from accord_db.listen import Listener
 from accord_gateway.settings import Settings
+from tests.api import requests
 from tests.api.conftest import Client, Refusal, read_refusal, refusal
+from tests.api.matrix import every_method, policy_of
 from tests.api.probe import ProbeClient, build_probe_server, generated
+from tests.api.services import new_service, token_of
+from tests.api.world import World
 from tests.conftest import Connect, execute
-from tests.factories import Person, signed_in_person
+from tests.factories import Headers, Person, api_key_of, bearer, organization_of, signed_in_person
 
 
 @pytest.fixture
@@ -62,8 +69,11 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def test_gateways_that_share_a_redis_count_together(database: Database, listener: Listener, redis: str) -> None:
-    person = await signed_in_person(database)
+@asynccontextmanager
+async def sharing(
+    redis: str, database: Database, listener: Listener, person: Person
+) -> AsyncIterator[tuple[ProbeClient, ProbeClient]]:
+    """Two gateways."""
     async with AsyncExitStack() as stack:
         clients = []
         for _ in range(2):
@@ -76,10 +86,31 @@ async def test_gateways_that_share_a_redis_count_together(database: Database, li
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
             clients.append(ProbeClient(probe, channel, person))
         first, second = clients
+        yield first, second
+
+
+async def test_gateways_that_share_a_redis_count_together(database: Database, listener: Listener, redis: str) -> None:
+    async with sharing(redis, database, listener, await signed_in_person(database)) as (first, second):
         for client in (first, second, first):
             await client.call("Limited")
         refused = await refusal(second.call("Limited"))
         assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
+
+
+async def test_gateways_that_share_a_redis_count_the_calls_of_an_api_key_together(
+    database: Database, listener: Listener, redis: str
+) -> None:
+    person = await signed_in_person(database)
+    organization_id = await organization_of(database, person)
+    key = await api_key_of(database, person, organization_id, calls_per_minute=3)
+    other = await api_key_of(database, person, organization_id, calls_per_minute=3)
+    async with sharing(redis, database, listener, person) as (first, second):
+        await first.call("KeysOnly", headers=key.headers)
+        await second.call("Watch", headers=key.headers)
+        await first.call("ServerStream", headers=key.headers)
+        refused = await refusal(second.call("KeysOnly", headers=key.headers))
+        assert (refused.reason, refused.quota) == ("RATE_LIMITED", [f"api_key:{key.id}"])
+        await second.call("KeysOnly", headers=other.headers)
 
 
 # --- counted in the database ------------------------------------------------------------------------------------------
@@ -352,70 +383,64 @@ async def test_limit_account_in_a_method_without_such_a_limit_is_a_fault_of_ours
 
 
 # --- the methods of the contract --------------------------------------------------------------------------------------
-LIMITED = [
-    method
-    for method in read_methods(contract_services())[0]
-    if any(limit.durable for limit in method.policy.rate_limits)
-]
-VALID: dict[str, Any] = {
-    "email": VICTIM,
-    "new_email": VICTIM,
-    "password": "correct horse battery",
-    "current_password": "correct horse battery",
-    "new_password": "battery correct horse",
-    "display_name": "Somebody",
-    "device_name": "terminal",
-    "token": "token",
-    "second_step_token": "token",
-    "device_code": "device-code",
-    "user_code": "BCDF-GHJK",
-    "code": "123456",
-    "provider": "google",
-    "redirect_uri": "https://app.example.com/callback",
-    "state": "state",
-    "provider_sign_in_token": "token",
-}
+LIMITED = [method for method in every_method() if any(limit.durable for limit in policy_of(method).rate_limits)]
 
 
-def valid_request(method: Method) -> Message:
-    fields = [field.name for field in method.request.DESCRIPTOR.fields if field.name in VALID]
-    return method.request(**{name: VALID[name] for name in fields})
+class Tried(NamedTuple):
+    """Who calls, in the name of which organization, with which headers."""
+
+    account_id: UUID
+    organization_id: UUID
+    headers: Headers
 
 
-async def called(client: Client, method: Method, person: Person) -> Refusal | None:
-    headers = () if method.policy.access == ACCESS_PUBLIC else person.headers
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = client.channel.unary_unary(method.path)
+async def somebody_who_may(client: Client, world: World, method: MethodDescriptor) -> Tried:
+    access, organization_id = policy_of(method).access, world.organization()
+    if access == ACCESS_SERVICE:
+        service = await new_service(client.database)
+        return Tried(service.id, organization_id, bearer(await token_of(client.channel, service)))
+    me = await world.member(organization_id, "owner")
+    if access == ACCESS_ADMIN:
+        world.change_account(me, "role = 'administrator'")
+    return Tried(me.account_id, organization_id, () if access == ACCESS_PUBLIC else me.headers)
+
+
+async def called(client: Client, method: MethodDescriptor, request: Message, headers: Headers) -> Refusal | None:
     try:
-        await call(valid_request(method).SerializeToString(), metadata=headers)
+        await requests.send(client.channel, method, request, headers)
     except grpc.aio.AioRpcError as error:
         return read_refusal(error)
     return None
 
 
-def quota(key: RateLimitKey.ValueType, person: Person) -> str:
+def quota(key: RateLimitKey.ValueType, me: Tried) -> str:
     return {
-        RATE_LIMIT_KEY_CALLER: f"account:{person.account_id}",
+        RATE_LIMIT_KEY_CALLER: f"account:{me.account_id}",
         RATE_LIMIT_KEY_PEER: "peer:127.0.0.1",
         RATE_LIMIT_KEY_ACCOUNT: "account",
         RATE_LIMIT_KEY_ACCOUNT_AND_PEER: "account and peer:127.0.0.1",
+        RATE_LIMIT_KEY_ORGANIZATION: f"organization:{me.organization_id}",
     }[key]
 
 
 @pytest.mark.parametrize("method", LIMITED, ids=[method.name for method in LIMITED])
 async def test_every_durable_limit_of_the_contract_is_enforced(
-    client: Client, me: Person, dsn: str, method: Method
+    client: Client, world: World, dsn: str, method: MethodDescriptor
 ) -> None:
     """Whatever the handler answers: the first call makes a row for each limit, and each of them alone can refuse."""
-    waiting = method.account_field is None  # for what the handler finds
-    limits = [each for each in method.policy.rate_limits if each.durable and not (waiting and each.key in BY_ACCOUNT)]
-    first = await called(client, method, me)
-    assert first is None or first.reason not in ("INVALID_MESSAGE", "RATE_LIMITED"), "say in VALID what it takes"
+    me, request = await somebody_who_may(client, world, method), requests.least(method)
+    waiting = not any(map(names_account, method.input_type.fields))  # for what the handler finds
+    declared = policy_of(method).rate_limits
+    limits = [each for each in declared if each.durable and not (waiting and each.key in BY_ACCOUNT)]
+    execute(dsn, sql.SQL("DELETE FROM rate_limits"))
+    first = await called(client, method, request, me.headers)
+    assert first is None or first.reason not in ("INVALID_MESSAGE", "RATE_LIMITED")
     with psycopg.connect(dsn, autocommit=True) as connection:
         keys = [key for (key,) in connection.execute("SELECT key FROM rate_limits")]
         told = []
         for key in keys:
             connection.execute("UPDATE rate_limits SET count = CASE key WHEN %s THEN 1000000 ELSE 0 END", [key])
-            refused = await called(client, method, me)
+            refused = await called(client, method, request, me.headers)
             assert refused is not None
             assert refused.reason == "RATE_LIMITED"
             told += refused.quota

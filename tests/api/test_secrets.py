@@ -13,6 +13,7 @@ import psycopg
 import pytest
 import structlog
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from prometheus_client import generate_latest
 from psycopg import sql
@@ -28,6 +29,10 @@ from accord.accounts.v1.accounts_pb2 import (
     VerifyEmailRequest,
 )
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
+from accord.admin.v1.admin_pb2 import ImpersonateAccountRequest
+from accord.admin.v1.admin_pb2_grpc import AdminServiceStub
+from accord.api_keys.v1.api_keys_pb2 import CreateApiKeyRequest, RotateApiKeyRequest
+from accord.api_keys.v1.api_keys_pb2_grpc import ApiKeyServiceStub
 from accord.devices.v1.devices_pb2 import (
     ApproveDeviceRequest,
     BeginDeviceSignInRequest,
@@ -36,6 +41,13 @@ from accord.devices.v1.devices_pb2 import (
     PollDeviceSignInRequest,
 )
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
+from accord.invitations.v1.invitations_pb2 import (
+    AcceptInvitationRequest,
+    CreateInvitationRequest,
+    DeclineInvitationRequest,
+)
+from accord.invitations.v1.invitations_pb2_grpc import InvitationServiceStub
+from accord.policy.v1.policy_pb2 import PERMISSION_TASKS_READ, ROLE_MEMBER
 from accord.providers.v1.providers_pb2 import (
     BeginLinkProviderRequest,
     BeginProviderSignInRequest,
@@ -49,19 +61,29 @@ from accord.second_factors.v1.second_factors_pb2 import (
     CreateSecondFactorRequest,
 )
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
+from accord.services.v1.services_pb2 import (
+    CreateServiceAccountRequest,
+    ExchangeTokenRequest,
+    IssueTokenRequest,
+    RotateSecretRequest,
+)
+from accord.services.v1.services_pb2_grpc import ServiceAccountServiceStub, TokenServiceStub
 from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
+from accord.tasks.v1.tasks_pb2 import ListTasksRequest
+from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_api.contract import contract_services
 from accord_api.messages import fields_of
 from accord_api.outbox import Mail
 from accord_auth.policy import Method, is_sensitive, read_methods
+from accord_db.queries.accounts import update_role
 from accord_gateway.settings import Settings
 from buf.validate import validate_pb2
 from tests.api.conftest import Client
 from tests.api.hostile_provider import REDIRECT_URI, Provider
 from tests.api.mailbox import mailed_token
 from tests.authenticator import Authenticator
-from tests.factories import bearer
+from tests.factories import activate, bearer, organization_of
 
 EMAIL, OTHER_EMAIL = "ada@example.com", "ada@example.org"
 PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (f"canary number {number} sings" for number in ("one", "two", "three"))
@@ -202,6 +224,9 @@ async def live_a_life(client: Client, channel: grpc.aio.Channel, provider: Provi
     )
     await devices(channel, headers)
     await providers(channel, headers, provider)
+    await invitations(client, channel)
+    await api_keys(client, channel)
+    await services(client, channel)
     await accounts.RequestPasswordReset(RequestPasswordResetRequest(email=OTHER_EMAIL))
     token = await mailed_token(client.database, OTHER_EMAIL, Mail.RESET_PASSWORD)
     await accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=LAST_PASSWORD))
@@ -257,6 +282,53 @@ async def providers(channel: grpc.aio.Channel, headers: Any, provider: Provider)
     token = link.provider_sign_in_token
     await stub.LinkProvider(LinkProviderRequest(provider_sign_in_token=token, **back), metadata=headers)
     assert (await sign_in()).second_step_token
+
+
+async def invitations(client: Client, channel: grpc.aio.Channel) -> None:
+    stub, inviter, guest = InvitationServiceStub(channel), await client.somebody(), await client.somebody()
+    await activate(client.database, inviter, await organization_of(client.database, inviter))
+
+    async def invited() -> str:
+        request = CreateInvitationRequest(email=guest.email, role=ROLE_MEMBER)
+        await stub.CreateInvitation(request, metadata=inviter.headers)
+        return await mailed_token(client.database, guest.email, Mail.INVITATION)
+
+    await stub.DeclineInvitation(DeclineInvitationRequest(token=await invited()), metadata=guest.headers)
+    await stub.AcceptInvitation(AcceptInvitationRequest(token=await invited()), metadata=guest.headers)
+
+
+async def api_keys(client: Client, channel: grpc.aio.Channel) -> None:
+    stub, owner = ApiKeyServiceStub(channel), await client.somebody()
+    await activate(client.database, owner, await organization_of(client.database, owner))
+    create = CreateApiKeyRequest(name="CI", scopes=[PERMISSION_TASKS_READ])
+    made = await stub.CreateApiKey(create, metadata=owner.headers)
+    rotate = RotateApiKeyRequest(api_key_id=made.api_key.id, etag=made.api_key.etag, overlap=Duration(seconds=60))
+    rotated = await stub.RotateApiKey(rotate, metadata=owner.headers)
+    for key in (made.key, rotated.key):
+        await TaskServiceStub(channel).ListTasks(ListTasksRequest(), metadata=(("x-api-key", key),))
+
+
+async def services(client: Client, channel: grpc.aio.Channel) -> None:
+    """An administrator makes a service, which acts for itself and for somebody; and acts as somebody themselves."""
+    administrator, person = await client.somebody(), await client.somebody()
+    await update_role(client.database, account_id=administrator.account_id, role="administrator")
+    accounts, tokens, headers = ServiceAccountServiceStub(channel), TokenServiceStub(channel), administrator.headers
+    made = await accounts.CreateServiceAccount(
+        CreateServiceAccountRequest(name="billing", audiences=["accord"]), metadata=headers
+    )
+    account = made.service_account
+    rotated = await accounts.RotateSecret(
+        RotateSecretRequest(service_account_id=account.id, etag=account.etag), metadata=headers
+    )
+    issued = await tokens.IssueToken(
+        IssueTokenRequest(client_id=account.id, client_secret=rotated.client_secret, audience="accord")
+    )
+    exchange = ExchangeTokenRequest(subject_token=person.token, audience="accord")
+    exchanged = await tokens.ExchangeToken(exchange, metadata=bearer(issued.access_token))
+    impersonate = ImpersonateAccountRequest(account_id=str(person.account_id), reason="they asked")
+    acting = await AdminServiceStub(channel).ImpersonateAccount(impersonate, metadata=headers)
+    for token in (exchanged.access_token, acting.session_token):
+        await TaskServiceStub(channel).ListTasks(ListTasksRequest(), metadata=bearer(token))
 
 
 async def be_refused_everywhere(client: Client, channel: grpc.aio.Channel) -> None:

@@ -41,6 +41,7 @@ from buf.validate import validate_pb2
 from tests.api.conftest import Client, refusal
 from tests.api.forged_tokens import flipped
 from tests.api.signing_in import sign_in, sign_up
+from tests.api.world import World
 from tests.authenticator import Authenticator
 from tests.conftest import change
 from tests.factories import Person, bearer
@@ -123,9 +124,13 @@ def test_no_secret_is_made_by_a_generator_that_can_be_predicted() -> None:
 
 
 def test_no_message_has_a_token_of_a_provider() -> None:
-    names = {field.name for field in fields_of_the_contract()}
-    assert "session_token" in names
-    assert not names & {"access_token", "refresh_token", "id_token"}
+    """The access tokens that there are, are our own, and given to services."""
+    fields = fields_of_the_contract()
+    assert "session_token" in {field.name for field in fields}
+    assert not {field.name for field in fields} & {"refresh_token", "id_token"}
+    own = {field.full_name for field in fields if field.name == "access_token"}
+    messages = ("IssueTokenResponse", "ExchangeTokenResponse")
+    assert own == {f"accord.services.v1.{message}.access_token" for message in messages}
 
 
 def fields_of_the_contract() -> list[FieldDescriptor]:
@@ -183,6 +188,19 @@ async def end_other_sessions(client: Client, mine: SignInResponse, other: SignIn
     assert await session_reason(client, mine.session_token) is None
 
 
+# Each ends what others have, or makes a credential or somebody who may do as much.
+GIVING_POWER = {
+    "CreateApiKey",
+    "CreateServiceAccount",
+    "DeleteOrganization",
+    "ImpersonateAccount",
+    "RotateApiKey",
+    "RotateSecret",
+    "SetAccountRole",
+    "TransferOwnership",
+}
+
+
 def test_what_changes_how_to_sign_in_or_ends_sessions_asks_for_a_recent_sign_in() -> None:
     """Beside these are ChangePassword and Reauthenticate, which ask for the password, and what takes a token that was
     begun by a recent sign-in (LinkProvider) or mailed (VerifyEmail, ResetPassword)."""
@@ -197,11 +215,18 @@ def test_what_changes_how_to_sign_in_or_ends_sessions_asks_for_a_recent_sign_in(
         "DeleteSecondFactor",
         "RevokeSession",
         "RevokeOtherSessions",
+        *GIVING_POWER,
     }
 
 
 @pytest.mark.parametrize("path", FRESH, ids=lambda path: path.rpartition("/")[2])
-async def test_session_that_signed_in_long_ago_is_refused(client: Client, me: Person, dsn: str, path: str) -> None:
+async def test_session_that_signed_in_long_ago_is_refused(
+    client: Client, world: World, me: Person, dsn: str, path: str
+) -> None:
+    """Even that of an administrator who owns an organization."""
+    world.change_account(me, "role = 'administrator'")
+    world.join(me, mine := world.organization(), "owner")
+    world.activate(me, mine)
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '11 minutes' WHERE id = %s", me.session_id)
     call: Callable[..., Awaitable[object]] = client.channel.unary_unary(path)
     refused = await refusal(call(b"", metadata=me.headers))
@@ -216,7 +241,7 @@ def test_every_method_that_anybody_may_call_is_limited_by_address() -> None:
         if method.policy.access == ACCESS_PUBLIC
         and not any(limit.key == RATE_LIMIT_KEY_PEER and limit.durable for limit in method.policy.rate_limits)
     }
-    assert unlimited == {"ListProviders"}, "it takes and gives no secret, and is limited in each process"
+    assert unlimited == {"ListProviders", "GetJwks"}, "they take and give no secret, and are limited in each process"
 
 
 def test_every_method_that_takes_a_guess_has_a_limit_that_outlasts_a_restart() -> None:

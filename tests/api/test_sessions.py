@@ -265,7 +265,7 @@ async def _delete(here: Client, person: Person) -> None:
 
 async def _ban(here: Client, person: Person) -> None:
     async with here.database.transaction() as tx:
-        await accounts.ban_account(tx, email=person.email)
+        await accounts.ban_account(tx, account_id=person.account_id)
         await queries.revoke_sessions_of_account(tx, account_id=person.account_id)
 
 

@@ -1,20 +1,24 @@
-"""Streams that are open when their session ends, of every kind that streams."""
+"""Streams that are open when whoever called is no longer let in, of every kind that streams."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 
 from accord_auth import streams
+from accord_auth.api_keys import new_api_key
+from accord_auth.tokens import token_hash
 from accord_db.database import Database
 from accord_db.listen import Listener
-from accord_db.queries import accounts, sessions
+from accord_db.queries import accounts, api_keys, members, organizations, sessions
 from tests.api.conftest import refusal
 from tests.api.probe import ProbeClient, generated
 from tests.conftest import change
-from tests.factories import Person, signed_in_person
+from tests.factories import Key, Person, activate, api_key_of, joined, organization_of, signed_in_person
 
 KINDS = ("ServerStream", "ClientStream", "BothStream")
 AS_LONG_AS_MAY_BE = 30  # seconds
@@ -28,12 +32,12 @@ async def listening(probe: ProbeClient, listener: Listener) -> ProbeClient:
     return probe
 
 
-async def begin(probe: ProbeClient, kind: str, person: Person) -> Awaitable[object]:
+async def begin(probe: ProbeClient, kind: str, person: Person | Key) -> Awaitable[object]:
     """A stream that is open, and whose handler runs; what is returned ends with it."""
     messages, stubs = generated()
     stub, entered = getattr(stubs.ProbeServiceStub(probe.channel), kind), probe.probe.entered
     options: dict[str, Any] = {"metadata": person.headers, "timeout": AS_LONG_AS_MAY_BE}
-    if kind == "ServerStream":
+    if kind in ("ServerStream", "Watch"):
         call = stub(messages.ProbeRequest(act="sleep"), **options)
         answers = 3
     else:
@@ -66,7 +70,7 @@ async def _revoke(database: Database, person: Person) -> None:
 
 async def _ban(database: Database, person: Person) -> None:
     async with database.transaction() as tx:
-        await accounts.ban_account(tx, email=person.email)
+        await accounts.ban_account(tx, account_id=person.account_id)
         await sessions.revoke_sessions_of_account(tx, account_id=person.account_id)
 
 
@@ -87,6 +91,144 @@ async def test_stream_ends_with_its_session_and_those_of_others_go_on(
     assert await is_ended(mine)
     assert not theirs.done()
     theirs.cancel()
+
+
+@pytest.fixture
+async def organization_id(listening: ProbeClient, database: Database) -> UUID:
+    """One to which the caller belongs, beside others."""
+    organization_id = await organization_of(database, listening.person)
+    await activate(database, listening.person, organization_id)
+    return organization_id
+
+
+@pytest.fixture
+async def key(listening: ProbeClient, database: Database, organization_id: UUID) -> Key:
+    return await api_key_of(database, listening.person, organization_id)
+
+
+async def _revoke_key(database: Database, key: Key, organization_id: UUID) -> None:
+    async with database.transaction() as tx:
+        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=organization_id)
+        await organizations.notify_changed(tx, organization_id=organization_id)
+
+
+async def _leave(database: Database, person: Person, organization_id: UUID) -> None:
+    async with database.transaction() as tx:
+        await members.delete_member(tx, organization_id=organization_id, account_id=person.account_id)
+        await organizations.notify_changed(tx, organization_id=organization_id)
+
+
+async def _demote(database: Database, person: Person, organization_id: UUID) -> None:
+    """To nothing at all."""
+    async with database.transaction() as tx:
+        await members.update_member_role(tx, organization_id=organization_id, account_id=person.account_id, role=None)
+        await organizations.notify_changed(tx, organization_id=organization_id)
+
+
+async def ended_with(stream: Awaitable[object]) -> str:
+    return (await refusal(stream)).reason
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "Watch"])
+async def test_stream_of_a_key_ends_with_it_and_those_of_other_keys_go_on(
+    listening: ProbeClient, database: Database, organization_id: UUID, key: Key, kind: str
+) -> None:
+    other = await api_key_of(database, listening.person, organization_id)
+    others = asyncio.ensure_future(await begin(listening, kind, other))
+    stream = await begin(listening, kind, key)
+    await _revoke_key(database, key, organization_id)
+    assert await is_ended(stream)
+    assert not others.done()
+    others.cancel()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_stream_of_a_key_ends_when_it_expires(
+    listening: ProbeClient, database: Database, organization_id: UUID, kind: str
+) -> None:
+    key = await api_key_of(database, listening.person, organization_id, lifetime=timedelta(seconds=1))
+    assert await is_ended(await begin(listening, kind, key))
+
+
+async def test_stream_of_the_secret_before_a_rotation_ends_with_the_overlap(
+    listening: ProbeClient, database: Database, organization_id: UUID, key: Key
+) -> None:
+    stream = await begin(listening, "Watch", key)
+    made = await api_keys.get_api_key(database, api_key_id=key.id, organization_id=organization_id)
+    assert made is not None
+    async with database.transaction() as tx:
+        new, overlap = new_api_key(), timedelta(seconds=1)
+        await api_keys.rotate_api_key(
+            tx,
+            api_key_id=key.id,
+            organization_id=organization_id,
+            etag=made.etag,
+            prefix=new[:12],
+            key_hash=token_hash(new),
+            overlap=overlap,
+        )
+        await organizations.notify_changed(tx, organization_id=organization_id)
+    still = asyncio.ensure_future(await begin(listening, "Watch", Key(key.id, new)))
+    assert await is_ended(stream)
+    assert not still.done()
+    still.cancel()
+
+
+@pytest.mark.parametrize("credential", ["session", "key"])
+async def test_stream_ends_when_its_caller_may_no_longer_see_it(
+    listening: ProbeClient, database: Database, organization_id: UUID, key: Key, credential: str
+) -> None:
+    """And one that asks for no permission goes on."""
+    caller = key if credential == "key" else listening.person
+    unpermitted = asyncio.ensure_future(await begin(listening, "ServerStream", caller))
+    stream = await begin(listening, "Watch", caller)
+    await _demote(database, listening.person, organization_id)
+    assert await ended_with(stream) == "PERMISSION_DENIED"
+    assert not unpermitted.done()
+    unpermitted.cancel()
+
+
+@pytest.mark.parametrize(("credential", "reason"), [("session", "PERMISSION_DENIED"), ("key", "CREDENTIAL_INVALID")])
+async def test_stream_ends_when_its_caller_leaves_the_organization(
+    listening: ProbeClient, database: Database, organization_id: UUID, key: Key, credential: str, reason: str
+) -> None:
+    somebody = await signed_in_person(database)
+    await joined(database, organization_id, somebody)
+    await activate(database, somebody, organization_id)
+    theirs = asyncio.ensure_future(await begin(listening, "Watch", somebody))
+    stream = await begin(listening, "Watch", key if credential == "key" else listening.person)
+    await _leave(database, listening.person, organization_id)
+    assert await ended_with(stream) == reason
+    assert not theirs.done()
+    theirs.cancel()
+
+
+async def test_stream_ends_when_another_organization_is_active_and_not_in_other_sessions(
+    listening: ProbeClient, database: Database, organization_id: UUID, key: Key
+) -> None:
+    """It would go on showing what belongs to the one before, and nobody would look whether they still may see that."""
+    of_the_key = asyncio.ensure_future(await begin(listening, "Watch", key))
+    for elsewhere in (await organization_of(database, listening.person), None):
+        stream = await begin(listening, "Watch", listening.person)
+        await activate(database, listening.person, elsewhere)
+        assert await ended_with(stream) == "PERMISSION_DENIED"
+    assert not of_the_key.done()
+    of_the_key.cancel()
+
+
+async def test_stream_outlives_a_change_that_takes_nothing_from_its_caller(
+    listening: ProbeClient, database: Database, organization_id: UUID, key: Key
+) -> None:
+    streams = [asyncio.ensure_future(await begin(listening, "Watch", each)) for each in (listening.person, key)]
+    async with database.transaction() as tx:
+        await members.update_member_role(
+            tx, organization_id=organization_id, account_id=listening.person.account_id, role="member"
+        )
+        await organizations.notify_changed(tx, organization_id=organization_id)
+    await asyncio.sleep(0.3)
+    assert not any(stream.done() for stream in streams)
+    for stream in streams:
+        stream.cancel()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -19,8 +20,11 @@ from accord.tasks.v1.tasks_pb2 import (
     UndeleteTaskRequest,
     UpdateTaskRequest,
 )
+from accord_auth.tokens import new_session_token, token_hash
+from accord_db.ids import uuid7
+from accord_db.queries import sessions
 from tests.api.conftest import Client, refusal
-from tests.factories import Person
+from tests.factories import Person, activate, joined, organization_of
 
 
 async def create(client: Client, who: Person, title: str = "a task", **fields: str) -> Task:
@@ -105,6 +109,95 @@ async def test_task_of_another_owner_is_not_listed_nor_changed(client: Client, m
     assert await get(client, other, theirs.id) == theirs
 
 
+# --- tasks of organizations -------------------------------------------------------------------------------------------
+async def colleagues(client: Client, role: str | None = "member") -> tuple[Person, Person]:
+    """An owner of an organization, and somebody else who belongs to it; for both it is the active one."""
+    owner, colleague = await client.somebody(), await client.somebody()
+    organization_id = await organization_of(client.database, owner)
+    await joined(client.database, organization_id, colleague, role)
+    for person in (owner, colleague):
+        await activate(client.database, person, organization_id)
+    return owner, colleague
+
+
+async def test_member_sees_and_changes_the_tasks_of_the_organization(client: Client) -> None:
+    owner, member = await colleagues(client)
+    task = await create(client, owner, "ours")
+    assert task.organization_id
+    assert await get(client, member, task.id) == task
+    changed = await update(client, member, Task(id=task.id, title="still ours"))
+    assert (changed.created_by, changed.organization_id) == (str(owner.account_id), task.organization_id)
+    batch = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="more")])
+    await client.tasks.BatchCreateTasks(batch, metadata=member.headers)
+    assert titles(await list_(client, owner)) == ["more", "still ours"]
+    assert (await delete(client, member, task)).HasField("deleted_at")
+
+
+async def test_member_without_the_permission_is_denied(client: Client) -> None:
+    owner, member = await colleagues(client, role=None)
+    task = await create(client, owner)
+    for call in (
+        client.tasks.GetTask(GetTaskRequest(task_id=task.id), metadata=member.headers),
+        client.tasks.ListTasks(ListTasksRequest(), metadata=member.headers),
+        client.tasks.CreateTask(CreateTaskRequest(title="mine"), metadata=member.headers),
+        client.tasks.DeleteTask(DeleteTaskRequest(task_id=task.id), metadata=member.headers),
+    ):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+
+
+async def test_outside_of_an_organization_are_only_ones_own_tasks(client: Client, me: Person) -> None:
+    mine = await create(client, me, "mine")
+    assert not mine.HasField("organization_id")
+    organization_id = await organization_of(client.database, me)
+    within = await again(client, me, organization_id)
+    assert titles(await list_(client, within)) == []
+    ours = await create(client, within, "ours")
+    for who, theirs in ((me, ours), (within, mine)):
+        refused = await refusal(client.tasks.GetTask(GetTaskRequest(task_id=theirs.id), metadata=who.headers))
+        assert refused.reason == "TASK_NOT_FOUND"
+    assert titles(await list_(client, me)) == ["mine"]
+
+
+async def again(client: Client, person: Person, organization_id: UUID) -> Person:
+    """The same person in another session, in which the organization is active."""
+    token = new_session_token()
+    session = await sessions.insert_session(
+        client.database,
+        session_id=uuid7(),
+        account_id=person.account_id,
+        token_hash=token_hash(token),
+        lifetime=timedelta(hours=1),
+    )
+    other = replace(person, session_id=session.id, token=token)
+    await activate(client.database, other, organization_id)
+    return other
+
+
+async def test_whoever_is_no_member_any_more_is_denied_and_not_shown_their_own_tasks(
+    client: Client, me: Person
+) -> None:
+    await create(client, me, "mine")
+    organization_id = await organization_of(client.database, await client.somebody())
+    former = await again(client, me, organization_id)
+    for call in (
+        client.tasks.ListTasks(ListTasksRequest(), metadata=former.headers),
+        client.tasks.CreateTask(CreateTaskRequest(title="whose?"), metadata=former.headers),
+    ):
+        refused = await refusal(call)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    assert titles(await list_(client, me)) == ["mine"]
+
+
+async def test_page_token_of_another_organization_is_refused(client: Client, me: Person) -> None:
+    within = await again(client, me, await organization_of(client.database, me))
+    for number in range(2):
+        await create(client, within, str(number))
+    page = await list_(client, within, ListTasksRequest(page_size=1))
+    request = ListTasksRequest(page_size=1, page_token=page.next_page_token)
+    assert (await refusal(client.tasks.ListTasks(request, metadata=me.headers))).reason == "PAGE_TOKEN_INVALID"
+
+
 # --- request ids ------------------------------------------------------------------------------------------------------
 async def test_repeated_request_id_makes_one_task_and_answers_it_again(client: Client, me: Person) -> None:
     request_id = str(uuid4())
@@ -181,7 +274,20 @@ async def test_update_clears_the_description_and_uncompletes_with_a_mask(client:
 
 @pytest.mark.parametrize(
     "path",
-    ["id", "created_by", "created_at", "updated_at", "deleted_at", "etag", "nonsense", "title.x", "*", "", "Title"],
+    [
+        "id",
+        "created_by",
+        "organization_id",
+        "created_at",
+        "updated_at",
+        "deleted_at",
+        "etag",
+        "nonsense",
+        "title.x",
+        "*",
+        "",
+        "Title",
+    ],
 )
 async def test_mask_with_a_path_that_cannot_be_changed_is_refused(client: Client, me: Person, path: str) -> None:
     task = await create(client, me)
@@ -195,7 +301,9 @@ async def test_mask_with_a_path_that_cannot_be_changed_is_refused(client: Client
 async def test_output_only_fields_that_are_sent_change_nothing(client: Client, me: Person) -> None:
     task = await create(client, me)
     forged = Task(id=task.id, title="new", created_by=str(uuid4()), created_at=Timestamp(seconds=1))
+    forged.organization_id = str(uuid4())
     changed = await update(client, me, forged)
+    assert not changed.HasField("organization_id")
     assert (changed.title, changed.created_by, changed.created_at) == ("new", task.created_by, task.created_at)
 
 

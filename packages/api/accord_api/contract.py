@@ -14,6 +14,7 @@ from protovalidate import CompilationError, Validator
 from accord_api.drift import drift
 from accord_api.errors import reason_faults
 from accord_api.pipeline.messages import Handler
+from accord_auth.permissions import permission_faults
 from accord_auth.policy import Method, read_methods
 from accord_db.schema.shared import Model
 
@@ -70,6 +71,7 @@ def check(
     services = list(services)
     methods, faults = read_methods(services)
     faults += reason_faults()
+    faults += permission_faults()
     faults += _registration_faults(services, registered)
     faults += _rule_faults(methods, validator)
     faults += [fault for message, model in resources.items() for fault in drift(message, model)]

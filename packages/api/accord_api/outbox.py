@@ -35,6 +35,7 @@ class Mail(StrEnum):
     PROVIDER_LINKED = "provider_linked", "display_name", "provider"
     PROVIDER_UNLINKED = "provider_unlinked", "display_name", "provider"
     DEVICE_APPROVED = "device_approved", "display_name", "device_name", "peer"
+    INVITATION = "invitation", "inviter", "organization", "token"
 
 
 class Content(NamedTuple):

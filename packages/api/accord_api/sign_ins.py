@@ -5,6 +5,7 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
+from accord_api.bans import is_banned
 from accord_api.pipeline.call import call
 from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors
@@ -39,7 +40,7 @@ class SignIns:
         an account does not leave one that is just being opened.
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
-        if now is None or now.banned_at is not None or now.password_hash != account.password_hash:
+        if now is None or is_banned(now) or now.password_hash != account.password_hash:
             raise Refused(Reason.REASON_SIGN_IN_REFUSED)
         if await self._second_factors.is_asked(now.id):
             call().note(account_id=now.id, target=now.id)
@@ -51,7 +52,7 @@ class SignIns:
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
         """For whoever has proved the second factor too. Raises TOKEN_INVALID if nothing waits for the token any more."""
         account = await account_tokens.use(tx, waiting)
-        if account.banned_at is not None:
+        if is_banned(account):
             raise account_tokens.invalid_token()
         return await self._open(account.id)
 

@@ -23,6 +23,7 @@ from accord.devices.v1.devices_pb2 import (
 )
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
+from accord_api.bans import is_banned
 from accord_api.messages import Filler, to_timestamp
 from accord_api.outbox import Mail, Outbox
 from accord_api.pipeline.call import call
@@ -183,7 +184,11 @@ class DeviceService(DeviceServiceServicer):
         assert approved.account_id is not None
         async with self._db.transaction() as tx:
             account = await accounts.get_account_locked(tx, account_id=approved.account_id)
-            if account is None or account.banned_at or not await devices.use_device_sign_in(tx, sign_in_id=approved.id):
+            if (
+                account is None
+                or is_banned(account)
+                or not await devices.use_device_sign_in(tx, sign_in_id=approved.id)
+            ):
                 raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
             return await self._sessions.open(
                 account.id,

@@ -1,4 +1,4 @@
-"""TaskService: the tasks of whoever calls."""
+"""TaskService: the tasks of the active organization; without one, those of whoever calls."""
 
 from typing import Final, cast
 from uuid import UUID
@@ -50,12 +50,12 @@ class TaskService(TaskServiceServicer):
         request: ListTasksRequest,
         context: ServicerContext[ListTasksRequest, ListTasksResponse],
     ) -> ListTasksResponse:
-        me, filters = caller().account_id, _filters(request)
+        owner_id, filters = caller().owner_id, _filters(request)
         order_by, descending = _order(request)
         page_size = request.page_size or DEFAULT_PAGE_SIZE
         rows = await tasks.list_tasks(
             self._db,
-            created_by=me,
+            owner_id=owner_id,
             limit=page_size + 1,  # one more than asked tells whether there is a next page
             order_by=order_by,
             descending=descending,
@@ -73,7 +73,7 @@ class TaskService(TaskServiceServicer):
             response.next_page_token = self._pages.token(request, Position(getattr(last, order_by), last.id))
         if request.include_total_size:
             response.total_size = await tasks.count_tasks(
-                self._db, created_by=me, show_deleted=request.show_deleted, **filters
+                self._db, owner_id=owner_id, show_deleted=request.show_deleted, **filters
             )
         return response
 
@@ -82,7 +82,7 @@ class TaskService(TaskServiceServicer):
         request: GetTaskRequest,
         context: ServicerContext[GetTaskRequest, GetTaskResponse],
     ) -> GetTaskResponse:
-        task = await tasks.get_task(self._db, task_id=UUID(request.task_id), created_by=caller().account_id)
+        task = await tasks.get_task(self._db, task_id=UUID(request.task_id), owner_id=caller().owner_id)
         if task is None:
             raise _not_found(request.task_id)
         return GetTaskResponse(task=_to_task(task))
@@ -92,11 +92,13 @@ class TaskService(TaskServiceServicer):
         request: CreateTaskRequest,
         context: ServicerContext[CreateTaskRequest, CreateTaskResponse],
     ) -> CreateTaskResponse:
+        me = caller()
         async with self._db.transaction() as tx:
             task = await tasks.insert_task(
                 tx,
                 task_id=uuid7(),
-                created_by=caller().account_id,
+                created_by=me.account_id,
+                organization_id=me.organization_id,
                 title=request.title,
                 description=_description(request),
             )
@@ -107,17 +109,17 @@ class TaskService(TaskServiceServicer):
         request: UpdateTaskRequest,
         context: ServicerContext[UpdateTaskRequest, UpdateTaskResponse],
     ) -> UpdateTaskResponse:
-        me, task_id = caller().account_id, request.task.id
+        owner_id, task_id = caller().owner_id, request.task.id
         async with self._db.transaction() as tx:
             task = await tasks.update_task(
                 tx,
                 task_id=UUID(task_id),
-                created_by=me,
+                owner_id=owner_id,
                 changes=cast(TaskChanges, changes(request.task, request.update_mask)),
                 etag=_etag(request.task.etag),
             )
             if task is None:
-                raise await _why_not(tx, task_id, me)
+                raise await _why_not(tx, task_id, owner_id)
         return UpdateTaskResponse(task=_to_task(task))
 
     async def DeleteTask(
@@ -125,16 +127,16 @@ class TaskService(TaskServiceServicer):
         request: DeleteTaskRequest,
         context: ServicerContext[DeleteTaskRequest, DeleteTaskResponse],
     ) -> DeleteTaskResponse:
-        me = caller().account_id
+        owner_id = caller().owner_id
         async with self._db.transaction() as tx:
             task = await tasks.delete_task(
                 tx,
                 task_id=UUID(request.task_id),
-                created_by=me,
+                owner_id=owner_id,
                 etag=_etag(request.etag),
             )
             if task is None:
-                raise await _why_not(tx, request.task_id, me)
+                raise await _why_not(tx, request.task_id, owner_id)
         return DeleteTaskResponse(task=_to_task(task))
 
     async def UndeleteTask(
@@ -142,10 +144,10 @@ class TaskService(TaskServiceServicer):
         request: UndeleteTaskRequest,
         context: ServicerContext[UndeleteTaskRequest, UndeleteTaskResponse],
     ) -> UndeleteTaskResponse:
-        me, task_id = caller().account_id, UUID(request.task_id)
+        owner_id, task_id = caller().owner_id, UUID(request.task_id)
         async with self._db.transaction() as tx:
-            task = await tasks.undelete_task(tx, task_id=task_id, created_by=me)
-            task = task or await tasks.get_task(tx, task_id=task_id, created_by=me)
+            task = await tasks.undelete_task(tx, task_id=task_id, owner_id=owner_id)
+            task = task or await tasks.get_task(tx, task_id=task_id, owner_id=owner_id)
         if task is None:
             raise _not_found(request.task_id)
         return UndeleteTaskResponse(task=_to_task(task))
@@ -156,7 +158,7 @@ class TaskService(TaskServiceServicer):
         context: ServicerContext[BatchGetTasksRequest, BatchGetTasksResponse],
     ) -> BatchGetTasksResponse:
         ids = [UUID(task_id) for task_id in request.task_ids]
-        rows = await tasks.get_tasks(self._db, task_ids=ids, created_by=caller().account_id)
+        rows = await tasks.get_tasks(self._db, task_ids=ids, owner_id=caller().owner_id)
         found = {row.id: row for row in rows}
         response = BatchGetTasksResponse()
         for task_id, asked in zip(ids, request.task_ids, strict=True):
@@ -170,9 +172,9 @@ class TaskService(TaskServiceServicer):
         request: BatchCreateTasksRequest,
         context: ServicerContext[BatchCreateTasksRequest, BatchCreateTasksResponse],
     ) -> BatchCreateTasksResponse:
-        new = [NewTask(uuid7(), each.title, _description(each)) for each in request.requests]
+        me, new = caller(), [NewTask(uuid7(), each.title, _description(each)) for each in request.requests]
         async with self._db.transaction() as tx:
-            rows = await tasks.insert_tasks(tx, created_by=caller().account_id, tasks=new)
+            rows = await tasks.insert_tasks(tx, created_by=me.account_id, organization_id=me.organization_id, tasks=new)
         return BatchCreateTasksResponse(tasks=map(_to_task, rows))
 
 
@@ -180,9 +182,9 @@ def _not_found(task_id: str) -> Refused:
     return Refused(Reason.REASON_TASK_NOT_FOUND, task_id=task_id)
 
 
-async def _why_not(db: Executor, task_id: str, created_by: UUID) -> Refused:
+async def _why_not(db: Executor, task_id: str, owner_id: UUID) -> Refused:
     """Why a change found no row: the task is not there, or it is no longer the one that the etag names."""
-    if await tasks.get_task(db, task_id=UUID(task_id), created_by=created_by) is None:
+    if await tasks.get_task(db, task_id=UUID(task_id), owner_id=owner_id) is None:
         return _not_found(task_id)
     return Refused(Reason.REASON_ETAG_MISMATCH, task_id=task_id)
 

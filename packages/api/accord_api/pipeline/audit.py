@@ -1,8 +1,11 @@
 """Who did what, on what, when, from where, and how it ended, for the methods whose policy says `audit`."""
 
+from typing import Final
+
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
 
+from accord.policy.v1.policy_pb2 import Credential
 from accord_api.errors import failure
 from accord_api.pipeline.call import call
 from accord_auth.caller import signed_in
@@ -11,6 +14,9 @@ from accord_auth.policy import Method
 from accord_db.database import Database, Executor
 from accord_db.ids import uuid7
 from accord_db.queries import audit
+
+# `session` for CREDENTIAL_SESSION.
+_KINDS: Final = {kind: name.removeprefix("CREDENTIAL_").lower() for name, kind in Credential.items()}
 
 
 class AuditInterceptor(AsyncServerInterceptor):
@@ -48,8 +54,14 @@ class AuditInterceptor(AsyncServerInterceptor):
             db,
             event_id=uuid7(),
             account_id=current.account_id or (who.account_id if who else None),
+            organization_id=who.organization_id if who else None,
+            credential=_KINDS[who.credential] if who else None,
+            credential_id=who.credential_id if who else None,
+            impersonator_id=who.impersonator_id if who else None,
+            service_account_id=who.service_account_id if who else None,
             method=self._path,
             target=current.target,
+            stated_reason=current.stated_reason,
             peer=current.peer,
             user_agent=current.user_agent,
             code=code.name,

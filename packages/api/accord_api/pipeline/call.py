@@ -18,11 +18,15 @@ class Call:
     user_agent: str
     account_id: UUID | None = field(default=None)
     target: str | None = field(default=None)
+    stated_reason: str | None = field(default=None)
 
-    def note(self, *, account_id: UUID | None = None, target: UUID | None = None) -> None:
-        """Whose account, and which resource, the audit event of this call is about."""
+    def note(
+        self, *, account_id: UUID | None = None, target: UUID | None = None, stated_reason: str | None = None
+    ) -> None:
+        """Whose account, and which resource, the audit event of this call is about, and why whoever called says they did."""
         self.account_id = account_id or self.account_id
         self.target = str(target) if target else self.target
+        self.stated_reason = stated_reason or self.stated_reason
 
 
 _current: ContextVar[Call] = ContextVar("call")

@@ -7,6 +7,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, CREDENTIAL_API_KEY
 from accord_api.pipeline.audit import AuditInterceptor
 from accord_api.pipeline.counters import Counters
 from accord_api.pipeline.deadlines import Clock, DeadlineInterceptor
@@ -14,13 +15,14 @@ from accord_api.pipeline.idempotency import IdempotencyInterceptor
 from accord_api.pipeline.messages import Handler, ReceiveInterceptor, answering
 from accord_api.pipeline.observe import CallMetrics, ObserveInterceptor
 from accord_api.pipeline.peer import Peers
-from accord_api.pipeline.rate_limits import DurableLimitInterceptor, RateLimitInterceptor
+from accord_api.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimitInterceptor, RateLimitInterceptor
 from accord_api.pipeline.retries import RetryInterceptor
+from accord_auth.found import Finders
 from accord_auth.gate import Context, Next
 from accord_auth.interceptor import AccessInterceptor
 from accord_auth.policy import Method
 from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
+from accord_auth.streams import Streams
 from accord_db.database import Database
 
 
@@ -30,15 +32,18 @@ class Pipeline:
     def __init__(
         self,
         database: Database,
-        sessions: Sessions,
+        finders: Finders,
+        streams: Streams,
         counters: Counters,
         validator: Validator,
         metrics: CallMetrics,
         peers: Peers,
     ) -> None:
         self._database = database
-        self._sessions = sessions
+        self._finders = finders
+        self._streams = streams
         self._counters = counters
+        self._api_key_limit = ApiKeyLimitInterceptor(ApiKeyLimitInterceptor.counter(counters))
         self.validator = validator
         self._metrics = metrics
         self._peers = peers
@@ -65,7 +70,9 @@ class Pipeline:
         policy = method.policy
         yield ObserveInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
         yield DeadlineInterceptor(policy, self._clock)
-        yield AccessInterceptor.of(method, self._sessions)
+        yield AccessInterceptor.of(method, self._finders, self._streams)
+        if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
+            yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
         if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)

@@ -13,8 +13,8 @@ class NotCounted(Exception):
 class Counter(Protocol):
     """Counts the calls of each subject against one limit: so many in a window, which begins with the first of them."""
 
-    async def hit(self, subject: str) -> float | None:
-        """None if the limit allows the call; if not, in how many seconds it will. Raises NotCounted."""
+    async def hit(self, subject: str, most: int | None = None) -> float | None:
+        """`most` is for a subject whose limit is another. None if the limit allows the call; if not, in how many seconds it will. Raises NotCounted."""
 
 
 class Counters(Protocol):
@@ -34,13 +34,13 @@ class _OwnCounter:
         self._seconds = seconds
         self._windows: dict[str, _Window] = {}  # in the order in which they end
 
-    async def hit(self, subject: str) -> float | None:
+    async def hit(self, subject: str, most: int | None = None) -> float | None:
         now = monotonic()
         window = self._windows.get(subject)
         if window is None or now >= window.end:
             window = self._begin(subject, now)
         window.calls += 1
-        return None if window.calls <= self._count else window.end - now
+        return None if window.calls <= (most or self._count) else window.end - now
 
     def _begin(self, subject: str, now: float) -> "_Window":
         while self._windows and now >= self._windows[oldest := next(iter(self._windows))].end:

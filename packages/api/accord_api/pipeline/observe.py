@@ -18,7 +18,7 @@ from accord_api.errors import STATUS_HEADER, Failure, failure
 from accord_api.pipeline.call import Call, set_call
 from accord_api.pipeline.deadlines import time_left
 from accord_api.pipeline.peer import FORWARDED_HEADER, Peers
-from accord_auth.caller import signed_in
+from accord_auth.caller import Caller, signed_in
 from accord_auth.gate import Context, Next, receive_headers
 from accord_db.errors import DatabaseError
 
@@ -129,7 +129,7 @@ class ObserveInterceptor(AsyncServerInterceptor):
             "peer": call.peer,
         }
         if caller := signed_in():
-            line["account_id"] = str(caller.account_id)
+            line |= _who(caller)
         if isinstance(raised, DatabaseError):  # its text may quote what was sent, its code does not
             line["sqlstate"] = raised.sqlstate
         if failed is None:
@@ -144,6 +144,19 @@ class ObserveInterceptor(AsyncServerInterceptor):
                 error_id=failed.error_id,
                 exc_info=raised,
             )
+
+
+def _who(caller: Caller) -> dict[str, object]:
+    """Whose call it is, for which organization, and who acts for them."""
+    line: dict[str, object] = {"account_id": str(caller.account_id)}
+    # Written out for speed: it is done for each call, and most have none of them.
+    if caller.organization_id is not None:
+        line["organization_id"] = str(caller.organization_id)
+    if caller.impersonator_id is not None:
+        line["impersonator_id"] = str(caller.impersonator_id)
+    if caller.service_account_id is not None:
+        line["service_account_id"] = str(caller.service_account_id)
+    return line
 
 
 def _begin(context: Context, method: str, peers: Peers) -> Call:

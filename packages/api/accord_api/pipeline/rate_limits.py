@@ -4,12 +4,15 @@ from contextvars import ContextVar
 from typing import Final
 from uuid import UUID
 
+from google.protobuf.duration_pb2 import Duration
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1.policy_pb2 import RATE_LIMIT_KEY_CALLER, RateLimit
 from accord_api.errors import failure
-from accord_api.pipeline.counters import Counters, NotCounted, OwnCounters
-from accord_api.pipeline.tally import DurableLimit, Tally, exceeded, subject
+from accord_api.pipeline.counters import Counter, Counters, NotCounted, OwnCounters
+from accord_api.pipeline.tally import DurableLimit, Subject, Tally, exceeded, subject
+from accord_auth.caller import caller
 from accord_auth.gate import Context, Gate, Next
 from accord_auth.policy import Method
 from accord_auth.refused import Refused
@@ -51,14 +54,32 @@ class RateLimitInterceptor(Gate):
 
     async def admit(self, context: Context) -> None:
         for counter, key in self._limits:
-            counted = subject(key)
-            try:
-                wait = await counter.hit(counted.counted)
-            except NotCounted as error:
-                # Fail closed: a limit that cannot be counted may be the one that protects a password.
-                raise Refused(Reason.REASON_UNAVAILABLE, retry_after=1) from error
-            if wait is not None:
-                raise exceeded(counted, wait)
+            await _count(counter, subject(key))
+
+
+class ApiKeyLimitInterceptor(Gate):
+    """What an API key may call in a minute, of all methods together. `counter` is that of all of them."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    @staticmethod
+    def counter(counters: Counters) -> Counter:
+        return counters.counter("api keys", RateLimit(count=1, window=Duration(seconds=60)))
+
+    async def admit(self, context: Context) -> None:
+        if (most := caller().calls_per_minute) is not None:
+            await _count(self._counter, subject(RATE_LIMIT_KEY_CALLER), most)
+
+
+async def _count(counter: Counter, counted: Subject, most: int | None = None) -> None:
+    try:
+        wait = await counter.hit(counted.counted, most)
+    except NotCounted as error:
+        # Fail closed: a limit that cannot be counted may be the one that protects a password.
+        raise Refused(Reason.REASON_UNAVAILABLE, retry_after=1) from error
+    if wait is not None:
+        raise exceeded(counted, wait)
 
 
 class DurableLimitInterceptor(AsyncServerInterceptor):

@@ -34,11 +34,12 @@ class _SharedCounter:
         self._path = path
         self._item = RateLimitItemPerSecond(limit.count, limit.window.seconds)
 
-    async def hit(self, subject: str) -> float | None:
+    async def hit(self, subject: str, most: int | None = None) -> float | None:
+        item = self._item if most is None else RateLimitItemPerSecond(most, self._item.multiples)
         try:
-            if await self._limiter.hit(self._item, self._path, subject):
+            if await self._limiter.hit(item, self._path, subject):
                 return None
-            reset_at, _ = await self._limiter.get_window_stats(self._item, self._path, subject)
+            reset_at, _ = await self._limiter.get_window_stats(item, self._path, subject)
         except StorageError as error:
             raise NotCounted from error
         return reset_at - time.time()

@@ -10,6 +10,7 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, VERIFY_EMAIL
+from accord_api.bans import is_banned
 from accord_api.handlers.accounts.parts import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account_locked
@@ -57,7 +58,7 @@ class Emails(AccountParts):
             account = await accounts.get_account_by_email_locked(tx, email=request.email)
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
-            waits = account is not None and account.email_verified_at is None and account.banned_at is None
+            waits = account is not None and account.email_verified_at is None and not is_banned(account)
             await self._mail_token(
                 tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account if waits else None, to=request.email.lower()
             )

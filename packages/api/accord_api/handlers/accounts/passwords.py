@@ -11,6 +11,7 @@ from accord.accounts.v1.accounts_pb2 import (
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
+from accord_api.bans import is_banned
 from accord_api.handlers.accounts.parts import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
@@ -55,7 +56,7 @@ class AccountPasswords(AccountParts):
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
             # One that only providers sign in to gets a password by this.
-            wanted = account is not None and account.banned_at is None
+            wanted = account is not None and not is_banned(account)
             await self._mail_token(
                 tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=request.email.lower()
             )

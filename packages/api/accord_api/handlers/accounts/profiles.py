@@ -13,10 +13,12 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
+from accord_api.administrators import ADMINISTRATOR, require_another
 from accord_api.handlers.accounts.parts import AccountParts, to_account
 from accord_api.masks import changes
 from accord_api.own_account import deleted, get_own_account
 from accord_api.pipeline.call import call
+from accord_api.standings import leave_all
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_db.queries import accounts, providers
@@ -59,9 +61,15 @@ class Profiles(AccountParts):
         me = caller().account_id
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
-            if await accounts.delete_account(tx, account_id=me) is None:
+            if caller().administrator:
+                await require_another(tx, me)
+            account = await accounts.delete_account(tx, account_id=me)
+            if account is None:
                 raise deleted()
+            if account.role == ADMINISTRATOR and not caller().administrator:  # has become one since the call was let in
+                await require_another(tx, me)
             await account_tokens.void(tx, me, *account_tokens.ALL)
             await providers.delete_linked_providers_of_account(tx, account_id=me)
+            await leave_all(tx, self._sessions, me)
             await self._sessions.revoke_all(me)
         return DeleteAccountResponse()

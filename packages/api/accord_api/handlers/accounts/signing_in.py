@@ -13,6 +13,7 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
+from accord_api.bans import is_banned
 from accord_api.handlers.accounts.parts import AccountParts, to_account, to_session
 from accord_api.own_account import get_own_account
 from accord_api.pipeline.call import call
@@ -49,7 +50,7 @@ class SigningIn(AccountParts):
         if account is not None:
             call().note(account_id=account.id, target=account.id)
         known = await self._passwords.verify(account.password_hash if account else None, request.password)
-        if account is None or not known or account.banned_at is not None:
+        if account is None or not known or is_banned(account):
             raise Refused(Reason.REASON_SIGN_IN_REFUSED)
         return account
 

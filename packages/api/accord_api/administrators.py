@@ -1,0 +1,72 @@
+"""Changes of accounts by those who run the installation: one at a time, told to all who remember what an account may do,
+and never so that nobody is left to run it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord_auth.caller import caller
+from accord_auth.refused import Refused
+from accord_auth.sessions import Sessions
+from accord_db.database import Database, Transaction
+from accord_db.queries import accounts, sessions
+from accord_db.schema import Account
+
+ADMINISTRATOR: Final = "administrator"
+
+
+class Changing(NamedTuple):
+    tx: Transaction
+    # As it was before.
+    account: Account
+
+
+@asynccontextmanager
+async def changing(
+    db: Database, live_sessions: Sessions, account_id: UUID, *, takes_administrator: bool = False
+) -> AsyncIterator[Changing]:
+    """A transaction in which nobody else changes the account. What it changes holds from the next call on, in every process.
+
+    Raises ACCOUNT_NOT_FOUND; LAST_ADMINISTRATOR if the change takes the last one away; and PERMISSION_DENIED if the caller was
+    taken away while they waited for the locks."""
+    try:
+        async with db.transaction() as tx:
+            if takes_administrator:
+                await accounts.lock_administrators(tx, account_id=account_id)
+            account = await _get_account_locked(tx, account_id)
+            if not await accounts.is_administrator(tx, account_id=caller().account_id):
+                raise Refused(Reason.REASON_PERMISSION_DENIED)
+            if takes_administrator and account.role == ADMINISTRATOR:
+                await _require_another(tx, account_id)
+            await sessions.notify_account_changed(tx, account_id=account_id)
+            yield Changing(tx, account)
+    finally:
+        # Also when we were cancelled or cut off while it was committed.
+        live_sessions.forget(account_id)
+
+
+async def _get_account_locked(tx: Transaction, account_id: UUID) -> Account:
+    """Raises ACCOUNT_NOT_FOUND, also for one that is deleted."""
+    account = await accounts.get_account_locked(tx, account_id=account_id)
+    if account is None:
+        raise account_not_found(account_id)
+    return account
+
+
+async def require_another(tx: Transaction, account_id: UUID) -> None:
+    """For an administrator who goes. To be asked before the account is locked: all are locked here, in one order.
+
+    Raises LAST_ADMINISTRATOR."""
+    await accounts.lock_administrators(tx, account_id=account_id)
+    await _require_another(tx, account_id)
+
+
+async def _require_another(tx: Transaction, account_id: UUID) -> None:
+    if not await accounts.has_administrator_beside(tx, account_id=account_id):
+        raise Refused(Reason.REASON_LAST_ADMINISTRATOR, account_id=str(account_id))
+
+
+def account_not_found(account_id: UUID) -> Refused:
+    return Refused(Reason.REASON_ACCOUNT_NOT_FOUND, account_id=str(account_id))

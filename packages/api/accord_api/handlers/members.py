@@ -1,0 +1,192 @@
+"""MemberService: who belongs to the active organization, and with which roles."""
+
+from typing import Final, NamedTuple, cast
+from uuid import UUID
+
+from grpc.aio import ServicerContext
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.members.v1.members_pb2 import (
+    LeaveOrganizationRequest,
+    LeaveOrganizationResponse,
+    ListMembersRequest,
+    ListMembersResponse,
+    Member,
+    RemoveMemberRequest,
+    RemoveMemberResponse,
+    TransferOwnershipRequest,
+    TransferOwnershipResponse,
+    UpdateMemberRequest,
+    UpdateMemberResponse,
+)
+from accord.members.v1.members_pb2_grpc import MemberServiceServicer
+from accord.policy.v1.policy_pb2 import PERMISSION_MEMBERS_WRITE, PERMISSION_ORGANIZATION_TRANSFER, Role
+from accord_api.masks import changes
+from accord_api.messages import Filler
+from accord_api.pages import DEFAULT_PAGE_SIZE, FULL_PAGE_BYTES, Pages
+from accord_api.pipeline.call import call
+from accord_api.standings import (
+    changing,
+    given_by,
+    held_now,
+    last_owner,
+    organization_not_found,
+    require_held,
+    require_member,
+    require_owner,
+)
+from accord_auth.caller import caller
+from accord_auth.permissions import ROLE_NAMES
+from accord_auth.refused import FieldViolation, Refused, invalid
+from accord_auth.sessions import Sessions
+from accord_db.database import Database, Executor, Transaction
+from accord_db.queries import members
+from accord_db.queries.members import MemberWithAccount
+from accord_db.queries.positions import Position
+
+_fill: Final = Filler(Member).fill
+
+
+class MemberService(MemberServiceServicer):
+    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
+        self._db = database
+        self._sessions = sessions
+        self._pages = pages
+
+    async def ListMembers(
+        self,
+        request: ListMembersRequest,
+        context: ServicerContext[ListMembersRequest, ListMembersResponse],
+    ) -> ListMembersResponse:
+        page_size = request.page_size or DEFAULT_PAGE_SIZE
+        found = await members.list_members(
+            self._db,
+            organization_id=caller().active_organization_id,
+            limit=page_size + 1,  # one more than asked tells whether there is a next page
+            after=self._pages.place(request, request.page_token, times=True),
+        )
+        response, size = ListMembersResponse(), 0
+        for each in found[:page_size]:
+            _tell(member := response.members.add(), each)
+            if (size := size + member.ByteSize()) > FULL_PAGE_BYTES:
+                break
+        if len(found) > len(response.members):
+            last = found[len(response.members) - 1]
+            response.next_page_token = self._pages.token(request, Position(last.created_at, last.account_id))
+        return response
+
+    async def UpdateMember(
+        self,
+        request: UpdateMemberRequest,
+        context: ServicerContext[UpdateMemberRequest, UpdateMemberResponse],
+    ) -> UpdateMemberResponse:
+        organization_id, account_id = caller().active_organization_id, UUID(request.member.account_id)
+        call().note(target=account_id)
+        async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_MEMBERS_WRITE) as tx:
+            now = await _get(tx, organization_id, account_id)
+            if request.member.etag and UUID(request.member.etag) != now.etag:
+                raise Refused(Reason.REASON_ETAG_MISMATCH, account_id=str(account_id))
+            await _give(tx, organization_id, now, _wanted(request, now))
+            response = UpdateMemberResponse()
+            _tell(response.member, await _get(tx, organization_id, account_id))
+        return response
+
+    async def RemoveMember(
+        self,
+        request: RemoveMemberRequest,
+        context: ServicerContext[RemoveMemberRequest, RemoveMemberResponse],
+    ) -> RemoveMemberResponse:
+        organization_id, account_id = caller().active_organization_id, UUID(request.account_id)
+        call().note(target=account_id)
+        async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_MEMBERS_WRITE) as tx:
+            now = await _get(tx, organization_id, account_id)
+            await require_held(tx, organization_id, await held_now(tx, organization_id, account_id))
+            await require_owner(tx, organization_id, now.role)
+            await _remove(tx, organization_id, now)
+        return RemoveMemberResponse()
+
+    async def LeaveOrganization(
+        self,
+        request: LeaveOrganizationRequest,
+        context: ServicerContext[LeaveOrganizationRequest, LeaveOrganizationResponse],
+    ) -> LeaveOrganizationResponse:
+        me, organization_id = caller().account_id, UUID(request.organization_id)
+        call().note(target=organization_id)
+        await require_member(self._db, organization_id)
+        async with changing(self._db, self._sessions, organization_id) as tx:
+            now = await members.get_member(tx, organization_id=organization_id, account_id=me)
+            if now is None:
+                raise organization_not_found(organization_id)
+            await _remove(tx, organization_id, now)
+        return LeaveOrganizationResponse()
+
+    async def TransferOwnership(
+        self,
+        request: TransferOwnershipRequest,
+        context: ServicerContext[TransferOwnershipRequest, TransferOwnershipResponse],
+    ) -> TransferOwnershipResponse:
+        me, organization_id, account_id = caller(), caller().active_organization_id, UUID(request.account_id)
+        call().note(target=account_id)
+        if account_id == me.account_id:
+            raise invalid(FieldViolation("account_id", "must be another member's"))
+        async with changing(
+            self._db, self._sessions, organization_id, permission=PERMISSION_ORGANIZATION_TRANSFER
+        ) as tx:
+            await require_owner(tx, organization_id, "owner")
+            await _get(tx, organization_id, account_id)
+            for new_role, of in (("owner", account_id), ("admin", me.account_id)):
+                await members.update_member_role(tx, organization_id=organization_id, account_id=of, role=new_role)
+            response = TransferOwnershipResponse()
+            _tell(response.member, await _get(tx, organization_id, account_id))
+        return response
+
+
+class _Roles(NamedTuple):
+    role: str | None
+    role_ids: list[UUID]
+
+
+def _wanted(request: UpdateMemberRequest, now: MemberWithAccount) -> _Roles:
+    """What the member is to have after: what the mask does not name, they keep."""
+    changed = changes(request.member, request.update_mask)
+    return _Roles(
+        ROLE_NAMES.get(cast(Role.ValueType, changed["role"])) if "role" in changed else now.role,
+        list(map(UUID, request.member.role_ids)) if "role_ids" in changed else now.role_ids,
+    )
+
+
+async def _give(tx: Transaction, organization_id: UUID, now: MemberWithAccount, wanted: _Roles) -> None:
+    before = await held_now(tx, organization_id, now.account_id)
+    after = await given_by(tx, organization_id, wanted.role, wanted.role_ids)
+    await require_held(tx, organization_id, before | after)
+    await require_owner(tx, organization_id, now.role, wanted.role)
+    if wanted.role != "owner":
+        await _require_another_owner(tx, organization_id, now)
+    place = {"organization_id": organization_id, "account_id": now.account_id}
+    await members.update_member_role(tx, **place, role=wanted.role)
+    await members.replace_member_roles(tx, **place, role_ids=wanted.role_ids)
+
+
+async def _remove(tx: Transaction, organization_id: UUID, now: MemberWithAccount) -> None:
+    await _require_another_owner(tx, organization_id, now)
+    await members.delete_member(tx, organization_id=organization_id, account_id=now.account_id)
+
+
+async def _require_another_owner(tx: Transaction, organization_id: UUID, now: MemberWithAccount) -> None:
+    """If it is an owner who is to be one no more."""
+    place = {"organization_id": organization_id, "account_id": now.account_id}
+    if now.role == "owner" and not await members.has_other_owner(tx, **place):
+        raise last_owner(organization_id)
+
+
+async def _get(db: Executor, organization_id: UUID, account_id: UUID) -> MemberWithAccount:
+    member = await members.get_member(db, organization_id=organization_id, account_id=account_id)
+    if member is None:
+        raise Refused(Reason.REASON_MEMBER_NOT_FOUND, account_id=str(account_id))
+    return member
+
+
+def _tell(message: Member, found: MemberWithAccount) -> None:
+    _fill(message, found)
+    message.email, message.display_name = found.email, found.display_name
+    message.role_ids.extend(map(str, found.role_ids))

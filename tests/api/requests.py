@@ -1,0 +1,168 @@
+"""Requests that keep the contract's rules, made of the descriptors alone: as little as will do."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, cast
+from uuid import uuid4
+
+import grpc
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from protovalidate import Validator, Violation
+
+from accord.policy.v1.policy_pb2 import ROLE_MEMBER
+from buf.validate import validate_pb2
+from tests.factories import Headers
+
+MASK: Final = "update_mask"
+# Of what patterns ask for, the first that fits is taken.
+_TEXTS: Final = ("example", "123456", "https://app.example/callback", "corp")
+_PASSWORD: Final = "correct horse battery staple"
+# What rules ask for that are those of a message as a whole, or the handler's: by the field's full name.
+_BESIDE: Final[dict[str, Any]] = {
+    "accord.accounts.v1.ChangePasswordRequest.new_password": _PASSWORD,
+    "accord.accounts.v1.CompleteSignInRequest.code": "123456",
+    "accord.accounts.v1.ResetPasswordRequest.new_password": _PASSWORD,
+    "accord.accounts.v1.SignUpRequest.password": _PASSWORD,
+    "accord.invitations.v1.CreateInvitationRequest.role": ROLE_MEMBER,
+}
+
+
+def least(method: MethodDescriptor) -> Any:
+    """With every field that must be there, and what an update changes."""
+    request = _least(method.input_type)
+    if resource := updated(method):
+        change(request, resource, next(changeable(cast(Descriptor, resource.message_type))))
+    return request
+
+
+def send(channel: grpc.aio.Channel, method: MethodDescriptor, request: Message, headers: Headers) -> Any:
+    call: Any = channel.unary_unary(
+        f"/{method.containing_service.full_name}/{method.name}",
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=GetMessageClass(method.output_type).FromString,
+    )
+    return call(request, metadata=headers)
+
+
+def faults(request: Message) -> list[str]:
+    return [str(violation.proto) for violation in _validator().collect_violations(request)]
+
+
+@cache
+def _validator() -> Validator:
+    return Validator()
+
+
+def updated(method: MethodDescriptor) -> FieldDescriptor | None:
+    """The field that holds the resource, of a method that changes one by a mask."""
+    fields = method.input_type.fields
+    if MASK not in method.input_type.fields_by_name:
+        return None
+    return next(field for field in fields if field.message_type is not None and field.name != MASK)
+
+
+def change(request: Any, resource: FieldDescriptor, field: FieldDescriptor) -> None:
+    """Has the request change this field of the resource and no other."""
+    part = getattr(request, resource.name)
+    part.SetInParent()
+    _fill(part, field)
+    del request.update_mask.paths[:]
+    request.update_mask.paths.append(field.name)
+
+
+def changeable(resource: Descriptor) -> Iterator[FieldDescriptor]:
+    return (field for field in resource.fields if not (is_output_only(field) or names_it(field)))
+
+
+def is_output_only(field: FieldDescriptor) -> bool:
+    return field_behavior_pb2.OUTPUT_ONLY in _behaviors(field)
+
+
+def names_it(field: FieldDescriptor) -> bool:
+    """Whether it says which resource is meant, or in which state."""
+    return field_behavior_pb2.IDENTIFIER in _behaviors(field) or field.name in ("id", "etag")
+
+
+def _behaviors(field: FieldDescriptor) -> list[int]:
+    return list(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
+
+
+def rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    """Those of each value, if there are several."""
+    own = field.GetOptions().Extensions[validate_pb2.field]
+    return own.repeated.items if field.is_repeated else own
+
+
+def is_uuid(field: FieldDescriptor) -> bool:
+    return field.type == FieldDescriptor.TYPE_STRING and rules(field).string.uuid
+
+
+def _least(of: Descriptor) -> Any:
+    message = GetMessageClass(of)()
+    for field in of.fields:
+        if _is_demanded(field):
+            _fill(message, field)
+    return message
+
+
+def _is_demanded(field: FieldDescriptor) -> bool:
+    own = field.GetOptions().Extensions[validate_pb2.field]
+    if field.full_name in _BESIDE or own.required:
+        return True
+    if field.is_repeated:
+        return bool(own.repeated.min_items)
+    if field.enum_type is not None:
+        return 0 in own.enum.not_in
+    if field.type != FieldDescriptor.TYPE_STRING or field.has_presence or own.ignore:
+        return False
+    return _accepts(field, "") is False
+
+
+def _fill(message: Any, field: FieldDescriptor) -> None:
+    value = _value(field)
+    if field.is_repeated:
+        getattr(message, field.name).append(value)
+    elif field.message_type is not None:
+        getattr(message, field.name).CopyFrom(value)
+    else:
+        setattr(message, field.name, value)
+
+
+def _value(field: FieldDescriptor) -> Any:
+    if field.full_name in _BESIDE:
+        return _BESIDE[field.full_name]
+    if field.message_type is not None:
+        return _least(field.message_type)
+    if field.enum_type is not None:
+        return field.enum_type.values[-1].number
+    if field.type != FieldDescriptor.TYPE_STRING:
+        return 1
+    return text(field)
+
+
+def text(field: FieldDescriptor) -> str:
+    if rules(field).string.uuid:
+        return str(uuid4())
+    if rules(field).string.email:
+        return f"{uuid4().hex}@example.com"
+    return next((text for text in (f"a{uuid4().hex[:8]}", *_TEXTS) if _accepts(field, text)), "?")
+
+
+def _accepts(field: FieldDescriptor, text: str) -> bool:
+    """Whether the rules of the field let it hold the text. Asked of a message that has nothing else."""
+    message: Any = GetMessageClass(cast(Descriptor, field.containing_type))()
+    if field.is_repeated:
+        getattr(message, field.name).append(text)
+    else:
+        setattr(message, field.name, text)
+    found = _validator().collect_violations(message)
+    return all(_field(violation) != field.name for violation in found)
+
+
+def _field(violation: Violation) -> str:
+    """Empty if it is of the message as a whole."""
+    field = violation.proto.field
+    return field.elements[0].field_name if field else ""

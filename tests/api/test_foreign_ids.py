@@ -1,0 +1,152 @@
+"""The id of what belongs to somebody else is answered exactly as an id of nothing: code, message and details.
+
+The ids are found in the contract's descriptors. A new one fails here until `foreign.py` says what it is the id of.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import grpc
+import psycopg
+import pytest
+from google.rpc.status_pb2 import Status
+from psycopg import sql
+
+from accord.policy.v1.policy_pb2 import ACCESS_ADMIN, ACCESS_PUBLIC
+from accord_db.ids import uuid7
+from accord_db.schema import metadata
+from accord_db.schema.walls import tenant_column
+from tests.api import requests
+from tests.api.conftest import Client
+from tests.api.foreign import OF_PERSONS, Owner, Place, own_request, places, put
+from tests.api.matrix import every_method, policy_of
+from tests.api.requests import change, names_it, updated
+from tests.api.world import World
+from tests.conftest import execute
+
+# To an administrator nothing is foreign.
+PLACES: Final = [
+    place for method in every_method() if policy_of(method).access != ACCESS_ADMIN for place in places(method)
+]
+IN_ORGANIZATION, ALONE = "in an organization", "alone"
+CASES: Final = [(place, IN_ORGANIZATION) for place in PLACES] + [
+    (place, ALONE) for place in PLACES if policy_of(place.method).personal or not policy_of(place.method).permission
+]
+# What calls leave behind, whoever is named in them.
+TRACES: Final = {"audit_events", "rate_limits", "idempotency_keys"}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """I own the organization that is active, if one is."""
+
+    client: Client
+    world: World
+    me: Owner
+    others: dict[str, Owner]
+
+
+@pytest.fixture(autouse=True)
+def second_wall_is_down(dsn: str) -> None:
+    """What has to hold here is what each question asks for by itself; tests/db/test_walls.py is about the wall behind it."""
+    walled = [name for name, table in metadata.tables.items() if tenant_column(table) is not None]
+    assert "tasks" in walled
+    down = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
+    execute(dsn, *(down.format(sql.Identifier(name)) for name in walled))
+
+
+@pytest.fixture
+async def scene(client: Client, world: World, where: str) -> Scene:
+    me, stranger, loner = [await world.person() for _ in range(3)]
+    mine, other_of_mine, theirs = [world.organization() for _ in range(3)]
+    for who, organization in ((me, mine), (me, other_of_mine), (stranger, theirs)):
+        world.join(who, organization, "owner")
+    active = mine if where == IN_ORGANIZATION else None
+    if active:
+        world.activate(me, mine)
+    others = {
+        "another organization's": Owner(stranger, theirs),
+        "somebody's of their own": Owner(loner, None),
+        "of an organization of mine that is not active": Owner(me, other_of_mine),
+    }
+    if active:
+        others["my own, outside of the organization"] = Owner(me, None)
+    return Scene(client, world, Owner(me, active), others)
+
+
+@pytest.mark.parametrize(("place", "where"), CASES, ids=[f"{place} {where}" for place, where in CASES])
+async def test_what_is_foreign_is_answered_as_what_is_not_there(
+    scene: Scene, place: Place, dsn: str, log: list[Any]
+) -> None:
+    assert place.make, (
+        f"{place.field.full_name} is an id of something that tests/api/foreign.py cannot make: add a function that makes"
+        f" one for an Owner, and a line in MAKERS under {place.field.full_name!r} or the name of the resource"
+    )
+    absent = await ask(scene, place, uuid7())
+    foreign = {name: id for name, id in (await made_by_others(scene, place)).items() if id is not None}
+    assert foreign
+    before = rows_of(dsn, foreign.values())
+    for name, id in foreign.items():
+        assert await ask(scene, place, id) == absent, name
+    assert rows_of(dsn, foreign.values()) == before
+    own = await place.make(scene.world, scene.me)
+    if own is not None and policy_of(place.method).access != ACCESS_PUBLIC:
+        assert await ask(scene, place, own) != absent, "nor is what is the caller's own: this proves nothing"
+
+
+async def made_by_others(scene: Scene, place: Place) -> dict[str, UUID | None]:
+    """By whose they are."""
+    assert place.make
+    return {
+        name: await place.make(scene.world, owner)
+        for name, owner in scene.others.items()
+        if place.make not in OF_PERSONS or owner.person != scene.me.person
+    }
+
+
+class Answer(NamedTuple):
+    """All that a caller sees, with a word in place of the id that was asked for."""
+
+    code: grpc.StatusCode
+    message: str
+    details: tuple[str, ...]
+
+
+async def ask(scene: Scene, place: Place, id: UUID) -> Answer:
+    request = await request_with(scene, place, id)
+    assert requests.faults(request) == [], "tests/api/requests.py does not know how to keep these rules"
+    try:
+        answered = await requests.send(scene.client.channel, place.method, request, scene.me.person.headers)
+    except grpc.aio.AioRpcError as error:
+        status = Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"])
+        assert error.code() is not grpc.StatusCode.INTERNAL
+        details = tuple(repr(detail.value).replace(str(id), "…") for detail in status.details)
+        return Answer(error.code(), status.message, details)
+    return Answer(grpc.StatusCode.OK, "", (repr(answered).replace(str(id), "…"),))
+
+
+async def request_with(scene: Scene, place: Place, id: UUID) -> Any:
+    """The id in its place, and in others what is the caller's own."""
+    request = await own_request(scene.world, scene.me, place.method)
+    resource = updated(place.method)
+    if resource and place.part == resource and not names_it(place.field):
+        change(request, resource, place.field)
+    put(request, place, id)
+    return request
+
+
+def rows_of(dsn: str, ids: Any) -> dict[str, list[Any]]:
+    """Every row that mentions one of them."""
+    with psycopg.connect(dsn) as connection:
+        query = sql.SQL("SELECT t::text FROM {} t WHERE t::text LIKE ANY(%s) ORDER BY 1")
+        return {
+            name: connection.execute(query.format(sql.Identifier(name)), [[f"%{id}%" for id in ids]]).fetchall()
+            for name in metadata.tables.keys() - TRACES
+        }
+
+
+def test_there_are_ids_to_be_foreign() -> None:
+    assert {"GetTask.task_id", "UpdateTask.task.id", "BatchGetTasks.task_ids", "UpdateMember.member.role_ids"} <= {
+        str(place) for place in PLACES
+    }

@@ -1,0 +1,146 @@
+"""What a caller may not set stays as it is, whatever a mask names and a body has in it.
+
+The methods and their fields are those of the contract: an update that is new is tried without a line here.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+import grpc
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.api import requests
+from tests.api.conftest import Client, refusal
+from tests.api.foreign import Owner, own_request
+from tests.api.matrix import every_method
+from tests.api.requests import changeable, is_output_only, names_it, updated
+from tests.api.world import World
+
+UPDATES: Final = [method for method in every_method() if updated(method)]
+CREATES: Final = [method for method in every_method() if method.name.startswith(("Create", "BatchCreate"))]
+NEVER: Final = ("*", "", "nonsense", "created_at.seconds", "owner_id", "account_id", "password_hash")
+# What a change of anything else changes.
+FOLLOWS: Final = {"updated_at", "etag"}
+
+
+def resource_of(method: MethodDescriptor) -> Descriptor:
+    field = updated(method)
+    assert field
+    assert field.message_type
+    return field.message_type
+
+
+def unsettable(method: MethodDescriptor) -> Iterator[str]:
+    fields = resource_of(method).fields
+    yield from (field.name for field in fields if is_output_only(field) or names_it(field))
+    yield from (path for path in NEVER if path not in {field.name for field in changeable(resource_of(method))})
+
+
+@pytest.fixture
+async def me(world: World) -> Owner:
+    """The owner of the organization that is active."""
+    organization = world.organization()
+    return Owner(await world.member(organization, "owner"), organization)
+
+
+async def a_good_request(world: World, me: Owner, method: MethodDescriptor) -> Any:
+    """That changes one field of what is mine."""
+    request = await own_request(world, me, method)
+    assert requests.faults(request) == []
+    return request
+
+
+def calling(client: Client, method: MethodDescriptor, request: Message, me: Owner) -> Any:
+    return requests.send(client.channel, method, request, me.person.headers)
+
+
+@pytest.mark.parametrize("method", UPDATES, ids=[method.name for method in UPDATES])
+async def test_a_mask_names_what_can_be_changed_and_nothing_else(
+    client: Client, world: World, me: Owner, method: MethodDescriptor
+) -> None:
+    request = await a_good_request(world, me, method)
+    for path in unsettable(method):
+        for paths in ([path], [*request.update_mask.paths, path]):
+            tried = type(request)()
+            tried.CopyFrom(request)
+            del tried.update_mask.paths[:]
+            tried.update_mask.paths.extend(paths)
+            refused = await refusal(calling(client, method, tried, me))
+            assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE"), paths
+    await calling(client, method, request, me)
+
+
+@pytest.mark.parametrize("with_mask", [True, False], ids=["with a mask", "without a mask"])
+@pytest.mark.parametrize("method", UPDATES, ids=[method.name for method in UPDATES])
+async def test_what_else_a_body_has_in_it_changes_nothing(
+    client: Client, world: World, me: Owner, method: MethodDescriptor, with_mask: bool
+) -> None:
+    """The same change twice: what is output-only answers the second time as it did the first."""
+    request = await a_good_request(world, me, method)
+    field = updated(method)
+    assert field
+    before = getattr(await calling(client, method, request, me), field.name)
+    body = getattr(request, field.name)
+    forged = list(forge(body, before))
+    assert forged
+    if not with_mask:
+        request.ClearField("update_mask")
+    assert requests.faults(request) == []
+    after = getattr(await calling(client, method, request, me), field.name)
+    names = [each.name for each in before.DESCRIPTOR.fields]
+    assert {name for name in names if getattr(before, name) != getattr(after, name)} <= FOLLOWS
+
+
+def forge(body: Message, true: Message) -> Iterator[str]:
+    """Fills what is output-only with what is not so; the names of what was filled."""
+    for field in cast(Descriptor, body.DESCRIPTOR).fields:  # annotated as one of two classes that are one
+        if is_output_only(field):
+            value = false_value(field, getattr(true, field.name))
+            if field.is_repeated:
+                getattr(body, field.name).append(value)
+            elif field.message_type is not None:
+                getattr(body, field.name).CopyFrom(value)
+            else:
+                setattr(body, field.name, value)
+            yield field.name
+
+
+def false_value(field: FieldDescriptor, true: Any) -> Any:
+    if field.message_type is not None:
+        assert field.message_type.full_name == Timestamp.DESCRIPTOR.full_name, field.full_name
+        return Timestamp(seconds=1)
+    if field.enum_type is not None:
+        return next(value.number for value in field.enum_type.values if value.number not in (0, true))
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return not true
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return requests.text(field)
+    return true + 1
+
+
+@pytest.mark.parametrize("method", CREATES, ids=[method.name for method in CREATES])
+def test_what_is_made_has_nothing_in_its_request_that_an_update_could_not_change(method: MethodDescriptor) -> None:
+    """Owner, organization, verification and times are nobody's to say: there is no field to say them in."""
+    given = set(fields_in(method.input_type))
+    answered = [field.message_type for field in method.output_type.fields if field.message_type is not None]
+    for resource in answered:
+        protected = {field.name for field in resource.fields if is_output_only(field) or names_it(field)}
+        if UPDATED.intersection({resource.full_name}):
+            assert not given & protected
+
+
+UPDATED: Final = {resource_of(method).full_name for method in UPDATES}
+
+
+def fields_in(message: Descriptor) -> Iterator[str]:
+    for field in message.fields:
+        yield field.name
+        if field.message_type is not None and field.message_type.file.package.startswith("accord."):
+            yield from fields_in(field.message_type)
+
+
+def test_there_are_updates_to_be_tried() -> None:
+    assert {"UpdateTask", "UpdateAccount"} <= {method.name for method in UPDATES}

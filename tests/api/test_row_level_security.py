@@ -1,0 +1,75 @@
+"""The second wall between tenants, from outside: a query that forgot whose rows it is about answers nobody else's."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Uuid, bindparam, select
+
+from accord.tasks.v1.tasks_pb2 import DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task, UpdateTaskRequest
+from accord_db import schema
+from accord_db.queries import tasks
+from tests.api.conftest import Client, refusal
+from tests.api.probe import ProbeClient
+from tests.api.test_tasks import create, get, list_, update
+from tests.factories import Person, activate, organization_of
+
+
+@pytest.fixture
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Queries about tasks that take the owner, and do nothing with it."""
+    anybodys = bindparam("owner_id", type_=Uuid).is_not(None)
+    this = (schema.Task.id == bindparam("task_id"), anybodys)
+    monkeypatch.setattr(tasks, "_OWNED", anybodys)
+    monkeypatch.setattr(tasks, "_THIS", this)
+    monkeypatch.setattr(tasks, "_GET", select(schema.Task).where(*this))
+    for cached in (tasks._list, tasks._count, tasks._update):
+        cached.cache_clear()
+    yield
+    for cached in (tasks._list, tasks._count, tasks._update):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("_forgetful")
+async def test_query_that_forgot_its_predicate_answers_nothing_of_another_owner(client: Client, me: Person) -> None:
+    mine, theirs = await create(client, me, "mine"), await create(client, await client.somebody(), "theirs")
+    assert await get(client, me, mine.id) == mine
+    for call in (
+        client.tasks.GetTask(GetTaskRequest(task_id=theirs.id), metadata=me.headers),
+        client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=theirs.id, title="mine")), metadata=me.headers),
+    ):
+        assert (await refusal(call)).reason == "TASK_NOT_FOUND"
+    listed = await list_(client, me, ListTasksRequest(include_total_size=True))
+    assert (list(listed.tasks), listed.total_size) == ([mine], 1)
+    assert (await update(client, me, Task(id=mine.id, title="still mine"))).title == "still mine"
+
+
+@pytest.mark.usefixtures("_forgetful")
+async def test_query_that_forgot_its_predicate_answers_nothing_of_another_organization(
+    client: Client, me: Person
+) -> None:
+    other = await client.somebody()
+    for person in (me, other):
+        await activate(client.database, person, await organization_of(client.database, person))
+    ours, theirs = await create(client, me, "ours"), await create(client, other, "theirs")
+    assert list((await list_(client, me)).tasks) == [ours]
+    refused = await refusal(client.tasks.GetTask(GetTaskRequest(task_id=theirs.id), metadata=me.headers))
+    assert refused.reason == "TASK_NOT_FOUND"
+    refused = await refusal(client.tasks.DeleteTask(DeleteTaskRequest(task_id=theirs.id), metadata=me.headers))
+    assert refused.reason == "TASK_NOT_FOUND"
+
+
+@pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
+async def test_call_acts_for_the_account_or_the_active_organization(probe: ProbeClient, method: str) -> None:
+    db, person = probe.probe._database, probe.person
+    assert await probe.call(method, "tenant") == [str(person.account_id)]
+    organization_id = await organization_of(db, person)
+    await activate(db, person, organization_id)
+    async with asyncio.timeout(10):
+        while await probe.call(method, "tenant") != [str(organization_id)]:
+            await asyncio.sleep(0.01)
+
+
+async def test_public_call_acts_for_nobody_and_asks_no_walled_table(probe: ProbeClient) -> None:
+    assert (await refusal(probe.call("Public", "tenant", headers=()))).reason == "INTERNAL"
+    assert (await refusal(probe.call("Public", "tenant"))).reason == "INTERNAL"

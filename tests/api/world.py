@@ -1,0 +1,117 @@
+"""People, organizations and what they have, written past the handlers: for tests that need many, in any state."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import psycopg
+
+from accord.policy.v1.policy_pb2 import Permission
+from accord_auth.permissions import names
+from accord_auth.tokens import API_KEY_PREFIX, INVITATION_PREFIX, new_token, token_hash
+from accord_db.database import Database
+from accord_db.ids import uuid7
+from tests.factories import Person, signed_in_person
+
+Permissions = Collection[Permission.ValueType]
+
+
+class Key(NamedTuple):
+    id: UUID
+    key: str
+
+
+class Invited(NamedTuple):
+    id: UUID
+    token: str
+
+
+@dataclass(frozen=True)
+class World:
+    database: Database
+    dsn: str
+
+    @cached_property
+    def _connection(self) -> psycopg.Connection:
+        return psycopg.connect(self.dsn, autocommit=True)
+
+    def write(self, statement: str, *values: object) -> None:
+        assert self._connection.execute(statement.encode(), values).rowcount == 1
+
+    def close(self) -> None:
+        self._connection.close()
+
+    async def person(self, *, lifetime: timedelta = timedelta(hours=1)) -> Person:
+        return await signed_in_person(self.database, lifetime=lifetime)
+
+    def organization(self) -> UUID:
+        made = uuid7()
+        self.write("INSERT INTO organizations (id, name, slug) VALUES (%s, 'Acme', %s)", made, f"a{made.hex}")
+        return made
+
+    def delete_organizations_of(self, owner: Person) -> None:
+        theirs = "SELECT organization_id FROM members WHERE account_id = %s"
+        self.write(f"UPDATE organizations SET deleted_at = now() WHERE id = ({theirs})", owner.account_id)
+
+    async def member(self, of: UUID, role: str | None, permissions: Permissions = ()) -> Person:
+        """Whose session has the organization active; the permissions are those of a role of their own."""
+        who = await self.person()
+        self.join(who, of, role)
+        self.activate(who, of)
+        if permissions:
+            self.give(who, of, self.role(of, permissions))
+        return who
+
+    def join(self, who: Person, organization: UUID, role: str | None) -> None:
+        row = (organization, who.account_id, role)
+        self.write("INSERT INTO members (organization_id, account_id, role) VALUES (%s, %s, %s)", *row)
+
+    def leave(self, who: Person, organization: UUID) -> None:
+        self.write("DELETE FROM members WHERE (organization_id, account_id) = (%s, %s)", organization, who.account_id)
+
+    def demote(self, who: Person, organization: UUID, role: str | None) -> None:
+        where = "WHERE (organization_id, account_id) = (%s, %s)"
+        self.write(f"UPDATE members SET role = %s {where}", role, organization, who.account_id)
+
+    def activate(self, who: Person, organization: UUID) -> None:
+        self.change_session(who, "active_organization_id = %s", organization)
+
+    def role(self, of: UUID, permissions: Permissions) -> UUID:
+        made = uuid7()
+        row = (made, of, uuid4().hex, names(permissions))
+        self.write("INSERT INTO roles (id, organization_id, name, permissions) VALUES (%s, %s, %s, %s)", *row)
+        return made
+
+    def give(self, who: Person, organization: UUID, role: UUID) -> None:
+        row = (organization, who.account_id, role)
+        self.write("INSERT INTO member_roles (organization_id, account_id, role_id) VALUES (%s, %s, %s)", *row)
+
+    def key(self, of: UUID, creator: Person, scopes: Permissions, change: str = "name = 'CI'") -> Key:
+        """`change` is what is different about its row."""
+        made, key = uuid7(), new_token(API_KEY_PREFIX)
+        self.write(
+            "INSERT INTO api_keys (id, organization_id, created_by, name, prefix, key_hash, scopes)"
+            " VALUES (%s, %s, %s, 'A key', %s, %s, %s)",
+            *(made, of, creator.account_id, key[:12], token_hash(key), names(scopes)),
+        )
+        self.write(f"UPDATE api_keys SET {change} WHERE id = %s", made)
+        return Key(made, key)
+
+    def invitation(self, of: UUID, inviter: Person, email: str | None = None) -> Invited:
+        """Of somebody who does not know of it, unless it is said whom."""
+        made, token = uuid7(), new_token(INVITATION_PREFIX)
+        self.write(
+            "INSERT INTO invitations (id, organization_id, email, role, role_ids, token_hash, created_by, expires_at)"
+            " VALUES (%s, %s, %s, 'member', '{}', %s, %s, now() + interval '7 days')",
+            *(made, of, email or f"{made.hex}@example.com", token_hash(token), inviter.account_id),
+        )
+        return Invited(made, token)
+
+    def change_session(self, of: Person, change: str, *values: object) -> None:
+        self.write(f"UPDATE sessions SET {change} WHERE id = %s", *values, of.session_id)
+
+    def change_account(self, of: Person, change: str, *values: object) -> None:
+        self.write(f"UPDATE accounts SET {change} WHERE id = %s", *values, of.account_id)
