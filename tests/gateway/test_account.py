@@ -17,9 +17,9 @@ from tests.gateway.conftest import Start, environment, eventually, healthy, url
 EMAIL, PASSWORD = "somebody@example.com", "correct horse battery"
 
 
-def account(folder: Path, action: str, email: str = EMAIL, **settings: object) -> tuple[int, str]:
+def account(folder: Path, action: str, email: str = EMAIL, *arguments: str, **settings: object) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "accord_gateway", "account", action, email],
+        [sys.executable, "-m", "accord_gateway", "account", action, email, *arguments],
         cwd=folder,
         env=environment(settings),
         capture_output=True,
@@ -70,6 +70,38 @@ def test_who_is_banned_is_kept_out_by_every_gateway_until_the_ban_is_lifted(
     assert (status, said) == (0, f"{EMAIL} is not banned. Sessions ended: 0.\n")
     assert is_let_in(addresses[1], sign_in(addresses[0]))
     assert not any(is_let_in(address, session) for address in addresses for session in sessions)
+
+
+def test_a_ban_is_told_why_and_until_when(start: Start, database_url: str, dsn: str, tmp_path: Path) -> None:
+    gateway = start(DATABASE_URL=database_url)
+    sign_up(gateway.address)
+    arguments = (EMAIL, "--until", "2100-01-31T18:00", "--reason", "spam")
+    status, said = account(tmp_path, "ban", *arguments, DATABASE_URL=database_url)
+    assert (status, said) == (0, f"{EMAIL} is banned until 2100-01-31 18:00 UTC. Sessions ended: 0.\n")
+    with psycopg.connect(dsn) as connection:
+        query = "SELECT extract(epoch FROM banned_until)::bigint, ban_reason FROM accounts"
+        assert connection.execute(query).fetchone() == (4105101600, "spam")
+        query = "SELECT stated_reason FROM audit_events WHERE method = 'accord account ban'"
+        assert connection.execute(query).fetchone() == ("spam",)
+    with pytest.raises(grpc.RpcError):
+        sign_in(gateway.address)
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "fault"),
+    [
+        ("ban", ["--until", "2001-01-01"], "a time to come, such as 2030-01-31T18:00Z, and not '2001-01-01'"),
+        ("ban", ["--until", "tomorrow"], "a time to come, such as 2030-01-31T18:00Z, and not 'tomorrow'"),
+        ("ban", ["--reason", "x" * 501], "--reason takes 500 characters at most"),
+        ("unban", ["--reason", "sorry"], "are for bans"),
+    ],
+    ids=["over", "no time", "too long", "unban"],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, action: str, arguments: list[str], fault: str) -> None:
+    status, said = account(tmp_path, action, EMAIL, *arguments)
+    assert status == 1
+    assert said.startswith("accord: ")
+    assert fault in said
 
 
 def test_it_works_beside_a_gateway_with_the_embedded_postgres(start: Start, tmp_path: Path) -> None:

@@ -29,10 +29,12 @@ _FILL = insert(RateLimit).from_select(
     ),
 )
 _LEFT = select(func.count()).select_from(RateLimit)
+_KEPT = timedelta(days=30)
 
 
 def clean_up(database: Database, *, batch: int = 500) -> CleanUp:
-    return CleanUp(database, everything_due(deleted_accounts_kept=timedelta(days=30), batch=batch), clean_up_metrics())
+    due = everything_due(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
+    return CleanUp(database, due, clean_up_metrics())
 
 
 def counted(name: str, **labels: str) -> float:

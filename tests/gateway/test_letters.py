@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from accord_api import account_tokens
+from accord_api.handlers import invitations
 from accord_api.outbox import Content, Mail
 from accord_gateway.mail.letters import PAGES, TEMPLATES, Letter, Letters, TemplateFault, useful_for
 from tests.gateway.mail_server import body
@@ -25,6 +26,8 @@ VALUES = {
     "provider": "Google",
     "device_name": "laptop",
     "peer": "192.0.2.7",
+    "inviter": "Grace",
+    "organization": "Acme",
 }
 
 
@@ -89,9 +92,17 @@ def test_mails_with_tokens_are_those_that_have_a_page() -> None:
 def test_the_texts_tell_how_long_tokens_work() -> None:
     assert account_tokens.VERIFY_EMAIL.lifetime == account_tokens.CHANGE_EMAIL.lifetime == timedelta(hours=24)
     assert account_tokens.RESET_PASSWORD.lifetime == timedelta(hours=1)
-    for mail, said in ((Mail.VERIFY_EMAIL, "24"), (Mail.CHANGE_EMAIL, "24"), (Mail.RESET_PASSWORD, "one")):
+    assert timedelta(days=7) == invitations.LIFETIME
+    lifetimes = {
+        Mail.VERIFY_EMAIL: "24 hours",
+        Mail.CHANGE_EMAIL: "24 hours",
+        Mail.RESET_PASSWORD: "one hour",
+        Mail.INVITATION: "7 days",
+    }
+    assert lifetimes.keys() == PAGES.keys()
+    for mail, said in lifetimes.items():
         for words in (text(write(mail)), html(write(mail))):
-            assert f"within {said} hour" in " ".join(words.split())
+            assert f"within {said}" in " ".join(words.split())
 
 
 def test_a_letter_is_worth_sending_no_longer_than_its_token_works() -> None:
@@ -166,6 +177,16 @@ def test_nobody_gets_to_mail_links_by_choosing_them_as_a_name(name: str) -> None
     letter = write(Mail.VERIFY_EMAIL, display_name=name)
     assert "Hello there," in text(letter)
     assert "Hello there," in html(letter)
+    assert "evil" not in str(letter.message)
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"), [("inviter", "somebody invites you"), ("organization", "join an organization at")]
+)
+def test_nobody_gets_to_mail_links_by_inviting_with_them(value: str, instead: str) -> None:
+    letter = write(Mail.INVITATION, **{value: "Win at evil.example"})
+    assert instead in text(letter)
+    assert instead in html(letter)
     assert "evil" not in str(letter.message)
 
 

@@ -34,6 +34,7 @@ OLD_ONLY = f"2026-05:{b64encode(OLD).decode()}"
 NEW_ONLY = f"2026-11:{b64encode(NEW).decode()}"
 BOTH = f"{NEW_ONLY},{OLD_ONLY}"
 
+NOBODYS = ("outbox_messages", "signing_keys")
 OLD_KEYS, NEW_KEYS = Keyring({"2026-05": OLD}), Keyring({"2026-11": NEW})
 
 
@@ -67,6 +68,11 @@ class Stored:
                 ],
             )
             self.insert_messages(cursor, 3)
+            row = uuid7()
+            cursor.execute(
+                "INSERT INTO signing_keys (id, private_key, public_key) VALUES (%s, %s, '{}')",
+                (row, self._sealed("signing_keys", "private_key", row, None)),
+            )
 
     def insert_messages(self, cursor: "psycopg.Cursor[tuple[object, ...]]", count: int) -> None:
         ids = [uuid7() for _ in range(count)]
@@ -84,7 +90,7 @@ class Stored:
         found: dict[Place, bytes] = {}
         with psycopg.connect(self._dsn) as connection:
             for column in ENCRYPTED_COLUMNS:
-                owner: LiteralString = "NULL::uuid" if column.table == "outbox_messages" else "account_id"
+                owner: LiteralString = "NULL::uuid" if column.table in NOBODYS else "account_id"
                 rows = connection.execute(
                     f"SELECT id, {owner}, {column.name} FROM {column.table} WHERE {column.name} IS NOT NULL".encode()
                 )
@@ -122,6 +128,7 @@ def test_everything_is_encrypted_anew_and_read_without_the_old_key(
             "linked_providers.access_token: 4 encrypted anew",
             "linked_providers.refresh_token: 2 encrypted anew",
             "outbox_messages.content: 3 encrypted anew",
+            "signing_keys.private_key: 1 encrypted anew",
             "Nothing needs these of ENCRYPTION_KEYS any more: 2026-05",
         ],
     )
@@ -133,13 +140,13 @@ def test_second_time_there_is_nothing_to_do(stored: Stored, database_url: str, t
     before = stored.ciphertexts()
     status, said = rotate_keys(tmp_path, database_url, BOTH)
     assert status == 0
-    assert {line.rpartition(": ")[2] for line in said[:4]} == {"0 encrypted anew"}
+    assert {line.rpartition(": ")[2] for line in said[:5]} == {"0 encrypted anew"}
     assert stored.ciphertexts() == before
 
 
 def test_one_key_needs_no_other(stored: Stored, database_url: str, tmp_path: Path) -> None:
     status, said = rotate_keys(tmp_path, database_url, OLD_ONLY)
-    assert (status, len(said)) == (0, 4)
+    assert (status, len(said)) == (0, 5)
     assert stored.readable_with(OLD_KEYS)
 
 

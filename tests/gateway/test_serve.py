@@ -119,6 +119,15 @@ def test_a_terminal_that_is_closed_stops_it_gently(start: Start, database_url: s
     assert gateway.stop(signal.SIGHUP) == 0
 
 
+def test_does_not_start_as_a_role_that_row_level_security_does_not_hold(start: Start, database_url: str) -> None:
+    """Behind a pooler it acts as whom it logs in as: here as a superuser."""
+    gateway = start(DATABASE_URL=database_url, DATABASE_DIRECT_URL=database_url, DB_POOLER="true")
+    assert gateway.process.wait(30) == 1
+    assert "The database would not keep tenants apart" in gateway.said
+    assert "docs/operating.md" in gateway.said
+    assert "Traceback" not in gateway.said
+
+
 def test_serves_on_ipv6(start: Start, database_url: str) -> None:
     gateway = start(DATABASE_URL=database_url, HOST="::1")
     assert gateway.address.startswith("[::1]:")

@@ -382,6 +382,55 @@ def test_production_demands_https_of_providers_and_applications(set_environment:
     assert faults().keys() == {"PROVIDERS", "PROVIDER_REDIRECT_URIS"}
 
 
+@pytest.fixture
+def authority(set_environment: Set, tmp_path: Path) -> None:
+    """Of clients' certificates, and what belongs to it."""
+    for name in ("TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CLIENT_CA_FILE"):
+        (tmp_path / name).touch()
+        set_environment(**{name: str(tmp_path / name)})
+
+
+@pytest.mark.usefixtures("authority")
+def test_certificates_of_services_are_known_by_their_uri(set_environment: Set) -> None:
+    set_environment(SERVICE_IDENTITIES='{"spiffe://example.com/billing": "billing", "urn:accord:mailer": "mailer"}')
+    assert read_settings().service_identities == {
+        "spiffe://example.com/billing": "billing",
+        "urn:accord:mailer": "mailer",
+    }
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize(
+    "identities",
+    [
+        "spiffe://example.com/billing",
+        '["spiffe://example.com/billing"]',
+        '{"billing": "billing"}',
+        '{"billing.example.com": "billing"}',
+        '{"spiffe:": "billing"}',
+        '{"spiffe://example.com/*": "billing"}',
+        '{"spiffe://example.com/bílling": "billing"}',
+        '{"spiffe://example.com/billing": ""}',
+        '{"spiffe://example.com/billing": "Billing"}',
+        '{"spiffe://example.com/billing": "billing", "spiffe://example.com/billing": "mailer"}',
+    ],
+)
+def test_certificates_that_are_mapped_wrongly_are_refused(set_environment: Set, identities: str) -> None:
+    set_environment(SERVICE_IDENTITIES=identities)
+    assert faults().keys() == {"SERVICE_IDENTITIES"}
+
+
+def test_certificates_of_services_need_an_authority(set_environment: Set) -> None:
+    set_environment(SERVICE_IDENTITIES='{"spiffe://example.com/billing": "billing"}')
+    assert faults().keys() == {"TLS_CLIENT_CA_FILE"}
+
+
+@pytest.mark.parametrize("name", ["two words", "", "näme", "a" * 256])
+def test_issuer_and_audience_are_names_that_any_verifier_can_compare(set_environment: Set, name: str) -> None:
+    set_environment(SERVICE_ISSUER=name or " ", SERVICE_AUDIENCE=name or " ")
+    assert faults().keys() == {"SERVICE_ISSUER", "SERVICE_AUDIENCE"}
+
+
 def test_env_example_lists_exactly_the_settings_with_their_defaults() -> None:
     listed = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
     assert list(listed) != []

@@ -49,15 +49,33 @@ def _carry_out(chosen: argparse.Namespace) -> int:
             print(rotation)
             return 0 if rotation.complete else 1
         case "account":
-            from accord_gateway.account import change_account
+            return _change_account(chosen)
+        case "admin":
+            from accord_gateway.admin import change_administrator
             from accord_gateway.settings import read_settings
 
-            ended = change_account(read_settings(), chosen.action, chosen.email)
-            print(f"{chosen.email} is {'banned' if chosen.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")
+            change_administrator(read_settings(), chosen.action, chosen.email)
+            print(f"{chosen.email} is {'an administrator' if chosen.action == 'grant' else 'no administrator'}.")
         case "doctor":
             from accord_gateway.doctor import examine
 
             return _show(examine())
+    return 0
+
+
+def _change_account(chosen: argparse.Namespace) -> int:
+    from accord_gateway.account import Ban, change_account, time_to_come
+    from accord_gateway.settings import read_settings
+
+    try:
+        until = time_to_come(chosen.until) if chosen.until else None
+    except ValueError:
+        raise StartRefused(
+            f"--until takes a time to come, such as 2030-01-31T18:00Z, and not {chosen.until!r}."
+        ) from None
+    ended = change_account(read_settings(), chosen.action, chosen.email, Ban(chosen.reason, until))
+    banned = f"banned until {until:%Y-%m-%d %H:%M %Z}" if until else "banned"
+    print(f"{chosen.email} is {banned if chosen.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")
     return 0
 
 
@@ -73,7 +91,7 @@ def _show(findings: "Iterable[Finding]") -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="accord", description="A contract-first gRPC backend on PostgreSQL.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="serve | migrate | account | rotate-keys | doctor"
+        dest="command", required=True, metavar="serve | migrate | account | admin | rotate-keys | doctor"
     )
     commands.add_parser("serve", help="serve until Ctrl-C or SIGTERM")
     commands.add_parser("migrate", help="bring the database to this release's schema")
@@ -81,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     account = commands.add_parser("account", help="ban somebody's account, or lift the ban")
     account.add_argument("action", choices=["ban", "unban"])
     account.add_argument("email")
+    account.add_argument(
+        "--until", metavar="TIME", help="when the ban ends, such as 2030-01-31T18:00Z; never if not given"
+    )
+    account.add_argument("--reason", metavar="TEXT", help="why, for other administrators: the person is not told")
+    admin = commands.add_parser("admin", help="make somebody an administrator of this installation, or no longer one")
+    admin.add_argument("action", choices=["grant", "revoke"])
+    admin.add_argument("email")
     commands.add_parser("doctor", help="find what is wrong with settings, database, ports and installation")
     commands.add_parser("worker").add_argument("figures", type=Path)  # what `serve` starts; not for people
     return parser

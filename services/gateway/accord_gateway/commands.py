@@ -3,10 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from uuid import UUID
 
-from accord_db.database import Database, DatabaseSettings
+from accord_db.database import Database, DatabaseSettings, Transaction
 from accord_db.errors import DatabaseError
+from accord_db.ids import uuid7
+from accord_db.queries import accounts, audit
+from accord_db.schema import Account
 from accord_gateway import logs, preparation
+from accord_gateway.refusals import StartRefused
 from accord_gateway.settings import Settings
 
 T = TypeVar("T")
@@ -35,3 +40,26 @@ def ask(dsn: str, name: str, work: Callable[[Database], Awaitable[T]]) -> T:
             await database.close()
 
     return asyncio.run(connected())
+
+
+async def get_account_locked(tx: Transaction, email: str) -> Account:
+    """Raises StartRefused if there is none."""
+    account = await accounts.get_account_by_email_locked(tx, email=email)
+    if account is None:
+        raise StartRefused(f"There is no account with the address {email}.")
+    return account
+
+
+async def audit_event(tx: Transaction, command: str, account_id: UUID, *, stated_reason: str | None = None) -> None:
+    """As a call would have been: without who did it, whom nobody but the operating system knows."""
+    await audit.insert_event(
+        tx,
+        event_id=uuid7(),
+        account_id=account_id,
+        method=command,
+        target=str(account_id),
+        stated_reason=stated_reason,
+        peer="command line",
+        code="OK",
+        request_id=uuid7().hex,
+    )

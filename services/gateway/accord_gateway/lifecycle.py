@@ -17,7 +17,7 @@ from accord_gateway.health import follow
 from accord_gateway.jobs import running
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.memory import return_large_blocks
-from accord_gateway.preparation import Orders, unreachable
+from accord_gateway.preparation import Orders, gateway_role, unreachable
 from accord_gateway.server import Gateway, Parts, build_server, listen
 from accord_gateway.stop import Stop
 
@@ -45,7 +45,10 @@ async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> 
 
 
 def _clean_up(parts: Parts) -> Coroutine[Any, Any, None]:
-    due = everything_due(deleted_accounts_kept=parts.settings.deleted_accounts_kept)
+    due = everything_due(
+        deleted_accounts_kept=parts.settings.deleted_accounts_kept,
+        deleted_organizations_kept=parts.settings.deleted_organizations_kept,
+    )
     return CleanUp(parts.database, due, clean_up_metrics()).repeat(parts.settings.cleanup_interval)
 
 
@@ -84,4 +87,5 @@ def _database_settings(orders: Orders) -> DatabaseSettings:
         pool_wait=settings.db_pool_wait.total_seconds(),
         statement_timeout=settings.db_statement_timeout.total_seconds(),
         prepare=not settings.db_pooler,
+        role=gateway_role(settings),
     )

@@ -10,6 +10,8 @@ from accord_db.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from accord_db.errors import DatabaseError
 from accord_db.migrate import MigrationError, apply, current_and_head, is_current
 from accord_db.migrate.state import connect
+from accord_db.roles import fault_of_role
+from accord_db.schema.walls import GATEWAY_ROLE
 from accord_gateway.refusals import StartRefused
 from accord_gateway.secret_key import secret_key
 from accord_gateway.settings import Settings
@@ -43,6 +45,7 @@ def prepared(settings: Settings) -> Iterator[Orders]:
         structlog.get_logger().info("starting_postgres", folder=str(server.log_file.parent))
     with given(settings) or _started(server) as addresses:
         require_migrated(addresses, migrate=settings.migrate_on_start)
+        require_walls(addresses, settings)
         yield Orders(settings, addresses, secret_key(settings))
 
 
@@ -104,6 +107,21 @@ def require_migrated(addresses: Addresses, *, migrate: bool) -> None:
         raise StartRefused(f"The database cannot be migrated: {error}") from None
     except DatabaseError as error:
         raise unreachable(error) from None
+
+
+def require_walls(addresses: Addresses, settings: Settings) -> None:
+    """Sees that no tenant's rows are open to a question that forgot whose they are. Raises StartRefused."""
+    try:
+        fault = fault_of_role(addresses.pooled, gateway_role(settings))
+    except DatabaseError as error:
+        raise unreachable(error) from None
+    if fault:
+        raise StartRefused(f"The database would not keep tenants apart: {fault.what}.\n{fault.remedy}")
+
+
+def gateway_role(settings: Settings) -> str | None:
+    """Whom gateways act as. Start options do not pass a pooler: there it is whoever they log in as."""
+    return None if settings.db_pooler else GATEWAY_ROLE
 
 
 def unreachable(error: DatabaseError) -> StartRefused:

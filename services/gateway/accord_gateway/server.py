@@ -6,6 +6,12 @@ from typing import cast
 import grpc
 from protovalidate import Validator
 
+from accord.policy.v1.policy_pb2 import (
+    CREDENTIAL_API_KEY,
+    CREDENTIAL_CLIENT_CERTIFICATE,
+    CREDENTIAL_SERVICE_TOKEN,
+    CREDENTIAL_SESSION,
+)
 from accord_api import router
 from accord_api.contract import ContractMismatch, Recorder, check, contract_services
 from accord_api.outbox import Outbox
@@ -16,10 +22,13 @@ from accord_api.pipeline.observe import call_metrics
 from accord_api.pipeline.peer import Peers
 from accord_api.pipeline.rate_limits import rate_limiter
 from accord_api.routes import Routes
+from accord_auth.api_keys import ApiKeys
+from accord_auth.found import Finders
 from accord_auth.passwords import Passwords
 from accord_auth.policy import Method
 from accord_auth.providers import Providers
 from accord_auth.second_factors import SecondFactors
+from accord_auth.services import CertificateFinder, ServiceTokenFinder, ServiceTokens, SigningKeys
 from accord_auth.sessions import Sessions
 from accord_db.database import Database
 from accord_db.listen import Listener
@@ -64,9 +73,12 @@ def build_server(parts: Parts) -> Gateway:
         lifetime=settings.session_lifetime,
         idle_lifetime=settings.session_idle_lifetime,
     )
-    peers = Peers(settings.trusted_proxies)
-    pipeline = Pipeline(parts.database, sessions, _counters(settings), validator, call_metrics(), peers)
-    served = _contract(parts, sessions, validator)
+    tokens = _service_tokens(parts)
+    finders, peers = _finders(parts, sessions, tokens), Peers(settings.trusted_proxies)
+    pipeline = Pipeline(
+        parts.database, finders, sessions.streams, _counters(settings), validator, call_metrics(), peers
+    )
+    served = _contract(parts, sessions, tokens, validator)
     gateway_health = Health({method.service for method in served})
     served |= health.methods(gateway_health)
     if settings.reflection != "off":
@@ -79,10 +91,26 @@ def build_server(parts: Parts) -> Gateway:
     return Gateway(server, gateway_health, draining)
 
 
-def _contract(parts: Parts, sessions: Sessions, validator: Validator) -> dict[Method, Handler]:
+def _service_tokens(parts: Parts) -> ServiceTokens:
+    settings = parts.settings
+    keys = SigningKeys(parts.database, keyring(settings, parts.secret_key))
+    return ServiceTokens(keys, issuer=settings.service_issuer, audience=settings.service_audience)
+
+
+def _finders(parts: Parts, sessions: Sessions, tokens: ServiceTokens) -> Finders:
+    database, remembered = parts.database, sessions.remembered
+    return {
+        CREDENTIAL_SESSION: sessions,
+        CREDENTIAL_API_KEY: ApiKeys(database, remembered),
+        CREDENTIAL_SERVICE_TOKEN: ServiceTokenFinder(database, tokens, remembered),
+        CREDENTIAL_CLIENT_CERTIFICATE: CertificateFinder(database, parts.settings.service_identities, remembered),
+    }
+
+
+def _contract(parts: Parts, sessions: Sessions, tokens: ServiceTokens, validator: Validator) -> dict[Method, Handler]:
     """The methods of the contract with their handlers, once it is certain that they fit each other."""
     registered = Recorder()
-    router.register(cast(grpc.aio.Server, registered), _handler_parts(parts, sessions))
+    router.register(cast(grpc.aio.Server, registered), _handler_parts(parts, sessions, tokens))
     try:
         methods = check(contract_services(), registered, router.RESOURCES, validator)
     except ContractMismatch as mismatch:
@@ -90,7 +118,7 @@ def _contract(parts: Parts, sessions: Sessions, validator: Validator) -> dict[Me
     return {method: registered.handlers[method.path] for method in methods}
 
 
-def _handler_parts(parts: Parts, sessions: Sessions) -> router.Parts:
+def _handler_parts(parts: Parts, sessions: Sessions, tokens: ServiceTokens) -> router.Parts:
     settings, database, keys = parts.settings, parts.database, keyring(parts.settings, parts.secret_key)
     return router.Parts(
         database=database,
@@ -104,11 +132,13 @@ def _handler_parts(parts: Parts, sessions: Sessions) -> router.Parts:
             keys=keys,
             insecure_loopback=not settings.production,
         ),
+        service_tokens=tokens,
         outbox=Outbox(keys),
         secret_key=parts.secret_key,
         rules=router.Rules(
             verified_email_required=settings.verified_email_required,
             link_by_email=settings.link_providers_by_email,
+            deleted_organizations_kept=settings.deleted_organizations_kept,
             verification_uri=f"{settings.app_url}/device",
         ),
     )

@@ -115,6 +115,31 @@ def _json(value: object) -> object:
         raise ValueError('must be JSON, such as {"corp": {"issuer": …, "client_id": …, "client_secret": …}}') from None
 
 
+def _service_identities(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_each_once)
+    except ValueError:
+        raise ValueError(
+            'must be JSON with each name once, such as {"spiffe://example.com/billing": "billing"}'
+        ) from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _identity(value: str) -> str:
+    url = urlsplit(value)
+    if not url.scheme or not (url.netloc or url.path) or not value.isascii() or set(value) & set("* "):
+        raise ValueError("must be the whole URI that the certificate has, such as spiffe://example.com/billing")
+    return value
+
+
 def _issuer(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("https", "http") or not url.hostname or not _has_usable_port(url) or set(value) & set("?#@ "):
@@ -195,6 +220,14 @@ class Provider(BaseModel):
 
 ProviderName = Annotated[str, Field(pattern="^[a-z0-9-]{1,50}$")]
 Providers = Annotated[dict[ProviderName, Provider], NoDecode, BeforeValidator(_json)]
+# What stands in tokens as `iss` and `aud`.
+ServiceName = Annotated[str, Field(pattern="^[!-~]{1,255}$")]
+# URI names of certificates, and the service accounts that they are.
+ServiceIdentities = Annotated[
+    dict[Annotated[str, AfterValidator(_identity)], Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,62}$")]],
+    NoDecode,
+    BeforeValidator(_service_identities),
+]
 RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], NoDecode, BeforeValidator(_listed)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 RateLimitStorage = Annotated[SecretStr, AfterValidator(_rate_limit_storage)]

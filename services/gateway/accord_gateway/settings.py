@@ -32,6 +32,8 @@ from accord_gateway.setting_values import (
     ReadableFile,
     RedirectUris,
     SecretKey,
+    ServiceIdentities,
+    ServiceName,
     SmtpUrl,
     TrustedProxies,
     is_loopback,
@@ -107,6 +109,7 @@ class Settings(BaseSettings):
     session_lifetime: Duration = timedelta(days=30)
     session_idle_lifetime: Duration = timedelta(days=14)
     deleted_accounts_kept: Duration = timedelta(days=30)
+    deleted_organizations_kept: Duration = timedelta(days=30)
     cleanup_interval: Duration = timedelta(minutes=10)
     app_url: AppUrl = "http://127.0.0.1:3000"
 
@@ -118,6 +121,10 @@ class Settings(BaseSettings):
 
     smtp_url: SmtpUrl | None = None
     mail_from: MailFrom = "Accord <accord@localhost>"
+
+    service_issuer: ServiceName = "accord"
+    service_audience: ServiceName = "accord"
+    service_identities: ServiceIdentities = {}
 
     trusted_proxies: TrustedProxies = ()
     rate_limit_storage: RateLimitStorage = SecretStr("async+memory://")
@@ -200,6 +207,8 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield missing, "must be set too: a certificate and its key come together"
     if settings.tls_client_ca_file and not settings.tls_cert_file:
         yield "TLS_CERT_FILE", "must be set too: only a server with a certificate can ask clients for theirs"
+    if settings.service_identities and not settings.tls_client_ca_file:
+        yield "TLS_CLIENT_CA_FILE", "must be set too: SERVICE_IDENTITIES are names in certificates of an authority"
     if settings.db_pooler and not settings.database_direct_url:
         yield "DATABASE_DIRECT_URL", "must be set with DB_POOLER: LISTEN and migrations do not work through a pooler"
     if settings.database_direct_url and not settings.database_url:

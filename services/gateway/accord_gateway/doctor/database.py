@@ -7,9 +7,10 @@ from accord_db.embedded.binaries import binaries
 from accord_db.errors import DatabaseError
 from accord_db.migrate import MigrationError, current_and_head
 from accord_db.migrate.state import connect
+from accord_db.roles import fault_of_role
 from accord_gateway.doctor import keys
 from accord_gateway.doctor.finding import Finding
-from accord_gateway.preparation import Addresses, embedded, visited
+from accord_gateway.preparation import Addresses, embedded, gateway_role, visited
 from accord_gateway.refusals import StartRefused
 from accord_gateway.settings import Settings
 
@@ -41,7 +42,7 @@ def _server(addresses: Addresses, settings: Settings) -> Iterator[Finding]:
     try:
         for address in dict.fromkeys((addresses.direct, addresses.pooled)):
             yield from _connection(address)
-        yield from _migrations(addresses.direct, settings)
+        yield from _migrations(addresses, settings)
     except DatabaseError as error:
         yield Finding(f"the database does not answer: {error}", CHECK_URL)
 
@@ -60,16 +61,23 @@ def _connection(address: str) -> Iterator[Finding]:
             yield Finding(f"{info.user} may not create tables there", remedy)
 
 
-def _migrations(address: str, settings: Settings) -> Iterator[Finding]:
+def _migrations(addresses: Addresses, settings: Settings) -> Iterator[Finding]:
     try:
-        current, head = current_and_head(address)
+        current, head = current_and_head(addresses.direct)
     except MigrationError as error:
         yield Finding(f"migrations: {error}", "See docs/troubleshooting.md.")
         return
     if current == head:
         yield Finding(f"migrated to {head}")
-        yield from keys.findings(settings, address)
+        yield (walls := _walls(addresses, settings))
+        if not walls.is_fault:  # or there is nobody to ask as
+            yield from keys.findings(settings, addresses.direct)
     elif settings.migrate_on_start:
         yield Finding(f"at migration {current or 'none'}; the next start brings it to {head}")
     else:
         yield Finding(f"at migration {current or 'none'}, and this release needs {head}", "Run `accord migrate`.")
+
+
+def _walls(addresses: Addresses, settings: Settings) -> Finding:
+    fault = fault_of_role(addresses.pooled, gateway_role(settings))
+    return Finding(*fault) if fault else Finding("row-level security holds gateways to one tenant at a time")

@@ -28,6 +28,7 @@ PAGES: Final = {
     Mail.VERIFY_EMAIL: "verify-email",
     Mail.CHANGE_EMAIL: "change-email",
     Mail.RESET_PASSWORD: "reset-password",
+    Mail.INVITATION: "invitation",
 }
 
 # How long a letter is worth sending: no longer than the token in it works.
@@ -37,6 +38,9 @@ _USEFUL: Final = {
     Mail.RESET_PASSWORD.value: account_tokens.RESET_PASSWORD.lifetime,
 }
 _LONGEST_USEFUL = timedelta(days=3)
+
+# The names that strangers choose, and what is written in the place of one that could be taken for a link.
+_NAMES: Final = {"display_name": "there", "inviter": "somebody", "organization": "an organization"}
 
 # What a template may use besides the values of its mail.
 _OURS = frozenset({"service", "app_url"})
@@ -85,7 +89,7 @@ class Letters:
 
     def _values(self, mail: Mail, given: dict[str, str]) -> dict[str, str]:
         values = {name: _printable(value) for name, value in given.items()}
-        values["display_name"] = _name_to_greet(values["display_name"])
+        values |= {name: _name(values[name], instead) for name, instead in _NAMES.items() if name in values}
         if page := PAGES.get(mail):
             # Browsers keep what follows # to themselves: the token is in no server's log and no Referer.
             values["link"] = f"{self._app_url}/{page}#token={quote(given['token'], safe='')}"
@@ -169,6 +173,6 @@ def _printable(value: str) -> str:
 _LIKE_AN_ADDRESS = re.compile(r"[/\\:@]|[.。．｡]\w\w")
 
 
-def _name_to_greet(display_name: str) -> str:
-    """Anybody can sign up with somebody else's address, and must not get to mail them links under our name."""
-    return "there" if _LIKE_AN_ADDRESS.search(display_name) or not display_name.strip() else display_name
+def _name(name: str, instead: str) -> str:
+    """Anybody can sign up with somebody else's address, or invite it, and must not get to mail them links under our name."""
+    return instead if _LIKE_AN_ADDRESS.search(name) or not name.strip() else name

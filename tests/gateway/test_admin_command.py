@@ -1,0 +1,100 @@
+"""`accord admin grant` and `revoke`: beside gateways that serve, and heard of by each of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import psycopg
+import pytest
+
+from accord.accounts.v1.accounts_pb2 import SignInRequest, SignUpRequest
+from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
+from accord.admin.v1.admin_pb2 import ListAccountsRequest
+from accord.admin.v1.admin_pb2_grpc import AdminServiceStub
+from tests.conftest import change
+from tests.factories import Headers, bearer
+from tests.gateway.conftest import Start, environment, eventually
+
+EMAIL, PASSWORD = "somebody@example.com", "correct horse battery"
+
+
+def admin(folder: Path, action: str, email: str = EMAIL, **settings: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "accord_gateway", "admin", action, email],
+        cwd=folder,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def signed_in(address: str, dsn: str) -> Headers:
+    """Somebody who has proved their address."""
+    with grpc.insecure_channel(address) as channel:
+        stub = AccountServiceStub(channel)
+        stub.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Me"))
+        change(dsn, "UPDATE accounts SET email_verified_at = now()")
+        return bearer(stub.SignIn(SignInRequest(email=EMAIL, password=PASSWORD)).session_token)
+
+
+def is_administrator(address: str, headers: Headers) -> bool:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            AdminServiceStub(channel).ListAccounts(ListAccountsRequest(), metadata=headers)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.PERMISSION_DENIED
+            return False
+        return True
+
+
+def test_the_first_administrator_is_made_and_the_last_one_unmade_for_every_gateway(
+    start: Start, database_url: str, dsn: str, tmp_path: Path
+) -> None:
+    addresses = [start(DATABASE_URL=database_url).address for _ in range(2)]
+    headers = signed_in(addresses[0], dsn)
+    assert not any(is_administrator(address, headers) for address in addresses)
+    status, said = admin(tmp_path, "grant", EMAIL.upper(), DATABASE_URL=database_url)
+    assert (status, said) == (0, f"{EMAIL.upper()} is an administrator.\n")
+    for address in addresses:
+        eventually(lambda: is_administrator(address, headers) or None)  # noqa: B023 — called at once
+    status, said = admin(tmp_path, "revoke", DATABASE_URL=database_url)
+    assert (status, said) == (0, f"{EMAIL} is no administrator.\n")
+    for address in addresses:
+        eventually(lambda: not is_administrator(address, headers) or None)  # noqa: B023 — called at once
+
+
+def test_grant_and_revoke_are_audited(start: Start, database_url: str, dsn: str, tmp_path: Path) -> None:
+    signed_in(start(DATABASE_URL=database_url).address, dsn)
+    for action in ("grant", "revoke"):
+        assert admin(tmp_path, action, DATABASE_URL=database_url)[0] == 0
+    with psycopg.connect(dsn) as connection:
+        [(account_id,)] = connection.execute("SELECT id FROM accounts")
+        query = "SELECT method, peer, code, account_id, target FROM audit_events ORDER BY id OFFSET 2"
+        assert connection.execute(query).fetchall() == [
+            ("accord admin grant", "command line", "OK", account_id, str(account_id)),
+            ("accord admin revoke", "command line", "OK", account_id, str(account_id)),
+        ]
+
+
+def test_nobody_becomes_an_administrator_whose_address_is_not_proved(
+    start: Start, database_url: str, dsn: str, tmp_path: Path
+) -> None:
+    signed_in(start(DATABASE_URL=database_url).address, dsn)
+    change(dsn, "UPDATE accounts SET email_verified_at = NULL")
+    status, said = admin(tmp_path, "grant", DATABASE_URL=database_url)
+    expected = f"Whoever signed up with {EMAIL} has not proved that the address is theirs. Verify it first."
+    assert (status, said) == (1, f"accord: {expected}\n")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT role FROM accounts").fetchall() == [("person",)]
+
+
+@pytest.mark.parametrize("action", ["grant", "revoke"])
+def test_an_account_that_is_not_there_is_said_so(database_url: str, dsn: str, tmp_path: Path, action: str) -> None:
+    status, said = admin(tmp_path, action, "nobody@example.com", DATABASE_URL=database_url)
+    assert (status, said) == (1, "accord: There is no account with the address nobody@example.com.\n")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM audit_events").fetchone() == (0,)
