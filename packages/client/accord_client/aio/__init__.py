@@ -1,0 +1,5 @@
+"""Calls from asyncio."""
+
+from accord_client.aio.channel import open_channel
+
+__all__ = ["open_channel"]

@@ -1,0 +1,73 @@
+"""What the contract says of each method, read out of the descriptors of the generated code."""
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from types import MappingProxyType
+from typing import Final
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+
+from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, policy
+
+PACKAGE = "accord"
+REQUEST_ID = "request_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a caller needs to know of a method. `default_deadline` is in seconds."""
+
+    service: str
+    name: str
+    default_deadline: float
+    public: bool
+    # Whether it may be called again by somebody who does not know whether the first call had an effect.
+    repeatable: bool
+    # Whether that is so because its requests have an id, under which the first answer is kept.
+    takes_request_id: bool
+
+    @classmethod
+    def of(cls, method: MethodDescriptor) -> "Method":
+        options = method.GetOptions()
+        declared = options.Extensions[policy]
+        takes_request_id = REQUEST_ID in method.input_type.fields_by_name
+        return cls(
+            service=method.containing_service.full_name,
+            name=method.name,
+            default_deadline=declared.default_deadline.ToNanoseconds() / 1e9,
+            public=declared.access == ACCESS_PUBLIC,
+            repeatable=takes_request_id or options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
+            takes_request_id=takes_request_id,
+        )
+
+
+Methods = Mapping[str, Method]  # by their paths
+NO_OTHERS: Final[Methods] = MappingProxyType({})
+
+
+def methods_of(services: Iterable[ServiceDescriptor]) -> Methods:
+    """Those that carry a policy; of others nothing is known."""
+    declared = (
+        method for service in services for method in service.methods if method.GetOptions().HasExtension(policy)
+    )
+    return {f"/{method.containing_service.full_name}/{method.name}": Method.of(method) for method in declared}
+
+
+@cache
+def contract() -> Methods:
+    """Those of every service in the installed contract, whatever it was generated from."""
+    modules = [importlib.import_module(name) for name in sorted(_modules(files(PACKAGE), PACKAGE))]
+    return methods_of(service for module in modules for service in module.DESCRIPTOR.services_by_name.values())
+
+
+def _modules(folder: Traversable, package: str) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _modules(entry, f"{package}.{entry.name}")
+        elif entry.name.endswith("_pb2.py"):
+            yield f"{package}.{entry.name.removesuffix('.py')}"
