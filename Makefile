@@ -6,7 +6,7 @@ bin := .venv/bin
 members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-accounts doctor release-contract environment
+.PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-accounts doctor release-contract matrix mutations environment
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,12 @@ run: environment ## Serve on 127.0.0.1:50051, with PostgreSQL embedded unless DA
 test: environment ## Run every test; some of them: make test args='tests/db -k page'
 	@$(bin)/pytest $(args)
 
+matrix: environment ## Show who may call what, as a test finds it
+	@$(bin)/pytest -q --no-header --matrix tests/api/test_matrix.py
+
+mutations: environment ## Break the guards one by one, and see that tests notice; takes minutes
+	@$(bin)/python scripts/mutations.py $(args)
+
 check: environment ## Everything that is demanded of a change: format to tests
 	@$(bin)/python scripts/check.py
 
@@ -38,8 +44,9 @@ lint: environment ## Lint Python, import walls and the contract
 types: environment ## Check the types
 	@$(bin)/mypy
 
-stubs: environment ## Generate packages/contract from proto/
+stubs: environment ## Generate packages/contract and docs/policies.md from proto/
 	@$(bin)/python scripts/stubs.py
+	@$(bin)/python scripts/policies.py
 
 migration: environment ## Write a migration from the models and show its SQL: make migration m='add tasks.due_at'
 	@test -n "$(m)" || { echo "Say what changes: make migration m='add tasks.due_at'"; exit 2; }
