@@ -21,6 +21,7 @@ OPERATIONS: Final = (
     Operation("GetTask", "GetTask"),
     # One person alone could flatter whoever caches.
     Operation("GetTask, 8 people", "GetTask", people=8),
+    Operation("GetTask of an organization, by API key", "GetTask by API key"),
     Operation("ListTasks", "ListTasks"),
     Operation("CreateTask", "CreateTask"),
     Operation("no database", "no database"),

@@ -1,4 +1,5 @@
-"""Two databases with the same in them: 100 people, each signed in once, with 1,000 tasks each."""
+"""Two databases with the same in them: 100 people, each signed in once, with 1,000 tasks each. In Accord's each has an
+organization besides, with 100 tasks and an API key."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-from accord_auth.tokens import new_session_token, token_hash
+from accord_auth.tokens import API_KEY_PREFIX, new_session_token, new_token, token_hash
 from accord_db import migrate
 
 Connection: TypeAlias = "psycopg.Connection[tuple[object, ...]]"
@@ -32,14 +33,35 @@ TASKS = """
 SESSIONS = """
     INSERT INTO sessions (id, account_id, token_hash, expires_at) VALUES (uuidv7(), %s, %s, now() + interval '30 days')
 """
-SOME_TASK = "SELECT id FROM tasks WHERE created_by = %s ORDER BY created_at OFFSET %s LIMIT 1"
+ORGANIZATIONS = """
+    INSERT INTO organizations (id, name, slug) SELECT uuidv7(), email, 'organization-' || id FROM accounts
+"""
+MEMBERS = """
+    INSERT INTO members (organization_id, account_id, role)
+    SELECT o.id, a.id, 'owner' FROM organizations o JOIN accounts a ON a.email = o.name
+"""
+SHARED_TASKS = """
+    INSERT INTO tasks (id, title, description, completed, created_by, organization_id)
+    SELECT uuidv7(), 'Shared task number ' || t, repeat('A description of the work. ', 4), t % 3 = 0, account_id, organization_id
+    FROM generate_series(0, 99) t, members
+"""
+API_KEYS = """
+    INSERT INTO api_keys (id, organization_id, created_by, name, prefix, key_hash, scopes)
+    SELECT uuidv7(), organization_id, account_id, 'bench', %s, %s, '{tasks.read}' FROM members WHERE account_id = %s
+"""
+SOME_TASK = "SELECT id FROM tasks WHERE owner_id = %s ORDER BY created_at OFFSET %s LIMIT 1"
+SOME_SHARED_TASK = """
+    SELECT t.id FROM tasks t JOIN members m ON m.organization_id = t.owner_id WHERE m.account_id = %s ORDER BY t.id LIMIT 1
+"""
 
 
 class Person(NamedTuple):
-    """Somebody who is signed in, and a task of theirs."""
+    """Somebody who is signed in, and a task of theirs; and the API key of their organization, and a task of that."""
 
     token: str
     task_id: str
+    api_key: str = ""
+    shared_task_id: str = ""
 
 
 class Databases(NamedTuple):
@@ -72,7 +94,8 @@ def _fill_accord(server: str) -> tuple[str, list[Person]]:
     with _new_database(server, "accord_bench") as (dsn, connection):
         migrate.apply(dsn)
         connection.execute(ACCOUNTS, [PEOPLE])
-        connection.execute(TASKS)
+        for rows in (TASKS, ORGANIZATIONS, MEMBERS, SHARED_TASKS):
+            connection.execute(rows)
         accounts = connection.execute("SELECT id FROM accounts ORDER BY id").fetchall()
         people = [_sign_in(connection, account, place * 7) for place, (account,) in enumerate(accounts)]
     return dsn, people
@@ -81,9 +104,13 @@ def _fill_accord(server: str) -> tuple[str, list[Person]]:
 def _sign_in(connection: Connection, account: object, place: int) -> Person:
     token = new_session_token()
     connection.execute(SESSIONS, [account, token_hash(token)])
+    key = new_token(API_KEY_PREFIX)
+    connection.execute(API_KEYS, [key[:12], token_hash(key), account])
     task = connection.execute(SOME_TASK, [account, place]).fetchone()
+    shared_task = connection.execute(SOME_SHARED_TASK, [account]).fetchone()
     assert task is not None
-    return Person(token, str(task[0]))
+    assert shared_task is not None
+    return Person(token, str(task[0]), key, str(shared_task[0]))
 
 
 @contextmanager

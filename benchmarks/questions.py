@@ -43,11 +43,12 @@ def ask(port: int, question: Question, person: Person) -> int:
 
 # Every gRPC message comes behind a flag (0: not compressed) and its length.
 GRPC_PREFIX: Final = struct.Struct(">BI")
+CREDENTIALS: Final = ("authorization", "x-api-key")
 
 
 def _ask_grpc(port: int, request: Request) -> bytes:
     assert request.body is not None
-    metadata = [("authorization", request.headers["authorization"])]
+    metadata = [header for header in request.headers.items() if header[0] in CREDENTIALS]
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         return channel.unary_unary(request.path)(request.body[GRPC_PREFIX.size :], metadata=metadata, timeout=10)
 
@@ -60,8 +61,16 @@ def _ask_rest(port: int, request: Request) -> bytes:
 
 
 def _grpc(method: str, message: Message, person: Person) -> Request:
+    return _grpc_with({"authorization": f"Bearer {person.token}"}, method, message)
+
+
+def _grpc_by_key(method: str, message: Message, person: Person) -> Request:
+    return _grpc_with({"x-api-key": person.api_key}, method, message)
+
+
+def _grpc_with(credential: Mapping[str, str], method: str, message: Message) -> Request:
     body = message.SerializeToString()
-    headers = {"content-type": "application/grpc", "te": "trailers", "authorization": f"Bearer {person.token}"}
+    headers = {"content-type": "application/grpc", "te": "trailers", **credential}
     return Request(f"/accord.tasks.v1.TaskService/{method}", headers, GRPC_PREFIX.pack(0, len(body)) + body, http2=True)
 
 
@@ -77,6 +86,10 @@ ACCORD: Final[Mapping[str, Question]] = {
         lambda person: _grpc("GetTask", GetTaskRequest(task_id=person.task_id), person),
         lambda answer, person: GetTaskResponse.FromString(answer).task.id == person.task_id,
     ),
+    "GetTask by API key": Question(
+        lambda person: _grpc_by_key("GetTask", GetTaskRequest(task_id=person.shared_task_id), person),
+        lambda answer, person: GetTaskResponse.FromString(answer).task.id == person.shared_task_id,
+    ),
     "ListTasks": Question(
         lambda person: _grpc("ListTasks", ListTasksRequest(page_size=PAGE), person),
         lambda answer, person: len(ListTasksResponse.FromString(answer).tasks) == PAGE,
@@ -86,7 +99,7 @@ ACCORD: Final[Mapping[str, Question]] = {
         lambda answer, person: CreateTaskResponse.FromString(answer).task.title == TITLE,
     ),
 }
-PEER: Final[Mapping[str, Question]] = {
+_PEER: Final[Mapping[str, Question]] = {
     "GetTask": Question(
         lambda person: _rest(f"/tasks/{person.task_id}", person),
         lambda answer, person: json.loads(answer)["id"] == person.task_id,
@@ -100,6 +113,8 @@ PEER: Final[Mapping[str, Question]] = {
         lambda answer, person: json.loads(answer)["title"] == TITLE,
     ),
 }
+# The peer has neither organizations nor keys: what it is compared with is the same read of one's own.
+PEER: Final[Mapping[str, Question]] = _PEER | {"GetTask by API key": _PEER["GetTask"]}
 # A task that is answered without a database, by `benchmarks.bare` and `benchmarks.variants`.
 CANNED: Final = Question(
     ACCORD["GetTask"].request,

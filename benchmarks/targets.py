@@ -41,12 +41,16 @@ def all_targets(databases: Databases, peer_python: Path, folder: Path) -> Iterat
         peer = running.enter_context(_peer(peer_python, databases.peer, folder))
         accord = running.enter_context(gateway(GATEWAY, databases.accord, folder))
         uncached = running.enter_context(gateway(_variant("uncached"), databases.accord, folder))
+        unwalled = running.enter_context(gateway(_variant("unwalled"), databases.accord, folder))
         bare = running.enter_context(_bare(folder))
         canned = running.enter_context(gateway(_variant("canned"), databases.accord, folder))
         yield [
             Target("FastAPI", peer, databases.peer_people, PEER),
             Target("Accord", accord, people, ACCORD),
             Target("Accord, no session cache", uncached, people, {"GetTask": ACCORD["GetTask"]}),
+            Target(
+                "Accord, one wall", unwalled, people, {"GetTask": ACCORD["GetTask"], "ListTasks": ACCORD["ListTasks"]}
+            ),
             Target("grpc.aio, bare", bare, people, {"no database": CANNED}),
             Target("Accord's pipeline", canned, people, {"no database": CANNED}),
         ]

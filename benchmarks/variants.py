@@ -1,4 +1,4 @@
-"""The gateway with one part of it exchanged: `python -m benchmarks.variants canned|uncached`."""
+"""The gateway with one part of it exchanged: `python -m benchmarks.variants canned|uncached|unwalled`."""
 
 import sys
 from functools import partial
@@ -6,7 +6,8 @@ from functools import partial
 from accord_api import router
 from accord_api.handlers.tasks import TaskService
 from accord_auth.sessions import Sessions
-from accord_gateway import server
+from accord_db import database, transactions
+from accord_gateway import lifecycle, preparation, server
 from accord_gateway.__main__ import main
 from benchmarks.bare import Bare
 
@@ -22,6 +23,10 @@ def exchange(variant: str) -> None:
         router.TaskService = CannedTaskService  # type: ignore[misc]
     elif variant == "uncached":  # every call asks the database for its session, as the peer's do
         server.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]
+    elif variant == "unwalled":  # as a superuser, whom no row-level security holds, and with no word of the tenant
+        database.held_to = transactions.held_to = lambda tenant: ()  # type: ignore[attr-defined]
+        preparation.require_walls = lambda addresses, settings: None
+        lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]
     else:
         raise SystemExit(__doc__)
 

@@ -45,11 +45,11 @@ def gateway(server: str) -> str:
     roles, rights = SQL
     superuser = make_conninfo(server, dbname="postgres")
     run(superuser, "DROP DATABASE accord")
-    # Here the superuser has the name that the page gives to the gateway's role.
-    run(superuser, roles.replace("ROLE accord LOGIN", "ROLE accord_gateway LOGIN"))
-    run(server, rights.replace("TO accord;", "TO accord_gateway;"))
+    # Here the superuser has the name that the page gives to whoever gateways log in as.
+    run(superuser, roles.replace("ROLE accord LOGIN", "ROLE accord_login LOGIN"))
+    run(server, rights.replace("TO accord;", "TO accord_login;"))
     migrate.apply(make_conninfo(server, user="accord_owner"))
-    return make_conninfo(server, user="accord_gateway")
+    return make_conninfo(server, user="accord_login")
 
 
 @pytest.fixture

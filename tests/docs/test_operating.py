@@ -17,9 +17,13 @@ from accord_api.pipeline.observe import call_metrics
 from accord_db import migrate
 from accord_db.database import Database, DatabaseSettings
 from accord_db.embedded import EmbeddedPostgres
+from accord_db.ids import uuid7
 from accord_db.metrics import metrics
 from accord_db.queries import tasks
 from accord_db.queries.cleanup import everything_due
+from accord_db.roles import fault_of_role
+from accord_db.schema.walls import GATEWAY_ROLE
+from accord_db.tenants import acting_for
 from accord_gateway.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.settings import Settings
@@ -80,21 +84,48 @@ def run(dsn: str, statements: str) -> None:
             connection.execute(statement.encode())
 
 
-async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_tables(server: str) -> None:
+@pytest.mark.parametrize("role", [GATEWAY_ROLE, None])
+async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_tables(
+    server: str, role: str | None
+) -> None:
     roles, rights = SQL
-    # Here the superuser has the name that the page gives to the gateway's role.
-    run(server, roles.replace("ROLE accord LOGIN", "ROLE accord_gateway LOGIN"))
-    run(make_conninfo(server, dbname="accord"), rights.replace("TO accord;", "TO accord_gateway;"))
-    owner, gateway = (make_conninfo(server, dbname="accord", user=role) for role in ("accord_owner", "accord_gateway"))
+    # Here the superuser has the name that the page gives to whoever gateways log in as.
+    run(server, roles.replace("ROLE accord LOGIN", "ROLE accord_login LOGIN"))
+    run(make_conninfo(server, dbname="accord"), rights.replace("TO accord;", "TO accord_login;"))
+    owner, gateway = (make_conninfo(server, dbname="accord", user=role) for role in ("accord_owner", "accord_login"))
     migrate.apply(owner)
     assert migrate.is_current(gateway)
-    database = await Database.connect(DatabaseSettings(dsn=gateway, pool_size=1))
+    # As itself is how it acts behind a pooler.
+    assert fault_of_role(gateway, GATEWAY_ROLE) is fault_of_role(gateway, None) is None
+    assert fault_of_role(owner, None) is not None
+    database = await Database.connect(DatabaseSettings(dsn=gateway, pool_size=1, role=role))
     try:
         person = await signed_in_person(database)
-        assert await tasks.list_tasks(database, created_by=person.account_id, limit=10) == []
-        due = everything_due(deleted_accounts_kept=timedelta(days=30))
+        with acting_for(person.account_id):
+            task = await tasks.insert_task(database, task_id=uuid7(), created_by=person.account_id, title="Mow")
+            assert await tasks.list_tasks(database, owner_id=person.account_id, limit=10) == [task]
+        due = everything_due(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
         assert await CleanUp(database, due, clean_up_metrics()).run() == Outcome.DONE
     finally:
         await database.close()
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         run(gateway, "CREATE TABLE mine ()")
+
+
+def test_one_role_for_everything_makes_the_gateways_role_if_it_may_and_is_told_what_to_run_if_not(server: str) -> None:
+    run(server, "CREATE ROLE nobody LOGIN; CREATE ROLE maker LOGIN CREATEROLE")
+    run(server, "CREATE DATABASE first OWNER nobody; CREATE DATABASE second OWNER maker")
+    nobody, maker = (
+        make_conninfo(server, dbname=name, user=user) for name, user in (("first", "nobody"), ("second", "maker"))
+    )
+    with pytest.raises(migrate.MigrationError) as caught:
+        migrate.apply(nobody)
+    assert "CREATE ROLE accord_gateway NOLOGIN; GRANT accord_gateway TO" in str(caught.value)
+    migrate.apply(maker)
+    assert fault_of_role(maker, GATEWAY_ROLE) is None
+    migrate.apply(nobody)  # now that it is there
+    fault = fault_of_role(nobody, GATEWAY_ROLE)
+    assert fault is not None
+    assert fault.remedy == 'Have a superuser run: GRANT accord_gateway TO "nobody";'
+    run(server, fault.remedy.partition(": ")[2])
+    assert fault_of_role(nobody, GATEWAY_ROLE) is None

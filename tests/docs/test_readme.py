@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 BUF_MARKER = "<!-- .ci/run runs these against `make run` -->\n"
 GRPCURL_MARKER = "<!-- and these, with grpcurl -->\n"
 MAIL_MARKER = "<!-- .ci/run runs these too -->\n"
-ACCOUNTS_MARKER = "<!-- .ci/run runs this -->\n"
+PAGE_MARKER = "<!-- .ci/run runs this -->\n"
 
 
 def block_behind(marker: str) -> str:
@@ -48,7 +48,10 @@ def test_command_is_run_by_ci(command: str) -> None:
         ("README.md", BUF_MARKER),
         ("README.md", GRPCURL_MARKER),
         ("README.md", MAIL_MARKER),
-        ("docs/accounts.md", ACCOUNTS_MARKER),
+        ("docs/accounts.md", PAGE_MARKER),
+        ("docs/organizations.md", PAGE_MARKER),
+        ("docs/services.md", PAGE_MARKER),
+        ("docs/administration.md", PAGE_MARKER),
     ],
 )
 def test_calls_are_run_by_ci(page: str, marker: str) -> None:
@@ -56,9 +59,10 @@ def test_calls_are_run_by_ci(page: str, marker: str) -> None:
     assert marker in (ROOT / page).read_text()
 
 
-def test_shell_of_the_accounts_page_is_run_by_ci() -> None:
-    page = (ROOT / "docs/accounts.md").read_text()
-    assert page.count("```sh\n") == page.count(f"{ACCOUNTS_MARKER}```sh\n")
+@pytest.mark.parametrize("name", ["accounts", "organizations", "services", "administration"])
+def test_shell_of_a_page_is_run_by_ci(name: str) -> None:
+    page = (ROOT / f"docs/{name}.md").read_text()
+    assert page.count("```sh\n") == page.count(f"{PAGE_MARKER}```sh\n")
 
 
 def calls(block: str) -> list[tuple[str, ...]]:

@@ -16,13 +16,14 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import RateLimitKey
 from accord_api import account_tokens
 from accord_api.contract import contract_services
-from accord_api.handlers import devices
+from accord_api.handlers import devices, invitations
 from accord_api.messages import fields_of
-from accord_auth import totp
+from accord_auth import services, totp
 from accord_auth.caller import FRESH_FOR
 from accord_auth.passwords import Passwords
 from accord_auth.policy import read_methods
 from accord_auth.providers import providers
+from accord_auth.sessions import IMPERSONATED_FOR
 from accord_gateway.settings import Settings
 from tests.api.test_hostile_provider import MUTATIONS
 
@@ -61,6 +62,7 @@ KEYS = {
     RateLimitKey.RATE_LIMIT_KEY_PEER: "address",
     RateLimitKey.RATE_LIMIT_KEY_ACCOUNT: "account",
     RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER: "account and address",
+    RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION: "organization",
 }
 WINDOWS = {60: "1 minute", 600: "10 minutes", 3600: "1 hour", 86400: "1 day"}
 LIFETIMES = {
@@ -72,7 +74,10 @@ LIFETIMES = {
     "a sign-in that waits for its second step": account_tokens.SECOND_STEP.lifetime,
     "a sign-in with a provider, from its beginning to its end": providers.SIGN_IN_LIFETIME,
     "the codes of a device": devices._LIFETIME,
+    "a token of a service": services.LIFETIME,
     "a code of an authenticator app": timedelta(seconds=totp._STEP_SECONDS) * (2 * totp._STEPS_OFF + 1),
+    "an invitation": invitations.LIFETIME,
+    "a session in which an administrator acts as somebody": IMPERSONATED_FOR,
 }
 
 Row = tuple[str, ...]
