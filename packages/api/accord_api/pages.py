@@ -8,8 +8,9 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 import orjson
@@ -20,10 +21,29 @@ from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_db.queries.positions import Position
 
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
 DEFAULT_PAGE_SIZE: Final = 50
-FULL_PAGE_BYTES: Final = 3 * 1024 * 1024  # clients refuse messages of more than 4 MiB unless they are told otherwise
+_FULL_PAGE_BYTES: Final = 3 * 1024 * 1024  # clients refuse messages of more than 4 MiB unless they are told otherwise
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+
 _SEAL_BYTES: Final = 16
 _BETWEEN_PAGES: Final = frozenset({"page_token", "page_size", "include_total_size"})  # these may change
+
+
+def fill_page(
+    messages: "RepeatedCompositeFieldContainer[M]", rows: Sequence[R], page_size: int, tell: Callable[[M, R], None]
+) -> R | None:
+    """Tells of `page_size` of the rows, or of as many as an answer may be large. The last of them if there is a next page:
+    to tell that, one row more than the page has is asked for."""
+    size = 0
+    for row in rows[:page_size]:
+        tell(message := messages.add(), row)
+        if (size := size + message.ByteSize()) > _FULL_PAGE_BYTES:
+            break
+    return rows[len(messages) - 1] if len(rows) > len(messages) else None
 
 
 class Pages:

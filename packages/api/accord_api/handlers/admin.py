@@ -37,12 +37,12 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_api.administrators import ADMINISTRATOR, account_not_found, changing
 from accord_api.bans import is_banned
 from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, FULL_PAGE_BYTES, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
-from accord_db.database import Database
+from accord_db.database import Database, Transaction
 from accord_db.queries import accounts, audit, managed_accounts, sessions
 from accord_db.queries.audit import EventFilters
 from accord_db.queries.managed_accounts import AccountFilters, Search
@@ -83,10 +83,8 @@ class AdminService(AdminServiceServicer):
             after=self._pages.place(request, request.page_token, times=False),
         )
         response = ListAccountsResponse()
-        for row in rows[:page_size]:
-            _tell(response.accounts.add(), row)
-        if len(rows) > page_size:
-            last = rows[page_size - 1]
+        last = fill_page(response.accounts, rows, page_size, _tell)
+        if last is not None:
             place = Position(getattr(last, search.by) if search else "", last.id)
             response.next_page_token = self._pages.token(request, place)
         return response
@@ -161,11 +159,17 @@ class AdminService(AdminServiceServicer):
         request: ImpersonateAccountRequest,
         context: ServicerContext[ImpersonateAccountRequest, ImpersonateAccountResponse],
     ) -> ImpersonateAccountResponse:
-        me, account_id = caller(), UUID(request.account_id)
+        account_id = UUID(request.account_id)
         call().note(target=account_id, stated_reason=request.reason)
+        async with self._db.transaction() as tx:
+            await _lock_still_signed_in(tx, account_id)
+            return await self._impersonate(account_id)
+
+    async def _impersonate(self, account_id: UUID) -> ImpersonateAccountResponse:
+        me = caller()
         async with changing(self._db, self._sessions, account_id) as (_, account):
             if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account):
-                raise Refused(Reason.REASON_NOT_IMPERSONABLE, account_id=request.account_id)
+                raise Refused(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
             # Neither peer nor client: the person, who is shown the session, learns who it was and not where from.
             token, session = await self._sessions.open(
                 account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
@@ -195,15 +199,21 @@ class AdminService(AdminServiceServicer):
         rows = await audit.list_events(
             self._db, limit=page_size + 1, after_id=after.id if after else None, **_event_filters(request)
         )
-        response, size = ListAuditEventsResponse(), 0
-        for row in rows[:page_size]:
-            _fill_event(event := response.events.add(), row)
-            if (size := size + event.ByteSize()) > FULL_PAGE_BYTES:
-                break
-        if len(rows) > len(response.events):
-            last = rows[len(response.events) - 1]
+        response = ListAuditEventsResponse()
+        last = fill_page(response.events, rows, page_size, _fill_event)
+        if last is not None:
             response.next_page_token = self._pages.token(request, Position("", last.id))
         return response
+
+
+async def _lock_still_signed_in(tx: Transaction, account_id: UUID) -> None:
+    """With this account the caller's own, in one order. Whoever ends all sessions of the caller locks that too: either they
+    find the one that is opened now, or it is not opened."""
+    me = caller()
+    await accounts.lock_administrators(tx, account_id=account_id)
+    session = await sessions.get_session(tx, session_id=me.session_id, account_id=me.account_id)
+    if session is None or session.revoked_at is not None:
+        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
 
 
 def _search(request: ListAccountsRequest) -> Search | None:

@@ -27,7 +27,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE, Permission
 from accord_api.masks import changes
 from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_api.standings import changing, require_held
 from accord_auth.api_keys import new_api_key, shown
@@ -101,9 +101,9 @@ class ApiKeyService(ApiKeyServiceServicer):
             after=self._pages.place(request, request.page_token, times=True),
             show_ended=request.show_ended,
         )
-        response = ListApiKeysResponse(api_keys=map(_told, found[:page_size]))
-        if len(found) > page_size:
-            last = found[page_size - 1]
+        response = ListApiKeysResponse()
+        last = fill_page(response.api_keys, found, page_size, _tell)
+        if last is not None:
             response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
         return response
 
@@ -167,9 +167,14 @@ class ApiKeyService(ApiKeyServiceServicer):
 
 
 def _told(api_key: ApiKey) -> api_keys_pb2.ApiKey:
-    message = api_keys_pb2.ApiKey(scopes=sorted(held(None, api_key.scopes)))
-    _fill(message, api_key)
+    message = api_keys_pb2.ApiKey()
+    _tell(message, api_key)
     return message
+
+
+def _tell(message: api_keys_pb2.ApiKey, api_key: ApiKey) -> None:
+    _fill(message, api_key)
+    message.scopes.extend(sorted(held(None, api_key.scopes)))
 
 
 async def _get(db: Executor, api_key_id: str) -> ApiKey:

@@ -26,7 +26,7 @@ from accord.policy.v1.policy_pb2 import PERMISSION_INVITATIONS_WRITE
 from accord_api.messages import Filler
 from accord_api.outbox import Mail, Outbox
 from accord_api.own_account import get_own_account, get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_api.standings import Permissions, changing, given_by, held_now, is_owner, require_held, require_owner
 from accord_auth.caller import caller
@@ -106,11 +106,10 @@ class InvitationService(InvitationServiceServicer):
             show_ended=request.show_ended,
         )
         response = ListInvitationsResponse()
-        for each in found[:page_size]:
-            _tell(response.invitations.add(), each)
-        if len(found) > page_size:
-            last = found[page_size - 1].invitation
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+        last = fill_page(response.invitations, found, page_size, _tell)
+        if last is not None:
+            place = Position(last.invitation.created_at, last.invitation.id)
+            response.next_page_token = self._pages.token(request, place)
         return response
 
     async def CancelInvitation(

@@ -23,7 +23,7 @@ from accord.members.v1.members_pb2_grpc import MemberServiceServicer
 from accord.policy.v1.policy_pb2 import PERMISSION_MEMBERS_WRITE, PERMISSION_ORGANIZATION_TRANSFER, Role
 from accord_api.masks import changes
 from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, FULL_PAGE_BYTES, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_api.standings import (
     changing,
@@ -65,13 +65,9 @@ class MemberService(MemberServiceServicer):
             limit=page_size + 1,  # one more than asked tells whether there is a next page
             after=self._pages.place(request, request.page_token, times=True),
         )
-        response, size = ListMembersResponse(), 0
-        for each in found[:page_size]:
-            _tell(member := response.members.add(), each)
-            if (size := size + member.ByteSize()) > FULL_PAGE_BYTES:
-                break
-        if len(found) > len(response.members):
-            last = found[len(response.members) - 1]
+        response = ListMembersResponse()
+        last = fill_page(response.members, found, page_size, _tell)
+        if last is not None:
             response.next_page_token = self._pages.token(request, Position(last.created_at, last.account_id))
         return response
 

@@ -33,7 +33,7 @@ from accord.policy.v1.policy_pb2 import (
 from accord_api.masks import changes
 from accord_api.messages import Filler
 from accord_api.own_account import get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_api.standings import changing, organization_not_found, require_member
 from accord_auth.caller import Caller, caller
@@ -104,10 +104,11 @@ class OrganizationService(OrganizationServiceServicer):
             after=self._pages.place(request, request.page_token, times=True),
             show_deleted=request.show_deleted,
         )
-        response = ListOrganizationsResponse(organizations=(_message(*each) for each in found[:page_size]))
-        if len(found) > page_size:
-            last = found[page_size - 1].organization
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+        response = ListOrganizationsResponse()
+        last = fill_page(response.organizations, found, page_size, _tell)
+        if last is not None:
+            place = Position(last.organization.created_at, last.organization.id)
+            response.next_page_token = self._pages.token(request, place)
         return response
 
     async def UpdateOrganization(
@@ -224,7 +225,11 @@ def _etag(etag: str) -> UUID | None:
 
 def _message(organization: schema.Organization, role: str | None) -> Organization:
     message = Organization()
-    _fill(message, organization)
-    if role is not None:
-        message.role = ROLES[role]
+    _tell(message, OrganizationWithRole(organization, role))
     return message
+
+
+def _tell(message: Organization, found: OrganizationWithRole) -> None:
+    _fill(message, found.organization)
+    if found.role is not None:
+        message.role = ROLES[found.role]

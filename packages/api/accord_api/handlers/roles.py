@@ -25,7 +25,7 @@ from accord.roles.v1.roles_pb2 import (
 from accord.roles.v1.roles_pb2_grpc import RoleServiceServicer
 from accord_api.masks import changes
 from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_api.standings import changing, require_held
 from accord_auth.caller import caller
@@ -94,9 +94,9 @@ class RoleService(RoleServiceServicer):
             limit=page_size + 1,  # one more than asked tells whether there is a next page
             after=self._pages.place(request, request.page_token, times=True),
         )
-        response = ListRolesResponse(roles=map(_told, found[:page_size]))
-        if len(found) > page_size:
-            last = found[page_size - 1]
+        response = ListRolesResponse()
+        last = fill_page(response.roles, found, page_size, _tell)
+        if last is not None:
             response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
         return response
 
@@ -177,6 +177,10 @@ def _etag(etag: str) -> UUID | None:
 
 def _told(role: Role) -> roles_pb2.Role:
     message = roles_pb2.Role()
+    _tell(message, role)
+    return message
+
+
+def _tell(message: roles_pb2.Role, role: Role) -> None:
     _fill(message, role)
     message.permissions.extend(sorted(held(None, role.permissions)))
-    return message

@@ -1,5 +1,6 @@
 """SessionService: shows people their sessions, and ends those they do not want."""
 
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -21,7 +22,8 @@ from accord.sessions.v1.sessions_pb2 import (
 )
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
 from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.own_account import get_own_account_locked
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_auth.caller import Caller, caller
 from accord_auth.passwords import Passwords
@@ -84,11 +86,9 @@ class SessionService(SessionServiceServicer):
             show_ended=request.show_ended,
         )
         response = ListSessionsResponse()
-        for each in found[:page_size]:
-            _tell(response.sessions.add(), each, me)
-        if len(found) > page_size:
-            last = found[page_size - 1].session
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+        last = fill_page(response.sessions, found, page_size, partial(_tell, me=me))
+        if last is not None:
+            response.next_page_token = self._pages.token(request, Position(last.session.created_at, last.session.id))
         return response
 
     async def RevokeSession(
@@ -111,7 +111,9 @@ class SessionService(SessionServiceServicer):
     ) -> RevokeOtherSessionsResponse:
         me = caller()
         call().note(target=me.account_id)
-        async with self._db.transaction():
+        async with self._db.transaction() as tx:
+            # Whoever opens one for it, or in its name, has it locked: so that none is missed.
+            await get_own_account_locked(tx)
             revoked = await self._sessions.revoke_all(me.account_id, but=me.session_id)
         return RevokeOtherSessionsResponse(revoked_count=revoked)
 

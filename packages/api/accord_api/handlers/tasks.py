@@ -28,7 +28,7 @@ from accord.tasks.v1.tasks_pb2 import (
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer
 from accord_api.masks import changes
 from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, FULL_PAGE_BYTES, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
 from accord_db.database import Database, Executor
@@ -63,13 +63,9 @@ class TaskService(TaskServiceServicer):
             show_deleted=request.show_deleted,
             **filters,
         )
-        response, size = ListTasksResponse(), 0
-        for row in rows[:page_size]:
-            _to_task.fill(task := response.tasks.add(), row)
-            if (size := size + task.ByteSize()) > FULL_PAGE_BYTES:
-                break
-        if len(rows) > len(response.tasks):
-            last = rows[len(response.tasks) - 1]
+        response = ListTasksResponse()
+        last = fill_page(response.tasks, rows, page_size, _to_task.fill)
+        if last is not None:
             response.next_page_token = self._pages.token(request, Position(getattr(last, order_by), last.id))
         if request.include_total_size:
             response.total_size = await tasks.count_tasks(

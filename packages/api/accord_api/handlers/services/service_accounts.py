@@ -21,7 +21,7 @@ from accord.services.v1.services_pb2 import (
 )
 from accord.services.v1.services_pb2_grpc import ServiceAccountServiceServicer
 from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages
+from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
 from accord_api.pipeline.call import call
 from accord_auth.caller import caller
 from accord_auth.refused import Refused
@@ -33,7 +33,7 @@ from accord_db.ids import uuid7
 from accord_db.queries import services
 from accord_db.queries.positions import Position
 
-_fill: Final = Filler(ServiceAccount)
+_fill: Final = Filler(ServiceAccount).fill
 
 
 class ServiceAccountService(ServiceAccountServiceServicer):
@@ -72,9 +72,8 @@ class ServiceAccountService(ServiceAccountServiceServicer):
             after=self._pages.place(request, request.page_token, times=True),
         )
         response = ListServiceAccountsResponse()
-        response.service_accounts.extend(map(_to_service_account, found[:page_size]))
-        if len(found) > page_size:
-            last = found[page_size - 1]
+        last = fill_page(response.service_accounts, found, page_size, _tell)
+        if last is not None:
             response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
         return response
 
@@ -131,9 +130,14 @@ class ServiceAccountService(ServiceAccountServiceServicer):
 
 
 def _to_service_account(account: schema.ServiceAccount) -> ServiceAccount:
-    message = _fill(account)
-    message.audiences[:] = account.audiences
+    message = ServiceAccount()
+    _tell(message, account)
     return message
+
+
+def _tell(message: ServiceAccount, account: schema.ServiceAccount) -> None:
+    _fill(message, account)
+    message.audiences[:] = account.audiences
 
 
 def _not_found(service_account_id: UUID) -> Refused:
