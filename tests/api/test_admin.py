@@ -43,11 +43,12 @@ from accord_auth.policy import Method, read_methods
 from accord_db.database import Database, DatabaseSettings
 from accord_db.listen import Listener
 from accord_db.queries import accounts
+from accord_db.queries.sessions import revoke_sessions_of_account
 from accord_gateway.server import Parts, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
-from tests.conftest import change
+from tests.conftest import change, count
 from tests.factories import Headers, Person, api_key_of, bearer, organization_of, signed_in_person
 
 if TYPE_CHECKING:
@@ -427,6 +428,20 @@ async def test_who_is_no_administrator_any_more_when_it_is_their_turn_is_refused
         while not asked.done() and not is_waited(dsn):
             await asyncio.sleep(0.01)
     assert await asked == "PERMISSION_DENIED"
+
+
+async def test_whose_sessions_are_ended_while_their_call_waits_acts_as_nobody(
+    admin: "AdminServiceAsyncStub", database: Database, dsn: str, root: Person, me: Person
+) -> None:
+    """Or whoever stole one of them would go on in another that nobody has seen."""
+    async with database.transaction() as tx:
+        await accounts.get_account_locked(tx, account_id=root.account_id)
+        await revoke_sessions_of_account(tx, account_id=root.account_id)
+        asked = asyncio.ensure_future(outcome(impersonate(admin, root, me.account_id)))
+        while not asked.done() and not is_waited(dsn):
+            await asyncio.sleep(0.01)
+    assert await asked == "CREDENTIAL_INVALID"
+    assert count(dsn, "sessions WHERE impersonator_id IS NOT NULL") == 0
 
 
 def is_waited(dsn: str) -> bool:
