@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -9,6 +10,8 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from accord.accounts.v1.accounts_pb2 import DeleteAccountRequest
+from accord.invitations.v1.invitations_pb2 import AcceptInvitationRequest
+from accord.invitations.v1.invitations_pb2_grpc import InvitationServiceStub
 from accord.members.v1.members_pb2 import (
     LeaveOrganizationRequest,
     ListMembersRequest,
@@ -38,15 +41,18 @@ from accord.policy.v1.policy_pb2 import (
     Permission,
     Role,
 )
+from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord_auth.permissions import names
+from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash
 from accord_db.ids import uuid7
 from accord_db.queries import members as queries
+from accord_db.queries.invitations import insert_invitation
 from accord_db.queries.organizations import delete_organization
 from accord_db.queries.roles import insert_role
 from accord_db.queries.sessions import REVOKED_CHANNEL
 from tests.api.conftest import Client, outcome, refusal
 from tests.conftest import change, count
-from tests.factories import Person, activate, joined, organization_of
+from tests.factories import Person, activate, api_key_of, joined, organization_of
 
 if TYPE_CHECKING:
     from accord.members.v1.members_pb2_grpc import MemberServiceAsyncStub
@@ -322,6 +328,34 @@ async def test_who_is_removed_may_do_nothing_from_the_next_call_on(dsn: str, acm
     assert (await refusal(acme.listed(other))).reason == "PERMISSION_DENIED"
     assert (await refusal(acme.remove(me, other))).reason == "MEMBER_NOT_FOUND"
     assert count(dsn, "member_roles") == 0
+
+
+@pytest.mark.parametrize("how", ["removed", "left"])
+async def test_what_works_in_the_name_of_a_member_does_not_come_back_with_them(
+    client: Client, acme: Acme, how: str
+) -> None:
+    other, guest = await acme.person("admin"), await client.somebody()
+    key = await api_key_of(client.database, other, acme.id)
+    token = new_token(INVITATION_PREFIX)
+    await insert_invitation(
+        client.database,
+        invitation_id=uuid7(),
+        organization_id=acme.id,
+        email=guest.email,
+        role="member",
+        token_hash=token_hash(token),
+        created_by=other.account_id,
+        lifetime=timedelta(days=1),
+    )
+    listed = ListTasksRequest()
+    await client.tasks.ListTasks(listed, metadata=key.headers)
+    await (acme.remove(acme.owner, other) if how == "removed" else acme.leave(other))
+    await joined(client.database, acme.id, other, "admin")
+    assert (await refusal(client.tasks.ListTasks(listed, metadata=key.headers))).reason == "CREDENTIAL_INVALID"
+    accepting = InvitationServiceStub(client.channel).AcceptInvitation(
+        AcceptInvitationRequest(token=token), metadata=guest.headers
+    )
+    assert (await refusal(accepting)).reason == "INVITATION_NOT_FOUND"
 
 
 async def test_anybody_leaves_any_organization_of_theirs(client: Client, acme: Acme) -> None:

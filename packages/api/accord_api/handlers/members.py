@@ -40,7 +40,7 @@ from accord_auth.permissions import ROLE_NAMES
 from accord_auth.refused import FieldViolation, Refused, invalid
 from accord_auth.sessions import Sessions
 from accord_db.database import Database, Executor, Transaction
-from accord_db.queries import members
+from accord_db.queries import api_keys, invitations, members
 from accord_db.queries.members import MemberWithAccount
 from accord_db.queries.positions import Position
 
@@ -164,8 +164,11 @@ async def _give(tx: Transaction, organization_id: UUID, now: MemberWithAccount, 
 
 
 async def _remove(tx: Transaction, organization_id: UUID, now: MemberWithAccount) -> None:
+    """With what they have made there that works in their name: it is not to come back with them."""
     await _require_another_owner(tx, organization_id, now)
     await members.delete_member(tx, organization_id=organization_id, account_id=now.account_id)
+    await api_keys.revoke_api_keys_of_member(tx, organization_id=organization_id, created_by=now.account_id)
+    await invitations.cancel_invitations_of_member(tx, organization_id=organization_id, created_by=now.account_id)
 
 
 async def _require_another_owner(tx: Transaction, organization_id: UUID, now: MemberWithAccount) -> None:

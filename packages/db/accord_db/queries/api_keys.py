@@ -283,3 +283,15 @@ _REVOKE = update(ApiKey).where(*_THIS, _UNREVOKED).values(revoked_at=func.now())
 async def revoke_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
     """The key, which is over. None if there is none, or if it is revoked already."""
     return await db.first(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
+
+
+_REVOKE_OF_MEMBER = (
+    update(ApiKey)
+    .where(_THEIRS, ApiKey.created_by == bindparam("created_by"), _UNREVOKED)
+    .values(revoked_at=func.now())
+)
+
+
+async def revoke_api_keys_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
+    """How many of those that they made in the organization were not revoked yet."""
+    return await db.run(_REVOKE_OF_MEMBER, organization_id=organization_id, created_by=created_by)

@@ -192,3 +192,15 @@ async def end_invitation(db: Executor, *, invitation_id: UUID, organization_id: 
     """Whether it was open, which it never is again: of many who end it at once, one is told so."""
     ended = await db.run(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
     return ended == 1
+
+
+_CANCEL_OF_MEMBER = (
+    update(Invitation)
+    .where(_THEIRS, Invitation.created_by == bindparam("inviter_id"), *_OPEN)
+    .values(ended_at=func.now(), outcome="cancelled")
+)
+
+
+async def cancel_invitations_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
+    """How many of those that they sent for the organization were open."""
+    return await db.run(_CANCEL_OF_MEMBER, organization_id=organization_id, inviter_id=created_by)

@@ -93,7 +93,8 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """Ends a membership of the active organization: from the next call on they may do nothing there.
+        """Ends a membership of the active organization: from the next call on they may do nothing there. The API keys that they made
+        are revoked, and the invitations that they sent are cancelled.
         Answers MEMBER_NOT_FOUND if there is no such member, LAST_OWNER if nobody would own the organization, PERMISSION_DENIED
         if the caller does not hold all that the member may do.
         """
@@ -102,7 +103,7 @@ class MemberServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LeaveOrganization(self, request, context):
-        """Ends the caller's own membership of any of their organizations.
+        """Ends the caller's own membership of any of their organizations, with their API keys and invitations there.
         Answers ORGANIZATION_NOT_FOUND if the caller is no member of it, LAST_OWNER if nobody would own it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

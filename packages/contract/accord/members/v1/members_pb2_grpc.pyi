@@ -49,12 +49,13 @@ class MemberServiceStub:
     PERMISSION_DENIED if the caller does not hold all that the member may do, before and after.
     """
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]
-    """Ends a membership of the active organization: from the next call on they may do nothing there.
+    """Ends a membership of the active organization: from the next call on they may do nothing there. The API keys that they made
+    are revoked, and the invitations that they sent are cancelled.
     Answers MEMBER_NOT_FOUND if there is no such member, LAST_OWNER if nobody would own the organization, PERMISSION_DENIED
     if the caller does not hold all that the member may do.
     """
     LeaveOrganization: _grpc.UnaryUnaryMultiCallable[_members_pb2.LeaveOrganizationRequest, _members_pb2.LeaveOrganizationResponse]
-    """Ends the caller's own membership of any of their organizations.
+    """Ends the caller's own membership of any of their organizations, with their API keys and invitations there.
     Answers ORGANIZATION_NOT_FOUND if the caller is no member of it, LAST_OWNER if nobody would own it.
     """
     TransferOwnership: _grpc.UnaryUnaryMultiCallable[_members_pb2.TransferOwnershipRequest, _members_pb2.TransferOwnershipResponse]
@@ -83,12 +84,13 @@ class MemberServiceAsyncStub(MemberServiceStub):
     PERMISSION_DENIED if the caller does not hold all that the member may do, before and after.
     """
     RemoveMember: _aio.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]  # type: ignore[assignment]
-    """Ends a membership of the active organization: from the next call on they may do nothing there.
+    """Ends a membership of the active organization: from the next call on they may do nothing there. The API keys that they made
+    are revoked, and the invitations that they sent are cancelled.
     Answers MEMBER_NOT_FOUND if there is no such member, LAST_OWNER if nobody would own the organization, PERMISSION_DENIED
     if the caller does not hold all that the member may do.
     """
     LeaveOrganization: _aio.UnaryUnaryMultiCallable[_members_pb2.LeaveOrganizationRequest, _members_pb2.LeaveOrganizationResponse]  # type: ignore[assignment]
-    """Ends the caller's own membership of any of their organizations.
+    """Ends the caller's own membership of any of their organizations, with their API keys and invitations there.
     Answers ORGANIZATION_NOT_FOUND if the caller is no member of it, LAST_OWNER if nobody would own it.
     """
     TransferOwnership: _aio.UnaryUnaryMultiCallable[_members_pb2.TransferOwnershipRequest, _members_pb2.TransferOwnershipResponse]  # type: ignore[assignment]
@@ -132,7 +134,8 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _members_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_members_pb2.RemoveMemberResponse, _abc.Awaitable[_members_pb2.RemoveMemberResponse]]:
-        """Ends a membership of the active organization: from the next call on they may do nothing there.
+        """Ends a membership of the active organization: from the next call on they may do nothing there. The API keys that they made
+        are revoked, and the invitations that they sent are cancelled.
         Answers MEMBER_NOT_FOUND if there is no such member, LAST_OWNER if nobody would own the organization, PERMISSION_DENIED
         if the caller does not hold all that the member may do.
         """
@@ -143,7 +146,7 @@ class MemberServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _members_pb2.LeaveOrganizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_members_pb2.LeaveOrganizationResponse, _abc.Awaitable[_members_pb2.LeaveOrganizationResponse]]:
-        """Ends the caller's own membership of any of their organizations.
+        """Ends the caller's own membership of any of their organizations, with their API keys and invitations there.
         Answers ORGANIZATION_NOT_FOUND if the caller is no member of it, LAST_OWNER if nobody would own it.
         """
 

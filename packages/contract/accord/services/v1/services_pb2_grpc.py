@@ -106,7 +106,8 @@ class ServiceAccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnableServiceAccount(self, request, context):
-        """Lets a service in again that was disabled, with the secret that it had. Nothing happens if it is not disabled.
+        """Lets a service in again that was disabled, with the secret that it had; tokens of before, that have not expired
+        since (5 minutes), are good again too. Nothing happens if it is not disabled.
         Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -56,7 +56,8 @@ class ServiceAccountServiceStub:
     Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
     """
     EnableServiceAccount: _grpc.UnaryUnaryMultiCallable[_services_pb2.EnableServiceAccountRequest, _services_pb2.EnableServiceAccountResponse]
-    """Lets a service in again that was disabled, with the secret that it had. Nothing happens if it is not disabled.
+    """Lets a service in again that was disabled, with the secret that it had; tokens of before, that have not expired
+    since (5 minutes), are good again too. Nothing happens if it is not disabled.
     Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
     """
 
@@ -88,7 +89,8 @@ class ServiceAccountServiceAsyncStub(ServiceAccountServiceStub):
     Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
     """
     EnableServiceAccount: _aio.UnaryUnaryMultiCallable[_services_pb2.EnableServiceAccountRequest, _services_pb2.EnableServiceAccountResponse]  # type: ignore[assignment]
-    """Lets a service in again that was disabled, with the secret that it had. Nothing happens if it is not disabled.
+    """Lets a service in again that was disabled, with the secret that it had; tokens of before, that have not expired
+    since (5 minutes), are good again too. Nothing happens if it is not disabled.
     Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
     """
 
@@ -147,7 +149,8 @@ class ServiceAccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _services_pb2.EnableServiceAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_services_pb2.EnableServiceAccountResponse, _abc.Awaitable[_services_pb2.EnableServiceAccountResponse]]:
-        """Lets a service in again that was disabled, with the secret that it had. Nothing happens if it is not disabled.
+        """Lets a service in again that was disabled, with the secret that it had; tokens of before, that have not expired
+        since (5 minutes), are good again too. Nothing happens if it is not disabled.
         Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
         """
 
