@@ -198,6 +198,7 @@ GIVING_POWER = {
     "RotateSecret",
     "SetAccountRole",
     "TransferOwnership",
+    "UpdateApiKey",
 }
 
 
