@@ -58,7 +58,7 @@ import sys
 from accord_gateway import server
 from accord_auth.providers import Providers
 Providers([], redirect_uris=frozenset(), database=None, keys=None)
-print(*({"httpx2", "authlib", "joserfc"} & set(sys.modules)))
+print(*({"httpx2", "authlib.integrations"} & set(sys.modules)))
 """
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert found.stdout.split() == []
