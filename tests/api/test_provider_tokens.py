@@ -25,7 +25,8 @@ OFFLINE = ("openid", "email", "profile", "offline_access")
 
 @pytest.fixture(scope="module")
 def short_lived() -> Iterator[OidcProvider]:
-    with oidc_provider(claims_in_id_token=False, access_token_seconds=1) as provider:
+    # Expiry is told in whole seconds: a token of one second may end as it comes.
+    with oidc_provider(claims_in_id_token=False, access_token_seconds=3) as provider:
         yield provider
 
 
