@@ -24,9 +24,9 @@ def exchange(variant: str) -> None:
     elif variant == "uncached":  # every call asks the database for its session, as the peer's do
         server.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]
     elif variant == "unwalled":  # as a superuser, whom no row-level security holds, and with no word of the tenant
-        database.held_to = transactions.held_to = lambda tenant: ()  # type: ignore[attr-defined]
+        database.held_to = transactions.held_to = lambda tenant: ()  # type: ignore[attr-defined]  # as imported there
         preparation.require_walls = lambda addresses, settings: None
-        lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]
+        lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]  # as imported there
     else:
         raise SystemExit(__doc__)
 

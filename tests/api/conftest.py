@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from google.rpc.status_pb2 import Status
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_api.pipeline.rate_limits import rate_limiter
-from accord_db.database import Database
+from accord_db.database import Database, DatabaseSettings
 from accord_db.listen import Listener
 from accord_gateway.server import Gateway, Parts, build_server, listen
 from accord_gateway.settings import Settings
@@ -63,6 +64,27 @@ async def gateway(
     database: Database, listener: Listener, gateway_settings: Settings
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """A running gateway, and where it listens."""
+    async with running(database, listener, gateway_settings) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def elsewhere(dsn: str, settings: DatabaseSettings) -> AsyncIterator[grpc.aio.Channel]:
+    """To another gateway on the same database."""
+    database, listener = await Database.connect(settings), Listener(dsn)
+    async with (
+        running(database, listener, Settings(port=0, metrics_port=0)) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield channel
+    await listener.close()
+    await database.close()
+
+
+@asynccontextmanager
+async def running(
+    database: Database, listener: Listener, gateway_settings: Settings
+) -> AsyncIterator[tuple[Gateway, str]]:
     gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
     await listener.start()
     while not listener.connected:  # and so sessions are cached, as they are in earnest

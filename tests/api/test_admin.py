@@ -1,7 +1,7 @@
 """Those who run the installation: what they may do with the accounts of others, and how it is told who did it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -40,13 +40,10 @@ from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_api.contract import contract_services
 from accord_auth.policy import Method, read_methods
-from accord_db.database import Database, DatabaseSettings
-from accord_db.listen import Listener
+from accord_db.database import Database
 from accord_db.queries import accounts
 from accord_db.queries.sessions import revoke_sessions_of_account
-from accord_gateway.server import Parts, build_server, listen
-from accord_gateway.settings import Settings
-from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
+from tests.api.conftest import Client, outcome, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
 from tests.conftest import change, count
 from tests.factories import Headers, Person, api_key_of, bearer, organization_of, signed_in_person
@@ -73,24 +70,6 @@ async def root(database: Database) -> Person:
 @pytest.fixture
 def admin(client: Client) -> "AdminServiceAsyncStub":
     return AdminServiceStub(client.channel)
-
-
-@pytest.fixture
-async def elsewhere(dsn: str, settings: DatabaseSettings) -> AsyncIterator[grpc.aio.Channel]:
-    """Another gateway on the same database."""
-    database, listener = await Database.connect(settings), Listener(dsn)
-    gateway_settings = Settings(port=0, metrics_port=0)
-    gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
-    await listener.start()
-    port = listen(gateway.server, gateway_settings)
-    await gateway.server.start()
-    while not listener.connected:
-        await asyncio.sleep(0.002)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
-    await gateway.server.stop(None)
-    await listener.close()
-    await database.close()
 
 
 async def get(admin: "AdminServiceAsyncStub", root: Person, account_id: UUID) -> ManagedAccount:

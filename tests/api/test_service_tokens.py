@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -30,11 +30,8 @@ from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_auth.encryption import Place
 from accord_auth.providers.encodings import base64url
 from accord_auth.tokens import CLIENT_PREFIX, new_token
-from accord_db.database import Database, DatabaseSettings
-from accord_db.listen import Listener
 from accord_db.queries import services
 from accord_gateway.secret_key import keyring
-from accord_gateway.server import Parts, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
 from tests.api.services import (
@@ -66,24 +63,6 @@ def tokens(client: Client) -> "TokenServiceAsyncStub":
 @pytest.fixture
 async def service(client: Client) -> Service:
     return await new_service(client.database)
-
-
-@pytest.fixture
-async def elsewhere(dsn: str, settings: DatabaseSettings) -> AsyncIterator[grpc.aio.Channel]:
-    """Another gateway on the same database."""
-    database, listener = await Database.connect(settings), Listener(dsn)
-    gateway_settings = Settings(port=0, metrics_port=0)
-    gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
-    await listener.start()
-    port = listen(gateway.server, gateway_settings)
-    await gateway.server.start()
-    while not listener.connected:
-        await asyncio.sleep(0.002)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
-    await gateway.server.stop(None)
-    await listener.close()
-    await database.close()
 
 
 async def jwks(channel: grpc.aio.Channel) -> dict[str, Any]:

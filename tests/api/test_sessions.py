@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,13 +16,9 @@ from accord.sessions.v1.sessions_pb2 import (
     RevokeSessionRequest,
 )
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
-from accord_db.database import Database, DatabaseSettings
-from accord_db.listen import Listener
 from accord_db.queries import accounts
 from accord_db.queries import sessions as queries
-from accord_gateway.server import Parts, build_server, listen
-from accord_gateway.settings import Settings
-from tests.api.conftest import SECRET_KEY, Client, Refusal, refusal
+from tests.api.conftest import Client, Refusal, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, forget_password, sign_in, sign_up
 from tests.conftest import change
 from tests.factories import Headers, Person, bearer
@@ -43,21 +39,8 @@ def sessions(client: Client) -> "SessionServiceAsyncStub":
 
 
 @pytest.fixture
-async def elsewhere(dsn: str, settings: DatabaseSettings) -> "AsyncIterator[SessionServiceAsyncStub]":
-    """Another gateway on the same database."""
-    database, listener = await Database.connect(settings), Listener(dsn)
-    gateway_settings = Settings(port=0, metrics_port=0)
-    gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
-    await listener.start()
-    port = listen(gateway.server, gateway_settings)
-    await gateway.server.start()
-    while not listener.connected:
-        await asyncio.sleep(0.002)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield SessionServiceStub(channel)
-    await gateway.server.stop(None)
-    await listener.close()
-    await database.close()
+def elsewhere(elsewhere: grpc.aio.Channel) -> "SessionServiceAsyncStub":
+    return SessionServiceStub(elsewhere)
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """Rows that tests about something else need."""
 
 from collections.abc import Awaitable, Callable
+from uuid import UUID, uuid4
 
 import pytest
 
 from accord_db.database import Database
 from accord_db.ids import uuid7
+from accord_db.queries import organizations
 from accord_db.queries.accounts import insert_account
 from accord_db.schema import Account
 
@@ -32,3 +34,21 @@ def new_account(database: Database) -> NewAccount:
 @pytest.fixture
 async def account(new_account: NewAccount) -> Account:
     return await new_account()
+
+
+async def new_organization(database: Database) -> UUID:
+    organization = await organizations.insert_organization(
+        database, organization_id=uuid7(), name="x", slug=uuid4().hex
+    )
+    assert organization is not None
+    return organization.id
+
+
+@pytest.fixture
+async def ours(database: Database) -> UUID:
+    return await new_organization(database)
+
+
+@pytest.fixture
+async def theirs(database: Database) -> UUID:
+    return await new_organization(database)

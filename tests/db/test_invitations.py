@@ -17,24 +17,6 @@ EMAIL = "somebody@example.com"
 HASH = b"x" * 32
 
 
-async def new_organization(database: Database) -> UUID:
-    organization = await organizations.insert_organization(
-        database, organization_id=uuid7(), name="x", slug=uuid4().hex
-    )
-    assert organization is not None
-    return organization.id
-
-
-@pytest.fixture
-async def ours(database: Database) -> UUID:
-    return await new_organization(database)
-
-
-@pytest.fixture
-async def theirs(database: Database) -> UUID:
-    return await new_organization(database)
-
-
 async def insert(
     database: Database,
     organization_id: UUID,

@@ -1,32 +1,14 @@
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
 from accord_db.database import Database
 from accord_db.errors import AlreadyExists
 from accord_db.ids import uuid7
-from accord_db.queries import organizations, roles
+from accord_db.queries import roles
 from accord_db.queries.positions import Position
 from accord_db.queries.roles import RoleChanges
 from accord_db.schema import Role
-
-
-async def new_organization(database: Database) -> UUID:
-    organization = await organizations.insert_organization(
-        database, organization_id=uuid7(), name="x", slug=uuid4().hex
-    )
-    assert organization is not None
-    return organization.id
-
-
-@pytest.fixture
-async def ours(database: Database) -> UUID:
-    return await new_organization(database)
-
-
-@pytest.fixture
-async def theirs(database: Database) -> UUID:
-    return await new_organization(database)
 
 
 async def insert(database: Database, organization_id: UUID, name: str, *permissions: str) -> Role:

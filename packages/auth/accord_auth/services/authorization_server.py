@@ -74,7 +74,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # of no type, as all 
         return dict(body)
 
 
-class _Request(OAuth2Request):  # type: ignore[misc]
+class _Request(OAuth2Request):  # type: ignore[misc]  # … nor has this one
     def __init__(self, form: Mapping[str, str]) -> None:
         super().__init__("POST", _ENDPOINT)
         self.payload = BasicOAuth2Payload(form)
@@ -85,7 +85,7 @@ class _Request(OAuth2Request):  # type: ignore[misc]
         return self._form
 
 
-class _Grant(ClientCredentialsGrant):  # type: ignore[misc]
+class _Grant(ClientCredentialsGrant):  # type: ignore[misc]  # … nor has this one
     TOKEN_ENDPOINT_AUTH_METHODS = (_AUTHENTICATION,)
 
     def validate_token_request(self) -> None:
@@ -94,7 +94,7 @@ class _Grant(ClientCredentialsGrant):  # type: ignore[misc]
             raise OAuth2Error(error="invalid_target")  # RFC 8693, 2.2.2
 
 
-class _Service(ClientMixin):  # type: ignore[misc]
+class _Service(ClientMixin):  # type: ignore[misc]  # … nor has this one
     def __init__(self, client: Client) -> None:
         self.audiences = client.audiences
         self._secret_hashes = [each for each in (client.secret_hash, client.previous_secret_hash) if each]
