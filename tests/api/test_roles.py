@@ -31,9 +31,9 @@ from accord.roles.v1.roles_pb2 import (
     UpdateRoleRequest,
 )
 from accord.roles.v1.roles_pb2_grpc import RoleServiceStub
-from accord_auth.permissions import held
 from accord_db.queries import members, organizations
 from accord_db.queries import roles as queries
+from accord_rpc.permissions import held
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.services import new_service, token_for
 from tests.auth.conftest import process

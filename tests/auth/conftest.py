@@ -15,9 +15,9 @@ from sqlalchemy import func, update
 from accord_auth import sessions as sessions_module
 from accord_auth.sessions import LiveSession, Sessions
 from accord_auth.tokens import token_hash
-from accord_db.database import Database, DatabaseSettings
-from accord_db.ids import uuid7
-from accord_db.listen import Listener
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.ids import uuid7
+from accord_db.engine.listen import Listener
 from accord_db.queries.accounts import insert_account
 from accord_db.queries.sessions import get_session_by_token_hash
 from accord_db.schema import Session

@@ -5,8 +5,8 @@ import sys
 from datetime import timedelta
 
 from accord_auth.sessions import Sessions
-from accord_db.database import Database, DatabaseSettings
-from accord_db.listen import Listener
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.listen import Listener
 
 
 async def main(dsn: str) -> None:

@@ -18,16 +18,16 @@ from accord.policy.v1.policy_pb2 import (
 )
 from accord_auth import api_keys as api_keys_module
 from accord_auth.api_keys import ApiKeys, new_api_key
-from accord_auth.found import Found
-from accord_auth.permissions import held
+from accord_auth.credentials import Authenticated
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.database import Database
-from accord_db.errors import Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, api_keys, members, organizations, roles
 from accord_db.queries.sessions import notify_account_changed
 from accord_db.schema import ApiKey, Organization
+from accord_rpc.permissions import held
 from tests.auth.conftest import process, until
 from tests.factories import Key, Person, api_key_of, joined, organization_of, signed_in_person
 
@@ -478,6 +478,6 @@ async def test_those_that_are_good_are_told_apart_from_those_that_are_not(
     other = await api_key_of(database, *maker, scopes=[PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ])
     revoked = await api_key_of(database, *maker)
     await revoke(database, revoked, maker)
-    good: dict[str, Found] = await ours.find_again([key.key, other.key, revoked.key, new_api_key(), "nonsense"])
+    good: dict[str, Authenticated] = await ours.find_again([key.key, other.key, revoked.key, new_api_key(), "nonsense"])
     assert {each: found.caller.credential_id for each, found in good.items()} == {key.key: key.id, other.key: other.id}
     assert good[other.key].caller.permissions == {PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ}

@@ -5,9 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from accord_auth.encryption import Keyring
-from accord_auth.services import ActingFor, CertificateFinder, ServiceTokenFinder, ServiceTokens, SigningKeys
+from accord_auth.services import (
+    ActingFor,
+    CertificateAuthenticator,
+    ServiceTokenAuthenticator,
+    ServiceTokens,
+    SigningKeys,
+)
 from accord_auth.sessions import Sessions
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import services
 from tests.api.services import Service, new_service
 from tests.conftest import change
@@ -22,8 +28,8 @@ def tokens(database: Database) -> ServiceTokens:
 
 
 @pytest.fixture
-def finder(database: Database, tokens: ServiceTokens, here: Sessions) -> ServiceTokenFinder:
-    return ServiceTokenFinder(database, tokens, here.remembered)
+def finder(database: Database, tokens: ServiceTokens, here: Sessions) -> ServiceTokenAuthenticator:
+    return ServiceTokenAuthenticator(database, tokens, here.remembered)
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ async def token_of(tokens: ServiceTokens, service: Service, person: Person | Non
 
 
 async def test_what_is_remembered_goes_with_any_of_those_it_names(
-    finder: ServiceTokenFinder, tokens: ServiceTokens, here: Sessions, service: Service, person: Person, dsn: str
+    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, here: Sessions, service: Service, person: Person, dsn: str
 ) -> None:
     token = await token_of(tokens, service, person)
     assert await finder.find(token) is not None
@@ -61,7 +67,7 @@ async def test_what_is_remembered_goes_with_any_of_those_it_names(
 
 
 async def test_a_look_at_open_streams_goes_by_the_database_alone(
-    finder: ServiceTokenFinder, tokens: ServiceTokens, service: Service, person: Person, dsn: str
+    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
 ) -> None:
     own, acting = await token_of(tokens, service), await token_of(tokens, service, person)
     assert (await finder.find_again([own, acting, "no.such.token"])).keys() == {own, acting}
@@ -72,7 +78,7 @@ async def test_a_look_at_open_streams_goes_by_the_database_alone(
 
 
 async def test_a_token_is_good_no_longer_than_its_session(
-    finder: ServiceTokenFinder, tokens: ServiceTokens, service: Service, person: Person, dsn: str
+    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
 ) -> None:
     change(dsn, "UPDATE sessions SET expires_at = now() + interval '1 minute'")
     found = await finder.find(await token_of(tokens, service, person))
@@ -84,7 +90,7 @@ async def test_a_token_is_good_no_longer_than_its_session(
 async def test_a_certificate_is_the_account_that_settings_name(
     database: Database, here: Sessions, service: Service
 ) -> None:
-    finder = CertificateFinder(database, {NAME: "billing"}, here.remembered)
+    finder = CertificateAuthenticator(database, {NAME: "billing"}, here.remembered)
     found = await finder.find(NAME)
     assert found is not None
     assert (found.caller.account_id, found.caller.service_account_id) == (service.id, service.id)

@@ -12,9 +12,9 @@ from sqlalchemy import delete, func, select, text, update
 from accord_auth import sessions as sessions_module
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.database import Database
-from accord_db.errors import Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries.accounts import delete_account
 from accord_db.queries.sessions import (
     insert_session,

@@ -6,15 +6,15 @@ from time import monotonic
 from typing import NamedTuple
 from uuid import UUID
 
-from accord_auth.found import Found
+from accord_auth.credentials import Authenticated
 
 
 class _Entry(NamedTuple):
-    found: Found
+    found: Authenticated
     until: float  # on the clock of `time.monotonic`
 
 
-class CredentialCache:
+class TtlCache:
     """By token hash, so that no token stays in memory. Holds at most `size` of what was found, the newest, and none for
     longer than `seconds` or than it may be kept.
 
@@ -32,7 +32,7 @@ class CredentialCache:
         # lookup in between still finds the credential good.
         self._dropped: dict[UUID, float] = {}
 
-    def get(self, token_hash: bytes) -> Found | None:
+    def get(self, token_hash: bytes) -> Authenticated | None:
         entry = self._entries.get(token_hash)
         return entry.found if entry is not None and monotonic() < entry.until else None
 
@@ -41,7 +41,7 @@ class CredentialCache:
         """How often something was dropped. Whoever is about to ask the database reads it first, and hands it to `put`."""
         return self._drops
 
-    def put(self, token_hash: bytes, found: Found, *, drops: int) -> None:
+    def put(self, token_hash: bytes, found: Authenticated, *, drops: int) -> None:
         """Keeps it, unless anything was dropped since `drops` was read: that may have been this one, changed
         after the database had answered and before the answer was here."""
         if drops != self._drops or any(map(self._is_dropped, found.ids)):
@@ -97,5 +97,5 @@ class CredentialCache:
                 del self._hashes[id_]
 
 
-def _seconds_left(found: Found) -> float:
+def _seconds_left(found: Authenticated) -> float:
     return inf if found.kept_until is None else (found.kept_until - datetime.now(UTC)).total_seconds()

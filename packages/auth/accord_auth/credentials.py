@@ -11,9 +11,9 @@ from accord.policy.v1.policy_pb2 import (
     CREDENTIAL_SESSION,
     Credential,
 )
-from accord_auth.gate import Context
-from accord_auth.refused import Refused
 from accord_auth.tokens import API_KEY_PREFIX
+from accord_rpc.errors import RpcError
+from accord_rpc.interceptor import Context
 
 _SCHEME = "bearer"
 # Every header that can carry a credential. A call may have one of them, once (RFC 9110, 11.6.2; RFC 6750, 2).
@@ -38,7 +38,7 @@ def credential_header(headers: Iterable[tuple[str, str | bytes]]) -> Header | No
     if not found:
         return None
     if len(found) > 1:
-        raise Refused(Reason.REASON_CREDENTIAL_AMBIGUOUS)
+        raise RpcError(Reason.REASON_CREDENTIAL_AMBIGUOUS)
     name, value = found[0]
     return Header(name, value if isinstance(value, str) else value.decode("ascii", "replace"))
 
@@ -52,7 +52,7 @@ def presented(header: Header | None, context: Context) -> Presented:
         return Presented(CREDENTIAL_API_KEY, header.value)
     scheme, _, token = header.value.partition(" ")
     if scheme.lower() != _SCHEME or not token:
-        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
     return Presented(_kind(token), token)
 
 
@@ -61,7 +61,7 @@ def _certificate(context: Context) -> Presented:
     none: a DNS name that looks like a URI, which authorities give to others, would be among them."""
     names = list((context.auth_context() or {}).get("peer_uri", ()))
     if len(names) != 1:
-        raise Refused(Reason.REASON_CREDENTIAL_MISSING)
+        raise RpcError(Reason.REASON_CREDENTIAL_MISSING)
     return Presented(CREDENTIAL_CLIENT_CERTIFICATE, names[0].decode("ascii", "replace"))
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from accord.policy.v1.policy_pb2 import Credential
-from accord_auth.caller import Caller
+from accord_rpc.caller import Caller
 
 
-class Found(NamedTuple):
+class Authenticated(NamedTuple):
     """What a good credential stands for now."""
 
     caller: Caller
@@ -21,15 +21,15 @@ class Found(NamedTuple):
     kept_until: datetime | None = None
 
 
-class Finder(Protocol):
+class Authenticator(Protocol):
     """Finds who is behind the credentials of one kind."""
 
-    async def find(self, token: str) -> Found | None:
+    async def find(self, token: str) -> Authenticated | None:
         """None if it is not good, for whatever reason. What can be told without the database is told without it."""
 
-    async def find_again(self, tokens: Sequence[str]) -> Mapping[str, Found]:
+    async def find_again(self, tokens: Sequence[str]) -> Mapping[str, Authenticated]:
         """Those of the tokens that are good now, whatever is remembered of them. It is no use of them."""
 
 
-Finders: TypeAlias = Mapping[Credential.ValueType, Finder]
+Finders: TypeAlias = Mapping[Credential.ValueType, Authenticator]
 """One for each kind of credential that this installation takes."""

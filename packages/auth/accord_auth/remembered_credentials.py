@@ -3,28 +3,28 @@
 from collections.abc import Awaitable
 from uuid import UUID
 
-from accord_auth.credential_cache import CredentialCache
-from accord_auth.found import Found
+from accord_auth.credential_cache import TtlCache
+from accord_auth.credentials import Authenticated
 from accord_auth.streams import Streams
-from accord_db.listen import Listener
+from accord_db.engine.listen import Listener
 from accord_db.queries.sessions import REVOKED_CHANNEL
 
 
-class RememberedCredentials:
+class CredentialCache:
     """One per process. What was found is remembered for some seconds, unless it is changed before: by this process at once,
     by another as soon as the notice of it is here. Nothing remembered is used while notices cannot come."""
 
     def __init__(self, listener: Listener, *, seconds: float = 5.0, size: int = 10_000) -> None:
         self._listener = listener
-        self._cache = CredentialCache(seconds=seconds, size=size)
+        self._cache = TtlCache(seconds=seconds, size=size)
         self.streams = Streams(listener)
         listener.listen(REVOKED_CHANNEL, self._changed_elsewhere)
         listener.on_change(self._line_changed)
 
-    def get(self, token_hash: bytes) -> Found | None:
+    def get(self, token_hash: bytes) -> Authenticated | None:
         return self._cache.get(token_hash) if self._listener.connected else None
 
-    async def ask(self, token_hash: bytes, finding: Awaitable[Found | None]) -> Found | None:
+    async def ask(self, token_hash: bytes, finding: Awaitable[Authenticated | None]) -> Authenticated | None:
         """What is found, which is remembered unless something was dropped while it was looked up.
 
         Calls with one token that come together look it up together, too: that is rare (once in some seconds), and to share
