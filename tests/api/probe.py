@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import mkdtemp
 from types import ModuleType
@@ -21,6 +21,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import CREDENTIAL_API_KEY, CREDENTIAL_SESSION
 from accord_auth.api_keys import ApiKeys
 from accord_auth.credentials import Authenticators
+from accord_auth.interceptor import AuthInterceptor
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
@@ -29,11 +30,10 @@ from accord_rpc.caller import caller
 from accord_rpc.client_address import ClientAddresses, Network
 from accord_rpc.contract import Recorder, check
 from accord_rpc.errors import RpcError
-from accord_rpc.pipeline import Pipeline
+from accord_rpc.pipeline import Pipeline, Routes
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.rate_limits import limit_account
 from accord_rpc.pipeline.telemetry import call_metrics
-from accord_rpc.routes import Routes
 from tests.factories import Person
 
 _PROTOS = Path(__file__).parent / "protos"
@@ -212,10 +212,12 @@ def build_probe_server(
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
     methods = check(services, registered, {}, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
-    finders: Authenticators = {CREDENTIAL_SESSION: sessions, CREDENTIAL_API_KEY: ApiKeys(database, sessions.remembered)}
-    pipeline = Pipeline(
-        database, finders, sessions.streams, counters, validator, call_metrics(), ClientAddresses(proxies)
-    )
+    authenticators: Authenticators = {
+        CREDENTIAL_SESSION: sessions,
+        CREDENTIAL_API_KEY: ApiKeys(database, sessions.cache),
+    }
+    access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
+    pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies))
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
     server.add_generic_rpc_handlers((routes,))

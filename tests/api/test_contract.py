@@ -272,9 +272,9 @@ def mismatch(services: Any, registered: Recorder, resources: Any = None) -> str:
 
 def registered() -> Recorder:
     recorder = Recorder()
-    nothing: dict[str, Any] = {field.name: None for field in fields(registration.Parts)}
+    nothing: dict[str, Any] = {field.name: None for field in fields(registration.Dependencies)}
     registration.register(
-        cast(Any, recorder), registration.Parts(**nothing | {"secret_key": b"", "rules": registration.Rules()})
+        cast(Any, recorder), registration.Dependencies(**nothing | {"secret_key": b"", "rules": registration.Rules()})
     )
     return recorder
 

@@ -59,7 +59,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def until_refused(sessions: Sessions, token: str) -> None:
     async with asyncio.timeout(5):
-        while await sessions.find(token):
+        while await sessions.authenticate(token):
             await asyncio.sleep(0.005)
 
 
@@ -140,7 +140,7 @@ class Line:
 
 @pytest.fixture
 def line(here: Sessions, postgres: str, dsn: str) -> Line:
-    return Line(postgres, dsn, here.remembered._listener)
+    return Line(postgres, dsn, here.cache._listener)
 
 
 class HeldAnswers:

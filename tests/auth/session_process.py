@@ -17,7 +17,7 @@ async def main(dsn: str) -> None:
         await asyncio.sleep(0.01)
     say("ready")
     while token := await asyncio.to_thread(sys.stdin.readline):
-        say("found" if await sessions.find(token.rstrip("\n")) else "refused")
+        say("found" if await sessions.authenticate(token.rstrip("\n")) else "refused")
     await listener.close()
     await database.close()
 

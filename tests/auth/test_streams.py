@@ -27,7 +27,7 @@ Stream = asyncio.Task[None]
 async def run(sessions: Sessions, token: str, until_over: Callable[[], Awaitable[object]]) -> None:
     """What serves a stream."""
     doubts = sessions.streams.doubts
-    found = await sessions.find(token)
+    found = await sessions.authenticate(token)
     assert found is not None
     with sessions.streams.hold(sessions, token, found, doubts=doubts):
         await until_over()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from accord_gateway.server.gateway import ports
+from accord_gateway.server import ports
 from accord_gateway.server.ports import PortUnavailable
 from tests.gateway.conftest import free_port
 

@@ -1,11 +1,11 @@
 """How a sign-in ends, whatever proved who it is: in a session, or in the wait for a second step."""
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
-from accord_api.sign_ins import is_banned
 from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Transaction
@@ -60,3 +60,10 @@ class SignIns:
         token, session = await self._sessions.open(account_id, peer=call().peer, user_agent=call().user_agent)
         call().note(account_id=account_id, target=session.id)
         return Opened(token, session)
+
+
+def is_banned(account: Account) -> bool:
+    """Whether the account is banned now, by this process's clock."""
+    if account.banned_at is None:
+        return False
+    return account.banned_until is None or datetime.now(UTC) < account.banned_until

@@ -30,24 +30,24 @@ def shown(key: str) -> str:
 class ApiKeys:
     """Finds who calls with an API key: whoever made it, holding what both its scopes and their roles permit now."""
 
-    def __init__(self, database: Database, remembered: CredentialCache) -> None:
+    def __init__(self, database: Database, cache: CredentialCache) -> None:
         self._database = database
-        self._remembered = remembered
+        self._cache = cache
 
-    async def find(self, token: str) -> Authenticated | None:
+    async def authenticate(self, token: str) -> Authenticated | None:
         """None if the key is malformed, unknown, expired, revoked, or was rotated too long ago, if whoever made it is banned,
         gone, or no member any more, or if its organization is deleted.
 
         What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
         before any transaction of the call has begun."""
         key = token_hash(token)
-        if found := self._remembered.get(key):
+        if found := self._cache.get(key):
             return found
         if not well_formed(token, API_KEY_PREFIX):
             return None
-        return await self._remembered.ask(key, self._look_up(key))
+        return await self._cache.store(key, self._look_up(key))
 
-    async def find_again(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
+    async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         by_hash = {token_hash(token): token for token in tokens}
         live = await list_live_api_keys(self._database, key_hashes=list(by_hash))
         return {by_hash[key]: _found(api_key) for key, api_key in live.items()}

@@ -33,14 +33,14 @@ class AuthInterceptor(CheckInterceptor):
     """Holds every call of one method to the method's policy."""
 
     @classmethod
-    def of(cls, method: Method, finders: Authenticators, streams: Streams) -> "AuthInterceptor":
+    def of(cls, method: Method, authenticators: Authenticators, streams: Streams) -> "AuthInterceptor":
         if method.policy.access != ACCESS_PUBLIC and (method.request_streaming or method.response_streaming):
-            return StreamAuthInterceptor(method.policy, finders, streams)
-        return cls(method.policy, finders)
+            return StreamAuthInterceptor(method.policy, authenticators, streams)
+        return cls(method.policy, authenticators)
 
-    def __init__(self, policy: Policy, finders: Authenticators) -> None:
+    def __init__(self, policy: Policy, authenticators: Authenticators) -> None:
         self._policy = policy
-        self._finders = finders
+        self._authenticators = authenticators
 
     async def admit(self, context: Context) -> None:
         header = credential_header(headers())
@@ -48,14 +48,14 @@ class AuthInterceptor(CheckInterceptor):
         if self._policy.access == ACCESS_PUBLIC:
             return
         credential = presented(header, context)
-        self._let_in(credential, await self._finder(credential).find(credential.token))
+        self._let_in(credential, await self._authenticator(credential).authenticate(credential.token))
 
-    def _finder(self, credential: Presented) -> Authenticator:
+    def _authenticator(self, credential: Presented) -> Authenticator:
         """Why a credential does not hold is nobody's business: one reason for all."""
-        finder = self._finders.get(credential.kind)
-        if finder is None:
+        authenticator = self._authenticators.get(credential.kind)
+        if authenticator is None:
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
-        return finder
+        return authenticator
 
     def _let_in(self, credential: Presented, found: Authenticated | None) -> Authenticated:
         # Finders share what is remembered: that of another kind is not what was presented.
@@ -71,8 +71,8 @@ class AuthInterceptor(CheckInterceptor):
 class StreamAuthInterceptor(AuthInterceptor):
     """For methods that stream: also while the call lasts, which ends when a new one would be refused."""
 
-    def __init__(self, policy: Policy, finders: Authenticators, streams: Streams) -> None:
-        super().__init__(policy, finders)
+    def __init__(self, policy: Policy, authenticators: Authenticators, streams: Streams) -> None:
+        super().__init__(policy, authenticators)
         self._streams = streams
 
     async def intercept(
@@ -83,10 +83,10 @@ class StreamAuthInterceptor(AuthInterceptor):
         method_name: str,
     ) -> bytes | None:
         credential = presented(credential_header(headers()), context)
-        finder, doubts = self._finder(credential), self._streams.doubts
-        found = self._let_in(credential, await finder.find(credential.token))
+        authenticator, doubts = self._authenticator(credential), self._streams.doubts
+        found = self._let_in(credential, await authenticator.authenticate(credential.token))
         admit = self._goes_on(found.caller)
-        with self._streams.hold(finder, credential.token, found, doubts=doubts, admit=admit):
+        with self._streams.hold(authenticator, credential.token, found, doubts=doubts, admit=admit):
             return await method(request_or_iterator, context)
 
     def _goes_on(self, began: Caller) -> Admit:

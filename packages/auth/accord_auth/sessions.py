@@ -57,12 +57,12 @@ class Sessions:
         self._lifetime = lifetime
         self._idle_lifetime = lifetime if idle_lifetime is None else idle_lifetime
         self._use_written_after = min(_USE_WRITTEN_AFTER, self._idle_lifetime / 10)
-        # Shared with the finders of other credentials.
-        self.remembered = CredentialCache(listener, seconds=cache_seconds, size=cache_size)
+        # Shared with the authenticators of other credentials.
+        self.cache = CredentialCache(listener, seconds=cache_seconds, size=cache_size)
 
     @property
     def streams(self) -> Streams:
-        return self.remembered.streams
+        return self.cache.streams
 
     async def open(
         self,
@@ -93,17 +93,17 @@ class Sessions:
         )
         return token, session
 
-    async def find(self, token: str) -> Authenticated | None:
+    async def authenticate(self, token: str) -> Authenticated | None:
         """None if the token is malformed, unknown, expired or revoked, or its account is banned or gone.
 
         What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
         before any transaction of the call has begun."""
         key = token_hash(token)
-        if found := self.remembered.get(key):
+        if found := self.cache.get(key):
             return found
-        return await self.remembered.ask(key, self._look_up(key)) if well_formed(token) else None
+        return await self.cache.store(key, self._look_up(key)) if well_formed(token) else None
 
-    async def find_again(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
+    async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         by_hash = {token_hash(token): token for token in tokens}
         live = await list_live_sessions(self._database, token_hashes=list(by_hash))
         return {by_hash[key]: _found(session) for key, session in live.items()}
@@ -124,7 +124,7 @@ class Sessions:
                 idle_lifetime=self._idle_lifetime,
             )
         finally:
-            self.remembered.drop(session_id)
+            self.cache.drop(session_id)
         return (token, session) if session is not None else None
 
     async def revoke(self, *, session_id: UUID, account_id: UUID) -> bool:
@@ -133,7 +133,7 @@ class Sessions:
             return await revoke_session(self._database, session_id=session_id, account_id=account_id) is not None
         finally:
             # Also when we were cancelled or cut off while it was committed.
-            self.remembered.drop(session_id)
+            self.cache.drop(session_id)
 
     async def revoke_all(self, account_id: UUID, *, but: UUID | None = None) -> int:
         """Ends all sessions of the account, but one if it is named, and all in which it acts as somebody, in the transaction
@@ -142,13 +142,13 @@ class Sessions:
             return len(await revoke_sessions_of_account(self._database, account_id=account_id, but=but))
         finally:
             # The one that is kept is dropped too, and looked up again: that is cheaper than to know which is which.
-            self.remembered.drop(account_id)
+            self.cache.drop(account_id)
 
     def forget(self, id_: UUID) -> None:
         """For whoever has changed, or is about to change, what a credential, an account or an organization stands for: this
         process asks the database about it again, for calls and for streams that are open. The others are told by a notice
         on `REVOKED_CHANNEL`."""
-        self.remembered.forget(id_)
+        self.cache.forget(id_)
 
     async def _look_up(self, key: bytes) -> Authenticated | None:
         session = await get_session_by_token_hash(

@@ -35,13 +35,13 @@ def _whoever(caller: Caller) -> None:
 
 
 class _Stream:
-    __slots__ = ("admit", "finder", "ids", "look_at", "refused", "task", "token")
+    __slots__ = ("admit", "authenticator", "ids", "look_at", "refused", "task", "token")
 
     def __init__(
-        self, task: "asyncio.Task[Any]", finder: Authenticator, token: str, ids: tuple[UUID, ...], admit: Admit
+        self, task: "asyncio.Task[Any]", authenticator: Authenticator, token: str, ids: tuple[UUID, ...], admit: Admit
     ) -> None:
         self.task = task
-        self.finder = finder
+        self.authenticator = authenticator
         self.token = token  # which the headers of its call hold as long
         self.ids = ids
         self.admit = admit
@@ -50,7 +50,7 @@ class _Stream:
 
 
 class Streams:
-    """Those of one process. A notice does not end a stream, it makes us ask the finder, as a new call would have to: the
+    """Those of one process. A notice does not end a stream, it makes us ask the authenticator, as a new call would have to: the
     notice may be about the token that a session had before, about another permission, or about nothing at all.
 
     To be open is no use of a credential: a screen that is watched by nobody would keep a session from idling out for ever.
@@ -81,14 +81,14 @@ class Streams:
 
     @contextmanager
     def hold(
-        self, finder: Authenticator, token: str, found: Authenticated, *, doubts: int, admit: Admit = _whoever
+        self, authenticator: Authenticator, token: str, found: Authenticated, *, doubts: int, admit: Admit = _whoever
     ) -> Iterator[None]:
         """The block is the stream. Its task is cancelled, and Refused comes out of it, when the token is not good any
         more, or `admit` refuses whoever it stands for; that includes what was changed while it was looked up, if
         anything was doubted since."""
         task = asyncio.current_task()
         assert task is not None
-        stream = _Stream(task, finder, token, found.ids, admit)
+        stream = _Stream(task, authenticator, token, found.ids, admit)
         if doubts == self._doubts:
             self._look_later(stream, found.good_until)
         else:
@@ -142,15 +142,15 @@ class Streams:
                     await self._wake.wait()
 
     async def _look(self, streams: list[_Stream]) -> None:
-        for finder in {stream.finder for stream in streams}:
-            await self._look_by(finder, [stream for stream in streams if stream.finder is finder])
+        for authenticator in {stream.authenticator for stream in streams}:
+            await self._look_by(authenticator, [stream for stream in streams if stream.authenticator is authenticator])
 
-    async def _look_by(self, finder: Authenticator, streams: list[_Stream]) -> None:
+    async def _look_by(self, authenticator: Authenticator, streams: list[_Stream]) -> None:
         if_unanswered = monotonic() + _LOOK_AGAIN_UNTOLD
         for stream in streams:
             stream.look_at = if_unanswered
         try:
-            good = await finder.find_again([stream.token for stream in streams])
+            good = await authenticator.recheck([stream.token for stream in streams])
         except Exception as error:  # noqa: BLE001 — whatever it was, nobody else would look at these streams
             _log.warning("cannot see whether the credentials of open streams are good: %s", error)
             return

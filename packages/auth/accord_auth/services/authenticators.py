@@ -18,16 +18,16 @@ from accord_rpc.caller import Caller
 from accord_rpc.permissions import held
 
 
-class _ServiceFinder(ABC):
-    def __init__(self, database: Database, remembered: CredentialCache) -> None:
+class _ServiceAuthenticator(ABC):
+    def __init__(self, database: Database, cache: CredentialCache) -> None:
         self._database = database
-        self._remembered = remembered
+        self._cache = cache
 
-    async def find(self, token: str) -> Authenticated | None:
+    async def authenticate(self, token: str) -> Authenticated | None:
         key = self._key(token)
-        return self._remembered.get(key) or await self._remembered.ask(key, self._look_up(token))
+        return self._cache.get(key) or await self._cache.store(key, self._look_up(token))
 
-    async def find_again(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
+    async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         found = {token: await self._look_up(token) for token in tokens}
         return {token: each for token, each in found.items() if each is not None}
 
@@ -39,9 +39,9 @@ class _ServiceFinder(ABC):
     async def _look_up(self, token: str) -> Authenticated | None: ...
 
 
-class ServiceTokenAuthenticator(_ServiceFinder):
-    def __init__(self, database: Database, tokens: ServiceTokens, remembered: CredentialCache) -> None:
-        super().__init__(database, remembered)
+class ServiceTokenAuthenticator(_ServiceAuthenticator):
+    def __init__(self, database: Database, tokens: ServiceTokens, cache: CredentialCache) -> None:
+        super().__init__(database, cache)
         self._tokens = tokens
 
     def _key(self, token: str) -> bytes:
@@ -80,12 +80,12 @@ class ServiceTokenAuthenticator(_ServiceFinder):
         return Authenticated(caller, tuple(id_ for id_ in ids if id_), good_until, good_until)
 
 
-class CertificateAuthenticator(_ServiceFinder):
+class CertificateAuthenticator(_ServiceAuthenticator):
     """Stands by what TLS has proved: that whoever opened the connection has the key of a certificate with this URI. Settings
     say which service account that is."""
 
-    def __init__(self, database: Database, identities: Mapping[str, str], remembered: CredentialCache) -> None:
-        super().__init__(database, remembered)
+    def __init__(self, database: Database, identities: Mapping[str, str], cache: CredentialCache) -> None:
+        super().__init__(database, cache)
         self._identities = identities
 
     def _key(self, token: str) -> bytes:

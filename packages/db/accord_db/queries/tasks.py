@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from accord_db.engine.database import Executor
-from accord_db.engine.expressions import containing
+from accord_db.engine.expressions import like_containing
 from accord_db.engine.keyset import Cursor
 from accord_db.schema import Task
 
@@ -167,7 +167,7 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
 def _values(filters: TaskFilters) -> dict[str, object]:
     values = {name: value for name, value in filters.items() if value is not None}
     if text := filters.get("title_contains"):
-        values["title_contains"] = containing(text)
+        values["title_contains"] = like_containing(text)
     return values
 
 

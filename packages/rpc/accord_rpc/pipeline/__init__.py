@@ -1,5 +1,5 @@
-"""What stands between the wire and a handler: one chain of interceptors for each method, put together at start."""
+"""The stages between the wire and a handler: one chain for each method, built at start."""
 
-from accord_rpc.pipeline.chain import Pipeline
+from accord_rpc.pipeline.chain import Pipeline, Routes
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Routes"]

@@ -1,6 +1,7 @@
-"""Puts a method's stages together, once, at start. A stage that a policy does not ask for costs its calls nothing."""
+"""Builds each method's chain of stages, once, at start. A stage that the policy does not require is left out."""
 
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
@@ -8,9 +9,6 @@ from protovalidate import Validator
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, CREDENTIAL_API_KEY
-from accord_auth.credentials import Authenticators
-from accord_auth.interceptor import AuthInterceptor
-from accord_auth.streams import Streams
 from accord_db.engine.database import Database
 from accord_rpc.client_address import ClientAddresses
 from accord_rpc.errors import RpcError
@@ -25,23 +23,24 @@ from accord_rpc.pipeline.retries import RetryInterceptor
 from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
 from accord_rpc.policy import Method
 
+AccessStage: TypeAlias = Callable[[Method], AsyncServerInterceptor]
+"""Makes the stage that decides who may call a method. The gateway passes it in."""
+
 
 class Pipeline:
-    """What the stages of all methods share."""
+    """Builds the chain of stages of each method, from what all chains share."""
 
     def __init__(
         self,
         database: Database,
-        finders: Authenticators,
-        streams: Streams,
+        access: AccessStage,
         counters: Counters,
         validator: Validator,
         metrics: CallMetrics,
         peers: ClientAddresses,
     ) -> None:
         self._database = database
-        self._finders = finders
-        self._streams = streams
+        self._access = access
         self._counters = counters
         self._api_key_limit = ApiKeyLimitInterceptor(ApiKeyLimitInterceptor.counter(counters))
         self.validator = validator
@@ -70,7 +69,7 @@ class Pipeline:
         policy = method.policy
         yield TelemetryInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
         yield DeadlineInterceptor(policy, self._clock)
-        yield AuthInterceptor.of(method, self._finders, self._streams)
+        yield self._access(method)
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
             yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
@@ -84,6 +83,17 @@ class Pipeline:
             yield AuditInterceptor(method, self._database)
         if method.idempotent:
             yield IdempotencyInterceptor(self._database)
+
+
+class Routes(grpc.GenericRpcHandler):
+    """Every handler inside its chain, as the one generic handler of a grpcio server. Unknown paths are refused."""
+
+    def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
+        self._pipeline = pipeline
+        self._handlers = {method.path: pipeline.serve(method, handler) for method, handler in served.items()}
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        return self._handlers.get(details.method) or self._pipeline.refuse(details.method)
 
 
 async def _no_such_method(request: object, context: Context) -> bytes | None:

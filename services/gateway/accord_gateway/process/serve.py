@@ -7,7 +7,7 @@ import asyncio
 import signal
 
 from accord_gateway.process.worker_handle import Worker
-from accord_gateway.server.gateway import metrics, ports
+from accord_gateway.server import metrics, ports
 from accord_gateway.settings import Settings
 from accord_gateway.shutdown import Shutdown
 

@@ -1,6 +1,7 @@
 """The server: what it is made of, where it listens, and what it allows a connection."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import grpc
@@ -16,6 +17,7 @@ from accord_api import registration
 from accord_api.outbox import Outbox
 from accord_auth.api_keys import ApiKeys
 from accord_auth.credentials import Authenticators
+from accord_auth.interceptor import AuthInterceptor
 from accord_auth.passwords import Passwords
 from accord_auth.providers import Providers
 from accord_auth.second_factors import SecondFactors
@@ -25,21 +27,20 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import keyring
+from accord_gateway.server import health
 from accord_gateway.server.draining import Draining
-from accord_gateway.server.gateway import health
 from accord_gateway.server.health import Health
 from accord_gateway.server.ports import PortUnavailable, address
 from accord_gateway.server.tls import server_credentials
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import ClientAddresses
 from accord_rpc.contract import ContractMismatch, Recorder, check, contract_services
-from accord_rpc.pipeline import Pipeline
+from accord_rpc.pipeline import Pipeline, Routes
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.policy import Method
-from accord_rpc.routes import Routes
 
 KIB, MIB = 1024, 1024 * 1024
 SECOND, MINUTE = 1000, 60_000  # in the milliseconds of gRPC's options
@@ -74,15 +75,14 @@ def build_server(parts: Runtime) -> Gateway:
         idle_lifetime=settings.session_idle_lifetime,
     )
     tokens = _service_tokens(parts)
-    finders, peers = _finders(parts, sessions, tokens), ClientAddresses(settings.trusted_proxies)
-    pipeline = Pipeline(
-        parts.database, finders, sessions.streams, _counters(settings), validator, call_metrics(), peers
-    )
+    authenticators, addresses = _authenticators(parts, sessions, tokens), ClientAddresses(settings.trusted_proxies)
+    access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
+    pipeline = Pipeline(parts.database, access, _counters(settings), validator, call_metrics(), addresses)
     served = _contract(parts, sessions, tokens, validator)
     gateway_health = Health({method.service for method in served})
     served |= health.methods(gateway_health)
     if settings.reflection != "off":
-        from accord_gateway.server.gateway import reflection  # memory that production, where it is off, need not have
+        from accord_gateway.server import reflection  # memory that production, where it is off, need not have
 
         served |= reflection.methods({method.service for method in served}, settings.reflection)
     draining = Draining(Routes(pipeline, served))
@@ -97,15 +97,13 @@ def _service_tokens(parts: Runtime) -> ServiceTokens:
     return ServiceTokens(keys, issuer=settings.service_issuer, audience=settings.service_audience)
 
 
-def _finders(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Authenticators:
-    database, remembered = parts.database, sessions.remembered
+def _authenticators(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Authenticators:
+    database, cache = parts.database, sessions.cache
     return {
         CREDENTIAL_SESSION: sessions,
-        CREDENTIAL_API_KEY: ApiKeys(database, remembered),
-        CREDENTIAL_SERVICE_TOKEN: ServiceTokenAuthenticator(database, tokens, remembered),
-        CREDENTIAL_CLIENT_CERTIFICATE: CertificateAuthenticator(
-            database, parts.settings.service_identities, remembered
-        ),
+        CREDENTIAL_API_KEY: ApiKeys(database, cache),
+        CREDENTIAL_SERVICE_TOKEN: ServiceTokenAuthenticator(database, tokens, cache),
+        CREDENTIAL_CLIENT_CERTIFICATE: CertificateAuthenticator(database, parts.settings.service_identities, cache),
     }
 
 
@@ -120,9 +118,9 @@ def _contract(parts: Runtime, sessions: Sessions, tokens: ServiceTokens, validat
     return {method: registered.handlers[method.path] for method in methods}
 
 
-def _handler_parts(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> registration.Runtime:
+def _handler_parts(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> registration.Dependencies:
     settings, database, keys = parts.settings, parts.database, keyring(parts.settings, parts.secret_key)
-    return registration.Runtime(
+    return registration.Dependencies(
         database=database,
         sessions=sessions,
         passwords=Passwords(minimum_length=settings.password_min_length),

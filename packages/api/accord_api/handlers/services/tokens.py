@@ -97,7 +97,7 @@ class TokenService(TokenServiceServicer):
 
     async def _person(self, subject_token: str) -> Caller:
         """Whose session it is; of a good session that nobody else acts in."""
-        found = await self._sessions.find(subject_token)
+        found = await self._sessions.authenticate(subject_token)
         if found is None or found.caller.credential != CREDENTIAL_SESSION or found.caller.impersonator_id:
             raise RpcError(Reason.REASON_SUBJECT_TOKEN_INVALID)
         call().note(account_id=found.caller.account_id, target=found.caller.session_id)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from accord_gateway.cli.doctor.finding import Finding
 
-CHECKOUT = Path(__file__).parents[4]  # where the gateway is installed from one; elsewhere there is nothing to compare
+CHECKOUT = Path(__file__).parents[5]  # where the gateway is installed from one; elsewhere there is nothing to compare
 LOCK = CHECKOUT / "requirements.lock"
-STUBS = CHECKOUT / "scripts" / "stubs.py"
+STUBS = CHECKOUT / "tools" / "stubs.py"
 OLDEST_PYTHON = (3, 11)
 MOST_NAMED = 5
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from accord_gateway.cli.doctor.finding import Finding
 from accord_gateway.errors import StartupError
-from accord_gateway.server.gateway import ports
+from accord_gateway.server import ports
 from accord_gateway.server.tls import CertificateFiles, TlsFault
 from accord_gateway.settings import Settings
 

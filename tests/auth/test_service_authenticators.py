@@ -29,7 +29,7 @@ def tokens(database: Database) -> ServiceTokens:
 
 @pytest.fixture
 def finder(database: Database, tokens: ServiceTokens, here: Sessions) -> ServiceTokenAuthenticator:
-    return ServiceTokenAuthenticator(database, tokens, here.remembered)
+    return ServiceTokenAuthenticator(database, tokens, here.cache)
 
 
 @pytest.fixture
@@ -54,34 +54,34 @@ async def test_what_is_remembered_goes_with_any_of_those_it_names(
     finder: ServiceTokenAuthenticator, tokens: ServiceTokens, here: Sessions, service: Service, person: Person, dsn: str
 ) -> None:
     token = await token_of(tokens, service, person)
-    assert await finder.find(token) is not None
+    assert await finder.authenticate(token) is not None
     change(dsn, "UPDATE service_accounts SET disabled_at = now()")  # without a notice
-    assert await finder.find(token) is not None
+    assert await finder.authenticate(token) is not None
     for id_ in (service.id, person.session_id, person.account_id):
         change(dsn, "UPDATE service_accounts SET disabled_at = NULL")
-        assert (found := await finder.find(token)) is not None
+        assert (found := await finder.authenticate(token)) is not None
         assert id_ in found.ids
         change(dsn, "UPDATE service_accounts SET disabled_at = now()")
         here.forget(id_)
-        assert await finder.find(token) is None
+        assert await finder.authenticate(token) is None
 
 
 async def test_a_look_at_open_streams_goes_by_the_database_alone(
     finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
 ) -> None:
     own, acting = await token_of(tokens, service), await token_of(tokens, service, person)
-    assert (await finder.find_again([own, acting, "no.such.token"])).keys() == {own, acting}
+    assert (await finder.recheck([own, acting, "no.such.token"])).keys() == {own, acting}
     change(dsn, "UPDATE sessions SET revoked_at = now()")
-    assert (await finder.find_again([own, acting])).keys() == {own}
+    assert (await finder.recheck([own, acting])).keys() == {own}
     change(dsn, "UPDATE service_accounts SET disabled_at = now()")
-    assert await finder.find_again([own, acting]) == {}
+    assert await finder.recheck([own, acting]) == {}
 
 
 async def test_a_token_is_good_no_longer_than_its_session(
     finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
 ) -> None:
     change(dsn, "UPDATE sessions SET expires_at = now() + interval '1 minute'")
-    found = await finder.find(await token_of(tokens, service, person))
+    found = await finder.authenticate(await token_of(tokens, service, person))
     assert found is not None
     assert found.good_until is not None
     assert found.good_until - datetime.now(UTC) <= timedelta(minutes=1)
@@ -90,10 +90,10 @@ async def test_a_token_is_good_no_longer_than_its_session(
 async def test_a_certificate_is_the_account_that_settings_name(
     database: Database, here: Sessions, service: Service
 ) -> None:
-    finder = CertificateAuthenticator(database, {NAME: "billing"}, here.remembered)
-    found = await finder.find(NAME)
+    finder = CertificateAuthenticator(database, {NAME: "billing"}, here.cache)
+    found = await finder.authenticate(NAME)
     assert found is not None
     assert (found.caller.account_id, found.caller.service_account_id) == (service.id, service.id)
-    assert (await finder.find_again([NAME, "spiffe://example.com/x"])).keys() == {NAME}
+    assert (await finder.recheck([NAME, "spiffe://example.com/x"])).keys() == {NAME}
     await services.disable_service_account(database, service_account_id=service.id)
-    assert await finder.find_again([NAME]) == {}
+    assert await finder.recheck([NAME]) == {}
