@@ -42,7 +42,7 @@ async def test_an_event_is_kept_as_it_was_told(database: Database, account: Acco
         reason="SIGN_IN_REFUSED",
         request_id="request",
     )
-    event = await database.first(select(AuditEvent))
+    event = await database.fetch_one(select(AuditEvent))
     assert event is not None
     assert (event.id, event.account_id, event.target, event.peer) == (event_id, None, "somebody", "ipv4:192.0.2.1")
     assert (event.code, event.reason, event.user_agent) == ("UNAUTHENTICATED", "SIGN_IN_REFUSED", "grpcurl")
@@ -52,8 +52,8 @@ async def test_an_event_is_kept_as_it_was_told(database: Database, account: Acco
 async def test_an_event_is_not_changed(database: Database, account: Account, change: Update | Delete) -> None:
     await insert(database, account)
     with pytest.raises(DatabaseError, match="42501"):
-        await database.run(change)
-    assert len(await database.all(select(AuditEvent))) == 1
+        await database.execute(change)
+    assert len(await database.fetch_all(select(AuditEvent))) == 1
 
 
 async def test_the_log_is_not_truncated(database: Database, account: Account, dsn: str) -> None:
@@ -64,8 +64,8 @@ async def test_the_log_is_not_truncated(database: Database, account: Account, ds
 
 async def test_an_event_outlives_its_account(database: Database, account: Account) -> None:
     await insert(database, account)
-    await database.run(delete(Account).where(Account.id == bindparam("account_id")), account_id=account.id)
-    [event] = await database.all(select(AuditEvent))
+    await database.execute(delete(Account).where(Account.id == bindparam("account_id")), account_id=account.id)
+    [event] = await database.fetch_all(select(AuditEvent))
     assert event.account_id == account.id
 
 

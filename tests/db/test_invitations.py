@@ -78,7 +78,7 @@ async def test_an_invitation_to_a_deleted_organization_is_not_found_by_its_token
 
 async def is_waited_for(database: Database) -> bool:
     """Whether a statement waits for another's lock."""
-    return bool(await database.first(select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))))
+    return bool(await database.fetch_one(select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))))
 
 
 async def test_who_finds_one_waits_for_whoever_deletes_its_organization_and_finds_none_then(
@@ -100,7 +100,7 @@ async def test_an_inviter_who_is_banned_or_gone_is_told(
     database: Database, ours: UUID, account: Account, column: str
 ) -> None:
     await insert(database, ours, account, token_hash=HASH)
-    await database.run(update(Account).where(Account.id == account.id).values({column: func.now()}))
+    await database.execute(update(Account).where(Account.id == account.id).values({column: func.now()}))
     found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL)
     assert found is not None
     assert not found.inviter_admitted
@@ -159,7 +159,7 @@ async def test_a_member_is_known_by_the_address_of_their_living_account(
     assert await invitations.is_member(database, organization_id=ours, email=account.email.upper())
     assert not await invitations.is_member(database, organization_id=theirs, email=account.email)
     assert not await invitations.is_member(database, organization_id=ours, email=EMAIL)
-    await database.run(update(Account).where(Account.id == account.id).values(deleted_at=func.now()))
+    await database.execute(update(Account).where(Account.id == account.id).values(deleted_at=func.now()))
     assert not await invitations.is_member(database, organization_id=ours, email=account.email)
 
 

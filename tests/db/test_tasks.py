@@ -38,7 +38,7 @@ _SET_TIME = (
 
 
 async def set_time(database: Database, task: Task, at: datetime) -> None:
-    await database.run(_SET_TIME, task_id=task.id, at=at)
+    await database.execute(_SET_TIME, task_id=task.id, at=at)
 
 
 def titles(rows: Iterable[Task]) -> list[str]:

@@ -110,7 +110,7 @@ async def list_live_api_keys(
     db: Executor, *, key_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
 ) -> dict[bytes, LiveApiKey]:
     """Those that are good now, by the hash that was asked about."""
-    rows = await db.all(_LIST_LIVE, key_hashes=list(key_hashes), use_written_after=use_written_after)
+    rows = await db.fetch_all(_LIST_LIVE, key_hashes=list(key_hashes), use_written_after=use_written_after)
     return {row.key_hash: LiveApiKey._make(row[:-1]) for row in rows}
 
 
@@ -135,7 +135,7 @@ async def update_api_key_use(
 ) -> int:
     """Writes down that it is used now. 0, and nothing is written, if that was done less than `use_written_after` ago or is
     being done."""
-    return await db.run(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
+    return await db.execute(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
 
 
 _INSERT = (
@@ -168,7 +168,7 @@ async def insert_api_key(
     calls_per_minute: int | None = None,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    api_key = await db.first(
+    api_key = await db.fetch_one(
         _INSERT,
         id=api_key_id,
         organization_id=organization_id,
@@ -189,7 +189,7 @@ _GET = select(ApiKey).where(*_THIS)
 
 async def get_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
     """Also if it is over."""
-    return await db.first(_GET, api_key_id=api_key_id, organization_id=organization_id)
+    return await db.fetch_one(_GET, api_key_id=api_key_id, organization_id=organization_id)
 
 
 _COUNT = select(func.count()).select_from(ApiKey).where(_THEIRS, _UNREVOKED)
@@ -197,7 +197,7 @@ _COUNT = select(func.count()).select_from(ApiKey).where(_THEIRS, _UNREVOKED)
 
 async def count_api_keys(db: Executor, *, organization_id: UUID) -> int:
     """Those that are not revoked."""
-    return await db.first(_COUNT, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
 
 
 @cache
@@ -216,7 +216,9 @@ async def list_api_keys(
 ) -> list[ApiKey]:
     """A page, the newest first; those made in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return await db.all(_list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place)
+    return await db.fetch_all(
+        _list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place
+    )
 
 
 @cache
@@ -229,7 +231,7 @@ async def update_api_key(
     db: Executor, *, api_key_id: UUID, organization_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
 ) -> ApiKey | None:
     """The key as it is now. None if there is none, if it is revoked, or if it is no longer the one that `etag` names."""
-    return await db.first(
+    return await db.fetch_one(
         _update(frozenset(changes)),
         api_key_id=api_key_id,
         organization_id=organization_id,
@@ -265,7 +267,7 @@ async def rotate_api_key(
 ) -> ApiKey | None:
     """The key with its new secret; the one it had is good for the overlap, and the one before that no more. None if there
     is none, if it is over, or if it is no longer the one that `etag` names."""
-    return await db.first(
+    return await db.fetch_one(
         _ROTATE,
         api_key_id=api_key_id,
         organization_id=organization_id,
@@ -282,7 +284,7 @@ _REVOKE = update(ApiKey).where(*_THIS, _UNREVOKED).values(revoked_at=func.now())
 
 async def revoke_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
     """The key, which is over. None if there is none, or if it is revoked already."""
-    return await db.first(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
+    return await db.fetch_one(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
 
 
 _REVOKE_OF_MEMBER = (
@@ -294,4 +296,4 @@ _REVOKE_OF_MEMBER = (
 
 async def revoke_api_keys_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
     """How many of those that they made in the organization were not revoked yet."""
-    return await db.run(_REVOKE_OF_MEMBER, organization_id=organization_id, created_by=created_by)
+    return await db.execute(_REVOKE_OF_MEMBER, organization_id=organization_id, created_by=created_by)

@@ -51,7 +51,7 @@ async def insert_event(
     user_agent: str | None = None,
     reason: str | None = None,
 ) -> None:
-    await db.run(
+    await db.execute(
         _INSERT,
         id=event_id,
         account_id=account_id,
@@ -119,4 +119,4 @@ async def list_events(
         values["last_id"] = first_uuid7(before, _APART)
     if after_id is not None:
         values["after_id"] = after_id
-    return await db.all(statement, limit=limit, **values)
+    return await db.fetch_all(statement, limit=limit, **values)

@@ -84,7 +84,7 @@ async def insert_invitation(
     created_by: UUID,
     lifetime: timedelta,
 ) -> Invitation:
-    invitation = await db.first(
+    invitation = await db.fetch_one(
         _INSERT,
         id=invitation_id,
         organization_id=organization_id,
@@ -104,7 +104,7 @@ _GET = select(Invitation, _STATUS).where(Invitation.id == bindparam("invitation_
 
 async def get_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID) -> InvitationWithStatus | None:
     """Also if it is over."""
-    row = await db.first(_GET, invitation_id=invitation_id, organization_id=organization_id)
+    row = await db.fetch_one(_GET, invitation_id=invitation_id, organization_id=organization_id)
     return InvitationWithStatus(row[0], cast(Status, row[1])) if row is not None else None
 
 
@@ -127,7 +127,7 @@ _GET_OPEN_LOCKED = (
 async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: str) -> OpenInvitation | None:
     """With its organization locked. None if there is none for this address, if it is over, or if its organization is
     deleted. Whoever held the lock before may have ended it since: `end_invitation` tells."""
-    row = await db.first(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
+    row = await db.fetch_one(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
     return OpenInvitation(row[0], row[1]) if row is not None else None
 
 
@@ -148,7 +148,9 @@ async def list_invitations(
 ) -> list[InvitationWithStatus]:
     """A page, the newest first; those made in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place)
+    rows = await db.fetch_all(
+        _list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place
+    )
     return [InvitationWithStatus(invitation, cast(Status, status)) for invitation, status in rows]
 
 
@@ -156,14 +158,14 @@ _COUNT_OPEN = select(func.count()).select_from(Invitation).where(_THEIRS, *_OPEN
 
 
 async def count_open_invitations(db: Executor, *, organization_id: UUID) -> int:
-    return await db.first(_COUNT_OPEN, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT_OPEN, organization_id=organization_id) or 0
 
 
 _IS_INVITED = select(exists().where(_THEIRS, Invitation.email == _email, *_OPEN))
 
 
 async def is_invited(db: Executor, *, organization_id: UUID, email: str) -> bool:
-    return await db.first(_IS_INVITED, organization_id=organization_id, email=email) is True
+    return await db.fetch_one(_IS_INVITED, organization_id=organization_id, email=email) is True
 
 
 _IS_MEMBER = select(
@@ -178,7 +180,7 @@ _IS_MEMBER = select(
 
 async def is_member(db: Executor, *, organization_id: UUID, email: str) -> bool:
     """Whether a living account that has the address, proved or not, is a member."""
-    return await db.first(_IS_MEMBER, organization_id=organization_id, email=email) is True
+    return await db.fetch_one(_IS_MEMBER, organization_id=organization_id, email=email) is True
 
 
 _END = (
@@ -190,7 +192,7 @@ _END = (
 
 async def end_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID, outcome: Outcome) -> bool:
     """Whether it was open, which it never is again: of many who end it at once, one is told so."""
-    ended = await db.run(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
+    ended = await db.execute(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
     return ended == 1
 
 
@@ -203,4 +205,4 @@ _CANCEL_OF_MEMBER = (
 
 async def cancel_invitations_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
     """How many of those that they sent for the organization were open."""
-    return await db.run(_CANCEL_OF_MEMBER, organization_id=organization_id, inviter_id=created_by)
+    return await db.execute(_CANCEL_OF_MEMBER, organization_id=organization_id, inviter_id=created_by)

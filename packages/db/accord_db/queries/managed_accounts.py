@@ -43,7 +43,7 @@ _GET = select(Account).where(Account.id == bindparam("account_id"))
 
 async def get_any_account(db: Executor, *, account_id: UUID) -> Account | None:
     """Also if it is deleted."""
-    return await db.first(_GET, account_id=account_id)
+    return await db.fetch_one(_GET, account_id=account_id)
 
 
 @cache
@@ -94,4 +94,4 @@ async def list_accounts(
         parameters["after_id"] = after.id
     if search is not None and after is not None:
         parameters["after_value"] = after.value
-    return await db.all(_list(search.by if search else None, filters, after is not None), **parameters)
+    return await db.fetch_all(_list(search.by if search else None, filters, after is not None), **parameters)

@@ -55,7 +55,7 @@ _INSERT = (
 
 async def insert_member(db: Executor, *, organization_id: UUID, account_id: UUID, role: str | None) -> Member | None:
     """None if the account is a member already: it is left as it is."""
-    return await db.first(_INSERT, organization_id=organization_id, account_id=account_id, role=role)
+    return await db.fetch_one(_INSERT, organization_id=organization_id, account_id=account_id, role=role)
 
 
 _role_ids = (
@@ -82,7 +82,7 @@ _GET = _WITH_ACCOUNT.where(Member.account_id == bindparam("account_id"))
 
 async def get_member(db: Executor, *, organization_id: UUID, account_id: UUID) -> MemberWithAccount | None:
     """Also of an organization that is deleted."""
-    row = await db.first(_GET, organization_id=organization_id, account_id=account_id)
+    row = await db.fetch_one(_GET, organization_id=organization_id, account_id=account_id)
     return MemberWithAccount._make(row) if row is not None else None
 
 
@@ -101,7 +101,7 @@ async def list_members(
 ) -> list[MemberWithAccount]:
     """A page, the newest first; those who joined in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
+    rows = await db.fetch_all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
     return [MemberWithAccount._make(row) for row in rows]
 
 
@@ -112,14 +112,14 @@ _HAS_OTHER_OWNER = select(
 
 
 async def has_other_owner(db: Executor, *, organization_id: UUID, account_id: UUID) -> bool:
-    return await db.first(_HAS_OTHER_OWNER, organization_id=organization_id, account_id=account_id) is True
+    return await db.fetch_one(_HAS_OTHER_OWNER, organization_id=organization_id, account_id=account_id) is True
 
 
 _UPDATE_ROLE = update(Member).where(*_THIS).values(role=bindparam("new_role", type_=Text))
 
 
 async def update_member_role(db: Executor, *, organization_id: UUID, account_id: UUID, role: str | None) -> int:
-    return await db.run(_UPDATE_ROLE, organization_id=organization_id, account_id=account_id, new_role=role)
+    return await db.execute(_UPDATE_ROLE, organization_id=organization_id, account_id=account_id, new_role=role)
 
 
 _given = (
@@ -148,8 +148,8 @@ async def replace_member_roles(
     """Of the organization's own roles the member has these, and no others. Raises ForeignKeyMissing if it has no such
     role."""
     place = {"organization_id": organization_id, "account_id": account_id, "role_ids": list(role_ids)}
-    await db.run(_TAKE_ROLES, **place)
-    await db.run(_GIVE_ROLES, **place)
+    await db.execute(_TAKE_ROLES, **place)
+    await db.execute(_GIVE_ROLES, **place)
 
 
 _DELETE = delete(Member).where(*_THIS)
@@ -157,7 +157,7 @@ _DELETE = delete(Member).where(*_THIS)
 
 async def delete_member(db: Executor, *, organization_id: UUID, account_id: UUID) -> int:
     """With the roles that they had."""
-    return await db.run(_DELETE, organization_id=organization_id, account_id=account_id)
+    return await db.execute(_DELETE, organization_id=organization_id, account_id=account_id)
 
 
 # --- all memberships of an account ------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ _LOCK_ORGANIZATIONS = (
 async def lock_organizations_of_account(db: Executor, *, account_id: UUID) -> list[UUID]:
     """The organizations that the account belongs to, and none can be added while the account is locked too. In the order
     of their ids, so that two who do this wait for one another in one line."""
-    return await db.all(_LOCK_ORGANIZATIONS, account_id=account_id)
+    return await db.fetch_all(_LOCK_ORGANIZATIONS, account_id=account_id)
 
 
 _GET_OWNED_ALONE = (
@@ -199,11 +199,11 @@ _GET_OWNED_ALONE = (
 
 async def get_organization_owned_alone(db: Executor, *, account_id: UUID) -> UUID | None:
     """The id of a living organization that would have no owner without the account."""
-    return await db.first(_GET_OWNED_ALONE, account_id=account_id)
+    return await db.fetch_one(_GET_OWNED_ALONE, account_id=account_id)
 
 
 _DELETE_OF_ACCOUNT = delete(Member).where(_OF_ACCOUNT).execution_options(across_tenants=True)
 
 
 async def delete_members_of_account(db: Executor, *, account_id: UUID) -> int:
-    return await db.run(_DELETE_OF_ACCOUNT, account_id=account_id)
+    return await db.execute(_DELETE_OF_ACCOUNT, account_id=account_id)

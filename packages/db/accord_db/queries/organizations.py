@@ -48,7 +48,7 @@ _INSERT = (
 
 async def insert_organization(db: Executor, *, organization_id: UUID, name: str, slug: str) -> Organization | None:
     """Without anybody in it. None if a living organization has the slug already."""
-    return await db.first(_INSERT, id=organization_id, name=name, slug=slug)
+    return await db.fetch_one(_INSERT, id=organization_id, name=name, slug=slug)
 
 
 _OF_MEMBER = (
@@ -62,7 +62,7 @@ _GET = _OF_MEMBER.where(_ANY, _LIVING)
 
 async def get_organization(db: Executor, *, organization_id: UUID, account_id: UUID) -> OrganizationWithRole | None:
     """None too if the account is no member of it."""
-    row = await db.first(_GET, organization_id=organization_id, account_id=account_id)
+    row = await db.fetch_one(_GET, organization_id=organization_id, account_id=account_id)
     return OrganizationWithRole._make(row) if row is not None else None
 
 
@@ -74,7 +74,7 @@ async def get_organization_locked(
     db: Executor, *, organization_id: UUID, show_deleted: bool = False
 ) -> Organization | None:
     """Whoever asks. Nobody else changes it, its members or its roles, or locks it, until the transaction ends."""
-    return await db.first(_GET_ANY_LOCKED if show_deleted else _GET_LOCKED, organization_id=organization_id)
+    return await db.fetch_one(_GET_ANY_LOCKED if show_deleted else _GET_LOCKED, organization_id=organization_id)
 
 
 @cache
@@ -101,7 +101,9 @@ async def list_organizations(
 ) -> list[OrganizationWithRole]:
     """A page of those that the account is a member of, the newest first; those made in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(show_deleted, after is not None), account_id=account_id, limit=limit, only=only, **place)
+    rows = await db.fetch_all(
+        _list(show_deleted, after is not None), account_id=account_id, limit=limit, only=only, **place
+    )
     return [OrganizationWithRole._make(row) for row in rows]
 
 
@@ -116,7 +118,7 @@ async def update_organization(
 ) -> Organization | None:
     """The organization as it is now. None if there is none, or if it is no longer the one that `etag` names. Raises
     AlreadyExists if another living one has the slug."""
-    return await db.first(_update(frozenset(changes)), organization_id=organization_id, seen_etag=etag, **changes)
+    return await db.fetch_one(_update(frozenset(changes)), organization_id=organization_id, seen_etag=etag, **changes)
 
 
 _DELETE = update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(deleted_at=func.now()).returning(Organization)
@@ -124,7 +126,7 @@ _DELETE = update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(deleted_a
 
 async def delete_organization(db: Executor, *, organization_id: UUID, etag: UUID | None = None) -> Organization | None:
     """The organization, deleted softly. None if there is none, or if it is no longer the one that `etag` names."""
-    return await db.first(_DELETE, organization_id=organization_id, seen_etag=etag)
+    return await db.fetch_one(_DELETE, organization_id=organization_id, seen_etag=etag)
 
 
 _UNDELETE = (
@@ -139,7 +141,7 @@ _UNDELETE = (
 async def undelete_organization(db: Executor, *, organization_id: UUID, deleted_kept: timedelta) -> Organization | None:
     """The organization, living again. None if there is none, if it is not deleted, or if that was `deleted_kept` ago: then
     parts of it may be gone. Raises AlreadyExists if another living one has the slug by now."""
-    return await db.first(_UNDELETE, organization_id=organization_id, deleted_kept=deleted_kept)
+    return await db.fetch_one(_UNDELETE, organization_id=organization_id, deleted_kept=deleted_kept)
 
 
 _NOTIFY_CHANGED = select(func.pg_notify(REVOKED_CHANNEL, cast(bindparam("organization_id"), Text)))
@@ -147,4 +149,4 @@ _NOTIFY_CHANGED = select(func.pg_notify(REVOKED_CHANNEL, cast(bindparam("organiz
 
 async def notify_changed(db: Executor, *, organization_id: UUID) -> None:
     """Tells every process, once the transaction is committed, that people may do something else there now."""
-    await db.run(_NOTIFY_CHANGED, organization_id=str(organization_id))
+    await db.execute(_NOTIFY_CHANGED, organization_id=str(organization_id))

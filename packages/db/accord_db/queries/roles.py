@@ -56,7 +56,7 @@ async def insert_role(
     db: Executor, *, role_id: UUID, organization_id: UUID, name: str, permissions: Sequence[str]
 ) -> Role:
     """Raises AlreadyExists if the organization has a role of that name, in upper or lower case."""
-    role = await db.first(
+    role = await db.fetch_one(
         _INSERT, id=role_id, organization_id=organization_id, name=name, permissions=list(permissions)
     )
     assert role is not None
@@ -67,7 +67,7 @@ _GET = select(Role).where(*_THIS)
 
 
 async def get_role(db: Executor, *, role_id: UUID, organization_id: UUID) -> Role | None:
-    return await db.first(_GET, role_id=role_id, organization_id=organization_id)
+    return await db.fetch_one(_GET, role_id=role_id, organization_id=organization_id)
 
 
 @cache
@@ -82,14 +82,14 @@ def _list(later_page: bool) -> Select[Role]:
 async def list_roles(db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None) -> list[Role]:
     """A page, the newest first; those made in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return await db.all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
+    return await db.fetch_all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
 
 
 _COUNT = select(func.count()).select_from(Role).where(_THEIRS)
 
 
 async def count_roles(db: Executor, *, organization_id: UUID) -> int:
-    return await db.first(_COUNT, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
 
 
 @cache
@@ -103,7 +103,7 @@ async def update_role(
 ) -> Role | None:
     """The role as it is now. None if there is none, or if it is no longer the one that `etag` names. Raises AlreadyExists
     if the organization has another role of that name, in upper or lower case."""
-    return await db.first(
+    return await db.fetch_one(
         _update(frozenset(changes)), role_id=role_id, organization_id=organization_id, seen_etag=etag, **changes
     )
 
@@ -113,4 +113,4 @@ _DELETE = delete(Role).where(*_THIS, _UNCHANGED)
 
 async def delete_role(db: Executor, *, role_id: UUID, organization_id: UUID, etag: UUID | None = None) -> bool:
     """Whoever has it has it no more. False if there is none, or if it is no longer the one that `etag` names."""
-    return await db.run(_DELETE, role_id=role_id, organization_id=organization_id, seen_etag=etag) == 1
+    return await db.execute(_DELETE, role_id=role_id, organization_id=organization_id, seen_etag=etag) == 1

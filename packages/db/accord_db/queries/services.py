@@ -65,7 +65,7 @@ async def insert_service_account(
     created_by: UUID | None = None,
 ) -> ServiceAccount:
     """Raises AlreadyExists if there is one of that name."""
-    account = await db.first(
+    account = await db.fetch_one(
         _INSERT,
         id=service_account_id,
         name=name,
@@ -82,7 +82,7 @@ _GET = select(ServiceAccount).where(_THIS)
 
 async def get_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
     """Also if it is disabled."""
-    return await db.first(_GET, service_account_id=service_account_id)
+    return await db.fetch_one(_GET, service_account_id=service_account_id)
 
 
 @cache
@@ -98,7 +98,7 @@ def _list(later_page: bool) -> Select[ServiceAccount]:
 async def list_service_accounts(db: Executor, *, limit: int, after: Cursor | None = None) -> list[ServiceAccount]:
     """A page, the newest first; those that are disabled too."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return list(await db.all(_list(after is not None), limit=limit, **place))
+    return list(await db.fetch_all(_list(after is not None), limit=limit, **place))
 
 
 _CLIENT = select(
@@ -116,13 +116,13 @@ _GET_CLIENT_BY_NAME = _CLIENT.where(ServiceAccount.name == bindparam("name"))
 
 async def get_client(db: Executor, *, service_account_id: UUID) -> Client | None:
     """None if there is none, or if it is disabled."""
-    row = await db.first(_GET_CLIENT, service_account_id=service_account_id)
+    row = await db.fetch_one(_GET_CLIENT, service_account_id=service_account_id)
     return Client._make(row) if row is not None else None
 
 
 async def get_client_by_name(db: Executor, *, name: str) -> Client | None:
     """None if there is none, or if it is disabled."""
-    row = await db.first(_GET_CLIENT_BY_NAME, name=name)
+    row = await db.fetch_one(_GET_CLIENT_BY_NAME, name=name)
     return Client._make(row) if row is not None else None
 
 
@@ -144,7 +144,7 @@ async def update_secret(
 ) -> ServiceAccount | None:
     """The secret that it had is good for the overlap, and none from before. None if there is none, or if it has changed
     since the etag was read."""
-    return await db.first(
+    return await db.fetch_one(
         _UPDATE_SECRET,
         service_account_id=service_account_id,
         seen_etag=etag,
@@ -173,10 +173,10 @@ _ENABLE = (
 
 async def disable_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
     """Every process is told of it once it is committed. None if there is none, or if it is disabled already."""
-    row = await db.first(_DISABLE, service_account_id=service_account_id)
+    row = await db.fetch_one(_DISABLE, service_account_id=service_account_id)
     return row[0] if row is not None else None
 
 
 async def enable_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
     """None if there is none, or if it is not disabled."""
-    return await db.first(_ENABLE, service_account_id=service_account_id)
+    return await db.fetch_one(_ENABLE, service_account_id=service_account_id)

@@ -86,7 +86,7 @@ async def insert_task(
     description: str | None = None,
 ) -> Task:
     """Without an organization it is its maker's own."""
-    task = await db.first(
+    task = await db.fetch_one(
         _INSERT,
         id=task_id,
         created_by=created_by,
@@ -128,7 +128,7 @@ async def insert_tasks(
     db: Executor, *, created_by: UUID, organization_id: UUID | None = None, tasks: Sequence[NewTask]
 ) -> list[Task]:
     """All or none, in one statement; answered in the order given."""
-    rows = await db.all(
+    rows = await db.fetch_all(
         _INSERT_ALL,
         created_by=created_by,
         organization_id=organization_id,
@@ -145,7 +145,7 @@ _GET = _GET_ANY.where(_LIVING)
 
 
 async def get_task(db: Executor, *, task_id: UUID, owner_id: UUID, show_deleted: bool = False) -> Task | None:
-    return await db.first(_GET_ANY if show_deleted else _GET, task_id=task_id, owner_id=owner_id)
+    return await db.fetch_one(_GET_ANY if show_deleted else _GET, task_id=task_id, owner_id=owner_id)
 
 
 _GET_ALL = select(Task).where(Task.id == any_(bindparam("task_ids", type_=ARRAY(Uuid))), _OWNED, _LIVING)
@@ -153,7 +153,7 @@ _GET_ALL = select(Task).where(Task.id == any_(bindparam("task_ids", type_=ARRAY(
 
 async def get_tasks(db: Executor, *, task_ids: Sequence[UUID], owner_id: UUID) -> list[Task]:
     """Those there are, in no order."""
-    return await db.all(_GET_ALL, task_ids=list(task_ids), owner_id=owner_id)
+    return await db.fetch_all(_GET_ALL, task_ids=list(task_ids), owner_id=owner_id)
 
 
 _CONDITIONS: dict[str, ColumnElement[bool]] = {
@@ -220,7 +220,7 @@ async def list_tasks(
         parameters |= {"after_value": after.value, "after_id": after.id}
     if usual is None:
         parameters["limit"] = limit
-    return await db.all(statement, owner_id=owner_id, **parameters)
+    return await db.fetch_all(statement, owner_id=owner_id, **parameters)
 
 
 @cache
@@ -232,7 +232,7 @@ async def count_tasks(
     db: Executor, *, owner_id: UUID, show_deleted: bool = False, **filters: Unpack[TaskFilters]
 ) -> int:
     values = _values(filters)
-    return await db.first(_count(frozenset(values), show_deleted), owner_id=owner_id, **values) or 0
+    return await db.fetch_one(_count(frozenset(values), show_deleted), owner_id=owner_id, **values) or 0
 
 
 @cache
@@ -248,7 +248,7 @@ async def update_task(
 ) -> Task | None:
     """The task as it is now. None if there is none, or if it is no longer the one that `etag` names."""
     statement = _update(frozenset(changes))
-    return await db.first(statement, task_id=task_id, owner_id=owner_id, seen_etag=etag, **changes)
+    return await db.fetch_one(statement, task_id=task_id, owner_id=owner_id, seen_etag=etag, **changes)
 
 
 _DELETE = update(Task).where(*_THIS, _LIVING, _UNCHANGED).values(deleted_at=func.now()).returning(Task)
@@ -256,7 +256,7 @@ _DELETE = update(Task).where(*_THIS, _LIVING, _UNCHANGED).values(deleted_at=func
 
 async def delete_task(db: Executor, *, task_id: UUID, owner_id: UUID, etag: UUID | None = None) -> Task | None:
     """The task, deleted softly. None if there is none, or if it is no longer the one that `etag` names."""
-    return await db.first(_DELETE, task_id=task_id, owner_id=owner_id, seen_etag=etag)
+    return await db.fetch_one(_DELETE, task_id=task_id, owner_id=owner_id, seen_etag=etag)
 
 
 _UNDELETE = update(Task).where(*_THIS, Task.deleted_at.is_not(None)).values(deleted_at=None).returning(Task)
@@ -264,4 +264,4 @@ _UNDELETE = update(Task).where(*_THIS, Task.deleted_at.is_not(None)).values(dele
 
 async def undelete_task(db: Executor, *, task_id: UUID, owner_id: UUID) -> Task | None:
     """The task, living again. None if there is none, or if it is not deleted."""
-    return await db.first(_UNDELETE, task_id=task_id, owner_id=owner_id)
+    return await db.fetch_one(_UNDELETE, task_id=task_id, owner_id=owner_id)
