@@ -52,12 +52,12 @@ async def test_a_run_deletes_batch_after_batch_and_counts_the_rows(database: Dat
 
 async def test_runs_at_the_same_time_delete_each_row_once_and_leave_it_to_one_another(connect: Connect) -> None:
     databases = [await connect() for _ in range(4)]
-    await databases[0].run(_FILL)
+    await databases[0].execute(_FILL)
     rows = counted("deleted", table="rate_limits")
     outcomes = await asyncio.gather(*(clean_up(database, batch=10).run() for database in databases))
     assert Outcome.DONE in outcomes
     assert set(outcomes) <= {Outcome.DONE, Outcome.ELSEWHERE}
-    assert await databases[0].first(_LEFT) == 0
+    assert await databases[0].fetch_one(_LEFT) == 0
     assert counted("deleted", table="rate_limits") == rows + 1000
 
 
