@@ -28,7 +28,7 @@ from accord_db.engine.listen import Listener
 from accord_db.engine.tenant import tenant
 from accord_rpc.caller import caller
 from accord_rpc.client_address import ClientAddresses, Network
-from accord_rpc.contract import Recorder, check
+from accord_rpc.contract import Registry, check
 from accord_rpc.errors import RpcError
 from accord_rpc.pipeline import Pipeline, Routes
 from accord_rpc.pipeline.counters import Counters
@@ -202,7 +202,7 @@ def build_probe_server(
     database: Database, listener: Listener, counters: Counters, proxies: Sequence[Network] = ()
 ) -> tuple[grpc.aio.Server, Probe]:
     messages, stubs = generated()
-    probe, registered = Probe(database), Recorder()
+    probe, registered = Probe(database), Registry()
     servicer = type("ProbeService", (stubs.ProbeServiceServicer,), {})()
     for name in vars(Probe):
         if name[0].isupper():
@@ -210,7 +210,7 @@ def build_probe_server(
     stubs.add_ProbeServiceServicer_to_server(servicer, registered)
     validator = Validator()
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
-    methods = check(services, registered, {}, validator)
+    methods = check(services, registered, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
     authenticators: Authenticators = {
         CREDENTIAL_SESSION: sessions,

@@ -1,13 +1,14 @@
 """The second wall between tenants, from outside: a query that forgot whose rows it is about answers nobody else's."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Uuid, bindparam, select
 
 from accord.tasks.v1.tasks_pb2 import DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task, UpdateTaskRequest
 from accord_db import schema
+from accord_db.engine.dml import etag_matches
+from accord_db.engine.keyset import Listing
 from accord_db.queries import tasks
 from tests.api.conftest import Client, refusal
 from tests.api.probe import ProbeClient
@@ -16,18 +17,19 @@ from tests.factories import Person, activate, organization_of
 
 
 @pytest.fixture
-def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries about tasks that take the owner, and do nothing with it."""
     anybodys = bindparam("owner_id", type_=Uuid).is_not(None)
     this = (schema.Task.id == bindparam("task_id"), anybodys)
     monkeypatch.setattr(tasks, "_OWNED", anybodys)
     monkeypatch.setattr(tasks, "_THIS", this)
     monkeypatch.setattr(tasks, "_GET", select(schema.Task).where(*this))
-    for cached in (tasks._list, tasks._count, tasks._update):
-        cached.cache_clear()
-    yield
-    for cached in (tasks._list, tasks._count, tasks._update):
-        cached.cache_clear()
+    monkeypatch.setattr(tasks, "_CURRENT", (*this, tasks._ALIVE, etag_matches(schema.Task)))
+    known = tasks._LISTING
+    listing = Listing[schema.Task](
+        select(schema.Task).where(anybodys), id=known._id, orders=known._orders, filters=known._filters
+    )
+    monkeypatch.setattr(tasks, "_LISTING", listing)
 
 
 @pytest.mark.usefixtures("_forgetful")

@@ -145,8 +145,8 @@ _LABELS_OF_TASKS = (
 
 
 async def make_tasks(database: Database, account: Account, *titles: str) -> list[Task]:
-    new = [NewTask(uuid7(), title, None) for title in titles]
-    return await tasks.insert_tasks(database, created_by=account.id, tasks=new)
+    new = [(uuid7(), NewTask(title=title)) for title in titles]
+    return await tasks.insert_tasks(database, new, created_by=account.id)
 
 
 async def attach(database: Database, task: Task, *labels: Label) -> int:

@@ -14,9 +14,9 @@ from accord.policy.v1.policy_pb2 import (
     Credential,
 )
 from accord_auth.tokens import API_KEY_PREFIX
+from accord_rpc.call import Context
 from accord_rpc.caller import Caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context
 
 _SCHEME = "bearer"
 # The headers that can carry a credential. A call may have one of them, once (RFC 9110, 11.6.2; RFC 6750, 2).

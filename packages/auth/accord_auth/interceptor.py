@@ -23,9 +23,10 @@ from accord_auth.credentials import (
 )
 from accord_auth.streams import Admit, Streams
 from accord_db.engine.tenant import set_tenant
+from accord_rpc.call import Context
 from accord_rpc.caller import Caller, set_caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import CheckInterceptor, Context, Next, headers
+from accord_rpc.interceptor import CheckInterceptor, Next, headers
 from accord_rpc.policy import Method, Policy
 
 

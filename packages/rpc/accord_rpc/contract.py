@@ -25,7 +25,9 @@ class ContractMismatch(Exception):
     """The gateway must not start. The message lists every problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__("The gateway and its contract disagree:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        super().__init__(
+            "The gateway and its contract disagree:\n" + "\n".join(f"  - {problem}" for problem in problems)
+        )
 
 
 class Registry:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from google.protobuf.message import Message
 
@@ -26,7 +26,7 @@ _KINDS: Final = {
 
 def drift(message: type[Message], model: type[Model]) -> Iterator[str]:
     """A sentence for each difference between a resource and its table."""
-    columns, optional = columns_of(model), _optional_fields(message.DESCRIPTOR)
+    columns, optional = columns_of(model), _optional_fields(message)
     for field in fields_of(message):
         if (column := columns.get(field.name)) is None:
             yield f"{field.full_name}: table {model.__tablename__} has no column of that name"
@@ -57,7 +57,7 @@ def _names(field: FieldDescriptor, model: type[Model]) -> str:
 
 
 def _type_problems(field: FieldDescriptor, column: Column, *, bounded: bool = False) -> Iterator[str]:
-    """`bounded`: the field may be shorter than the column, as in a request."""
+    """`bounded`: the column may hold more than the field, as it may in a request."""
     if not is_mappable(field):
         yield "no column can hold a field of this type: mark it `computed`, and let the handler set it"
         return
@@ -67,6 +67,8 @@ def _type_problems(field: FieldDescriptor, column: Column, *, bounded: bool = Fa
             return
         column = column.item
     kind = _kind(field)
+    if bounded and (kind, column.kind) == (ColumnKind.CHOICE, ColumnKind.TEXT):
+        return  # text holds the names of any enum
     if kind != column.kind:
         yield f"the field needs a column that is {kind}, which is {column.kind}"
     elif kind is ColumnKind.TEXT and not _fits(_max_len(field), column.length, bounded):
@@ -100,8 +102,8 @@ def _max_len(field: FieldDescriptor) -> int | None:
     return text.max_len if text.HasField("max_len") else None
 
 
-def _optional_fields(message: Descriptor) -> frozenset[str]:
+def _optional_fields(message: type[Message]) -> frozenset[str]:
     """The fields declared with the keyword `optional`. Message-typed fields may have it too; only the declaration shows it."""
     declared = DescriptorProto()
-    message.CopyToProto(declared)
+    message.DESCRIPTOR.CopyToProto(declared)
     return frozenset(field.name for field in declared.field if field.proto3_optional)

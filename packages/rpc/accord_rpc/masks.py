@@ -25,7 +25,9 @@ class MaskedChanges(Generic[S]):
     `shape` is a TypedDict, not total, of exactly the fields that callers can change. Raises TypeError if it is not."""
 
     def __init__(self, resource: type[Message], shape: type[S]) -> None:
-        fields = cast(Sequence[FieldDescriptor], resource.DESCRIPTOR.fields)  # annotated as a union of two equal classes
+        fields = cast(
+            Sequence[FieldDescriptor], resource.DESCRIPTOR.fields
+        )  # annotated as a union of two equal classes
         self._readers = {field.name: reader_of(field) for field in fields if _is_changeable(field)}
         if shape.__annotations__.keys() != self._readers.keys():
             expected, name = ", ".join(sorted(self._readers)), resource.DESCRIPTOR.full_name

@@ -13,7 +13,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
@@ -94,25 +93,25 @@ class MessageMapper(Generic[M]):
 class ColumnMapper(Generic[S]):
     """Reads fields of a message as the values of the columns that they fill.
 
-    `shape` is a TypedDict of the fields to read. A required key is always present, None if the field is optional and unset.
-    A key that is not required is present if the field is set: for a field without presence, if it is not empty or zero.
-    Raises TypeError if the message has no such field or the field has no such column type."""
+    `shape` is a TypedDict of the fields to read. Every key is present, None for an optional field that is unset; with
+    `only_set` the keys of set fields alone (a field without presence is set if it is not empty or zero), as filters need
+    them. Raises TypeError if the message has no such field or no column can hold it."""
 
-    def __init__(self, message: type[Message], shape: type[S]) -> None:
-        fields = message.DESCRIPTOR.fields_by_name
+    def __init__(self, message: type[Message], shape: type[S], *, only_set: bool = False) -> None:
+        fields = cast(Mapping[str, FieldDescriptor], message.DESCRIPTOR.fields_by_name)  # a union of two equal classes
         if unknown := shape.__annotations__.keys() - fields.keys():
             raise TypeError(f"{message.DESCRIPTOR.full_name} has no field {', '.join(sorted(unknown))}")
-        required = cast(frozenset[str], getattr(shape, "__required_keys__", frozenset()))
-        readers = [(name, reader_of(fields[name])) for name in shape.__annotations__]
-        self._required = [(name, read) for name, read in readers if name in required]
-        self._others = [(name, read, is_set_reader(fields[name])) for name, read in readers if name not in required]
+        self._only_set = only_set
+        self._readers = [(name, reader_of(fields[name]), _is_set(fields[name])) for name in shape.__annotations__]
 
     def __call__(self, message: Message) -> S:
-        values = {name: read(message) for name, read in self._required}
-        for name, read, is_set in self._others:
-            if is_set(message):
-                values[name] = read(message)
+        values = {name: read(message) for name, read, is_set in self._readers if not self._only_set or is_set(message)}
         return cast(S, values)
+
+
+def etag_of(message: Any) -> UUID | None:
+    """The version that a request requires; None if any will do."""
+    return UUID(message.etag) if message.etag else None
 
 
 def fields_of(message: type[Message]) -> Sequence[FieldDescriptor]:
@@ -122,13 +121,18 @@ def fields_of(message: type[Message]) -> Sequence[FieldDescriptor]:
 
 
 def choices(field: FieldDescriptor) -> dict[str, int]:
-    """The values that the column of an enum field may hold, with their numbers: `active` for `STATUS_ACTIVE` of Status."""
+    """The values that the column of an enum field may hold, with their numbers: `active` for `STATUS_ACTIVE` of Status, and
+    the name of a permission."""
     values = field.enum_type.values if field.enum_type else []
     prefix = next(
         (value.name.removesuffix("UNSPECIFIED") for value in values if value.number == 0),
         "",
     )
-    return {value.name.removeprefix(prefix).lower(): value.number for value in values if value.number}
+    names = {value.number: value.name.removeprefix(prefix).lower() for value in values if value.number}
+    for value in values:
+        if permission := value.GetOptions().Extensions[policy_pb2.permission_name]:
+            names[value.number] = permission
+    return {name: number for number, name in names.items()}
 
 
 def is_timestamp(field: FieldDescriptor) -> bool:
@@ -163,7 +167,7 @@ def reader_of(field: FieldDescriptor) -> Callable[[Message], object]:
     return lambda message: convert(getattr(message, name))
 
 
-def is_set_reader(field: FieldDescriptor) -> Callable[[Message], bool]:
+def _is_set(field: FieldDescriptor) -> Callable[[Message], bool]:
     name = field.name
     if field.has_presence:
         return lambda message: message.HasField(name)

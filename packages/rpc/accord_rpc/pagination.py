@@ -35,30 +35,38 @@ _SEAL_BYTES: Final = 16
 _BETWEEN_PAGES: Final = frozenset({"page_token", "page_size", "include_total_size"})  # may differ from page to page
 
 
+def _same(row: Any) -> Any:
+    return row
+
+
 @dataclass(frozen=True, slots=True)
 class RequestedPage(Page):
-    """The page that a List request asks for."""
+    """The page that a List request specifies, and one row more: it shows whether there is a next page."""
 
     paginator: "Paginator | None" = None
     request: Message | None = None
     row_id: str = "id"
 
     def fill(
-        self, messages: "RepeatedCompositeFieldContainer[M]", rows: Sequence[R], fill: Callable[[M, R], None]
+        self,
+        messages: "RepeatedCompositeFieldContainer[M]",
+        rows: Sequence[R],
+        fill: Callable[[M, R], None],
+        *,
+        key: Callable[[R], Any] = _same,
     ) -> str:
-        """Adds a message for each row, up to the page's size or 3 MiB. Returns the token of the next page, empty on the last.
-
-        `rows` has one row more than the page if there is a next one, as `Listing.fetch` returns it."""
+        """Adds a message for each row of the page, up to 3 MiB. Returns the token of the next page, empty on the last.
+        `key` returns the part of a row that has the id and the column of the order."""
         assert self.paginator is not None
         assert self.request is not None
         size = 0
-        for row in rows[: self.size]:
+        for row in rows[: self.limit - 1]:
             fill(message := messages.add(), row)
             if (size := size + message.ByteSize()) > _FULL_PAGE_BYTES:
                 break
         if len(rows) == len(messages):
             return ""
-        last: Any = rows[len(messages) - 1]
+        last = key(rows[len(messages) - 1])
         return self.paginator.token(self.request, Cursor(getattr(last, self.order_by), getattr(last, self.row_id)))
 
 
@@ -74,7 +82,7 @@ class Paginator:
         Raises PAGE_TOKEN_INVALID."""
         column, _, direction = (getattr(request, "order_by", "") or order_by).partition(" ")
         return RequestedPage(
-            size=request.page_size or DEFAULT_PAGE_SIZE,
+            limit=(request.page_size or DEFAULT_PAGE_SIZE) + 1,
             after=self.cursor(request, request.page_token),
             order_by=column,
             descending=direction == "desc",
@@ -108,7 +116,11 @@ class Paginator:
         for field in _BETWEEN_PAGES.intersection(type(request).DESCRIPTOR.fields_by_name):
             same.ClearField(field)
         me = caller()
-        parts = [me.account_id.bytes, (me.organization_id or me.account_id).bytes, type(request).DESCRIPTOR.full_name.encode()]
+        parts = [
+            me.account_id.bytes,
+            (me.organization_id or me.account_id).bytes,
+            type(request).DESCRIPTOR.full_name.encode(),
+        ]
         parts += [same.SerializeToString(deterministic=True), body]
         return hmac.digest(
             self._key,

@@ -4,7 +4,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, JSON, BigInteger, Boolean, DateTime, Enum, Float, Integer, LargeBinary, String, Uuid, inspect
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Uuid,
+    inspect,
+)
 from sqlalchemy.types import TypeEngine
 
 from accord_db.engine.model import Model

@@ -1,6 +1,6 @@
 """INSERT and UPDATE statements that name their columns once: each bind parameter is called like its column."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar, cast
 from uuid import UUID
@@ -25,33 +25,38 @@ async def insert_row(db: Executor, model: type[M], **values: object) -> M:
     """Inserts one row and returns it, with what the database has filled in."""
     row = await db.fetch_one(_insert(model, tuple(values)), **values)
     assert row is not None
-    return row
+    return cast(M, row)
 
 
 async def insert_rows(db: Executor, model: type[M], rows: Sequence[Mapping[str, Any]], **shared: object) -> list[M]:
-    """Inserts all rows or none, in one statement, and returns them in the order given. `shared` columns are the same in
-    each row. The rows have equal keys, among them `id`."""
+    """Inserts all rows or none, in one statement, and returns them in the order given. Each row has an `id`; a column that a
+    row lacks and another has is NULL. `shared` columns are the same in each row."""
     if not rows:
         return []
-    names = tuple(rows[0])
-    arrays = {f"{name}s": [row[name] for row in rows] for name in names}
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    arrays = {f"{name}s": [row.get(name) for row in rows] for name in names}
     inserted = await db.fetch_all(_insert_many(model, names, tuple(shared)), **arrays, **shared)
     by_id = {cast(UUID, cast(Any, row).id): row for row in inserted}
     return [by_id[row["id"]] for row in rows]
 
 
 async def update_row(
-    db: Executor, model: type[M], where: tuple[ColumnElement[bool], ...], changes: Mapping[str, Any], **parameters: object
+    db: Executor,
+    model: type[M],
+    where: tuple[ColumnElement[bool], ...],
+    changes: Mapping[str, Any],
+    **others: object,
 ) -> M | None:
     """Sets the columns that `changes` names and returns the row; None if no row meets the conditions.
 
     `where` is a constant of the caller's module: statements are compiled once for each set of columns."""
-    return await db.fetch_one(_update(model, where, frozenset(changes)), **changes, **parameters)
+    changed = await db.fetch_one(_update(model, where, frozenset(changes)), **changes, **others)
+    return cast("M | None", changed)
 
 
 @cache
 def _insert(model: type[M], names: tuple[str, ...]) -> ReturningInsert[M]:
-    return insert(model).values(_parameters(model, names)).returning(model)
+    return insert(model).values(parameters(model, *names)).returning(model)
 
 
 @cache
@@ -61,18 +66,17 @@ def _insert_many(model: type[M], names: tuple[str, ...], shared: tuple[str, ...]
     arrays = [bindparam(f"{name}s", type_=ARRAY(type_)) for name, type_ in types.items()]
     new = func.unnest(*arrays).table_valued(*(column(name, type_) for name, type_ in types.items()), name="new")
     rows = new.render_derived()
-    selected = [*(rows.c[name] for name in names), *_parameters(model, shared).values()]
+    selected = [*(rows.c[name] for name in names), *parameters(model, *shared).values()]
     return insert(model).from_select([*names, *shared], select(*selected)).returning(model)
 
 
 @cache
-def _update(
-    model: type[M], where: tuple[ColumnElement[bool], ...], names: frozenset[str]
-) -> ReturningUpdate[M]:
-    return update(model).where(*where).values(_parameters(model, sorted(names))).returning(model)
+def _update(model: type[M], where: tuple[ColumnElement[bool], ...], names: frozenset[str]) -> ReturningUpdate[M]:
+    return update(model).where(*where).values(parameters(model, *sorted(names))).returning(model)
 
 
-def _parameters(model: type[Model], names: Iterable[str]) -> dict[str, Any]:
+def parameters(model: type[Model], *names: str) -> dict[str, Any]:
+    """A bind parameter for each column, named after it: for `insert(model).values(**parameters(model, "id", "name"), …)`."""
     return {name: bindparam(name, type_=_column(model, name).type) for name in names}
 
 

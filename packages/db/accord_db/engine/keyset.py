@@ -24,15 +24,15 @@ _LITERAL_LIMITS: Final = frozenset({11, 21, 51, 101})
 class Cursor(NamedTuple):
     """A position in a list: a row's value in the column of the order, and its id."""
 
-    value: datetime | str | int
+    value: datetime | str | int | UUID
     id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which rows to fetch. One row more than `size` is fetched; it shows whether there is a next page."""
+    """Which rows of a list to fetch: at most `limit`, after the cursor."""
 
-    size: int
+    limit: int
     after: Cursor | None = None
     order_by: str = "created_at"
     descending: bool = True
@@ -46,7 +46,7 @@ class Listing(Generic[R]):
 
     def __init__(
         self,
-        statement: Select[Any],
+        statement: Select[*tuple[Any, ...]],
         *,
         id: Any,
         orders: Mapping[str, Any],
@@ -65,15 +65,15 @@ class Listing(Generic[R]):
     async def fetch(
         self, db: Executor, page: Page, *, filters: Mapping[str, object] | None = None, **parameters: object
     ) -> list[R]:
-        """Up to `page.size + 1` rows. A filter applies unless its value is None; one without a parameter, if it is true."""
+        """Rows in a total order. A filter applies unless its value is None; one without a parameter, if it is true."""
         chosen = self._chosen(filters)
-        limit = page.size + 1 if page.size + 1 in _LITERAL_LIMITS else None
+        limit = page.limit if page.limit in _LITERAL_LIMITS else None
         statement = self._page(frozenset(chosen), page.order_by, page.descending, page.after is not None, limit)
         parameters |= {name: chosen[name] for name in self._bound & chosen.keys()}
         if page.after is not None:
             parameters |= {"after_value": page.after.value, "after_id": page.after.id}
         if limit is None:
-            parameters["limit"] = page.size + 1
+            parameters["limit"] = page.limit
         return cast(list[R], await db.fetch_all(statement, **parameters))
 
     async def count(self, db: Executor, *, filters: Mapping[str, object] | None = None, **parameters: object) -> int:
@@ -87,7 +87,7 @@ class Listing(Generic[R]):
 
     def _build_page(
         self, filters: frozenset[str], order_by: str, descending: bool, later: bool, limit: int | None
-    ) -> Select[Any]:
+    ) -> Select[*tuple[Any, ...]]:
         order, statement = self._orders[order_by], self._filtered(filters)
         if later:
             here = tuple_(order, self._id)
@@ -99,7 +99,7 @@ class Listing(Generic[R]):
     def _build_count(self, filters: frozenset[str]) -> Select[int]:
         return self._filtered(filters).with_only_columns(func.count(), maintain_column_froms=True)
 
-    def _filtered(self, filters: frozenset[str]) -> Select[Any]:
+    def _filtered(self, filters: frozenset[str]) -> Select[*tuple[Any, ...]]:
         return self._statement.where(*(self._filters[name] for name in sorted(filters)))
 
 

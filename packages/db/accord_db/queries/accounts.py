@@ -5,15 +5,13 @@ so they wait for one another in one line, and what one of them has ended, anothe
 """
 
 from datetime import datetime
-from functools import cache
-from typing import TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     DateTime,
     String,
-    Uuid,
     bindparam,
     case,
     exists,
@@ -24,9 +22,9 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, parameters, update_row
 from accord_db.schema import Account
 
 
@@ -51,17 +49,15 @@ def not_banned(account: type[Account]) -> ColumnElement[bool]:
 
 _LIVING = Account.deleted_at.is_(None)
 _THIS = (Account.id == bindparam("account_id"), _LIVING)
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Account.etag == bindparam("seen_etag"))
+_UNCHANGED = etag_matches(Account)
 _email = func.lower(bindparam("email", type_=String))
 _BY_EMAIL = (func.lower(Account.email) == _email, _LIVING)
 
 _INSERT = (
     insert(Account)
     .values(
-        id=bindparam("id"),
+        **parameters(Account, "id", "display_name", "password_hash"),
         email=_email,
-        display_name=bindparam("display_name"),
-        password_hash=bindparam("password_hash"),
     )
     .on_conflict_do_nothing(index_elements=[func.lower(Account.email)], index_where=_LIVING)
     .returning(Account)
@@ -107,17 +103,14 @@ async def get_account_by_email_locked(db: Executor, *, email: str) -> Account | 
     return await db.fetch_one(_GET_BY_EMAIL_LOCKED, email=email)
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[Account]:
-    values = {name: bindparam(name, type_=Account.__table__.c[name].type) for name in sorted(changed)}
-    return update(Account).where(*_THIS, _UNCHANGED).values(values).returning(Account)
+_CURRENT: Final = (*_THIS, _UNCHANGED)
 
 
 async def update_account(
     db: Executor, *, account_id: UUID, changes: AccountChanges, etag: UUID | None = None
 ) -> Account | None:
     """The account as it is now. None if there is none, or if it is no longer the one that `etag` names."""
-    return await db.fetch_one(_update(frozenset(changes)), account_id=account_id, seen_etag=etag, **changes)
+    return await update_row(db, Account, _CURRENT, changes, account_id=account_id, seen_etag=etag)
 
 
 _UPDATE_PASSWORD_HASH = update(Account).where(*_THIS).values(password_hash=bindparam("new_hash"))

@@ -5,36 +5,30 @@ Whoever makes or changes one has locked its organization, and tells of it by `no
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cache
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     DateTime,
     Integer,
     LargeBinary,
-    Select,
-    Uuid,
     and_,
     bindparam,
     case,
     column,
     func,
-    insert,
     null,
     or_,
     select,
     true,
-    tuple_,
     update,
 )
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, insert_row, update_row
 from accord_db.engine.expressions import interval
-from accord_db.engine.keyset import Cursor
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import admitted
 from accord_db.queries.memberships import permissions_in
 from accord_db.schema import Account, ApiKey, Member, Organization
@@ -69,7 +63,7 @@ _THEIRS = ApiKey.organization_id == bindparam("organization_id")
 _THIS = (ApiKey.id == bindparam("api_key_id"), _THEIRS)
 _UNREVOKED = ApiKey.revoked_at.is_(None)
 _UNEXPIRED = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), ApiKey.etag == bindparam("seen_etag"))
+_UNCHANGED = etag_matches(ApiKey)
 _USE_IS_DUE = func.coalesce(ApiKey.last_used_at <= func.now() - interval("use_written_after"), true())
 
 _asked = (
@@ -138,23 +132,6 @@ async def update_api_key_use(
     return await db.execute(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
 
 
-_INSERT = (
-    insert(ApiKey)
-    .values(
-        id=bindparam("id"),
-        organization_id=bindparam("organization_id"),
-        created_by=bindparam("created_by"),
-        name=bindparam("name"),
-        prefix=bindparam("prefix"),
-        key_hash=bindparam("key_hash"),
-        scopes=bindparam("scopes"),
-        calls_per_minute=bindparam("calls_per_minute", type_=BigInteger),
-        expires_at=bindparam("expires_at", type_=DateTime(timezone=True)),
-    )
-    .returning(ApiKey)
-)
-
-
 async def insert_api_key(
     db: Executor,
     *,
@@ -168,8 +145,9 @@ async def insert_api_key(
     calls_per_minute: int | None = None,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    api_key = await db.fetch_one(
-        _INSERT,
+    return await insert_row(
+        db,
+        ApiKey,
         id=api_key_id,
         organization_id=organization_id,
         created_by=created_by,
@@ -180,8 +158,6 @@ async def insert_api_key(
         calls_per_minute=calls_per_minute,
         expires_at=expires_at,
     )
-    assert api_key is not None
-    return api_key
 
 
 _GET = select(ApiKey).where(*_THIS)
@@ -200,43 +176,27 @@ async def count_api_keys(db: Executor, *, organization_id: UUID) -> int:
     return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
 
 
-@cache
-def _list(show_ended: bool, later_page: bool) -> Select[ApiKey]:
-    statement = select(ApiKey).where(_THEIRS)
-    if not show_ended:
-        statement = statement.where(_UNREVOKED, _UNEXPIRED)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(ApiKey.created_at, ApiKey.id) < place)
-    return statement.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[ApiKey](
+    select(ApiKey).where(_THEIRS),
+    id=ApiKey.id,
+    orders={"created_at": ApiKey.created_at},
+    filters={"active": and_(_UNREVOKED, _UNEXPIRED)},
+)
 
 
-async def list_api_keys(
-    db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None, show_ended: bool = False
-) -> list[ApiKey]:
-    """A page, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return await db.fetch_all(
-        _list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place
-    )
+async def list_api_keys(db: Executor, *, organization_id: UUID, page: Page, show_ended: bool = False) -> list[ApiKey]:
+    return await _LISTING.fetch(db, page, filters={"active": not show_ended}, organization_id=organization_id)
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[ApiKey]:
-    values = {name: bindparam(name, type_=ApiKey.__table__.c[name].type) for name in sorted(changed)}
-    return update(ApiKey).where(*_THIS, _UNREVOKED, _UNCHANGED).values(values).returning(ApiKey)
+_CURRENT: Final = (*_THIS, _UNREVOKED, _UNCHANGED)
 
 
 async def update_api_key(
     db: Executor, *, api_key_id: UUID, organization_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
 ) -> ApiKey | None:
     """The key as it is now. None if there is none, if it is revoked, or if it is no longer the one that `etag` names."""
-    return await db.fetch_one(
-        _update(frozenset(changes)),
-        api_key_id=api_key_id,
-        organization_id=organization_id,
-        seen_etag=etag,
-        **changes,
+    return await update_row(
+        db, ApiKey, _CURRENT, changes, api_key_id=api_key_id, organization_id=organization_id, seen_etag=etag
     )
 
 

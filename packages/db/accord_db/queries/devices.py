@@ -8,6 +8,7 @@ from sqlalchemy import bindparam, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from accord_db.engine.database import Executor
+from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.schema import DeviceSignIn, Session
 
@@ -27,14 +28,17 @@ class Poll(NamedTuple):
 _INSERT = (
     insert(DeviceSignIn)
     .values(
-        id=bindparam("id"),
-        device_code_hash=bindparam("device_code_hash"),
-        user_code_hash=bindparam("user_code_hash"),
-        device_name=bindparam("device_name"),
-        peer=bindparam("peer"),
-        user_agent=bindparam("user_agent"),
+        **parameters(
+            DeviceSignIn,
+            "id",
+            "device_code_hash",
+            "user_code_hash",
+            "device_name",
+            "peer",
+            "user_agent",
+            "interval_seconds",
+        ),
         expires_at=func.now() + interval("lifetime"),
-        interval_seconds=bindparam("interval_seconds"),
     )
     .on_conflict_do_nothing()
     .returning(DeviceSignIn)

@@ -5,17 +5,13 @@ Whoever makes or ends one has locked the organization.
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cache
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    DateTime,
-    Integer,
-    Select,
+    Row,
     String,
-    Uuid,
     and_,
     bindparam,
     case,
@@ -23,13 +19,13 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 
 from accord_db.engine.database import Executor
+from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
-from accord_db.engine.keyset import Cursor
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import admitted
 from accord_db.schema import Account, Invitation, Member, Organization
 
@@ -59,13 +55,8 @@ _email = func.lower(bindparam("email", type_=String))
 _INSERT = (
     insert(Invitation)
     .values(
-        id=bindparam("id"),
-        organization_id=bindparam("organization_id"),
+        **parameters(Invitation, "id", "organization_id", "role", "role_ids", "token_hash", "created_by"),
         email=_email,
-        role=bindparam("role"),
-        role_ids=bindparam("role_ids"),
-        token_hash=bindparam("token_hash"),
-        created_by=bindparam("created_by"),
         expires_at=func.now() + interval("lifetime"),
     )
     .returning(Invitation)
@@ -131,26 +122,18 @@ async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: 
     return OpenInvitation(row[0], row[1]) if row is not None else None
 
 
-@cache
-def _list(show_ended: bool, later_page: bool) -> Select[Invitation, str]:
-    statement = select(Invitation, _STATUS).where(_THEIRS)
-    if not show_ended:
-        statement = statement.where(*_OPEN)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(Invitation.created_at, Invitation.id) < place)
-    order = (Invitation.created_at.desc(), Invitation.id.desc())
-    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Invitation, str]](
+    select(Invitation, _STATUS).where(_THEIRS),
+    id=Invitation.id,
+    orders={"created_at": Invitation.created_at},
+    filters={"open": and_(*_OPEN)},
+)
 
 
 async def list_invitations(
-    db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None, show_ended: bool = False
+    db: Executor, *, organization_id: UUID, page: Page, show_ended: bool = False
 ) -> list[InvitationWithStatus]:
-    """A page, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.fetch_all(
-        _list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place
-    )
+    rows = await _LISTING.fetch(db, page, filters={"open": not show_ended}, organization_id=organization_id)
     return [InvitationWithStatus(invitation, cast(Status, status)) for invitation, status in rows]
 
 

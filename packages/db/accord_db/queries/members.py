@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    DateTime,
-    Integer,
-    Select,
+    Row,
     Text,
     Uuid,
     bindparam,
@@ -19,14 +16,13 @@ from sqlalchemy import (
     exists,
     func,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
 from accord_db.engine.database import Executor
-from accord_db.engine.keyset import Cursor
+from accord_db.engine.keyset import Listing, Page
 from accord_db.schema import Account, Member, MemberRole, Organization
 
 
@@ -86,23 +82,11 @@ async def get_member(db: Executor, *, organization_id: UUID, account_id: UUID) -
     return MemberWithAccount._make(row) if row is not None else None
 
 
-@cache
-def _list(later_page: bool) -> Select[UUID, str, str, str | None, list[UUID], datetime, UUID]:
-    statement = _WITH_ACCOUNT
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(Member.created_at, Member.account_id) < place)
-    order = (Member.created_at.desc(), Member.account_id.desc())
-    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Any]](_WITH_ACCOUNT, id=Member.account_id, orders={"created_at": Member.created_at})
 
 
-async def list_members(
-    db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None
-) -> list[MemberWithAccount]:
-    """A page, the newest first; those who joined in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.fetch_all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
-    return [MemberWithAccount._make(row) for row in rows]
+async def list_members(db: Executor, *, organization_id: UUID, page: Page) -> list[MemberWithAccount]:
+    return [MemberWithAccount._make(row) for row in await _LISTING.fetch(db, page, organization_id=organization_id)]
 
 
 _another = aliased(Member, name="another")

@@ -5,17 +5,16 @@ Whoever changes who belongs to an organization, or what somebody may do there, l
 """
 
 from datetime import timedelta
-from functools import cache
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
-from sqlalchemy import DateTime, Integer, Select, Text, Uuid, bindparam, cast, func, or_, select, tuple_, update
+from sqlalchemy import Row, Text, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, parameters, update_row
 from accord_db.engine.expressions import interval
-from accord_db.engine.keyset import Cursor
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.sessions import REVOKED_CHANNEL
 from accord_db.schema import Member, Organization
 
@@ -36,11 +35,13 @@ class OrganizationWithRole(NamedTuple):
 
 _ANY = Organization.id == bindparam("organization_id")
 _LIVING = Organization.deleted_at.is_(None)
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Organization.etag == bindparam("seen_etag"))
+_UNCHANGED = etag_matches(Organization)
 
 _INSERT = (
     insert(Organization)
-    .values(id=bindparam("id"), name=bindparam("name"), slug=bindparam("slug"))
+    .values(
+        **parameters(Organization, "id", "name", "slug"),
+    )
     .on_conflict_do_nothing(index_elements=[Organization.slug], index_where=_LIVING)
     .returning(Organization)
 )
@@ -77,40 +78,23 @@ async def get_organization_locked(
     return await db.fetch_one(_GET_ANY_LOCKED if show_deleted else _GET_LOCKED, organization_id=organization_id)
 
 
-@cache
-def _list(show_deleted: bool, later_page: bool) -> Select[Organization, str | None]:
-    here = tuple_(Organization.created_at, Organization.id)
-    statement = _OF_MEMBER.where(or_(bindparam("only", type_=Uuid).is_(None), Organization.id == bindparam("only")))
-    if not show_deleted:
-        statement = statement.where(_LIVING)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(here < place)
-    order = (Organization.created_at.desc(), Organization.id.desc())
-    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Organization, str | None]](
+    _OF_MEMBER,
+    id=Organization.id,
+    orders={"created_at": Organization.created_at},
+    filters={"only": Organization.id == bindparam("only"), "alive": _LIVING},
+)
 
 
 async def list_organizations(
-    db: Executor,
-    *,
-    account_id: UUID,
-    limit: int,
-    only: UUID | None = None,
-    after: Cursor | None = None,
-    show_deleted: bool = False,
+    db: Executor, *, account_id: UUID, page: Page, only: UUID | None = None, show_deleted: bool = False
 ) -> list[OrganizationWithRole]:
-    """A page of those that the account is a member of, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.fetch_all(
-        _list(show_deleted, after is not None), account_id=account_id, limit=limit, only=only, **place
-    )
+    """The organizations of which the account is a member; at most the one that `only` names."""
+    rows = await _LISTING.fetch(db, page, filters={"only": only, "alive": not show_deleted}, account_id=account_id)
     return [OrganizationWithRole._make(row) for row in rows]
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[Organization]:
-    values = {name: bindparam(name, type_=Organization.__table__.c[name].type) for name in sorted(changed)}
-    return update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(values).returning(Organization)
+_CURRENT: Final = (_ANY, _LIVING, _UNCHANGED)
 
 
 async def update_organization(
@@ -118,7 +102,7 @@ async def update_organization(
 ) -> Organization | None:
     """The organization as it is now. None if there is none, or if it is no longer the one that `etag` names. Raises
     AlreadyExists if another living one has the slug."""
-    return await db.fetch_one(_update(frozenset(changes)), organization_id=organization_id, seen_etag=etag, **changes)
+    return await update_row(db, Organization, _CURRENT, changes, organization_id=organization_id, seen_etag=etag)
 
 
 _DELETE = update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(deleted_at=func.now()).returning(Organization)

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from accord_db.engine.database import Executor, Transaction
+from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.schema import LinkedProvider, ProviderSignIn
 
@@ -114,14 +115,17 @@ async def get_linked_provider(db: Executor, *, issuer: str, subject: str) -> Lin
 _INSERT = (
     insert(LinkedProvider)
     .values(
-        id=bindparam("id"),
-        account_id=bindparam("account_id"),
-        provider=bindparam("provider"),
-        issuer=bindparam("issuer"),
-        subject=bindparam("subject"),
-        email=bindparam("email"),
-        access_token=bindparam("access_token"),
-        refresh_token=bindparam("refresh_token"),
+        **parameters(
+            LinkedProvider,
+            "id",
+            "account_id",
+            "provider",
+            "issuer",
+            "subject",
+            "email",
+            "access_token",
+            "refresh_token",
+        ),
         access_token_expires_at=func.now() + interval("lifetime"),
     )
     .returning(LinkedProvider)

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
     DateTime,
-    Integer,
     LargeBinary,
-    Select,
+    Row,
     Text,
     Uuid,
     and_,
@@ -24,7 +22,6 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy import cast as sql_cast
@@ -32,8 +29,9 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import Label
 
 from accord_db.engine.database import Executor
+from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
-from accord_db.engine.keyset import Cursor
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import admitted
 from accord_db.queries.memberships import permissions_in, role_in
 from accord_db.schema import Account, Session
@@ -106,16 +104,11 @@ _IDLE_EXPIRY = func.least(Session.expires_at, func.now() + interval("idle_lifeti
 _INSERT = (
     insert(Session)
     .values(
-        id=bindparam("id"),
-        account_id=bindparam("account_id"),
-        token_hash=bindparam("token_hash"),
+        **parameters(Session, "id", "account_id", "token_hash", "peer", "user_agent", "impersonator_id"),
         expires_at=func.now() + interval("lifetime"),
         # LEAST takes no notice of NULL.
         idle_expires_at=func.now() + func.least(interval("lifetime"), interval("idle_lifetime")),
         authenticated_at=func.coalesce(bindparam("authenticated_at", type_=DateTime(timezone=True)), func.now()),
-        peer=bindparam("peer"),
-        user_agent=bindparam("user_agent"),
-        impersonator_id=bindparam("impersonator_id"),
     )
     .returning(Session)
 )
@@ -274,24 +267,18 @@ async def get_session_with_status(db: Executor, *, session_id: UUID, account_id:
     return SessionWithStatus(row[0], cast(Status, row[1])) if row is not None else None
 
 
-@cache
-def _list(show_ended: bool, later_page: bool) -> Select[Session, str]:
-    here = tuple_(Session.created_at, Session.id)
-    statement = select(Session, _STATUS).where(Session.account_id == bindparam("account_id"))
-    if not show_ended:
-        statement = statement.where(Session.revoked_at.is_(None), *_UNEXPIRED)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(here < place)
-    return statement.order_by(Session.created_at.desc(), Session.id.desc()).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Session, str]](
+    select(Session, _STATUS).where(Session.account_id == bindparam("account_id")),
+    id=Session.id,
+    orders={"created_at": Session.created_at},
+    filters={"active": and_(Session.revoked_at.is_(None), *_UNEXPIRED)},
+)
 
 
 async def list_sessions(
-    db: Executor, *, account_id: UUID, limit: int, after: Cursor | None = None, show_ended: bool = False
+    db: Executor, *, account_id: UUID, page: Page, show_ended: bool = False
 ) -> list[SessionWithStatus]:
-    """A page, the newest first; those opened in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.fetch_all(_list(show_ended, after is not None), account_id=account_id, limit=limit, **place)
+    rows = await _LISTING.fetch(db, page, filters={"active": not show_ended}, account_id=account_id)
     return [SessionWithStatus(session, cast(Status, status)) for session, status in rows]
 
 

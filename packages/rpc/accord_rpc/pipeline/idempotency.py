@@ -11,9 +11,10 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.database import Database, Transaction
 from accord_db.queries import idempotency
+from accord_rpc.call import Context
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.interceptor import Next
 
 
 class _WithRequestId(Protocol):
