@@ -17,6 +17,7 @@ from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
 from accord_rpc.status import reason_faults
+from accord_rpc.tenancy import tenancy_faults
 
 CONTRACT_PACKAGE = "accord"
 
@@ -74,6 +75,7 @@ def check(
     faults += permission_faults()
     faults += _registration_faults(services, registered)
     faults += _rule_faults(methods, validator)
+    faults += tenancy_faults(methods, registered.handlers)
     faults += [fault for message, model in resources.items() for fault in drift(message, model)]
     faults += _resource_faults(services, resources)
     if faults:
