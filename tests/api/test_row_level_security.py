@@ -61,15 +61,20 @@ async def test_query_that_forgot_its_predicate_answers_nothing_of_another_organi
     assert refused.reason == "TASK_NOT_FOUND"
 
 
-@pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
-async def test_call_acts_for_the_account_or_the_active_organization(probe: ProbeClient, method: str) -> None:
-    db, person = probe.probe._database, probe.person
-    assert await probe.call(method, "tenant") == [str(person.account_id)]
-    organization_id = await organization_of(db, person)
-    await activate(db, person, organization_id)
+async def test_call_acts_for_the_active_organization_where_its_permission_was_checked(probe: ProbeClient) -> None:
+    person = probe.person
+    assert await probe.call("Owned", "tenant") == [str(person.account_id)]
+    organization_id = await organization_of(probe.database, person)
+    await activate(probe.database, person, organization_id)
     async with asyncio.timeout(10):
-        while await probe.call(method, "tenant") != [str(organization_id)]:
+        while await probe.call("Owned", "tenant") != [str(organization_id)]:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
+async def test_call_without_a_permission_acts_for_the_account(probe: ProbeClient, method: str) -> None:
+    await activate(probe.database, probe.person, await organization_of(probe.database, probe.person))
+    assert await probe.call(method, "tenant") == [str(probe.person.account_id)]
 
 
 async def test_public_call_acts_for_nobody_and_asks_no_walled_table(probe: ProbeClient) -> None:

@@ -64,8 +64,9 @@ class AuthInterceptor(CheckInterceptor):
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         _authorize(found.caller, self._policy)
         _require_fresh(found.caller, self._policy)
-        set_caller(found.caller)
-        set_tenant(found.caller.owner_id)
+        caller = found.permitted if self._policy.permission else found.caller
+        set_caller(caller)
+        set_tenant(caller.tenant_id)
         return found
 
 

@@ -17,6 +17,7 @@ from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
 from accord_rpc.status import reason_faults
+from accord_rpc.tenancy import tenancy_faults
 
 CONTRACT_PACKAGE = "accord"
 
@@ -82,6 +83,7 @@ def check(services: Iterable[ServiceDescriptor], registry: Registry, validator: 
     problems += permission_faults()
     problems += _registration_problems(services, registry)
     problems += _rule_problems(methods, validator)
+    problems += tenancy_faults(methods, registry.handlers)
     problems += [problem for message, model in registry.resources.items() for problem in drift(message, model)]
     problems += [problem for method in methods for problem in request_drift(method, registry.resources)]
     problems += _resource_problems(services, registry.resources)

@@ -116,11 +116,8 @@ class Paginator:
         for field in _BETWEEN_PAGES.intersection(type(request).DESCRIPTOR.fields_by_name):
             same.ClearField(field)
         me = caller()
-        parts = [
-            me.account_id.bytes,
-            (me.organization_id or me.account_id).bytes,
-            type(request).DESCRIPTOR.full_name.encode(),
-        ]
+        active = me.organization_id or me.account_id
+        parts = [me.account_id.bytes, active.bytes, type(request).DESCRIPTOR.full_name.encode()]
         parts += [same.SerializeToString(deterministic=True), body]
         return hmac.digest(
             self._key,

@@ -74,8 +74,8 @@ class IdempotencyInterceptor(AsyncServerInterceptor):
 
 
 def _hash(path: str, message: Message) -> bytes:
-    """Of the method, of whose things it is about (another organization is another request) and of the message.
+    """Of the method, the active organization (with another one it is another request) and the message.
     Deterministic, so that clients in other languages may order fields as they like."""
-    return hashlib.sha256(
-        path.encode() + caller().owner_id.bytes + message.SerializeToString(deterministic=True)
-    ).digest()
+    me = caller()
+    active = me.organization_id or me.account_id
+    return hashlib.sha256(path.encode() + active.bytes + message.SerializeToString(deterministic=True)).digest()
