@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
-from sqlalchemy import JSON, DateTime, Enum, String, Uuid
+from sqlalchemy import JSON, DateTime, Enum, Interval, String, Uuid
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from accord.accounts.v1 import accounts_pb2
@@ -346,7 +346,8 @@ def test_message_that_matches_its_table_has_no_drift() -> None:
     [
         (None, "Session.expires_at: table made has no column of that name"),
         (mapped_column(String, nullable=False), "needs a column that is timestamptz, which is text"),
-        (mapped_column(JSON, nullable=False), "which is of a type that no message field can have"),
+        (mapped_column(JSON, nullable=False), "needs a column that is timestamptz, which is jsonb"),
+        (mapped_column(Interval, nullable=False), "which is of a type that no field can have"),
         (
             mapped_column(DateTime(timezone=True), nullable=True),
             "needs a column that can be NULL, and only an optional",

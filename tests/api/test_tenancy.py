@@ -25,7 +25,7 @@ from accord.policy.v1.policy_pb2 import (
     CREDENTIAL_SERVICE_TOKEN,
     CREDENTIAL_SESSION,
 )
-from accord_api import registration
+from accord_db.engine.keyset import Page
 from accord_db.engine.row_level_security import tenant_column
 from accord_db.queries import tasks
 from accord_db.schema import metadata
@@ -112,7 +112,7 @@ class Wrong:
 
     async def directly(self, request: Any, context: Any) -> Any:
         me = caller()
-        return await tasks.list_tasks(cast(Any, None), owner_id=me.owner_id, limit=1)
+        return await tasks.list_tasks(cast(Any, None), owner_id=me.owner_id, page=Page(1))
 
     async def in_a_comprehension(self, request: Any, context: Any) -> Any:
         return [(lambda each: (each, caller().owner_id))(each) for each in (1, 2)]
@@ -154,7 +154,7 @@ class Right:
         return response
 
     async def names_a_parameter_of_that_name(self, request: Any, context: Any) -> Any:
-        return await tasks.list_tasks(cast(Any, None), owner_id=caller().account_id, limit=1)
+        return await tasks.list_tasks(cast(Any, None), owner_id=caller().account_id, page=Page(1))
 
 
 class Response:
@@ -168,7 +168,7 @@ def faults_of_start(method: str, handler: Any) -> list[str]:
     recorder = registered()
     recorder.handlers["/" + "/".join(method.rsplit(".", 1))] = handler
     try:
-        check(contract_services(), recorder, registration.RESOURCES, Validator())
+        check(contract_services(), recorder, Validator())
     except ContractMismatch as mismatch:
         return str(mismatch).splitlines()[1:]
     return []
