@@ -12,7 +12,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
 
 environment:
-	@$(PYTHON) scripts/setup.py
+	@$(PYTHON) tools/setup.py
 
 setup: environment ## Create .venv from requirements.lock
 	@echo "The environment in .venv is ready."
@@ -27,10 +27,10 @@ matrix: environment ## Show which callers each method accepts
 	@$(bin)/pytest -q --no-header --matrix tests/api/test_matrix.py
 
 mutations: environment ## Check that tests detect broken guards; takes minutes
-	@$(bin)/python scripts/mutations.py $(args)
+	@$(bin)/python tools/mutations.py $(args)
 
 check: environment ## Run all checks that CI requires
-	@$(bin)/python scripts/check.py
+	@$(bin)/python tools/check.py
 
 fmt: environment ## Format, and fix lint errors
 	@$(bin)/ruff check --fix-only --quiet
@@ -39,14 +39,14 @@ fmt: environment ## Format, and fix lint errors
 lint: environment ## Lint Python, imports and the contract
 	@$(bin)/ruff check
 	@$(bin)/lint-imports
-	@$(bin)/python scripts/contract.py lint
+	@$(bin)/python tools/contract.py lint
 
 types: environment ## Check types
 	@$(bin)/mypy
 
 stubs: environment ## Generate packages/contract and docs/policies.md from proto/
-	@$(bin)/python scripts/stubs.py
-	@$(bin)/python scripts/policies.py
+	@$(bin)/python tools/stubs.py
+	@$(bin)/python tools/policies.py
 
 migration: environment ## Generate a migration from the models and show its SQL: make migration m='add tasks.due_at'
 	@test -n "$(m)" || { echo "Describe the change: make migration m='add tasks.due_at'"; exit 2; }
@@ -70,4 +70,4 @@ doctor: environment ## Report problems of the installation and their remedies
 	@$(bin)/accord doctor
 
 release-contract: environment ## Make the current contract the baseline for compatibility
-	@$(bin)/python scripts/contract.py release
+	@$(bin)/python tools/contract.py release
