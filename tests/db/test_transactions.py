@@ -216,7 +216,7 @@ async def test_an_exception_caught_between_two_transactions_undoes_both(
 async def test_deferred_transactions_are_committed_together(
     database: Database, other: Database, account: Account
 ) -> None:
-    async with database.deferred_transaction():
+    async with database.call_transaction():
         async with database.transaction() as tx:
             await insert(tx, account, "one")
         async with database.transaction() as tx:
@@ -230,7 +230,7 @@ async def test_what_is_asked_before_the_first_deferred_transaction_stands_alone(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             await insert(database, account, "one")
             async with database.transaction() as tx:
                 await insert(tx, account, "two")
@@ -244,7 +244,7 @@ async def test_what_is_asked_before_the_first_deferred_transaction_stands_alone(
 async def test_a_deferred_transaction_that_undid_itself_can_be_followed_by_another(
     database: Database, other: Database, account: Account
 ) -> None:
-    async with database.deferred_transaction():
+    async with database.call_transaction():
         with suppress(ChangeOfMind):
             async with database.transaction() as tx:
                 await insert(tx, account, "one")
@@ -258,7 +258,7 @@ async def test_a_deferred_transaction_that_joined_undoes_what_it_joined(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             async with database.transaction() as tx:
                 await insert(tx, account, "one")
             with suppress(ChangeOfMind):
@@ -279,7 +279,7 @@ async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_ow
             await insert(tx, account, title)
 
     async def attempt() -> None:
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             await insert_alone("one")
             await asyncio.create_task(insert_alone("two"))
             raise ChangeOfMind
@@ -292,8 +292,8 @@ async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_ow
 async def test_deferred_blocks_within_one_another_are_one(
     database: Database, other: Database, account: Account
 ) -> None:
-    async with database.deferred_transaction():
-        async with database.deferred_transaction(), database.transaction() as tx:
+    async with database.call_transaction():
+        async with database.call_transaction(), database.transaction() as tx:
             await insert(tx, account, "one")
         assert await other.fetch_all(TITLES) == []
     assert await other.fetch_all(TITLES) == ["one"]
