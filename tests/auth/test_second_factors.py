@@ -49,7 +49,7 @@ def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
         account_id = (await signed_in_person(database)).account_id
         async with database.transaction() as tx:
             factor_id, secret = await second_factors.create(tx, account_id)
-            owner = Owner(account_id, await Authenticator.shown(database, secret))
+            owner = Owner(account_id, await Authenticator.shown(tx, secret))
             # With the code of the step before, so that those of this step and the next are still good.
             await update_confirmed(tx, second_factor_id=factor_id, step=owner.app.step - 1)
             _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)

@@ -108,8 +108,8 @@ async def test_a_stream_outlives_a_revocation_that_is_rolled_back(
     token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         with suppress(LookupError):
-            async with here._database.transaction():
-                await here.revoke(here._database, session_id=session.id, account_id=account_id)
+            async with here._database.transaction() as tx:
+                await here.revoke(tx, session_id=session.id, account_id=account_id)
                 assert await goes_on(stream, here)  # nor does it end before the commit
                 raise LookupError
         assert await goes_on(stream, here)

@@ -54,6 +54,7 @@ class Database(Executor):
         scope, task = current(), current_task()
         self._require_no_block()
         joined = self._call_transaction()
+        begins = joined is not None and joined.begun is None
         transaction = joined.begin() if joined is not None else self._new_transaction()
         scope.block = block = (task, self)
         try:
@@ -62,7 +63,7 @@ class Database(Executor):
                 await transaction.commit()
         except BaseException as error:
             await transaction.undo(error)
-            if joined is not None:
+            if joined is not None and begins:
                 joined.forget()
             raise
         finally:
