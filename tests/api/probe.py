@@ -228,7 +228,7 @@ def build_probe_server(
         CREDENTIAL_API_KEY: ApiKeys(database, sessions.cache),
     }
     access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
-    pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies))
+    pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies), max_calls=1000)
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
     server.add_generic_rpc_handlers((routes,))

@@ -15,6 +15,7 @@ from accord_rpc.client_address import ClientAddresses
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.audit import AuditInterceptor
+from accord_rpc.pipeline.concurrency import CallSlots, ConcurrencyInterceptor
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
@@ -39,6 +40,8 @@ class Pipeline:
         validator: Validator,
         metrics: CallMetrics,
         peers: ClientAddresses,
+        *,
+        max_calls: int,
     ) -> None:
         self._database = database
         self._access = access
@@ -48,6 +51,7 @@ class Pipeline:
         self._metrics = metrics
         self._peers = peers
         self._clock = Clock()
+        self.slots = CallSlots(max_calls)
         self._unknown = TelemetryInterceptor("unknown", "unknown", frozenset(), metrics, peers)
 
     def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
@@ -74,6 +78,7 @@ class Pipeline:
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
             yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
+        yield ConcurrencyInterceptor(self.slots, request_streaming=method.request_streaming)
         if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)
         if any(limit.durable for limit in policy.rate_limits):
