@@ -180,7 +180,10 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(settings.workers > 1)),
         # Unlimited by default, which lets one connection hold as much memory as it likes.
         ("grpc.max_concurrent_streams", 100),
-        # Connections that never say anything are closed.
+        # Calls that wait until the event loop accepts them. By default gRPC resets some from 1,000 on, whoever sent them.
+        ("grpc.server.max_pending_requests", 20_000),
+        ("grpc.server.max_pending_requests_hard_limit", 30_000),
+        # Connections that never send anything are closed.
         ("grpc.server_handshake_timeout_ms", 5 * SECOND),
         # Clients reconnect now and then, and so spread over workers and machines that came later.
         ("grpc.max_connection_age_ms", 30 * MINUTE),
