@@ -92,7 +92,13 @@ def held_by(role: Role.ValueType) -> frozenset[Permission.ValueType]:
 
 
 def policy_of(method: MethodDescriptor) -> MethodPolicy:
-    return method.GetOptions().Extensions[policy_pb2.policy]
+    """With the credentials of the service's defaults where the method lists none; other defaults do not decide who may call."""
+    policy = MethodPolicy()
+    policy.CopyFrom(method.GetOptions().Extensions[policy_pb2.policy])
+    if not policy.credentials:
+        defaults = method.containing_service.GetOptions().Extensions[policy_pb2.policy_defaults]
+        policy.credentials.extend(defaults.credentials)
+    return policy
 
 
 def path_of(method: MethodDescriptor) -> str:

@@ -18,14 +18,23 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column
 from accord.accounts.v1 import accounts_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
-from accord.policy.v1.policy_pb2 import Access, Credential, MethodPolicy, Permission, RateLimit, RateLimitKey, Role
+from accord.policy.v1.policy_pb2 import (
+    Access,
+    Credential,
+    MethodPolicy,
+    Permission,
+    PolicyDefaults,
+    RateLimit,
+    RateLimitKey,
+    Role,
+)
 from accord.tasks.v1 import tasks_pb2
 from accord_api import registration
 from accord_rpc.contract import ContractMismatch, Recorder, check, contract_services
 from accord_rpc.drift import drift
 from accord_rpc.messages import MessageMapper
 from accord_rpc.permissions import PERMISSION_NAMES, permission_faults
-from accord_rpc.policy import read_methods
+from accord_rpc.policy import Policy, effective_policy, read_methods
 from buf.validate import validate_pb2
 
 GOOD = MethodPolicy(
@@ -36,10 +45,11 @@ GOOD = MethodPolicy(
 def contract(
     policy: MethodPolicy | None,
     *fields: FieldDescriptorProto,
+    defaults: PolicyDefaults | None = None,
     streaming: bool = False,
     client_streaming: bool = False,
 ) -> ServiceDescriptor:
-    """A service of one method, in a pool of its own."""
+    """A service with one method, in a separate pool."""
     pool = descriptor_pool.DescriptorPool()
     for known in (descriptor_pb2, validate_pb2, policy_pb2):
         _add_with_imports(pool, known.DESCRIPTOR)
@@ -48,7 +58,10 @@ def contract(
     file.message_type.add(name="Request").field.extend(fields)
     file.message_type.add(name="Response")
     file.message_type.add(name="Contact").field.append(text_field("email", names_account=True))
-    method = file.service.add(name="MadeService").method.add(
+    service = file.service.add(name="MadeService")
+    if defaults is not None:
+        service.options.Extensions[policy_pb2.policy_defaults].CopyFrom(defaults)
+    method = service.method.add(
         name="Do",
         input_type=".made.Request",
         output_type=".made.Response",
@@ -69,7 +82,7 @@ def _add_with_imports(pool: descriptor_pool.DescriptorPool, file: Any) -> None:
     pool.Add(declared)
 
 
-def faults(policy: MethodPolicy | None, *fields: FieldDescriptorProto, **options: bool) -> str:
+def faults(policy: MethodPolicy | None, *fields: FieldDescriptorProto, **options: Any) -> str:
     methods, found = read_methods([contract(policy, *fields, **options)])
     assert bool(methods) != bool(found)
     return "\n".join(found)
@@ -114,9 +127,9 @@ def test_method_without_a_policy_is_refused() -> None:
         (changed(errors=[Reason.REASON_TASK_NOT_FOUND, 7777]), "error 7777, which the contract does not have"),
         (changed(errors=[0]), "error 0, which the contract does not have"),
         (changed(credentials=[9]), "credential 9, which the contract does not have"),
-        (changed(default_deadline=Duration()), "no default_deadline"),
+        (changed(default_deadline=Duration()), "neither its policy nor its service has a default_deadline"),
         (changed(max_deadline=Duration()), "max_deadline is missing"),
-        (changed(max_deadline=Duration(nanos=5)), "shorter than the default_deadline"),
+        (changed(max_deadline=Duration(nanos=5)), "shorter than its default_deadline"),
         (changed(access=Access.ACCESS_PUBLIC, fresh=True), "it is public, yet asks for"),
         (changed(access=Access.ACCESS_PUBLIC, credentials=[Credential.CREDENTIAL_SESSION]), "it is public, yet asks"),
         (changed(rate_limits=[RateLimit(count=1, window=Duration(seconds=1))]), "whose calls are counted"),
@@ -218,6 +231,121 @@ def test_field_that_names_an_account_must_be_a_single_text_of_the_request_itself
     outer = text_field("contact")
     outer.type, outer.type_name = FieldDescriptorProto.TYPE_MESSAGE, ".made.Contact"
     assert "must be in the request itself" in faults(counting, outer)
+
+
+# --- defaults of a service --------------------------------------------------------------------------------------------
+DEFAULTS = PolicyDefaults(
+    credentials=[Credential.CREDENTIAL_SESSION, Credential.CREDENTIAL_API_KEY],
+    rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_PEER), limit(RateLimitKey.RATE_LIMIT_KEY_CALLER)],
+    default_deadline=Duration(seconds=5),
+    max_deadline=Duration(seconds=30),
+)
+SIGNED_IN = MethodPolicy(access=Access.ACCESS_SIGNED_IN)
+FIELDS = [field.name for field in PolicyDefaults.DESCRIPTOR.fields]
+
+
+def policy_with_defaults(policy: MethodPolicy, defaults: PolicyDefaults = DEFAULTS) -> Policy:
+    [method], _ = read_methods([contract(policy, defaults=defaults)])
+    return method.policy
+
+
+def default(name: str) -> PolicyDefaults:
+    """One of the defaults alone."""
+    return PolicyDefaults(**{name: getattr(DEFAULTS, name)})
+
+
+def test_defaults_are_credentials_rate_limits_and_deadlines_alone() -> None:
+    assert FIELDS == ["credentials", "rate_limits", "default_deadline", "max_deadline"]
+
+
+def test_method_takes_what_it_does_not_declare_from_its_service() -> None:
+    policy = policy_with_defaults(SIGNED_IN)
+    assert policy.credentials == {Credential.CREDENTIAL_SESSION, Credential.CREDENTIAL_API_KEY}
+    assert policy.rate_limits == tuple(DEFAULTS.rate_limits)
+    assert (policy.default_deadline, policy.max_deadline) == (5, 30)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_value_of_the_method_replaces_the_default_and_leaves_the_others(name: str) -> None:
+    own = MethodPolicy(
+        access=Access.ACCESS_SIGNED_IN,
+        credentials=[Credential.CREDENTIAL_SERVICE_TOKEN],
+        rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_CALLER, durable=True)],
+        default_deadline=Duration(seconds=6),
+        max_deadline=Duration(seconds=40),
+    )
+    expected = MethodPolicy(access=Access.ACCESS_SIGNED_IN, **{name: getattr(own, name)})
+    expected.MergeFrom(MethodPolicy(**{other: getattr(DEFAULTS, other) for other in FIELDS if other != name}))
+    declared = MethodPolicy(access=Access.ACCESS_SIGNED_IN, **{name: getattr(own, name)})
+    [method] = contract(declared, defaults=DEFAULTS).methods
+    assert effective_policy(method) == expected
+    assert policy_with_defaults(declared) == Policy.of(expected)
+
+
+def test_public_method_ignores_the_credentials_of_its_service() -> None:
+    defaults = PolicyDefaults(default_deadline=Duration(seconds=1), max_deadline=Duration(seconds=2))
+    public = MethodPolicy(access=Access.ACCESS_PUBLIC)
+    assert policy_with_defaults(public, defaults).access == Access.ACCESS_PUBLIC
+    defaults.credentials.append(Credential.CREDENTIAL_API_KEY)
+    [method] = contract(public, defaults=defaults).methods
+    assert list(effective_policy(method).credentials) == []
+
+
+def test_method_without_a_deadline_anywhere_is_refused() -> None:
+    found = faults(SIGNED_IN)
+    assert "made.MadeService.Do: neither its policy nor its service has a default_deadline" in found
+    assert "its max_deadline is missing" in found
+    assert "its max_deadline is missing" in faults(SIGNED_IN, defaults=default("default_deadline"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "defaults", "fault"),
+    [
+        (MethodPolicy(access=Access.ACCESS_SIGNED_IN, fresh=True), DEFAULTS, "accepts a session alone"),
+        (MethodPolicy(access=Access.ACCESS_SIGNED_IN, in_person=True), DEFAULTS, "accepts a session alone"),
+        (MethodPolicy(access=Access.ACCESS_ADMIN), DEFAULTS, "accepts a session alone"),
+        (MethodPolicy(access=Access.ACCESS_SERVICE), DEFAULTS, "accepts a credential of people"),
+        (MethodPolicy(access=Access.ACCESS_PUBLIC), DEFAULTS, "counts by caller"),
+        (changed(), PolicyDefaults(credentials=[cast(Any, 9)]), "credential 9"),
+        (changed(), PolicyDefaults(rate_limits=[RateLimit(count=1)]), "does not say whose calls are counted"),
+        (changed(max_deadline=Duration(seconds=4)), DEFAULTS, "shorter than its default_deadline"),
+    ],
+)
+def test_default_that_contradicts_the_method_is_refused_and_named(
+    policy: MethodPolicy, defaults: PolicyDefaults, fault: str
+) -> None:
+    policy = MethodPolicy.FromString(policy.SerializeToString())
+    if defaults is DEFAULTS:
+        policy.ClearField("default_deadline")
+    found = faults(policy, defaults=defaults)
+    assert fault in found
+    assert "policy_defaults of its service set " in found
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_default_that_no_method_uses_is_refused(name: str) -> None:
+    own = MethodPolicy(access=Access.ACCESS_SIGNED_IN, **{name: getattr(DEFAULTS, name) for name in FIELDS})
+    _, found = read_methods([contract(own, defaults=default(name))])
+    assert found == [f"made.MadeService: no method uses {name} of its policy_defaults"]
+
+
+def test_credentials_of_a_service_whose_methods_are_all_public_are_refused() -> None:
+    public = changed(access=Access.ACCESS_PUBLIC)
+    _, found = read_methods([contract(public, defaults=default("credentials"))])
+    assert found == ["made.MadeService: no method uses credentials of its policy_defaults"]
+
+
+def test_no_method_of_the_contract_repeats_a_default() -> None:
+    methods = [method for service in contract_services() for method in service.methods]
+    repeated = []
+    for method in methods:
+        defaults = method.containing_service.GetOptions().Extensions[policy_pb2.policy_defaults]
+        declared = method.GetOptions().Extensions[policy_pb2.policy]
+        own = {field.name for field, _ in declared.ListFields()}
+        same = [name for name in FIELDS if getattr(declared, name) == getattr(defaults, name)]
+        repeated += [f"{method.full_name}: {name}" for name in same if name in own]
+    assert len(methods) > 80
+    assert repeated == []
 
 
 # --- permissions ------------------------------------------------------------------------------------------------------

@@ -302,6 +302,50 @@ class MethodPolicy(_message.Message):
 Global___MethodPolicy: _TypeAlias = MethodPolicy  # noqa: Y015
 
 @_typing.final
+class PolicyDefaults(_message.Message):
+    """What the methods of a service have in common. Access and permission stay on each RPC, where a review sees them. A value of the
+    method replaces the service's; for lists, the whole list. The gateway does not start with a default that no method uses.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    RATE_LIMITS_FIELD_NUMBER: _builtins.int
+    DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_DEADLINE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedScalarFieldContainer[Global___Credential.ValueType]:
+        """The credentials of methods that list none. Public methods accept no credential and ignore this."""
+
+    @_builtins.property
+    def rate_limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimit]:
+        """The rate limits of methods that declare none."""
+
+    @_builtins.property
+    def default_deadline(self) -> _duration_pb2.Duration:
+        """The default deadline of methods that declare none."""
+
+    @_builtins.property
+    def max_deadline(self) -> _duration_pb2.Duration:
+        """The maximum deadline of methods that declare none."""
+
+    def __init__(
+        self,
+        *,
+        credentials: _abc.Iterable[Global___Credential.ValueType] | None = ...,
+        rate_limits: _abc.Iterable[Global___RateLimit] | None = ...,
+        default_deadline: _duration_pb2.Duration | None = ...,
+        max_deadline: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_deadline", b"max_deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "default_deadline", b"default_deadline", "max_deadline", b"max_deadline", "rate_limits", b"rate_limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyDefaults: _TypeAlias = PolicyDefaults  # noqa: Y015
+
+@_typing.final
 class RateLimit(_message.Message):
     """At most `count` calls in any `window`, counted apart for every value of `key`."""
 
@@ -344,6 +388,7 @@ class RateLimit(_message.Message):
 Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 POLICY_FIELD_NUMBER: _builtins.int
+POLICY_DEFAULTS_FIELD_NUMBER: _builtins.int
 SENSITIVE_FIELD_NUMBER: _builtins.int
 COMPUTED_FIELD_NUMBER: _builtins.int
 NAMES_ACCOUNT_FIELD_NUMBER: _builtins.int
@@ -351,6 +396,8 @@ PERMISSION_NAME_FIELD_NUMBER: _builtins.int
 HELD_BY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
 """Every RPC must carry one: the gateway does not start with a method that has none."""
+policy_defaults: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, Global___PolicyDefaults]
+"""Defaults for the policies of the service's methods."""
 sensitive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The value is a secret (a password, a token, a key): it reaches no log, audit row, idempotency row or error."""
 computed: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
