@@ -9,18 +9,15 @@ from typing import Final
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.duration_pb2 import Duration
 
-from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import (
-    ROLE_OWNER,
     Access,
     Credential,
     MethodPolicy,
-    Permission,
     RateLimit,
     RateLimitKey,
-    Role,
 )
 from accord_rpc.contract import contract_services
+from accord_rpc.permissions import PERMISSION_NAMES, ROLES, held
 from accord_rpc.policy import effective_policy
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs/policies.md"
@@ -100,13 +97,9 @@ def page() -> str:
 
 
 def _permissions() -> Iterator[str]:
-    roles = {value.number: value.name.removeprefix("ROLE_").lower() for value in Role.DESCRIPTOR.values if value.number}
-    yield from _head("Permission", *roles.values())
-    for value in Permission.DESCRIPTOR.values:
-        if value.number:
-            options = value.GetOptions().Extensions
-            held_by = {ROLE_OWNER, *options[policy_pb2.held_by]}
-            yield _row(f"`{options[policy_pb2.permission_name]}`", *(_YES * (role in held_by) for role in roles))
+    yield from _head("Permission", *ROLES)
+    for permission, name in PERMISSION_NAMES.items():
+        yield _row(f"`{name}`", *(_YES * (permission in held(role)) for role in ROLES))
 
 
 def _service(service: ServiceDescriptor) -> Iterator[str]:
@@ -126,8 +119,7 @@ def _method(method: MethodDescriptor) -> str:
 def _who(policy: MethodPolicy) -> str:
     if not policy.permission:
         return _WHO[policy.access]
-    value = Permission.DESCRIPTOR.values_by_number[policy.permission]
-    return f"`{value.GetOptions().Extensions[policy_pb2.permission_name]}`" + ", personal" * policy.personal
+    return f"`{PERMISSION_NAMES[policy.permission]}`" + ", personal" * policy.personal
 
 
 def _credentials(policy: MethodPolicy) -> str:

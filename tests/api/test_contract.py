@@ -1,8 +1,9 @@
 """What the gateway refuses to start with. Contracts are made here, with one thing wrong in each."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -11,11 +12,14 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc.code_pb2 import Code
 from protovalidate import Validator
 from sqlalchemy import JSON, DateTime, Enum, String, Uuid
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from accord.accounts.v1 import accounts_pb2
+from accord.app.v1 import permissions_pb2, reasons_pb2
+from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import (
@@ -35,6 +39,7 @@ from accord_rpc.drift import drift
 from accord_rpc.messages import MessageMapper
 from accord_rpc.permissions import PERMISSION_NAMES, permission_faults
 from accord_rpc.policy import Policy, effective_policy, read_methods
+from accord_rpc.reasons import REASONS, reason_faults
 from buf.validate import validate_pb2
 
 GOOD = MethodPolicy(
@@ -46,6 +51,8 @@ def contract(
     policy: MethodPolicy | None,
     *fields: FieldDescriptorProto,
     defaults: PolicyDefaults | None = None,
+    app_permission: int = 0,
+    app_errors: Sequence[int] = (),
     streaming: bool = False,
     client_streaming: bool = False,
 ) -> ServiceDescriptor:
@@ -70,6 +77,9 @@ def contract(
     )
     if policy is not None:
         method.options.Extensions[policy_pb2.policy].CopyFrom(policy)
+    if app_permission:
+        method.options.Extensions[permissions_pb2.permission] = cast(Any, app_permission)
+    method.options.Extensions[reasons_pb2.errors].extend(cast(Any, app_errors))
     pool.Add(file)
     return pool.FindServiceByName("made.MadeService")
 
@@ -348,47 +358,147 @@ def test_no_method_of_the_contract_repeats_a_default() -> None:
     assert repeated == []
 
 
-# --- permissions ------------------------------------------------------------------------------------------------------
-def permissions(*named: tuple[str, str, list[int]]) -> EnumDescriptor:
-    """An enum of permissions, each with its `permission_name` and who holds it, in a pool of its own."""
+# --- permissions and reasons ------------------------------------------------------------------------------------------
+class Value(NamedTuple):
+    """Of an enum of reasons or permissions. Its options are those of the kind of enum, unless they are given."""
+
+    number: int
+    name: str = "A"
+    stored: str = "a.b"
+    roles: Sequence[int] = ()
+    code: int = Code.NOT_FOUND
+    message: str = "It does not exist."
+    pipeline: bool = False
+
+
+ACCORD, APPLICATION = ("accord.made.v1", "accord.app.v1")
+NOTHING: Sequence[Value] = ()
+
+
+def enum(package: str, kind: str, values: Sequence[Value]) -> EnumDescriptor:
+    """An enum of reasons or permissions in a separate pool."""
     pool = descriptor_pool.DescriptorPool()
     _add_with_imports(pool, policy_pb2.DESCRIPTOR)
-    file = FileDescriptorProto(name="made.proto", package="made", syntax="proto3")
-    file.dependency.append("accord/policy/v1/policy.proto")
-    made = file.enum_type.add(name="Permission")
-    made.value.add(name="PERMISSION_UNSPECIFIED", number=0)
-    for number, (name, stored, roles) in enumerate(named, 1):
-        value = made.value.add(name=name, number=number)
-        value.options.Extensions[policy_pb2.permission_name] = stored
-        value.options.Extensions[policy_pb2.held_by].extend(cast(Any, roles))
+    file = FileDescriptorProto(name="made.proto", package=package, syntax="proto3")
+    file.dependency.extend(["accord/policy/v1/policy.proto", "accord/errors/v1/errors.proto"])
+    made = file.enum_type.add(name=kind)
+    made.options.allow_alias = len({value.number for value in values}) < len(values)
+    made.value.add(name="UNSPECIFIED", number=0)
+    for value in values:
+        options = made.value.add(name=value.name, number=value.number).options
+        if kind == "Permission":
+            options.Extensions[policy_pb2.permission_name] = value.stored
+            options.Extensions[policy_pb2.held_by].extend(cast(Any, value.roles))
+        else:
+            options.Extensions[errors_pb2.answer].CopyFrom(
+                errors_pb2.Answer(code=cast(Any, value.code), message=value.message, pipeline=value.pipeline)
+            )
     pool.Add(file)
-    return pool.FindEnumTypeByName("made.Permission")
+    return pool.FindEnumTypeByName(f"{package}.{kind}")
+
+
+def found_in(kind: str, accord: Sequence[Value], application: Sequence[Value] = ()) -> list[str]:
+    check_values = {"Permission": permission_faults, "Reason": reason_faults}[kind]
+    return check_values(enum(ACCORD, kind, accord), enum(APPLICATION, kind, application))
+
+
+@pytest.mark.parametrize("kind", ["Permission", "Reason"])
+def test_numbers_below_1000_are_those_of_accord_and_others_those_of_the_application(kind: str) -> None:
+    assert found_in(kind, [Value(999)], [Value(1000, "B", "b.c")]) == []
+    assert found_in(kind, [Value(1000)]) == [
+        "accord.made.v1.A: numbers from 1000 belong to the application (accord.app.v1)"
+    ]
+    for number in (999, 1, -1):
+        assert found_in(kind, NOTHING, [Value(number)]) == ["accord.app.v1.A: numbers below 1000 belong to Accord"]
+
+
+@pytest.mark.parametrize("kind", ["Permission", "Reason"])
+def test_number_with_two_names_is_refused(kind: str) -> None:
+    twice = [Value(1000), Value(1000, "B", "b.c")]
+    assert found_in(kind, NOTHING, twice) == ["accord.app.v1.B: shares its number 1000 with A"]
+
+
+def test_reason_of_the_application_with_the_name_of_one_of_accord_is_refused() -> None:
+    same = found_in("Reason", [Value(1)], [Value(1000)])
+    assert same == ["accord.app.v1.A: Accord has a reason with this name"]
+
+
+@pytest.mark.parametrize("number", [1, 1000])
+def test_reason_without_a_code_or_a_message_is_refused(number: int) -> None:
+    for value in (Value(number, code=0), Value(number, message="")):
+        accord, application = ([value], []) if number == 1 else ([], [value])
+        [found] = found_in("Reason", accord, application)
+        assert "declares no status code or no message" in found
+
+
+def test_only_accord_declares_reasons_of_the_pipeline() -> None:
+    assert found_in("Reason", [Value(1, pipeline=True)]) == []
+    [found] = found_in("Reason", NOTHING, [Value(1000, pipeline=True)])
+    assert "only reasons of Accord's pipeline set `pipeline`" in found
 
 
 @pytest.mark.parametrize(
-    ("named", "fault"),
+    ("value", "fault"),
     [
-        ([("A", "", [])], "A: has no name like `tasks.write`"),
-        ([("A", "Tasks.Write", [])], "A: has no name like"),
-        ([("A", "tasks", [])], "A: has no name like"),
-        ([("A", "a.b", []), ("B", "a.b", [])], "A: shares its name a.b with another permission"),
-        ([("A", "a.b", [Role.ROLE_UNSPECIFIED])], "A: is held by a role that the contract does not have"),
-        ([("A", "a.b", [Role.ROLE_ADMIN, 77])], "A: is held by a role that the contract does not have"),
+        (Value(1, stored=""), "A: has no name like `tasks.write`"),
+        (Value(1, stored="Tasks.Write"), "A: has no name like"),
+        (Value(1, stored="tasks"), "A: has no name like"),
+        (Value(1, roles=[Role.ROLE_UNSPECIFIED]), "A: is held by a role that the contract does not have"),
+        (Value(1, roles=[Role.ROLE_ADMIN, 77]), "A: is held by a role that the contract does not have"),
     ],
 )
-def test_permission_that_cannot_be_stored_or_held_is_refused(named: list[Any], fault: str) -> None:
-    assert fault in "\n".join(permission_faults(permissions(*named)))
+def test_permission_that_cannot_be_stored_or_held_is_refused(value: Value, fault: str) -> None:
+    for accord, application in (([value], []), ([], [value._replace(number=1000)])):
+        [found] = found_in("Permission", accord, application)
+        assert fault in found
 
 
-def test_permissions_of_the_contract_have_names_of_their_own() -> None:
-    assert permission_faults(permissions(("A", "a.b", [Role.ROLE_ADMIN]), ("B", "api_keys.read", []))) == []
-    assert permission_faults() == []
-    assert len(PERMISSION_NAMES) == len(set(PERMISSION_NAMES.values())) == len(Permission.values()) - 1
+def test_two_permissions_with_one_stored_name_are_refused() -> None:
+    shared = "shares its name a.b with another permission"
+    assert found_in("Permission", [Value(1), Value(2, "B")]) == [f"accord.made.v1.{name}: {shared}" for name in "AB"]
+    both = found_in("Permission", [Value(1)], [Value(1000, "B")])
+    assert both == [f"accord.made.v1.A: {shared}", f"accord.app.v1.B: {shared}"]
 
 
-def test_gateway_refuses_a_permission_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(permission_faults, "__defaults__", (permissions(("A", "", [])),))
-    assert "A: has no name like" in mismatch(contract_services(), registered())
+def test_reasons_and_permissions_of_the_contract_have_no_fault() -> None:
+    assert (permission_faults(), reason_faults()) == ([], [])
+    declared = [*Permission.values(), *permissions_pb2.Permission.values()]
+    assert len(PERMISSION_NAMES) == len(set(PERMISSION_NAMES.values())) == len(declared) - 2
+    assert len(REASONS) == len([*Reason.values(), *reasons_pb2.Reason.values()]) - 2
+
+
+@pytest.mark.parametrize(
+    ("faults_of", "kind", "fault"),
+    [(permission_faults, "Permission", "A: has no name like"), (reason_faults, "Reason", "A: declares no status code")],
+)
+def test_gateway_refuses_a_reason_or_permission_of_the_application_that_is_incomplete(
+    monkeypatch: pytest.MonkeyPatch, faults_of: Any, kind: str, fault: str
+) -> None:
+    incomplete = enum(APPLICATION, kind, [Value(1000, stored="", message="")])
+    monkeypatch.setattr(faults_of, "__defaults__", (enum(ACCORD, kind, NOTHING), incomplete))
+    assert f"accord.app.v1.{fault}" in mismatch(contract_services(), registered())
+
+
+def test_options_of_the_application_are_part_of_the_policy() -> None:
+    """Without values of an application, the numbers stand for Accord's."""
+    read, missing = Permission.PERMISSION_TASKS_READ, Reason.REASON_TASK_NOT_FOUND
+    [method], found = read_methods([contract(GOOD, app_permission=read, app_errors=[missing])])
+    assert found == []
+    assert method.policy.permission == read
+    assert method.policy.errors == {missing}
+    declared = changed(errors=[Reason.REASON_ETAG_MISMATCH])
+    [method], _ = read_methods([contract(declared, app_errors=[missing])])
+    assert method.policy.errors == {missing, Reason.REASON_ETAG_MISMATCH}
+
+
+def test_options_of_the_application_are_checked() -> None:
+    assert "permission 1999, which the contract does not have" in faults(GOOD, app_permission=1999)
+    assert "error 1999, which the contract does not have" in faults(GOOD, app_errors=[1999])
+    public = changed(access=Access.ACCESS_PUBLIC)
+    assert "a permission, which only people have" in faults(public, app_permission=Permission.PERMISSION_TASKS_READ)
+    both = changed(permission=Permission.PERMISSION_TASKS_WRITE)
+    assert "a method requires one" in faults(both, app_permission=Permission.PERMISSION_TASKS_READ)
+    assert "declares no policy" in faults(None, app_permission=Permission.PERMISSION_TASKS_READ)
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""What calls fail with: an exception for each status code, and below it one for each of the contract's reasons.
+"""The exceptions of failed calls: one for each status code, and a subclass for each reason of the contract.
 
-Generated from proto/accord/errors/v1/errors.proto by `make stubs`, never edited.
+`make stubs` generates this file from proto/accord/errors/v1/errors.proto and proto/accord/app/v1/reasons.proto.
 """
 
 from collections.abc import Mapping

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from accord.policy.v1.policy_pb2 import Credential, Permission
+from accord.policy.v1.policy_pb2 import Credential
+from accord_rpc.permissions import AnyPermission
 
 # How long after authenticating a caller may call methods whose policy says `fresh` (ASVS 5.0, 7.5.1).
 FRESH_FOR: Final = timedelta(minutes=10)
@@ -25,7 +26,7 @@ class Caller:
     # The one that is active, whether or not they (still) belong to it: then they hold no permission.
     organization_id: UUID | None = None
     # What they may do there.
-    permissions: frozenset[Permission.ValueType] = frozenset()
+    permissions: frozenset[AnyPermission] = frozenset()
     administrator: bool = False
     # The administrator who acts as the account.
     impersonator_id: UUID | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from google.protobuf.descriptor import (
     Descriptor,
@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from accord.app.v1 import permissions_pb2, reasons_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import (
@@ -25,6 +26,8 @@ from accord.policy.v1.policy_pb2 import (
     RateLimit,
     RateLimitKey,
 )
+from accord_rpc.permissions import PERMISSION_NAMES, AnyPermission
+from accord_rpc.reasons import REASONS, AnyReason
 
 if TYPE_CHECKING:
     IdempotencyLevel = MethodOptions.IdempotencyLevel
@@ -40,13 +43,13 @@ class Policy:
     """A `MethodPolicy` as Python reads it fast; times in seconds."""
 
     access: Access.ValueType
-    permission: Permission.ValueType
+    permission: AnyPermission
     credentials: frozenset[Credential.ValueType]
     fresh: bool
     rate_limits: tuple[RateLimit, ...]
     default_deadline: float
     max_deadline: float
-    errors: frozenset[Reason.ValueType]
+    errors: frozenset[AnyReason]
     audit: bool
     personal: bool
     # Also of every method that asks for a fresh sign-in: who acts as somebody cannot prove to be them.
@@ -119,9 +122,14 @@ def read_methods(
 
 
 def effective_policy(method: MethodDescriptor) -> MethodPolicy:
-    """The method's own policy, completed with its service's `policy_defaults`."""
+    """The method's own policy, with the permission and the errors that its options of `accord.app.v1` name, completed with
+    its service's `policy_defaults`."""
     policy, defaults = MethodPolicy(), _defaults(method.containing_service)
     policy.CopyFrom(_declared(method))
+    options = method.GetOptions().Extensions
+    if application := options[permissions_pb2.permission]:
+        policy.permission = cast(Permission.ValueType, application)
+    policy.errors.extend(cast(Iterable[Reason.ValueType], options[reasons_pb2.errors]))
     inherited = _inherited(method)
     if "credentials" in inherited:
         policy.credentials.extend(defaults.credentials)
@@ -162,6 +170,8 @@ def _faults(method: MethodDescriptor) -> Iterable[str]:
         yield "declares no policy (option accord.policy.v1.policy)"
         return
     policy, inherited = effective_policy(method), _inherited(method)
+    if _declared(method).permission and method.GetOptions().Extensions[permissions_pb2.permission]:
+        yield "it requires a permission of Accord and one of the application; a method requires one"
     note = f" (policy_defaults of its service set {', '.join(inherited)})" if inherited else ""
     yield from (
         fault + note for fault in (*_access_faults(policy), *_deadline_faults(policy), *_rate_limit_faults(policy))
@@ -174,7 +184,7 @@ def _faults(method: MethodDescriptor) -> Iterable[str]:
 def _access_faults(policy: MethodPolicy) -> Iterable[str]:
     if policy.access not in Access.values() or policy.access == Access.ACCESS_UNSPECIFIED:
         yield "its policy does not say who may call (access)"
-    if policy.permission not in Permission.values():
+    if policy.permission and policy.permission not in PERMISSION_NAMES:
         yield f"its policy names permission {policy.permission}, which the contract does not have"
     for credential in policy.credentials:
         if credential not in Credential.values() or credential == Credential.CREDENTIAL_UNSPECIFIED:
@@ -244,7 +254,7 @@ def _account_field_faults(method: MethodDescriptor, policy: MethodPolicy) -> Ite
 
 def _error_faults(policy: MethodPolicy) -> Iterable[str]:
     for reason in policy.errors:
-        if reason not in Reason.values() or reason == Reason.REASON_UNSPECIFIED:
+        if reason not in REASONS:
             yield f"its policy names error {reason}, which the contract does not have"
 
 

@@ -24,7 +24,7 @@ from accord.api_keys.v1.api_keys_pb2 import (
 )
 from accord.api_keys.v1.api_keys_pb2_grpc import ApiKeyServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
-from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE, Permission
+from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE
 from accord_api.membership_changes import changing, require_held
 from accord_auth.api_keys import new_api_key, shown
 from accord_auth.sessions import Sessions
@@ -41,7 +41,7 @@ from accord_rpc.errors import RpcError
 from accord_rpc.masks import changes
 from accord_rpc.messages import MessageMapper, to_datetime
 from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
-from accord_rpc.permissions import held, names
+from accord_rpc.permissions import AnyPermission, held, names, of_accord, of_application, store_permissions
 
 # Of one organization, that are not revoked.
 _AT_MOST: Final = 1000
@@ -62,9 +62,10 @@ class ApiKeyService(ApiKeyServiceServicer):
     ) -> CreateApiKeyResponse:
         me, api_key_id, key = caller(), uuid7(), new_api_key()
         organization_id = me.active_organization_id
+        scopes: list[AnyPermission] = [*request.scopes, *request.app_scopes]
         call().note(target=api_key_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
-            await require_held(tx, organization_id, request.scopes)
+            await require_held(tx, organization_id, scopes)
             if await api_keys.count_api_keys(tx, organization_id=organization_id) >= _AT_MOST:
                 raise RpcError(Reason.REASON_TOO_MANY_API_KEYS)
             api_key = await api_keys.insert_api_key(
@@ -75,7 +76,7 @@ class ApiKeyService(ApiKeyServiceServicer):
                 name=request.name,
                 prefix=shown(key),
                 key_hash=token_hash(key),
-                scopes=names(request.scopes),
+                scopes=names(scopes),
                 calls_per_minute=request.calls_per_minute if request.HasField("calls_per_minute") else None,
                 expires_at=to_datetime(request.expires_at) if request.HasField("expires_at") else None,
             )
@@ -116,12 +117,14 @@ class ApiKeyService(ApiKeyServiceServicer):
         call().note(target=UUID(request.api_key.id))
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key.id)
-            await require_held(tx, organization_id, held(None, [*before.scopes, *changed.get("scopes", [])]))
+            store_permissions(changed, "scopes", before.scopes)
+            key_changes = cast(ApiKeyChanges, changed)
+            await require_held(tx, organization_id, held(None, [*before.scopes, *key_changes.get("scopes", [])]))
             api_key = await api_keys.update_api_key(
                 tx,
                 api_key_id=before.id,
                 organization_id=organization_id,
-                changes=changed,
+                changes=key_changes,
                 etag=UUID(request.api_key.etag) if request.api_key.etag else None,
             )
         if api_key is None:
@@ -174,7 +177,9 @@ def _told(api_key: ApiKey) -> api_keys_pb2.ApiKey:
 
 def _tell(message: api_keys_pb2.ApiKey, api_key: ApiKey) -> None:
     _fill(message, api_key)
-    message.scopes.extend(sorted(held(None, api_key.scopes)))
+    scopes = held(None, api_key.scopes)
+    message.scopes.extend(of_accord(scopes))
+    message.app_scopes.extend(of_application(scopes))
 
 
 async def _get(db: Executor, api_key_id: str) -> ApiKey:
@@ -187,13 +192,11 @@ async def _get(db: Executor, api_key_id: str) -> ApiKey:
     return api_key
 
 
-def _changes(request: UpdateApiKeyRequest) -> ApiKeyChanges:
+def _changes(request: UpdateApiKeyRequest) -> dict[str, object]:
     changed = changes(request.api_key, request.update_mask)
-    if "scopes" in changed:
-        changed["scopes"] = names(cast(list[Permission.ValueType], changed["scopes"]))
     if isinstance(expires_at := changed.get("expires_at"), Timestamp):
         changed["expires_at"] = to_datetime(expires_at)
-    return cast(ApiKeyChanges, changed)
+    return changed
 
 
 def _overlap(request: RotateApiKeyRequest) -> timedelta:

@@ -6,7 +6,7 @@ from uuid import UUID
 from grpc.aio import ServicerContext
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord.policy.v1.policy_pb2 import PERMISSION_ROLES_WRITE, Permission
+from accord.policy.v1.policy_pb2 import PERMISSION_ROLES_WRITE
 from accord.roles.v1 import roles_pb2
 from accord.roles.v1.roles_pb2 import (
     CreateRoleRequest,
@@ -38,7 +38,7 @@ from accord_rpc.errors import RpcError
 from accord_rpc.masks import changes
 from accord_rpc.messages import MessageMapper
 from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
-from accord_rpc.permissions import held, names
+from accord_rpc.permissions import AnyPermission, held, names, of_accord, of_application, store_permissions
 
 # Of one organization.
 _AT_MOST: Final = 100
@@ -58,10 +58,11 @@ class RoleService(RoleServiceServicer):
         context: ServicerContext[CreateRoleRequest, CreateRoleResponse],
     ) -> CreateRoleResponse:
         organization_id, role_id = caller().active_organization_id, uuid7()
+        permissions: list[AnyPermission] = [*request.permissions, *request.app_permissions]
         call().note(target=role_id)
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
-                await require_held(tx, organization_id, request.permissions)
+                await require_held(tx, organization_id, permissions)
                 if await roles.count_roles(tx, organization_id=organization_id) >= _AT_MOST:
                     raise RpcError(Reason.REASON_TOO_MANY_ROLES)
                 role = await roles.insert_role(
@@ -69,7 +70,7 @@ class RoleService(RoleServiceServicer):
                     role_id=role_id,
                     organization_id=organization_id,
                     name=request.name,
-                    permissions=names(request.permissions),
+                    permissions=names(permissions),
                 )
         except AlreadyExists:
             raise RpcError(Reason.REASON_ROLE_NAME_TAKEN) from None
@@ -105,18 +106,20 @@ class RoleService(RoleServiceServicer):
         request: UpdateRoleRequest,
         context: ServicerContext[UpdateRoleRequest, UpdateRoleResponse],
     ) -> UpdateRoleResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request)
+        organization_id, changed = caller().active_organization_id, changes(request.role, request.update_mask)
         call().note(target=UUID(request.role.id))
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
                 before = await _get(tx, request.role.id)
-                after = changed.get("permissions", [])
+                store_permissions(changed, "permissions", before.permissions)
+                role_changes = cast(RoleChanges, changed)
+                after = role_changes.get("permissions", [])
                 await require_held(tx, organization_id, held(None, [*before.permissions, *after]))
                 role = await roles.update_role(
                     tx,
                     role_id=before.id,
                     organization_id=organization_id,
-                    changes=changed,
+                    changes=role_changes,
                     etag=_etag(request.role.etag),
                 )
         except AlreadyExists:
@@ -148,7 +151,9 @@ class RoleService(RoleServiceServicer):
     ) -> GetMyPermissionsResponse:
         me = caller()
         return GetMyPermissionsResponse(
-            organization_id=str(me.organization_id or ""), permissions=sorted(me.permissions)
+            organization_id=str(me.organization_id or ""),
+            permissions=of_accord(me.permissions),
+            app_permissions=of_application(me.permissions),
         )
 
 
@@ -164,13 +169,6 @@ def _changed_since(role_id: str) -> RpcError:
     return RpcError(Reason.REASON_ETAG_MISMATCH, role_id=role_id)
 
 
-def _changes(request: UpdateRoleRequest) -> RoleChanges:
-    changed = changes(request.role, request.update_mask)
-    if "permissions" in changed:
-        changed["permissions"] = names(cast(list[Permission.ValueType], changed["permissions"]))
-    return cast(RoleChanges, changed)
-
-
 def _etag(etag: str) -> UUID | None:
     return UUID(etag) if etag else None
 
@@ -183,4 +181,6 @@ def _told(role: Role) -> roles_pb2.Role:
 
 def _tell(message: roles_pb2.Role, role: Role) -> None:
     _fill(message, role)
-    message.permissions.extend(sorted(held(None, role.permissions)))
+    permissions = held(None, role.permissions)
+    message.permissions.extend(of_accord(permissions))
+    message.app_permissions.extend(of_application(permissions))

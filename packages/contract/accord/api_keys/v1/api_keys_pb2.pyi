@@ -3,6 +3,7 @@
 isort:skip_file
 API keys: what programs call with, in the name of whoever made them and in one organization."""
 
+from accord.app.v1 import permissions_pb2 as _permissions_pb2
 from accord.policy.v1 import policy_pb2 as _policy_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -42,6 +43,7 @@ class ApiKey(_message.Message):
     REVOKED_AT_FIELD_NUMBER: _builtins.int
     PREVIOUS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    APP_SCOPES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Which one it is; a UUID. It is no secret."""
     organization_id: _builtins.str
@@ -84,6 +86,10 @@ class ApiKey(_message.Message):
     def previous_expires_at(self) -> _timestamp_pb2.Timestamp:
         """Until when the secret that it had before the last rotation is good. Unset if there is none."""
 
+    @_builtins.property
+    def app_scopes(self) -> _containers.RepeatedScalarFieldContainer[_permissions_pb2.Permission.ValueType]:
+        """The application's permissions that the key has, as far as its creator has them: up to 100, without duplicates."""
+
     def __init__(
         self,
         *,
@@ -101,10 +107,11 @@ class ApiKey(_message.Message):
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
         previous_expires_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        app_scopes: _abc.Iterable[_permissions_pb2.Permission.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute", "_expires_at", b"_expires_at", "_last_used_at", b"_last_used_at", "_previous_expires_at", b"_previous_expires_at", "_revoked_at", b"_revoked_at", "calls_per_minute", b"calls_per_minute", "created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "previous_expires_at", b"previous_expires_at", "revoked_at", b"revoked_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute", "_expires_at", b"_expires_at", "_last_used_at", b"_last_used_at", "_previous_expires_at", b"_previous_expires_at", "_revoked_at", b"_revoked_at", "calls_per_minute", b"calls_per_minute", "created_at", b"created_at", "created_by", b"created_by", "etag", b"etag", "expires_at", b"expires_at", "id", b"id", "last_used_at", b"last_used_at", "name", b"name", "organization_id", b"organization_id", "prefix", b"prefix", "previous_expires_at", b"previous_expires_at", "revoked_at", b"revoked_at", "scopes", b"scopes", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute", "_expires_at", b"_expires_at", "_last_used_at", b"_last_used_at", "_previous_expires_at", b"_previous_expires_at", "_revoked_at", b"_revoked_at", "app_scopes", b"app_scopes", "calls_per_minute", b"calls_per_minute", "created_at", b"created_at", "created_by", b"created_by", "etag", b"etag", "expires_at", b"expires_at", "id", b"id", "last_used_at", b"last_used_at", "name", b"name", "organization_id", b"organization_id", "prefix", b"prefix", "previous_expires_at", b"previous_expires_at", "revoked_at", b"revoked_at", "scopes", b"scopes", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__calls_per_minute: _TypeAlias = _typing.Literal["calls_per_minute"]  # noqa: Y015
     _WhichOneofArgType__calls_per_minute: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute"]  # noqa: Y015
@@ -139,6 +146,7 @@ class CreateApiKeyRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    APP_SCOPES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 100 characters, no control characters."""
     calls_per_minute: _builtins.int
@@ -151,6 +159,10 @@ class CreateApiKeyRequest(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """From when on it is refused: in the future. Never by itself if unset."""
 
+    @_builtins.property
+    def app_scopes(self) -> _containers.RepeatedScalarFieldContainer[_permissions_pb2.Permission.ValueType]:
+        """The application's permissions that the key has: up to 100 that the caller has, without duplicates."""
+
     def __init__(
         self,
         *,
@@ -158,10 +170,11 @@ class CreateApiKeyRequest(_message.Message):
         scopes: _abc.Iterable[_policy_pb2.Permission.ValueType] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         calls_per_minute: _builtins.int | None = ...,
+        app_scopes: _abc.Iterable[_permissions_pb2.Permission.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute", "calls_per_minute", b"calls_per_minute", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute", "calls_per_minute", b"calls_per_minute", "expires_at", b"expires_at", "name", b"name", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute", "app_scopes", b"app_scopes", "calls_per_minute", b"calls_per_minute", "expires_at", b"expires_at", "name", b"name", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__calls_per_minute: _TypeAlias = _typing.Literal["calls_per_minute"]  # noqa: Y015
     _WhichOneofArgType__calls_per_minute: _TypeAlias = _typing.Literal["_calls_per_minute", b"_calls_per_minute"]  # noqa: Y015
@@ -315,7 +328,9 @@ class UpdateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: any of `name`, `scopes`, `calls_per_minute`, `expires_at`. The fields that are set, if empty."""
+        """The fields to change: any of `name`, `scopes`, `app_scopes`, `calls_per_minute`, `expires_at`. If empty, the fields that are
+        set.
+        """
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 isort:skip_file
 Roles: what an organization permits its members, beside the built-in roles."""
 
+from accord.app.v1 import permissions_pb2 as _permissions_pb2
 from accord.policy.v1 import policy_pb2 as _policy_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -33,6 +34,7 @@ class Role(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    APP_PERMISSIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Which role it is; a UUID, made by the server."""
     name: _builtins.str
@@ -51,6 +53,10 @@ class Role(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When it was last changed."""
 
+    @_builtins.property
+    def app_permissions(self) -> _containers.RepeatedScalarFieldContainer[_permissions_pb2.Permission.ValueType]:
+        """The application's permissions that the role gives, in the order of the contract: up to 100, without duplicates."""
+
     def __init__(
         self,
         *,
@@ -60,10 +66,11 @@ class Role(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        app_permissions: _abc.Iterable[_permissions_pb2.Permission.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "etag", b"etag", "id", b"id", "name", b"name", "permissions", b"permissions", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_permissions", b"app_permissions", "created_at", b"created_at", "etag", b"etag", "id", b"id", "name", b"name", "permissions", b"permissions", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -78,6 +85,7 @@ class CreateRoleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    APP_PERMISSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What it is called: 1 to 100 characters, no control characters."""
     request_id: _builtins.str
@@ -86,16 +94,21 @@ class CreateRoleRequest(_message.Message):
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_policy_pb2.Permission.ValueType]:
         """What it permits: up to 100, none of them twice."""
 
+    @_builtins.property
+    def app_permissions(self) -> _containers.RepeatedScalarFieldContainer[_permissions_pb2.Permission.ValueType]:
+        """The application's permissions that the role gives: up to 100, without duplicates."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         permissions: _abc.Iterable[_policy_pb2.Permission.ValueType] | None = ...,
         request_id: _builtins.str = ...,
+        app_permissions: _abc.Iterable[_permissions_pb2.Permission.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "permissions", b"permissions", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_permissions", b"app_permissions", "name", b"name", "permissions", b"permissions", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,7 +252,7 @@ class UpdateRoleRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change: any of `name`, `permissions`. The fields that are set, if empty."""
+        """Which fields to change: any of `name`, `permissions`, `app_permissions`. The fields that are set, if empty."""
 
     def __init__(
         self,
@@ -347,21 +360,27 @@ class GetMyPermissionsResponse(_message.Message):
 
     ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     PERMISSIONS_FIELD_NUMBER: _builtins.int
+    APP_PERMISSIONS_FIELD_NUMBER: _builtins.int
     organization_id: _builtins.str
     """The active organization; a UUID. Empty if there is none."""
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_policy_pb2.Permission.ValueType]:
         """What they hold there, in the order of the contract."""
 
+    @_builtins.property
+    def app_permissions(self) -> _containers.RepeatedScalarFieldContainer[_permissions_pb2.Permission.ValueType]:
+        """The application's permissions that the caller has there, in the order of the contract."""
+
     def __init__(
         self,
         *,
         organization_id: _builtins.str = ...,
         permissions: _abc.Iterable[_policy_pb2.Permission.ValueType] | None = ...,
+        app_permissions: _abc.Iterable[_permissions_pb2.Permission.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization_id", b"organization_id", "permissions", b"permissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_permissions", b"app_permissions", "organization_id", b"organization_id", "permissions", b"permissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
