@@ -18,7 +18,7 @@ from accord.roles.v1.roles_pb2 import CreateRoleRequest, GetMyPermissionsRequest
 from accord.roles.v1.roles_pb2_grpc import RoleServiceStub
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
-from accord_rpc.contract import Recorder
+from accord_rpc.contract import Registry
 from accord_rpc.errors import RpcError
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from tests.api.conftest import Client, outcome, refusal
@@ -54,10 +54,9 @@ class Launcher:
 
 @pytest.fixture
 async def launch(database: Database, dsn: str) -> AsyncIterator[Launcher]:
-    recorder, listener = Recorder(), Listener(dsn)
-    stubs.add_ApplicationServiceServicer_to_server(ApplicationService(), recorder)
+    registry, listener = Registry([ApplicationService()]), Listener(dsn)
     services = [messages.DESCRIPTOR.services_by_name["ApplicationService"]]
-    server = build_pipeline_server(database, listener, rate_limiter("async+memory://"), services, recorder)
+    server = build_pipeline_server(database, listener, rate_limiter("async+memory://"), services, registry)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

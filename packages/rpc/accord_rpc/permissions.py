@@ -1,7 +1,7 @@
 """Permissions and built-in roles of the contract. Permissions are Accord's or the application's."""
 
 import re
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 from google.protobuf.descriptor import EnumDescriptor, EnumValueDescriptor
@@ -70,15 +70,14 @@ def of_application(permissions: Iterable[AnyPermission]) -> list[AppPermission]:
     return [cast(AppPermission, number) for number in sorted(set(permissions)) if number >= FIRST_NUMBER]
 
 
-def store_permissions(changes: MutableMapping[str, Any], field: str, before: Iterable[str]) -> None:
-    """Replaces `field` and `app_<field>` of an update by the names that the one column for both stores. A list that the
-    update does not change stays."""
+def join_permissions(changes: Any, field: str, before: Iterable[str]) -> None:
+    """Replaces `field` and `app_<field>` in the changes of a resource by the names that the one column for both stores. A list
+    that does not change keeps the names it had before."""
     if changes.keys().isdisjoint({field, f"app_{field}"}):
         return
     unchanged = held(None, before)
-    changes[field] = names(
-        [*changes.get(field, of_accord(unchanged)), *changes.pop(f"app_{field}", of_application(unchanged))]
-    )
+    accord = changes.get(field, names(of_accord(unchanged)))
+    changes[field] = [*accord, *changes.pop(f"app_{field}", names(of_application(unchanged)))]
 
 
 _NAME: Final = re.compile(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*")

@@ -10,4 +10,4 @@ _ONE: Final = select(literal(1))
 
 
 async def ping(db: Executor) -> bool:
-    return await db.first(_ONE) == 1
+    return await db.fetch_one(_ONE) == 1
