@@ -38,10 +38,12 @@ async def test_reason_is_the_name_of_the_exception(calling: Calling) -> None:
         assert type(failed) is errors.TaskNotFound
         assert isinstance(failed, errors.NotFound)
         assert (failed.reason, failed.code) == ("TASK_NOT_FOUND", grpc.StatusCode.NOT_FOUND)
-        assert failed.message == "There is no such task."
+        assert failed.message == "The task does not exist. Check the task_id."
         assert failed.metadata == {"task_id": task_id}
         assert failed.error_id is None
-        assert f"TASK_NOT_FOUND: There is no such task. (task_id={task_id}; request_id=" in str(failed)
+        assert f"TASK_NOT_FOUND: The task does not exist. Check the task_id. (task_id={task_id}; request_id=" in str(
+            failed
+        )
         assert isinstance(failed.__cause__, grpc.RpcError)
 
 

@@ -27,7 +27,7 @@ def reason(image: FileDescriptorSet) -> Reason:
 def test_reason_is_a_class_below_that_of_its_code_with_its_comment(image: FileDescriptorSet) -> None:
     assert (
         "class TaskNotFound(NotFound):\n"
-        '    """There is no such task, or it is not the caller\'s. `task_id` in the metadata."""\n\n'
+        '    """The task does not exist or belongs to another owner. Metadata: `task_id`."""\n\n'
         '    reason = "TASK_NOT_FOUND"\n'
     ) in client_errors(image)
 
