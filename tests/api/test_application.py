@@ -60,8 +60,8 @@ def application(tmp_path: Path) -> Path:
 def test_reason_and_permission_of_an_application_work_end_to_end(application: Path) -> None:
     pytest_ = Path(sysconfig.get_path("scripts"), "pytest")
     call = [str(pytest_), "-q", "-p", "no:cacheprovider", "tests/api/application_cases.py"]
-    done = subprocess.run(
-        call, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(application)}, capture_output=True, text=True
-    )
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = inherited | {"PYTHONPATH": str(application)}
+    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " skipped" not in done.stdout

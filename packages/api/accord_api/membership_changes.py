@@ -7,8 +7,8 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.sessions import Sessions
-from accord_db.engine.database import Database, Executor, Transaction
-from accord_db.engine.tenant import acting_for
+from accord_db.engine.database import Database, Executor, Transaction, opened
+from accord_db.engine.scope import acting_for
 from accord_db.queries import members, memberships, organizations
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
@@ -19,7 +19,7 @@ Permissions = frozenset[AnyPermission]
 
 @asynccontextmanager
 async def changing(
-    db: Database,
+    db: Database | Transaction,
     sessions: Sessions,
     organization_id: UUID,
     *,
@@ -34,7 +34,7 @@ async def changing(
     try:
         # It may be another than the active one: whoever leaves it says which.
         with acting_for(organization_id):
-            async with db.transaction() as tx:
+            async with opened(db) as tx:
                 await _lock(tx, organization_id, show_deleted=show_deleted)
                 if permission:
                     await require_held(tx, organization_id, [permission])
