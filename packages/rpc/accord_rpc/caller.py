@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from accord.policy.v1.policy_pb2 import Credential, Permission
+from accord.policy.v1.policy_pb2 import Credential
 from accord_db.engine.scope import current
 from accord_rpc.call import Call
+from accord_rpc.permissions import AnyPermission
 
 # How long after authenticating a caller may call methods whose policy says `fresh` (ASVS 5.0, 7.5.1).
 FRESH_FOR: Final = timedelta(minutes=10)
@@ -26,7 +27,7 @@ class Caller:
     # The active one. Its owner may have removed this account since: then `permissions` is empty. See `owner_id`.
     organization_id: UUID | None = None
     # What they may do there.
-    permissions: frozenset[Permission.ValueType] = frozenset()
+    permissions: frozenset[AnyPermission] = frozenset()
     administrator: bool = False
     # The administrator who acts as the account.
     impersonator_id: UUID | None = None

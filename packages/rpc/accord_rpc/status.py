@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 from uuid import uuid4
 
@@ -14,9 +13,9 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from google.rpc.status_pb2 import Status
 
 import accord_db.engine.errors as database
-from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.errors import FieldViolation, RpcError
+from accord_rpc.reasons import AnyReason, answer_of, reason_name
 
 DOMAIN: Final = "accord"
 STATUS_HEADER: Final = "grpc-status-details-bin"
@@ -30,7 +29,7 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 class ErrorStatus:
     """A refusal as it goes over the wire. `error_id` is set if the fault is ours, and is in the log too."""
 
-    reason: Reason.ValueType
+    reason: AnyReason
     code: grpc.StatusCode
     message: str
     details: bytes
@@ -42,13 +41,13 @@ class ErrorStatus:
 
     @property
     def undecided(self) -> bool:
-        return _answer(self.reason).undecided
+        return answer_of(self.reason).undecided
 
 
-def failure(raised: BaseException, declared: frozenset[Reason.ValueType]) -> ErrorStatus:
+def failure(raised: BaseException, declared: frozenset[AnyReason]) -> ErrorStatus:
     """What the caller is told of an exception. A reason the method does not declare is a fault of ours."""
     refused = raised if isinstance(raised, RpcError) else _refused(raised)
-    if refused is None or not (refused.reason in declared or _answer(refused.reason).pipeline):
+    if refused is None or not (refused.reason in declared or answer_of(refused.reason).pipeline):
         error_id = uuid4().hex
         return _failure(RpcError(Reason.REASON_INTERNAL, error_id=error_id), error_id)
     return _failure(refused)
@@ -74,7 +73,7 @@ def _refused(raised: BaseException) -> RpcError | None:
 
 
 def _failure(refused: RpcError, error_id: str | None = None) -> ErrorStatus:
-    answer = _answer(refused.reason)
+    answer = answer_of(refused.reason)
     status = Status(code=answer.code, message=answer.message)
     info = ErrorInfo(reason=reason_name(refused.reason), domain=DOMAIN, metadata=refused.metadata)
     for detail in (info, *_details(refused)):
@@ -117,24 +116,3 @@ def _packed(detail: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(detail)
     return packed
-
-
-@cache
-def _answer(reason: Reason.ValueType) -> errors_pb2.Answer:
-    value = Reason.DESCRIPTOR.values_by_number[reason]
-    return value.GetOptions().Extensions[errors_pb2.answer]
-
-
-@cache
-def reason_name(reason: Reason.ValueType) -> str:
-    """`TASK_NOT_FOUND` for `REASON_TASK_NOT_FOUND`: the prefix is there for protobuf's sake."""
-    return Reason.Name(reason).removeprefix("REASON_")
-
-
-def reason_faults() -> list[str]:
-    """A sentence for each reason of the contract that does not say how it is answered."""
-    return [
-        f"{value.name}: declares no status code or no message (option accord.errors.v1.answer)"
-        for value in Reason.DESCRIPTOR.values
-        if value.number and not (_answer(value.number).code and _answer(value.number).message)
-    ]

@@ -13,7 +13,6 @@ from grpc.aio import AbortError, InternalError
 from grpc_interceptor.server import AsyncServerInterceptor
 from prometheus_client import Counter, Histogram
 
-from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.scope import enter
 from accord_rpc.call import Call, Context
@@ -21,6 +20,7 @@ from accord_rpc.caller import Caller
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.deadlines import time_left
+from accord_rpc.reasons import AnyReason
 from accord_rpc.status import STATUS_HEADER, ErrorStatus, failure
 
 REQUEST_ID_HEADER: Final = "x-request-id"
@@ -63,7 +63,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
         self,
         service: str,
         name: str,
-        declared: frozenset[Reason.ValueType],
+        declared: frozenset[AnyReason],
         metrics: CallMetrics,
         peers: ClientAddresses,
     ) -> None:
