@@ -21,7 +21,7 @@ from accord.services.v1.services_pb2_grpc import TokenServiceServicer
 from accord_api.pipeline.call import call
 from accord_auth.caller import Caller, caller
 from accord_auth.refused import Refused
-from accord_auth.services import LIFETIME, ActingFor, ServiceTokens, client_credentials
+from accord_auth.services import LIFETIME, ActingFor, ServiceTokens, require_client
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import CLIENT_PREFIX, well_formed
 from accord_db.database import Database
@@ -45,14 +45,9 @@ class TokenService(TokenServiceServicer):
     ) -> IssueTokenResponse:
         service_account_id, audience = UUID(request.client_id), request.audience
         client = await self._client(service_account_id, request.client_secret)
+        require_client(client, secret=request.client_secret, audience=audience)
         signer = await self._tokens.keys.signer()
-        token = client_credentials(
-            client,
-            client_id=str(service_account_id),
-            client_secret=request.client_secret,
-            audience=audience,
-            sign=lambda: self._tokens.sign(signer, service_account_id=service_account_id, audience=audience),
-        )
+        token = self._tokens.sign(signer, service_account_id=service_account_id, audience=audience)
         return IssueTokenResponse(access_token=token, expires_in=_lifetime())
 
     async def ExchangeToken(
