@@ -23,6 +23,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from psycopg.conninfo import conninfo_to_dict
 
 from accord_db.embedded import EmbeddedPostgres
+from accord_gateway.event_loop import EventLoop
 from accord_gateway.settings import Settings
 from tests.conftest import temporary_database
 
@@ -68,6 +69,11 @@ class Running:
 
 
 Start = Callable[..., Running]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[EventLoop]]:
+    """Tests run on the loop that gateways run: its errors and its TLS are not those of asyncio's own."""
+    return {"gateway": EventLoop}
 
 
 @pytest.fixture

@@ -27,9 +27,7 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_alone(settings: Settings) -> None:
-    import uvloop
-
-    from accord_gateway import hints, lifecycle, logs
+    from accord_gateway import event_loop, hints, lifecycle, logs
     from accord_gateway.preparation import prepared
 
     async def live() -> None:
@@ -39,7 +37,7 @@ def _serve_alone(settings: Settings) -> None:
 
     logs.configure(settings)
     with prepared(settings) as orders, metrics.served(settings):
-        uvloop.run(live())
+        event_loop.run(live())
 
 
 def _serve_with_workers(settings: Settings) -> None:
