@@ -12,6 +12,7 @@ from accord_auth.services import require_client
 from accord_auth.tokens import token_hash
 from accord_db.queries.services import Client
 from accord_rpc.errors import RpcError
+from accord_rpc.reasons import AnyReason
 
 
 def client(*, previous: str | None = "previous") -> Client:
@@ -19,7 +20,7 @@ def client(*, previous: str | None = "previous") -> Client:
     return Client(uuid4(), "billing", ["ledger", "mail"], token_hash("current"), hashed)
 
 
-def refusal(found: Client | None, *, secret: str, audience: str = "ledger") -> Reason.ValueType:
+def refusal(found: Client | None, *, secret: str, audience: str = "ledger") -> AnyReason:
     with pytest.raises(RpcError) as refused:
         require_client(found, secret=secret, audience=audience)
     return refused.value.reason
