@@ -10,12 +10,12 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 import psycopg
 
 from accord_db.embedded import commands
 from accord_db.embedded.account import Account, choose_account, hand_over, require_own_folder
+from accord_db.embedded.address import address
 from accord_db.embedded.binaries import MAJOR
 from accord_db.embedded.errors import EmbeddedPostgresError, in_plain_words, space_hint
 from accord_db.embedded.launch import end, kill, launch
@@ -157,7 +157,7 @@ class EmbeddedPostgres:
             raise self._failure(f"did not make its database ({error})") from error
 
     def _dsn_of(self, database: str) -> str:
-        return f"postgresql://{commands.SUPERUSER}@/{database}?host={quote(str(self._sockets))}&port={PORT}"
+        return address(sockets=self._sockets, port=PORT, user=commands.SUPERUSER, database=database)
 
     def _failure(self, what: str) -> EmbeddedPostgresError:
         said = "".join(f"\n    {line}" for line in self._log.last_lines())
