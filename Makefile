@@ -12,7 +12,7 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
 
 environment:
-	@$(PYTHON) scripts/setup.py
+	@$(PYTHON) tools/setup.py
 
 setup: environment ## Make .venv from requirements.lock, hashes checked
 	@echo "The environment in .venv is ready."
@@ -27,10 +27,10 @@ matrix: environment ## Show who may call what, as a test finds it
 	@$(bin)/pytest -q --no-header --matrix tests/api/test_matrix.py
 
 mutations: environment ## Break the guards one by one, and see that tests notice; takes minutes
-	@$(bin)/python scripts/mutations.py $(args)
+	@$(bin)/python tools/mutations.py $(args)
 
 check: environment ## Everything that is demanded of a change: format to tests
-	@$(bin)/python scripts/check.py
+	@$(bin)/python tools/check.py
 
 fmt: environment ## Format, and mend what the linter can mend
 	@$(bin)/ruff check --fix-only --quiet
@@ -39,14 +39,14 @@ fmt: environment ## Format, and mend what the linter can mend
 lint: environment ## Lint Python, import walls and the contract
 	@$(bin)/ruff check
 	@$(bin)/lint-imports
-	@$(bin)/python scripts/contract.py lint
+	@$(bin)/python tools/contract.py lint
 
 types: environment ## Check the types
 	@$(bin)/mypy
 
 stubs: environment ## Generate packages/contract and docs/policies.md from proto/
-	@$(bin)/python scripts/stubs.py
-	@$(bin)/python scripts/policies.py
+	@$(bin)/python tools/stubs.py
+	@$(bin)/python tools/policies.py
 
 migration: environment ## Write a migration from the models and show its SQL: make migration m='add tasks.due_at'
 	@test -n "$(m)" || { echo "Say what changes: make migration m='add tasks.due_at'"; exit 2; }
@@ -70,4 +70,4 @@ doctor: environment ## Say what is wrong with environment, database, migrations,
 	@$(bin)/accord doctor
 
 release-contract: environment ## Make the present contract the one that later changes must not break
-	@$(bin)/python scripts/contract.py release
+	@$(bin)/python tools/contract.py release

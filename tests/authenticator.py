@@ -6,7 +6,7 @@ from typing import Self
 from sqlalchemy import func, select
 
 from accord_auth import totp
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 
 _NOW = select(func.now())
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 
 from accord_api.outbox import Content, Mail
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.schema import OutboxMessage
 from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings

@@ -20,12 +20,12 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import Access, Credential, MethodPolicy, Permission, RateLimit, RateLimitKey, Role
 from accord.tasks.v1 import tasks_pb2
-from accord_api import router
-from accord_api.contract import ContractMismatch, Recorder, check, contract_services
-from accord_api.drift import drift
-from accord_api.messages import Filler
-from accord_auth.permissions import PERMISSION_NAMES, permission_faults
-from accord_auth.policy import read_methods
+from accord_api import registration
+from accord_rpc.contract import ContractMismatch, Recorder, check, contract_services
+from accord_rpc.drift import drift
+from accord_rpc.messages import MessageMapper
+from accord_rpc.permissions import PERMISSION_NAMES, permission_faults
+from accord_rpc.policy import read_methods
 from buf.validate import validate_pb2
 
 GOOD = MethodPolicy(
@@ -266,19 +266,21 @@ def test_gateway_refuses_a_permission_without_a_name(monkeypatch: pytest.MonkeyP
 # --- handlers ---------------------------------------------------------------------------------------------------------
 def mismatch(services: Any, registered: Recorder, resources: Any = None) -> str:
     with pytest.raises(ContractMismatch) as caught:
-        check(services, registered, router.RESOURCES if resources is None else resources, Validator())
+        check(services, registered, registration.RESOURCES if resources is None else resources, Validator())
     return str(caught.value)
 
 
 def registered() -> Recorder:
     recorder = Recorder()
-    nothing: dict[str, Any] = {field.name: None for field in fields(router.Parts)}
-    router.register(cast(Any, recorder), router.Parts(**nothing | {"secret_key": b"", "rules": router.Rules()}))
+    nothing: dict[str, Any] = {field.name: None for field in fields(registration.Dependencies)}
+    registration.register(
+        cast(Any, recorder), registration.Dependencies(**nothing | {"secret_key": b"", "rules": registration.Rules()})
+    )
     return recorder
 
 
 def test_contract_as_it_is_served_has_no_fault() -> None:
-    methods = check(contract_services(), registered(), router.RESOURCES, Validator())
+    methods = check(contract_services(), registered(), registration.RESOURCES, Validator())
     assert {method.path for method in methods} == set(registered().handlers)
     assert len(methods) >= 12
 
@@ -307,7 +309,7 @@ def test_method_that_no_handler_implements_is_refused() -> None:
 
 
 def test_resource_without_a_table_is_refused() -> None:
-    known = {message: model for message, model in router.RESOURCES.items() if message is not tasks_pb2.Task}
+    known = {message: model for message, model in registration.RESOURCES.items() if message is not tasks_pb2.Task}
     assert "accord.tasks.v1.Task: has an id, but no table is registered for it" in mismatch(
         contract_services(), registered(), known
     )
@@ -388,11 +390,11 @@ def test_enum_field_with_other_values_than_its_column_is_refused() -> None:
     (found,) = drift_of(thing, id=mapped_column(Uuid, primary_key=True), status=other)
     assert "the enum has ['active', 'paused'], the column allows ['active', 'ended']" in found
     row = SimpleNamespace(status="paused")
-    assert Filler(thing)(row) == thing(status=2)
+    assert MessageMapper(thing)(row) == thing(status=2)
 
 
 def test_gateway_refuses_a_drift_by_name() -> None:
     base = type("Base", (DeclarativeBase,), {})
     wrong = type("Made", (base,), {"__tablename__": "made", **session_columns(expires_at=None)})
-    message = mismatch(contract_services(), registered(), {**router.RESOURCES, accounts_pb2.Session: wrong})
+    message = mismatch(contract_services(), registered(), {**registration.RESOURCES, accounts_pb2.Session: wrong})
     assert "accord.accounts.v1.Session.expires_at: table made has no column of that name" in message

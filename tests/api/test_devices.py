@@ -27,7 +27,7 @@ from accord_api.outbox import Mail
 from accord_auth.tokens import SESSION_PREFIX, new_token
 from accord_auth.user_codes import UserCodes, new_user_code
 from accord_db import schema
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import sessions
 from tests.api.conftest import Client, Refusal, outcome, refusal
 from tests.api.mailbox import mailed

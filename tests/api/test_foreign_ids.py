@@ -14,9 +14,9 @@ from google.rpc.status_pb2 import Status
 from psycopg import sql
 
 from accord.policy.v1.policy_pb2 import ACCESS_ADMIN, ACCESS_PUBLIC
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
+from accord_db.engine.row_level_security import tenant_column
 from accord_db.schema import metadata
-from accord_db.schema.walls import tenant_column
 from tests.api import requests
 from tests.api.conftest import Client
 from tests.api.foreign import OF_PERSONS, Owner, Place, own_request, places, put

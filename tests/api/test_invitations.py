@@ -34,12 +34,12 @@ from accord.policy.v1.policy_pb2 import (
     Role,
 )
 from accord_api.outbox import Mail
-from accord_auth.permissions import names
 from accord_auth.tokens import new_token
 from accord_db.queries import accounts, members, roles
 from accord_db.schema import AuditEvent
 from accord_db.schema import Invitation as Row
 from accord_db.schema import Member as MemberRow
+from accord_rpc.permissions import names
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.mailbox import mailed, mailed_token
 from tests.conftest import execute

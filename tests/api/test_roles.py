@@ -31,9 +31,9 @@ from accord.roles.v1.roles_pb2 import (
     UpdateRoleRequest,
 )
 from accord.roles.v1.roles_pb2_grpc import RoleServiceStub
-from accord_auth.permissions import held
 from accord_db.queries import members, organizations
 from accord_db.queries import roles as queries
+from accord_rpc.permissions import held
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.services import new_service, token_for
 from tests.auth.conftest import process
@@ -407,18 +407,18 @@ async def test_a_changed_role_holds_in_another_process_too(
     role = await create(roles, me, READ)
     holder = await member(client, ours, None, role)
     async with process(dsn) as there:  # which remembers for longer than this test lasts
-        assert (found := await there.find(holder.token))
+        assert (found := await there.authenticate(holder.token))
         assert found.caller.permissions == {READ}
-        assert await there.find(holder.token) is found  # remembered
+        assert await there.authenticate(holder.token) is found  # remembered
         await update(roles, me, Role(id=role.id, permissions=[PERMISSION_TASKS_READ]))
         async with asyncio.timeout(5):
-            while (found := await there.find(holder.token)) and READ in found.caller.permissions:
+            while (found := await there.authenticate(holder.token)) and READ in found.caller.permissions:
                 await asyncio.sleep(0.005)
         assert found
         assert found.caller.permissions == {PERMISSION_TASKS_READ}
         await delete(roles, me, role.id)
         async with asyncio.timeout(5):
-            while (found := await there.find(holder.token)) and found.caller.permissions:
+            while (found := await there.authenticate(holder.token)) and found.caller.permissions:
                 await asyncio.sleep(0.005)
         assert found
 

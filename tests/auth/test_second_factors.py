@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import bindparam, select, update
 
 from accord_auth.encryption import KEY_BYTES, Keyring, Undecipherable
-from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries.second_factors import update_confirmed
 from accord_db.schema import SecondFactor
+from accord_rpc.errors import RpcError
 from tests.authenticator import Authenticator
 from tests.conftest import Connect
 from tests.factories import signed_in_person
@@ -229,4 +229,4 @@ async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
             assert outcomes.count("confirmed") == 1, outcomes
         else:
             assert "confirmed" not in outcomes, outcomes
-        assert {type(each) for each in ended} <= {str, Refused}, outcomes
+        assert {type(each) for each in ended} <= {str, RpcError}, outcomes

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists, InvalidValue
+from accord_db.engine.ids import uuid7
 from accord_db.queries import account_tokens, accounts
 from accord_db.schema import Account, AccountToken, TokenPurpose
 from tests.db.conftest import NewAccount

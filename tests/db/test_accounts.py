@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import func, select, text
 
-from accord_db.database import Database, Executor
-from accord_db.errors import AlreadyExists, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.errors import AlreadyExists, InvalidValue
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts
 from accord_db.schema import Account
 

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from sqlalchemy import Delete, Update, bindparam, delete, select, update
 
-from accord_db.database import Database
-from accord_db.errors import DatabaseError
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import DatabaseError
+from accord_db.engine.ids import uuid7
 from accord_db.queries import audit
 from accord_db.queries.audit import EventFilters
 from accord_db.schema import Account, AuditEvent

@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import ColumnElement, Interval, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.model import Model
+from accord_db.engine.statements import compiled
 from accord_db.queries import audit, organizations
 from accord_db.queries.cleanup import Due, delete_due, everything_due, is_alone
 from accord_db.schema import (
@@ -40,8 +42,6 @@ from accord_db.schema import (
     TokenPurpose,
     metadata,
 )
-from accord_db.schema.shared import Model
-from accord_db.statements import compiled
 from tests.conftest import Connect
 from tests.db.conftest import NewAccount
 

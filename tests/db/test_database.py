@@ -39,9 +39,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 from sqlalchemy.schema import DropTable
 from sqlalchemy.types import TypeEngine
 
-from accord_db.database import Database, DatabaseSettings
-from accord_db.errors import Conflict, InvalidValue, Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import Conflict, InvalidValue, Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
 from tests.conftest import Connect

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
-from accord_db.database import Database
-from accord_db.deadline import remaining, set_deadline
-from accord_db.errors import StatementCancelled, Unavailable
+from accord_db.engine.database import Database
+from accord_db.engine.deadline import remaining, set_deadline
+from accord_db.engine.errors import StatementCancelled, Unavailable
 from tests.conftest import Connect
 
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))

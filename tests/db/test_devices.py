@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy import Interval, bindparam, cast, func, select, update
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import devices, sessions
 from accord_db.queries.devices import Poll
 from accord_db.schema import Account, DeviceSignIn, Session

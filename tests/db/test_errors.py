@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy import Text, bindparam, func, insert, select
 
-from accord_db.database import Database
-from accord_db.errors import (
+from accord_db.engine.database import Database
+from accord_db.engine.errors import (
     AlreadyExists,
     Conflict,
     DatabaseError,
@@ -16,7 +16,7 @@ from accord_db.errors import (
     StatementCancelled,
     Unavailable,
 )
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.schema import Account, SecondFactor
 
 Fail = Callable[[str], None]

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import bindparam, cast, func, update
 from sqlalchemy.types import Interval
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import idempotency
 from accord_db.schema import Account, IdempotencyKey
 from tests.db.conftest import NewAccount

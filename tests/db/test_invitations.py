@@ -5,11 +5,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text, update
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import invitations, members, organizations
 from accord_db.queries.invitations import Outcome
-from accord_db.queries.positions import Position
 from accord_db.schema import Account, Invitation
 from tests.conftest import Connect
 
@@ -171,5 +171,5 @@ async def test_pages_have_every_invitation_once_the_newest_first(
     after = None
     while page := await invitations.list_invitations(database, organization_id=ours, limit=2, after=after):
         found += [each.invitation.id for each in page]
-        after = Position(page[-1].invitation.created_at, page[-1].invitation.id)
+        after = Cursor(page[-1].invitation.created_at, page[-1].invitation.id)
     assert found == [each.id for each in reversed(made)]

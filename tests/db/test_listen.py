@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from sqlalchemy import bindparam, func, select, text
 
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
 
 NOTIFY = select(func.pg_notify("news", bindparam("payload")))
 END_LISTENERS = (

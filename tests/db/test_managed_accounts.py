@@ -6,11 +6,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import accounts, managed_accounts
 from accord_db.queries.managed_accounts import AccountFilters, Search, Searched
-from accord_db.queries.positions import Position
 from accord_db.schema import Account
 from tests.db.plans import generic_plan
 
@@ -85,7 +85,7 @@ async def test_pages_meet_and_do_not_overlap(database: Database, search: Search 
     paged: list[Account] = []
     while len(paged) < len(whole):
         last = paged[-1] if paged else None
-        after = Position(getattr(last, search.by) if search else "", last.id) if last else None
+        after = Cursor(getattr(last, search.by) if search else "", last.id) if last else None
         page = await managed_accounts.list_accounts(database, limit=2, search=search, after=after)
         assert page
         paged += page

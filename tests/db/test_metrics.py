@@ -8,9 +8,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Integer, bindparam, func, select, update
 
-from accord_db.database import Database
-from accord_db.errors import InvalidValue
-from accord_db.metrics import metrics
+from accord_db.engine.database import Database
+from accord_db.engine.errors import InvalidValue
+from accord_db.engine.metrics import metrics
 from accord_db.schema import Account, Task
 from tests.conftest import Connect
 
@@ -68,7 +68,7 @@ def test_a_registry_has_each_metric_once() -> None:
 WORKER = """
 import asyncio, sys
 from sqlalchemy import literal, select
-from accord_db.database import Database, DatabaseSettings
+from accord_db.engine.database import Database, DatabaseSettings
 
 async def main():
     database = await Database.connect(DatabaseSettings(dsn=sys.argv[1], pool_size=1))

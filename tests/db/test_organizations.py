@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
 from accord_db.queries import members, organizations
 from accord_db.queries.organizations import OrganizationChanges
 from accord_db.queries.sessions import REVOKED_CHANNEL

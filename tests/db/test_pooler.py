@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.tenant import acting_for
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
-from accord_db.tenants import acting_for
 from tests.conftest import Connect
 from tests.db.conftest import NewAccount
 from tests.db.programs import free_port, running, wait_until_ready

@@ -9,8 +9,8 @@ from psycopg import sql
 from sqlalchemy import cast, func, select, text
 from sqlalchemy.dialects.postgresql import REGCLASS
 
-from accord_db.database import Database
-from accord_db.errors import Conflict
+from accord_db.engine.database import Database
+from accord_db.engine.errors import Conflict
 from accord_db.queries.rate_limits import Counted, Limit, UsedUp, count_call, take_back
 from accord_db.schema import RateLimit
 from tests.conftest import Connect, execute

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Integer, bindparam, func, literal, select
 
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
-from accord_db.errors import Unavailable
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import Unavailable
+from accord_postgres import EmbeddedPostgres
 
 ONE = select(literal(1))
 BACKEND = select(func.pg_backend_pid())

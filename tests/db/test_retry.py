@@ -4,12 +4,12 @@ import time
 import pytest
 from sqlalchemy import bindparam, select, text, update
 
-from accord_db.database import Database
-from accord_db.deadline import set_deadline
-from accord_db.errors import AlreadyExists, Conflict
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.deadline import set_deadline
+from accord_db.engine.errors import AlreadyExists, Conflict
+from accord_db.engine.ids import uuid7
+from accord_db.engine.retry import retry_conflicts
 from accord_db.queries import tasks
-from accord_db.retry import retry_conflicts
 from accord_db.schema import Account, Task
 
 TITLE = select(Task.title).where(Task.id == bindparam("task_id"))

@@ -2,11 +2,11 @@ from uuid import UUID
 
 import pytest
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import roles
-from accord_db.queries.positions import Position
 from accord_db.queries.roles import RoleChanges
 from accord_db.schema import Role
 
@@ -80,5 +80,5 @@ async def test_pages_have_every_role_once_the_newest_first(database: Database, o
     after = None
     while page := await roles.list_roles(database, organization_id=ours, limit=2, after=after):
         found += [role.id for role in page]
-        after = Position(page[-1].created_at, page[-1].id)
+        after = Cursor(page[-1].created_at, page[-1].id)
     assert found == expected

@@ -26,12 +26,15 @@ from sqlalchemy import (
 from sqlalchemy import text as sql_text
 
 from accord_db import queries
-from accord_db.database import Database
-from accord_db.errors import DatabaseError
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import DatabaseError
+from accord_db.engine.ids import uuid7
+from accord_db.engine.model import Model
+from accord_db.engine.row_level_security import GATEWAY_ROLE, tenant_column
+from accord_db.engine.tenant import NoTenant, acting_for, set_tenant
 from accord_db.migrate.drift import check_drift
+from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
-from accord_db.roles import fault_of_role
 from accord_db.schema import (
     Account,
     ApiKey,
@@ -43,9 +46,6 @@ from accord_db.schema import (
     Task,
     metadata,
 )
-from accord_db.schema.shared import Model
-from accord_db.schema.walls import GATEWAY_ROLE, tenant_column
-from accord_db.tenants import NoTenant, acting_for, set_tenant
 from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
 
@@ -293,21 +293,21 @@ def explained(connection: "psycopg.Connection[Any]", statement: str) -> str:
 # --- the role ---------------------------------------------------------------------------------------------------------
 async def test_gateway_acts_as_a_role_that_owns_nothing_and_passes_no_wall(database: Database, dsn: str) -> None:
     assert await database.first(select(func.current_user())) == GATEWAY_ROLE
-    assert fault_of_role(dsn, GATEWAY_ROLE) is None
+    assert role_problem(dsn, GATEWAY_ROLE) is None
 
 
 async def test_force_holds_the_owner_too(database: Database, dsn: str, ours: Tenant, theirs: Tenant) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE tasks OWNER TO accord_gateway"))
     with acting_for(ours.id):
         assert await database.all(select(Task.owner_id)) == [ours.id]
-    fault = fault_of_role(dsn, GATEWAY_ROLE)
+    fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
     assert fault.what == '"accord_gateway" passes the row-level security of tasks'
 
 
 def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
     """A superuser here, as whoever logs in to the embedded PostgreSQL is."""
-    fault = fault_of_role(dsn, None)
+    fault = role_problem(dsn, None)
     assert fault is not None
     for model in WALLED:
         assert model.__tablename__ in fault.what
@@ -315,13 +315,13 @@ def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
 
 def test_table_whose_wall_is_down_is_told(dsn: str) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE roles DISABLE ROW LEVEL SECURITY"))
-    fault = fault_of_role(dsn, GATEWAY_ROLE)
+    fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
     assert fault.what.endswith("row-level security of roles")
 
 
 def test_role_that_is_not_there_is_said_to_be_missing(dsn: str) -> None:
-    fault = fault_of_role(dsn, "nobody_of_this_name")
+    fault = role_problem(dsn, "nobody_of_this_name")
     assert fault is not None
     assert "CREATE ROLE nobody_of_this_name NOLOGIN" in fault.remedy
 

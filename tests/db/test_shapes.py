@@ -29,13 +29,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from accord_db.database import Database
-from accord_db.errors import ForeignKeyMissing
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import ForeignKeyMissing
+from accord_db.engine.ids import uuid7
+from accord_db.engine.model import NAMING_CONVENTION, Model, Shared
 from accord_db.queries import tasks
 from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
-from accord_db.schema.shared import NAMING_CONVENTION, Model, Shared
 from tests.db.conftest import NewAccount
 
 

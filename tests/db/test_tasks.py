@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import bindparam, create_engine, update
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import organizations, tasks
-from accord_db.queries.positions import Position
 from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
 
@@ -270,13 +270,13 @@ async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
     # Made by one statement, all have one time; of the titles there are five.
     made = await make(*(f"Title {number % 5}" for number in range(50)))
     seen: list[Task] = []
-    after: Position | None = None
+    after: Cursor | None = None
     while page := await tasks.list_tasks(
         database, owner_id=account.id, limit=limit, order_by=order_by, descending=descending, after=after
     ):
         assert len(page) <= limit
         seen += page
-        after = Position(getattr(page[-1], order_by), page[-1].id)
+        after = Cursor(getattr(page[-1], order_by), page[-1].id)
     keys = [(getattr(task, order_by), task.id) for task in seen]
     assert {task.id for task in seen} == {task.id for task in made}
     assert all((left > right) if descending else (left < right) for left, right in pairwise(keys))
@@ -288,7 +288,7 @@ async def test_a_page_is_unmoved_by_tasks_made_meanwhile(database: Database, acc
         await set_time(database, task, now - timedelta(minutes=age + 1))
     first = await tasks.list_tasks(database, owner_id=account.id, limit=2)
     await make("meanwhile")
-    after = Position(first[-1].created_at, first[-1].id)
+    after = Cursor(first[-1].created_at, first[-1].id)
     second = await tasks.list_tasks(database, owner_id=account.id, limit=2, after=after)
     assert titles(first + second) == ["1", "2", "3", "4"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Boolean, Float, String, bindparam, column, func, select, text
 
-from accord_db.database import Database, DatabaseSettings
-from accord_db.errors import Unavailable
-from accord_db.tls import require_verified_tls
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.tls import require_verified_tls
 from tests.db.programs import free_port, run, running, wait_until_ready
 
 IS_ENCRYPTED = select(column("ssl", Boolean)).select_from(text("pg_stat_ssl")).where(text("pid = pg_backend_pid()"))

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from sqlalchemy import Integer, bindparam, column, func, literal, select, text
 
-from accord_db.database import Database, Executor
-from accord_db.errors import DatabaseError, InvalidValue, Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.errors import DatabaseError, InvalidValue, Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
 from tests.conftest import Connect

@@ -11,7 +11,7 @@ import accord_client
 from accord.accounts.v1.accounts_pb2 import SignUpRequest
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord_client import CallFailed, Credentials
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from tests.api.services import new_service
 from tests.client.conftest import database_url, start
 from tests.client.test_tls import Served, clients, mutual

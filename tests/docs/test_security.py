@@ -15,16 +15,16 @@ import pytest
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import RateLimitKey
 from accord_api import account_tokens
-from accord_api.contract import contract_services
 from accord_api.handlers import devices, invitations
-from accord_api.messages import fields_of
 from accord_auth import services, totp
-from accord_auth.caller import FRESH_FOR
 from accord_auth.passwords import Passwords
-from accord_auth.policy import read_methods
 from accord_auth.providers import providers
 from accord_auth.sessions import IMPERSONATED_FOR
 from accord_gateway.settings import Settings
+from accord_rpc.caller import FRESH_FOR
+from accord_rpc.contract import contract_services
+from accord_rpc.messages import fields_of
+from accord_rpc.policy import read_methods
 from tests.api.test_hostile_provider import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,12 +12,12 @@ from sqlalchemy import LargeBinary, Text, cast, func, insert, select, text
 from structlog.testing import capture_logs
 
 from accord_db import migrate
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
+from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.queries.cleanup import everything_due, is_alone
 from accord_db.schema import RateLimit
-from accord_gateway.cleanup import CleanUp, Outcome, clean_up_metrics
-from accord_gateway.jobs import running
+from accord_gateway.process.background_tasks import running
+from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
+from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
 from tests.gateway.conftest import Start, eventually, figures, free_port
 

@@ -35,23 +35,23 @@ from accord.admin.v1.admin_pb2 import (
 from accord.admin.v1.admin_pb2_grpc import AdminServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.administrators import ADMINISTRATOR, account_not_found, changing
-from accord_api.bans import is_banned
-from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
+from accord_api.sign_ins import is_banned
 from accord_auth.sessions import Sessions
-from accord_db.database import Database, Transaction
+from accord_db.engine.database import Database, Transaction
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import accounts, audit, managed_accounts, sessions
 from accord_db.queries.audit import EventFilters
 from accord_db.queries.managed_accounts import AccountFilters, Search
-from accord_db.queries.positions import Position
 from accord_db.schema import Account
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper, to_datetime
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
 
-_fill_account: Final = Filler(ManagedAccount).fill
-_fill_event: Final = Filler(AuditEvent).fill
-_to_session: Final = Filler(Session)
+_fill_account: Final = MessageMapper(ManagedAccount).fill
+_fill_event: Final = MessageMapper(AuditEvent).fill
+_to_session: Final = MessageMapper(Session)
 _ROLES: Final = {
     "person": AccountRole.ACCOUNT_ROLE_PERSON,
     ADMINISTRATOR: AccountRole.ACCOUNT_ROLE_ADMINISTRATOR,
@@ -60,7 +60,7 @@ _ROLE_NAMES: Final = {role: name for name, role in _ROLES.items()}
 
 
 class AdminService(AdminServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, database: Database, sessions: Sessions, pages: Paginator) -> None:
         self._db = database
         self._sessions = sessions
         self._pages = pages
@@ -85,7 +85,7 @@ class AdminService(AdminServiceServicer):
         response = ListAccountsResponse()
         last = fill_page(response.accounts, rows, page_size, _tell)
         if last is not None:
-            place = Position(getattr(last, search.by) if search else "", last.id)
+            place = Cursor(getattr(last, search.by) if search else "", last.id)
             response.next_page_token = self._pages.token(request, place)
         return response
 
@@ -137,7 +137,7 @@ class AdminService(AdminServiceServicer):
         takes = role != ADMINISTRATOR
         async with changing(self._db, self._sessions, account_id, takes_administrator=takes) as (tx, account):
             if role == ADMINISTRATOR and account.email_verified_at is None:
-                raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
+                raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
             if account.role != role:
                 account = await accounts.update_role(tx, account_id=account_id, role=role) or account
                 await sessions.revoke_impersonations(tx, account_id=account_id)
@@ -169,7 +169,7 @@ class AdminService(AdminServiceServicer):
         me = caller()
         async with changing(self._db, self._sessions, account_id) as (_, account):
             if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account):
-                raise Refused(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
+                raise RpcError(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
             # Neither peer nor client: the person, who is shown the session, learns who it was and not where from.
             token, session = await self._sessions.open(
                 account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
@@ -183,7 +183,7 @@ class AdminService(AdminServiceServicer):
     ) -> StopImpersonatingResponse:
         me = caller()
         if me.impersonator_id is None:
-            raise Refused(Reason.REASON_NOT_IMPERSONATING)
+            raise RpcError(Reason.REASON_NOT_IMPERSONATING)
         call().note(target=me.account_id)
         async with self._db.transaction():
             await self._sessions.revoke(session_id=me.session_id, account_id=me.account_id)
@@ -202,7 +202,7 @@ class AdminService(AdminServiceServicer):
         response = ListAuditEventsResponse()
         last = fill_page(response.events, rows, page_size, _fill_event)
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position("", last.id))
+            response.next_page_token = self._pages.token(request, Cursor("", last.id))
         return response
 
 
@@ -213,7 +213,7 @@ async def _lock_still_signed_in(tx: Transaction, account_id: UUID) -> None:
     await accounts.lock_administrators(tx, account_id=account_id)
     session = await sessions.get_session(tx, session_id=me.session_id, account_id=me.account_id)
     if session is None or session.revoked_at is not None:
-        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
 
 
 def _search(request: ListAccountsRequest) -> Search | None:

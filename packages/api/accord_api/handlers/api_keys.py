@@ -25,32 +25,32 @@ from accord.api_keys.v1.api_keys_pb2 import (
 from accord.api_keys.v1.api_keys_pb2_grpc import ApiKeyServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE, Permission
-from accord_api.masks import changes
-from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import changing, require_held
+from accord_api.membership_changes import changing, require_held
 from accord_auth.api_keys import new_api_key, shown
-from accord_auth.caller import caller
-from accord_auth.permissions import held, names
-from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import token_hash
-from accord_db.database import Database, Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import api_keys
 from accord_db.queries.api_keys import ApiKeyChanges
-from accord_db.queries.positions import Position
 from accord_db.schema import ApiKey
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import changes
+from accord_rpc.messages import MessageMapper, to_datetime
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
+from accord_rpc.permissions import held, names
 
 # Of one organization, that are not revoked.
 _AT_MOST: Final = 1000
 
-_fill: Final = Filler(api_keys_pb2.ApiKey).fill
+_fill: Final = MessageMapper(api_keys_pb2.ApiKey).fill
 
 
 class ApiKeyService(ApiKeyServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, database: Database, sessions: Sessions, pages: Paginator) -> None:
         self._db = database
         self._sessions = sessions
         self._pages = pages
@@ -66,7 +66,7 @@ class ApiKeyService(ApiKeyServiceServicer):
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             await require_held(tx, organization_id, request.scopes)
             if await api_keys.count_api_keys(tx, organization_id=organization_id) >= _AT_MOST:
-                raise Refused(Reason.REASON_TOO_MANY_API_KEYS)
+                raise RpcError(Reason.REASON_TOO_MANY_API_KEYS)
             api_key = await api_keys.insert_api_key(
                 tx,
                 api_key_id=api_key_id,
@@ -104,7 +104,7 @@ class ApiKeyService(ApiKeyServiceServicer):
         response = ListApiKeysResponse()
         last = fill_page(response.api_keys, found, page_size, _tell)
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+            response.next_page_token = self._pages.token(request, Cursor(last.created_at, last.id))
         return response
 
     async def UpdateApiKey(
@@ -139,7 +139,7 @@ class ApiKeyService(ApiKeyServiceServicer):
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key_id)
             if before.created_by != me.account_id:
-                raise Refused(Reason.REASON_PERMISSION_DENIED)
+                raise RpcError(Reason.REASON_PERMISSION_DENIED)
             api_key = await api_keys.rotate_api_key(
                 tx,
                 api_key_id=before.id,
@@ -183,7 +183,7 @@ async def _get(db: Executor, api_key_id: str) -> ApiKey:
     )
     if api_key is None:
         # Also for a key of another organization: whether there is one is not theirs to know.
-        raise Refused(Reason.REASON_API_KEY_NOT_FOUND, api_key_id=api_key_id)
+        raise RpcError(Reason.REASON_API_KEY_NOT_FOUND, api_key_id=api_key_id)
     return api_key
 
 
@@ -200,9 +200,9 @@ def _overlap(request: RotateApiKeyRequest) -> timedelta:
     return timedelta(seconds=request.overlap.seconds, microseconds=request.overlap.nanos // 1_000)
 
 
-def _ended(api_key: ApiKey) -> Refused:
-    return Refused(Reason.REASON_API_KEY_ENDED, api_key_id=str(api_key.id))
+def _ended(api_key: ApiKey) -> RpcError:
+    return RpcError(Reason.REASON_API_KEY_ENDED, api_key_id=str(api_key.id))
 
 
-def _changed_since(api_key: ApiKey) -> Refused:
-    return Refused(Reason.REASON_ETAG_MISMATCH, api_key_id=str(api_key.id))
+def _changed_since(api_key: ApiKey) -> RpcError:
+    return RpcError(Reason.REASON_ETAG_MISMATCH, api_key_id=str(api_key.id))

@@ -23,20 +23,20 @@ from accord.devices.v1.devices_pb2 import (
 )
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.bans import is_banned
-from accord_api.messages import Filler, to_timestamp
 from accord_api.outbox import Mail, Outbox
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
+from accord_api.sign_ins import is_banned
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import DEVICE_PREFIX, new_token, token_hash, well_formed
 from accord_auth.user_codes import UserCodes, new_user_code
 from accord_db import schema
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, devices
 from accord_db.queries.devices import Poll
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper, to_timestamp
 
 _LIFETIME: Final = timedelta(minutes=10)
 _INTERVAL_SECONDS: Final = 5
@@ -44,8 +44,8 @@ _SLOWER_BY_SECONDS: Final = 5  # RFC 8628, 3.5
 # Of 20^8 user codes, one that is drawn is taken as good as never.
 _DRAWS: Final = 5
 
-_to_device_sign_in: Final = Filler(DeviceSignIn)
-_to_session: Final = Filler(Session)
+_to_device_sign_in: Final = MessageMapper(DeviceSignIn)
+_to_session: Final = MessageMapper(Session)
 
 
 class DeviceService(DeviceServiceServicer):
@@ -101,7 +101,7 @@ class DeviceService(DeviceServiceServicer):
             self._db, user_code_hash=self._user_codes.hash(request.user_code)
         )
         if sign_in is None:
-            raise Refused(Reason.REASON_USER_CODE_NOT_FOUND)
+            raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
         return GetDeviceSignInResponse(device_sign_in=_to_device_sign_in(sign_in))
 
     async def ApproveDevice(
@@ -119,7 +119,7 @@ class DeviceService(DeviceServiceServicer):
                 session_id=me.session_id,
             )
             if account is None or sign_in is None:
-                raise Refused(Reason.REASON_USER_CODE_NOT_FOUND)
+                raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
             await self._outbox.post(
                 tx,
                 Mail.DEVICE_APPROVED,
@@ -143,7 +143,7 @@ class DeviceService(DeviceServiceServicer):
                 account_id=caller().account_id,
             )
         if sign_in is None:
-            raise Refused(Reason.REASON_USER_CODE_NOT_FOUND)
+            raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
         call().note(target=sign_in.id)
         return DenyDeviceResponse()
 
@@ -168,13 +168,13 @@ class DeviceService(DeviceServiceServicer):
 
     async def _poll(self, device_code: str) -> Poll:
         if not well_formed(device_code, DEVICE_PREFIX):
-            raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
+            raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
         # Before any transaction of this call, and so committed whatever it is answered: a refusal grows the interval.
         poll = await devices.poll_device_sign_in(
             self._db, device_code_hash=token_hash(device_code), slower_by_seconds=_SLOWER_BY_SECONDS
         )
         if poll is None:
-            raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
+            raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
         call().note(target=poll.id)
         return poll
 
@@ -189,7 +189,7 @@ class DeviceService(DeviceServiceServicer):
                 or is_banned(account)
                 or not await devices.use_device_sign_in(tx, sign_in_id=approved.id)
             ):
-                raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
+                raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
             return await self._sessions.open(
                 account.id,
                 peer=call().peer,
@@ -200,8 +200,8 @@ class DeviceService(DeviceServiceServicer):
 
 def _require_approved(poll: Poll) -> None:
     if poll.too_soon:
-        raise Refused(Reason.REASON_SLOW_DOWN, retry_after=poll.interval_seconds)
+        raise RpcError(Reason.REASON_SLOW_DOWN, retry_after=poll.interval_seconds)
     if poll.denied_at is not None:
-        raise Refused(Reason.REASON_AUTHORIZATION_DENIED)
+        raise RpcError(Reason.REASON_AUTHORIZATION_DENIED)
     if poll.approved_at is None:
-        raise Refused(Reason.REASON_AUTHORIZATION_PENDING, retry_after=poll.interval_seconds)
+        raise RpcError(Reason.REASON_AUTHORIZATION_PENDING, retry_after=poll.interval_seconds)

@@ -23,30 +23,38 @@ from accord.invitations.v1.invitations_pb2 import (
 )
 from accord.invitations.v1.invitations_pb2_grpc import InvitationServiceServicer
 from accord.policy.v1.policy_pb2 import PERMISSION_INVITATIONS_WRITE
-from accord_api.messages import Filler
+from accord_api.membership_changes import (
+    Permissions,
+    changing,
+    given_by,
+    held_now,
+    is_owner,
+    require_held,
+    require_owner,
+)
 from accord_api.outbox import Mail, Outbox
 from accord_api.own_account import get_own_account, get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import Permissions, changing, given_by, held_now, is_owner, require_held, require_owner
-from accord_auth.caller import caller
-from accord_auth.permissions import ROLE_NAMES, ROLES, held
-from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash, well_formed
-from accord_db.database import Database, Executor, Transaction
-from accord_db.ids import uuid7
-from accord_db.queries import invitations, members, organizations, standing
+from accord_db.engine.database import Database, Executor, Transaction
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
+from accord_db.engine.tenant import acting_for
+from accord_db.queries import invitations, members, memberships, organizations
 from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
-from accord_db.queries.positions import Position
 from accord_db.schema import Account, Invitation
-from accord_db.tenants import acting_for
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
+from accord_rpc.permissions import ROLE_NAMES, ROLES, held
 
 LIFETIME: Final = timedelta(days=7)
 # That wait for an answer, in one organization.
 _AT_MOST: Final = 1000
 
-_fill: Final = Filler(invitations_pb2.Invitation).fill
+_fill: Final = MessageMapper(invitations_pb2.Invitation).fill
 _STATUSES: Final[dict[Status, InvitationStatus.ValueType]] = {
     "pending": InvitationStatus.INVITATION_STATUS_PENDING,
     "accepted": InvitationStatus.INVITATION_STATUS_ACCEPTED,
@@ -57,7 +65,7 @@ _STATUSES: Final[dict[Status, InvitationStatus.ValueType]] = {
 
 
 class InvitationService(InvitationServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, outbox: Outbox, pages: Pages) -> None:
+    def __init__(self, database: Database, sessions: Sessions, outbox: Outbox, pages: Paginator) -> None:
         self._db = database
         self._sessions = sessions
         self._outbox = outbox
@@ -108,7 +116,7 @@ class InvitationService(InvitationServiceServicer):
         response = ListInvitationsResponse()
         last = fill_page(response.invitations, found, page_size, _tell)
         if last is not None:
-            place = Position(last.invitation.created_at, last.invitation.id)
+            place = Cursor(last.invitation.created_at, last.invitation.id)
             response.next_page_token = self._pages.token(request, place)
         return response
 
@@ -175,22 +183,22 @@ class InvitationService(InvitationServiceServicer):
 def _proved(account: Account) -> Account:
     """Nobody invites, or is invited, under an address that may be another's."""
     if account.email_verified_at is None:
-        raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
+        raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
     return account
 
 
 async def _require_invitable(tx: Executor, organization_id: UUID, email: str) -> None:
     if await invitations.is_member(tx, organization_id=organization_id, email=email):
-        raise Refused(Reason.REASON_MEMBER_EXISTS)
+        raise RpcError(Reason.REASON_MEMBER_EXISTS)
     if await invitations.is_invited(tx, organization_id=organization_id, email=email):
-        raise Refused(Reason.REASON_INVITATION_EXISTS)
+        raise RpcError(Reason.REASON_INVITATION_EXISTS)
     if await invitations.count_open_invitations(tx, organization_id=organization_id) >= _AT_MOST:
-        raise Refused(Reason.REASON_TOO_MANY_INVITATIONS)
+        raise RpcError(Reason.REASON_TOO_MANY_INVITATIONS)
 
 
 async def _left(tx: Executor, invitation: Invitation) -> tuple[list[UUID], Permissions]:
     """What an invitation gives now: its roles that are not deleted meanwhile, and all that it permits."""
-    left = await standing.get_permissions_of_roles(
+    left = await memberships.get_permissions_of_roles(
         tx, organization_id=invitation.organization_id, role_ids=invitation.role_ids
     )
     return list(left), held(invitation.role, [name for names in left.values() for name in names])
@@ -199,7 +207,7 @@ async def _left(tx: Executor, invitation: Invitation) -> tuple[list[UUID], Permi
 async def _get(tx: Executor, invitation_id: UUID, organization_id: UUID) -> InvitationWithStatus:
     found = await invitations.get_invitation(tx, invitation_id=invitation_id, organization_id=organization_id)
     if found is None:
-        raise Refused(Reason.REASON_INVITATION_NOT_FOUND, invitation_id=str(invitation_id))
+        raise RpcError(Reason.REASON_INVITATION_NOT_FOUND, invitation_id=str(invitation_id))
     return found
 
 
@@ -230,13 +238,13 @@ async def _accept(tx: Transaction, found: OpenInvitation) -> None:
         raise _void()
     me = {"organization_id": organization_id, "account_id": caller().account_id}
     if not await members.insert_member(tx, **me, role=invitation.role):
-        raise Refused(Reason.REASON_MEMBER_EXISTS)
+        raise RpcError(Reason.REASON_MEMBER_EXISTS)
     await members.replace_member_roles(tx, **me, role_ids=role_ids)
 
 
-def _void() -> Refused:
+def _void() -> RpcError:
     """One answer, whatever is wrong with the token."""
-    return Refused(Reason.REASON_INVITATION_NOT_FOUND)
+    return RpcError(Reason.REASON_INVITATION_NOT_FOUND)
 
 
 def _tell(message: invitations_pb2.Invitation, found: InvitationWithStatus) -> None:

@@ -21,11 +21,7 @@ from accord.members.v1.members_pb2 import (
 )
 from accord.members.v1.members_pb2_grpc import MemberServiceServicer
 from accord.policy.v1.policy_pb2 import PERMISSION_MEMBERS_WRITE, PERMISSION_ORGANIZATION_TRANSFER, Role
-from accord_api.masks import changes
-from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import (
+from accord_api.membership_changes import (
     changing,
     given_by,
     held_now,
@@ -35,20 +31,24 @@ from accord_api.standings import (
     require_member,
     require_owner,
 )
-from accord_auth.caller import caller
-from accord_auth.permissions import ROLE_NAMES
-from accord_auth.refused import FieldViolation, Refused, invalid
 from accord_auth.sessions import Sessions
-from accord_db.database import Database, Executor, Transaction
+from accord_db.engine.database import Database, Executor, Transaction
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import api_keys, invitations, members
 from accord_db.queries.members import MemberWithAccount
-from accord_db.queries.positions import Position
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import FieldViolation, RpcError, invalid
+from accord_rpc.masks import changes
+from accord_rpc.messages import MessageMapper
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
+from accord_rpc.permissions import ROLE_NAMES
 
-_fill: Final = Filler(Member).fill
+_fill: Final = MessageMapper(Member).fill
 
 
 class MemberService(MemberServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, database: Database, sessions: Sessions, pages: Paginator) -> None:
         self._db = database
         self._sessions = sessions
         self._pages = pages
@@ -68,7 +68,7 @@ class MemberService(MemberServiceServicer):
         response = ListMembersResponse()
         last = fill_page(response.members, found, page_size, _tell)
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.account_id))
+            response.next_page_token = self._pages.token(request, Cursor(last.created_at, last.account_id))
         return response
 
     async def UpdateMember(
@@ -81,7 +81,7 @@ class MemberService(MemberServiceServicer):
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_MEMBERS_WRITE) as tx:
             now = await _get(tx, organization_id, account_id)
             if request.member.etag and UUID(request.member.etag) != now.etag:
-                raise Refused(Reason.REASON_ETAG_MISMATCH, account_id=str(account_id))
+                raise RpcError(Reason.REASON_ETAG_MISMATCH, account_id=str(account_id))
             await _give(tx, organization_id, now, _wanted(request, now))
             response = UpdateMemberResponse()
             _tell(response.member, await _get(tx, organization_id, account_id))
@@ -181,7 +181,7 @@ async def _require_another_owner(tx: Transaction, organization_id: UUID, now: Me
 async def _get(db: Executor, organization_id: UUID, account_id: UUID) -> MemberWithAccount:
     member = await members.get_member(db, organization_id=organization_id, account_id=account_id)
     if member is None:
-        raise Refused(Reason.REASON_MEMBER_NOT_FOUND, account_id=str(account_id))
+        raise RpcError(Reason.REASON_MEMBER_NOT_FOUND, account_id=str(account_id))
     return member
 
 

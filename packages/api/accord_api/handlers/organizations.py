@@ -30,30 +30,30 @@ from accord.policy.v1.policy_pb2 import (
     PERMISSION_ORGANIZATION_DELETE,
     PERMISSION_ORGANIZATION_WRITE,
 )
-from accord_api.masks import changes
-from accord_api.messages import Filler
+from accord_api.membership_changes import changing, organization_not_found, require_member
 from accord_api.own_account import get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import changing, organization_not_found, require_member
-from accord_auth.caller import Caller, caller
-from accord_auth.permissions import ROLES
-from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_db import schema
-from accord_db.database import Database, Executor, Transaction
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor, Transaction
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
+from accord_db.engine.tenant import acting_for
 from accord_db.queries import members, organizations, sessions
 from accord_db.queries.organizations import OrganizationChanges, OrganizationWithRole
-from accord_db.queries.positions import Position
-from accord_db.tenants import acting_for
+from accord_rpc.call import call
+from accord_rpc.caller import Caller, caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import changes
+from accord_rpc.messages import MessageMapper
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
+from accord_rpc.permissions import ROLES
 
-_fill: Final = Filler(Organization).fill
+_fill: Final = MessageMapper(Organization).fill
 
 
 class OrganizationService(OrganizationServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages, *, deleted_kept: timedelta) -> None:
+    def __init__(self, database: Database, sessions: Sessions, pages: Paginator, *, deleted_kept: timedelta) -> None:
         self._db = database
         self._sessions = sessions
         self._pages = pages
@@ -71,7 +71,7 @@ class OrganizationService(OrganizationServiceServicer):
                 tx, organization_id=uuid7(), name=request.name, slug=request.slug
             )
             if organization is None:
-                raise Refused(Reason.REASON_SLUG_TAKEN)
+                raise RpcError(Reason.REASON_SLUG_TAKEN)
             with acting_for(organization.id):
                 await members.insert_member(tx, organization_id=organization.id, account_id=me.id, role="owner")
         call().note(target=organization.id)
@@ -85,7 +85,7 @@ class OrganizationService(OrganizationServiceServicer):
         me = caller()
         organization_id = UUID(request.organization_id) if request.organization_id else me.organization_id
         if organization_id is None:  # none is named, and none is active
-            raise Refused(Reason.REASON_ORGANIZATION_NOT_FOUND)
+            raise RpcError(Reason.REASON_ORGANIZATION_NOT_FOUND)
         if (only := _only(me)) and only != organization_id:
             raise organization_not_found(organization_id)
         return GetOrganizationResponse(organization=_message(*await _mine(self._db, organization_id)))
@@ -107,7 +107,7 @@ class OrganizationService(OrganizationServiceServicer):
         response = ListOrganizationsResponse()
         last = fill_page(response.organizations, found, page_size, _tell)
         if last is not None:
-            place = Position(last.organization.created_at, last.organization.id)
+            place = Cursor(last.organization.created_at, last.organization.id)
             response.next_page_token = self._pages.token(request, place)
         return response
 
@@ -132,7 +132,7 @@ class OrganizationService(OrganizationServiceServicer):
                 )
                 mine = await _mine(tx, organization_id)
         except AlreadyExists:
-            raise Refused(Reason.REASON_SLUG_TAKEN) from None
+            raise RpcError(Reason.REASON_SLUG_TAKEN) from None
         if organization is None:
             raise _changed_since(organization_id)
         return UpdateOrganizationResponse(organization=_message(organization, mine.role))
@@ -169,7 +169,7 @@ class OrganizationService(OrganizationServiceServicer):
                 )
                 mine = await _mine(tx, organization_id)
         except AlreadyExists:
-            raise Refused(Reason.REASON_SLUG_TAKEN) from None
+            raise RpcError(Reason.REASON_SLUG_TAKEN) from None
         return UndeleteOrganizationResponse(organization=_message(*mine))
 
     async def SetActiveOrganization(
@@ -194,7 +194,7 @@ class OrganizationService(OrganizationServiceServicer):
         finally:
             self._sessions.forget(me.session_id)
         if not is_set:  # revoked since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
 
 
 def _only(me: Caller) -> UUID | None:
@@ -215,8 +215,8 @@ async def _require_owner(tx: Transaction, organization_id: UUID) -> None:
         raise organization_not_found(organization_id)
 
 
-def _changed_since(organization_id: UUID) -> Refused:
-    return Refused(Reason.REASON_ETAG_MISMATCH, organization_id=str(organization_id))
+def _changed_since(organization_id: UUID) -> RpcError:
+    return RpcError(Reason.REASON_ETAG_MISMATCH, organization_id=str(organization_id))
 
 
 def _etag(etag: str) -> UUID | None:

@@ -30,18 +30,18 @@ from accord.providers.v1.providers_pb2 import (
 )
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceServicer
 from accord_api.linked_identities import LinkedIdentities
-from accord_api.messages import Filler
 from accord_api.outbox import Outbox
-from accord_api.pipeline.call import call
 from accord_api.sign_ins import SignIns
-from accord_auth.caller import caller
 from accord_auth.providers import Callback, Providers, ProviderUnreachable, SignInFailed
-from accord_auth.refused import Refused
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import providers as queries
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
 
-_to_linked_provider: Final = Filler(LinkedProvider)
-_to_session: Final = Filler(Session)
+_to_linked_provider: Final = MessageMapper(LinkedProvider)
+_to_session: Final = MessageMapper(Session)
 
 
 class ProviderService(ProviderServiceServicer):
@@ -158,5 +158,5 @@ def _refusals(failed: Reason.ValueType) -> Iterator[None]:
         else:
             log.warning("provider_failed", provider=fault.provider)
         if isinstance(fault, SignInFailed) and failed != Reason.REASON_UNAVAILABLE:
-            raise Refused(failed) from None
-        raise Refused(Reason.REASON_UNAVAILABLE, retry_after=ProviderUnreachable.retry_after) from None
+            raise RpcError(failed) from None
+        raise RpcError(Reason.REASON_UNAVAILABLE, retry_after=ProviderUnreachable.retry_after) from None

@@ -23,31 +23,31 @@ from accord.roles.v1.roles_pb2 import (
     UpdateRoleResponse,
 )
 from accord.roles.v1.roles_pb2_grpc import RoleServiceServicer
-from accord_api.masks import changes
-from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import changing, require_held
-from accord_auth.caller import caller
-from accord_auth.permissions import held, names
-from accord_auth.refused import Refused
+from accord_api.membership_changes import changing, require_held
 from accord_auth.sessions import Sessions
-from accord_db.database import Database, Executor
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import roles
-from accord_db.queries.positions import Position
 from accord_db.queries.roles import RoleChanges
 from accord_db.schema import Role
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import changes
+from accord_rpc.messages import MessageMapper
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
+from accord_rpc.permissions import held, names
 
 # Of one organization.
 _AT_MOST: Final = 100
 
-_fill: Final = Filler(roles_pb2.Role).fill
+_fill: Final = MessageMapper(roles_pb2.Role).fill
 
 
 class RoleService(RoleServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, database: Database, sessions: Sessions, pages: Paginator) -> None:
         self._db = database
         self._sessions = sessions
         self._pages = pages
@@ -63,7 +63,7 @@ class RoleService(RoleServiceServicer):
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
                 await require_held(tx, organization_id, request.permissions)
                 if await roles.count_roles(tx, organization_id=organization_id) >= _AT_MOST:
-                    raise Refused(Reason.REASON_TOO_MANY_ROLES)
+                    raise RpcError(Reason.REASON_TOO_MANY_ROLES)
                 role = await roles.insert_role(
                     tx,
                     role_id=role_id,
@@ -72,7 +72,7 @@ class RoleService(RoleServiceServicer):
                     permissions=names(request.permissions),
                 )
         except AlreadyExists:
-            raise Refused(Reason.REASON_ROLE_NAME_TAKEN) from None
+            raise RpcError(Reason.REASON_ROLE_NAME_TAKEN) from None
         return CreateRoleResponse(role=_told(role))
 
     async def GetRole(
@@ -97,7 +97,7 @@ class RoleService(RoleServiceServicer):
         response = ListRolesResponse()
         last = fill_page(response.roles, found, page_size, _tell)
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+            response.next_page_token = self._pages.token(request, Cursor(last.created_at, last.id))
         return response
 
     async def UpdateRole(
@@ -120,7 +120,7 @@ class RoleService(RoleServiceServicer):
                     etag=_etag(request.role.etag),
                 )
         except AlreadyExists:
-            raise Refused(Reason.REASON_ROLE_NAME_TAKEN) from None
+            raise RpcError(Reason.REASON_ROLE_NAME_TAKEN) from None
         if role is None:
             raise _changed_since(request.role.id)
         return UpdateRoleResponse(role=_told(role))
@@ -156,12 +156,12 @@ async def _get(db: Executor, role_id: str) -> Role:
     """Also not found if it is one of another organization: whether there is one is not theirs to know."""
     role = await roles.get_role(db, role_id=UUID(role_id), organization_id=caller().active_organization_id)
     if role is None:
-        raise Refused(Reason.REASON_ROLE_NOT_FOUND, role_id=role_id)
+        raise RpcError(Reason.REASON_ROLE_NOT_FOUND, role_id=role_id)
     return role
 
 
-def _changed_since(role_id: str) -> Refused:
-    return Refused(Reason.REASON_ETAG_MISMATCH, role_id=role_id)
+def _changed_since(role_id: str) -> RpcError:
+    return RpcError(Reason.REASON_ETAG_MISMATCH, role_id=role_id)
 
 
 def _changes(request: UpdateRoleRequest) -> RoleChanges:

@@ -17,16 +17,16 @@ from accord.second_factors.v1.second_factors_pb2 import (
     SecondFactor,
 )
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceServicer
-from accord_api.messages import to_timestamp
 from accord_api.outbox import Mail, Outbox
 from accord_api.own_account import get_own_account
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors, not_found
 from accord_auth.totp import otpauth_uri, secret_text
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import second_factors
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import to_timestamp
 
 
 class SecondFactorService(SecondFactorServiceServicer):
@@ -58,7 +58,7 @@ class SecondFactorService(SecondFactorServiceServicer):
         async with self._db.transaction() as tx:
             me = await get_own_account(tx)
             if me.email_verified_at is None:
-                raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
+                raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
             factor_id, secret = await self._second_factors.create(tx, me.id)
         call().note(target=factor_id)
         return CreateSecondFactorResponse(otpauth_uri=otpauth_uri(secret, me.email), secret=secret_text(secret))

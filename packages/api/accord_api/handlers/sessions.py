@@ -21,21 +21,21 @@ from accord.sessions.v1.sessions_pb2 import (
     RevokeSessionResponse,
 )
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
-from accord_api.messages import Filler
 from accord_api.own_account import get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_auth.caller import Caller, caller
 from accord_auth.passwords import Passwords
-from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
-from accord_db.database import Database
+from accord_db.engine.database import Database
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import accounts, sessions
-from accord_db.queries.positions import Position
 from accord_db.queries.sessions import SessionWithStatus, Status
+from accord_rpc.call import call
+from accord_rpc.caller import Caller, caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
 
-_fill: Final = Filler(Session).fill
+_fill: Final = MessageMapper(Session).fill
 _STATUSES: Final[dict[Status, SessionStatus.ValueType]] = {
     "active": SessionStatus.SESSION_STATUS_ACTIVE,
     "expired": SessionStatus.SESSION_STATUS_EXPIRED,
@@ -50,7 +50,7 @@ class SessionService(SessionServiceServicer):
         sessions: Sessions,
         passwords: Passwords,
         second_factors: SecondFactors,
-        pages: Pages,
+        pages: Paginator,
     ) -> None:
         self._db = database
         self._sessions = sessions
@@ -88,7 +88,7 @@ class SessionService(SessionServiceServicer):
         response = ListSessionsResponse()
         last = fill_page(response.sessions, found, page_size, partial(_tell, me=me))
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.session.created_at, last.session.id))
+            response.next_page_token = self._pages.token(request, Cursor(last.session.created_at, last.session.id))
         return response
 
     async def RevokeSession(
@@ -126,17 +126,17 @@ class SessionService(SessionServiceServicer):
         call().note(target=me.session_id)
         account = await accounts.get_account(self._db, account_id=me.account_id)
         if not await self._passwords.verify(account.password_hash if account else None, request.password):
-            raise Refused(Reason.REASON_PASSWORD_WRONG)
+            raise RpcError(Reason.REASON_PASSWORD_WRONG)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=me.account_id)
             if account is None or now is None or now.password_hash != account.password_hash:
-                raise Refused(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
+                raise RpcError(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
             await self._prove_second_factor(request)
             renewed = await self._sessions.renew(
                 session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
             )
         if renewed is None:  # revoked, or given another token, since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         token, session = renewed
         response = ReauthenticateResponse(session_token=token)
         _tell(response.session, SessionWithStatus(session, "active"), me)
@@ -147,12 +147,12 @@ class SessionService(SessionServiceServicer):
         if not await self._second_factors.is_asked(me):
             return
         if not await self._second_factors.prove(me, code=request.code, recovery_code=request.recovery_code):
-            raise Refused(Reason.REASON_CODE_WRONG)
+            raise RpcError(Reason.REASON_CODE_WRONG)
 
 
-def _not_found(session_id: UUID) -> Refused:
+def _not_found(session_id: UUID) -> RpcError:
     """Also for the session of somebody else: whether there is one is not theirs to know."""
-    return Refused(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
+    return RpcError(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
 
 
 def _tell(message: Session, found: SessionWithStatus, me: Caller) -> None:

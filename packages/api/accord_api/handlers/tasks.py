@@ -26,22 +26,22 @@ from accord.tasks.v1.tasks_pb2 import (
     UpdateTaskResponse,
 )
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer
-from accord_api.masks import changes
-from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_db.database import Database, Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import tasks
-from accord_db.queries.positions import Position
 from accord_db.queries.tasks import NewTask, OrderBy, TaskChanges, TaskFilters
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import changes
+from accord_rpc.messages import MessageMapper, to_datetime
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
 
-_to_task: Final = Filler(Task)
+_to_task: Final = MessageMapper(Task)
 
 
 class TaskService(TaskServiceServicer):
-    def __init__(self, database: Database, pages: Pages) -> None:
+    def __init__(self, database: Database, pages: Paginator) -> None:
         self._db = database
         self._pages = pages
 
@@ -66,7 +66,7 @@ class TaskService(TaskServiceServicer):
         response = ListTasksResponse()
         last = fill_page(response.tasks, rows, page_size, _to_task.fill)
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position(getattr(last, order_by), last.id))
+            response.next_page_token = self._pages.token(request, Cursor(getattr(last, order_by), last.id))
         if request.include_total_size:
             response.total_size = await tasks.count_tasks(
                 self._db, owner_id=owner_id, show_deleted=request.show_deleted, **filters
@@ -174,15 +174,15 @@ class TaskService(TaskServiceServicer):
         return BatchCreateTasksResponse(tasks=map(_to_task, rows))
 
 
-def _not_found(task_id: str) -> Refused:
-    return Refused(Reason.REASON_TASK_NOT_FOUND, task_id=task_id)
+def _not_found(task_id: str) -> RpcError:
+    return RpcError(Reason.REASON_TASK_NOT_FOUND, task_id=task_id)
 
 
-async def _why_not(db: Executor, task_id: str, owner_id: UUID) -> Refused:
+async def _why_not(db: Executor, task_id: str, owner_id: UUID) -> RpcError:
     """Why a change found no row: the task is not there, or it is no longer the one that the etag names."""
     if await tasks.get_task(db, task_id=UUID(task_id), owner_id=owner_id) is None:
         return _not_found(task_id)
-    return Refused(Reason.REASON_ETAG_MISMATCH, task_id=task_id)
+    return RpcError(Reason.REASON_ETAG_MISMATCH, task_id=task_id)
 
 
 def _etag(etag: str) -> UUID | None:

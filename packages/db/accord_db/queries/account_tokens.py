@@ -19,8 +19,8 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
 from accord_db.schema import Account, AccountToken, TokenPurpose
 
 _PURPOSE = AccountToken.__table__.c.purpose.type

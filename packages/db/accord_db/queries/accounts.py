@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import Account
 
 

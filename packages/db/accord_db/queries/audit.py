@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, insert, select
 
-from accord_db.database import Executor
-from accord_db.ids import first_uuid7
+from accord_db.engine.database import Executor
+from accord_db.engine.ids import first_uuid7
 from accord_db.schema import AuditEvent
 from accord_db.schema.audit import ACTOR_ID
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Column, ColumnElement, Delete, Table, delete, exists, func, literal_column, select, text, true
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.queries.signing_keys import KEPT_FOR, KNOWN_AFTER
 from accord_db.schema import (
     Account,

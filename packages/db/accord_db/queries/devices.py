@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import bindparam, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
 from accord_db.schema import DeviceSignIn, Session
 
 

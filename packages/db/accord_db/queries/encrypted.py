@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Integer, LargeBinary, Select, Update, Uuid, bindparam, func, null, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import LinkedProvider, OutboxMessage, SecondFactor, SigningKey
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import IdempotencyKey
 
 # The clean-up deletes them after the same time (queries/cleanup.py).

@@ -27,10 +27,10 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Cursor
 from accord_db.queries.accounts import admitted
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
 from accord_db.schema import Account, Invitation, Member, Organization
 
 Outcome = Literal["accepted", "declined", "cancelled"]
@@ -144,7 +144,7 @@ def _list(show_ended: bool, later_page: bool) -> Select[Invitation, str]:
 
 
 async def list_invitations(
-    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+    db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None, show_ended: bool = False
 ) -> list[InvitationWithStatus]:
     """A page, the newest first; those made in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Integer, Select, String, Uuid, bindparam, func, literal_column, select, tuple_
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.keyset import Cursor
 from accord_db.queries.accounts import not_banned
-from accord_db.queries.positions import Position
 from accord_db.schema import Account
 
 Searched = Literal["email", "display_name"]
@@ -84,7 +84,7 @@ async def list_accounts(
     limit: int,
     search: Search | None = None,
     filters: AccountFilters = _NO_FILTERS,
-    after: Position | None = None,
+    after: Cursor | None = None,
 ) -> Sequence[Account]:
     """A page: the newest first, or what is searched for in the order of what is searched."""
     parameters: dict[str, object] = {"limit": limit}

@@ -25,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from accord_db.database import Executor
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.keyset import Cursor
 from accord_db.schema import Account, Member, MemberRole, Organization
 
 
@@ -97,7 +97,7 @@ def _list(later_page: bool) -> Select[UUID, str, str, str | None, list[UUID], da
 
 
 async def list_members(
-    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None
+    db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None
 ) -> list[MemberWithAccount]:
     """A page, the newest first; those who joined in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}

@@ -13,9 +13,9 @@ from sqlalchemy import DateTime, Integer, Select, Text, Uuid, bindparam, cast, f
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Cursor
 from accord_db.queries.sessions import REVOKED_CHANNEL
 from accord_db.schema import Member, Organization
 
@@ -96,7 +96,7 @@ async def list_organizations(
     account_id: UUID,
     limit: int,
     only: UUID | None = None,
-    after: Position | None = None,
+    after: Cursor | None = None,
     show_deleted: bool = False,
 ) -> list[OrganizationWithRole]:
     """A page of those that the account is a member of, the newest first; those made in the same instant by id."""

@@ -17,8 +17,8 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
 from accord_db.schema import OutboxMessage
 
 # Whoever sends mail listens here. There is no payload: it is a wake-up.

@@ -21,8 +21,8 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor, Transaction
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor, Transaction
+from accord_db.engine.expressions import interval
 from accord_db.schema import LinkedProvider, ProviderSignIn
 
 

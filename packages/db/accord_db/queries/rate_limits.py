@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import RateLimit
 
 

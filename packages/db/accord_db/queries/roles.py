@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.keyset import Cursor
 from accord_db.schema import Role
 
 
@@ -79,7 +79,7 @@ def _list(later_page: bool) -> Select[Role]:
     return statement.order_by(Role.created_at.desc(), Role.id.desc()).limit(bindparam("limit", type_=Integer))
 
 
-async def list_roles(db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None) -> list[Role]:
+async def list_roles(db: Executor, *, organization_id: UUID, limit: int, after: Cursor | None = None) -> list[Role]:
     """A page, the newest first; those made in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
     return await db.all(_list(after is not None), organization_id=organization_id, limit=limit, **place)

@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, BigInteger, LargeBinary, Uuid, bindparam, column, 
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import RecoveryCode, SecondFactor
 
 

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Cursor
 from accord_db.queries.sessions import REVOKED_CHANNEL
 from accord_db.schema import ServiceAccount
 
@@ -95,7 +95,7 @@ def _list(later_page: bool) -> Select[ServiceAccount]:
     return statement.order_by(*newest_first).limit(bindparam("limit", type_=Integer))
 
 
-async def list_service_accounts(db: Executor, *, limit: int, after: Position | None = None) -> list[ServiceAccount]:
+async def list_service_accounts(db: Executor, *, limit: int, after: Cursor | None = None) -> list[ServiceAccount]:
     """A page, the newest first; those that are disabled too."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
     return list(await db.all(_list(after is not None), limit=limit, **place))

@@ -31,11 +31,11 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import Label
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Cursor
 from accord_db.queries.accounts import admitted
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
-from accord_db.queries.standing import permissions_in, role_in
+from accord_db.queries.memberships import permissions_in, role_in
 from accord_db.schema import Account, Session
 
 # Whoever caches what credentials stand for listens here. The payload is the id of a session or API key that is no longer
@@ -285,7 +285,7 @@ def _list(show_ended: bool, later_page: bool) -> Select[Session, str]:
 
 
 async def list_sessions(
-    db: Executor, *, account_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+    db: Executor, *, account_id: UUID, limit: int, after: Cursor | None = None, show_ended: bool = False
 ) -> list[SessionWithStatus]:
     """A page, the newest first; those opened in the same instant by id."""
     place = {"after_value": after.value, "after_id": after.id} if after is not None else {}

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, func, insert, literal_column, select, text
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import SigningKey
 
 # How long a key is published before it signs. Whoever fetches the keys once a day never meets one that they have not.

@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
-from accord_db.queries.patterns import containing
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import like_containing
+from accord_db.engine.keyset import Cursor
 from accord_db.schema import Task
 
 OrderBy = Literal["created_at", "updated_at", "title"]
@@ -167,7 +167,7 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
 def _values(filters: TaskFilters) -> dict[str, object]:
     values = {name: value for name, value in filters.items() if value is not None}
     if text := filters.get("title_contains"):
-        values["title_contains"] = containing(text)
+        values["title_contains"] = like_containing(text)
     return values
 
 
@@ -208,7 +208,7 @@ async def list_tasks(
     limit: int,
     order_by: OrderBy = "created_at",
     descending: bool = True,
-    after: Position | None = None,
+    after: Cursor | None = None,
     show_deleted: bool = False,
     **filters: Unpack[TaskFilters],
 ) -> list[Task]:

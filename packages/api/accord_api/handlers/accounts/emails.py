@@ -10,16 +10,16 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, VERIFY_EMAIL
-from accord_api.bans import is_banned
-from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account_locked
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_db.database import Transaction
-from accord_db.errors import AlreadyExists
+from accord_api.sign_ins import is_banned
+from accord_db.engine.database import Transaction
+from accord_db.engine.errors import AlreadyExists
 from accord_db.queries import accounts
 from accord_db.schema import Account, TokenPurpose
+from accord_rpc.call import call
+from accord_rpc.caller import caller
 
 
 class Emails(AccountParts):

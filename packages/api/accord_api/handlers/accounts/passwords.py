@@ -11,16 +11,16 @@ from accord.accounts.v1.accounts_pb2 import (
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
-from accord_api.bans import is_banned
-from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_db.database import Transaction
+from accord_api.sign_ins import is_banned
+from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, providers
 from accord_db.schema import Account
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
 
 
 class AccountPasswords(AccountParts):
@@ -34,12 +34,12 @@ class AccountPasswords(AccountParts):
         account = await get_own_account(self._db)
         self._check_new_password("new_password", request.new_password, email=account.email)
         if not await self._passwords.verify(account.password_hash, request.current_password):
-            raise Refused(Reason.REASON_PASSWORD_WRONG)
+            raise RpcError(Reason.REASON_PASSWORD_WRONG)
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=account.id)
             if now is None or now.password_hash != account.password_hash:  # what was proved is not the present one
-                raise Refused(Reason.REASON_PASSWORD_WRONG)
+                raise RpcError(Reason.REASON_PASSWORD_WRONG)
             await self._set_password(tx, account, new_hash)
             # A new address too: it may be what the password is changed for, asked for by somebody else who was signed in.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)

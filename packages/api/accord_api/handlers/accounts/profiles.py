@@ -14,15 +14,15 @@ from accord.accounts.v1.accounts_pb2 import (
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.administrators import ADMINISTRATOR, require_another
-from accord_api.handlers.accounts.parts import AccountParts, to_account
-from accord_api.masks import changes
+from accord_api.handlers.accounts.base import AccountParts, to_account
+from accord_api.membership_changes import leave_all
 from accord_api.own_account import deleted, get_own_account
-from accord_api.pipeline.call import call
-from accord_api.standings import leave_all
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
 from accord_db.queries import accounts, providers
 from accord_db.queries.accounts import AccountChanges
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import changes
 
 
 class Profiles(AccountParts):
@@ -50,7 +50,7 @@ class Profiles(AccountParts):
             if account is None:
                 # Is it no longer there, or no longer the one that the etag names?
                 await get_own_account(tx)
-                raise Refused(Reason.REASON_ETAG_MISMATCH)
+                raise RpcError(Reason.REASON_ETAG_MISMATCH)
         return UpdateAccountResponse(account=to_account(account))
 
     async def DeleteAccount(

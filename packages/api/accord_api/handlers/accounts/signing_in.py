@@ -13,15 +13,15 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
-from accord_api.bans import is_banned
-from accord_api.handlers.accounts.parts import AccountParts, to_account, to_session
+from accord_api.handlers.accounts.base import AccountParts, to_account, to_session
 from accord_api.own_account import get_own_account
-from accord_api.pipeline.call import call
-from accord_api.pipeline.rate_limits import limit_account
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
+from accord_api.sign_ins import is_banned
 from accord_db.queries import accounts, sessions
 from accord_db.schema import Account
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.pipeline.rate_limits import limit_account
 
 
 class SigningIn(AccountParts):
@@ -32,7 +32,7 @@ class SigningIn(AccountParts):
     ) -> SignInResponse:
         account = await self._authenticated(request)
         if self._verified_email_required and account.email_verified_at is None:
-            raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
+            raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
         new_hash = await self._new_hash(account, request.password)
         async with self._db.transaction() as tx:
             token, session, second_step_token = await self._sign_ins.open(tx, account)
@@ -51,7 +51,7 @@ class SigningIn(AccountParts):
             call().note(account_id=account.id, target=account.id)
         known = await self._passwords.verify(account.password_hash if account else None, request.password)
         if account is None or not known or is_banned(account):
-            raise Refused(Reason.REASON_SIGN_IN_REFUSED)
+            raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
         return account
 
     async def _new_hash(self, account: Account, password: str) -> str | None:
@@ -70,7 +70,7 @@ class SigningIn(AccountParts):
             waiting.account_id, code=request.code, recovery_code=request.recovery_code
         )
         if not proved:
-            raise Refused(Reason.REASON_CODE_WRONG)
+            raise RpcError(Reason.REASON_CODE_WRONG)
         async with self._db.transaction() as tx:
             token, session = await self._sign_ins.complete(tx, waiting)
         return CompleteSignInResponse(session_token=token, session=to_session(session))
@@ -95,7 +95,7 @@ class SigningIn(AccountParts):
         session = await sessions.get_session(self._db, session_id=me.session_id, account_id=me.account_id)
         account = await get_own_account(self._db)
         if session is None:  # cleaned away since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         response = GetSessionResponse(session=to_session(session), account=to_account(account))
         response.session.status, response.session.current = SessionStatus.SESSION_STATUS_ACTIVE, True
         return response

@@ -2,12 +2,12 @@ from grpc.aio import ServicerContext
 
 from accord.accounts.v1.accounts_pb2 import SignUpRequest, SignUpResponse
 from accord_api.account_tokens import VERIFY_EMAIL
-from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
-from accord_api.pipeline.call import call
-from accord_db.database import Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts
+from accord_rpc.call import call
 
 
 class SigningUp(AccountParts):

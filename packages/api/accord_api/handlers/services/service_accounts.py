@@ -20,24 +20,24 @@ from accord.services.v1.services_pb2 import (
     ServiceAccount,
 )
 from accord.services.v1.services_pb2_grpc import ServiceAccountServiceServicer
-from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import CLIENT_PREFIX, new_token, token_hash
 from accord_db import schema
-from accord_db.database import Database, Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor
 from accord_db.queries import services
-from accord_db.queries.positions import Position
+from accord_rpc.call import call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
+from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
 
-_fill: Final = Filler(ServiceAccount).fill
+_fill: Final = MessageMapper(ServiceAccount).fill
 
 
 class ServiceAccountService(ServiceAccountServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, database: Database, sessions: Sessions, pages: Paginator) -> None:
         self._db = database
         self._sessions = sessions
         self._pages = pages
@@ -74,7 +74,7 @@ class ServiceAccountService(ServiceAccountServiceServicer):
         response = ListServiceAccountsResponse()
         last = fill_page(response.service_accounts, found, page_size, _tell)
         if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+            response.next_page_token = self._pages.token(request, Cursor(last.created_at, last.id))
         return response
 
     async def RotateSecret(
@@ -140,11 +140,11 @@ def _tell(message: ServiceAccount, account: schema.ServiceAccount) -> None:
     message.audiences[:] = account.audiences
 
 
-def _not_found(service_account_id: UUID) -> Refused:
-    return Refused(Reason.REASON_SERVICE_ACCOUNT_NOT_FOUND, service_account_id=str(service_account_id))
+def _not_found(service_account_id: UUID) -> RpcError:
+    return RpcError(Reason.REASON_SERVICE_ACCOUNT_NOT_FOUND, service_account_id=str(service_account_id))
 
 
-async def _why_not(db: Executor, service_account_id: UUID) -> Refused:
+async def _why_not(db: Executor, service_account_id: UUID) -> RpcError:
     if await services.get_service_account(db, service_account_id=service_account_id) is None:
         return _not_found(service_account_id)
-    return Refused(Reason.REASON_ETAG_MISMATCH)
+    return RpcError(Reason.REASON_ETAG_MISMATCH)

@@ -18,15 +18,15 @@ from accord.services.v1.services_pb2 import (
     JsonWebKey,
 )
 from accord.services.v1.services_pb2_grpc import TokenServiceServicer
-from accord_api.pipeline.call import call
-from accord_auth.caller import Caller, caller
-from accord_auth.refused import Refused
 from accord_auth.services import LIFETIME, ActingFor, ServiceTokens, client_credentials
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import CLIENT_PREFIX, well_formed
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import services
 from accord_db.queries.services import Client
+from accord_rpc.call import call
+from accord_rpc.caller import Caller, caller
+from accord_rpc.errors import RpcError
 
 # Half of the time that a key is published before it signs.
 _MAX_AGE: Final = Duration(seconds=86_400)
@@ -64,9 +64,9 @@ class TokenService(TokenServiceServicer):
         person = await self._person(request.subject_token)
         client = await services.get_client(self._db, service_account_id=me)
         if client is None:  # disabled since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         if request.audience not in client.audiences:
-            raise Refused(Reason.REASON_AUDIENCE_NOT_ALLOWED)
+            raise RpcError(Reason.REASON_AUDIENCE_NOT_ALLOWED)
         token = self._tokens.sign(
             await self._tokens.keys.signer(),
             service_account_id=me,
@@ -97,9 +97,9 @@ class TokenService(TokenServiceServicer):
 
     async def _person(self, subject_token: str) -> Caller:
         """Whose session it is; of a good session that nobody else acts in."""
-        found = await self._sessions.find(subject_token)
+        found = await self._sessions.authenticate(subject_token)
         if found is None or found.caller.credential != CREDENTIAL_SESSION or found.caller.impersonator_id:
-            raise Refused(Reason.REASON_SUBJECT_TOKEN_INVALID)
+            raise RpcError(Reason.REASON_SUBJECT_TOKEN_INVALID)
         call().note(account_id=found.caller.account_id, target=found.caller.session_id)
         return found.caller
 
