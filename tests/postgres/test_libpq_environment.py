@@ -11,9 +11,9 @@ from psycopg import pq
 from sqlalchemy import func, select
 
 from accord_db.engine.database import Database, DatabaseSettings
-from accord_postgres import EmbeddedPostgres
 from accord_db.engine.listen import Listener
 from accord_db.migrate.state import connected
+from accord_postgres import EmbeddedPostgres
 from tests.db.programs import hostile_environment, recording_server
 
 STARTED = "SELECT pg_postmaster_start_time()"
@@ -112,9 +112,7 @@ async def test_all_variables_together_do_not_reach_connections_to_the_embedded_s
     await require_same_server(server.dsn, started, clients)
 
 
-@pytest.mark.parametrize(
-    ("variable", "name"), [("HOME", ".pg_service.conf"), ("PGSYSCONFDIR", "pg_service.conf")]
-)
+@pytest.mark.parametrize(("variable", "name"), [("HOME", ".pg_service.conf"), ("PGSYSCONFDIR", "pg_service.conf")])
 async def test_service_file_does_not_reach_connections_to_the_embedded_server(
     server: EmbeddedPostgres,
     started: object,
