@@ -3,13 +3,15 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 from psycopg import pq
 
+from accord_postgres import EmbeddedPostgres
 from accord_postgres.account import choose_account, hand_over
 from accord_postgres.launch import launch
 
@@ -93,3 +95,47 @@ def hostile_environment(folder: Path, port: int) -> dict[str, str]:
     service_file.write_text("[elsewhere]\n" + "".join(f"{name}={value}\n" for name, value in elsewhere.items()))
     values = {name.decode(): elsewhere.get(keyword, "nonsense") for keyword, name in options.items() if name}
     return values | {"PGSERVICE": "elsewhere", "PGSERVICEFILE": str(service_file)}
+
+
+READ_ONLY = ("standby.signal", "default_transaction_read_only")
+"""The ways in which a server stops taking writes: it was demoted, or an operator closed it."""
+
+
+def is_read_only(server: EmbeddedPostgres, way: str) -> bool:
+    if way == "standby.signal":
+        return _standby_signal(server).exists()
+    with psycopg.connect(server.dsn, target_session_attrs="any") as connection:
+        return connection.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
+
+
+def make_read_only(server: EmbeddedPostgres, way: str) -> None:
+    if way == "standby.signal":
+        _restart(server, _standby_signal(server).touch)
+    else:
+        _reconfigure(server, "ALTER SYSTEM SET default_transaction_read_only = on")
+
+
+def make_writable(server: EmbeddedPostgres, way: str) -> None:
+    if way == "standby.signal":
+        _restart(server, _standby_signal(server).unlink)
+    else:
+        _reconfigure(server, "ALTER SYSTEM RESET default_transaction_read_only")
+
+
+def _standby_signal(server: EmbeddedPostgres) -> Path:
+    return server.log_file.parent / "data" / "standby.signal"
+
+
+def _restart(server: EmbeddedPostgres, change: Callable[[], None]) -> None:
+    server.stop()
+    change()
+    server.start()
+
+
+def _reconfigure(server: EmbeddedPostgres, statement: LiteralString) -> None:
+    with psycopg.connect(server.dsn, autocommit=True, target_session_attrs="any") as connection:
+        before = connection.execute("SHOW default_transaction_read_only").fetchone()
+        connection.execute(statement)
+        connection.execute("SELECT pg_reload_conf()")
+        while connection.execute("SHOW default_transaction_read_only").fetchone() == before:
+            time.sleep(0.01)

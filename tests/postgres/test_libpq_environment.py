@@ -112,6 +112,10 @@ async def test_all_variables_together_do_not_reach_connections_to_the_embedded_s
     await require_same_server(server.dsn, started, clients)
 
 
+def read(file: str) -> str:
+    return Path(file).read_text()
+
+
 @pytest.mark.parametrize(("variable", "name"), [("HOME", ".pg_service.conf"), ("PGSYSCONFDIR", "pg_service.conf")])
 async def test_service_file_does_not_reach_connections_to_the_embedded_server(
     server: EmbeddedPostgres,
@@ -123,7 +127,7 @@ async def test_service_file_does_not_reach_connections_to_the_embedded_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values, clients = elsewhere
-    (tmp_path / name).write_text(Path(values["PGSERVICEFILE"]).read_text())
+    (tmp_path / name).write_text(read(values["PGSERVICEFILE"]))
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("PGSERVICE", "elsewhere")

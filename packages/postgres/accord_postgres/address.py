@@ -23,8 +23,14 @@ _OMITTED = ("service", "application_name")
 _ONLY_IN_SERVICE_FILES = ("replication",)
 
 
-def address(*, sockets: Path, port: int, user: str, database: str) -> str:
-    own = {"host": str(sockets), "port": str(port), "passfile": str(sockets / "no_password_file")}
+def address(*, sockets: Path, port: int, user: str, database: str, writable: bool = True) -> str:
+    """With `writable`, connecting fails while the server is read-only."""
+    own = {
+        "host": str(sockets),
+        "port": str(port),
+        "passfile": str(sockets / "no_password_file"),
+        "target_session_attrs": "read-write" if writable else "any",
+    }
     parameters = {name: value for name, value in _defaults().items() if name not in ("user", "dbname")} | own
     return f"postgresql://{user}@/{database}?{urlencode(parameters, quote_via=quote, safe='/')}"
 

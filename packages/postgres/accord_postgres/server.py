@@ -48,7 +48,7 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        return self._dsn_of("accord")
+        return self._address("accord")
 
     @property
     def log_file(self) -> Path:
@@ -144,20 +144,21 @@ class EmbeddedPostgres:
         """As pg_ctl tells it: PostgreSQL writes its state into line 8 of its pid file."""
         with suppress(FileNotFoundError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+            return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
         return False
 
     def _make_database(self) -> None:
         """Looked for at every start: the first may have been interrupted, and someone may have dropped it."""
         try:
-            with psycopg.connect(self._dsn_of("postgres"), autocommit=True) as connection:
+            with psycopg.connect(self._address("postgres", writable=False), autocommit=True) as connection:
                 if connection.execute("SELECT FROM pg_database WHERE datname = 'accord'").fetchone() is None:
                     connection.execute("CREATE DATABASE accord")
         except psycopg.Error as error:
             raise self._failure(f"did not make its database ({error})") from error
 
-    def _dsn_of(self, database: str) -> str:
-        return address(sockets=self._sockets, port=PORT, user=commands.SUPERUSER, database=database)
+    def _address(self, database: str, *, writable: bool = True) -> str:
+        sockets, user = self._sockets, commands.SUPERUSER
+        return address(sockets=sockets, port=PORT, user=user, database=database, writable=writable)
 
     def _failure(self, what: str) -> EmbeddedPostgresError:
         said = "".join(f"\n    {line}" for line in self._log.last_lines())

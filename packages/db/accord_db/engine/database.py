@@ -46,6 +46,14 @@ class Database(Executor):
     async def close(self) -> None:
         await self._pool.close()
 
+    async def ping(self) -> None:
+        """Raises Unavailable unless the server responds and takes writes."""
+        connection = await self._pool.acquire()
+        try:
+            await connection.require_writable()
+        finally:
+            self._pool.release(connection)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Commits at the end of the block, rolls back if it raises; joins the transaction that this task has open.

@@ -33,7 +33,7 @@ class Pool:
         self._wait = settings.pool_wait
         self._queue = settings.pool_queue
         self._metrics = metrics
-        self._open = 0
+        self._open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._waiters: deque[Future[Connection]] = deque()
         self._filling: Task[None] | None = None
@@ -51,6 +51,8 @@ class Pool:
         return await self._wait_for_one()
 
     def release(self, connection: Connection) -> None:
+        if connection.read_only:
+            self._expire_all()
         if connection.closed:
             self._forget(connection)
         elif self._closed or connection.expired:
@@ -117,12 +119,12 @@ class Pool:
         self._idle.append(connection)
 
     def _add(self, connection: Connection) -> None:
-        self._open += 1
+        self._open.add(connection)
         self._metrics.pool_size.inc()
         self._lend(connection)
 
     def _forget(self, connection: Connection) -> None:
-        self._open -= 1
+        self._open.discard(connection)
         self._metrics.pool_size.dec()
         self._refill()
 
@@ -132,19 +134,30 @@ class Pool:
             self._idle.remove(connection)
             self._forget(connection)
 
+    def _expire_all(self) -> None:
+        """Another server takes writes now, or none does. Connections that are in use are closed when they are released."""
+        for connection in self._open:
+            connection.expire()
+        while self._idle:
+            connection = self._idle.pop()
+            connection.close()
+            self._forget(connection)
+
     def _refill(self) -> None:
-        vacant = self._open < self._size and not self._closed
+        vacant = len(self._open) < self._size and not self._closed
         if vacant and (self._filling is None or self._filling.done()):
             self._filling = asyncio.create_task(self._fill(), name="database pool")
 
     async def _fill(self) -> None:
-        delay = _FIRST_DELAY
-        while self._open < self._size:
+        delay, logged = _FIRST_DELAY, ""
+        while len(self._open) < self._size:
             try:
                 self._add(await self._connect(self._lost))
-                delay = _FIRST_DELAY
+                delay, logged = _FIRST_DELAY, ""
             except DatabaseError as error:
-                _log.warning("cannot connect to the database: %s", error)
+                if str(error) != logged:
+                    _log.warning("cannot connect to the database: %s", error)
+                logged = str(error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 — no secret
                 delay = min(delay * 2, _LAST_DELAY)
 
