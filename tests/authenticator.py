@@ -18,7 +18,7 @@ class Authenticator:
 
     @classmethod
     async def shown(cls, db: Executor, secret: bytes) -> Self:
-        now = await db.first(_NOW)
+        now = await db.fetch_one(_NOW)
         assert now is not None
         return cls(secret, totp.step_at(now))
 

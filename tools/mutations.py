@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = ("-q", "-x", "--tb=line", "--show-capture=no", "-p", "no:cacheprovider")
-SOURCES = ("packages/contract", "packages/db", "packages/auth", "packages/api", "services/gateway")
+SOURCES = tuple(
+    str(folder.relative_to(ROOT)) for kind in ("packages", "services") for folder in sorted((ROOT / kind).iterdir())
+)
 
 
 class Mutation(NamedTuple):
@@ -32,6 +34,7 @@ class Mutation(NamedTuple):
 INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
 QUERIES = "packages/db/accord_db/queries"
 WALLS = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
+TENANCY = "tests/api/test_tenancy.py"
 MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
 
 
@@ -119,7 +122,7 @@ MUTATIONS = (
     option (accord.policy.v1.policy) = {
       access: ACCESS_SIGNED_IN
 """,
-        ("tests/api/test_tasks.py::test_member_without_the_permission_is_denied",),
+        ("tests/api/test_contract.py::test_contract_as_it_is_served_has_no_fault",),
     ),
     Mutation(
         "policies: writing asks for the permission to read",
@@ -137,6 +140,37 @@ MUTATIONS = (
       permission: PERMISSION_API_KEYS_READ
 """,
         ("tests/docs/test_policies.py::test_the_page_is_what_the_contract_says",),
+    ),
+    Mutation(
+        "tenancy: handlers may read the owner where the policy has no permission",
+        "packages/rpc/accord_rpc/tenancy.py",
+        "        if method.policy.permission or (handler := _function(handlers.get(method.path))) is None:\n",
+        "        if True:\n",
+        (f"{TENANCY}::test_handler_that_reads_the_owner_in_a_method_without_a_permission_is_refused_at_start",),
+    ),
+    Mutation(
+        "tenancy: the owner is available where the policy has no permission",
+        INTERCEPTOR,
+        "        caller = found.permitted if self._policy.permission else found.caller\n",
+        "        caller = found.permitted\n",
+        (f"{TENANCY}::test_owner_is_not_readable_in_a_method_without_a_permission",),
+    ),
+    Mutation(
+        "tenancy: row-level security shows the active organization where the policy has no permission",
+        INTERCEPTOR,
+        "        set_tenant(caller.tenant_id)\n",
+        "        set_tenant(caller.organization_id or caller.account_id)\n",
+        (
+            f"{TENANCY}::test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked",
+            "tests/api/test_row_level_security.py::test_call_without_a_permission_acts_for_the_account",
+        ),
+    ),
+    Mutation(
+        "tenancy: a former member is let in",
+        INTERCEPTOR,
+        "    return policy.permission in caller.permissions\n",
+        "    return not caller.permissions or policy.permission in caller.permissions\n",
+        (f"{TENANCY}::test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member",),
     ),
     Mutation(
         "access: permissions are not asked for",

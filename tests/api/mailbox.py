@@ -30,7 +30,7 @@ async def mailed_token(database: Database, to: str, template: Mail) -> str:
 
 
 async def mailed_to_anyone(database: Database) -> list[tuple[str, Letter]]:
-    return [_letter(row) for row in await database.all(_ALL)]
+    return [_letter(row) for row in await database.fetch_all(_ALL)]
 
 
 def _letter(row: Any) -> tuple[str, Letter]:

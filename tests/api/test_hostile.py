@@ -34,7 +34,7 @@ from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import Access
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task
-from accord_api.registration import RESOURCES
+from accord_api.registration import SERVICES
 from accord_auth.passwords import Passwords
 from accord_auth.tokens import new_session_token, token_hash
 from accord_db.engine.ids import uuid7
@@ -59,6 +59,7 @@ AT_A_TIME = 8
 PATIENCE = 5.0  # seconds for any one call
 SOON = 2.0  # seconds for one that is 4 MiB large
 PASSWORD = "a passphrase that belongs into no log"
+RESOURCES = {message: model for service in SERVICES for message, model in getattr(service, "resources", {}).items()}
 SECRET = "what nobody but its owner may ever see"
 
 # They change or end the account that calls them, all its sessions, or its organization: each of their calls has an account

@@ -44,6 +44,7 @@ from accord.policy.v1.policy_pb2 import (
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash
 from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Page
 from accord_db.queries import members as queries
 from accord_db.queries.invitations import insert_invitation
 from accord_db.queries.organizations import delete_organization
@@ -105,7 +106,7 @@ class Acme:
         return found
 
     async def roles(self) -> list[Role.ValueType]:
-        found = await queries.list_members(self._client.database, organization_id=self.id, limit=1000)
+        found = await queries.list_members(self._client.database, organization_id=self.id, page=Page(1000))
         return [Role.Value(f"ROLE_{each.role.upper()}") if each.role else ROLE_UNSPECIFIED for each in found]
 
     async def update(self, who: Person, whom: Person, *paths: str, **fields: Any) -> Member:

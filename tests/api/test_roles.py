@@ -367,7 +367,9 @@ async def test_whoever_loses_the_permission_while_their_call_waits_for_another_i
 async def waiting(client: Client) -> int:
     """How many calls wait for the lock of the organization."""
     blocked = text("cardinality(pg_blocking_pids(pid)) > 0 AND datname = current_database()")
-    return await client.database.first(select(func.count()).select_from(text("pg_stat_activity")).where(blocked)) or 0
+    return (
+        await client.database.fetch_one(select(func.count()).select_from(text("pg_stat_activity")).where(blocked)) or 0
+    )
 
 
 async def test_two_who_take_the_right_to_write_roles_from_each_other_at_once_do_not_both_succeed(

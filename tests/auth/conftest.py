@@ -96,7 +96,7 @@ def end_silently(database: Database) -> EndSilently:
     """Ends a session without a notice: whoever still finds it has not asked the database."""
 
     async def end_silently(token: str) -> None:
-        assert await database.run(
+        assert await database.execute(
             update(Session).where(Session.token_hash == token_hash(token)).values(revoked_at=func.now())
         )
 
@@ -161,6 +161,6 @@ class HeldAnswers:
 async def change_session(database: Database, token: str, **columns: object) -> Session:
     """Without a notice. As it is after that."""
     statement = update(Session).where(Session.token_hash == token_hash(token)).values(columns).returning(Session)
-    changed = await database.first(statement)
+    changed = await database.fetch_one(statement)
     assert changed is not None
     return changed

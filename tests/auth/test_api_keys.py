@@ -82,7 +82,7 @@ async def get(database: Database, key: Key, maker: Maker) -> ApiKey:
 
 async def change(database: Database, key: Key, **columns: object) -> None:
     """Without a notice: whoever still finds the key has not asked the database."""
-    assert await database.run(update(ApiKey).where(ApiKey.id == key.id).values(columns))
+    assert await database.execute(update(ApiKey).where(ApiKey.id == key.id).values(columns))
 
 
 async def rotate(database: Database, key: Key, maker: Maker, overlap: timedelta) -> Key | None:
@@ -194,7 +194,7 @@ async def test_an_unknown_key_finds_nothing(ours: ApiKeys) -> None:
 
 
 async def test_the_key_is_kept_nowhere_but_for_its_first_characters(database: Database, key: Key) -> None:
-    row = str(await database.first(select(func.row_to_json(text("api_keys.*"))).select_from(ApiKey)))
+    row = str(await database.fetch_one(select(func.row_to_json(text("api_keys.*"))).select_from(ApiKey)))
     assert key.key[:12] in row
     assert key.key[:13] not in row
     assert token_hash(key.key).hex() in row
@@ -275,7 +275,9 @@ async def _remove(database: Database, maker: Maker) -> None:
 
 async def _delete_organization(database: Database, maker: Maker) -> None:
     async with database.transaction() as tx:
-        await tx.run(update(Organization).where(Organization.id == maker.organization_id).values(deleted_at=func.now()))
+        await tx.execute(
+            update(Organization).where(Organization.id == maker.organization_id).values(deleted_at=func.now())
+        )
         await organizations.notify_changed(tx, organization_id=maker.organization_id)
 
 

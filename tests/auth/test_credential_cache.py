@@ -15,14 +15,15 @@ from accord_rpc.caller import Caller
 
 def a_credential(*, account_id: UUID | None = None, kept: timedelta | None = timedelta(hours=1)) -> Authenticated:
     now = datetime.now(UTC)
+    organization_id = uuid4()
     caller = Caller(
         account_id=account_id or uuid4(),
         credential=CREDENTIAL_SESSION,
         credential_id=uuid4(),
         authenticated_at=now,
-        organization_id=uuid4(),
+        organization_id=organization_id,
     )
-    ids = (caller.credential_id, caller.account_id, caller.active_organization_id)
+    ids = (caller.credential_id, caller.account_id, organization_id)
     return Authenticated(caller, ids, kept_until=now + kept if kept is not None else None)
 
 

@@ -44,7 +44,7 @@ async def test_a_session_lasts_as_long_as_the_installation_says(dsn: str, accoun
 
 async def test_the_token_is_kept_nowhere(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(account_id, peer="192.0.2.1", user_agent="test/1")
-    row = await database.first(select(func.row_to_json(text("sessions.*"))).select_from(Session))
+    row = await database.fetch_one(select(func.row_to_json(text("sessions.*"))).select_from(Session))
     assert token not in str(row)
     assert token.removeprefix("acs_") not in str(row)
     assert token_hash(token).hex() in str(row)
@@ -92,7 +92,7 @@ async def test_the_session_of_a_deleted_account_is_refused(
 
 async def test_the_session_of_a_banned_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(account_id)
-    await database.run(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
+    await database.execute(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
     assert await here.authenticate(token) is None
 
 
@@ -206,7 +206,7 @@ async def test_a_session_that_was_not_there_is_found_once_it_is(
 ) -> None:
     """As when a transaction that opens it has not committed yet: what is absent is not remembered."""
     token, _ = await here.open(account_id)
-    row = await database.first(delete(Session).where(Session.token_hash == token_hash(token)).returning(Session))
+    row = await database.fetch_one(delete(Session).where(Session.token_hash == token_hash(token)).returning(Session))
     assert row is not None
     assert await here.authenticate(token) is None
     await insert_session(database, session_id=row.id, account_id=account_id, token_hash=row.token_hash, lifetime=HOUR)
@@ -360,7 +360,7 @@ async def test_a_notice_may_name_the_account_instead(
     token, _ = await here.open(account_id)
     assert await here.authenticate(token)
     await end_silently(token)
-    await database.first(select(func.pg_notify("accord_sessions", str(account_id))))
+    await database.fetch_one(select(func.pg_notify("accord_sessions", str(account_id))))
     await until_refused(here, token)
 
 
@@ -371,7 +371,7 @@ async def test_a_notice_that_names_nothing_we_know_drops_everything(
     token, _ = await here.open(account_id)
     assert await here.authenticate(token)
     await end_silently(token)
-    await database.first(select(func.pg_notify("accord_sessions", payload)))
+    await database.fetch_one(select(func.pg_notify("accord_sessions", payload)))
     await until_refused(here, token)
 
 

@@ -183,7 +183,7 @@ async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_o
     bad_token, _ = await here.open(account_id)
     async with streaming(here, token) as stream, streaming(here, bad_token) as bad:
         await end_silently(bad_token)
-        await database.first(select(func.pg_notify("accord_sessions", payload)))
+        await database.fetch_one(select(func.pg_notify("accord_sessions", payload)))
         assert await is_ended(bad)
         assert not stream.done()
 

@@ -151,7 +151,7 @@ async def test_whoever_locks_an_account_waits_for_whoever_has_it_locked_and_sees
 async def database_waits(database: Database) -> bool:
     """Whether a statement of this database waits for another's lock."""
     waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
-    return bool(await asyncio.create_task(database.first(waiting)))  # a task of its own is in no transaction
+    return bool(await asyncio.create_task(database.fetch_one(waiting)))  # a task of its own is in no transaction
 
 
 async def test_locking_an_account_that_is_not_there_is_none(database: Database) -> None:

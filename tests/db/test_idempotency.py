@@ -52,9 +52,9 @@ async def test_a_key_is_free_again_after_a_day_without_the_old_response(database
     request_id = uuid7()
     await claim(database, account, request_id)
     await idempotency.store_response(database, account_id=account.id, request_id=request_id, response=b"old")
-    await database.run(_AGE, age=timedelta(hours=23, minutes=59))
+    await database.execute(_AGE, age=timedelta(hours=23, minutes=59))
     assert not await claim(database, account, request_id)
-    await database.run(_AGE, age=timedelta(hours=24, minutes=1))
+    await database.execute(_AGE, age=timedelta(hours=24, minutes=1))
     assert await claim(database, account, request_id, b"new")
     key = await idempotency.get_key(database, account_id=account.id, request_id=request_id)
     assert key is not None

@@ -7,7 +7,7 @@ import pytest
 from accord_db.engine.database import Database
 from accord_db.engine.errors import ForeignKeyMissing
 from accord_db.engine.ids import uuid7
-from accord_db.engine.keyset import Cursor
+from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import members, memberships, organizations, roles
 from accord_db.queries.members import MemberWithAccount
 from accord_db.schema import Account
@@ -74,9 +74,9 @@ async def test_a_list_has_the_members_of_one_organization_page_by_page(
     await organization(database, people[0])
     for person in people:
         await members.insert_member(database, organization_id=ours, account_id=person.id, role=None)
-    found = await members.list_members(database, organization_id=ours, limit=3)
+    found = await members.list_members(database, organization_id=ours, page=Page(3))
     after = Cursor(found[-1].created_at, found[-1].account_id)
-    found += await members.list_members(database, organization_id=ours, limit=3, after=after)
+    found += await members.list_members(database, organization_id=ours, page=Page(3, after))
     assert [each.account_id for each in found] == [person.id for person in (*reversed(people), account)]
 
 

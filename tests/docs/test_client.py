@@ -45,7 +45,7 @@ def sign_up(address: str) -> None:
     """Whom the page signs in."""
     with accord_client.open_channel(address, tls=None) as channel:
         AccountServiceStub(channel).SignUp(
-            SignUpRequest(email="ada@example.com", password="nobody else has this sentence", display_name="Ada")
+            SignUpRequest(email="ada@example.com", password="a sentence that only I know", display_name="Ada")
         )
 
 

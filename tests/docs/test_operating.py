@@ -16,6 +16,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Page
 from accord_db.engine.metrics import metrics
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.engine.tenant import acting_for
@@ -103,7 +104,7 @@ async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_table
         person = await signed_in_person(database)
         with acting_for(person.account_id):
             task = await tasks.insert_task(database, task_id=uuid7(), created_by=person.account_id, title="Mow")
-            assert await tasks.list_tasks(database, owner_id=person.account_id, limit=10) == [task]
+            assert await tasks.list_tasks(database, owner_id=person.account_id, page=Page(10)) == [task]
         due = everything_due(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
         assert await CleanUp(database, due, clean_up_metrics()).run() == Outcome.DONE
     finally:

@@ -1,12 +1,12 @@
 import asyncio
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from accord.policy.v1.policy_pb2 import Credential
-from accord_rpc.caller import Caller, NoCaller, caller, set_caller
+from accord.policy.v1.policy_pb2 import Credential, Permission
+from accord_rpc.caller import Caller, NoCaller, NoPermissionChecked, caller, set_caller
 
 
 def a_caller() -> Caller:
@@ -60,13 +60,22 @@ def test_only_a_session_has_a_session_id() -> None:
         replace(someone, credential=Credential.CREDENTIAL_API_KEY).session_id  # noqa: B018  # it is what is tested
 
 
-def test_whoever_has_no_organization_owns_what_they_make() -> None:
-    someone, organization_id = a_caller(), uuid4()
-    assert someone.owner_id == someone.account_id
-    with pytest.raises(NoCaller, match="there may be none"):
-        someone.active_organization_id  # noqa: B018  # it is what is tested
-    member = replace(someone, organization_id=organization_id)
-    assert member.owner_id == member.active_organization_id == organization_id
+def test_owner_is_the_active_organization_or_the_account_if_none_is_active() -> None:
+    person = replace(a_caller(), permission_checked=True)
+    assert person.owner_id == person.tenant_id == person.account_id
+    with pytest.raises(NoCaller, match="no organization is active"):
+        person.active_organization_id  # noqa: B018  # it is what is tested
+    member = replace(person, organization_id=uuid4())
+    assert member.owner_id == member.active_organization_id == member.tenant_id == member.organization_id
+
+
+@pytest.mark.parametrize("name", ["owner_id", "active_organization_id"])
+@pytest.mark.parametrize("organization_id", [None, uuid4()])
+def test_owner_is_not_available_where_no_permission_was_checked(name: str, organization_id: UUID | None) -> None:
+    unchecked = replace(a_caller(), organization_id=organization_id, permissions=frozenset(Permission.values()))
+    with pytest.raises(NoPermissionChecked, match=f"{name} is not available"):
+        getattr(unchecked, name)
+    assert unchecked.tenant_id == unchecked.account_id
 
 
 async def _current() -> Caller:

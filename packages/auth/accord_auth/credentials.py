@@ -1,7 +1,9 @@
 """Credentials: how a call presents one, and the interface of what verifies it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
@@ -14,16 +16,17 @@ from accord.policy.v1.policy_pb2 import (
     Credential,
 )
 from accord_auth.tokens import API_KEY_PREFIX
+from accord_rpc.call import Context
 from accord_rpc.caller import Caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context
 
 _SCHEME = "bearer"
 # The headers that can carry a credential. A call may have one of them, once (RFC 9110, 11.6.2; RFC 6750, 2).
 _HEADERS = frozenset({"authorization", "x-api-key"})
 
 
-class Authenticated(NamedTuple):
+@dataclass(frozen=True)
+class Authenticated:
     """The caller that a valid credential represents at this moment."""
 
     caller: Caller
@@ -33,6 +36,11 @@ class Authenticated(NamedTuple):
     good_until: datetime | None = None
     # How long the result may be cached. None: as long as the cache keeps entries.
     kept_until: datetime | None = None
+
+    @cached_property
+    def permitted(self) -> Caller:
+        """The caller in a method whose permission was checked. Copied once per authentication, not once per call."""
+        return replace(self.caller, permission_checked=True)
 
 
 class Authenticator(Protocol):

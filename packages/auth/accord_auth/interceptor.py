@@ -23,9 +23,10 @@ from accord_auth.credentials import (
 )
 from accord_auth.streams import Admit, Streams
 from accord_db.engine.tenant import set_tenant
+from accord_rpc.call import Context
 from accord_rpc.caller import Caller, set_caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import CheckInterceptor, Context, Next, headers
+from accord_rpc.interceptor import CheckInterceptor, Next, headers
 from accord_rpc.policy import Method, Policy
 
 
@@ -63,8 +64,9 @@ class AuthInterceptor(CheckInterceptor):
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         _authorize(found.caller, self._policy)
         _require_fresh(found.caller, self._policy)
-        set_caller(found.caller)
-        set_tenant(found.caller.owner_id)
+        caller = found.permitted if self._policy.permission else found.caller
+        set_caller(caller)
+        set_tenant(caller.tenant_id)
         return found
 
 

@@ -2,7 +2,12 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 from uuid import UUID
+
+from grpc.aio import ServicerContext
+
+Context: TypeAlias = ServicerContext[Any, Any]
 
 
 @dataclass(slots=True)

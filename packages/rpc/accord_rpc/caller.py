@@ -22,7 +22,7 @@ class Caller:
     credential_id: UUID
     # When they last proved who they are.
     authenticated_at: datetime
-    # The one that is active, whether or not they (still) belong to it: then they hold no permission.
+    # The active one. Its owner may have removed this account since: then `permissions` is empty. See `owner_id`.
     organization_id: UUID | None = None
     # What they may do there.
     permissions: frozenset[Permission.ValueType] = frozenset()
@@ -33,11 +33,22 @@ class Caller:
     service_account_id: UUID | None = None
     # How often an API key may call in a minute, whatever it calls.
     calls_per_minute: int | None = None
+    # The method's policy has a permission, and the caller holds it or acts outside of an organization (`personal`). Set by
+    # the auth interceptor; authenticators leave it False.
+    permission_checked: bool = False
 
     @property
     def owner_id(self) -> UUID:
-        """Whose things the call is about: the active organization's, and without one, their own."""
+        """The owner of the rows that the call is about: the active organization, or the account if none is active.
+
+        Raises NoPermissionChecked in a method whose policy has no permission: there the caller may be a former member."""
+        self._require_permission_checked("owner_id")
         return self.organization_id or self.account_id
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant of the call's statements (accord_db/engine/tenant.py): the account if no permission was checked."""
+        return self.owner_id if self.permission_checked else self.account_id
 
     @property
     def session_id(self) -> UUID:
@@ -48,15 +59,30 @@ class Caller:
 
     @property
     def active_organization_id(self) -> UUID:
-        """For methods that ask for a permission and are not `personal`: who holds one has an organization."""
+        """For methods whose policy has a permission and is not `personal`. Raises NoPermissionChecked in other methods."""
+        self._require_permission_checked("active_organization_id")
         if self.organization_id is None:
-            raise NoCaller("active_organization_id was asked where no permission is: there may be none")
+            raise NoCaller(
+                "active_organization_id is not available: the method is personal, and no organization is active"
+            )
         return self.organization_id
 
     @property
     def fresh_until(self) -> datetime:
         """Until when that counts as recent, for methods whose policy says `fresh`."""
         return self.authenticated_at + FRESH_FOR
+
+    def _require_permission_checked(self, name: str) -> None:
+        if not self.permission_checked:
+            raise NoPermissionChecked(
+                f"{name} is not available: the policy of this method has no permission, so no one has checked that the "
+                "caller belongs to the active organization. Add a permission to the policy, or check the membership and "
+                "name the organization with acting_for()."
+            )
+
+
+class NoPermissionChecked(LookupError):
+    """A fault of the handler, not of the caller."""
 
 
 class NoCaller(LookupError):

@@ -1,4 +1,4 @@
-"""What a handler or an interceptor raises when the answer is no."""
+"""The errors that handlers and interceptors raise: a reason of the contract, never a status."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,16 +7,16 @@ from accord.errors.v1.errors_pb2 import Reason
 
 
 class FieldViolation(NamedTuple):
-    """One fault of a request: the path of the field (`task.title`), and what the field must be."""
+    """A problem of one field: its path (`task.title`), and what it must be."""
 
     field: str
     description: str
 
 
 class RpcError(Exception):
-    """The call is refused for a reason of the contract.
+    """The call fails for a reason of the contract.
 
-    `metadata` goes to the caller as it is: ids and limits, never a secret and never what the caller may not see.
+    The caller receives `metadata` unchanged: ids and limits, never a secret and nothing the caller may not see.
     `retry_after` is in seconds.
     """
 
@@ -38,5 +38,12 @@ class RpcError(Exception):
 
 
 def invalid(*violations: FieldViolation) -> RpcError:
-    """The refusal of a request whose fields break a rule that the contract cannot state."""
+    """INVALID_MESSAGE, for rules that the contract cannot state."""
     return RpcError(Reason.REASON_INVALID_MESSAGE, violations=violations)
+
+
+def missing_or_stale(current: object | None, not_found: Reason.ValueType, **ids: str) -> RpcError:
+    """Why a change found no row: ETAG_MISMATCH if the row exists (`current`), else `not_found`."""
+    error = RpcError(not_found if current is None else Reason.REASON_ETAG_MISMATCH)
+    error.metadata = ids
+    return error

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import TypeAlias
 
-from grpc.aio import ServicerContext
 from grpc_interceptor.server import AsyncServerInterceptor
 
-Context: TypeAlias = ServicerContext[bytes, bytes]
+from accord_rpc.call import Context
+
 # What a stage calls to go on: the request as far as it has come, and the bytes of the answer. None after a stream.
 Next: TypeAlias = Callable[[object, Context], Awaitable[bytes | None]]
 Headers: TypeAlias = Iterable[tuple[str, str | bytes]]

@@ -1,7 +1,7 @@
 """Field masks: which fields of a resource an update changes."""
 
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Generic, TypeVar, cast
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import FieldDescriptor
@@ -9,40 +9,45 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from accord_rpc.errors import FieldViolation, invalid
+from accord_rpc.messages import reader_of
 
-# Both name the resource or its state; they are read by the handler, and never changed by a mask.
-_NAMING = frozenset({"id", "etag"})
+# A TypedDict whose keys are names of fields.
+S = TypeVar("S")
+
+# They identify the resource and its version. The handler reads them; a mask never changes them.
+_IDENTIFYING = frozenset({"id", "etag"})
 _FIXED = frozenset({field_behavior_pb2.IDENTIFIER, field_behavior_pb2.OUTPUT_ONLY})
 
 
-def changes(resource: Message, mask: FieldMask) -> dict[str, object]:
-    """Field to new value, None where an optional field is to be cleared.
+class MaskedChanges(Generic[S]):
+    """Reads the changes that an update requests: column to new value, None where an optional field is cleared.
 
-    An empty mask means the fields that are set (AIP-134). Refused: a path that is unknown, nested, output-only or the
-    id; `*`, since what it would clear grows with the contract; and a change of nothing.
-    """
-    declared = cast(
-        Sequence[FieldDescriptor], resource.DESCRIPTOR.fields
-    )  # annotated as one of two classes that are one
-    fields = {field.name: field for field in declared if _is_changeable(field)}
-    paths = list(mask.paths) or [field.name for field, _ in resource.ListFields() if field.name in fields]
-    wrong = [
-        FieldViolation("update_mask", f"{path[:64]!r} is not a field that can be changed")
-        for path in paths
-        if path not in fields
-    ]
-    if wrong or not paths:
-        raise invalid(*wrong or [FieldViolation("update_mask", "names no field to change: " + ", ".join(fields))])
-    return {path: _value(resource, fields[path]) for path in paths}
+    `shape` is a TypedDict, not total, of exactly the fields that callers can change. Raises TypeError if it is not."""
+
+    def __init__(self, resource: type[Message], shape: type[S]) -> None:
+        fields = cast(
+            Sequence[FieldDescriptor], resource.DESCRIPTOR.fields
+        )  # annotated as a union of two equal classes
+        self._readers = {field.name: reader_of(field) for field in fields if _is_changeable(field)}
+        if shape.__annotations__.keys() != self._readers.keys():
+            expected, name = ", ".join(sorted(self._readers)), resource.DESCRIPTOR.full_name
+            raise TypeError(f"{shape.__name__} must have the changeable fields of {name}: {expected}")
+
+    def __call__(self, resource: Message, mask: FieldMask) -> S:
+        """An empty mask means the fields that are set (AIP-134). Raises INVALID_MESSAGE for a path that is unknown, nested,
+        output-only or the id, for `*` (what it would clear grows with the contract), and for a change of nothing."""
+        paths = list(mask.paths) or [field.name for field, _ in resource.ListFields() if field.name in self._readers]
+        wrong = [
+            FieldViolation("update_mask", f"{path[:64]!r} is not a field that can be changed")
+            for path in paths
+            if path not in self._readers
+        ]
+        if wrong or not paths:
+            fields = ", ".join(self._readers)
+            raise invalid(*wrong or [FieldViolation("update_mask", f"names no field to change: {fields}")])
+        return cast(S, {path: self._readers[path](resource) for path in paths})
 
 
 def _is_changeable(field: FieldDescriptor) -> bool:
     behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    return field.name not in _NAMING and _FIXED.isdisjoint(behavior)
-
-
-def _value(resource: Message, field: FieldDescriptor) -> object:
-    if field.has_presence and not resource.HasField(field.name):
-        return None
-    value: object = getattr(resource, field.name)
-    return list(cast(Iterable[object], value)) if field.is_repeated else value
+    return field.name not in _IDENTIFYING and _FIXED.isdisjoint(behavior)

@@ -5,35 +5,21 @@ from typing import Final
 from urllib.parse import urlencode
 
 from google.protobuf.duration_pb2 import Duration
-from grpc.aio import ServicerContext
 
 from accord.accounts.v1.accounts_pb2 import Session
-from accord.devices.v1.devices_pb2 import (
-    ApproveDeviceRequest,
-    ApproveDeviceResponse,
-    BeginDeviceSignInRequest,
-    BeginDeviceSignInResponse,
-    DenyDeviceRequest,
-    DenyDeviceResponse,
-    DeviceSignIn,
-    GetDeviceSignInRequest,
-    GetDeviceSignInResponse,
-    PollDeviceSignInRequest,
-    PollDeviceSignInResponse,
-)
+from accord.devices.v1 import devices_pb2 as pb
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.outbox import Mail, Outbox
+from accord_api.dependencies import Dependencies
+from accord_api.outbox import Mail
 from accord_api.sign_ins import is_banned
-from accord_auth.sessions import Sessions
 from accord_auth.tokens import DEVICE_PREFIX, new_token, token_hash, well_formed
 from accord_auth.user_codes import UserCodes, new_user_code
 from accord_db import schema
-from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, devices
 from accord_db.queries.devices import Poll
-from accord_rpc.call import call
+from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.messages import MessageMapper, to_timestamp
@@ -44,35 +30,25 @@ _SLOWER_BY_SECONDS: Final = 5  # RFC 8628, 3.5
 # Of 20^8 user codes, one that is drawn is taken as good as never.
 _DRAWS: Final = 5
 
-_to_device_sign_in: Final = MessageMapper(DeviceSignIn)
+_to_device_sign_in: Final = MessageMapper(pb.DeviceSignIn)
 _to_session: Final = MessageMapper(Session)
 
 
 class DeviceService(DeviceServiceServicer):
-    def __init__(
-        self,
-        database: Database,
-        sessions: Sessions,
-        outbox: Outbox,
-        *,
-        key: bytes,
-        verification_uri: str,
-    ) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._outbox = outbox
-        self._user_codes = UserCodes(key)
-        self._verification_uri = verification_uri
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._outbox = dependencies.outbox
+        self._user_codes = UserCodes(dependencies.secret_key)
+        self._verification_uri = dependencies.rules.verification_uri
 
     async def BeginDeviceSignIn(
-        self,
-        request: BeginDeviceSignInRequest,
-        context: ServicerContext[BeginDeviceSignInRequest, BeginDeviceSignInResponse],
-    ) -> BeginDeviceSignInResponse:
+        self, request: pb.BeginDeviceSignInRequest, context: Context
+    ) -> pb.BeginDeviceSignInResponse:
         device_code = new_token(DEVICE_PREFIX)
         user_code, sign_in = await self._begin(device_code, request.device_name)
         call().note(target=sign_in.id)
-        return BeginDeviceSignInResponse(
+        return pb.BeginDeviceSignInResponse(
             device_code=device_code,
             user_code=user_code,
             verification_uri=self._verification_uri,
@@ -82,33 +58,23 @@ class DeviceService(DeviceServiceServicer):
         )
 
     async def PollDeviceSignIn(
-        self,
-        request: PollDeviceSignInRequest,
-        context: ServicerContext[PollDeviceSignInRequest, PollDeviceSignInResponse],
-    ) -> PollDeviceSignInResponse:
+        self, request: pb.PollDeviceSignInRequest, context: Context
+    ) -> pb.PollDeviceSignInResponse:
         poll = await self._poll(request.device_code)
         _require_approved(poll)
         call().note(account_id=poll.account_id)
         token, session = await self._open_session(poll)
-        return PollDeviceSignInResponse(session_token=token, session=_to_session(session))
+        return pb.PollDeviceSignInResponse(session_token=token, session=_to_session(session))
 
-    async def GetDeviceSignIn(
-        self,
-        request: GetDeviceSignInRequest,
-        context: ServicerContext[GetDeviceSignInRequest, GetDeviceSignInResponse],
-    ) -> GetDeviceSignInResponse:
+    async def GetDeviceSignIn(self, request: pb.GetDeviceSignInRequest, context: Context) -> pb.GetDeviceSignInResponse:
         sign_in = await devices.get_undecided_device_sign_in(
             self._db, user_code_hash=self._user_codes.hash(request.user_code)
         )
         if sign_in is None:
             raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
-        return GetDeviceSignInResponse(device_sign_in=_to_device_sign_in(sign_in))
+        return pb.GetDeviceSignInResponse(device_sign_in=_to_device_sign_in(sign_in))
 
-    async def ApproveDevice(
-        self,
-        request: ApproveDeviceRequest,
-        context: ServicerContext[ApproveDeviceRequest, ApproveDeviceResponse],
-    ) -> ApproveDeviceResponse:
+    async def ApproveDevice(self, request: pb.ApproveDeviceRequest, context: Context) -> pb.ApproveDeviceResponse:
         me = caller()
         async with self._db.transaction() as tx:
             account = await accounts.get_account(tx, account_id=me.account_id)
@@ -129,13 +95,9 @@ class DeviceService(DeviceServiceServicer):
                 peer=sign_in.peer,
             )
         call().note(target=sign_in.id)
-        return ApproveDeviceResponse()
+        return pb.ApproveDeviceResponse()
 
-    async def DenyDevice(
-        self,
-        request: DenyDeviceRequest,
-        context: ServicerContext[DenyDeviceRequest, DenyDeviceResponse],
-    ) -> DenyDeviceResponse:
+    async def DenyDevice(self, request: pb.DenyDeviceRequest, context: Context) -> pb.DenyDeviceResponse:
         async with self._db.transaction() as tx:
             sign_in = await devices.deny_device_sign_in(
                 tx,
@@ -145,7 +107,7 @@ class DeviceService(DeviceServiceServicer):
         if sign_in is None:
             raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
         call().note(target=sign_in.id)
-        return DenyDeviceResponse()
+        return pb.DenyDeviceResponse()
 
     async def _begin(self, device_code: str, device_name: str) -> tuple[str, schema.DeviceSignIn]:
         for _ in range(_DRAWS):

@@ -1,28 +1,14 @@
 """InvitationService: how people come to belong to an organization."""
 
 from datetime import timedelta
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
-from grpc.aio import ServicerContext
-
 from accord.errors.v1.errors_pb2 import Reason
-from accord.invitations.v1 import invitations_pb2
-from accord.invitations.v1.invitations_pb2 import (
-    AcceptInvitationRequest,
-    AcceptInvitationResponse,
-    CancelInvitationRequest,
-    CancelInvitationResponse,
-    CreateInvitationRequest,
-    CreateInvitationResponse,
-    DeclineInvitationRequest,
-    DeclineInvitationResponse,
-    InvitationStatus,
-    ListInvitationsRequest,
-    ListInvitationsResponse,
-)
+from accord.invitations.v1 import invitations_pb2 as pb
 from accord.invitations.v1.invitations_pb2_grpc import InvitationServiceServicer
 from accord.policy.v1.policy_pb2 import PERMISSION_INVITATIONS_WRITE
+from accord_api.dependencies import Dependencies
 from accord_api.membership_changes import (
     Permissions,
     changing,
@@ -32,50 +18,47 @@ from accord_api.membership_changes import (
     require_held,
     require_owner,
 )
-from accord_api.outbox import Mail, Outbox
+from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account, get_own_account_locked
-from accord_auth.sessions import Sessions
 from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash, well_formed
-from accord_db.engine.database import Database, Executor, Transaction
+from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.ids import uuid7
-from accord_db.engine.keyset import Cursor
 from accord_db.engine.tenant import acting_for
 from accord_db.queries import invitations, members, memberships, organizations
 from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
 from accord_db.schema import Account, Invitation
-from accord_rpc.call import call
+from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.messages import MessageMapper
-from accord_rpc.pagination import DEFAULT_PAGE_SIZE, Paginator, fill_page
 from accord_rpc.permissions import ROLE_NAMES, ROLES, held
 
 LIFETIME: Final = timedelta(days=7)
 # That wait for an answer, in one organization.
 _AT_MOST: Final = 1000
 
-_fill: Final = MessageMapper(invitations_pb2.Invitation).fill
-_STATUSES: Final[dict[Status, InvitationStatus.ValueType]] = {
-    "pending": InvitationStatus.INVITATION_STATUS_PENDING,
-    "accepted": InvitationStatus.INVITATION_STATUS_ACCEPTED,
-    "declined": InvitationStatus.INVITATION_STATUS_DECLINED,
-    "cancelled": InvitationStatus.INVITATION_STATUS_CANCELLED,
-    "expired": InvitationStatus.INVITATION_STATUS_EXPIRED,
+_fill: Final = MessageMapper(pb.Invitation).fill
+_STATUSES: Final[dict[Status, pb.InvitationStatus.ValueType]] = {
+    "pending": pb.InvitationStatus.INVITATION_STATUS_PENDING,
+    "accepted": pb.InvitationStatus.INVITATION_STATUS_ACCEPTED,
+    "declined": pb.InvitationStatus.INVITATION_STATUS_DECLINED,
+    "cancelled": pb.InvitationStatus.INVITATION_STATUS_CANCELLED,
+    "expired": pb.InvitationStatus.INVITATION_STATUS_EXPIRED,
 }
 
 
 class InvitationService(InvitationServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, outbox: Outbox, pages: Paginator) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._outbox = outbox
-        self._pages = pages
+    resources: ClassVar = {pb.Invitation: Invitation}
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._outbox = dependencies.outbox
+        self._paginator = dependencies.paginator
 
     async def CreateInvitation(
-        self,
-        request: CreateInvitationRequest,
-        context: ServicerContext[CreateInvitationRequest, CreateInvitationResponse],
-    ) -> CreateInvitationResponse:
+        self, request: pb.CreateInvitationRequest, context: Context
+    ) -> pb.CreateInvitationResponse:
         organization_id, invitation_id, token = caller().active_organization_id, uuid7(), new_token(INVITATION_PREFIX)
         role, role_ids = ROLE_NAMES.get(request.role), [UUID(role_id) for role_id in request.role_ids]
         call().note(target=invitation_id)
@@ -96,35 +79,22 @@ class InvitationService(InvitationServiceServicer):
                 lifetime=LIFETIME,
             )
             await self._mail(tx, invitation, token, inviter)
-        response = CreateInvitationResponse()
+        response = pb.CreateInvitationResponse()
         _tell(response.invitation, InvitationWithStatus(invitation, "pending"))
         return response
 
-    async def ListInvitations(
-        self,
-        request: ListInvitationsRequest,
-        context: ServicerContext[ListInvitationsRequest, ListInvitationsResponse],
-    ) -> ListInvitationsResponse:
-        page_size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await invitations.list_invitations(
-            self._db,
-            organization_id=caller().active_organization_id,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            after=self._pages.place(request, request.page_token, times=True),
-            show_ended=request.show_ended,
+    async def ListInvitations(self, request: pb.ListInvitationsRequest, context: Context) -> pb.ListInvitationsResponse:
+        page = self._paginator.page(request)
+        rows = await invitations.list_invitations(
+            self._db, organization_id=caller().active_organization_id, page=page, show_ended=request.show_ended
         )
-        response = ListInvitationsResponse()
-        last = fill_page(response.invitations, found, page_size, _tell)
-        if last is not None:
-            place = Cursor(last.invitation.created_at, last.invitation.id)
-            response.next_page_token = self._pages.token(request, place)
+        response = pb.ListInvitationsResponse()
+        response.next_page_token = page.fill(response.invitations, rows, _tell, key=lambda row: row.invitation)
         return response
 
     async def CancelInvitation(
-        self,
-        request: CancelInvitationRequest,
-        context: ServicerContext[CancelInvitationRequest, CancelInvitationResponse],
-    ) -> CancelInvitationResponse:
+        self, request: pb.CancelInvitationRequest, context: Context
+    ) -> pb.CancelInvitationResponse:
         organization_id, invitation_id = caller().active_organization_id, UUID(request.invitation_id)
         call().note(target=invitation_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_INVITATIONS_WRITE) as tx:
@@ -136,27 +106,23 @@ class InvitationService(InvitationServiceServicer):
                 tx, invitation_id=invitation_id, organization_id=organization_id, outcome="cancelled"
             ):
                 found = await _get(tx, invitation_id, organization_id)
-        response = CancelInvitationResponse()
+        response = pb.CancelInvitationResponse()
         _tell(response.invitation, found)
         return response
 
     async def AcceptInvitation(
-        self,
-        request: AcceptInvitationRequest,
-        context: ServicerContext[AcceptInvitationRequest, AcceptInvitationResponse],
-    ) -> AcceptInvitationResponse:
+        self, request: pb.AcceptInvitationRequest, context: Context
+    ) -> pb.AcceptInvitationResponse:
         async with self._db.transaction() as tx:
             found = await _find(tx, request.token)
             organization_id = found.invitation.organization_id
             async with changing(self._db, self._sessions, organization_id) as tx:
                 await _accept(tx, found)
-        return AcceptInvitationResponse(organization_id=str(organization_id))
+        return pb.AcceptInvitationResponse(organization_id=str(organization_id))
 
     async def DeclineInvitation(
-        self,
-        request: DeclineInvitationRequest,
-        context: ServicerContext[DeclineInvitationRequest, DeclineInvitationResponse],
-    ) -> DeclineInvitationResponse:
+        self, request: pb.DeclineInvitationRequest, context: Context
+    ) -> pb.DeclineInvitationResponse:
         async with self._db.transaction() as tx:
             invitation = (await _find(tx, request.token)).invitation
             with acting_for(invitation.organization_id):
@@ -165,7 +131,7 @@ class InvitationService(InvitationServiceServicer):
                 )
             if not ended:
                 raise _void()
-        return DeclineInvitationResponse()
+        return pb.DeclineInvitationResponse()
 
     async def _mail(self, tx: Transaction, invitation: Invitation, token: str, inviter: Account) -> None:
         organization = await organizations.get_organization_locked(tx, organization_id=invitation.organization_id)
@@ -247,7 +213,7 @@ def _void() -> RpcError:
     return RpcError(Reason.REASON_INVITATION_NOT_FOUND)
 
 
-def _tell(message: invitations_pb2.Invitation, found: InvitationWithStatus) -> None:
+def _tell(message: pb.Invitation, found: InvitationWithStatus) -> None:
     invitation = found.invitation
     _fill(message, invitation)
     if invitation.role is not None:

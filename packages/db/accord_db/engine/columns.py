@@ -1,10 +1,23 @@
-"""What a table's columns are, in words that need no SQLAlchemy: for the gate that holds messages against tables."""
+"""A table's columns, described without SQLAlchemy's types: for the drift gate, which compares them with messages."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Enum, Float, Integer, LargeBinary, String, Uuid, inspect
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    Uuid,
+    inspect,
+)
 from sqlalchemy.types import TypeEngine
 
 from accord_db.engine.model import Model
@@ -20,7 +33,9 @@ class ColumnKind(StrEnum):
     FLOAT = "double precision"
     TIME = "timestamptz"
     BYTES = "bytea"
-    OTHER = "of a type that no message field can have"
+    JSON = "jsonb"
+    ARRAY = "an array"
+    OTHER = "of a type that no field can have"
 
 
 # In this order: SQLAlchemy's Enum is a String, and its BigInteger an Integer.
@@ -34,26 +49,32 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], ColumnKind], ...] = (
     (Float, ColumnKind.FLOAT),
     (DateTime, ColumnKind.TIME),
     (LargeBinary, ColumnKind.BYTES),
+    (JSON, ColumnKind.JSON),
+    (ARRAY, ColumnKind.ARRAY),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`length` in characters, None if unbounded; `choices` are the values that a CHECK allows."""
+    """`length` in characters, None if unbounded. `choices` are the values that a CHECK allows. `item` describes the elements
+    of an array."""
 
     kind: ColumnKind
     nullable: bool
     length: int | None
     choices: frozenset[str]
+    item: "Column | None" = None
 
 
 def columns_of(model: type[Model]) -> dict[str, Column]:
-    return {
-        name: Column(
-            kind=next((kind for type_, kind in _KINDS if isinstance(column.type, type_)), ColumnKind.OTHER),
-            nullable=bool(column.nullable),
-            length=getattr(column.type, "length", None),
-            choices=frozenset(getattr(column.type, "enums", ())),
-        )
-        for name, column in inspect(model).columns.items()
-    }
+    return {name: _column(column.type, bool(column.nullable)) for name, column in inspect(model).columns.items()}
+
+
+def _column(type_: TypeEngine[Any], nullable: bool) -> Column:
+    return Column(
+        kind=next((kind for known, kind in _KINDS if isinstance(type_, known)), ColumnKind.OTHER),
+        nullable=nullable,
+        length=getattr(type_, "length", None),
+        choices=frozenset(getattr(type_, "enums", ())),
+        item=_column(type_.item_type, nullable=False) if isinstance(type_, ARRAY) else None,
+    )

@@ -21,26 +21,28 @@ class Executor(ABC):
     """
 
     @overload
-    async def first(self, statement: TypedReturnsRows[T], /, **parameters: object) -> T | None: ...
+    async def fetch_one(self, statement: TypedReturnsRows[T], /, **parameters: object) -> T | None: ...
     @overload
-    async def first(
+    async def fetch_one(
         self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object
     ) -> Row[T, T2, *Ts] | None: ...
-    async def first(self, statement: Any, /, **parameters: object) -> Any:
+    async def fetch_one(self, statement: Any, /, **parameters: object) -> Any:
         """The first row, or None when there is none."""
         ready = compiled(statement)
         rows = ready.load(await self.answer(ready.ask(parameters)))
         return rows[0] if rows else None
 
     @overload
-    async def all(self, statement: TypedReturnsRows[T], /, **parameters: object) -> list[T]: ...
+    async def fetch_all(self, statement: TypedReturnsRows[T], /, **parameters: object) -> list[T]: ...
     @overload
-    async def all(self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object) -> list[Row[T, T2, *Ts]]: ...
-    async def all(self, statement: Any, /, **parameters: object) -> Any:
+    async def fetch_all(
+        self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object
+    ) -> list[Row[T, T2, *Ts]]: ...
+    async def fetch_all(self, statement: Any, /, **parameters: object) -> Any:
         ready = compiled(statement)
         return ready.load(await self.answer(ready.ask(parameters)))
 
-    async def run(self, statement: Executable, /, **parameters: object) -> int:
+    async def execute(self, statement: Executable, /, **parameters: object) -> int:
         """How many rows the statement touched."""
         return (await self.answer(compiled(statement).ask(parameters))).command_tuples or 0
 

@@ -1,6 +1,6 @@
-"""Whose rows the work of this task may touch: row-level security holds every statement on a walled table to it.
+"""The tenant of the current task: row-level security limits every statement on a tenant-bound table to its rows.
 
-Whoever lets a call in says so once; the database reads it, so that no query has to pass it on.
+The auth interceptor sets it once per call. It is the active organization only where the method's permission was checked.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,13 @@ class NoTenant(LookupError):
 
 
 def set_tenant(owner_id: UUID | Literal["all"] | None) -> None:
-    """For the rest of this call: an organization, or the account of whoever acts outside of one. None if it acts for
-    nobody. `all` is for tests, whose own questions are about everybody."""
+    """For the rest of this call: an organization or an account; None for no rows. `all` is for tests only."""
     _tenant.set(str(owner_id).encode() if owner_id is not None else None)
 
 
 @contextmanager
 def acting_for(owner_id: UUID) -> Iterator[None]:
-    """Within the block the tenant is another one: of an organization that is not the active one."""
+    """Within the block the tenant is this one. Check first that the caller belongs to it."""
     token = _tenant.set(str(owner_id).encode())
     try:
         yield

@@ -67,7 +67,7 @@ _GET = (
 
 async def get_membership(db: Executor, *, organization_id: UUID, account_id: UUID) -> Standing | None:
     """None for whoever is no member of it, and where there is no such organization (any more)."""
-    row = await db.first(_GET, organization_id=organization_id, account_id=account_id)
+    row = await db.fetch_one(_GET, organization_id=organization_id, account_id=account_id)
     return Standing._make(row) if row is not None else None
 
 
@@ -80,5 +80,5 @@ async def get_permissions_of_roles(
     db: Executor, *, organization_id: UUID, role_ids: Sequence[UUID]
 ) -> dict[UUID, list[str]]:
     """The names of what each of the organization's own roles permits. Those that there are not are missing."""
-    rows = await db.all(_GET_PERMISSIONS_OF_ROLES, organization_id=organization_id, role_ids=list(role_ids))
+    rows = await db.fetch_all(_GET_PERMISSIONS_OF_ROLES, organization_id=organization_id, role_ids=list(role_ids))
     return {row.id: row.permissions for row in rows}

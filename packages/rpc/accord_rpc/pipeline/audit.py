@@ -9,9 +9,9 @@ from accord.policy.v1.policy_pb2 import Credential
 from accord_db.engine.database import Database, Executor
 from accord_db.engine.ids import uuid7
 from accord_db.queries import audit
-from accord_rpc.call import call
+from accord_rpc.call import Context, call
 from accord_rpc.caller import signed_in
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.interceptor import Next
 from accord_rpc.policy import Method
 from accord_rpc.status import failure
 

@@ -10,9 +10,10 @@ from protovalidate import Validator
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, CREDENTIAL_API_KEY
 from accord_db.engine.database import Database
+from accord_rpc.call import Context
 from accord_rpc.client_address import ClientAddresses
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.audit import AuditInterceptor
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor

@@ -8,8 +8,9 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.deadline import set_deadline
+from accord_rpc.call import Context
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.interceptor import Next
 from accord_rpc.policy import Policy
 
 _TICK: Final = 0.05  # seconds by which a call may end late

@@ -11,9 +11,10 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.database import Database, Transaction
 from accord_db.queries import idempotency
+from accord_rpc.call import Context
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.interceptor import Next
 
 
 class _WithRequestId(Protocol):
@@ -73,8 +74,8 @@ class IdempotencyInterceptor(AsyncServerInterceptor):
 
 
 def _hash(path: str, message: Message) -> bytes:
-    """Of the method, of whose things it is about (another organization is another request) and of the message.
+    """Of the method, the active organization (with another one it is another request) and the message.
     Deterministic, so that clients in other languages may order fields as they like."""
-    return hashlib.sha256(
-        path.encode() + caller().owner_id.bytes + message.SerializeToString(deterministic=True)
-    ).digest()
+    me = caller()
+    active = me.organization_id or me.account_id
+    return hashlib.sha256(path.encode() + active.bytes + message.SerializeToString(deterministic=True)).digest()

@@ -10,9 +10,10 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import RATE_LIMIT_KEY_CALLER, RateLimit
 from accord_db.engine.database import Database
+from accord_rpc.call import Context
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import CheckInterceptor, Context, Next
+from accord_rpc.interceptor import CheckInterceptor, Next
 from accord_rpc.pipeline.counters import Counter, Counters, NotCounted, OwnCounters
 from accord_rpc.pipeline.durable_limits import DurableLimit, Subject, Tally, exceeded, subject
 from accord_rpc.policy import Method

@@ -7,8 +7,9 @@ from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 from protovalidate import FieldPathElementPb, Validator, Violation
 
+from accord_rpc.call import Context
 from accord_rpc.errors import FieldViolation, invalid
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.repeated_limits import has_elements, overfull
 from accord_rpc.policy import Method
 

@@ -4,7 +4,8 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord_db.engine.errors import Conflict
 from accord_db.engine.retry import retry_conflicts
-from accord_rpc.interceptor import Context, Next
+from accord_rpc.call import Context
+from accord_rpc.interceptor import Next
 
 
 class RetryInterceptor(AsyncServerInterceptor):

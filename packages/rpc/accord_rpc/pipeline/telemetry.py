@@ -15,10 +15,10 @@ from prometheus_client import Counter, Histogram
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.errors import DatabaseError
-from accord_rpc.call import Call, set_call
+from accord_rpc.call import Call, Context, set_call
 from accord_rpc.caller import Caller, signed_in
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
-from accord_rpc.interceptor import Context, Next, receive_headers
+from accord_rpc.interceptor import Next, receive_headers
 from accord_rpc.pipeline.deadlines import time_left
 from accord_rpc.status import STATUS_HEADER, ErrorStatus, failure
 

@@ -5,8 +5,8 @@ from typing import Any
 import grpc
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord_rpc.call import Context
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import Context
 from accord_rpc.status import STATUS_HEADER, failure
 
 HEALTH = "/grpc.health.v1.Health/"

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import grpc
 from protovalidate import Validator
@@ -13,8 +12,10 @@ from accord.policy.v1.policy_pb2 import (
     CREDENTIAL_SERVICE_TOKEN,
     CREDENTIAL_SESSION,
 )
-from accord_api import registration
+from accord_api.dependencies import Dependencies, Rules
 from accord_api.outbox import Outbox
+from accord_api.registration import register
+from accord_api.sign_ins import SignIns
 from accord_auth.api_keys import ApiKeys
 from accord_auth.credentials import Authenticators
 from accord_auth.interceptor import AuthInterceptor
@@ -34,7 +35,8 @@ from accord_gateway.server.ports import PortUnavailable, address
 from accord_gateway.server.tls import server_credentials
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import ClientAddresses
-from accord_rpc.contract import ContractMismatch, Recorder, check, contract_services
+from accord_rpc.contract import ContractMismatch, check, contract_services
+from accord_rpc.pagination import Paginator
 from accord_rpc.pipeline import Pipeline, Routes
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.rate_limits import rate_limiter
@@ -109,22 +111,24 @@ def _authenticators(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -
 
 def _contract(parts: Runtime, sessions: Sessions, tokens: ServiceTokens, validator: Validator) -> dict[Method, Handler]:
     """The methods of the contract with their handlers, once it is certain that they fit each other."""
-    registered = Recorder()
-    registration.register(cast(grpc.aio.Server, registered), _handler_parts(parts, sessions, tokens))
+    registry = register(_dependencies(parts, sessions, tokens))
     try:
-        methods = check(contract_services(), registered, registration.RESOURCES, validator)
+        methods = check(contract_services(), registry, validator)
     except ContractMismatch as mismatch:
         raise StartupError(str(mismatch)) from None
-    return {method: registered.handlers[method.path] for method in methods}
+    return {method: registry.handlers[method.path] for method in methods}
 
 
-def _handler_parts(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> registration.Dependencies:
+def _dependencies(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Dependencies:
     settings, database, keys = parts.settings, parts.database, keyring(parts.settings, parts.secret_key)
-    return registration.Dependencies(
+    second_factors = SecondFactors(database, keys)
+    return Dependencies(
         database=database,
+        paginator=Paginator(parts.secret_key),
         sessions=sessions,
+        sign_ins=SignIns(sessions, second_factors),
         passwords=Passwords(minimum_length=settings.password_min_length),
-        second_factors=SecondFactors(database, keys),
+        second_factors=second_factors,
         providers=Providers(
             settings.provider_settings(),
             redirect_uris=frozenset(settings.provider_redirect_uris),
@@ -135,7 +139,7 @@ def _handler_parts(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) ->
         service_tokens=tokens,
         outbox=Outbox(keys),
         secret_key=parts.secret_key,
-        rules=registration.Rules(
+        rules=Rules(
             verified_email_required=settings.verified_email_required,
             link_by_email=settings.link_providers_by_email,
             deleted_organizations_kept=settings.deleted_organizations_kept,

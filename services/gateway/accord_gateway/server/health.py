@@ -11,7 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, H
 
 from accord.policy.v1.policy_pb2 import Access
 from accord_gateway.server.method_policies import method
-from accord_rpc.interceptor import Context
+from accord_rpc.call import Context
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method
 

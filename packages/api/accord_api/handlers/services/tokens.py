@@ -4,27 +4,17 @@ from typing import Final
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
-from grpc.aio import ServicerContext
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
-from accord.services.v1.services_pb2 import (
-    ExchangeTokenRequest,
-    ExchangeTokenResponse,
-    GetJwksRequest,
-    GetJwksResponse,
-    IssueTokenRequest,
-    IssueTokenResponse,
-    JsonWebKey,
-)
+from accord.services.v1 import services_pb2 as pb
 from accord.services.v1.services_pb2_grpc import TokenServiceServicer
-from accord_auth.services import LIFETIME, ActingFor, ServiceTokens, client_credentials
-from accord_auth.sessions import Sessions
+from accord_api.dependencies import Dependencies
+from accord_auth.services import LIFETIME, ActingFor, client_credentials
 from accord_auth.tokens import CLIENT_PREFIX, well_formed
-from accord_db.engine.database import Database
 from accord_db.queries import services
 from accord_db.queries.services import Client
-from accord_rpc.call import call
+from accord_rpc.call import Context, call
 from accord_rpc.caller import Caller, caller
 from accord_rpc.errors import RpcError
 
@@ -33,16 +23,12 @@ _MAX_AGE: Final = Duration(seconds=86_400)
 
 
 class TokenService(TokenServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, tokens: ServiceTokens) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._tokens = tokens
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._tokens = dependencies.service_tokens
 
-    async def IssueToken(
-        self,
-        request: IssueTokenRequest,
-        context: ServicerContext[IssueTokenRequest, IssueTokenResponse],
-    ) -> IssueTokenResponse:
+    async def IssueToken(self, request: pb.IssueTokenRequest, context: Context) -> pb.IssueTokenResponse:
         service_account_id, audience = UUID(request.client_id), request.audience
         client = await self._client(service_account_id, request.client_secret)
         signer = await self._tokens.keys.signer()
@@ -53,13 +39,9 @@ class TokenService(TokenServiceServicer):
             audience=audience,
             sign=lambda: self._tokens.sign(signer, service_account_id=service_account_id, audience=audience),
         )
-        return IssueTokenResponse(access_token=token, expires_in=_lifetime())
+        return pb.IssueTokenResponse(access_token=token, expires_in=_lifetime())
 
-    async def ExchangeToken(
-        self,
-        request: ExchangeTokenRequest,
-        context: ServicerContext[ExchangeTokenRequest, ExchangeTokenResponse],
-    ) -> ExchangeTokenResponse:
+    async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         me = caller().account_id
         person = await self._person(request.subject_token)
         client = await services.get_client(self._db, service_account_id=me)
@@ -77,15 +59,11 @@ class TokenService(TokenServiceServicer):
                 organization_id=person.organization_id,
             ),
         )
-        return ExchangeTokenResponse(access_token=token, expires_in=_lifetime())
+        return pb.ExchangeTokenResponse(access_token=token, expires_in=_lifetime())
 
-    async def GetJwks(
-        self,
-        request: GetJwksRequest,
-        context: ServicerContext[GetJwksRequest, GetJwksResponse],
-    ) -> GetJwksResponse:
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.GetJwksResponse:
         keys = await self._tokens.keys.public()
-        return GetJwksResponse(keys=[JsonWebKey(**key) for key in keys], max_age=_MAX_AGE)
+        return pb.GetJwksResponse(keys=[pb.JsonWebKey(**key) for key in keys], max_age=_MAX_AGE)
 
     async def _client(self, service_account_id: UUID, secret: str) -> Client | None:
         if not well_formed(secret, CLIENT_PREFIX):
