@@ -67,7 +67,7 @@ def settings(dsn: str) -> DatabaseSettings:
 @pytest.fixture
 async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     database = await Database.connect(settings(server.dsn))
-    await asyncio.gather(*(database.first(select(func.pg_sleep(0.05))) for _ in range(3)))
+    await asyncio.gather(*(database.fetch_one(select(func.pg_sleep(0.05))) for _ in range(3)))
     yield database
     await database.close()
 
@@ -97,8 +97,8 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 async def write_in_a_transaction(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.first(ONE)
-        await tx.run(WRITE)
+        await tx.fetch_one(ONE)
+        await tx.execute(WRITE)
 
 
 @each_way
@@ -109,7 +109,7 @@ async def test_write_to_a_read_only_server_is_unavailable(
     await make_read_only(server, way)
     for _ in range(3):
         with pytest.raises(Unavailable) as caught:
-            await (database.run(WRITE) if alone else write_in_a_transaction(database))
+            await (database.execute(WRITE) if alone else write_in_a_transaction(database))
         assert caught.value.retry_after > 0
         assert not caught.value.outcome_unknown
 
@@ -118,18 +118,18 @@ async def test_refused_write_drops_every_connection_of_the_pool(server: Embedded
     assert clients(server) == 3
     await make_read_only(server, "default_transaction_read_only")
     with pytest.raises(Unavailable, match="25006"):
-        await database.run(WRITE)
+        await database.execute(WRITE)
     await eventually(lambda: clients(server) == 0)
 
 
 async def test_connection_in_use_while_another_is_refused_is_dropped_when_it_comes_back(
     server: EmbeddedPostgres, database: Database
 ) -> None:
-    slow = asyncio.create_task(database.first(select(func.pg_sleep(0.5))))
+    slow = asyncio.create_task(database.fetch_one(select(func.pg_sleep(0.5))))
     await asyncio.sleep(0.1)
     await make_read_only(server, "default_transaction_read_only")
     with pytest.raises(Unavailable, match="25006"):
-        await database.run(WRITE)
+        await database.execute(WRITE)
     await slow
     await eventually(lambda: clients(server) == 0)
 
@@ -151,10 +151,10 @@ async def test_writes_succeed_within_a_second_of_the_server_taking_them_again(
 ) -> None:
     await make_read_only(server, way)
     with pytest.raises(Unavailable):
-        await database.run(WRITE)
+        await database.execute(WRITE)
     await make_writable(server, way)
     since = time.monotonic()
-    await database.run(WRITE)
+    await database.execute(WRITE)
     assert time.monotonic() - since < 1
 
 
@@ -195,12 +195,12 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
     first, second = server, second_server
     await make_read_only(first, "standby.signal")
     database = await Database.connect(replace(settings(several_hosts(first, second)), pool_size=1))
-    await database.run(WRITE)
+    await database.execute(WRITE)
     await make_writable(first, "standby.signal")
     await make_read_only(second, "default_transaction_read_only")
     with pytest.raises(Unavailable):
-        await database.run(WRITE)
-    await database.run(WRITE)
+        await database.execute(WRITE)
+    await database.execute(WRITE)
     assert (clients(first) > 0, clients(second)) == (True, 0)
     await database.close()
 
@@ -208,5 +208,5 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
 async def test_address_that_specifies_any_server_is_respected(server: EmbeddedPostgres) -> None:
     await make_read_only(server, "default_transaction_read_only")
     database = await Database.connect(settings(make_conninfo(server.dsn, target_session_attrs="any")))
-    assert await database.first(ONE) == 1
+    assert await database.fetch_one(ONE) == 1
     await database.close()

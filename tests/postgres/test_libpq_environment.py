@@ -53,7 +53,7 @@ async def through_async_psycopg(dsn: str) -> object:
 async def through_the_pool(dsn: str) -> object:
     database = await Database.connect(DatabaseSettings(dsn=dsn, role=None, pool_size=1))
     try:
-        return await database.first(select(func.pg_postmaster_start_time()))
+        return await database.fetch_one(select(func.pg_postmaster_start_time()))
     finally:
         await database.close()
 
