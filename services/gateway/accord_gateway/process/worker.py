@@ -21,6 +21,7 @@ def work(figures: Path) -> None:
     import uvloop
 
     from accord_gateway import lifecycle, logs  # this takes a while, which passes while the supervisor prepares
+    from accord_gateway.settings import ignore_libpq_environment
     from accord_gateway.shutdown import Shutdown
 
     supervisor = socket.socket(fileno=sys.stdin.fileno())
@@ -34,6 +35,7 @@ def work(figures: Path) -> None:
     with suppress(EOFError):  # the supervisor has given up
         orders = pickle.load(supervisor.makefile("rb"))  # noqa: S301  # from nobody but the supervisor
         logs.configure(orders.settings)
+        ignore_libpq_environment(orders.settings)
         uvloop.run(live())
 
 
