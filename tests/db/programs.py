@@ -57,9 +57,9 @@ def wait_until_ready(dsn: str, *, patience: float = 10.0) -> None:
 
 
 @contextmanager
-def recording_server() -> Iterator[tuple[int, list[str]]]:
-    """A port of 127.0.0.1 on which nothing is served, and the list of clients that have connected to it."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+def recording_server(port: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """A port of 127.0.0.1 that closes every connection, and the list of clients that have connected to it."""
+    with socket.create_server(("127.0.0.1", port)) as listening:
         clients: list[str] = []
         thread = threading.Thread(target=_record, args=[listening, clients])
         thread.start()

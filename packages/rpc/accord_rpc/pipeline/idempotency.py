@@ -38,7 +38,7 @@ class IdempotencyInterceptor(AsyncServerInterceptor):
         if not request_id:
             return await method(request_or_iterator, context)
         request_hash = _hash(method_name, cast(Message, request_or_iterator))
-        async with self._database.deferred_transaction():
+        async with self._database.call_transaction():
             return await self._once(
                 UUID(request_id),
                 request_hash,
