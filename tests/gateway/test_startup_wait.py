@@ -1,5 +1,6 @@
 """A start waits for its database, for as long as DB_START_WAIT."""
 
+import select
 import signal
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ socket.getaddrinfo = getaddrinfo
 """
 
 
-Database = Callable[[Path], AbstractContextManager[dict[str, str]]]
+Database = Callable[[Path], AbstractContextManager["Unreachable"]]
 
 
 def reasons(gateway: Running) -> list[str]:
@@ -72,47 +74,45 @@ def test_without_a_wait_the_first_attempt_is_the_last(start: Start) -> None:
     assert reasons(gateway) == []
 
 
-@contextmanager
-def refused(_: Path) -> Iterator[dict[str, str]]:
-    yield {"DATABASE_URL": f"postgresql://accord@127.0.0.1:{free_port()}/accord"}
+@dataclass
+class Unreachable:
+    """Settings of a gateway that waits for its database, and whether it does so already."""
+
+    settings: dict[str, str]
+    is_awaited: Callable[[Running], object]
 
 
 @contextmanager
-def silent(_: Path) -> Iterator[dict[str, str]]:
-    """A server that accepts connections and never responds, as a firewall that drops packets."""
+def refused(_: Path) -> Iterator[Unreachable]:
+    yield Unreachable({"DATABASE_URL": f"postgresql://accord@127.0.0.1:{free_port()}/accord"}, reasons)
+
+
+@contextmanager
+def silent(_: Path) -> Iterator[Unreachable]:
+    """A server that accepts connections and never responds, like a firewall that drops packets."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield {"DATABASE_URL": f"postgresql://accord@127.0.0.1:{listening.getsockname()[1]}/accord"}
+        url = f"postgresql://accord@127.0.0.1:{listening.getsockname()[1]}/accord"
+        yield Unreachable({"DATABASE_URL": url}, lambda _: select.select([listening], [], [], 0)[0])
 
 
 @contextmanager
-def unresolved(folder: Path) -> Iterator[dict[str, str]]:
+def unresolved(folder: Path) -> Iterator[Unreachable]:
     (folder / "sitecustomize.py").write_text(RESOLVER_THAT_HANGS)
-    yield {"DATABASE_URL": "postgresql://accord@db.example.com/accord", "PYTHONPATH": str(folder)}
+    settings = {"DATABASE_URL": "postgresql://accord@db.example.com/accord", "PYTHONPATH": str(folder)}
+    yield Unreachable(settings, lambda gateway: "resolving" in gateway.said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("database", [refused, silent, unresolved])
 def test_signal_ends_the_wait_at_once(start: Start, tmp_path: Path, database: Database, number: signal.Signals) -> None:
-    with database(tmp_path) as settings:
-        gateway = start(**settings, DB_START_WAIT="1h")
-        eventually(lambda: connecting(gateway) or None, gateway)
+    with database(tmp_path) as unreachable:
+        gateway = start(**unreachable.settings, DB_START_WAIT="1h")
+        eventually(lambda: unreachable.is_awaited(gateway) or None, gateway)
         since = time.monotonic()
         assert gateway.stop(number) == 130
         assert time.monotonic() - since < 5
     assert "Traceback" not in gateway.said
     assert not gateway.processes()
-
-
-def connecting(gateway: Running) -> bool:
-    """It has logged a failure, or waits in its first attempt."""
-    return bool(reasons(gateway)) or "resolving" in gateway.said or _has_a_connection(gateway.process.pid)
-
-
-def _has_a_connection(pid: int) -> bool:
-    sockets = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if "socket" in str(link.readlink())]
-    established = Path(f"/proc/{pid}/net/tcp").read_text()
-    inodes = {line.split()[9] for line in established.splitlines()[1:] if line.split()[3] == "01"}
-    return any(name.removeprefix("socket:[").removesuffix("]") in inodes for name in sockets)
 
 
 def command(name: str, folder: Path, **settings: object) -> "subprocess.Popen[str]":
