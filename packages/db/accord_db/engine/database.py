@@ -23,6 +23,8 @@ def opened(db: "Database | Transaction") -> AbstractAsyncContextManager[Transact
     """A transaction block, or the transaction itself where the caller has one: for changes that are made either way."""
     return nullcontext(db) if isinstance(db, Transaction) else db.transaction()
 
+_PING_PATIENCE = 1.5  # seconds to wait for a connection; less than health checks take, which report the reason then
+
 
 class Database(Executor):
     """PostgreSQL behind a pool. Each statement executed on it is a transaction.
@@ -47,7 +49,7 @@ class Database(Executor):
 
     async def ping(self) -> None:
         """Raises Unavailable unless the server responds and takes writes."""
-        connection = await self._pool.acquire()
+        connection = await self._pool.acquire(patience=_PING_PATIENCE)
         try:
             await connection.require_writable()
         finally:

@@ -38,17 +38,19 @@ class Pool:
         self._waiters: deque[Future[Connection]] = deque()
         self._filling: Task[None] | None = None
         self._recoveries: set[Task[None]] = set()
+        self._failure = ""
         self._closed = False
 
     async def start(self) -> None:
-        """Raises Unavailable when there is no database to talk to; the other connections are opened behind it."""
+        """Opens one connection, and the others in the background. Raises Unavailable."""
         self._add(await self._connect(self._lost))
         self._refill()
 
-    async def acquire(self) -> Connection:
+    async def acquire(self, *, patience: float | None = None) -> Connection:
+        """Waits for `patience` seconds at most, by default as long as the settings specify. Raises Unavailable."""
         if self._idle:
             return self._idle.pop()
-        return await self._wait_for_one()
+        return await self._wait_for_one(self._patience() if patience is None else patience)
 
     def release(self, connection: Connection) -> None:
         if connection.read_only:
@@ -75,13 +77,13 @@ class Pool:
             self._filling.cancel()
         await asyncio.gather(*self._recoveries, *filter(None, [self._filling]), return_exceptions=True)
 
-    async def _wait_for_one(self) -> Connection:
+    async def _wait_for_one(self, patience: float) -> Connection:
         if self._closed or len(self._waiters) >= self._queue:
             raise self._refused("the database is closed" if self._closed else "too many wait for a connection")
         self._refill()
         loop = asyncio.get_running_loop()
         waiter: Future[Connection] = loop.create_future()
-        timer = loop.call_later(self._patience(), self._give_up, waiter)
+        timer = loop.call_later(patience, self._give_up, waiter)
         self._waiters.append(waiter)
         try:
             return await waiter
@@ -97,7 +99,8 @@ class Pool:
 
     def _give_up(self, waiter: Future[Connection]) -> None:
         if not waiter.done():
-            waiter.set_exception(self._refused("no connection became free in time"))
+            failure = f", and none could be opened: {self._failure}" if self._failure else ""
+            waiter.set_exception(self._refused(f"no connection became free in time{failure}"))
 
     def _refused(self, why: str) -> Unavailable:
         self._metrics.count_error(None)
@@ -149,15 +152,15 @@ class Pool:
             self._filling = asyncio.create_task(self._fill(), name="database pool")
 
     async def _fill(self) -> None:
-        delay, logged = _FIRST_DELAY, ""
+        delay = _FIRST_DELAY
         while len(self._open) < self._size:
             try:
                 self._add(await self._connect(self._lost))
-                delay, logged = _FIRST_DELAY, ""
+                delay, self._failure = _FIRST_DELAY, ""
             except DatabaseError as error:
-                if str(error) != logged:
+                if str(error) != self._failure:
                     _log.warning("cannot connect to the database: %s", error)
-                logged = str(error)
+                self._failure = str(error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 — no secret
                 delay = min(delay * 2, _LAST_DELAY)
 
