@@ -23,6 +23,7 @@ def opened(db: "Database | Transaction") -> AbstractAsyncContextManager[Transact
     """A transaction block, or the transaction itself where the caller has one: for changes that are made either way."""
     return nullcontext(db) if isinstance(db, Transaction) else db.transaction()
 
+
 _PING_PATIENCE = 1.5  # seconds to wait for a connection; less than health checks take, which report the reason then
 
 
