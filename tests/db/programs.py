@@ -139,3 +139,44 @@ def _reconfigure(server: EmbeddedPostgres, statement: LiteralString) -> None:
         connection.execute("SELECT pg_reload_conf()")
         while connection.execute("SHOW default_transaction_read_only").fetchone() == before:
             time.sleep(0.01)
+
+
+PASSWORD = "SECRET"
+
+# libpq takes a part of the password for a host, a port, a user, a database or a parameter, or quotes all of it.
+MALFORMED_URLS = [
+    f" postgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"\tpostgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"\ufeffpostgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f'"postgresql://ada:{PASSWORD}@127.0.0.1:1/accord"',
+    f"POSTGRESQL://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"Postgres://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql:/ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql//ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql:ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%zzPW@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%4@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%00@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%ff@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}@{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada@example:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}/{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}?{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}?host={PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD} {PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}\uff20@127.0.0.1:x/accord",
+    f"postgresql://ada:{PASSWORD}@[127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}@127.0.0.1:1accord",
+    f"postgresql://ada:{PASSWORD}/accord",
+    f"postgresql://ada:{PASSWORD}%40127.0.0.1:1/accord",
+    f"postgresql://ada%3A{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada@127.0.0.1:1/accord?pasword={PASSWORD}",
+    f"postgresql://ada@127.0.0.1:1/accord?password={PASSWORD}&{PASSWORD}",
+    f"postgresql://ada@127.0.0.1:1/accord?password={PASSWORD}%zz",
+    f"postgresql://ada@127.0.0.1:1/accord?{PASSWORD}",
+    f"host=127.0.0.1 port=1 user=ada password={PASSWORD} {PASSWORD}",
+    f"host=127.0.0.1 port=1 user=ada password='{PASSWORD}",
+    PASSWORD,
+]
