@@ -1,7 +1,9 @@
-# The way in for people and for CI. Each target makes .venv first if it is missing or out of date.
-# Another Python: make PYTHON=python3.13 …
+# The entry point for developers and CI. Each target first creates .venv if it is missing or out of date.
+# Another Python, which .venv/stamp then keeps: make setup PYTHON=python3.13
 
-PYTHON ?= python3
+PYTHON ?= $(or $(shell python=$$(head -n 1 .venv/stamp 2>/dev/null) && test -x "$$python" && echo "$$python"),python3)
+# Packages come from .venv alone.
+unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE
 bin := .venv/bin
 members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml)
 
@@ -12,7 +14,7 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
 
 environment:
-	@$(PYTHON) scripts/setup.py
+	@"$(PYTHON)" -I scripts/setup.py
 
 setup: environment ## Make .venv from requirements.lock, hashes checked
 	@echo "The environment in .venv is ready."
