@@ -1,5 +1,5 @@
-# The entry point for developers and CI. Each target first creates .venv if it is missing or out of date.
-# Another Python, which .venv/stamp then keeps: make setup PYTHON=python3.13
+# Commands for developers and CI. Each target first creates or updates .venv.
+# To use another Python, now and for later commands: make setup PYTHON=python3.13
 
 PYTHON ?= $(or $(shell python=$$(head -n 1 .venv/stamp 2>/dev/null) && test -x "$$python" && echo "$$python"),python3)
 # Packages come from .venv alone.
@@ -10,66 +10,66 @@ members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml ser
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-accounts doctor release-contract matrix mutations environment
 
-help: ## Say what there is
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
 
 environment:
-	@"$(PYTHON)" -I scripts/setup.py
+	@"$(PYTHON)" -I tools/setup.py
 
-setup: environment ## Make .venv from requirements.lock, hashes checked
+setup: environment ## Create .venv from requirements.lock
 	@echo "The environment in .venv is ready."
 
-run: environment ## Serve on 127.0.0.1:50051, with PostgreSQL embedded unless DATABASE_URL names one; Ctrl-C stops all of it
+run: environment ## Serve on 127.0.0.1:50051, with embedded PostgreSQL unless DATABASE_URL is set
 	@$(bin)/accord serve
 
-test: environment ## Run every test; some of them: make test args='tests/db -k page'
+test: environment ## Run the tests, or some of them: make test args='tests/db -k page'
 	@$(bin)/pytest $(args)
 
-matrix: environment ## Show who may call what, as a test finds it
+matrix: environment ## Show which callers each method accepts
 	@$(bin)/pytest -q --no-header --matrix tests/api/test_matrix.py
 
-mutations: environment ## Break the guards one by one, and see that tests notice; takes minutes
-	@$(bin)/python scripts/mutations.py $(args)
+mutations: environment ## Check that tests detect broken guards; takes minutes
+	@$(bin)/python tools/mutations.py $(args)
 
-check: environment ## Everything that is demanded of a change: format to tests
-	@$(bin)/python scripts/check.py
+check: environment ## Run all checks that CI requires
+	@$(bin)/python tools/check.py
 
-fmt: environment ## Format, and mend what the linter can mend
+fmt: environment ## Format, and fix lint errors
 	@$(bin)/ruff check --fix-only --quiet
 	@$(bin)/ruff format
 
-lint: environment ## Lint Python, import walls and the contract
+lint: environment ## Lint Python, imports and the contract
 	@$(bin)/ruff check
 	@$(bin)/lint-imports
-	@$(bin)/python scripts/contract.py lint
+	@$(bin)/python tools/contract.py lint
 
-types: environment ## Check the types
+types: environment ## Check types
 	@$(bin)/mypy
 
 stubs: environment ## Generate packages/contract and docs/policies.md from proto/
-	@$(bin)/python scripts/stubs.py
-	@$(bin)/python scripts/policies.py
+	@$(bin)/python tools/stubs.py
+	@$(bin)/python tools/policies.py
 
-migration: environment ## Write a migration from the models and show its SQL: make migration m='add tasks.due_at'
-	@test -n "$(m)" || { echo "Say what changes: make migration m='add tasks.due_at'"; exit 2; }
+migration: environment ## Generate a migration from the models and show its SQL: make migration m='add tasks.due_at'
+	@test -n "$(m)" || { echo "Describe the change: make migration m='add tasks.due_at'"; exit 2; }
 	@$(bin)/python -m accord_db.migrate new "$(m)"
 
-migrate: environment ## Bring the database to the last migration
+migrate: environment ## Apply all migrations to the database
 	@$(bin)/accord migrate
 
-lock: ## Bring requirements.lock up to date with the pyproject files; all to the newest: make lock args=--upgrade
-	@command -v uv >/dev/null || { echo "uv resolves the dependencies, and is not here: pipx install uv"; exit 2; }
+lock: ## Update requirements.lock from the pyproject files, or upgrade all: make lock args=--upgrade
+	@command -v uv >/dev/null || { echo "uv, which resolves the dependencies, is not installed: pipx install uv"; exit 2; }
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --group dev $(members:%=--no-emit-package %) --output-file requirements.lock pyproject.toml $(args)
 
-bench: environment ## Measure speed and memory beside the peers; takes minutes
+bench: environment ## Measure speed and memory against FastAPI; takes minutes
 	@$(bin)/python -m benchmarks $(args)
 
-bench-accounts: environment ## Measure whether the time of an answer tells who has an account; takes two minutes
+bench-accounts: environment ## Measure whether response times reveal accounts; takes two minutes
 	@$(bin)/python -m benchmarks.enumeration
 
-doctor: environment ## Say what is wrong with environment, database, migrations, ports and stubs, and what to do
+doctor: environment ## Report problems of the installation and their remedies
 	@$(bin)/accord doctor
 
-release-contract: environment ## Make the present contract the one that later changes must not break
-	@$(bin)/python scripts/contract.py release
+release-contract: environment ## Make the current contract the baseline for compatibility
+	@$(bin)/python tools/contract.py release

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from accord_db.embedded import EmbeddedPostgres
+from accord_postgres import EmbeddedPostgres
 from benchmarks.data import fill
 from benchmarks.load import require_h2load
 from benchmarks.measure import Measuring, Operation

@@ -20,7 +20,7 @@ from argon2 import PasswordHasher, Type
 from accord.accounts.v1.accounts_pb2 import RequestPasswordResetRequest, SignInRequest, SignUpRequest
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord_db import migrate
-from accord_db.embedded import EmbeddedPostgres
+from accord_postgres import EmbeddedPostgres
 from benchmarks.targets import GATEWAY, gateway
 
 CALLS: Final = 500

@@ -25,14 +25,14 @@ DESCRIPTION: Final = "A description of the work. " * 4
 PAGE: Final = 20
 
 
-class Question(NamedTuple):
+class Query(NamedTuple):
     """A call as a person makes it, and whether its answer is what that person should get."""
 
     request: Callable[[Person], Request]
     is_answered: Callable[[bytes, Person], bool]
 
 
-def ask(port: int, question: Question, person: Person) -> int:
+def ask(port: int, question: Query, person: Person) -> int:
     """Makes the call once, and gives the size of its answer on the wire. Ends the benchmark if the answer is wrong."""
     request = question.request(person)
     answer = (_ask_grpc if request.http2 else _ask_rest)(port, request)
@@ -81,42 +81,42 @@ def _rest(path: str, person: Person, body: object = None) -> Request:
     return Request(path, headers | {"content-type": "application/json"}, json.dumps(body).encode())
 
 
-ACCORD: Final[Mapping[str, Question]] = {
-    "GetTask": Question(
+ACCORD: Final[Mapping[str, Query]] = {
+    "GetTask": Query(
         lambda person: _grpc("GetTask", GetTaskRequest(task_id=person.task_id), person),
         lambda answer, person: GetTaskResponse.FromString(answer).task.id == person.task_id,
     ),
-    "GetTask by API key": Question(
+    "GetTask by API key": Query(
         lambda person: _grpc_by_key("GetTask", GetTaskRequest(task_id=person.shared_task_id), person),
         lambda answer, person: GetTaskResponse.FromString(answer).task.id == person.shared_task_id,
     ),
-    "ListTasks": Question(
+    "ListTasks": Query(
         lambda person: _grpc("ListTasks", ListTasksRequest(page_size=PAGE), person),
         lambda answer, person: len(ListTasksResponse.FromString(answer).tasks) == PAGE,
     ),
-    "CreateTask": Question(
+    "CreateTask": Query(
         lambda person: _grpc("CreateTask", CreateTaskRequest(title=TITLE, description=DESCRIPTION), person),
         lambda answer, person: CreateTaskResponse.FromString(answer).task.title == TITLE,
     ),
 }
-_PEER: Final[Mapping[str, Question]] = {
-    "GetTask": Question(
+_PEER: Final[Mapping[str, Query]] = {
+    "GetTask": Query(
         lambda person: _rest(f"/tasks/{person.task_id}", person),
         lambda answer, person: json.loads(answer)["id"] == person.task_id,
     ),
-    "ListTasks": Question(
+    "ListTasks": Query(
         lambda person: _rest(f"/tasks?page_size={PAGE}", person),
         lambda answer, person: len(json.loads(answer)["data"]) == PAGE,
     ),
-    "CreateTask": Question(
+    "CreateTask": Query(
         lambda person: _rest("/tasks", person, {"title": TITLE, "description": DESCRIPTION}),
         lambda answer, person: json.loads(answer)["title"] == TITLE,
     ),
 }
 # The peer has neither organizations nor keys: what it is compared with is the same read of one's own.
-PEER: Final[Mapping[str, Question]] = _PEER | {"GetTask by API key": _PEER["GetTask"]}
+PEER: Final[Mapping[str, Query]] = _PEER | {"GetTask by API key": _PEER["GetTask"]}
 # A task that is answered without a database, by `benchmarks.bare` and `benchmarks.variants`.
-CANNED: Final = Question(
+CANNED: Final = Query(
     ACCORD["GetTask"].request,
     lambda answer, person: GetTaskResponse.FromString(answer).task.title == TITLE,
 )

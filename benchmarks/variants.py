@@ -3,12 +3,13 @@
 import sys
 from functools import partial
 
-from accord_api import router
+from accord_api import registration
 from accord_api.handlers.tasks import TaskService
 from accord_auth.sessions import Sessions
-from accord_db import database, transactions
-from accord_gateway import lifecycle, preparation, server
+from accord_db.engine import database, transaction
+from accord_gateway import lifecycle, startup
 from accord_gateway.__main__ import main
+from accord_gateway.server.gateway import gateway
 from benchmarks.bare import Bare
 
 
@@ -20,12 +21,12 @@ class CannedTaskService(TaskService):
 
 def exchange(variant: str) -> None:
     if variant == "canned":
-        router.TaskService = CannedTaskService  # type: ignore[misc]
+        registration.TaskService = CannedTaskService  # type: ignore[misc]
     elif variant == "uncached":  # every call asks the database for its session, as the peer's do
-        server.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]
+        gateway.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]
     elif variant == "unwalled":  # as a superuser, whom no row-level security holds, and with no word of the tenant
-        database.held_to = transactions.held_to = lambda tenant: ()  # type: ignore[attr-defined]  # as imported there
-        preparation.require_walls = lambda addresses, settings: None
+        database.held_to = transaction.held_to = lambda tenant: ()  # type: ignore[attr-defined]  # as imported there
+        startup.require_row_level_security = lambda addresses, settings: None
         lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]  # as imported there
     else:
         raise SystemExit(__doc__)

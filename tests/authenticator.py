@@ -6,7 +6,7 @@ from typing import Self
 from sqlalchemy import func, select
 
 from accord_auth import totp
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 
 _NOW = select(func.now())
 
@@ -18,7 +18,7 @@ class Authenticator:
 
     @classmethod
     async def shown(cls, db: Executor, secret: bytes) -> Self:
-        now = await db.first(_NOW)
+        now = await db.fetch_one(_NOW)
         assert now is not None
         return cls(secret, totp.step_at(now))
 

@@ -19,9 +19,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_db import migrate
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
-from accord_db.tenants import set_tenant
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.tenant import set_tenant
+from accord_postgres import EmbeddedPostgres
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 from accord.policy.v1.policy_pb2 import Permission
 from accord_auth.api_keys import new_api_key, shown
-from accord_auth.permissions import PERMISSION_NAMES, names
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.database import Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Executor
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, api_keys, members, organizations, sessions
+from accord_rpc.permissions import PERMISSION_NAMES, names
 
 # Of the form that hashes have, and of no password that anybody knows: it was drawn.
 _HASH_OF_NOTHING = "$argon2id$v=19$m=19456,t=2,p=1$5zvLT29oEoG/qvKj7FuJGg$vG0wHL1HOnYT2l2kU3HhAFlLJWh6ey0/4l0dVHcbKOs"

@@ -14,11 +14,11 @@ from google.rpc.status_pb2 import Status
 
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_api.pipeline.rate_limits import rate_limiter
-from accord_db.database import Database, DatabaseSettings
-from accord_db.listen import Listener
-from accord_gateway.server import Gateway, Parts, build_server, listen
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.listen import Listener
+from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
 from accord_gateway.settings import Settings
+from accord_rpc.pipeline.rate_limits import rate_limiter
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
@@ -85,7 +85,7 @@ async def elsewhere(dsn: str, settings: DatabaseSettings) -> AsyncIterator[grpc.
 async def running(
     database: Database, listener: Listener, gateway_settings: Settings
 ) -> AsyncIterator[tuple[Gateway, str]]:
-    gateway = build_server(Parts(gateway_settings, SECRET_KEY, database, listener))
+    gateway = build_server(Runtime(gateway_settings, SECRET_KEY, database, listener))
     await listener.start()
     while not listener.connected:  # and so sessions are cached, as they are in earnest
         await asyncio.sleep(0.002)

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from tests.api.requests import is_output_only, is_uuid, least, names_it
 from tests.api.services import new_service
 from tests.api.world import World

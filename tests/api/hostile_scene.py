@@ -12,8 +12,8 @@ from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP, VERIFY_EMAIL, Kind
 from accord_auth.recovery_codes import new_recovery_codes, recovery_code_hash
 from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX, new_token, token_hash
-from accord_db.database import Database, Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import providers, second_factors
 from accord_db.queries.providers import EncryptedTokens
 from tests.api.conftest import Client

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 
 from accord_api.outbox import Content, Mail
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.schema import OutboxMessage
 from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
@@ -30,7 +30,7 @@ async def mailed_token(database: Database, to: str, template: Mail) -> str:
 
 
 async def mailed_to_anyone(database: Database) -> list[tuple[str, Letter]]:
-    return [_letter(row) for row in await database.all(_ALL)]
+    return [_letter(row) for row in await database.fetch_all(_ALL)]
 
 
 def _letter(row: Any) -> tuple[str, Letter]:

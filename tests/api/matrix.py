@@ -20,7 +20,7 @@ from accord.policy.v1.policy_pb2 import (
     Permission,
     Role,
 )
-from accord_api.contract import contract_services
+from accord_rpc.contract import contract_services
 from tests.factories import Headers
 
 LET_IN: Final = "let in"

@@ -164,18 +164,20 @@ def _key(permissions: Held) -> Caller:
 # --- services ---------------------------------------------------------------------------------------------------------
 async def _services(world: World, acme: UUID, lines: Lines) -> Columns:
     service, disabled = [await new_service(world.database) for _ in range(2)]
-    owner, demoted, signed_out = [await world.member(acme, "owner") for _ in range(3)]
-    for_owner, for_demoted, for_signed_out = [
-        await token_for(lines.plain, service, who) for who in (owner, demoted, signed_out)
+    owner, demoted, gone, signed_out = [await world.member(acme, "owner") for _ in range(4)]
+    for_owner, for_demoted, for_gone, for_signed_out = [
+        await token_for(lines.plain, service, who) for who in (owner, demoted, gone, signed_out)
     ]
     of_disabled, elsewhere = await token_of(lines.plain, disabled), await token_of(lines.plain, service, OTHER_AUDIENCE)
     world.demote(demoted, acme, "member")
+    world.leave(gone, acme)
     world.change_session(signed_out, "revoked_at = now()")
     world.write("UPDATE service_accounts SET disabled_at = now() WHERE id = %s", disabled.id)
     return {
         "service": always(_ITSELF, bearer(await token_of(lines.plain, service))),
         "service for an owner": always(_for_a_person(ALL), bearer(for_owner)),
         "service for a mere member now": always(_for_a_person(held_by(ROLE_MEMBER)), bearer(for_demoted)),
+        "service for a former member": always(_for_a_person(frozenset()), bearer(for_gone)),
         "service for somebody who has signed out": refused(bearer(for_signed_out)),
         "service with a token for another audience": refused(bearer(elsewhere)),
         "service with an expired token": refused(bearer(await lines.expired_token(service))),

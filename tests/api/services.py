@@ -11,8 +11,8 @@ from accord.services.v1.services_pb2 import (
 )
 from accord.services.v1.services_pb2_grpc import TokenServiceStub
 from accord_auth.tokens import CLIENT_PREFIX, new_token, token_hash
-from accord_db.database import Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Executor
+from accord_db.engine.ids import uuid7
 from accord_db.queries import services
 from tests.conftest import change
 from tests.factories import Headers, Person, bearer

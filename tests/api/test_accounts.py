@@ -14,9 +14,9 @@ from accord.accounts.v1.accounts_pb2 import (
     SignUpRequest,
 )
 from accord_auth.tokens import new_session_token
-from accord_db.database import Database
-from accord_db.listen import Listener
-from accord_gateway.server import Parts, build_server, listen
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
+from accord_gateway.server.gateway import Runtime, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
@@ -150,7 +150,7 @@ async def test_sign_out_in_one_gateway_is_known_in_another(client: Client, dsn: 
     person = await client.somebody()
     database, listener = await Database.connect(settings), Listener(dsn)
     other_settings = Settings(port=0, metrics_port=0)
-    other = build_server(Parts(other_settings, SECRET_KEY, database, listener))
+    other = build_server(Runtime(other_settings, SECRET_KEY, database, listener))
     await listener.start()
     port = listen(other.server, other_settings)
     await other.server.start()

@@ -18,7 +18,7 @@ from accord.accounts.v1.accounts_pb2 import (
 )
 from accord_api.outbox import Mail
 from accord_auth.passwords import Passwords
-from accord_db.metrics import metrics
+from accord_db.engine.metrics import metrics
 from tests.api.conftest import Client, Refusal, refusal
 from tests.api.mailbox import mailed_token
 from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, forget_password, sign_up

@@ -23,8 +23,8 @@ from accord_api import account_tokens
 from accord_api.account_tokens import Kind
 from accord_api.outbox import Mail
 from accord_auth.tokens import new_token, token_hash
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import account_tokens as token_queries
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.forged_tokens import flipped

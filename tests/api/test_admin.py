@@ -38,11 +38,11 @@ from accord.sessions.v1.sessions_pb2 import (
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_api.contract import contract_services
-from accord_auth.policy import Method, read_methods
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import accounts
 from accord_db.queries.sessions import revoke_sessions_of_account
+from accord_rpc.contract import contract_services
+from accord_rpc.policy import Method, read_methods
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
 from tests.conftest import change, count

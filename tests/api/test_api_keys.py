@@ -35,14 +35,14 @@ from accord.policy.v1.policy_pb2 import (
     Permission,
 )
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, GetTaskRequest, ListTasksRequest
-from accord_api.contract import contract_services
-from accord_api.messages import to_datetime, to_timestamp
 from accord_auth.api_keys import new_api_key
-from accord_auth.permissions import names
-from accord_auth.policy import Method, read_methods
 from accord_auth.tokens import new_session_token, token_hash, well_formed
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.queries import members, organizations, roles, sessions
+from accord_rpc.contract import contract_services
+from accord_rpc.messages import to_datetime, to_timestamp
+from accord_rpc.permissions import names
+from accord_rpc.policy import Method, read_methods
 from tests.api.conftest import Client, outcome, refusal
 from tests.conftest import change
 from tests.factories import Headers, Key, Person, activate, api_key_of, bearer, joined, organization_of

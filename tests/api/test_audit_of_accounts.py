@@ -58,11 +58,11 @@ from accord.second_factors.v1.second_factors_pb2 import (
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
 from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest, RevokeOtherSessionsRequest, RevokeSessionRequest
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
-from accord_api.contract import contract_services
 from accord_api.outbox import Mail
-from accord_auth.policy import read_methods
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_gateway.settings import Settings
+from accord_rpc.contract import contract_services
+from accord_rpc.policy import read_methods
 from tests.api.conftest import Client
 from tests.api.hostile_provider import REDIRECT_URI, Provider
 from tests.api.mailbox import mailed_token

@@ -16,9 +16,9 @@ from cryptography.x509.oid import NameOID
 
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import services
-from accord_gateway.server import Gateway
+from accord_gateway.server.gateway import Gateway
 from accord_gateway.settings import Settings
 from tests.api.conftest import outcome, refusal
 from tests.api.services import Service, exchanged, new_service

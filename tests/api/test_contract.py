@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
-from sqlalchemy import JSON, DateTime, Enum, String, Uuid
+from sqlalchemy import JSON, DateTime, Enum, Interval, String, Uuid
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from accord.accounts.v1 import accounts_pb2
@@ -20,12 +20,13 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import Access, Credential, MethodPolicy, Permission, RateLimit, RateLimitKey, Role
 from accord.tasks.v1 import tasks_pb2
-from accord_api import router
-from accord_api.contract import ContractMismatch, Recorder, check, contract_services
-from accord_api.drift import drift
-from accord_api.messages import Filler
-from accord_auth.permissions import PERMISSION_NAMES, permission_faults
-from accord_auth.policy import read_methods
+from accord_api.dependencies import Dependencies, Rules
+from accord_api.registration import register
+from accord_rpc.contract import ContractMismatch, Registry, check, contract_services
+from accord_rpc.drift import drift
+from accord_rpc.messages import MessageMapper
+from accord_rpc.permissions import PERMISSION_NAMES, permission_faults
+from accord_rpc.policy import read_methods
 from buf.validate import validate_pb2
 
 GOOD = MethodPolicy(
@@ -264,21 +265,23 @@ def test_gateway_refuses_a_permission_without_a_name(monkeypatch: pytest.MonkeyP
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------------
-def mismatch(services: Any, registered: Recorder, resources: Any = None) -> str:
+def mismatch(services: Any, registered: Registry) -> str:
     with pytest.raises(ContractMismatch) as caught:
-        check(services, registered, router.RESOURCES if resources is None else resources, Validator())
+        check(services, registered, Validator())
     return str(caught.value)
 
 
-def registered() -> Recorder:
-    recorder = Recorder()
-    nothing: dict[str, Any] = {field.name: None for field in fields(router.Parts)}
-    router.register(cast(Any, recorder), router.Parts(**nothing | {"secret_key": b"", "rules": router.Rules()}))
-    return recorder
+def dependencies() -> Dependencies:
+    nothing: dict[str, Any] = {field.name: None for field in fields(Dependencies)}
+    return Dependencies(**nothing | {"secret_key": b"", "rules": Rules()})
+
+
+def registered() -> Registry:
+    return register(dependencies())
 
 
 def test_contract_as_it_is_served_has_no_fault() -> None:
-    methods = check(contract_services(), registered(), router.RESOURCES, Validator())
+    methods = check(contract_services(), registered(), Validator())
     assert {method.path for method in methods} == set(registered().handlers)
     assert len(methods) >= 12
 
@@ -293,24 +296,23 @@ def test_service_without_a_handler_and_handler_without_a_service_are_refused_tog
 
 
 def test_method_that_no_handler_implements_is_refused() -> None:
-    from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
+    from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer
     from accord_api.handlers.tasks import TaskService
 
     class Forgetful(TaskService):
         GetTask = TaskServiceServicer.GetTask  # type: ignore[assignment]
 
-    recorder, nothing = registered(), cast(Any, None)
-    add_TaskServiceServicer_to_server(Forgetful(nothing, nothing), cast(Any, recorder))
+    recorder = registered()
+    recorder.add(Forgetful(dependencies()))
     assert "accord.tasks.v1.TaskService.GetTask: the handler does not implement it" in mismatch(
         contract_services(), recorder
     )
 
 
 def test_resource_without_a_table_is_refused() -> None:
-    known = {message: model for message, model in router.RESOURCES.items() if message is not tasks_pb2.Task}
-    assert "accord.tasks.v1.Task: has an id, but no table is registered for it" in mismatch(
-        contract_services(), registered(), known
-    )
+    registry = registered()
+    del registry.resources[tasks_pb2.Task]
+    assert "accord.tasks.v1.Task: has an id, but no servicer names its table" in mismatch(contract_services(), registry)
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------
@@ -344,7 +346,8 @@ def test_message_that_matches_its_table_has_no_drift() -> None:
     [
         (None, "Session.expires_at: table made has no column of that name"),
         (mapped_column(String, nullable=False), "needs a column that is timestamptz, which is text"),
-        (mapped_column(JSON, nullable=False), "which is of a type that no message field can have"),
+        (mapped_column(JSON, nullable=False), "needs a column that is timestamptz, which is jsonb"),
+        (mapped_column(Interval, nullable=False), "which is of a type that no field can have"),
         (
             mapped_column(DateTime(timezone=True), nullable=True),
             "needs a column that can be NULL, and only an optional",
@@ -388,11 +391,13 @@ def test_enum_field_with_other_values_than_its_column_is_refused() -> None:
     (found,) = drift_of(thing, id=mapped_column(Uuid, primary_key=True), status=other)
     assert "the enum has ['active', 'paused'], the column allows ['active', 'ended']" in found
     row = SimpleNamespace(status="paused")
-    assert Filler(thing)(row) == thing(status=2)
+    assert MessageMapper(thing)(row) == thing(status=2)
 
 
 def test_gateway_refuses_a_drift_by_name() -> None:
     base = type("Base", (DeclarativeBase,), {})
     wrong = type("Made", (base,), {"__tablename__": "made", **session_columns(expires_at=None)})
-    message = mismatch(contract_services(), registered(), {**router.RESOURCES, accounts_pb2.Session: wrong})
+    registry = registered()
+    registry.resources[accounts_pb2.Session] = wrong
+    message = mismatch(contract_services(), registry)
     assert "accord.accounts.v1.Session.expires_at: table made has no column of that name" in message

@@ -27,7 +27,7 @@ from accord_api.outbox import Mail
 from accord_auth.tokens import SESSION_PREFIX, new_token
 from accord_auth.user_codes import UserCodes, new_user_code
 from accord_db import schema
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries import sessions
 from tests.api.conftest import Client, Refusal, outcome, refusal
 from tests.api.mailbox import mailed
@@ -91,11 +91,11 @@ deciding = pytest.mark.parametrize("decide", [look, approve, deny], ids=["look",
 
 async def wait(database: Database, seconds: float) -> None:
     """As if so much time had passed since the last poll."""
-    await database.run(_PATIENT, waited=timedelta(seconds=seconds))
+    await database.execute(_PATIENT, waited=timedelta(seconds=seconds))
 
 
 async def sessions_of(client: Client, who: Person) -> int:
-    return len(await client.database.all(_SESSIONS, account_id=who.account_id))
+    return len(await client.database.fetch_all(_SESSIONS, account_id=who.account_id))
 
 
 # --- begin -------------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ async def test_no_code_is_in_the_database_in_clear(
     client: Client, begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(DeviceServiceStub(client.channel), me, begun.user_code)
-    [row] = await client.database.all(_WHOLE_ROWS)
+    [row] = await client.database.fetch_all(_WHOLE_ROWS)
     letters = begun.user_code.replace("-", "")
     for secret in (begun.device_code, begun.user_code, letters):
         assert secret not in row
@@ -204,7 +204,7 @@ async def test_an_expired_code_is_answered_as_one_that_never_was(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
-    await client.database.run(_EXPIRE)
+    await client.database.execute(_EXPIRE)
     assert await expired(devices, begun.device_code) == await expired(devices, new_token("acd_"))
     assert await sessions_of(client, me) == 1
 
@@ -277,7 +277,7 @@ async def test_codes_that_are_unknown_expired_or_decided_are_answered_alike(
     await deny(devices, await client.somebody(), denied.user_code)
     for decided in (approved, denied):
         assert await not_found(decide(devices, me, decided.user_code)) == unknown
-    await client.database.run(_EXPIRE)
+    await client.database.execute(_EXPIRE)
     assert await not_found(decide(devices, me, late.user_code)) == unknown
 
 
@@ -347,7 +347,7 @@ async def not_found(call: Awaitable[object]) -> Refusal:
 async def test_the_session_of_a_device_is_no_fresher_than_that_of_who_approved(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
-    await client.database.run(_SIGNED_IN_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
+    await client.database.execute(_SIGNED_IN_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
     mine = await sessions.get_session(client.database, session_id=me.session_id, account_id=me.account_id)
     await approve(devices, me, begun.user_code)
     opened = await poll(devices, begun.device_code)
@@ -379,7 +379,7 @@ async def test_an_account_that_is_gone_by_then_gets_no_session(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person, ended: Update
 ) -> None:
     await approve(devices, me, begun.user_code)
-    await client.database.run(ended, account_id=me.account_id)
+    await client.database.execute(ended, account_id=me.account_id)
     await expired(devices, begun.device_code)
     assert await sessions_of(client, me) == 1
 
@@ -388,7 +388,7 @@ async def test_a_session_that_was_cleaned_away_lets_no_device_in(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
-    await client.database.run(_PURGE_SESSION, session_id=me.session_id)
+    await client.database.execute(_PURGE_SESSION, session_id=me.session_id)
     await expired(devices, begun.device_code)
 
 
@@ -400,8 +400,8 @@ async def test_what_is_undecided_leaves_no_audit_event_and_each_decision_one(
     await refusal(poll(devices, begun.device_code))
     await approve(devices, me, begun.user_code)
     await poll(devices, begun.device_code)
-    [row] = await client.database.all(_SIGN_INS)
-    events = await client.database.all(_EVENTS)
+    [row] = await client.database.fetch_all(_SIGN_INS)
+    events = await client.database.fetch_all(_EVENTS)
     assert [(event.method.rpartition("/")[2], event.code, event.account_id, event.target) for event in events] == [
         ("BeginDeviceSignIn", "OK", None, str(row.id)),
         ("ApproveDevice", "OK", me.account_id, str(row.id)),
@@ -415,8 +415,8 @@ async def test_a_denial_is_in_the_audit_and_so_is_the_device_that_was_told(
     await deny(devices, me, begun.user_code)
     await refusal(poll(devices, begun.device_code))
     await refusal(approve(devices, me, begun.user_code))
-    [row] = await client.database.all(_SIGN_INS)
-    events = await client.database.all(_EVENTS)
+    [row] = await client.database.fetch_all(_SIGN_INS)
+    events = await client.database.fetch_all(_EVENTS)
     assert [(event.method.rpartition("/")[2], event.reason, event.target) for event in events[1:]] == [
         ("DenyDevice", None, str(row.id)),
         ("PollDeviceSignIn", "AUTHORIZATION_DENIED", str(row.id)),

@@ -14,9 +14,9 @@ from google.rpc.status_pb2 import Status
 from psycopg import sql
 
 from accord.policy.v1.policy_pb2 import ACCESS_ADMIN, ACCESS_PUBLIC
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
+from accord_db.engine.row_level_security import tenant_column
 from accord_db.schema import metadata
-from accord_db.schema.walls import tenant_column
 from tests.api import requests
 from tests.api.conftest import Client
 from tests.api.foreign import OF_PERSONS, Owner, Place, own_request, places, put
@@ -29,17 +29,21 @@ from tests.conftest import execute
 PLACES: Final = [
     place for method in every_method() if policy_of(method).access != ACCESS_ADMIN for place in places(method)
 ]
-IN_ORGANIZATION, ALONE = "in an organization", "alone"
-CASES: Final = [(place, IN_ORGANIZATION) for place in PLACES] + [
-    (place, ALONE) for place in PLACES if policy_of(place.method).personal or not policy_of(place.method).permission
-]
+IN_ORGANIZATION, ALONE, LEFT = "in an organization", "alone", "with an organization active that I have left"
+# A method with a permission refuses a former member whatever the id is: tests/api/test_matrix.py.
+WITHOUT_PERMISSION: Final = [place for place in PLACES if not policy_of(place.method).permission]
+CASES: Final = (
+    [(place, IN_ORGANIZATION) for place in PLACES]
+    + [(place, ALONE) for place in PLACES if place in WITHOUT_PERMISSION or policy_of(place.method).personal]
+    + [(place, LEFT) for place in WITHOUT_PERMISSION]
+)
 # What calls leave behind, whoever is named in them.
 TRACES: Final = {"audit_events", "rate_limits", "idempotency_keys"}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """I own the organization that is active, if one is."""
+    """I own the organization that is active, if one is and I have not left it."""
 
     client: Client
     world: World
@@ -70,6 +74,13 @@ async def scene(client: Client, world: World, where: str) -> Scene:
         "somebody's of their own": Owner(loner, None),
         "of an organization of mine that is not active": Owner(me, other_of_mine),
     }
+    if where == LEFT:
+        left, colleague = world.organization(), await world.person()
+        for who in (me, colleague):
+            world.join(who, left, "owner")
+        world.activate(me, left)
+        world.leave(me, left)
+        others["of the organization that I have left"] = Owner(colleague, left)
     if active:
         others["my own, outside of the organization"] = Owner(me, None)
     return Scene(client, world, Owner(me, active), others)

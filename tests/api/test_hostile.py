@@ -28,23 +28,23 @@ from prometheus_client import REGISTRY
 from protovalidate import Validator
 from psycopg import sql
 
-import accord_api.pipeline.rate_limits as rate_limits
-import accord_gateway.server as wiring
+import accord_gateway.server.gateway as wiring
+import accord_rpc.pipeline.rate_limits as rate_limits
 from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import Access
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task
-from accord_api.contract import contract_services
-from accord_api.errors import reason_name
-from accord_api.pipeline.tally import DurableLimit, Subject
-from accord_api.router import RESOURCES
+from accord_api.registration import SERVICES
 from accord_auth.passwords import Passwords
-from accord_auth.policy import Method, read_methods
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, sessions
 from accord_db.queries.rate_limits import Limit
 from accord_db.schema import metadata
+from accord_rpc.contract import contract_services
+from accord_rpc.pipeline.durable_limits import DurableLimit, Subject
+from accord_rpc.policy import Method, read_methods
+from accord_rpc.status import reason_name
 from tests.api.conftest import Client, read_refusal
 from tests.api.hostile_messages import heavy_messages, hostile_messages
 from tests.api.hostile_scene import Homes, furnish, known_to_administrators
@@ -59,6 +59,7 @@ AT_A_TIME = 8
 PATIENCE = 5.0  # seconds for any one call
 SOON = 2.0  # seconds for one that is 4 MiB large
 PASSWORD = "a passphrase that belongs into no log"
+RESOURCES = {message: model for service in SERVICES for message, model in getattr(service, "resources", {}).items()}
 SECRET = "what nobody but its owner may ever see"
 
 # They change or end the account that calls them, all its sessions, or its organization: each of their calls has an account

@@ -20,9 +20,9 @@ from accord.providers.v1.providers_pb2 import (
     LinkProviderRequest,
 )
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
-from accord_db.database import Database
-from accord_db.listen import Listener
-from accord_gateway.server import Parts, build_server, listen
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
+from accord_gateway.server.gateway import Runtime, build_server, listen
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, read_refusal
 from tests.api.hostile_provider import (
@@ -352,7 +352,7 @@ class Client:
 async def client(provider: Provider, database: Database, listener: Listener, dsn: str) -> AsyncIterator[Client]:
     providers = {"hostile": provider.settings()}
     chosen = Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
-    gateway = build_server(Parts(chosen, SECRET_KEY, database, listener))
+    gateway = build_server(Runtime(chosen, SECRET_KEY, database, listener))
     await listener.start()
     port = listen(gateway.server, chosen)
     await gateway.server.start()

@@ -34,12 +34,12 @@ from accord.policy.v1.policy_pb2 import (
     Role,
 )
 from accord_api.outbox import Mail
-from accord_auth.permissions import names
 from accord_auth.tokens import new_token
 from accord_db.queries import accounts, members, roles
 from accord_db.schema import AuditEvent
 from accord_db.schema import Invitation as Row
 from accord_db.schema import Member as MemberRow
+from accord_rpc.permissions import names
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.mailbox import mailed, mailed_token
 from tests.conftest import execute
@@ -190,7 +190,7 @@ async def test_the_letter_says_who_invites_to_what_and_the_token_is_kept_nowhere
     assert letter.template == Mail.INVITATION
     assert letter.values == {"inviter": "Somebody", "organization": "Somebody's", "token": token}
     assert token.startswith("acj_")
-    rows = await client.database.all(select(func.row_to_json(Row.__table__.table_valued())))  # type: ignore[attr-defined]
+    rows = await client.database.fetch_all(select(func.row_to_json(Row.__table__.table_valued())))  # type: ignore[attr-defined]
     assert token not in str(rows)
     assert token not in str(invitation)
 
@@ -215,7 +215,7 @@ async def test_of_fifty_who_accept_one_invitation_at_once_one_does_and_there_is_
     outcomes = await asyncio.gather(*(outcome(accept(invitations, guest, token)) for _ in range(50)))
     assert sorted(outcomes) == sorted(["OK"] + ["INVITATION_NOT_FOUND"] * 49)
     belonging = select(func.count()).select_from(MemberRow).where(MemberRow.organization_id == ours)
-    assert await client.database.first(belonging) == 2  # I am one, too
+    assert await client.database.fetch_one(belonging) == 2  # I am one, too
 
 
 async def test_of_accepting_declining_and_cancelling_at_once_one_happens(
@@ -595,7 +595,7 @@ async def test_what_happens_to_an_invitation_is_in_the_audit_by_its_id(
     token = await token_for(client, guest)
     await accept(invitations, guest, token)
     await refusal(accept(invitations, guest, token))
-    events = await client.database.all(select(AuditEvent).order_by(AuditEvent.id))
+    events = await client.database.fetch_all(select(AuditEvent).order_by(AuditEvent.id))
     assert [(event.method.rpartition("/")[2], event.account_id, event.target, event.code) for event in events] == [
         ("CreateInvitation", me.account_id, invitation.id, "OK"),
         ("AcceptInvitation", guest.account_id, invitation.id, "OK"),

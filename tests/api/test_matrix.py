@@ -27,7 +27,7 @@ from accord.policy.v1.policy_pb2 import (
 from accord.policy.v1.policy_pb2 import PERMISSION_TASKS_READ as READ
 from accord.policy.v1.policy_pb2 import PERMISSION_TASKS_WRITE as WRITE
 from accord_auth.services import tokens
-from accord_gateway.server import Gateway
+from accord_gateway.server.gateway import Gateway
 from accord_gateway.settings import Settings
 from tests.api.certificates import Authority, Files
 from tests.api.conftest import read_refusal

@@ -42,14 +42,15 @@ from accord.policy.v1.policy_pb2 import (
     Role,
 )
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
-from accord_auth.permissions import names
 from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Page
 from accord_db.queries import members as queries
 from accord_db.queries.invitations import insert_invitation
 from accord_db.queries.organizations import delete_organization
 from accord_db.queries.roles import insert_role
 from accord_db.queries.sessions import REVOKED_CHANNEL
+from accord_rpc.permissions import names
 from tests.api.conftest import Client, outcome, refusal
 from tests.conftest import change, count
 from tests.factories import Person, activate, api_key_of, joined, organization_of
@@ -105,7 +106,7 @@ class Acme:
         return found
 
     async def roles(self) -> list[Role.ValueType]:
-        found = await queries.list_members(self._client.database, organization_id=self.id, limit=1000)
+        found = await queries.list_members(self._client.database, organization_id=self.id, page=Page(1000))
         return [Role.Value(f"ROLE_{each.role.upper()}") if each.role else ROLE_UNSPECIFIED for each in found]
 
     async def update(self, who: Person, whom: Person, *paths: str, **fields: Any) -> Member:

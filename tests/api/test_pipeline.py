@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import REGISTRY
 from psycopg import sql
 
-from accord_api.pipeline.rate_limits import rate_limiter
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
 from accord_db.queries import sessions
+from accord_rpc.pipeline.rate_limits import rate_limiter
 from tests.api.conftest import refusal
 from tests.api.probe import ProbeClient, build_probe_server, generated
 from tests.conftest import execute

@@ -13,7 +13,7 @@ from accord.providers.v1.providers_pb2 import BeginProviderSignInRequest, Comple
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_auth.encryption import Place, Undecipherable
 from accord_auth.providers import AccessTokenUnavailable, Providers, ProviderUnreachable
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, refusal

@@ -9,15 +9,15 @@ import grpc
 import psycopg
 import pytest
 
-from accord_api.pipeline.peer import Peers, peer_network
-from accord_api.pipeline.rate_limits import rate_limiter
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
+from accord_rpc.client_address import ClientAddresses, peer_network
+from accord_rpc.pipeline.rate_limits import rate_limiter
 from tests.api.conftest import refusal
 from tests.api.probe import ProbeClient, build_probe_server
 from tests.factories import signed_in_person
 
-LISTED = Peers([ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32"), ip_network("fd00::/8")])
+LISTED = ClientAddresses([ip_network("10.0.0.0/8"), ip_network("192.0.2.1/32"), ip_network("fd00::/8")])
 PROXY = "ipv4:10.1.2.3:50412"
 
 
@@ -37,7 +37,7 @@ PROXY = "ipv4:10.1.2.3:50412"
     ],
 )
 def test_address_of_a_connection_is_told_without_its_port(connection: str, address: str) -> None:
-    assert Peers().address(connection, []) == address
+    assert ClientAddresses().address(connection, []) == address
     assert LISTED.address(connection, ["203.0.113.9"]) == address
 
 

@@ -33,11 +33,11 @@ from accord.policy.v1.policy_pb2 import (
     RateLimitKey,
 )
 from accord_api.account_tokens import SECOND_STEP, issue
-from accord_api.pipeline.rate_limits import rate_limiter
-from accord_auth.policy import BY_ACCOUNT, names_account
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
 from accord_gateway.settings import Settings
+from accord_rpc.pipeline.rate_limits import rate_limiter
+from accord_rpc.policy import BY_ACCOUNT, names_account
 from tests.api import requests
 from tests.api.conftest import Client, Refusal, read_refusal, refusal
 from tests.api.matrix import every_method, policy_of

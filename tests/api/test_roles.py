@@ -31,9 +31,9 @@ from accord.roles.v1.roles_pb2 import (
     UpdateRoleRequest,
 )
 from accord.roles.v1.roles_pb2_grpc import RoleServiceStub
-from accord_auth.permissions import held
 from accord_db.queries import members, organizations
 from accord_db.queries import roles as queries
+from accord_rpc.permissions import held
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.services import new_service, token_for
 from tests.auth.conftest import process
@@ -367,7 +367,9 @@ async def test_whoever_loses_the_permission_while_their_call_waits_for_another_i
 async def waiting(client: Client) -> int:
     """How many calls wait for the lock of the organization."""
     blocked = text("cardinality(pg_blocking_pids(pid)) > 0 AND datname = current_database()")
-    return await client.database.first(select(func.count()).select_from(text("pg_stat_activity")).where(blocked)) or 0
+    return (
+        await client.database.fetch_one(select(func.count()).select_from(text("pg_stat_activity")).where(blocked)) or 0
+    )
 
 
 async def test_two_who_take_the_right_to_write_roles_from_each_other_at_once_do_not_both_succeed(
@@ -407,18 +409,18 @@ async def test_a_changed_role_holds_in_another_process_too(
     role = await create(roles, me, READ)
     holder = await member(client, ours, None, role)
     async with process(dsn) as there:  # which remembers for longer than this test lasts
-        assert (found := await there.find(holder.token))
+        assert (found := await there.authenticate(holder.token))
         assert found.caller.permissions == {READ}
-        assert await there.find(holder.token) is found  # remembered
+        assert await there.authenticate(holder.token) is found  # remembered
         await update(roles, me, Role(id=role.id, permissions=[PERMISSION_TASKS_READ]))
         async with asyncio.timeout(5):
-            while (found := await there.find(holder.token)) and READ in found.caller.permissions:
+            while (found := await there.authenticate(holder.token)) and READ in found.caller.permissions:
                 await asyncio.sleep(0.005)
         assert found
         assert found.caller.permissions == {PERMISSION_TASKS_READ}
         await delete(roles, me, role.id)
         async with asyncio.timeout(5):
-            while (found := await there.find(holder.token)) and found.caller.permissions:
+            while (found := await there.authenticate(holder.token)) and found.caller.permissions:
                 await asyncio.sleep(0.005)
         assert found
 

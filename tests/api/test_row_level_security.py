@@ -1,13 +1,14 @@
 """The second wall between tenants, from outside: a query that forgot whose rows it is about answers nobody else's."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Uuid, bindparam, select
 
 from accord.tasks.v1.tasks_pb2 import DeleteTaskRequest, GetTaskRequest, ListTasksRequest, Task, UpdateTaskRequest
 from accord_db import schema
+from accord_db.engine.dml import etag_matches
+from accord_db.engine.keyset import Listing
 from accord_db.queries import tasks
 from tests.api.conftest import Client, refusal
 from tests.api.probe import ProbeClient
@@ -16,18 +17,19 @@ from tests.factories import Person, activate, organization_of
 
 
 @pytest.fixture
-def _forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries about tasks that take the owner, and do nothing with it."""
     anybodys = bindparam("owner_id", type_=Uuid).is_not(None)
     this = (schema.Task.id == bindparam("task_id"), anybodys)
     monkeypatch.setattr(tasks, "_OWNED", anybodys)
     monkeypatch.setattr(tasks, "_THIS", this)
     monkeypatch.setattr(tasks, "_GET", select(schema.Task).where(*this))
-    for cached in (tasks._list, tasks._count, tasks._update):
-        cached.cache_clear()
-    yield
-    for cached in (tasks._list, tasks._count, tasks._update):
-        cached.cache_clear()
+    monkeypatch.setattr(tasks, "_CURRENT", (*this, tasks._ALIVE, etag_matches(schema.Task)))
+    known = tasks._LISTING
+    listing = Listing[schema.Task](
+        select(schema.Task).where(anybodys), id=known._id, orders=known._orders, filters=known._filters
+    )
+    monkeypatch.setattr(tasks, "_LISTING", listing)
 
 
 @pytest.mark.usefixtures("_forgetful")
@@ -59,15 +61,20 @@ async def test_query_that_forgot_its_predicate_answers_nothing_of_another_organi
     assert refused.reason == "TASK_NOT_FOUND"
 
 
-@pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
-async def test_call_acts_for_the_account_or_the_active_organization(probe: ProbeClient, method: str) -> None:
-    db, person = probe.probe._database, probe.person
-    assert await probe.call(method, "tenant") == [str(person.account_id)]
-    organization_id = await organization_of(db, person)
-    await activate(db, person, organization_id)
+async def test_call_acts_for_the_active_organization_where_its_permission_was_checked(probe: ProbeClient) -> None:
+    person = probe.person
+    assert await probe.call("Owned", "tenant") == [str(person.account_id)]
+    organization_id = await organization_of(probe.database, person)
+    await activate(probe.database, person, organization_id)
     async with asyncio.timeout(10):
-        while await probe.call(method, "tenant") != [str(organization_id)]:
+        while await probe.call("Owned", "tenant") != [str(organization_id)]:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
+async def test_call_without_a_permission_acts_for_the_account(probe: ProbeClient, method: str) -> None:
+    await activate(probe.database, probe.person, await organization_of(probe.database, probe.person))
+    assert await probe.call(method, "tenant") == [str(probe.person.account_id)]
 
 
 async def test_public_call_acts_for_nobody_and_asks_no_walled_table(probe: ProbeClient) -> None:

@@ -72,12 +72,12 @@ from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_api.contract import contract_services
-from accord_api.messages import fields_of
 from accord_api.outbox import Mail
-from accord_auth.policy import Method, is_sensitive, read_methods
 from accord_db.queries.accounts import update_role
 from accord_gateway.settings import Settings
+from accord_rpc.contract import contract_services
+from accord_rpc.messages import fields_of
+from accord_rpc.policy import Method, is_sensitive, read_methods
 from buf.validate import validate_pb2
 from tests.api.conftest import Client
 from tests.api.hostile_provider import REDIRECT_URI, Provider

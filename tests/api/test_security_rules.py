@@ -26,17 +26,17 @@ from accord.second_factors.v1.second_factors_pb2 import (
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
 from accord.sessions.v1.sessions_pb2 import RevokeOtherSessionsRequest
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
-from accord_api.contract import contract_services
-from accord_api.messages import fields_of
-from accord_auth.policy import Method, is_sensitive, read_methods
 from accord_auth.tokens import (
     DEVICE_PREFIX,
     SESSION_PREFIX,
     new_session_token,
     token_hash,
 )
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.queries import sessions
+from accord_rpc.contract import contract_services
+from accord_rpc.messages import fields_of
+from accord_rpc.policy import Method, is_sensitive, read_methods
 from buf.validate import validate_pb2
 from tests.api.conftest import Client, refusal
 from tests.api.forged_tokens import flipped

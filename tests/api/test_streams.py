@@ -12,8 +12,8 @@ import pytest
 from accord_auth import streams
 from accord_auth.api_keys import new_api_key
 from accord_auth.tokens import token_hash
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
 from accord_db.queries import accounts, api_keys, members, organizations, sessions
 from tests.api.conftest import refusal
 from tests.api.probe import ProbeClient, generated

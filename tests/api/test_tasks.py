@@ -21,7 +21,7 @@ from accord.tasks.v1.tasks_pb2 import (
     UpdateTaskRequest,
 )
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.queries import sessions
 from tests.api.conftest import Client, refusal
 from tests.factories import Person, activate, joined, organization_of

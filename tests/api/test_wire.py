@@ -24,15 +24,15 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from h2.settings import SettingCodes
 
-import accord_gateway.server as wiring
+import accord_gateway.server.gateway as wiring
 from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignUpRequest
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest
-from accord_api.contract import check
-from accord_auth.policy import Method
-from accord_db.database import Database
-from accord_db.listen import Listener
-from accord_gateway.server import Gateway, Parts, build_server, listen
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
+from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
 from accord_gateway.settings import Settings
+from accord_rpc.contract import check
+from accord_rpc.policy import Method
 from tests.api.conftest import SECRET_KEY, Client, refusal
 from tests.api.http2 import Answer, Headers, connected, framed, gRPC
 from tests.factories import Person
@@ -67,7 +67,7 @@ async def gateway(
     monkeypatch.setattr(wiring, "check", lambda *given: [_hurried(method) for method in check(*given)])
     monkeypatch.setattr(wiring, "channel_options", lambda given: list((dict(options(given)) | patience).items()))
     settings = Settings(port=0, metrics_port=0, max_concurrent_calls=slots)
-    gateway = build_server(Parts(settings, SECRET_KEY, database, listener))
+    gateway = build_server(Runtime(settings, SECRET_KEY, database, listener))
     port = listen(gateway.server, settings)
     await gateway.server.start()
     yield gateway, f"127.0.0.1:{port}"

@@ -15,9 +15,9 @@ from sqlalchemy import func, update
 from accord_auth import sessions as sessions_module
 from accord_auth.sessions import LiveSession, Sessions
 from accord_auth.tokens import token_hash
-from accord_db.database import Database, DatabaseSettings
-from accord_db.ids import uuid7
-from accord_db.listen import Listener
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.ids import uuid7
+from accord_db.engine.listen import Listener
 from accord_db.queries.accounts import insert_account
 from accord_db.queries.sessions import get_session_by_token_hash
 from accord_db.schema import Session
@@ -59,7 +59,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 async def until_refused(sessions: Sessions, token: str) -> None:
     async with asyncio.timeout(5):
-        while await sessions.find(token):
+        while await sessions.authenticate(token):
             await asyncio.sleep(0.005)
 
 
@@ -96,7 +96,7 @@ def end_silently(database: Database) -> EndSilently:
     """Ends a session without a notice: whoever still finds it has not asked the database."""
 
     async def end_silently(token: str) -> None:
-        assert await database.run(
+        assert await database.execute(
             update(Session).where(Session.token_hash == token_hash(token)).values(revoked_at=func.now())
         )
 
@@ -140,7 +140,7 @@ class Line:
 
 @pytest.fixture
 def line(here: Sessions, postgres: str, dsn: str) -> Line:
-    return Line(postgres, dsn, here.remembered._listener)
+    return Line(postgres, dsn, here.cache._listener)
 
 
 class HeldAnswers:
@@ -161,6 +161,6 @@ class HeldAnswers:
 async def change_session(database: Database, token: str, **columns: object) -> Session:
     """Without a notice. As it is after that."""
     statement = update(Session).where(Session.token_hash == token_hash(token)).values(columns).returning(Session)
-    changed = await database.first(statement)
+    changed = await database.fetch_one(statement)
     assert changed is not None
     return changed

@@ -5,8 +5,8 @@ import sys
 from datetime import timedelta
 
 from accord_auth.sessions import Sessions
-from accord_db.database import Database, DatabaseSettings
-from accord_db.listen import Listener
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.listen import Listener
 
 
 async def main(dsn: str) -> None:
@@ -17,7 +17,7 @@ async def main(dsn: str) -> None:
         await asyncio.sleep(0.01)
     say("ready")
     while token := await asyncio.to_thread(sys.stdin.readline):
-        say("found" if await sessions.find(token.rstrip("\n")) else "refused")
+        say("found" if await sessions.authenticate(token.rstrip("\n")) else "refused")
     await listener.close()
     await database.close()
 

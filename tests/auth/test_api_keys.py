@@ -18,16 +18,16 @@ from accord.policy.v1.policy_pb2 import (
 )
 from accord_auth import api_keys as api_keys_module
 from accord_auth.api_keys import ApiKeys, new_api_key
-from accord_auth.found import Found
-from accord_auth.permissions import held
+from accord_auth.credentials import Authenticated
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.database import Database
-from accord_db.errors import Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, api_keys, members, organizations, roles
 from accord_db.queries.sessions import notify_account_changed
 from accord_db.schema import ApiKey, Organization
+from accord_rpc.permissions import held
 from tests.auth.conftest import process, until
 from tests.factories import Key, Person, api_key_of, joined, organization_of, signed_in_person
 
@@ -53,7 +53,7 @@ async def key(database: Database, maker: Maker) -> Key:
 
 
 def finder(sessions: Sessions) -> ApiKeys:
-    return ApiKeys(sessions._database, sessions.remembered)
+    return ApiKeys(sessions._database, sessions.cache)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def get(database: Database, key: Key, maker: Maker) -> ApiKey:
 
 async def change(database: Database, key: Key, **columns: object) -> None:
     """Without a notice: whoever still finds the key has not asked the database."""
-    assert await database.run(update(ApiKey).where(ApiKey.id == key.id).values(columns))
+    assert await database.execute(update(ApiKey).where(ApiKey.id == key.id).values(columns))
 
 
 async def rotate(database: Database, key: Key, maker: Maker, overlap: timedelta) -> Key | None:
@@ -109,18 +109,18 @@ async def revoke(database: Database, key: Key, maker: Maker) -> None:
 
 
 async def permissions(finder: ApiKeys, key: Key) -> AbstractSet[Permission.ValueType] | None:
-    found = await finder.find(key.key)
+    found = await finder.authenticate(key.key)
     return found.caller.permissions if found is not None else None
 
 
 async def until_refused(finder: ApiKeys, key: Key) -> None:
     async with asyncio.timeout(5):
-        while await finder.find(key.key):
+        while await finder.authenticate(key.key):
             await asyncio.sleep(0.005)
 
 
 async def test_a_key_stands_for_whoever_made_it_in_its_organization(ours: ApiKeys, key: Key, maker: Maker) -> None:
-    found = await ours.find(key.key)
+    found = await ours.authenticate(key.key)
     assert found is not None
     caller = found.caller
     assert (caller.account_id, caller.organization_id) == (maker.person.account_id, maker.organization_id)
@@ -133,7 +133,7 @@ async def test_a_key_of_an_administrator_does_not_administrate(
     ours: ApiKeys, database: Database, key: Key, maker: Maker
 ) -> None:
     await accounts.update_role(database, account_id=maker.person.account_id, role="administrator")
-    found = await ours.find(key.key)
+    found = await ours.authenticate(key.key)
     assert found is not None
     assert not found.caller.administrator
 
@@ -184,55 +184,55 @@ async def test_a_malformed_key_is_refused_without_asking_the_database(dsn: str, 
             new_session_token(),
             "x" * 8_000,
         ):
-            assert await ours.find(malformed) is None
+            assert await ours.authenticate(malformed) is None
         with pytest.raises(Unavailable):
-            await ours.find(new_api_key())
+            await ours.authenticate(new_api_key())
 
 
 async def test_an_unknown_key_finds_nothing(ours: ApiKeys) -> None:
-    assert await ours.find(new_api_key()) is None
+    assert await ours.authenticate(new_api_key()) is None
 
 
 async def test_the_key_is_kept_nowhere_but_for_its_first_characters(database: Database, key: Key) -> None:
-    row = str(await database.first(select(func.row_to_json(text("api_keys.*"))).select_from(ApiKey)))
+    row = str(await database.fetch_one(select(func.row_to_json(text("api_keys.*"))).select_from(ApiKey)))
     assert key.key[:12] in row
     assert key.key[:13] not in row
     assert token_hash(key.key).hex() in row
 
 
 async def test_a_key_found_again_costs_no_question(ours: ApiKeys, database: Database, key: Key) -> None:
-    found = await ours.find(key.key)
+    found = await ours.authenticate(key.key)
     await change(database, key, revoked_at=func.now())
-    assert await ours.find(key.key) is found
+    assert await ours.authenticate(key.key) is found
 
 
 async def test_a_revoked_key_is_refused_in_every_process(
     ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, maker: Maker
 ) -> None:
     other = await api_key_of(database, *maker)
-    assert await ours.find(key.key)
-    assert await theirs.find(key.key)
+    assert await ours.authenticate(key.key)
+    assert await theirs.authenticate(key.key)
     await revoke(database, key, maker)
     await until_refused(ours, key)
     await until_refused(theirs, key)
-    assert await theirs.find(other.key)
+    assert await theirs.authenticate(other.key)
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
 async def test_a_key_that_is_over_is_refused(ours: ApiKeys, database: Database, key: Key, column: str) -> None:
     await change(database, key, **{column: func.now()})
-    assert await ours.find(key.key) is None
+    assert await ours.authenticate(key.key) is None
 
 
 async def test_a_key_that_expires_while_it_is_remembered_is_refused(
     ours: ApiKeys, database: Database, maker: Maker
 ) -> None:
     key = await api_key_of(database, *maker, lifetime=timedelta(seconds=1))
-    found = await ours.find(key.key)
+    found = await ours.authenticate(key.key)
     assert found is not None
     assert found.good_until is not None
     await asyncio.sleep((found.good_until - datetime.now(UTC)).total_seconds() + 0.01)
-    assert await ours.find(key.key) is None
+    assert await ours.authenticate(key.key) is None
 
 
 async def _demote(database: Database, maker: Maker) -> None:
@@ -275,7 +275,9 @@ async def _remove(database: Database, maker: Maker) -> None:
 
 async def _delete_organization(database: Database, maker: Maker) -> None:
     async with database.transaction() as tx:
-        await tx.run(update(Organization).where(Organization.id == maker.organization_id).values(deleted_at=func.now()))
+        await tx.execute(
+            update(Organization).where(Organization.id == maker.organization_id).values(deleted_at=func.now())
+        )
         await organizations.notify_changed(tx, organization_id=maker.organization_id)
 
 
@@ -288,12 +290,12 @@ async def test_a_key_is_refused_in_every_process_when_its_maker_or_organization_
     maker: Maker,
     end: Callable[[Database, Maker], Awaitable[None]],
 ) -> None:
-    assert await ours.find(key.key)
-    assert await theirs.find(key.key)
+    assert await ours.authenticate(key.key)
+    assert await theirs.authenticate(key.key)
     await end(database, maker)
     await until_refused(ours, key)
     await until_refused(theirs, key)
-    assert await ours.find_again([key.key]) == {}
+    assert await ours.recheck([key.key]) == {}
 
 
 async def test_a_key_whose_maker_was_banned_for_a_while_is_good_again(
@@ -301,9 +303,9 @@ async def test_a_key_whose_maker_was_banned_for_a_while_is_good_again(
 ) -> None:
     account_id = maker.person.account_id
     await accounts.ban_account(database, account_id=account_id, until=datetime.now(UTC) + HOUR)
-    assert await unremembering.find(key.key) is None
+    assert await unremembering.authenticate(key.key) is None
     await accounts.ban_account(database, account_id=account_id, until=datetime.now(UTC) - HOUR)
-    assert await unremembering.find(key.key)
+    assert await unremembering.authenticate(key.key)
 
 
 async def test_whoever_is_a_member_elsewhere_has_no_key_here(
@@ -311,7 +313,7 @@ async def test_whoever_is_a_member_elsewhere_has_no_key_here(
 ) -> None:
     await organization_of(database, maker.person)
     await _remove(database, maker)
-    assert await unremembering.find(key.key) is None
+    assert await unremembering.authenticate(key.key) is None
 
 
 async def test_of_a_rotated_key_both_are_good_for_the_overlap(
@@ -319,15 +321,15 @@ async def test_of_a_rotated_key_both_are_good_for_the_overlap(
 ) -> None:
     new = await rotate(database, key, maker, HOUR)
     assert new is not None
-    old_found, new_found = await unremembering.find(key.key), await unremembering.find(new.key)
+    old_found, new_found = await unremembering.authenticate(key.key), await unremembering.authenticate(new.key)
     assert old_found is not None
     assert new_found is not None
     assert old_found.caller == new_found.caller
     assert old_found.good_until == (await get(database, key, maker)).previous_expires_at
     assert new_found.good_until is None
     await change(database, key, previous_expires_at=func.now())
-    assert await unremembering.find(key.key) is None
-    assert await unremembering.find(new.key)
+    assert await unremembering.authenticate(key.key) is None
+    assert await unremembering.authenticate(new.key)
 
 
 async def test_the_overlap_ends_also_where_the_key_is_remembered(
@@ -336,22 +338,22 @@ async def test_the_overlap_ends_also_where_the_key_is_remembered(
     overlap = timedelta(seconds=0.5)
     new = await rotate(database, key, maker, overlap)
     assert new is not None
-    assert await ours.find(key.key)
+    assert await ours.authenticate(key.key)
     await asyncio.sleep(overlap.total_seconds())
-    assert await ours.find(key.key) is None
-    assert await ours.find(new.key)
+    assert await ours.authenticate(key.key) is None
+    assert await ours.authenticate(new.key)
 
 
 async def test_without_an_overlap_the_old_one_is_refused_in_every_process(
     ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, maker: Maker
 ) -> None:
-    assert await theirs.find(key.key)
+    assert await theirs.authenticate(key.key)
     new = await rotate(database, key, maker, timedelta(0))
     assert new is not None
     assert (await get(database, key, maker)).previous_key_hash is None
-    assert await ours.find(key.key) is None
+    assert await ours.authenticate(key.key) is None
     await until_refused(theirs, key)
-    assert await theirs.find(new.key)
+    assert await theirs.authenticate(new.key)
 
 
 async def test_a_second_rotation_leaves_nothing_of_the_first(
@@ -361,7 +363,7 @@ async def test_a_second_rotation_leaves_nothing_of_the_first(
     assert second is not None
     third = await rotate(database, second, maker, HOUR)
     assert third is not None
-    good = await unremembering.find_again([key.key, second.key, third.key])
+    good = await unremembering.recheck([key.key, second.key, third.key])
     assert good.keys() == {second.key, third.key}
 
 
@@ -372,7 +374,7 @@ async def test_whatever_ends_a_key_ends_both_of_its_secrets(
     new = await rotate(database, key, maker, HOUR)
     assert new is not None
     await change(database, key, **{column: func.now()})
-    assert await unremembering.find_again([key.key, new.key]) == {}
+    assert await unremembering.recheck([key.key, new.key]) == {}
     assert await rotate(database, key, maker, HOUR) is None
 
 
@@ -382,7 +384,7 @@ async def test_the_end_of_the_overlap_is_no_later_than_the_expiry(
     await rotate(database, key, maker, HOUR)
     expires_at = datetime.now(UTC) + HOUR / 2
     await change(database, key, expires_at=expires_at)
-    found = await unremembering.find(key.key)
+    found = await unremembering.authenticate(key.key)
     assert found is not None
     assert found.good_until == expires_at
 
@@ -411,19 +413,19 @@ async def test_use_is_written_down_once_a_minute_and_is_no_change(
 ) -> None:
     made = await get(database, key, maker)
     assert made.last_used_at is None
-    await unremembering.find(key.key)
+    await unremembering.authenticate(key.key)
     used = await get(database, key, maker)
     assert used.last_used_at is not None
     assert (used.etag, used.updated_at) == (made.etag, made.updated_at)
     for seconds, written in ((59, False), (60, True)):
         before = used.last_used_at - timedelta(seconds=seconds)
         await change(database, key, last_used_at=before)
-        assert all(await asyncio.gather(*(unremembering.find(key.key) for _ in range(5))))
+        assert all(await asyncio.gather(*(unremembering.authenticate(key.key) for _ in range(5))))
         assert ((await get(database, key, maker)).last_used_at != before) == written
 
 
 async def test_looking_whether_it_is_good_is_no_use(ours: ApiKeys, database: Database, key: Key, maker: Maker) -> None:
-    assert await ours.find_again([key.key])
+    assert await ours.recheck([key.key])
     assert (await get(database, key, maker)).last_used_at is None
 
 
@@ -433,8 +435,8 @@ async def test_use_is_written_down_without_waiting_for_whoever_changes_the_key(
     async with database.transaction() as tx:
         await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=maker.organization_id)
         async with asyncio.timeout(2):
-            assert await unremembering.find(key.key)
-    assert await unremembering.find(key.key) is None
+            assert await unremembering.authenticate(key.key)
+    assert await unremembering.authenticate(key.key) is None
 
 
 async def test_an_answer_older_than_the_revocation_is_not_remembered(
@@ -449,14 +451,14 @@ async def test_an_answer_older_than_the_revocation_is_not_remembered(
         return live
 
     monkeypatch.setattr(api_keys_module, "list_live_api_keys", held_back)
-    finding = asyncio.create_task(ours.find(key.key))
+    finding = asyncio.create_task(ours.authenticate(key.key))
     await answered.wait()
-    drops = here.remembered._cache.drops
+    drops = here.cache._callers.drops
     await revoke(database, key, maker)
-    await until(lambda: here.remembered._cache.drops > drops)
+    await until(lambda: here.cache._callers.drops > drops)
     arrive.set()
     assert await finding  # the call came before the revocation; the next one must not profit
-    assert await ours.find(key.key) is None
+    assert await ours.authenticate(key.key) is None
 
 
 @pytest.mark.parametrize("by", ["key", "maker", "organization"])
@@ -464,12 +466,12 @@ async def test_what_is_forgotten_is_looked_up_again(
     ours: ApiKeys, here: Sessions, database: Database, key: Key, maker: Maker, by: str
 ) -> None:
     ids = {"key": key.id, "maker": maker.person.account_id, "organization": maker.organization_id}
-    assert await ours.find(key.key)
+    assert await ours.authenticate(key.key)
     await change(database, key, revoked_at=func.now())
     here.forget(uuid4())
-    assert await ours.find(key.key)
+    assert await ours.authenticate(key.key)
     here.forget(ids[by])
-    assert await ours.find(key.key) is None
+    assert await ours.authenticate(key.key) is None
 
 
 async def test_those_that_are_good_are_told_apart_from_those_that_are_not(
@@ -478,6 +480,6 @@ async def test_those_that_are_good_are_told_apart_from_those_that_are_not(
     other = await api_key_of(database, *maker, scopes=[PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ])
     revoked = await api_key_of(database, *maker)
     await revoke(database, revoked, maker)
-    good: dict[str, Found] = await ours.find_again([key.key, other.key, revoked.key, new_api_key(), "nonsense"])
+    good: dict[str, Authenticated] = await ours.recheck([key.key, other.key, revoked.key, new_api_key(), "nonsense"])
     assert {each: found.caller.credential_id for each, found in good.items()} == {key.key: key.id, other.key: other.id}
     assert good[other.key].caller.permissions == {PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ}

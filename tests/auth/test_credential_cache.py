@@ -8,49 +8,50 @@ from uuid import UUID, uuid4
 import pytest
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
-from accord_auth.caller import Caller
-from accord_auth.credential_cache import CredentialCache
-from accord_auth.found import Found
+from accord_auth.credential_cache import CallerCache
+from accord_auth.credentials import Authenticated
+from accord_rpc.caller import Caller
 
 
-def a_credential(*, account_id: UUID | None = None, kept: timedelta | None = timedelta(hours=1)) -> Found:
+def a_credential(*, account_id: UUID | None = None, kept: timedelta | None = timedelta(hours=1)) -> Authenticated:
     now = datetime.now(UTC)
+    organization_id = uuid4()
     caller = Caller(
         account_id=account_id or uuid4(),
         credential=CREDENTIAL_SESSION,
         credential_id=uuid4(),
         authenticated_at=now,
-        organization_id=uuid4(),
+        organization_id=organization_id,
     )
-    ids = (caller.credential_id, caller.account_id, caller.active_organization_id)
-    return Found(caller, ids, kept_until=now + kept if kept is not None else None)
+    ids = (caller.credential_id, caller.account_id, organization_id)
+    return Authenticated(caller, ids, kept_until=now + kept if kept is not None else None)
 
 
-def put(cache: CredentialCache, key: bytes, found: Found) -> Found:
+def put(cache: CallerCache, key: bytes, found: Authenticated) -> Authenticated:
     cache.put(key, found, drops=cache.drops)
     return found
 
 
 @pytest.fixture
-def cache() -> CredentialCache:
-    return CredentialCache(seconds=60, size=3)
+def cache() -> CallerCache:
+    return CallerCache(seconds=60, size=3)
 
 
-def test_what_was_put_is_there(cache: CredentialCache) -> None:
+def test_what_was_put_is_there(cache: CallerCache) -> None:
     found = put(cache, b"a", a_credential())
     assert cache.get(b"a") is found
     assert cache.get(b"b") is None
 
 
 def test_nothing_is_there_after_its_seconds() -> None:
-    cache = CredentialCache(seconds=0.05, size=3)
+    cache = CallerCache(seconds=0.05, size=3)
     put(cache, b"a", a_credential())
     assert cache.get(b"a")
     time.sleep(0.06)
     assert cache.get(b"a") is None
 
 
-def test_nothing_is_there_longer_than_it_may_be_kept(cache: CredentialCache) -> None:
+def test_nothing_is_there_longer_than_it_may_be_kept(cache: CallerCache) -> None:
     put(cache, b"a", a_credential(kept=timedelta(seconds=0.05)))
     put(cache, b"b", a_credential(kept=timedelta(seconds=-1)))
     assert cache.get(b"a")
@@ -60,20 +61,20 @@ def test_nothing_is_there_longer_than_it_may_be_kept(cache: CredentialCache) -> 
 
 
 def test_one_that_lasts_for_ever_is_gone_after_its_seconds_too() -> None:
-    cache = CredentialCache(seconds=0.05, size=3)
+    cache = CallerCache(seconds=0.05, size=3)
     put(cache, b"a", a_credential(kept=None))
     assert cache.get(b"a")
     time.sleep(0.06)
     assert cache.get(b"a") is None
 
 
-def test_the_oldest_makes_room(cache: CredentialCache) -> None:
+def test_the_oldest_makes_room(cache: CallerCache) -> None:
     for key in (b"a", b"b", b"c", b"d"):
         put(cache, key, a_credential())
     assert [key for key in (b"a", b"b", b"c", b"d") if cache.get(key)] == [b"b", b"c", b"d"]
 
 
-def test_one_put_again_is_young_again(cache: CredentialCache) -> None:
+def test_one_put_again_is_young_again(cache: CallerCache) -> None:
     for key in (b"a", b"b", b"a", b"c", b"d"):
         put(cache, key, a_credential())
     assert cache.get(b"a")
@@ -82,7 +83,7 @@ def test_one_put_again_is_young_again(cache: CredentialCache) -> None:
 
 
 def test_those_too_old_are_gone_from_memory_with_the_next_put() -> None:
-    cache = CredentialCache(seconds=0.05, size=1_000)
+    cache = CallerCache(seconds=0.05, size=1_000)
     for n in range(100):
         put(cache, bytes([n]), a_credential())
     time.sleep(0.06)
@@ -90,14 +91,14 @@ def test_those_too_old_are_gone_from_memory_with_the_next_put() -> None:
     assert len(cache) == 1
 
 
-def test_a_dropped_credential_is_gone_and_no_other(cache: CredentialCache) -> None:
+def test_a_dropped_credential_is_gone_and_no_other(cache: CallerCache) -> None:
     gone, stays = put(cache, b"a", a_credential()), put(cache, b"b", a_credential())
     cache.drop(gone.caller.credential_id)
     assert cache.get(b"a") is None
     assert cache.get(b"b") is stays
 
 
-def test_all_that_a_dropped_account_has_is_gone_and_no_other(cache: CredentialCache) -> None:
+def test_all_that_a_dropped_account_has_is_gone_and_no_other(cache: CallerCache) -> None:
     account_id = uuid4()
     put(cache, b"a", a_credential(account_id=account_id))
     put(cache, b"b", a_credential(account_id=account_id))
@@ -115,7 +116,7 @@ def test_all_that_a_dropped_account_has_is_gone_and_no_other(cache: CredentialCa
     lambda cache, found: cache.clear(),
 ])  # fmt: skip
 def test_an_answer_older_than_a_drop_is_not_kept(
-    cache: CredentialCache, dropping: Callable[[CredentialCache, Found], None]
+    cache: CallerCache, dropping: Callable[[CallerCache, Authenticated], None]
 ) -> None:
     found, drops = a_credential(), cache.drops
     dropping(cache, found)
@@ -124,7 +125,7 @@ def test_an_answer_older_than_a_drop_is_not_kept(
 
 
 def test_nothing_stays_in_memory_of_what_came_and_went() -> None:
-    cache = CredentialCache(seconds=60, size=100)
+    cache = CallerCache(seconds=60, size=100)
 
     def come_and_go(times: int) -> None:
         for n in range(times):
@@ -149,7 +150,7 @@ def _memory() -> int:
 
 def test_what_was_dropped_is_not_kept_again_for_a_while() -> None:
     """A lookup between a revocation and its commit still finds the credential good."""
-    cache, found = CredentialCache(seconds=0.1, size=3), a_credential()
+    cache, found = CallerCache(seconds=0.1, size=3), a_credential()
     cache.drop(found.caller.credential_id)
     assert cache.get(b"a") is None
     put(cache, b"a", found)

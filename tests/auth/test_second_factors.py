@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import bindparam, select, update
 
 from accord_auth.encryption import KEY_BYTES, Keyring, Undecipherable
-from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries.second_factors import update_confirmed
 from accord_db.schema import SecondFactor
+from accord_rpc.errors import RpcError
 from tests.authenticator import Authenticator
 from tests.conftest import Connect
 from tests.factories import signed_in_person
@@ -87,7 +87,7 @@ async def test_older_code_than_the_last_that_was_used_is_refused(second_factors:
 
 
 async def test_codes_of_long_ago_are_refused(second_factors: SecondFactors, owner: Owner, database: Database) -> None:
-    await database.run(_FORGET_USE)
+    await database.execute(_FORGET_USE)
     assert not await second_factors.prove(owner.account_id, code=owner.code(-2))
     assert not await second_factors.prove(owner.account_id, code=owner.code(+10))
 
@@ -189,7 +189,7 @@ async def test_factor_is_asked_for_once_it_is_confirmed(second_factors: SecondFa
 async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_account(
     second_factors: SecondFactors, owner: Owner, database: Database
 ) -> None:
-    stored = await database.first(_SECRETS)
+    stored = await database.fetch_one(_SECRETS)
     assert stored is not None
     assert owner.app.secret not in stored
     with pytest.raises(Undecipherable):
@@ -197,7 +197,7 @@ async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_
             owner.account_id, code=owner.code()
         )
     thief = (await signed_in_person(database)).account_id
-    await database.run(_MOVE, new_account_id=thief)
+    await database.execute(_MOVE, new_account_id=thief)
     with pytest.raises(Undecipherable):
         await second_factors.prove(thief, code=owner.code())
 
@@ -229,4 +229,4 @@ async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
             assert outcomes.count("confirmed") == 1, outcomes
         else:
             assert "confirmed" not in outcomes, outcomes
-        assert {type(each) for each in ended} <= {str, Refused}, outcomes
+        assert {type(each) for each in ended} <= {str, RpcError}, outcomes

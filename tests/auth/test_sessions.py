@@ -12,9 +12,9 @@ from sqlalchemy import delete, func, select, text, update
 from accord_auth import sessions as sessions_module
 from accord_auth.sessions import Sessions
 from accord_auth.tokens import new_session_token, token_hash
-from accord_db.database import Database
-from accord_db.errors import Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries.accounts import delete_account
 from accord_db.queries.sessions import (
     insert_session,
@@ -28,11 +28,11 @@ from tests.auth.conftest import HOUR, EndSilently, HeldAnswers, Line, change_ses
 
 async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(account_id)
-    found = await here.find(token)
+    found = await here.authenticate(token)
     assert found is not None
     assert (found.caller.credential_id, found.caller.account_id) == (session.id, account_id)
     assert found.good_until == session.expires_at
-    assert await here.find(token) == found
+    assert await here.authenticate(token) == found
 
 
 async def test_a_session_lasts_as_long_as_the_installation_says(dsn: str, account_id: UUID) -> None:
@@ -44,7 +44,7 @@ async def test_a_session_lasts_as_long_as_the_installation_says(dsn: str, accoun
 
 async def test_the_token_is_kept_nowhere(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(account_id, peer="192.0.2.1", user_agent="test/1")
-    row = await database.first(select(func.row_to_json(text("sessions.*"))).select_from(Session))
+    row = await database.fetch_one(select(func.row_to_json(text("sessions.*"))).select_from(Session))
     assert token not in str(row)
     assert token.removeprefix("acs_") not in str(row)
     assert token_hash(token).hex() in str(row)
@@ -56,30 +56,30 @@ async def test_a_long_user_agent_is_cut(here: Sessions, account_id: UUID) -> Non
 
 
 async def test_an_unknown_token_finds_nothing(here: Sessions) -> None:
-    assert await here.find(new_session_token()) is None
+    assert await here.authenticate(new_session_token()) is None
 
 
 async def test_a_malformed_token_is_refused_without_asking_the_database(dsn: str) -> None:
     async with process(dsn) as sessions:
         await sessions._database.close()
-        assert await sessions.find("acs_" + "A" * 48) is None
-        assert await sessions.find("") is None
+        assert await sessions.authenticate("acs_" + "A" * 48) is None
+        assert await sessions.authenticate("") is None
         with pytest.raises(Unavailable):
-            await sessions.find(new_session_token())
+            await sessions.authenticate(new_session_token())
 
 
 async def test_an_expired_session_is_refused(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(0)) as sessions:
         token, _ = await sessions.open(account_id)
-        assert await sessions.find(token) is None
+        assert await sessions.authenticate(token) is None
 
 
 async def test_a_session_that_expires_while_it_is_remembered_is_refused(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(seconds=1)) as sessions:
         token, _ = await sessions.open(account_id)
-        assert await sessions.find(token)
+        assert await sessions.authenticate(token)
         await asyncio.sleep(1)
-        assert await sessions.find(token) is None
+        assert await sessions.authenticate(token) is None
 
 
 async def test_the_session_of_a_deleted_account_is_refused(
@@ -87,13 +87,13 @@ async def test_the_session_of_a_deleted_account_is_refused(
 ) -> None:
     token, _ = await here.open(account_id)
     await delete_account(database, account_id=account_id)
-    assert await here.find(token) is None
+    assert await here.authenticate(token) is None
 
 
 async def test_the_session_of_a_banned_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(account_id)
-    await database.run(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
-    assert await here.find(token) is None
+    await database.execute(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
+    assert await here.authenticate(token) is None
 
 
 async def test_a_session_idles_out_after_as_long_as_the_installation_says_and_never_after_its_expiry(
@@ -112,7 +112,7 @@ async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id:
     assert session.authenticated_at == session.created_at
     earlier = session.created_at - timedelta(minutes=5)
     token, _ = await here.open(account_id, authenticated_at=earlier)
-    found = await here.find(token)
+    found = await here.authenticate(token)
     assert found is not None
     assert found.caller.authenticated_at == earlier
 
@@ -120,7 +120,7 @@ async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id:
 async def test_an_idle_session_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(account_id)
     await change_session(database, token, idle_expires_at=func.now())
-    assert await here.find(token) is None
+    assert await here.authenticate(token) is None
 
 
 async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
@@ -130,12 +130,12 @@ async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
         token, opened = await sessions.open(account_id)
         used_before = opened.created_at - timedelta(days=1)
         await change_session(database, token, last_used_at=used_before, idle_expires_at=opened.created_at + HOUR)
-        assert await sessions.find(token)
+        assert await sessions.authenticate(token)
         now = await change_session(database, token, peer=None)
         assert now.last_used_at > opened.last_used_at
         assert now.idle_expires_at - now.last_used_at == timedelta(days=2)
         await change_session(database, token, last_used_at=used_before, expires_at=opened.created_at + HOUR)
-        assert await sessions.find(token)
+        assert await sessions.authenticate(token)
         now = await change_session(database, token, peer=None)
         assert now.idle_expires_at == opened.created_at + HOUR
 
@@ -146,7 +146,7 @@ async def test_use_is_written_down_once_a_minute(dsn: str, database: Database, a
         for seconds, written in ((0, False), (59, False), (60, True)):
             before = opened.created_at - timedelta(seconds=seconds)
             await change_session(database, token, last_used_at=before)
-            found = await asyncio.gather(*(sessions.find(token) for _ in range(5)))
+            found = await asyncio.gather(*(sessions.authenticate(token) for _ in range(5)))
             assert all(found)
             assert ((await change_session(database, token, peer=None)).last_used_at != before) == written
 
@@ -158,10 +158,10 @@ async def test_a_session_that_may_idle_for_seconds_does_not_idle_out_while_it_is
     async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
         token, opened = await sessions.open(account_id)
         while datetime.now(UTC) < opened.created_at + timedelta(seconds=1.5):
-            assert await sessions.find(token)
+            assert await sessions.authenticate(token)
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
-        assert await sessions.find(token) is None
+        assert await sessions.authenticate(token) is None
 
 
 async def test_use_is_written_down_without_waiting_for_whoever_changes_the_session(
@@ -173,8 +173,8 @@ async def test_use_is_written_down_without_waiting_for_whoever_changes_the_sessi
         async with database.transaction() as tx:
             await revoke_session(tx, session_id=session.id, account_id=account_id)
             async with asyncio.timeout(2):
-                assert await sessions.find(token)
-        assert await sessions.find(token) is None
+                assert await sessions.authenticate(token)
+        assert await sessions.authenticate(token) is None
 
 
 async def test_use_that_comes_too_late_does_not_revive(here: Sessions, database: Database, account_id: UUID) -> None:
@@ -187,18 +187,18 @@ async def test_a_session_found_again_costs_no_question(
     here: Sessions, account_id: UUID, end_silently: EndSilently
 ) -> None:
     token, _ = await here.open(account_id)
-    found = await here.find(token)
+    found = await here.authenticate(token)
     await end_silently(token)
-    assert await here.find(token) is found
+    assert await here.authenticate(token) is found
 
 
 async def test_a_session_is_remembered_for_seconds_only(dsn: str, account_id: UUID, end_silently: EndSilently) -> None:
     async with process(dsn, cache_seconds=0.2) as sessions:
         token, _ = await sessions.open(account_id)
-        assert await sessions.find(token)
+        assert await sessions.authenticate(token)
         await end_silently(token)
         await asyncio.sleep(0.2)
-        assert await sessions.find(token) is None
+        assert await sessions.authenticate(token) is None
 
 
 async def test_a_session_that_was_not_there_is_found_once_it_is(
@@ -206,18 +206,18 @@ async def test_a_session_that_was_not_there_is_found_once_it_is(
 ) -> None:
     """As when a transaction that opens it has not committed yet: what is absent is not remembered."""
     token, _ = await here.open(account_id)
-    row = await database.first(delete(Session).where(Session.token_hash == token_hash(token)).returning(Session))
+    row = await database.fetch_one(delete(Session).where(Session.token_hash == token_hash(token)).returning(Session))
     assert row is not None
-    assert await here.find(token) is None
+    assert await here.authenticate(token) is None
     await insert_session(database, session_id=row.id, account_id=account_id, token_hash=row.token_hash, lifetime=HOUR)
-    assert await here.find(token)
+    assert await here.authenticate(token)
 
 
 async def test_a_revoked_session_is_refused_at_once_where_it_was_revoked(deaf: Sessions, account_id: UUID) -> None:
     token, session = await deaf.open(account_id)
-    assert await deaf.find(token)
+    assert await deaf.authenticate(token)
     await deaf.revoke(session_id=session.id, account_id=account_id)
-    assert await deaf.find(token) is None
+    assert await deaf.authenticate(token) is None
 
 
 async def test_a_revoked_session_is_refused_in_the_other_process(
@@ -225,11 +225,11 @@ async def test_a_revoked_session_is_refused_in_the_other_process(
 ) -> None:
     token, session = await here.open(account_id)
     other_token, _ = await here.open(account_id)
-    assert await there.find(token)
-    assert await there.find(other_token)
+    assert await there.authenticate(token)
+    assert await there.authenticate(other_token)
     await here.revoke(session_id=session.id, account_id=account_id)
     await until_refused(there, token)
-    assert await there.find(other_token)
+    assert await there.authenticate(other_token)
 
 
 async def test_the_other_process_forgets_that_session_alone(
@@ -237,25 +237,25 @@ async def test_the_other_process_forgets_that_session_alone(
 ) -> None:
     token, session = await here.open(account_id)
     other_token, _ = await here.open(account_id)
-    assert await there.find(token)
-    assert await there.find(other_token)
+    assert await there.authenticate(token)
+    assert await there.authenticate(other_token)
     await end_silently(other_token)
     await here.revoke(session_id=session.id, account_id=account_id)
     await until_refused(there, token)
-    assert await there.find(other_token)  # still remembered
+    assert await there.authenticate(other_token)  # still remembered
 
 
 async def test_the_session_of_another_account_is_not_revoked(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(account_id)
     await here.revoke(session_id=session.id, account_id=uuid7())
-    assert await here.find(token)
+    assert await here.authenticate(token)
 
 
 async def test_revoking_twice_is_revoking_once(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(account_id)
     await here.revoke(session_id=session.id, account_id=account_id)
     await here.revoke(session_id=session.id, account_id=account_id)
-    assert await here.find(token) is None
+    assert await here.authenticate(token) is None
 
 
 async def test_all_sessions_of_an_account_but_one_are_ended_and_those_that_were_good_are_counted(
@@ -265,11 +265,11 @@ async def test_all_sessions_of_an_account_but_one_are_ended_and_those_that_were_
     _, kept = await here.open(account_id)
     await change_session(database, tokens[0], idle_expires_at=func.now())
     for token in tokens[1:]:
-        assert await here.find(token)
-        assert await there.find(token)
+        assert await here.authenticate(token)
+        assert await there.authenticate(token)
     assert await here.revoke_all(account_id, but=kept.id) == 2
     for token in tokens[1:]:
-        assert await here.find(token) is None
+        assert await here.authenticate(token) is None
         await until_refused(there, token)
     assert await here.revoke_all(account_id) == 1
     assert await here.revoke_all(account_id) == 0
@@ -279,7 +279,7 @@ async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_th
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, _ = await deaf.open(account_id)
-    assert await deaf.find(token)
+    assert await deaf.authenticate(token)
 
     async def revoked_but_cancelled(db: Database, *, account_id: UUID, but: UUID | None) -> None:
         await revoke_sessions_of_account(db, account_id=account_id, but=but)
@@ -288,24 +288,24 @@ async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_th
     monkeypatch.setattr(sessions_module, "revoke_sessions_of_account", revoked_but_cancelled)
     with pytest.raises(asyncio.CancelledError):
         await deaf.revoke_all(account_id)
-    assert await deaf.find(token) is None
+    assert await deaf.authenticate(token) is None
 
 
 async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refused_everywhere(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
     token, session = await here.open(account_id)
-    assert await here.find(token)
-    assert await there.find(token)
+    assert await here.authenticate(token)
+    assert await there.authenticate(token)
     renewed = await here.renew(session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at)
     assert renewed is not None
     new_token, same = renewed
     assert same.id == session.id
     assert same.authenticated_at > session.authenticated_at
-    assert await here.find(token) is None
+    assert await here.authenticate(token) is None
     await until_refused(there, token)
     for sessions in (here, there):
-        found = await sessions.find(new_token)
+        found = await sessions.authenticate(new_token)
         assert found is not None
         assert (found.caller.session_id, found.caller.authenticated_at) == (session.id, same.authenticated_at)
 
@@ -315,7 +315,7 @@ async def test_of_two_renewals_with_one_token_one_succeeds(here: Sessions, accou
     seen = {"session_id": session.id, "account_id": account_id, "authenticated_at": session.authenticated_at}
     renewed = await asyncio.gather(*(here.renew(**seen) for _ in range(10)))  # type: ignore[arg-type]
     (good,) = [each for each in renewed if each is not None]
-    assert await here.find(good[0])
+    assert await here.authenticate(good[0])
 
 
 async def test_a_session_that_is_over_is_not_renewed(here: Sessions, account_id: UUID) -> None:
@@ -331,11 +331,11 @@ async def test_all_sessions_of_an_account_are_refused_when_the_transaction_commi
 ) -> None:
     tokens = [(await here.open(account_id))[0] for _ in range(3)]
     for token in tokens:
-        assert await there.find(token)
+        assert await there.authenticate(token)
     async with database.transaction() as tx:
         assert len(await revoke_sessions_of_account(tx, account_id=account_id)) == 3
         await asyncio.sleep(0.1)
-        assert await there.find(tokens[0])
+        assert await there.authenticate(tokens[0])
     for token in tokens:
         await until_refused(there, token)
 
@@ -344,23 +344,23 @@ async def test_a_revocation_that_is_rolled_back_revokes_nothing(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
     token, session = await here.open(account_id)
-    assert await there.find(token)
+    assert await there.authenticate(token)
     with suppress(LookupError):
         async with database.transaction() as tx:
             assert await revoke_session(tx, session_id=session.id, account_id=account_id)
             raise LookupError
     await asyncio.sleep(0.1)
-    assert await there.find(token)
-    assert await here.find(token)
+    assert await there.authenticate(token)
+    assert await here.authenticate(token)
 
 
 async def test_a_notice_may_name_the_account_instead(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently
 ) -> None:
     token, _ = await here.open(account_id)
-    assert await here.find(token)
+    assert await here.authenticate(token)
     await end_silently(token)
-    await database.first(select(func.pg_notify("accord_sessions", str(account_id))))
+    await database.fetch_one(select(func.pg_notify("accord_sessions", str(account_id))))
     await until_refused(here, token)
 
 
@@ -369,9 +369,9 @@ async def test_a_notice_that_names_nothing_we_know_drops_everything(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently, payload: str
 ) -> None:
     token, _ = await here.open(account_id)
-    assert await here.find(token)
+    assert await here.authenticate(token)
     await end_silently(token)
-    await database.first(select(func.pg_notify("accord_sessions", payload)))
+    await database.fetch_one(select(func.pg_notify("accord_sessions", payload)))
     await until_refused(here, token)
 
 
@@ -380,12 +380,12 @@ async def test_an_answer_older_than_the_revocation_is_not_remembered(
 ) -> None:
     token, session = await deaf.open(account_id)
     answers = HeldAnswers(monkeypatch)
-    finding = asyncio.create_task(deaf.find(token))
+    finding = asyncio.create_task(deaf.authenticate(token))
     await answers.answered.wait()
     await deaf.revoke(session_id=session.id, account_id=account_id)
     answers.arrive.set()
     assert await finding  # the call came before the revocation; the next one must not profit
-    assert await deaf.find(token) is None
+    assert await deaf.authenticate(token) is None
 
 
 async def test_an_answer_older_than_the_notice_is_not_remembered(
@@ -393,28 +393,28 @@ async def test_an_answer_older_than_the_notice_is_not_remembered(
 ) -> None:
     token, session = await here.open(account_id)
     noticed = asyncio.Event()
-    drop = there.remembered._cache.drop
+    drop = there.cache._callers.drop
 
     def drop_and_tell(revoked: UUID) -> None:
         drop(revoked)
         noticed.set()
 
-    monkeypatch.setattr(there.remembered._cache, "drop", drop_and_tell)
+    monkeypatch.setattr(there.cache._callers, "drop", drop_and_tell)
     answers = HeldAnswers(monkeypatch)
-    finding = asyncio.create_task(there.find(token))
+    finding = asyncio.create_task(there.authenticate(token))
     await answers.answered.wait()
     await here.revoke(session_id=session.id, account_id=account_id)
     await noticed.wait()
     answers.arrive.set()
     assert await finding
-    assert await there.find(token) is None
+    assert await there.authenticate(token) is None
 
 
 async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the_same(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, session = await deaf.open(account_id)
-    assert await deaf.find(token)
+    assert await deaf.authenticate(token)
 
     async def revoked_but_cancelled(db: Database, *, session_id: UUID, account_id: UUID) -> None:
         await revoke_session(db, session_id=session_id, account_id=account_id)
@@ -423,7 +423,7 @@ async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the
     monkeypatch.setattr(sessions_module, "revoke_session", revoked_but_cancelled)
     with pytest.raises(asyncio.CancelledError):
         await deaf.revoke(session_id=session.id, account_id=account_id)
-    assert await deaf.find(token) is None
+    assert await deaf.authenticate(token) is None
 
 
 async def test_nothing_remembered_is_used_while_notices_cannot_come(
@@ -431,17 +431,17 @@ async def test_nothing_remembered_is_used_while_notices_cannot_come(
 ) -> None:
     tokens = [(await here.open(account_id))[0] for _ in range(3)]
     for token in tokens:
-        assert await here.find(token)
+        assert await here.authenticate(token)
     with line.cut():
         await line.down()
         await end_silently(tokens[0])
-        assert await here.find(tokens[0]) is None
-        assert await here.find(tokens[1])
+        assert await here.authenticate(tokens[0]) is None
+        assert await here.authenticate(tokens[1])
         await end_silently(tokens[1])
-        assert await here.find(tokens[1]) is None  # nor was it remembered in the meantime
+        assert await here.authenticate(tokens[1]) is None  # nor was it remembered in the meantime
         await end_silently(tokens[2])
     await line.up()
-    assert await here.find(tokens[2]) is None  # nor is what was remembered before
+    assert await here.authenticate(tokens[2]) is None  # nor is what was remembered before
 
 
 async def test_sessions_are_remembered_again_when_notices_come_again(
@@ -450,14 +450,14 @@ async def test_sessions_are_remembered_again_when_notices_come_again(
     token, session = await here.open(account_id)
     other_token, _ = await here.open(account_id)
     async with asyncio.timeout(20):
-        await there.remembered._listener.close()  # one line is enough to cut
+        await there.cache._listener.close()  # one line is enough to cut
         with line.cut():
             await line.down()
         await line.up()
-    assert await here.find(other_token)
+    assert await here.authenticate(other_token)
     await end_silently(other_token)
-    assert await here.find(other_token)
-    assert await here.find(token)
+    assert await here.authenticate(other_token)
+    assert await here.authenticate(token)
     await there.revoke(session_id=session.id, account_id=account_id)
     await until_refused(here, token)
 
@@ -469,13 +469,13 @@ async def test_an_answer_from_the_time_without_notices_is_not_remembered(
     answers = HeldAnswers(monkeypatch)
     with line.cut():
         await line.down()
-        finding = asyncio.create_task(here.find(token))
+        finding = asyncio.create_task(here.authenticate(token))
         await answers.answered.wait()
         await end_silently(token)
     await line.up()
     answers.arrive.set()
     assert await finding
-    assert await here.find(token) is None
+    assert await here.authenticate(token) is None
 
 
 async def test_a_session_revoked_here_is_refused_at_the_next_call_of_another_real_process(

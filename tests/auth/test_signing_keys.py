@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY
 
 from accord_auth.encryption import Keyring, Undecipherable
 from accord_auth.services import ServiceTokens, SigningKeys
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries.cleanup import delete_due, everything_due
 from tests.conftest import Connect, change, count
 

@@ -12,13 +12,13 @@ from sqlalchemy import func, select
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth import sessions as sessions_module
 from accord_auth import streams as streams_module
-from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
-from accord_db.database import Database
-from accord_db.deadline import remaining, set_deadline
-from accord_db.errors import Unavailable
+from accord_db.engine.database import Database
+from accord_db.engine.deadline import remaining, set_deadline
+from accord_db.engine.errors import Unavailable
 from accord_db.queries.accounts import ban_account, delete_account
 from accord_db.queries.sessions import list_live_sessions
+from accord_rpc.errors import RpcError
 from tests.auth.conftest import EndSilently, HeldAnswers, Line, change_session, process, until
 
 Stream = asyncio.Task[None]
@@ -27,7 +27,7 @@ Stream = asyncio.Task[None]
 async def run(sessions: Sessions, token: str, until_over: Callable[[], Awaitable[object]]) -> None:
     """What serves a stream."""
     doubts = sessions.streams.doubts
-    found = await sessions.find(token)
+    found = await sessions.authenticate(token)
     assert found is not None
     with sessions.streams.hold(sessions, token, found, doubts=doubts):
         await until_over()
@@ -58,7 +58,7 @@ async def is_ended(stream: Stream, within: float = 5) -> bool:
     await asyncio.wait([stream], timeout=within)
     if not stream.done():
         return False
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RpcError) as refused:
         await stream
     return refused.value.reason == Reason.REASON_CREDENTIAL_INVALID
 
@@ -183,7 +183,7 @@ async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_o
     bad_token, _ = await here.open(account_id)
     async with streaming(here, token) as stream, streaming(here, bad_token) as bad:
         await end_silently(bad_token)
-        await database.first(select(func.pg_notify("accord_sessions", payload)))
+        await database.fetch_one(select(func.pg_notify("accord_sessions", payload)))
         assert await is_ended(bad)
         assert not stream.done()
 

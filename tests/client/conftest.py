@@ -9,7 +9,7 @@ import pytest
 import accord_client
 import accord_client.aio
 from accord_client import SessionToken
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from tests.api.conftest import gateway, gateway_settings, listener, log, probe
 from tests.client.scripted import Scripted
 from tests.factories import Person, signed_in_person

@@ -11,10 +11,10 @@ import grpc
 from google.protobuf.message import Message
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.errors import STATUS_HEADER, failure
-from accord_auth.refused import Refused
+from accord_rpc.errors import RpcError
+from accord_rpc.status import STATUS_HEADER, failure
 
-Script = Callable[["Asked"], Message | Refused]
+Script = Callable[["Asked"], Message | RpcError]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Scripted(grpc.GenericRpcHandler):
                 )
                 self.asked.append(asked)
             answered = self.scripts[method](asked)
-            if isinstance(answered, Refused):
+            if isinstance(answered, RpcError):
                 refuse(context, answered)
             assert isinstance(answered, Message)
             return answered.SerializeToString()
@@ -89,11 +89,11 @@ def handler(method: str, answer: Callable[[bytes, Any], bytes]) -> "grpc.RpcMeth
             return grpc.unary_unary_rpc_method_handler(answer)
 
 
-def refuse(context: Any, refused: Refused) -> None:
+def refuse(context: Any, refused: RpcError) -> None:
     failed = failure(refused, frozenset({refused.reason}))
     context.set_trailing_metadata(((STATUS_HEADER, failed.details),))
     context.abort(failed.code, failed.message)
 
 
 def unavailable_until(attempt: int, answer: Message) -> Script:
-    return lambda asked: answer if asked.attempt >= attempt else Refused(Reason.REASON_UNAVAILABLE, retry_after=1)
+    return lambda asked: answer if asked.attempt >= attempt else RpcError(Reason.REASON_UNAVAILABLE, retry_after=1)

@@ -11,9 +11,9 @@ from accord.services.v1.services_pb2 import ExchangeTokenRequest
 from accord.services.v1.services_pb2_grpc import TokenServiceStub
 from accord.tasks.v1.tasks_pb2 import GetTaskRequest, GetTaskResponse, ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_auth.refused import Refused
 from accord_client import ApiKey, Credentials, ServiceAccount, ServiceToken, SessionToken, errors
-from accord_db.database import Database
+from accord_db.engine.database import Database
+from accord_rpc.errors import RpcError
 from tests.api.services import new_service
 from tests.client.scripted import Scripted, unavailable_until
 from tests.factories import api_key_of, organization_of, signed_in_person
@@ -63,7 +63,7 @@ def test_credential_of_a_call_goes_before_that_of_the_channel(answering: Scripte
 
 
 def test_credential_that_cannot_be_renewed_is_not_tried_again(scripted: Scripted) -> None:
-    scripted.scripts["GetTask"] = lambda asked: Refused(Reason.REASON_CREDENTIAL_INVALID)
+    scripted.scripts["GetTask"] = lambda asked: RpcError(Reason.REASON_CREDENTIAL_INVALID)
     with (
         accord_client.open_channel(scripted.address, credentials=SessionToken("token"), tls=None) as channel,
         pytest.raises(errors.CredentialInvalid),

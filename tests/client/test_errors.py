@@ -13,8 +13,8 @@ from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, GetTaskRequest, GetTaskResponse
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_auth.refused import Refused
 from accord_client import CallFailed, SessionToken, Violation, errors
+from accord_rpc.errors import RpcError
 from tests.client.conftest import Calling
 from tests.client.scripted import Scripted
 from tests.gateway.conftest import free_port
@@ -80,7 +80,7 @@ def test_there_is_an_exception_for_every_code() -> None:
     assert set(errors.BY_CODE) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
 
 
-def ask(server: Scripted, *, answering: Refused) -> CallFailed:
+def ask(server: Scripted, *, answering: RpcError) -> CallFailed:
     server.scripts["GetTask"] = lambda asked: answering
     with (
         accord_client.open_channel(server.address, credentials=SessionToken("token"), tls=None) as channel,
@@ -91,13 +91,13 @@ def ask(server: Scripted, *, answering: Refused) -> CallFailed:
 
 
 def test_quota_and_delay_are_told(scripted: Scripted) -> None:
-    failed = ask(scripted, answering=Refused(Reason.REASON_RATE_LIMITED, retry_after=1.5, quota="caller"))
+    failed = ask(scripted, answering=RpcError(Reason.REASON_RATE_LIMITED, retry_after=1.5, quota="caller"))
     assert type(failed) is errors.RateLimited
     assert (failed.quota, failed.retry_after) == ("caller", 1.5)
 
 
 def test_error_id_is_told(scripted: Scripted) -> None:
-    failed = ask(scripted, answering=Refused(Reason.REASON_INTERNAL, error_id="4711"))
+    failed = ask(scripted, answering=RpcError(Reason.REASON_INTERNAL, error_id="4711"))
     assert type(failed) is errors.Internal
     assert failed.error_id == "4711"
 
@@ -107,7 +107,7 @@ def test_reason_that_the_client_does_not_know_is_told_by_its_code(
 ) -> None:
     known = {name: kind for name, kind in errors.BY_REASON.items() if name != "TASK_NOT_FOUND"}
     monkeypatch.setattr("accord_client.failures.BY_REASON", known)
-    failed = ask(scripted, answering=Refused(Reason.REASON_TASK_NOT_FOUND, task_id="7"))
+    failed = ask(scripted, answering=RpcError(Reason.REASON_TASK_NOT_FOUND, task_id="7"))
     assert type(failed) is errors.NotFound
     assert (failed.reason, failed.metadata) == ("TASK_NOT_FOUND", {"task_id": "7"})
 
@@ -131,7 +131,7 @@ def test_exceptions_travel_between_processes() -> None:
 
 def test_future_has_the_exception_too(scripted: Scripted) -> None:
     scripted.scripts["GetTask"] = lambda asked: (
-        GetTaskResponse() if asked.request else Refused(Reason.REASON_TASK_NOT_FOUND)
+        GetTaskResponse() if asked.request else RpcError(Reason.REASON_TASK_NOT_FOUND)
     )
     with accord_client.open_channel(scripted.address, tls=None) as channel:
         tasks = TaskServiceStub(channel)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from tests.factories import signed_in_person
 
 ROOT = Path(__file__).resolve().parents[2]

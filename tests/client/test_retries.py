@@ -24,12 +24,12 @@ from accord.tasks.v1.tasks_pb2 import (
     UpdateTaskRequest,
 )
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_api.contract import contract_services
-from accord_auth.refused import Refused
 from accord_client import CallFailed, SessionToken, errors
 from accord_client.contract import contract
 from accord_client.options import RETRY_POLICY, service_config
-from accord_db.database import Database
+from accord_db.engine.database import Database
+from accord_rpc.contract import contract_services
+from accord_rpc.errors import RpcError
 from tests.client.scripted import Scripted, unavailable_until
 from tests.conftest import count
 from tests.factories import Person, signed_in_person
@@ -236,7 +236,7 @@ def test_options_of_the_caller_go_first(scripted: Scripted) -> None:
 
 
 def test_code_that_is_no_fault_of_the_way_is_not_repeated(scripted: Scripted) -> None:
-    scripted.scripts["ListTasks"] = lambda asked: Refused(Reason.REASON_CONFLICT)
+    scripted.scripts["ListTasks"] = lambda asked: RpcError(Reason.REASON_CONFLICT)
     with accord_client.open_channel(scripted.address, tls=None) as channel, pytest.raises(errors.Conflict) as failed:
         TaskServiceStub(channel).ListTasks(ListTasksRequest())
     assert failed.value.code == grpc.StatusCode.ABORTED

@@ -16,10 +16,10 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.services.v1.services_pb2 import IssueTokenRequest, IssueTokenResponse
 from accord.tasks.v1.tasks_pb2 import GetTaskRequest, GetTaskResponse
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_auth.refused import Refused
 from accord_client import ServiceAccount, errors
 from accord_client.contract import Methods, methods_of
 from accord_client.service_tokens import Token
+from accord_rpc.errors import RpcError
 from tests.api.probe import generated
 from tests.client.scripted import Asked, Script, Scripted
 
@@ -36,7 +36,7 @@ class Issuer:
         self.server = server
         self.lifetime = 300.0
         self.taken_back: set[str] = set()
-        self.refusal: Refused | None = None
+        self.refusal: RpcError | None = None
         self.may_issue = threading.Event()
         self.may_issue.set()
         server.scripts |= {"IssueToken": self._issue, "GetTask": self.answering(GetTaskResponse())}
@@ -48,7 +48,7 @@ class Issuer:
     def take_back(self) -> None:
         self.taken_back.add(f"Bearer token {self.issued}")
 
-    def _issue(self, asked: Asked) -> IssueTokenResponse | Refused:
+    def _issue(self, asked: Asked) -> IssueTokenResponse | RpcError:
         self.may_issue.wait(30)
         lifetime = Duration()
         lifetime.FromNanoseconds(int(self.lifetime * 1e9))
@@ -57,10 +57,10 @@ class Issuer:
     def answering(self, answer: Message) -> Script:
         """A script that answers those who have a good token."""
 
-        def script(asked: Asked) -> Message | Refused:
+        def script(asked: Asked) -> Message | RpcError:
             sent = asked.header("authorization")
             if sent is None or sent in self.taken_back:
-                return Refused(Reason.REASON_CREDENTIAL_INVALID)
+                return RpcError(Reason.REASON_CREDENTIAL_INVALID)
             return answer
 
         return script
@@ -166,7 +166,7 @@ async def test_token_is_not_given_up_for_a_call_that_was_sent_with_the_one_befor
     issuer.take_back()
     late, answer = threading.Event(), issuer.server.scripts["GetTask"]
 
-    def second_is_late(asked: Asked) -> Message | Refused:
+    def second_is_late(asked: Asked) -> Message | RpcError:
         if asked.attempt == 2:
             late.wait(30)
         return answer(asked)
@@ -181,7 +181,7 @@ async def test_token_is_not_given_up_for_a_call_that_was_sent_with_the_one_befor
 
 
 async def test_call_that_is_refused_for_something_else_is_not_repeated(get: Call, issuer: Issuer) -> None:
-    issuer.server.scripts["GetTask"] = lambda asked: Refused(Reason.REASON_TASK_NOT_FOUND)
+    issuer.server.scripts["GetTask"] = lambda asked: RpcError(Reason.REASON_TASK_NOT_FOUND)
     for _ in range(2):
         with pytest.raises(errors.TaskNotFound):
             await get()
@@ -201,14 +201,14 @@ async def test_renewal_that_fails_is_no_fault_while_the_token_is_good(
 ) -> None:
     await get()
     monkeypatch.setattr(Token, "is_due", lambda token: True)
-    issuer.refusal = Refused(Reason.REASON_RATE_LIMITED, retry_after=1)
+    issuer.refusal = RpcError(Reason.REASON_RATE_LIMITED, retry_after=1)
     await get()
     assert issuer.issued == 2
     assert issuer.server.of("GetTask")[-1].header("authorization") == "Bearer token 1"
 
 
 async def test_secret_that_is_wrong_is_what_the_call_fails_with(get: Call, issuer: Issuer) -> None:
-    issuer.refusal = Refused(Reason.REASON_CLIENT_INVALID)
+    issuer.refusal = RpcError(Reason.REASON_CLIENT_INVALID)
     with pytest.raises(errors.ClientInvalid):
         await get()
     assert issuer.server.of("GetTask") == []
@@ -272,7 +272,7 @@ async def test_stream_that_is_refused_after_an_answer_is_not_begun_again(issuer:
     """Whoever reads it would see the first answers twice."""
     messages, stubs, methods = probe()
     issuer.server.scripts["ServerStream"] = lambda asked: (
-        messages.ProbeResponse() if asked.attempt % 2 else Refused(Reason.REASON_CREDENTIAL_INVALID)
+        messages.ProbeResponse() if asked.attempt % 2 else RpcError(Reason.REASON_CREDENTIAL_INVALID)
     )
     address = issuer.server.address
     with accord_client.open_channel(address, credentials=ACCOUNT, tls=None, methods=methods) as channel:

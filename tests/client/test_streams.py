@@ -9,11 +9,11 @@ import pytest
 
 import accord_client
 import accord_client.aio
-from accord_api.pipeline.rate_limits import rate_limiter
 from accord_client import Credentials, SessionToken, errors
 from accord_client.contract import Method, methods_of
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
+from accord_rpc.pipeline.rate_limits import rate_limiter
 from tests.api.probe import build_probe_server, generated
 from tests.factories import Person, signed_in_person
 

@@ -14,7 +14,7 @@ from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest, UpdateTaskRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_client import CallFailed, SessionToken, Tls, errors
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from tests.factories import Person, signed_in_person
 from tests.gateway.conftest import Running, Start
 

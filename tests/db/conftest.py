@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import organizations
 from accord_db.queries.accounts import insert_account
 from accord_db.schema import Account

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 
-from accord_db.embedded.account import choose_account, hand_over
-from accord_db.embedded.launch import launch
+from accord_postgres.account import choose_account, hand_over
+from accord_postgres.launch import launch
 
 
 @contextmanager

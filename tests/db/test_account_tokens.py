@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists, InvalidValue
+from accord_db.engine.ids import uuid7
 from accord_db.queries import account_tokens, accounts
 from accord_db.schema import Account, AccountToken, TokenPurpose
 from tests.db.conftest import NewAccount
@@ -92,7 +92,7 @@ async def test_there_is_no_token_for_an_account_that_is_not_there_or_deleted(
     await accounts.delete_account(database, account_id=account.id)
     assert not await insert(database, account.id)
     assert not await insert(database, uuid7())
-    assert await database.first(_COUNT) == 0
+    assert await database.fetch_one(_COUNT) == 0
 
 
 async def test_a_token_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
@@ -104,7 +104,7 @@ async def test_a_token_of_a_deleted_account_is_none(database: Database, account:
 async def test_an_expired_token_is_none_and_cannot_be_used(database: Database, account: Account) -> None:
     await insert(database, account.id)
     found = await got(database)
-    await database.run(update(AccountToken).values(expires_at=func.now()))
+    await database.execute(update(AccountToken).values(expires_at=func.now()))
     assert await get(database) is None
     assert not await account_tokens.use_token(database, token_id=found.id)
 
@@ -182,4 +182,4 @@ async def test_of_new_tokens_at_once_one_stays_if_the_account_is_locked_for_each
             )
 
     await asyncio.gather(*(insert_locked(number) for number in range(10)))
-    assert await database.first(_COUNT) == 1
+    assert await database.fetch_one(_COUNT) == 1

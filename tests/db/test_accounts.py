@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import func, select, text
 
-from accord_db.database import Database, Executor
-from accord_db.errors import AlreadyExists, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.errors import AlreadyExists, InvalidValue
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts
 from accord_db.schema import Account
 
@@ -151,7 +151,7 @@ async def test_whoever_locks_an_account_waits_for_whoever_has_it_locked_and_sees
 async def database_waits(database: Database) -> bool:
     """Whether a statement of this database waits for another's lock."""
     waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
-    return bool(await asyncio.create_task(database.first(waiting)))  # a task of its own is in no transaction
+    return bool(await asyncio.create_task(database.fetch_one(waiting)))  # a task of its own is in no transaction
 
 
 async def test_locking_an_account_that_is_not_there_is_none(database: Database) -> None:

@@ -7,9 +7,10 @@ import psycopg
 import pytest
 from sqlalchemy import Delete, Update, bindparam, delete, select, update
 
-from accord_db.database import Database
-from accord_db.errors import DatabaseError
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import DatabaseError
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import audit
 from accord_db.queries.audit import EventFilters
 from accord_db.schema import Account, AuditEvent
@@ -42,7 +43,7 @@ async def test_an_event_is_kept_as_it_was_told(database: Database, account: Acco
         reason="SIGN_IN_REFUSED",
         request_id="request",
     )
-    event = await database.first(select(AuditEvent))
+    event = await database.fetch_one(select(AuditEvent))
     assert event is not None
     assert (event.id, event.account_id, event.target, event.peer) == (event_id, None, "somebody", "ipv4:192.0.2.1")
     assert (event.code, event.reason, event.user_agent) == ("UNAUTHENTICATED", "SIGN_IN_REFUSED", "grpcurl")
@@ -52,8 +53,8 @@ async def test_an_event_is_kept_as_it_was_told(database: Database, account: Acco
 async def test_an_event_is_not_changed(database: Database, account: Account, change: Update | Delete) -> None:
     await insert(database, account)
     with pytest.raises(DatabaseError, match="42501"):
-        await database.run(change)
-    assert len(await database.all(select(AuditEvent))) == 1
+        await database.execute(change)
+    assert len(await database.fetch_all(select(AuditEvent))) == 1
 
 
 async def test_the_log_is_not_truncated(database: Database, account: Account, dsn: str) -> None:
@@ -64,8 +65,8 @@ async def test_the_log_is_not_truncated(database: Database, account: Account, ds
 
 async def test_an_event_outlives_its_account(database: Database, account: Account) -> None:
     await insert(database, account)
-    await database.run(delete(Account).where(Account.id == bindparam("account_id")), account_id=account.id)
-    [event] = await database.all(select(AuditEvent))
+    await database.execute(delete(Account).where(Account.id == bindparam("account_id")), account_id=account.id)
+    [event] = await database.fetch_all(select(AuditEvent))
     assert event.account_id == account.id
 
 
@@ -80,7 +81,7 @@ async def inserted(database: Database, name: str, **values: object) -> None:
 
 
 async def listed(database: Database, **filters: Unpack[EventFilters]) -> list[str]:
-    return [event.request_id for event in await audit.list_events(database, limit=100, **filters)]
+    return [event.request_id for event in await audit.list_events(database, page=Page(100), **filters)]
 
 
 async def test_events_are_listed_by_who_did_what_to_what_and_for_whom(database: Database) -> None:
@@ -100,7 +101,7 @@ async def test_events_are_listed_by_who_did_what_to_what_and_for_whom(database: 
 async def test_events_are_listed_from_a_time_to_before_another(database: Database) -> None:
     for name in ("first", "second", "third"):
         await inserted(database, name)
-    third, second, first = await audit.list_events(database, limit=3)
+    third, second, first = await audit.list_events(database, page=Page(3))
     assert await listed(database, occurred_from=second.occurred_at) == ["third", "second"]
     assert await listed(database, occurred_before=second.occurred_at) == ["first"]
     assert await listed(database, occurred_from=first.occurred_at, occurred_before=third.occurred_at) == [
@@ -117,7 +118,9 @@ async def test_events_are_listed_a_page_at_a_time(database: Database) -> None:
     await inserted(database, "another's", account_id=OTHER)
     pages: list[str] = []
     after_id = None
-    while page := await audit.list_events(database, limit=2, after_id=after_id, account_id=ONE):
+    while page := await audit.list_events(
+        database, page=Page(2, Cursor(after_id, after_id) if after_id else None), account_id=ONE
+    ):
         pages.append("".join(event.request_id for event in page))
         after_id = page[-1].id
     assert pages == ["ed", "cb", "a"]

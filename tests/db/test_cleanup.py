@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import ColumnElement, Interval, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.model import Model
+from accord_db.engine.statements import compiled
 from accord_db.queries import audit, organizations
 from accord_db.queries.cleanup import Due, delete_due, everything_due, is_alone
 from accord_db.schema import (
@@ -40,8 +42,6 @@ from accord_db.schema import (
     TokenPurpose,
     metadata,
 )
-from accord_db.schema.shared import Model
-from accord_db.statements import compiled
 from tests.conftest import Connect
 from tests.db.conftest import NewAccount
 
@@ -90,11 +90,11 @@ def row_of(model: type[Model], account: Account) -> dict[str, Any]:
 
 
 async def add(database: Database, model: type[Model], account: Account, **values: Any) -> None:
-    await database.run(insert(model).values(row_of(model, account) | values))
+    await database.execute(insert(model).values(row_of(model, account) | values))
 
 
 async def count(database: Database, model: type[Model]) -> int:
-    found = await database.first(select(func.count()).select_from(model))
+    found = await database.fetch_one(select(func.count()).select_from(model))
     assert found is not None
     return found
 
@@ -133,7 +133,7 @@ async def test_what_is_due_goes_and_what_is_not_stays(
     for age in (kept + SECOND, kept - timedelta(minutes=1)):
         await add(database, model, await new_account(), **{since: ago(age)})
     assert await clean_up(database) == {model.__tablename__: 1}
-    [left] = await database.all(select(getattr(model, since) > ago(kept)))
+    [left] = await database.fetch_all(select(getattr(model, since) > ago(kept)))
     assert left is True
 
 
@@ -186,7 +186,7 @@ async def test_the_oldest_go_first(database: Database, account: Account) -> None
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
     tokens = next(due for due in due_after(KEPT, batch=2) if due.table == "account_tokens")
     await delete_due(database, tokens)
-    assert await database.all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
+    assert await database.fetch_all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
 
 async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
@@ -224,10 +224,10 @@ async def test_an_account_goes_once_it_was_deleted_as_long_ago_as_the_settings_s
     database: Database, new_account: NewAccount
 ) -> None:
     living, fresh, old = [await new_account() for _ in range(3)]
-    await database.run(_AGE_ACCOUNT, account_id=fresh.id, age=timedelta(days=7) - timedelta(minutes=1))
-    await database.run(_AGE_ACCOUNT, account_id=old.id, age=timedelta(days=7) + SECOND)
+    await database.execute(_AGE_ACCOUNT, account_id=fresh.id, age=timedelta(days=7) - timedelta(minutes=1))
+    await database.execute(_AGE_ACCOUNT, account_id=old.id, age=timedelta(days=7) + SECOND)
     assert await clean_up(database, kept=timedelta(days=7)) == {"accounts": 1}
-    assert set(await database.all(select(Account.id))) == {living.id, fresh.id}
+    assert set(await database.fetch_all(select(Account.id))) == {living.id, fresh.id}
 
 
 async def test_everything_that_an_account_has_goes_with_it_and_nobody_elses(
@@ -236,7 +236,7 @@ async def test_everything_that_an_account_has_goes_with_it_and_nobody_elses(
     gone, other = await new_account(), await new_account()
     for account in (gone, other):
         await everything(database, account)
-    await database.run(_AGE_ACCOUNT, account_id=gone.id, age=KEPT + SECOND)
+    await database.execute(_AGE_ACCOUNT, account_id=gone.id, age=KEPT + SECOND)
     before = {model: await count(database, model) for model in ALL}
     deleted = await clean_up(database)
     assert {model: await count(database, model) for model in ALL} == {model: n // 2 for model, n in before.items()}
@@ -265,7 +265,7 @@ async def everything(database: Database, account: Account) -> None:
     await add(database, DeviceSignIn, account, account_id=account.id, denied_at=_now)
     factor_id = uuid7()
     await add(database, SecondFactor, account, id=factor_id, confirmed_at=_now)
-    await database.run(insert(RecoveryCode).values(id=uuid7(), second_factor_id=factor_id, code_hash=hashed()))
+    await database.execute(insert(RecoveryCode).values(id=uuid7(), second_factor_id=factor_id, code_hash=hashed()))
 
 
 # --- organizations -------------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ async def organization(database: Database, account: Account) -> UUID:
         *((Task, made | {"id": uuid7(), "title": "x"}) for _ in range(3)),
     )
     for model, values in rows:
-        await database.run(insert(model).values(values))
+        await database.execute(insert(model).values(values))
     return own["organization_id"]
 
 
@@ -295,17 +295,17 @@ async def test_an_organization_goes_once_it_was_deleted_as_long_ago_as_the_setti
     database: Database, account: Account
 ) -> None:
     living, fresh, old = [await organization(database, account) for _ in range(3)]
-    await database.run(_AGE_ORGANIZATION, organization_id=fresh, age=timedelta(days=7) - timedelta(minutes=1))
-    await database.run(_AGE_ORGANIZATION, organization_id=old, age=timedelta(days=7) + SECOND)
+    await database.execute(_AGE_ORGANIZATION, organization_id=fresh, age=timedelta(days=7) - timedelta(minutes=1))
+    await database.execute(_AGE_ORGANIZATION, organization_id=old, age=timedelta(days=7) + SECOND)
     assert (await clean_up(database, kept=timedelta(days=7)))["organizations"] == 1
-    assert set(await database.all(select(Organization.id))) == {living, fresh}
+    assert set(await database.fetch_all(select(Organization.id))) == {living, fresh}
 
 
 async def test_everything_that_an_organization_has_goes_with_it_and_nobody_elses(
     database: Database, account: Account
 ) -> None:
     gone, _ = await organization(database, account), await organization(database, account)
-    await database.run(_AGE_ORGANIZATION, organization_id=gone, age=KEPT + SECOND)
+    await database.execute(_AGE_ORGANIZATION, organization_id=gone, age=KEPT + SECOND)
     before = {model: await count(database, model) for model in THEIRS}
     deleted = await clean_up(database)
     assert {model: await count(database, model) for model in THEIRS} == {model: n // 2 for model, n in before.items()}
@@ -321,22 +321,22 @@ async def test_an_invitation_goes_a_month_after_it_would_have_expired_however_it
     for age in (timedelta(days=30) + SECOND, timedelta(days=30) - timedelta(minutes=1)):
         for end in ({}, {"ended_at": ago(timedelta(days=36)), "outcome": "declined"}):
             own = {"id": uuid7(), "role_ids": [], "token_hash": hashed(), "expires_at": ago(age)}
-            await database.run(insert(Invitation).values(made | own | end))
+            await database.execute(insert(Invitation).values(made | own | end))
     assert await clean_up(database) == {"invitations": 2}
 
 
 async def test_an_organization_that_somebody_is_about_to_bring_back_is_left_whole(
     database: Database, account: Account, dsn: str
 ) -> None:
-    await database.run(_AGE_ORGANIZATION, organization_id=await organization(database, account), age=KEPT + SECOND)
+    await database.execute(_AGE_ORGANIZATION, organization_id=await organization(database, account), age=KEPT + SECOND)
     with locked(dsn, "SELECT FROM organizations FOR NO KEY UPDATE"):
         assert await clean_up(database) == {}
 
 
 async def test_an_organization_cannot_be_brought_back_once_it_is_due(database: Database, account: Account) -> None:
     fresh, old = [await organization(database, account) for _ in range(2)]
-    await database.run(_AGE_ORGANIZATION, organization_id=fresh, age=KEPT - timedelta(minutes=1))
-    await database.run(_AGE_ORGANIZATION, organization_id=old, age=KEPT + SECOND)
+    await database.execute(_AGE_ORGANIZATION, organization_id=fresh, age=KEPT - timedelta(minutes=1))
+    await database.execute(_AGE_ORGANIZATION, organization_id=old, age=KEPT + SECOND)
     assert await organizations.undelete_organization(database, organization_id=fresh, deleted_kept=KEPT) is not None
     assert await organizations.undelete_organization(database, organization_id=old, deleted_kept=KEPT) is None
 
@@ -347,7 +347,7 @@ async def test_an_api_key_goes_90_days_after_its_end(
 ) -> None:
     for age in (timedelta(days=90) + SECOND, timedelta(days=90) - timedelta(minutes=1)):
         theirs = ApiKey.organization_id == await organization(database, account)
-        await database.run(update(ApiKey).where(theirs).values({column: ago(age)}))
+        await database.execute(update(ApiKey).where(theirs).values({column: ago(age)}))
     await organization(database, account)
     assert (await clean_up(database))["api_keys"] == 1
     assert await count(database, ApiKey) == 2
@@ -381,7 +381,7 @@ def test_all_tables_that_belong_to_accounts_are_emptied_before_these_go() -> Non
 
 
 async def test_a_large_account_goes_in_batches(database: Database, account: Account) -> None:
-    await database.run(
+    await database.execute(
         insert(Task).from_select(
             ["id", "created_by", "title"],
             select(func.gen_random_uuid(), text(f"'{account.id}'::uuid"), text("'x'")).select_from(
@@ -389,7 +389,7 @@ async def test_a_large_account_goes_in_batches(database: Database, account: Acco
             ),
         )
     )
-    await database.run(_AGE_ACCOUNT, account_id=account.id, age=KEPT + SECOND)
+    await database.execute(_AGE_ACCOUNT, account_id=account.id, age=KEPT + SECOND)
     assert await clean_up(database) == {"tasks": 1200, "accounts": 1}  # none of it by ON DELETE CASCADE
 
 
@@ -397,7 +397,7 @@ async def test_what_was_recorded_of_an_account_stays(database: Database, account
     await audit.insert_event(
         database, event_id=uuid7(), account_id=account.id, method="m", peer="p", code="OK", request_id="r"
     )
-    await database.run(_AGE_ACCOUNT, account_id=account.id, age=timedelta(days=900))
+    await database.execute(_AGE_ACCOUNT, account_id=account.id, age=timedelta(days=900))
     assert await clean_up(database) == {"accounts": 1}
     assert await count(database, AuditEvent) == 1
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
-from accord_db.database import Database
-from accord_db.deadline import remaining, set_deadline
-from accord_db.errors import StatementCancelled, Unavailable
+from accord_db.engine.database import Database
+from accord_db.engine.deadline import remaining, set_deadline
+from accord_db.engine.errors import StatementCancelled, Unavailable
 from tests.conftest import Connect
 
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
@@ -61,7 +61,7 @@ async def test_without_a_deadline_a_statement_still_does_not_run_for_ever(connec
     database = await connect(statement_timeout=0.1)
     async with asyncio.timeout(2):
         with pytest.raises(StatementCancelled):
-            await database.first(SLEEP, seconds=10)
+            await database.fetch_one(SLEEP, seconds=10)
         with pytest.raises(StatementCancelled):
             await sleep_in_transaction(database)
 
@@ -69,7 +69,7 @@ async def test_without_a_deadline_a_statement_still_does_not_run_for_ever(connec
 async def test_whoever_has_little_time_does_not_wait_long_for_a_connection(connect: Connect) -> None:
     database = await connect(pool_size=1, pool_wait=10)
     async with database.transaction() as tx:
-        await tx.first(select(literal(1)))
+        await tx.fetch_one(select(literal(1)))
         set_deadline(time.monotonic() + 0.1)
         async with asyncio.timeout(2):
             with pytest.raises(Unavailable):
@@ -94,7 +94,7 @@ async def test_cancelling_a_transaction_ends_it_on_the_server(database: Database
     call.cancel()
     async with asyncio.timeout(1):
         await until(other, sleeping=0)
-        while await other.first(LEFT_OPEN):
+        while await other.fetch_one(LEFT_OPEN):
             await asyncio.sleep(0.01)
 
 
@@ -105,14 +105,14 @@ async def test_a_storm_of_cancellations_leaves_every_connection_clean(connect: C
     async def ask(value: int) -> None:
         for repetition in range(10):
             expected = value * 100 + repetition
-            row = await database.first(ECHO, value=expected, seconds=chance.choice([0, 0, 0.001, 0.01]))
+            row = await database.fetch_one(ECHO, value=expected, seconds=chance.choice([0, 0, 0.001, 0.01]))
             assert row is not None
             assert row[0] == expected
 
     async def ask_in_transactions(value: int) -> None:
         for _ in range(10):
             async with database.transaction() as tx:
-                row = await tx.first(ECHO, value=value, seconds=0.001)
+                row = await tx.fetch_one(ECHO, value=value, seconds=0.001)
                 assert row is not None
                 assert row[0] == value
 
@@ -123,8 +123,8 @@ async def test_a_storm_of_cancellations_leaves_every_connection_clean(connect: C
         victim.cancel()
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {type(None), asyncio.CancelledError}
-    assert await asyncio.gather(*(database.first(ECHO, value=1, seconds=0.05) for _ in range(8))) == [(1, b"")] * 8
-    assert await database.first(LEFT_OPEN) == 0
+    assert await asyncio.gather(*(database.fetch_one(ECHO, value=1, seconds=0.05) for _ in range(8))) == [(1, b"")] * 8
+    assert await database.fetch_one(LEFT_OPEN) == 0
 
 
 async def test_a_call_cancelled_at_any_moment_loses_no_connection(connect: Connect) -> None:
@@ -136,24 +136,24 @@ async def test_a_call_cancelled_at_any_moment_loses_no_connection(connect: Conne
         call.cancel()
         with suppress(asyncio.CancelledError):
             await call
-    assert await database.first(select(literal("whole"))) == "whole"
+    assert await database.fetch_one(select(literal("whole"))) == "whole"
 
 
 async def database_round(database: Database) -> None:
-    await database.first(select(literal(1)))
+    await database.fetch_one(select(literal(1)))
     async with database.transaction() as tx:
-        await tx.first(select(literal(2)))
+        await tx.fetch_one(select(literal(2)))
 
 
 async def sleep(database: Database, seconds: float) -> None:
-    await database.first(SLEEP, seconds=seconds)
+    await database.fetch_one(SLEEP, seconds=seconds)
 
 
 async def sleep_in_transaction(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.first(SLEEP, seconds=10)
+        await tx.fetch_one(SLEEP, seconds=10)
 
 
 async def until(other: Database, *, sleeping: int) -> None:
-    while await other.first(SLEEPING) != sleeping:
+    while await other.fetch_one(SLEEPING) != sleeping:
         await asyncio.sleep(0.01)

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from sqlalchemy import Interval, bindparam, cast, func, select, update
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import devices, sessions
 from accord_db.queries.devices import Poll
 from accord_db.schema import Account, DeviceSignIn, Session
@@ -91,7 +91,7 @@ async def test_a_code_that_another_device_has_is_not_given_twice(
 
 
 async def test_an_expired_sign_in_is_none_to_everybody(database: Database, waiting: DeviceSignIn, me: Person) -> None:
-    await database.run(_EXPIRE)
+    await database.execute(_EXPIRE)
     assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
     assert not await is_undecided(database)
     assert await approve(database, me) is None
@@ -102,7 +102,7 @@ async def test_an_approved_sign_in_that_expires_is_not_used(
     database: Database, waiting: DeviceSignIn, me: Person
 ) -> None:
     await approve(database, me)
-    await database.run(_EXPIRE)
+    await database.execute(_EXPIRE)
     assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)
 
 
@@ -111,7 +111,7 @@ async def test_the_first_poll_may_come_at_once_and_the_next_after_the_interval(
     database: Database, waiting: DeviceSignIn
 ) -> None:
     assert not (await poll(database)).too_soon
-    await database.run(_AGE_POLL, age=timedelta(seconds=5))
+    await database.execute(_AGE_POLL, age=timedelta(seconds=5))
     assert not (await poll(database)).too_soon
 
 
@@ -119,13 +119,13 @@ async def test_polls_that_come_too_soon_lengthen_the_interval_each_time(
     database: Database, waiting: DeviceSignIn
 ) -> None:
     await poll(database)
-    await database.run(_AGE_POLL, age=timedelta(seconds=4.5))
+    await database.execute(_AGE_POLL, age=timedelta(seconds=4.5))
     second = await poll(database)
     assert (second.too_soon, second.interval_seconds) == (True, 10)
-    await database.run(_AGE_POLL, age=timedelta(seconds=9.5))
+    await database.execute(_AGE_POLL, age=timedelta(seconds=9.5))
     third = await poll(database)
     assert (third.too_soon, third.interval_seconds) == (True, 15)
-    await database.run(_AGE_POLL, age=timedelta(seconds=15))
+    await database.execute(_AGE_POLL, age=timedelta(seconds=15))
     fourth = await poll(database)
     assert (fourth.too_soon, fourth.interval_seconds) == (False, 15)
 
@@ -156,7 +156,7 @@ async def test_once_it_is_decided_no_poll_is_too_soon(database: Database, waitin
 async def test_an_approved_sign_in_belongs_to_who_approved_and_is_as_fresh_as_they_were(
     database: Database, waiting: DeviceSignIn, me: Person
 ) -> None:
-    await database.run(_AUTHENTICATED_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
+    await database.execute(_AUTHENTICATED_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
     session = await sessions.get_session(database, session_id=me.session_id, account_id=me.account_id)
     approved = await approve(database, me)
     assert session is not None

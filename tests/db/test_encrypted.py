@@ -2,8 +2,8 @@
 
 from sqlalchemy import LargeBinary
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import outbox, second_factors
 from accord_db.queries.encrypted import (
     ENCRYPTED_COLUMNS,

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy import Text, bindparam, func, insert, select
 
-from accord_db.database import Database
-from accord_db.errors import (
+from accord_db.engine.database import Database
+from accord_db.engine.errors import (
     AlreadyExists,
     Conflict,
     DatabaseError,
@@ -16,7 +16,7 @@ from accord_db.errors import (
     StatementCancelled,
     Unavailable,
 )
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.schema import Account, SecondFactor
 
 Fail = Callable[[str], None]
@@ -57,7 +57,7 @@ def failing(dsn: str) -> None:
 @pytest.mark.usefixtures("failing")
 async def test_an_error_is_what_its_sqlstate_says(database: Database, sqlstate: str, kind: type[DatabaseError]) -> None:
     with pytest.raises(DatabaseError) as caught:
-        await database.first(FAIL, sqlstate=sqlstate)
+        await database.fetch_one(FAIL, sqlstate=sqlstate)
     assert type(caught.value) is kind
     assert caught.value.sqlstate == sqlstate
     assert sqlstate in str(caught.value)
@@ -69,9 +69,9 @@ NEW_ACCOUNT = insert(Account).values(
 
 
 async def test_a_second_row_with_the_same_key_names_the_constraint_and_not_the_key(database: Database) -> None:
-    await database.run(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
+    await database.execute(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
     with pytest.raises(AlreadyExists) as caught:
-        await database.run(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
+        await database.execute(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
     assert caught.value.table == "accounts"
     assert caught.value.constraint is not None
     assert "email" in caught.value.constraint
@@ -80,7 +80,7 @@ async def test_a_second_row_with_the_same_key_names_the_constraint_and_not_the_k
 
 async def test_text_that_is_too_long_is_not_quoted(database: Database) -> None:
     with pytest.raises(InvalidValue) as caught:
-        await database.run(NEW_ACCOUNT, id=uuid7(), email="secret" * 100)
+        await database.execute(NEW_ACCOUNT, id=uuid7(), email="secret" * 100)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
@@ -89,11 +89,11 @@ async def test_text_that_is_too_long_is_not_quoted(database: Database) -> None:
 async def test_a_row_of_somebody_unknown_names_its_constraint(database: Database) -> None:
     new_factor = insert(SecondFactor).values(id=bindparam("id"), account_id=bindparam("account_id"), secret=b"x")
     with pytest.raises(ForeignKeyMissing) as caught:
-        await database.run(new_factor, id=uuid7(), account_id=uuid7())
+        await database.execute(new_factor, id=uuid7(), account_id=uuid7())
     assert caught.value.constraint == "fk_second_factors_account_id_accounts"
 
 
 async def test_a_missing_value_names_its_column(database: Database) -> None:
     with pytest.raises(InvalidValue) as caught:
-        await database.run(NEW_ACCOUNT, id=uuid7(), email=None)
+        await database.execute(NEW_ACCOUNT, id=uuid7(), email=None)
     assert caught.value.column == "email"

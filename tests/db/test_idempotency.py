@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import bindparam, cast, func, update
 from sqlalchemy.types import Interval
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import idempotency
 from accord_db.schema import Account, IdempotencyKey
 from tests.db.conftest import NewAccount
@@ -52,9 +52,9 @@ async def test_a_key_is_free_again_after_a_day_without_the_old_response(database
     request_id = uuid7()
     await claim(database, account, request_id)
     await idempotency.store_response(database, account_id=account.id, request_id=request_id, response=b"old")
-    await database.run(_AGE, age=timedelta(hours=23, minutes=59))
+    await database.execute(_AGE, age=timedelta(hours=23, minutes=59))
     assert not await claim(database, account, request_id)
-    await database.run(_AGE, age=timedelta(hours=24, minutes=1))
+    await database.execute(_AGE, age=timedelta(hours=24, minutes=1))
     assert await claim(database, account, request_id, b"new")
     key = await idempotency.get_key(database, account_id=account.id, request_id=request_id)
     assert key is not None

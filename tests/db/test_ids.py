@@ -1,6 +1,6 @@
 from uuid import RFC_4122, UUID
 
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 
 
 def test_an_id_is_a_uuid_of_version_7() -> None:

@@ -5,11 +5,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text, update
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import invitations, members, organizations
 from accord_db.queries.invitations import Outcome
-from accord_db.queries.positions import Position
 from accord_db.schema import Account, Invitation
 from tests.conftest import Connect
 
@@ -78,7 +78,7 @@ async def test_an_invitation_to_a_deleted_organization_is_not_found_by_its_token
 
 async def is_waited_for(database: Database) -> bool:
     """Whether a statement waits for another's lock."""
-    return bool(await database.first(select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))))
+    return bool(await database.fetch_one(select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))))
 
 
 async def test_who_finds_one_waits_for_whoever_deletes_its_organization_and_finds_none_then(
@@ -100,7 +100,7 @@ async def test_an_inviter_who_is_banned_or_gone_is_told(
     database: Database, ours: UUID, account: Account, column: str
 ) -> None:
     await insert(database, ours, account, token_hash=HASH)
-    await database.run(update(Account).where(Account.id == account.id).values({column: func.now()}))
+    await database.execute(update(Account).where(Account.id == account.id).values({column: func.now()}))
     found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL)
     assert found is not None
     assert not found.inviter_admitted
@@ -136,7 +136,7 @@ async def test_an_invitation_is_not_there_for_another_organization(
     assert not await invitations.end_invitation(
         database, invitation_id=invitation.id, organization_id=ours, outcome="cancelled"
     )
-    assert await invitations.list_invitations(database, organization_id=ours, limit=9, show_ended=True) == []
+    assert await invitations.list_invitations(database, organization_id=ours, page=Page(9), show_ended=True) == []
     assert await invitations.count_open_invitations(database, organization_id=ours) == 0
     assert not await invitations.is_invited(database, organization_id=ours, email=EMAIL)
 
@@ -145,11 +145,11 @@ async def test_what_is_over_neither_counts_nor_is_in_the_way(database: Database,
     await insert(database, ours, account, lifetime=timedelta(0))
     await end(database, await insert(database, ours, account))
     assert not await invitations.is_invited(database, organization_id=ours, email=EMAIL)
-    assert await invitations.list_invitations(database, organization_id=ours, limit=9) == []
+    assert await invitations.list_invitations(database, organization_id=ours, page=Page(9)) == []
     await insert(database, ours, account)
     assert await invitations.is_invited(database, organization_id=ours, email=EMAIL.upper())
     assert await invitations.count_open_invitations(database, organization_id=ours) == 1
-    assert len(await invitations.list_invitations(database, organization_id=ours, limit=9, show_ended=True)) == 3
+    assert len(await invitations.list_invitations(database, organization_id=ours, page=Page(9), show_ended=True)) == 3
 
 
 async def test_a_member_is_known_by_the_address_of_their_living_account(
@@ -159,7 +159,7 @@ async def test_a_member_is_known_by_the_address_of_their_living_account(
     assert await invitations.is_member(database, organization_id=ours, email=account.email.upper())
     assert not await invitations.is_member(database, organization_id=theirs, email=account.email)
     assert not await invitations.is_member(database, organization_id=ours, email=EMAIL)
-    await database.run(update(Account).where(Account.id == account.id).values(deleted_at=func.now()))
+    await database.execute(update(Account).where(Account.id == account.id).values(deleted_at=func.now()))
     assert not await invitations.is_member(database, organization_id=ours, email=account.email)
 
 
@@ -169,7 +169,7 @@ async def test_pages_have_every_invitation_once_the_newest_first(
     made = [await insert(database, ours, account) for _ in range(5)]
     found: list[UUID] = []
     after = None
-    while page := await invitations.list_invitations(database, organization_id=ours, limit=2, after=after):
+    while page := await invitations.list_invitations(database, organization_id=ours, page=Page(2, after)):
         found += [each.invitation.id for each in page]
-        after = Position(page[-1].invitation.created_at, page[-1].invitation.id)
+        after = Cursor(page[-1].invitation.created_at, page[-1].invitation.id)
     assert found == [each.id for each in reversed(made)]

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from sqlalchemy import bindparam, func, select, text
 
-from accord_db.database import Database
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.listen import Listener
 
 NOTIFY = select(func.pg_notify("news", bindparam("payload")))
 END_LISTENERS = (
@@ -42,7 +42,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_what_is_notified_is_heard_in_order(listener: Listener, database: Database, heard: list[str]) -> None:
     for payload in ("one", "two"):
-        await database.first(NOTIFY, payload=payload)
+        await database.fetch_one(NOTIFY, payload=payload)
     await until(lambda: len(heard) == 3)
     assert heard == ["connected", "one", "two"]
 
@@ -51,7 +51,7 @@ async def test_what_is_notified_between_heartbeats_is_not_lost(
     listener: Listener, database: Database, heard: list[str]
 ) -> None:
     for number in range(50):
-        await database.first(NOTIFY, payload=str(number))
+        await database.fetch_one(NOTIFY, payload=str(number))
         await asyncio.sleep(0.01)
     await until(lambda: len(heard) == 51)
 
@@ -59,12 +59,12 @@ async def test_what_is_notified_between_heartbeats_is_not_lost(
 async def test_what_is_rolled_back_is_not_heard(listener: Listener, database: Database, heard: list[str]) -> None:
     async def change_of_mind() -> None:
         async with database.transaction() as tx:
-            await tx.first(NOTIFY, payload="never")
+            await tx.fetch_one(NOTIFY, payload="never")
             raise LookupError
 
     with pytest.raises(LookupError):
         await change_of_mind()
-    await database.first(NOTIFY, payload="after")
+    await database.fetch_one(NOTIFY, payload="after")
     await until(lambda: len(heard) == 2)
     assert heard == ["connected", "after"]
 
@@ -72,10 +72,10 @@ async def test_what_is_rolled_back_is_not_heard(listener: Listener, database: Da
 async def test_a_listener_that_was_cut_off_says_so_and_comes_back(
     listener: Listener, superuser: Database, heard: list[str]
 ) -> None:
-    await superuser.all(END_LISTENERS)
+    await superuser.fetch_all(END_LISTENERS)
     await until(lambda: not listener.connected)
     await until(lambda: listener.connected)
-    await superuser.first(NOTIFY, payload="again")
+    await superuser.fetch_one(NOTIFY, payload="again")
     await until(lambda: heard[-1] == "again")
     assert heard == ["connected", "cut off", "connected", "again"]
 
@@ -86,10 +86,10 @@ async def test_a_callback_that_fails_does_not_make_the_listener_deaf(dsn: str, d
     listener.listen("news", lambda payload: heard.append(int(payload)))
     await listener.start()
     await until(lambda: listener.connected)
-    await database.first(NOTIFY, payload="not a number")
+    await database.fetch_one(NOTIFY, payload="not a number")
     await until(lambda: not listener.connected)
     await until(lambda: listener.connected)
-    await database.first(NOTIFY, payload="7")
+    await database.fetch_one(NOTIFY, payload="7")
     await until(lambda: heard == [7])
     await listener.close()
 

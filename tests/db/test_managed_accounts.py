@@ -6,11 +6,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import accounts, managed_accounts
 from accord_db.queries.managed_accounts import AccountFilters, Search, Searched
-from accord_db.queries.positions import Position
 from accord_db.schema import Account
 from tests.db.plans import generic_plan
 
@@ -28,7 +28,7 @@ async def insert(database: Database, email: str, name: str = "Somebody") -> UUID
 async def listed(database: Database, search: Search | None = None, **filters: object) -> list[str]:
     rows = await managed_accounts.list_accounts(
         database,
-        limit=100,
+        page=Page(100),
         search=search,
         filters=AccountFilters(**filters),  # type: ignore[arg-type]  # whatever the test says
     )
@@ -81,12 +81,12 @@ async def test_filters_leave_what_they_say(database: Database) -> None:
 async def test_pages_meet_and_do_not_overlap(database: Database, search: Search | None) -> None:
     for number in range(5):
         await insert(database, f"a{number % 2}{number}@example.com", "Ada" if number % 2 else "ADA")
-    whole = await managed_accounts.list_accounts(database, limit=100, search=search)
+    whole = await managed_accounts.list_accounts(database, page=Page(100), search=search)
     paged: list[Account] = []
     while len(paged) < len(whole):
         last = paged[-1] if paged else None
-        after = Position(getattr(last, search.by) if search else "", last.id) if last else None
-        page = await managed_accounts.list_accounts(database, limit=2, search=search, after=after)
+        after = Cursor(getattr(last, search.by) if search else "", last.id) if last else None
+        page = await managed_accounts.list_accounts(database, page=Page(2, after), search=search)
         assert page
         paged += page
     assert paged == whole

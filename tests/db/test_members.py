@@ -4,12 +4,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from accord_db.database import Database
-from accord_db.errors import ForeignKeyMissing
-from accord_db.ids import uuid7
-from accord_db.queries import members, organizations, roles, standing
+from accord_db.engine.database import Database
+from accord_db.engine.errors import ForeignKeyMissing
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor, Page
+from accord_db.queries import members, memberships, organizations, roles
 from accord_db.queries.members import MemberWithAccount
-from accord_db.queries.positions import Position
 from accord_db.schema import Account
 from tests.db.conftest import NewAccount
 
@@ -74,9 +74,9 @@ async def test_a_list_has_the_members_of_one_organization_page_by_page(
     await organization(database, people[0])
     for person in people:
         await members.insert_member(database, organization_id=ours, account_id=person.id, role=None)
-    found = await members.list_members(database, organization_id=ours, limit=3)
-    after = Position(found[-1].created_at, found[-1].account_id)
-    found += await members.list_members(database, organization_id=ours, limit=3, after=after)
+    found = await members.list_members(database, organization_id=ours, page=Page(3))
+    after = Cursor(found[-1].created_at, found[-1].account_id)
+    found += await members.list_members(database, organization_id=ours, page=Page(3, after))
     assert [each.account_id for each in found] == [person.id for person in (*reversed(people), account)]
 
 
@@ -112,7 +112,7 @@ async def test_a_role_of_another_organization_is_no_role_of_this_one(
     database: Database, account: Account, ours: UUID, theirs: UUID
 ) -> None:
     mine, other = await role(database, ours, "tasks.read"), await role(database, theirs, "tasks.write")
-    found = await standing.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
+    found = await memberships.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
     assert found == {mine: ["tasks.read"]}
     with pytest.raises(ForeignKeyMissing):
         await members.replace_member_roles(database, organization_id=ours, account_id=account.id, role_ids=[other])

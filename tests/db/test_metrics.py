@@ -8,9 +8,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Integer, bindparam, func, select, update
 
-from accord_db.database import Database
-from accord_db.errors import InvalidValue
-from accord_db.metrics import metrics
+from accord_db.engine.database import Database
+from accord_db.engine.errors import InvalidValue
+from accord_db.engine.metrics import metrics
 from accord_db.schema import Account, Task
 from tests.conftest import Connect
 
@@ -23,7 +23,7 @@ def sample(name: str, /, *registries: CollectorRegistry, **labels: str) -> float
 async def test_a_statement_is_counted_and_timed_by_operation_and_table(database: Database) -> None:
     labels = {"operation": "select", "table": "tasks"}
     counted, timed = sample("db_queries_total", **labels), sample("db_query_duration_seconds_count", **labels)
-    await database.all(select(Task).join(Account, Account.id == Task.created_by))
+    await database.fetch_all(select(Task).join(Account, Account.id == Task.created_by))
     assert sample("db_queries_total", **labels) == counted + 1
     assert sample("db_query_duration_seconds_count", **labels) == timed + 1
 
@@ -32,7 +32,7 @@ async def test_a_statement_of_a_transaction_is_counted_too(database: Database) -
     labels = {"operation": "update", "table": "tasks"}
     before = sample("db_queries_total", **labels)
     async with database.transaction() as tx:
-        await tx.run(update(Task).values(title="the same"))
+        await tx.execute(update(Task).values(title="the same"))
     assert sample("db_queries_total", **labels) == before + 1
 
 
@@ -40,14 +40,14 @@ async def test_a_subquery_is_counted_for_the_table_it_reads(database: Database) 
     labels = {"operation": "select", "table": "accounts"}
     before = sample("db_queries_total", **labels)
     newest = select(Account.id).limit(1).subquery()
-    await database.all(select(func.count()).select_from(newest))
+    await database.fetch_all(select(func.count()).select_from(newest))
     assert sample("db_queries_total", **labels) == before + 1
 
 
 async def test_an_error_is_counted_by_its_sqlstate(database: Database) -> None:
     before = sample("db_errors_total", sqlstate="22012")
     with pytest.raises(InvalidValue):
-        await database.first(select(1 / bindparam("zero", type_=Integer)), zero=0)
+        await database.fetch_one(select(1 / bindparam("zero", type_=Integer)), zero=0)
     assert sample("db_errors_total", sqlstate="22012") == before + 1
 
 
@@ -68,11 +68,11 @@ def test_a_registry_has_each_metric_once() -> None:
 WORKER = """
 import asyncio, sys
 from sqlalchemy import literal, select
-from accord_db.database import Database, DatabaseSettings
+from accord_db.engine.database import Database, DatabaseSettings
 
 async def main():
     database = await Database.connect(DatabaseSettings(dsn=sys.argv[1], pool_size=1))
-    await database.first(select(literal(1)))
+    await database.fetch_one(select(literal(1)))
     print("asked", flush=True)
     sys.stdin.read()
     await database.close()

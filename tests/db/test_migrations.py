@@ -12,18 +12,18 @@ import psycopg
 import pytest
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, MetaData, Table, Uuid
 
-from accord_db.errors import Unavailable
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.migrate import MigrationError, Patience, apply, current_and_head, is_current
+from accord_db.migrate.alembic_commands import history, sql
 from accord_db.migrate.apply import revert
-from accord_db.migrate.drafts import generate
+from accord_db.migrate.autogenerate import generate
 from accord_db.migrate.drift import check_drift
+from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.lint import lint
 from accord_db.migrate.revisions import VERSIONS, read_revisions
 from accord_db.migrate.scratch import scratch_database, scratch_server
-from accord_db.migrate.scripts import history, sql
-from accord_db.roles import fault_of_role
 from accord_db.schema import metadata as our_metadata
-from accord_db.schema.walls import GATEWAY_ROLE
 from tests.conftest import temporary_database
 
 HEAD = read_revisions().head
@@ -244,7 +244,7 @@ def test_databases_of_a_new_server_that_are_migrated_at_once_share_one_role_of_g
         command = [sys.executable, "-m", "accord_db.migrate", "--database-url"]
         processes = [subprocess.Popen([*command, dsn, "apply"]) for dsn in empty]
         assert [process.wait() for process in processes] == [0] * len(empty)
-        assert [fault_of_role(dsn, GATEWAY_ROLE) for dsn in empty] == [None] * len(empty)
+        assert [role_problem(dsn, GATEWAY_ROLE) for dsn in empty] == [None] * len(empty)
 
 
 def test_generate_raises_the_wall_of_a_table_that_organizations_have_rows_in(

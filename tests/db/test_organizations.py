@@ -7,9 +7,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Page
 from accord_db.queries import members, organizations
 from accord_db.queries.organizations import OrganizationChanges
 from accord_db.queries.sessions import REVOKED_CHANNEL
@@ -46,7 +47,9 @@ async def unharmed(database: Database, theirs: Organization) -> AsyncIterator[No
 
 
 async def listed(database: Database, account: Account, *, show_deleted: bool = False) -> list[UUID]:
-    found = await organizations.list_organizations(database, account_id=account.id, limit=10, show_deleted=show_deleted)
+    found = await organizations.list_organizations(
+        database, account_id=account.id, page=Page(10), show_deleted=show_deleted
+    )
     return [each.organization.id for each in found]
 
 
@@ -72,7 +75,7 @@ async def test_a_list_that_is_of_one_organization_has_no_other(
         (theirs.id, []),
         (None, [(another, None), (ours, "owner")]),
     ):
-        found = await organizations.list_organizations(database, account_id=account.id, limit=10, only=only)
+        found = await organizations.list_organizations(database, account_id=account.id, page=Page(10), only=only)
         assert found == expected
 
 

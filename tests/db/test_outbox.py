@@ -7,8 +7,8 @@ from uuid import UUID
 
 import psycopg
 
-from accord_db.database import Database, Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.ids import uuid7
 from accord_db.queries import outbox
 from accord_db.queries.outbox import ClaimedMessage
 from tests.conftest import Connect

@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.tenant import acting_for
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
-from accord_db.tenants import acting_for
 from tests.conftest import Connect
 from tests.db.conftest import NewAccount
 from tests.db.programs import free_port, running, wait_until_ready
@@ -78,7 +78,7 @@ async def pooled(pooler: str, connect: Connect) -> Database:
 async def test_no_call_fails_behind_a_pooler(pooled: Database, account: Account) -> None:
     async def work(number: int) -> None:
         for value in range(20):
-            assert await pooled.first(ECHO, value=value) == value
+            assert await pooled.fetch_one(ECHO, value=value) == value
             async with pooled.transaction() as tx:
                 title = f"{number}.{value}"
                 task = await tasks.insert_task(tx, task_id=uuid7(), created_by=account.id, title=title)
@@ -86,7 +86,7 @@ async def test_no_call_fails_behind_a_pooler(pooled: Database, account: Account)
                 assert found == task
 
     await asyncio.gather(*(work(number) for number in range(20)))
-    assert await pooled.first(select(func.count()).select_from(Task)) == 400
+    assert await pooled.fetch_one(select(func.count()).select_from(Task)) == 400
 
 
 async def test_cancelling_a_call_cancels_its_statement_through_a_pooler(pooled: Database, database: Database) -> None:
@@ -95,15 +95,15 @@ async def test_cancelling_a_call_cancels_its_statement_through_a_pooler(pooled: 
     call.cancel()
     async with asyncio.timeout(2):
         await until(database, sleeping=0)
-    answers = await asyncio.gather(*(pooled.first(ECHO, value=value) for value in range(40)))
+    answers = await asyncio.gather(*(pooled.fetch_one(ECHO, value=value) for value in range(40)))
     assert answers == list(range(40))
 
 
 async def test_the_deadline_of_a_transaction_does_not_stay_on_the_connection(pooled: Database) -> None:
     limit = select(func.current_setting("statement_timeout"))
     async with pooled.transaction() as tx:
-        assert await tx.first(limit) == "30s"
-    assert set(await asyncio.gather(*(pooled.first(limit) for _ in range(20)))) == {"0"}
+        assert await tx.fetch_one(limit) == "30s"
+    assert set(await asyncio.gather(*(pooled.fetch_one(limit) for _ in range(20)))) == {"0"}
 
 
 async def test_tenants_are_kept_apart_and_leave_nothing_on_the_connection(
@@ -116,19 +116,19 @@ async def test_tenants_are_kept_apart_and_leave_nothing_on_the_connection(
         with acting_for(owner_id):
             for _ in range(20):
                 await tasks.insert_task(pooled, task_id=uuid7(), created_by=owner_id, title="Mow")
-                assert set(await pooled.all(everything)) == {owner_id}
-                assert not await pooled.first(setting)
+                assert set(await pooled.fetch_all(everything)) == {owner_id}
+                assert not await pooled.fetch_one(setting)
                 async with pooled.transaction() as tx:
-                    assert set(await tx.all(everything)) == {owner_id}
+                    assert set(await tx.fetch_all(everything)) == {owner_id}
 
     await asyncio.gather(*[work((await new_account()).id) for _ in range(10)])
-    assert not any(await asyncio.gather(*(pooled.first(setting) for _ in range(20))))
+    assert not any(await asyncio.gather(*(pooled.fetch_one(setting) for _ in range(20))))
 
 
 async def sleep(db: Database) -> None:
-    await db.first(SLEEP, seconds=10)
+    await db.fetch_one(SLEEP, seconds=10)
 
 
 async def until(db: Database, *, sleeping: int) -> None:
-    while await db.first(SLEEPING) != sleeping:
+    while await db.fetch_one(SLEEPING) != sleeping:
         await asyncio.sleep(0.01)

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import providers
 from accord_db.queries.providers import EncryptedTokens
 from accord_db.schema import Account, LinkedProvider

@@ -9,8 +9,8 @@ from psycopg import sql
 from sqlalchemy import cast, func, select, text
 from sqlalchemy.dialects.postgresql import REGCLASS
 
-from accord_db.database import Database
-from accord_db.errors import Conflict
+from accord_db.engine.database import Database
+from accord_db.engine.errors import Conflict
 from accord_db.queries.rate_limits import Counted, Limit, UsedUp, count_call, take_back
 from accord_db.schema import RateLimit
 from tests.conftest import Connect, execute
@@ -29,7 +29,7 @@ async def count(database: Database, *limits: Limit) -> list[UsedUp]:
 
 
 async def counts(database: Database) -> dict[bytes, int]:
-    return {row.key: row.calls for row in await database.all(ROWS)}
+    return {row.key: row.calls for row in await database.fetch_all(ROWS)}
 
 
 async def test_as_many_calls_pass_as_the_limit_has_and_the_next_is_told_how_long_to_wait(database: Database) -> None:
@@ -54,7 +54,7 @@ async def test_window_that_is_over_begins_anew(database: Database, dsn: str) -> 
     assert await count(database, mine) == []
     assert await counts(database) == {mine.key: 1}
     future = select(RateLimit.key).where(RateLimit.reset_at > func.now())
-    assert await database.all(future) == [mine.key]
+    assert await database.fetch_all(future) == [mine.key]
 
 
 async def test_call_is_counted_against_all_limits_at_once(database: Database) -> None:
@@ -109,7 +109,7 @@ async def test_calls_that_saw_room_for_one_and_waited_for_each_other_do_not_all_
     with psycopg.connect(dsn) as connection:
         connection.execute("SELECT FROM rate_limits FOR UPDATE")
         calls = [asyncio.create_task(count(database, mine)) for _ in range(5)]
-        while await database.first(WAITING) != 5:
+        while await database.fetch_one(WAITING) != 5:
             await asyncio.sleep(0.005)
     answers = await asyncio.gather(*calls)
     assert answers.count([]) == 1
@@ -180,8 +180,8 @@ async def test_statement_finds_its_rows_by_their_key(connect: Connect, dsn: str)
 
 async def scans(database: Database) -> object:
     """How often the whole table was read, as far as the one connection of this database knows."""
-    await database.first(select(func.pg_stat_force_next_flush()))
-    return await database.first(select(func.pg_stat_get_numscans(cast("rate_limits", REGCLASS))))
+    await database.fetch_one(select(func.pg_stat_force_next_flush()))
+    return await database.fetch_one(select(func.pg_stat_get_numscans(cast("rate_limits", REGCLASS))))
 
 
 @pytest.mark.parametrize("most", [1, 2**31])

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Integer, bindparam, func, literal, select
 
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
-from accord_db.errors import Unavailable
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import Unavailable
+from accord_postgres import EmbeddedPostgres
 
 ONE = select(literal(1))
 BACKEND = select(func.pg_backend_pid())
@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 async def pool(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     """A database that really can be restarted."""
     database = await Database.connect(DatabaseSettings(dsn=server.dsn, role=None, pool_size=3, pool_wait=3.0))
-    await asyncio.gather(*(database.first(ONE) for _ in range(20)))
+    await asyncio.gather(*(database.fetch_one(ONE) for _ in range(20)))
     yield database
     await database.close()
 
@@ -44,14 +44,14 @@ async def test_after_a_restart_of_postgresql_the_next_call_finds_it_within_a_sec
     await noticed()
     server.start()
     started = time.monotonic()
-    assert await pool.first(ONE) == 1
+    assert await pool.fetch_one(ONE) == 1
     assert time.monotonic() - started < 1.0
 
 
 async def test_while_postgresql_is_away_calls_wait_and_then_succeed(server: EmbeddedPostgres, pool: Database) -> None:
     server.stop()
     await noticed()
-    waiting = [asyncio.create_task(pool.first(ONE)) for _ in range(10)]
+    waiting = [asyncio.create_task(pool.fetch_one(ONE)) for _ in range(10)]
     await asyncio.sleep(0.3)
     server.start()
     assert await asyncio.gather(*waiting) == [1] * 10
@@ -62,16 +62,16 @@ async def test_while_postgresql_stays_away_calls_are_unavailable(server: Embedde
     server.stop()
     await noticed()
     with pytest.raises(Unavailable) as caught:
-        await database.first(ONE)
+        await database.fetch_one(ONE)
     assert caught.value.retry_after > 0
     server.start()
     await asyncio.sleep(1.2)
-    assert await database.first(ONE) == 1
+    assert await database.fetch_one(ONE) == 1
     await database.close()
 
 
 async def test_a_server_killed_in_the_middle_of_calls_is_found_again(server: EmbeddedPostgres, pool: Database) -> None:
-    calls = [asyncio.create_task(pool.first(select(func.pg_sleep(10)))) for _ in range(3)]
+    calls = [asyncio.create_task(pool.fetch_one(select(func.pg_sleep(10)))) for _ in range(3)]
     await asyncio.sleep(0.2)
     assert server.pid is not None
     os.kill(server.pid, signal.SIGQUIT)
@@ -79,17 +79,17 @@ async def test_a_server_killed_in_the_middle_of_calls_is_found_again(server: Emb
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
     server.stop()
     server.start()
-    assert await pool.first(ONE) == 1
+    assert await pool.fetch_one(ONE) == 1
 
 
 async def test_connections_that_were_ended_while_idle_are_not_lent(pool: Database) -> None:
     async with pool.transaction() as tx:
-        mine = await tx.first(BACKEND)
-        others = {await asyncio.create_task(pool.first(BACKEND)) for _ in range(2)}
+        mine = await tx.fetch_one(BACKEND)
+        others = {await asyncio.create_task(pool.fetch_one(BACKEND)) for _ in range(2)}
         for backend in others - {mine}:
-            await tx.first(TERMINATE, backend=backend)
+            await tx.fetch_one(TERMINATE, backend=backend)
     await noticed()
-    assert await asyncio.gather(*(pool.first(ONE) for _ in range(10))) == [1] * 10
+    assert await asyncio.gather(*(pool.fetch_one(ONE) for _ in range(10))) == [1] * 10
 
 
 async def noticed() -> None:
@@ -105,7 +105,7 @@ async def test_a_server_that_says_it_ends_the_connection_is_believed_before_it_h
         settings = DatabaseSettings(dsn=f"postgresql://accord@127.0.0.1:{port}/accord?sslmode=disable", pool_size=1)
         database = await Database.connect(settings)
         with pytest.raises(Unavailable, match="57P01"):
-            await asyncio.wait_for(database.first(ONE), 5)
+            await asyncio.wait_for(database.fetch_one(ONE), 5)
         await database.close()
         listening.shutdown(socket.SHUT_RDWR)
         await asyncio.to_thread(server.join)

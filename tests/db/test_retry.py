@@ -4,12 +4,12 @@ import time
 import pytest
 from sqlalchemy import bindparam, select, text, update
 
-from accord_db.database import Database
-from accord_db.deadline import set_deadline
-from accord_db.errors import AlreadyExists, Conflict
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.deadline import set_deadline
+from accord_db.engine.errors import AlreadyExists, Conflict
+from accord_db.engine.ids import uuid7
+from accord_db.engine.retry import retry_conflicts
 from accord_db.queries import tasks
-from accord_db.retry import retry_conflicts
 from accord_db.schema import Account, Task
 
 TITLE = select(Task.title).where(Task.id == bindparam("task_id"))
@@ -64,14 +64,14 @@ async def test_a_transaction_that_lost_against_another_is_made_again(database: D
 
     async def count_one() -> None:
         async with database.transaction() as tx:
-            await tx.run(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            title = await tx.first(TITLE, task_id=counter.id)
+            await tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            title = await tx.fetch_one(TITLE, task_id=counter.id)
             assert title is not None
             attempts.append(title)
             if len(attempts) <= 2:
                 await both_have_read.wait()
-            await tx.run(RENAME, task_id=counter.id, title=str(int(title) + 1))
+            await tx.execute(RENAME, task_id=counter.id, title=str(int(title) + 1))
 
     await asyncio.gather(retry_conflicts(count_one), retry_conflicts(count_one))
     assert attempts == ["0", "0", "1"]
-    assert await database.first(TITLE, task_id=counter.id) == "2"
+    assert await database.fetch_one(TITLE, task_id=counter.id) == "2"

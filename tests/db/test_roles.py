@@ -2,11 +2,11 @@ from uuid import UUID
 
 import pytest
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import roles
-from accord_db.queries.positions import Position
 from accord_db.queries.roles import RoleChanges
 from accord_db.schema import Role
 
@@ -41,7 +41,7 @@ async def test_a_name_is_unique_in_an_organization_in_upper_and_lower_case(
 async def test_a_role_is_not_there_for_another_organization(database: Database, ours: UUID, theirs: UUID) -> None:
     role = await insert(database, theirs, "x", "tasks.read")
     assert await roles.get_role(database, role_id=role.id, organization_id=ours) is None
-    assert await roles.list_roles(database, organization_id=ours, limit=9) == []
+    assert await roles.list_roles(database, organization_id=ours, page=Page(9)) == []
     assert await roles.count_roles(database, organization_id=ours) == 0
     changed = await roles.update_role(database, role_id=role.id, organization_id=ours, changes=RoleChanges(name="mine"))
     assert changed is None
@@ -78,7 +78,7 @@ async def test_pages_have_every_role_once_the_newest_first(database: Database, o
     expected = [last.id, *sorted((role.id for role in together), reverse=True)]
     found: list[UUID] = []
     after = None
-    while page := await roles.list_roles(database, organization_id=ours, limit=2, after=after):
+    while page := await roles.list_roles(database, organization_id=ours, page=Page(2, after)):
         found += [role.id for role in page]
-        after = Position(page[-1].created_at, page[-1].id)
+        after = Cursor(page[-1].created_at, page[-1].id)
     assert found == expected

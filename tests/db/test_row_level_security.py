@@ -26,12 +26,15 @@ from sqlalchemy import (
 from sqlalchemy import text as sql_text
 
 from accord_db import queries
-from accord_db.database import Database
-from accord_db.errors import DatabaseError
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import DatabaseError
+from accord_db.engine.ids import uuid7
+from accord_db.engine.model import Model
+from accord_db.engine.row_level_security import GATEWAY_ROLE, tenant_column
+from accord_db.engine.tenant import NoTenant, acting_for, set_tenant
 from accord_db.migrate.drift import check_drift
+from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
-from accord_db.roles import fault_of_role
 from accord_db.schema import (
     Account,
     ApiKey,
@@ -43,9 +46,6 @@ from accord_db.schema import (
     Task,
     metadata,
 )
-from accord_db.schema.shared import Model
-from accord_db.schema.walls import GATEWAY_ROLE, tenant_column
-from accord_db.tenants import NoTenant, acting_for, set_tenant
 from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
 
@@ -81,10 +81,10 @@ class Tenant:
 
 async def make_tenant(database: Database, account: Account) -> Tenant:
     tenant = Tenant(uuid7(), account, uuid7())
-    await database.run(insert(Organization).values(id=tenant.id, name="x", slug=f"slug-{tenant.id}"))
+    await database.execute(insert(Organization).values(id=tenant.id, name="x", slug=f"slug-{tenant.id}"))
     for model in WALLED:
         row = tenant.row(model) | ({"id": tenant.role_id} if model is Role else {})
-        await database.run(insert(model).values(row))
+        await database.execute(insert(model).values(row))
     return tenant
 
 
@@ -110,8 +110,8 @@ async def test_rows_of_another_tenant_are_not_found(
     database: Database, ours: Tenant, theirs: Tenant, model: type[Model]
 ) -> None:
     with acting_for(ours.id):
-        assert await database.all(select(owner(model))) == [ours.id]
-    assert set(await database.all(select(owner(model)))) == {ours.id, theirs.id}  # as a test may look at them
+        assert await database.fetch_all(select(owner(model))) == [ours.id]
+    assert set(await database.fetch_all(select(owner(model)))) == {ours.id, theirs.id}  # as a test may look at them
 
 
 @each_table
@@ -119,38 +119,38 @@ async def test_rows_of_another_tenant_are_not_deleted(
     database: Database, ours: Tenant, theirs: Tenant, model: type[Model]
 ) -> None:
     with acting_for(ours.id):
-        assert await database.run(delete(model)) == 1
-    assert await database.all(select(owner(model))) == [theirs.id]
+        assert await database.execute(delete(model)) == 1
+    assert await database.fetch_all(select(owner(model))) == [theirs.id]
 
 
 @pytest.mark.usefixtures("theirs")
 async def test_rows_of_another_tenant_are_not_changed(database: Database, ours: Tenant) -> None:
     with acting_for(ours.id):
-        assert await database.run(update(Task).values(title="ours")) == 1
-    assert sorted(await database.all(select(Task.title))) == ["ours", "x"]
+        assert await database.execute(update(Task).values(title="ours")) == 1
+    assert sorted(await database.fetch_all(select(Task.title))) == ["ours", "x"]
 
 
 @each_table
 async def test_row_for_another_tenant_is_refused(
     database: Database, ours: Tenant, theirs: Tenant, model: type[Model]
 ) -> None:
-    await database.run(delete(model).where(owner(model) == theirs.id))
+    await database.execute(delete(model).where(owner(model) == theirs.id))
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
-        await database.run(insert(model).values(theirs.row(model)))
+        await database.execute(insert(model).values(theirs.row(model)))
     assert caught.value.sqlstate == "42501"
-    assert await database.all(select(owner(model))) == [ours.id]
+    assert await database.fetch_all(select(owner(model))) == [ours.id]
 
 
 async def test_row_is_not_given_to_another_tenant(database: Database, ours: Tenant, theirs: Tenant) -> None:
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
-        await database.run(update(Task).values(organization_id=theirs.id))
+        await database.execute(update(Task).values(organization_id=theirs.id))
     assert caught.value.sqlstate == "42501"
 
 
 async def test_what_is_joined_is_held_to_the_tenant_too(database: Database, ours: Tenant, theirs: Tenant) -> None:
     of_all = select(Organization.id, Member.account_id).join(Member, Member.organization_id == Organization.id)
     with acting_for(ours.id):
-        assert await database.all(of_all) == [(ours.id, ours.account.id)]
+        assert await database.fetch_all(of_all) == [(ours.id, ours.account.id)]
 
 
 async def test_whoever_acts_outside_of_an_organization_finds_what_is_their_own(
@@ -158,37 +158,37 @@ async def test_whoever_acts_outside_of_an_organization_finds_what_is_their_own(
 ) -> None:
     mine = await tasks.insert_task(database, task_id=uuid7(), created_by=ours.account.id, title="mine")
     with acting_for(ours.account.id):
-        assert await database.all(select(Task)) == [mine]
+        assert await database.fetch_all(select(Task)) == [mine]
 
 
 # --- whose call it is -------------------------------------------------------------------------------------------------
 async def test_where_nobody_said_whose_call_it_is_a_walled_table_is_not_asked(database: Database) -> None:
     set_tenant(None)
     with pytest.raises(NoTenant):
-        await database.all(select(Task))
+        await database.fetch_all(select(Task))
     with pytest.raises(NoTenant):
-        await database.run(insert(Task).values(id=uuid7(), title="x", created_by=uuid7()))
-    assert await database.all(select(Account)) == []
+        await database.execute(insert(Task).values(id=uuid7(), title="x", created_by=uuid7()))
+    assert await database.fetch_all(select(Account)) == []
 
 
 @pytest.mark.usefixtures("ours")
 async def test_sql_that_says_no_tenant_finds_nothing(database: Database) -> None:
     """Not even where we do not see of which tables it speaks, or where a transaction has looked at all of them before."""
     forgotten = select(func.count()).select_from(sql_text("tasks"))
-    assert await database.first(forgotten) == 0
+    assert await database.fetch_one(forgotten) == 0
     async with database.transaction() as tx:
-        assert await tx.all(select(Task).execution_options(across_tenants=True))
-        assert await tx.first(forgotten) == 0
+        assert await tx.fetch_all(select(Task).execution_options(across_tenants=True))
+        assert await tx.fetch_one(forgotten) == 0
 
 
 async def test_statement_that_says_so_crosses_tenants_alone(database: Database, ours: Tenant, theirs: Tenant) -> None:
     everybodys = select(Task.owner_id).execution_options(across_tenants=True)
     with acting_for(ours.id):
-        assert set(await database.all(everybodys)) == {ours.id, theirs.id}
+        assert set(await database.fetch_all(everybodys)) == {ours.id, theirs.id}
         async with database.transaction() as tx:
             for _ in range(2):
-                assert await tx.all(select(Task.owner_id)) == [ours.id]
-                assert set(await tx.all(everybodys)) == {ours.id, theirs.id}
+                assert await tx.fetch_all(select(Task.owner_id)) == [ours.id]
+                assert set(await tx.fetch_all(everybodys)) == {ours.id, theirs.id}
 
 
 async def test_transaction_may_act_for_one_tenant_after_another(
@@ -197,7 +197,7 @@ async def test_transaction_may_act_for_one_tenant_after_another(
     async with database.transaction() as tx:
         for tenant in (ours, theirs, ours):
             with acting_for(tenant.id):
-                assert await tx.all(select(Task.owner_id)) == [tenant.id]
+                assert await tx.fetch_all(select(Task.owner_id)) == [tenant.id]
 
 
 # --- how the tenant travels -------------------------------------------------------------------------------------------
@@ -206,27 +206,27 @@ async def test_nothing_of_the_tenant_stays_on_the_connection(connect: Connect, o
     twice = insert(Task).values(id=bindparam("id"), title="x", created_by=ours.account.id, organization_id=ours.id)
     task_id = uuid7()
     with acting_for(ours.id):
-        await database.run(twice, id=task_id)
-        assert not await database.first(SETTING)
+        await database.execute(twice, id=task_id)
+        assert not await database.fetch_one(SETTING)
         with pytest.raises(DatabaseError):
-            await database.run(twice, id=task_id)
-        assert not await database.first(SETTING)
+            await database.execute(twice, id=task_id)
+        assert not await database.fetch_one(SETTING)
         async with database.transaction() as tx:
-            await tx.all(select(Task))
-            assert await tx.first(SETTING) == str(ours.id)
-        assert not await database.first(SETTING)
+            await tx.fetch_all(select(Task))
+            assert await tx.fetch_one(SETTING) == str(ours.id)
+        assert not await database.fetch_one(SETTING)
         with pytest.raises(DatabaseError):
             async with database.transaction() as tx:
-                await tx.run(twice, id=task_id)
-        assert not await database.first(SETTING)
+                await tx.execute(twice, id=task_id)
+        assert not await database.fetch_one(SETTING)
 
 
 async def test_tables_without_a_wall_are_asked_without_a_tenant(connect: Connect, ours: Tenant) -> None:
     database = await connect(pool_size=1)
     with acting_for(ours.id):
-        await database.all(select(Account))
+        await database.fetch_all(select(Account))
         async with database.transaction() as tx:
-            await tx.all(select(Account))
+            await tx.fetch_all(select(Account))
     assert await times_said(database) == 0
 
 
@@ -235,7 +235,7 @@ async def test_transaction_says_its_tenant_once(connect: Connect, ours: Tenant) 
     with acting_for(ours.id):
         async with database.transaction() as tx:
             for statement in (select(Account), select(Task), select(Account), select(Role), select(Task)):
-                await tx.all(statement)
+                await tx.fetch_all(statement)
     assert await times_said(database) == 1
 
 
@@ -247,7 +247,7 @@ async def times_said(database: Database) -> int:
         .select_from(sql_text("pg_prepared_statements"))
         .where(sql_text("statement LIKE 'SELECT set_config(%'"))
     )
-    return await database.first(said) or 0
+    return await database.fetch_one(said) or 0
 
 
 async def test_statement_prepared_before_a_table_changed_is_sent_again_with_its_tenant(
@@ -255,10 +255,10 @@ async def test_statement_prepared_before_a_table_changed_is_sent_again_with_its_
 ) -> None:
     database, statement = await connect(pool_size=1), select(Task)
     with acting_for(ours.id):
-        before = await database.all(statement)
+        before = await database.fetch_all(statement)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("ALTER TABLE tasks ALTER COLUMN title TYPE varchar(300)")
-        assert await database.all(statement) == before != []
+        assert await database.fetch_all(statement) == before != []
 
 
 # --- indexes ----------------------------------------------------------------------------------------------------------
@@ -292,22 +292,22 @@ def explained(connection: "psycopg.Connection[Any]", statement: str) -> str:
 
 # --- the role ---------------------------------------------------------------------------------------------------------
 async def test_gateway_acts_as_a_role_that_owns_nothing_and_passes_no_wall(database: Database, dsn: str) -> None:
-    assert await database.first(select(func.current_user())) == GATEWAY_ROLE
-    assert fault_of_role(dsn, GATEWAY_ROLE) is None
+    assert await database.fetch_one(select(func.current_user())) == GATEWAY_ROLE
+    assert role_problem(dsn, GATEWAY_ROLE) is None
 
 
 async def test_force_holds_the_owner_too(database: Database, dsn: str, ours: Tenant, theirs: Tenant) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE tasks OWNER TO accord_gateway"))
     with acting_for(ours.id):
-        assert await database.all(select(Task.owner_id)) == [ours.id]
-    fault = fault_of_role(dsn, GATEWAY_ROLE)
+        assert await database.fetch_all(select(Task.owner_id)) == [ours.id]
+    fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
     assert fault.what == '"accord_gateway" passes the row-level security of tasks'
 
 
 def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
     """A superuser here, as whoever logs in to the embedded PostgreSQL is."""
-    fault = fault_of_role(dsn, None)
+    fault = role_problem(dsn, None)
     assert fault is not None
     for model in WALLED:
         assert model.__tablename__ in fault.what
@@ -315,13 +315,13 @@ def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
 
 def test_table_whose_wall_is_down_is_told(dsn: str) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE roles DISABLE ROW LEVEL SECURITY"))
-    fault = fault_of_role(dsn, GATEWAY_ROLE)
+    fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
     assert fault.what.endswith("row-level security of roles")
 
 
 def test_role_that_is_not_there_is_said_to_be_missing(dsn: str) -> None:
-    fault = fault_of_role(dsn, "nobody_of_this_name")
+    fault = role_problem(dsn, "nobody_of_this_name")
     assert fault is not None
     assert "CREATE ROLE nobody_of_this_name NOLOGIN" in fault.remedy
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists, InvalidValue
+from accord_db.engine.ids import uuid7
 from accord_db.queries import sessions
 from accord_db.queries.accounts import ban_account, delete_account, unban_account, update_role
 from accord_db.schema import Account, Session

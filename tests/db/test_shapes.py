@@ -29,13 +29,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from accord_db.database import Database
-from accord_db.errors import ForeignKeyMissing
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import ForeignKeyMissing
+from accord_db.engine.ids import uuid7
+from accord_db.engine.model import NAMING_CONVENTION, Model, Shared
 from accord_db.queries import tasks
 from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
-from accord_db.schema.shared import NAMING_CONVENTION, Model, Shared
 from tests.db.conftest import NewAccount
 
 
@@ -87,7 +87,7 @@ _PUT = _new.on_conflict_do_update(
 
 
 async def put_label(database: Database, created_by: UUID, name: str, colour: str = "red") -> Label:
-    label = await database.first(_PUT, id=uuid7(), created_by=created_by, name=name, colour=colour)
+    label = await database.fetch_one(_PUT, id=uuid7(), created_by=created_by, name=name, colour=colour)
     assert label is not None
     return label
 
@@ -105,7 +105,7 @@ async def test_upsert_leaves_a_deleted_row_and_another_owners_alone(
 ) -> None:
     other = await put_label(database, (await new_account()).id, "Home")
     old = await put_label(database, account.id, "Home", "red")
-    await database.run(_DELETE_LABEL, label_id=old.id, created_by=account.id)
+    await database.execute(_DELETE_LABEL, label_id=old.id, created_by=account.id)
     new = await put_label(database, account.id, "Home", "blue")
     assert len({old.id, new.id, other.id}) == 3
 
@@ -145,16 +145,16 @@ _LABELS_OF_TASKS = (
 
 
 async def make_tasks(database: Database, account: Account, *titles: str) -> list[Task]:
-    new = [NewTask(uuid7(), title, None) for title in titles]
-    return await tasks.insert_tasks(database, created_by=account.id, tasks=new)
+    new = [(uuid7(), NewTask(title=title)) for title in titles]
+    return await tasks.insert_tasks(database, new, created_by=account.id)
 
 
 async def attach(database: Database, task: Task, *labels: Label) -> int:
-    return await database.run(_ATTACH, task_id=task.id, label_ids=[label.id for label in labels])
+    return await database.execute(_ATTACH, task_id=task.id, label_ids=[label.id for label in labels])
 
 
 async def labels_of(database: Database, rows: Sequence[Task]) -> list[tuple[UUID, str]]:
-    found = await database.all(_LABELS_OF_TASKS, task_ids=[row.id for row in rows])
+    found = await database.fetch_all(_LABELS_OF_TASKS, task_ids=[row.id for row in rows])
     return [(row.task_id, row.Label.name) for row in found]
 
 
@@ -166,9 +166,9 @@ async def test_many_to_many_is_attached_once_and_found_from_both_sides(database:
     assert await attach(database, mow, garden) == 0
     assert await attach(database, rake, garden) == 1
 
-    with_garden = await database.all(_TASKS_WITH_LABEL, label_id=garden.id, created_by=account.id)
+    with_garden = await database.fetch_all(_TASKS_WITH_LABEL, label_id=garden.id, created_by=account.id)
     assert with_garden == [mow, rake]
-    assert await database.all(_TASKS_WITH_ALL_LABELS, label_ids=[garden.id, urgent.id]) == [mow]
+    assert await database.fetch_all(_TASKS_WITH_ALL_LABELS, label_ids=[garden.id, urgent.id]) == [mow]
     found = await labels_of(database, [mow, rake, rest])
     assert found == [(mow.id, "Garden"), (mow.id, "Urgent"), (rake.id, "Garden")]
 
@@ -177,14 +177,14 @@ async def test_many_to_many_is_detached(database: Database, account: Account) ->
     [mow] = await make_tasks(database, account, "Mow")
     garden, urgent = [await put_label(database, account.id, name) for name in ("Garden", "Urgent")]
     await attach(database, mow, garden, urgent)
-    assert await database.run(_DETACH, task_id=mow.id, label_ids=[urgent.id]) == 1
+    assert await database.execute(_DETACH, task_id=mow.id, label_ids=[urgent.id]) == 1
     assert await labels_of(database, [mow]) == [(mow.id, "Garden")]
 
 
 async def test_many_to_many_with_what_is_not_there_is_refused(database: Database, account: Account) -> None:
     [mow] = await make_tasks(database, account, "Mow")
     with pytest.raises(ForeignKeyMissing):
-        await database.run(_ATTACH, task_id=mow.id, label_ids=[uuid7()])
+        await database.execute(_ATTACH, task_id=mow.id, label_ids=[uuid7()])
 
 
 # --- left join ----------------------------------------------------------------------------------------------------------
@@ -212,14 +212,14 @@ async def test_left_join_counts_nothing_as_zero(database: Database, account: Acc
     for task in (mow, rake, gone):
         await attach(database, task, garden)
     await tasks.delete_task(database, task_id=gone.id, owner_id=account.id)
-    rows = await database.all(_LABELS_WITH_COUNT, created_by=account.id)
+    rows = await database.fetch_all(_LABELS_WITH_COUNT, created_by=account.id)
     assert [(row.Label.name, row.open_tasks) for row in rows] == [("Garden", 2), ("Unused", 0)]
 
 
 async def test_left_join_that_finds_nothing_has_none_in_its_place(database: Database, account: Account) -> None:
     mow, _ = await make_tasks(database, account, "Mow", "Rest")
     await attach(database, mow, await put_label(database, account.id, "Garden"))
-    rows = await database.all(_TASKS_WITH_LABEL_OR_NONE, created_by=account.id)
+    rows = await database.fetch_all(_TASKS_WITH_LABEL_OR_NONE, created_by=account.id)
     assert [(row.Task.title, row.Label and row.Label.name) for row in rows] == [("Mow", "Garden"), ("Rest", None)]
 
 
@@ -241,20 +241,20 @@ _COUNT_ATTACHED = select(func.count()).select_from(TaskLabel)
 
 async def test_conditional_update_answers_the_row_or_none(database: Database, account: Account) -> None:
     label = await put_label(database, account.id, "Home")
-    renamed = await database.first(_RENAME, label_id=label.id, seen_name="Home", new_name="House")
+    renamed = await database.fetch_one(_RENAME, label_id=label.id, seen_name="Home", new_name="House")
     assert renamed is not None
     assert renamed.name == "House"
-    assert await database.first(_RENAME, label_id=label.id, seen_name="Home", new_name="Flat") is None
+    assert await database.fetch_one(_RENAME, label_id=label.id, seen_name="Home", new_name="Flat") is None
 
 
 async def test_soft_delete_hides_the_row_and_keeps_what_refers_to_it(database: Database, account: Account) -> None:
     [mow] = await make_tasks(database, account, "Mow")
     garden = await put_label(database, account.id, "Garden")
     await attach(database, mow, garden)
-    assert await database.run(_DELETE_LABEL, label_id=garden.id, created_by=account.id) == 1
-    assert await database.run(_DELETE_LABEL, label_id=garden.id, created_by=account.id) == 0
+    assert await database.execute(_DELETE_LABEL, label_id=garden.id, created_by=account.id) == 1
+    assert await database.execute(_DELETE_LABEL, label_id=garden.id, created_by=account.id) == 0
     assert await labels_of(database, [mow]) == []
-    assert await database.first(_COUNT_ATTACHED) == 1
+    assert await database.fetch_one(_COUNT_ATTACHED) == 1
 
 
 async def test_delete_takes_along_what_cannot_be_without_it(
@@ -264,6 +264,6 @@ async def test_delete_takes_along_what_cannot_be_without_it(
     for owner in (account, other):
         [task] = await make_tasks(database, owner, "Mow")
         await attach(database, task, await put_label(database, owner.id, "Garden"))
-    await database.run(_DELETE_ACCOUNT, account_id=account.id)
-    assert await database.first(_COUNT_ATTACHED) == 1
-    assert await database.all(select(Label.created_by)) == [other.id]
+    await database.execute(_DELETE_ACCOUNT, account_id=account.id)
+    assert await database.fetch_one(_COUNT_ATTACHED) == 1
+    assert await database.fetch_all(select(Label.created_by)) == [other.id]

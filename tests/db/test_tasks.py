@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from sqlalchemy import bindparam, create_engine, update
 
-from accord_db.database import Database
-from accord_db.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.errors import AlreadyExists, ForeignKeyMissing, InvalidValue
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import organizations, tasks
-from accord_db.queries.positions import Position
 from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
 
@@ -26,8 +26,8 @@ def make(database: Database, account: Account) -> NewTasks:
     """Tasks of the account with these titles."""
 
     async def make(*titles: str) -> list[Task]:
-        new = [NewTask(uuid7(), title, None) for title in titles]
-        return await tasks.insert_tasks(database, created_by=account.id, tasks=new)
+        new = [(uuid7(), NewTask(title=title)) for title in titles]
+        return await tasks.insert_tasks(database, new, created_by=account.id)
 
     return make
 
@@ -38,7 +38,7 @@ _SET_TIME = (
 
 
 async def set_time(database: Database, task: Task, at: datetime) -> None:
-    await database.run(_SET_TIME, task_id=task.id, at=at)
+    await database.execute(_SET_TIME, task_id=task.id, at=at)
 
 
 def titles(rows: Iterable[Task]) -> list[str]:
@@ -78,11 +78,11 @@ async def test_insert_task_of_an_organization_is_the_organizations_and_not_its_m
     await organizations.insert_organization(
         database, organization_id=organization_id, name="Gardeners", slug="gardeners"
     )
-    new = [NewTask(uuid7(), "Rake", None)]
+    new = [(uuid7(), NewTask(title="Rake"))]
     task = await tasks.insert_task(
         database, task_id=uuid7(), created_by=account.id, organization_id=organization_id, title="Mow"
     )
-    rows = await tasks.insert_tasks(database, created_by=account.id, organization_id=organization_id, tasks=new)
+    rows = await tasks.insert_tasks(database, new, created_by=account.id, organization_id=organization_id)
     assert {(row.owner_id, row.organization_id, row.created_by) for row in [task, *rows]} == {
         (organization_id, organization_id, account.id)
     }
@@ -119,17 +119,19 @@ async def test_insert_task_counts_characters_and_not_bytes(database: Database, a
 
 
 async def test_insert_tasks_answers_in_the_order_given(database: Database, account: Account) -> None:
-    new = [NewTask(uuid7(), f"Task {number}", None if number % 2 else f"No. {number}") for number in range(100)]
-    new.sort(key=lambda task: task.title)
-    rows = await tasks.insert_tasks(database, created_by=account.id, tasks=new)
-    assert [(row.id, row.title, row.description) for row in rows] == new
+    new = [
+        (uuid7(), NewTask(title=f"Task {number}", description=None if number % 2 else f"No. {number}"))
+        for number in range(100)
+    ]
+    new.sort(key=lambda task: task[1]["title"])
+    rows = await tasks.insert_tasks(database, new, created_by=account.id)
+    assert [(row.id, {"title": row.title, "description": row.description}) for row in rows] == new
 
 
 async def test_insert_tasks_of_which_one_is_bad_makes_none(database: Database, account: Account) -> None:
     with pytest.raises(InvalidValue):
-        await tasks.insert_tasks(
-            database, created_by=account.id, tasks=[NewTask(uuid7(), "Mow", None), NewTask(uuid7(), "", None)]
-        )
+        new = [(uuid7(), NewTask(title=title)) for title in ("Mow", "")]
+        await tasks.insert_tasks(database, new, created_by=account.id)
     assert await tasks.count_tasks(database, owner_id=account.id) == 0
 
 
@@ -170,7 +172,7 @@ async def test_list_tasks_has_the_newest_first(database: Database, account: Acco
     now = datetime.now(UTC)
     for age, task in enumerate(await make("new", "older", "oldest")):
         await set_time(database, task, now - timedelta(minutes=age))
-    assert titles(await tasks.list_tasks(database, owner_id=account.id, limit=10)) == ["new", "older", "oldest"]
+    assert titles(await tasks.list_tasks(database, owner_id=account.id, page=Page(10))) == ["new", "older", "oldest"]
 
 
 async def test_list_tasks_shows_nothing_of_another_owner(
@@ -178,7 +180,7 @@ async def test_list_tasks_shows_nothing_of_another_owner(
 ) -> None:
     await make("Mow")
     other = await new_account()
-    assert await tasks.list_tasks(database, owner_id=other.id, limit=10) == []
+    assert await tasks.list_tasks(database, owner_id=other.id, page=Page(10)) == []
     assert await tasks.count_tasks(database, owner_id=other.id, show_deleted=True) == 0
 
 
@@ -186,7 +188,7 @@ async def test_list_tasks_filters_by_completed(database: Database, account: Acco
     done, _ = await make("done", "open")
     await tasks.update_task(database, task_id=done.id, owner_id=account.id, changes={"completed": True})
     for completed, expected in [(True, {"done"}), (False, {"open"}), (None, {"done", "open"})]:
-        rows = await tasks.list_tasks(database, owner_id=account.id, limit=10, completed=completed)
+        rows = await tasks.list_tasks(database, owner_id=account.id, page=Page(10), completed=completed)
         assert set(titles(rows)) == expected
         assert await tasks.count_tasks(database, owner_id=account.id, completed=completed) == len(expected)
 
@@ -208,7 +210,7 @@ async def test_list_tasks_finds_text_as_it_is_written(
     database: Database, account: Account, make: NewTasks, text: str, found: list[str]
 ) -> None:
     await make("100% done", "1000 done", "snake_case", "snakeXcase", "back\\slash", "Straße fegen", "'; -- drop")
-    rows = await tasks.list_tasks(database, owner_id=account.id, limit=10, title_contains=text)
+    rows = await tasks.list_tasks(database, owner_id=account.id, page=Page(10), title_contains=text)
     assert sorted(titles(rows), key=str.lower) == found
     assert await tasks.count_tasks(database, owner_id=account.id, title_contains=text) == len(found)
 
@@ -222,10 +224,9 @@ async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
     rows = await tasks.list_tasks(
         database,
         owner_id=account.id,
-        limit=10,
+        page=Page(10, descending=False),
         created_from=first,
         created_before=first + timedelta(days=2),
-        descending=False,
     )
     assert titles(rows) == ["1st", "2nd"]
 
@@ -236,7 +237,7 @@ async def test_list_tasks_takes_all_filters_together(database: Database, account
     rows = await tasks.list_tasks(
         database,
         owner_id=account.id,
-        limit=10,
+        page=Page(10),
         completed=True,
         title_contains="mow",
         created_from=wanted.created_at,
@@ -249,9 +250,9 @@ async def test_list_tasks_takes_all_filters_together(database: Database, account
 async def test_list_tasks_shows_deleted_ones_when_asked(database: Database, account: Account, make: NewTasks) -> None:
     gone, _ = await make("gone", "here")
     await tasks.delete_task(database, task_id=gone.id, owner_id=account.id)
-    assert titles(await tasks.list_tasks(database, owner_id=account.id, limit=10)) == ["here"]
+    assert titles(await tasks.list_tasks(database, owner_id=account.id, page=Page(10))) == ["here"]
     assert await tasks.count_tasks(database, owner_id=account.id) == 1
-    shown = await tasks.list_tasks(database, owner_id=account.id, limit=10, show_deleted=True, order_by="title")
+    shown = await tasks.list_tasks(database, owner_id=account.id, page=Page(10, order_by="title"), show_deleted=True)
     assert titles(shown) == ["here", "gone"]
     assert await tasks.count_tasks(database, owner_id=account.id, show_deleted=True) == 2
 
@@ -270,13 +271,11 @@ async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
     # Made by one statement, all have one time; of the titles there are five.
     made = await make(*(f"Title {number % 5}" for number in range(50)))
     seen: list[Task] = []
-    after: Position | None = None
-    while page := await tasks.list_tasks(
-        database, owner_id=account.id, limit=limit, order_by=order_by, descending=descending, after=after
-    ):
+    after: Cursor | None = None
+    while page := await tasks.list_tasks(database, owner_id=account.id, page=Page(limit, after, order_by, descending)):
         assert len(page) <= limit
         seen += page
-        after = Position(getattr(page[-1], order_by), page[-1].id)
+        after = Cursor(getattr(page[-1], order_by), page[-1].id)
     keys = [(getattr(task, order_by), task.id) for task in seen]
     assert {task.id for task in seen} == {task.id for task in made}
     assert all((left > right) if descending else (left < right) for left, right in pairwise(keys))
@@ -286,10 +285,10 @@ async def test_a_page_is_unmoved_by_tasks_made_meanwhile(database: Database, acc
     now = datetime.now(UTC)
     for age, task in enumerate(await make("1", "2", "3", "4")):
         await set_time(database, task, now - timedelta(minutes=age + 1))
-    first = await tasks.list_tasks(database, owner_id=account.id, limit=2)
+    first = await tasks.list_tasks(database, owner_id=account.id, page=Page(2))
     await make("meanwhile")
-    after = Position(first[-1].created_at, first[-1].id)
-    second = await tasks.list_tasks(database, owner_id=account.id, limit=2, after=after)
+    after = Cursor(first[-1].created_at, first[-1].id)
+    second = await tasks.list_tasks(database, owner_id=account.id, page=Page(2, after))
     assert titles(first + second) == ["1", "2", "3", "4"]
 
 
@@ -319,7 +318,7 @@ def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetim
         """)
         connection.execute("ANALYZE tasks")
         [(owner,)] = connection.execute("SELECT id FROM accounts LIMIT 1")
-        page = tasks._list(frozenset(), False, order_by, True, True, 21)
+        page = tasks._LISTING._page(frozenset({"alive"}), order_by, True, True, 21)
         page = page.params(owner_id=owner, after_value=after, after_id=uuid7())
         sql = page.compile(
             dialect=create_engine("postgresql+psycopg://").dialect, compile_kwargs={"literal_binds": True}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Boolean, Float, String, bindparam, column, func, select, text
 
-from accord_db.database import Database, DatabaseSettings
-from accord_db.errors import Unavailable
-from accord_db.tls import require_verified_tls
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.tls import require_verified_tls
 from tests.db.programs import free_port, run, running, wait_until_ready
 
 IS_ENCRYPTED = select(column("ssl", Boolean)).select_from(text("pg_stat_ssl")).where(text("pid = pg_backend_pid()"))
@@ -86,24 +86,24 @@ def openssl(folder: Path, command: str) -> None:
 
 async def test_a_server_with_the_right_certificate_is_talked_to_in_secret(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1))
-    assert await database.first(IS_ENCRYPTED) is True
+    assert await database.fetch_one(IS_ENCRYPTED) is True
     async with database.transaction() as tx:
-        assert await tx.first(IS_ENCRYPTED) is True
+        assert await tx.fetch_one(IS_ENCRYPTED) is True
     await database.close()
 
 
 async def test_a_large_value_goes_both_ways_in_secret(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1))
     large = "ü" * 2_000_000
-    assert await database.first(select(bindparam("large", type_=String)), large=large) == large
+    assert await database.fetch_one(select(bindparam("large", type_=String)), large=large) == large
     await database.close()
 
 
 async def test_a_call_is_cancelled_in_secret_too(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1, pool_wait=5))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(database.first(SLEEP, seconds=30), 0.1)
-    assert await database.first(IS_ENCRYPTED) is True
+        await asyncio.wait_for(database.fetch_one(SLEEP, seconds=30), 0.1)
+    assert await database.fetch_one(IS_ENCRYPTED) is True
     await database.close()
 
 

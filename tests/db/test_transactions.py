@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from sqlalchemy import Integer, bindparam, column, func, literal, select, text
 
-from accord_db.database import Database, Executor
-from accord_db.errors import DatabaseError, InvalidValue, Unavailable
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Executor
+from accord_db.engine.errors import DatabaseError, InvalidValue, Unavailable
+from accord_db.engine.ids import uuid7
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
 from tests.conftest import Connect
@@ -45,9 +45,9 @@ async def test_a_transaction_is_seen_by_others_when_its_block_ends(
 ) -> None:
     async with database.transaction() as tx:
         await insert(tx, account, "one")
-        assert await other.all(TITLES) == []
+        assert await other.fetch_all(TITLES) == []
         await insert(tx, account, "two")
-    assert await other.all(TITLES) == ["one", "two"]
+    assert await other.fetch_all(TITLES) == ["one", "two"]
 
 
 async def test_an_exception_undoes_the_transaction(database: Database, other: Database, account: Account) -> None:
@@ -58,8 +58,8 @@ async def test_an_exception_undoes_the_transaction(database: Database, other: Da
 
     with pytest.raises(ChangeOfMind):
         await attempt()
-    assert await other.all(TITLES) == []
-    assert await other.first(OPEN_TRANSACTIONS) == 0
+    assert await other.fetch_all(TITLES) == []
+    assert await other.fetch_one(OPEN_TRANSACTIONS) == 0
 
 
 async def test_cancelling_undoes_the_transaction(database: Database, other: Database, account: Account) -> None:
@@ -76,13 +76,13 @@ async def test_cancelling_undoes_the_transaction(database: Database, other: Data
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await other.all(TITLES) == []
+    assert await other.fetch_all(TITLES) == []
     await until_nothing_is_open(other)
 
 
 async def until_nothing_is_open(other: Database) -> None:
     async with asyncio.timeout(2):
-        while await other.first(OPEN_TRANSACTIONS):
+        while await other.fetch_one(OPEN_TRANSACTIONS):
             await asyncio.sleep(0.01)
 
 
@@ -90,7 +90,7 @@ async def test_a_statement_of_its_own_is_committed_at_once(
     database: Database, other: Database, account: Account
 ) -> None:
     await insert(database, account, "one")
-    assert await other.all(TITLES) == ["one"]
+    assert await other.fetch_all(TITLES) == ["one"]
 
 
 async def test_a_transaction_that_asks_nothing_takes_no_connection(connect: Connect) -> None:
@@ -105,12 +105,12 @@ async def test_what_is_asked_of_the_database_within_belongs_to_the_transaction(
     async def attempt() -> None:
         async with database.transaction() as tx:
             await insert(tx, account, "one")
-            assert await database.all(TITLES) == ["one"]
+            assert await database.fetch_all(TITLES) == ["one"]
             raise ChangeOfMind
 
     with pytest.raises(ChangeOfMind):
         await attempt()
-    assert await database.all(TITLES) == []
+    assert await database.fetch_all(TITLES) == []
 
 
 async def test_a_task_started_within_is_not_in_the_transaction(database: Database, account: Account) -> None:
@@ -121,7 +121,7 @@ async def test_a_task_started_within_is_not_in_the_transaction(database: Databas
 
 async def test_tasks_cannot_share_a_transaction(database: Database) -> None:
     async with database.transaction() as tx:
-        answers = await asyncio.gather(tx.first(BACKEND), tx.first(BACKEND), return_exceptions=True)
+        answers = await asyncio.gather(tx.fetch_one(BACKEND), tx.fetch_one(BACKEND), return_exceptions=True)
         assert [type(answer) for answer in answers] == [int, RuntimeError]
 
 
@@ -132,12 +132,12 @@ async def test_a_statement_that_failed_undoes_the_transaction_though_its_error_w
         async with database.transaction() as tx:
             await insert(tx, account, "one")
             with suppress(InvalidValue):
-                await tx.first(FAILS, zero=0)
+                await tx.fetch_one(FAILS, zero=0)
 
     with pytest.raises(DatabaseError) as caught:
         await attempt()
     assert caught.value.sqlstate == ROLLED_BACK
-    assert await other.all(TITLES) == []
+    assert await other.fetch_all(TITLES) == []
 
 
 async def test_after_a_first_statement_that_failed_nothing_runs_outside_of_the_transaction(
@@ -146,13 +146,13 @@ async def test_after_a_first_statement_that_failed_nothing_runs_outside_of_the_t
     async def attempt() -> None:
         async with database.transaction() as tx:
             with suppress(InvalidValue):
-                await tx.first(FAILS, zero=0)
+                await tx.fetch_one(FAILS, zero=0)
             await insert(tx, account, "one")
 
     with pytest.raises(DatabaseError) as caught:
         await attempt()
     assert caught.value.sqlstate == ROLLED_BACK
-    assert await other.all(TITLES) == []
+    assert await other.fetch_all(TITLES) == []
 
 
 async def test_a_statement_that_was_cancelled_undoes_the_transaction_though_the_block_goes_on(
@@ -163,27 +163,27 @@ async def test_a_statement_that_was_cancelled_undoes_the_transaction_though_the_
             await insert(tx, account, "one")
             with suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
-                    await tx.first(select(func.pg_sleep(10)))
+                    await tx.fetch_one(select(func.pg_sleep(10)))
             await insert(tx, account, "two")
 
     with pytest.raises(DatabaseError) as caught:
         await attempt()
     assert caught.value.sqlstate == ROLLED_BACK
     await until_nothing_is_open(other)
-    assert await other.all(TITLES) == []
+    assert await other.fetch_all(TITLES) == []
 
 
 async def test_a_transaction_cannot_be_asked_after_its_end(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.first(BACKEND)
+        await tx.fetch_one(BACKEND)
     with pytest.raises(DatabaseError):
-        await tx.first(BACKEND)
+        await tx.fetch_one(BACKEND)
 
 
 async def test_the_isolation_level_can_be_chosen(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.run(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
-        assert await tx.first(select(func.current_setting("transaction_isolation"))) == "serializable"
+        await tx.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        assert await tx.fetch_one(select(func.current_setting("transaction_isolation"))) == "serializable"
 
 
 # --- one within another -----------------------------------------------------------------------------------------------
@@ -192,8 +192,8 @@ async def test_a_transaction_within_another_joins_it(database: Database, other: 
         await insert(outer, account, "one")
         async with database.transaction() as inner:
             await insert(inner, account, "two")
-        assert await other.all(TITLES) == []
-    assert await other.all(TITLES) == ["one", "two"]
+        assert await other.fetch_all(TITLES) == []
+    assert await other.fetch_all(TITLES) == ["one", "two"]
 
 
 async def test_an_exception_caught_between_two_transactions_undoes_both(
@@ -209,7 +209,7 @@ async def test_an_exception_caught_between_two_transactions_undoes_both(
     with pytest.raises(DatabaseError) as caught:
         await attempt()
     assert caught.value.sqlstate == ROLLED_BACK
-    assert await other.all(TITLES) == []
+    assert await other.fetch_all(TITLES) == []
 
 
 # --- deferred ---------------------------------------------------------------------------------------------------------
@@ -222,8 +222,8 @@ async def test_deferred_transactions_are_committed_together(
         async with database.transaction() as tx:
             await insert(tx, account, "two")
         await insert(database, account, "three")
-        assert await other.all(TITLES) == []
-    assert await other.all(TITLES) == ["one", "three", "two"]
+        assert await other.fetch_all(TITLES) == []
+    assert await other.fetch_all(TITLES) == ["one", "three", "two"]
 
 
 async def test_what_is_asked_before_the_first_deferred_transaction_stands_alone(
@@ -238,7 +238,7 @@ async def test_what_is_asked_before_the_first_deferred_transaction_stands_alone(
 
     with pytest.raises(ChangeOfMind):
         await attempt()
-    assert await other.all(TITLES) == ["one"]
+    assert await other.fetch_all(TITLES) == ["one"]
 
 
 async def test_a_deferred_transaction_that_undid_itself_can_be_followed_by_another(
@@ -251,7 +251,7 @@ async def test_a_deferred_transaction_that_undid_itself_can_be_followed_by_anoth
                 raise ChangeOfMind
         async with database.transaction() as tx:
             await insert(tx, account, "two")
-    assert await other.all(TITLES) == ["two"]
+    assert await other.fetch_all(TITLES) == ["two"]
 
 
 async def test_a_deferred_transaction_that_joined_undoes_what_it_joined(
@@ -268,7 +268,7 @@ async def test_a_deferred_transaction_that_joined_undoes_what_it_joined(
     with pytest.raises(DatabaseError) as caught:
         await attempt()
     assert caught.value.sqlstate == ROLLED_BACK
-    assert await other.all(TITLES) == []
+    assert await other.fetch_all(TITLES) == []
 
 
 async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_own(
@@ -286,7 +286,7 @@ async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_ow
 
     with pytest.raises(ChangeOfMind):
         await attempt()
-    assert await other.all(TITLES) == ["two"]
+    assert await other.fetch_all(TITLES) == ["two"]
 
 
 async def test_deferred_blocks_within_one_another_are_one(
@@ -295,8 +295,8 @@ async def test_deferred_blocks_within_one_another_are_one(
     async with database.deferred_transaction():
         async with database.deferred_transaction(), database.transaction() as tx:
             await insert(tx, account, "one")
-        assert await other.all(TITLES) == []
-    assert await other.all(TITLES) == ["one"]
+        assert await other.fetch_all(TITLES) == []
+    assert await other.fetch_all(TITLES) == ["one"]
 
 
 # --- a connection that is lost ----------------------------------------------------------------------------------------
@@ -306,13 +306,13 @@ async def test_a_connection_lost_in_a_transaction_undoes_it(
     async def attempt() -> None:
         async with database.transaction() as tx:
             await insert(tx, account, "one")
-            await terminate(superuser, await tx.first(BACKEND))
-            await tx.first(BACKEND)
+            await terminate(superuser, await tx.fetch_one(BACKEND))
+            await tx.fetch_one(BACKEND)
 
     with pytest.raises(Unavailable) as caught:
         await attempt()
     assert not caught.value.outcome_unknown
-    assert await database.all(TITLES) == []
+    assert await database.fetch_all(TITLES) == []
 
 
 async def test_a_connection_lost_in_commit_leaves_the_outcome_unknown(
@@ -324,7 +324,7 @@ async def test_a_connection_lost_in_commit_leaves_the_outcome_unknown(
     async def insert_slowly() -> None:
         async with database.transaction() as tx:
             await insert(tx, account, "one")
-            backend.set_result(await tx.first(BACKEND))
+            backend.set_result(await tx.fetch_one(BACKEND))
 
     committing = asyncio.create_task(insert_slowly())
     await asyncio.sleep(0.1)
@@ -344,16 +344,16 @@ def make_commits_slow(dsn: str) -> None:
 
 
 async def terminate(db: Executor, backend: int | None) -> None:
-    assert await db.first(select(func.pg_terminate_backend(bindparam("backend", type_=Integer))), backend=backend)
+    assert await db.fetch_one(select(func.pg_terminate_backend(bindparam("backend", type_=Integer))), backend=backend)
     # Terminated is not yet gone: pg_terminate_backend only sends the signal.
     alive = select(func.count()).select_from(text("pg_stat_activity")).where(column("pid") == bindparam("backend"))
-    while await db.first(alive, backend=backend):
+    while await db.fetch_one(alive, backend=backend):
         await asyncio.sleep(0.01)
 
 
 async def titles(db: Executor) -> list[str]:
-    return await db.all(TITLES)
+    return await db.fetch_all(TITLES)
 
 
 async def ask(db: Executor) -> int | None:
-    return await db.first(select(literal(1)))
+    return await db.fetch_one(select(literal(1)))

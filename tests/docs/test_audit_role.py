@@ -9,10 +9,10 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from accord_db import migrate
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.ids import uuid7
 from accord_db.queries import audit
+from accord_postgres import EmbeddedPostgres
 from tests.docs.test_operating import SQL, run
 
 ATTEMPTS = {

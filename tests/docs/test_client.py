@@ -11,7 +11,7 @@ import accord_client
 from accord.accounts.v1.accounts_pb2 import SignUpRequest
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord_client import CallFailed, Credentials
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from tests.api.services import new_service
 from tests.client.conftest import database_url, start
 from tests.client.test_tls import Served, clients, mutual
@@ -45,7 +45,7 @@ def sign_up(address: str) -> None:
     """Whom the page signs in."""
     with accord_client.open_channel(address, tls=None) as channel:
         AccountServiceStub(channel).SignUp(
-            SignUpRequest(email="ada@example.com", password="nobody else has this sentence", display_name="Ada")
+            SignUpRequest(email="ada@example.com", password="a sentence that only I know", display_name="Ada")
         )
 
 

@@ -13,20 +13,21 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.pipeline.observe import call_metrics
 from accord_db import migrate
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
-from accord_db.ids import uuid7
-from accord_db.metrics import metrics
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.ids import uuid7
+from accord_db.engine.keyset import Page
+from accord_db.engine.metrics import metrics
+from accord_db.engine.row_level_security import GATEWAY_ROLE
+from accord_db.engine.tenant import acting_for
+from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
 from accord_db.queries.cleanup import everything_due
-from accord_db.roles import fault_of_role
-from accord_db.schema.walls import GATEWAY_ROLE
-from accord_db.tenants import acting_for
-from accord_gateway.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_gateway.mail.metrics import mail_metrics
+from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_gateway.settings import Settings
+from accord_postgres import EmbeddedPostgres
+from accord_rpc.pipeline.telemetry import call_metrics
 from tests.factories import signed_in_person
 from tests.gateway.test_restarts import SERVICE_CONFIG
 
@@ -96,14 +97,14 @@ async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_table
     migrate.apply(owner)
     assert migrate.is_current(gateway)
     # As itself is how it acts behind a pooler.
-    assert fault_of_role(gateway, GATEWAY_ROLE) is fault_of_role(gateway, None) is None
-    assert fault_of_role(owner, None) is not None
+    assert role_problem(gateway, GATEWAY_ROLE) is role_problem(gateway, None) is None
+    assert role_problem(owner, None) is not None
     database = await Database.connect(DatabaseSettings(dsn=gateway, pool_size=1, role=role))
     try:
         person = await signed_in_person(database)
         with acting_for(person.account_id):
             task = await tasks.insert_task(database, task_id=uuid7(), created_by=person.account_id, title="Mow")
-            assert await tasks.list_tasks(database, owner_id=person.account_id, limit=10) == [task]
+            assert await tasks.list_tasks(database, owner_id=person.account_id, page=Page(10)) == [task]
         due = everything_due(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
         assert await CleanUp(database, due, clean_up_metrics()).run() == Outcome.DONE
     finally:
@@ -122,10 +123,10 @@ def test_one_role_for_everything_makes_the_gateways_role_if_it_may_and_is_told_w
         migrate.apply(nobody)
     assert "CREATE ROLE accord_gateway NOLOGIN; GRANT accord_gateway TO" in str(caught.value)
     migrate.apply(maker)
-    assert fault_of_role(maker, GATEWAY_ROLE) is None
+    assert role_problem(maker, GATEWAY_ROLE) is None
     migrate.apply(nobody)  # now that it is there
-    fault = fault_of_role(nobody, GATEWAY_ROLE)
+    fault = role_problem(nobody, GATEWAY_ROLE)
     assert fault is not None
     assert fault.remedy == 'Have a superuser run: GRANT accord_gateway TO "nobody";'
     run(server, fault.remedy.partition(": ")[2])
-    assert fault_of_role(nobody, GATEWAY_ROLE) is None
+    assert role_problem(nobody, GATEWAY_ROLE) is None

@@ -4,7 +4,7 @@ import policies
 
 
 def test_the_page_is_what_the_contract_says() -> None:
-    assert policies.PAGE.read_text() == policies.page(), "run python scripts/policies.py, and look at what it changed"
+    assert policies.PAGE.read_text() == policies.page(), "run python tools/policies.py, and look at what it changed"
 
 
 def test_every_permission_and_every_method_is_on_it() -> None:

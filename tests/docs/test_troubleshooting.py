@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
-SOURCES = [path for folder in ("packages", "services", "scripts") for path in (ROOT / folder).rglob("*.py")]
+SOURCES = [path for folder in ("packages", "services", "tools") for path in (ROOT / folder).rglob("*.py")]
 
 # What PostgreSQL, grpcio and clients say.
 FOREIGN = re.compile(

@@ -22,8 +22,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from psycopg.conninfo import conninfo_to_dict
 
-from accord_db.embedded import EmbeddedPostgres
 from accord_gateway.settings import Settings
+from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
 
 LIMIT = 60.0  # seconds

@@ -12,12 +12,12 @@ from sqlalchemy import LargeBinary, Text, cast, func, insert, select, text
 from structlog.testing import capture_logs
 
 from accord_db import migrate
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
+from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.queries.cleanup import everything_due, is_alone
 from accord_db.schema import RateLimit
-from accord_gateway.cleanup import CleanUp, Outcome, clean_up_metrics
-from accord_gateway.jobs import running
+from accord_gateway.process.background_tasks import running
+from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
+from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
 from tests.gateway.conftest import Start, eventually, figures, free_port
 
@@ -42,32 +42,32 @@ def counted(name: str, **labels: str) -> float:
 
 
 async def test_a_run_deletes_batch_after_batch_and_counts_the_rows(database: Database) -> None:
-    await database.run(_FILL)
+    await database.execute(_FILL)
     rows, runs = counted("deleted", table="rate_limits"), counted("runs", outcome="done")
     assert await clean_up(database, batch=300).run() == Outcome.DONE
-    assert await database.first(_LEFT) == 0
+    assert await database.fetch_one(_LEFT) == 0
     assert counted("deleted", table="rate_limits") == rows + 1000
     assert counted("runs", outcome="done") == runs + 1
 
 
 async def test_runs_at_the_same_time_delete_each_row_once_and_leave_it_to_one_another(connect: Connect) -> None:
     databases = [await connect() for _ in range(4)]
-    await databases[0].run(_FILL)
+    await databases[0].execute(_FILL)
     rows = counted("deleted", table="rate_limits")
     outcomes = await asyncio.gather(*(clean_up(database, batch=10).run() for database in databases))
     assert Outcome.DONE in outcomes
     assert set(outcomes) <= {Outcome.DONE, Outcome.ELSEWHERE}
-    assert await databases[0].first(_LEFT) == 0
+    assert await databases[0].fetch_one(_LEFT) == 0
     assert counted("deleted", table="rate_limits") == rows + 1000
 
 
 async def test_a_run_leaves_everything_to_the_process_that_is_at_it(connect: Connect) -> None:
     one, other = await connect(), await connect()
-    await one.run(_FILL)
+    await one.execute(_FILL)
     async with other.transaction() as tx:
         assert await is_alone(tx)
         assert await clean_up(one).run() == Outcome.ELSEWHERE
-    assert await one.first(_LEFT) == 1000
+    assert await one.fetch_one(_LEFT) == 1000
     assert await clean_up(one).run() == Outcome.DONE
 
 
@@ -93,14 +93,14 @@ async def test_an_outage_of_the_database_is_said_once_and_survived(own_postgres:
 async def test_what_failed_in_a_way_that_nobody_thought_of_is_tried_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await database.run(_FILL)
+    await database.execute(_FILL)
     job = clean_up(database)
     with monkeypatch.context() as broken, capture_logs():
         broken.setattr(job, "_due", None)
         async with running(job.repeat(timedelta(milliseconds=1))):
             await asyncio.sleep(0.05)
             broken.undo()
-            while await database.first(_LEFT):
+            while await database.fetch_one(_LEFT):
                 await asyncio.sleep(0.01)
 
 
@@ -116,9 +116,9 @@ async def test_it_ends_when_it_is_told_in_the_middle_of_a_batch(database: Databa
     waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted AND mode = 'RowShareLock'"))
     async with asyncio.timeout(10):
         async with running(clean_up(database).repeat(timedelta(milliseconds=1))):
-            while not await database.first(waiting):
+            while not await database.fetch_one(waiting):
                 await asyncio.sleep(0.01)
-        assert await database.first(select(text("1"))) == 1
+        assert await database.fetch_one(select(text("1"))) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from accord_auth.encryption import Keyring, Place
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from tests.conftest import temporary_database
 from tests.gateway.conftest import Start, environment, free_port, healthy, url
 from tests.gateway.mail_server import Authority, mail_server

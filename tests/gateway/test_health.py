@@ -7,8 +7,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 
-from accord_api.contract import contract_services
-from accord_db.embedded import EmbeddedPostgres
+from accord_postgres import EmbeddedPostgres
+from accord_rpc.contract import contract_services
 from tests.gateway.conftest import Running, Start, health_of, healthy
 
 SERVICES = ("", *(service.full_name for service in contract_services()), "grpc.health.v1.Health")

@@ -21,10 +21,8 @@ from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord_api.outbox import Mail, Outbox
 from accord_auth.encryption import Keyring
 from accord_db import migrate
-from accord_db.database import Database, DatabaseSettings
-from accord_db.embedded import EmbeddedPostgres
-from accord_db.listen import Listener
-from accord_gateway.jobs import running
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.listen import Listener
 from accord_gateway.mail import sender as sending
 from accord_gateway.mail.files import FilesTransport
 from accord_gateway.mail.letters import Letters
@@ -33,9 +31,11 @@ from accord_gateway.mail.sender import Sender
 from accord_gateway.mail.smtp import SmtpServer, SmtpTransport
 from accord_gateway.mail.transport import Transport
 from accord_gateway.mail.wiring import mail_sender
+from accord_gateway.process.background_tasks import running
 from accord_gateway.secret_key import keyring
-from accord_gateway.server import Parts
+from accord_gateway.server.gateway import Runtime
 from accord_gateway.settings import Settings
+from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
 from tests.gateway.conftest import Running, Start, eventually, figures, free_port
 from tests.gateway.mail_server import Authority, MailServer, mail_server, serving
@@ -136,7 +136,7 @@ async def test_a_commit_wakes_the_sender_of_every_process(
 ) -> None:
     monkeypatch.setattr(sending, "LOOK_EVERY", 3600.0)
     settings = Settings(smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"))
-    parts = Parts(settings, b"a key for nothing but tests", database, Listener(dsn))
+    parts = Runtime(settings, b"a key for nothing but tests", database, Listener(dsn))
     sender = mail_sender(parts)
     await parts.listener.start()
     async with running(sender.run()):

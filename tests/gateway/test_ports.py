@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from accord_gateway import ports
-from accord_gateway.ports import PortUnusable
+from accord_gateway.server import ports
+from accord_gateway.server.ports import PortUnavailable
 from tests.gateway.conftest import free_port
 
 
@@ -22,7 +22,7 @@ def test_a_port_that_somebody_listens_on_is_not_free(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            PortUnusable, match=rf"Port {port} is in use by process {os.getpid()} \(.+\)\. .*METRICS_PORT"
+            PortUnavailable, match=rf"Port {port} is in use by process {os.getpid()} \(.+\)\. .*METRICS_PORT"
         ):
             ports.require_free(host, port, "METRICS_PORT")
 
@@ -58,16 +58,16 @@ def test_connections_that_linger_do_not_take_a_port() -> None:
 
 def test_a_reserved_port_is_kept_for_those_who_share_it() -> None:
     with ports.reserved("127.0.0.1", 0) as port:
-        with pytest.raises(PortUnusable):
+        with pytest.raises(PortUnavailable):
             ports.require_free("127.0.0.1", port, "PORT")
         with socket.create_server(("127.0.0.1", port), reuse_port=True):
             pass
 
 
 def test_a_host_that_is_not_here_is_said_so() -> None:
-    with pytest.raises(PortUnusable, match=r"METRICS_HOST .*no\.such\.host\.invalid"):
+    with pytest.raises(PortUnavailable, match=r"METRICS_HOST .*no\.such\.host\.invalid"):
         ports.require_free("no.such.host.invalid", 1, "METRICS_PORT")
-    with pytest.raises(PortUnusable, match=r"192\.0\.2\.1:1234"):
+    with pytest.raises(PortUnavailable, match=r"192\.0\.2\.1:1234"):
         ports.require_free("192.0.2.1", 1234, "PORT")
 
 

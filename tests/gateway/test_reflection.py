@@ -10,9 +10,9 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from accord_api.contract import contract_services
-from accord_db.database import Database
-from accord_db.embedded import EmbeddedPostgres
+from accord_db.engine.database import Database
+from accord_postgres import EmbeddedPostgres
+from accord_rpc.contract import contract_services
 from tests.factories import signed_in_person
 from tests.gateway.conftest import Running, Start
 

@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from tests.factories import Person, signed_in_person
 from tests.gateway.conftest import Start, eventually, free_port
 

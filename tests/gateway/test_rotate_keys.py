@@ -21,8 +21,8 @@ from accord.second_factors.v1.second_factors_pb2 import (
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
 from accord_auth import totp
 from accord_auth.encryption import Keyring, Place
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries.encrypted import ENCRYPTED_COLUMNS
 from tests.conftest import temporary_database
 from tests.factories import Person, signed_in_person

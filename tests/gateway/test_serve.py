@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from accord_db.embedded import EmbeddedPostgres
+from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
 from tests.gateway.conftest import Running, Start, eventually, healthy, url
 

@@ -11,7 +11,7 @@ import trustme
 from pydantic import SecretStr
 
 from accord_api.outbox import Content, Mail
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_gateway.mail.letters import Letter, Letters
 from accord_gateway.mail.smtp import SmtpServer, SmtpTransport
 from accord_gateway.mail.transport import Deferred, NotSent, Rejected, Unreachable

@@ -5,13 +5,13 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.pipeline.call import call
-from accord_auth.refused import Refused
 from accord_auth.tokens import EMAIL_PREFIX, RESET_PREFIX, SECOND_STEP_PREFIX, new_token, token_hash, well_formed
-from accord_db.database import Database, Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import account_tokens, accounts
 from accord_db.schema import Account, AccountToken, TokenPurpose
+from accord_rpc.call import call
+from accord_rpc.errors import RpcError
 
 
 class Kind(NamedTuple):
@@ -77,5 +77,5 @@ async def void(tx: Transaction, account_id: UUID, *kinds: Kind) -> None:
     await account_tokens.delete_tokens(tx, account_id=account_id, purposes=[kind.purpose for kind in kinds])
 
 
-def invalid_token() -> Refused:
-    return Refused(Reason.REASON_TOKEN_INVALID)
+def invalid_token() -> RpcError:
+    return RpcError(Reason.REASON_TOKEN_INVALID)

@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
 from accord_auth.sessions import Sessions
-from accord_db.database import Database, Transaction
+from accord_db.engine.database import Database, Transaction
 from accord_db.queries import accounts, sessions
 from accord_db.schema import Account
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
 
 ADMINISTRATOR: Final = "administrator"
 
@@ -37,7 +37,7 @@ async def changing(
                 await accounts.lock_administrators(tx, account_id=account_id)
             account = await _get_account_locked(tx, account_id)
             if not await accounts.is_administrator(tx, account_id=caller().account_id):
-                raise Refused(Reason.REASON_PERMISSION_DENIED)
+                raise RpcError(Reason.REASON_PERMISSION_DENIED)
             if takes_administrator and account.role == ADMINISTRATOR:
                 await _require_another(tx, account_id)
             await sessions.notify_account_changed(tx, account_id=account_id)
@@ -65,8 +65,8 @@ async def require_another(tx: Transaction, account_id: UUID) -> None:
 
 async def _require_another(tx: Transaction, account_id: UUID) -> None:
     if not await accounts.has_administrator_beside(tx, account_id=account_id):
-        raise Refused(Reason.REASON_LAST_ADMINISTRATOR, account_id=str(account_id))
+        raise RpcError(Reason.REASON_LAST_ADMINISTRATOR, account_id=str(account_id))
 
 
-def account_not_found(account_id: UUID) -> Refused:
-    return Refused(Reason.REASON_ACCOUNT_NOT_FOUND, account_id=str(account_id))
+def account_not_found(account_id: UUID) -> RpcError:
+    return RpcError(Reason.REASON_ACCOUNT_NOT_FOUND, account_id=str(account_id))

@@ -6,13 +6,13 @@ from uuid import UUID
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.outbox import Mail, Outbox
 from accord_api.own_account import get_own_account_locked
-from accord_api.pipeline.call import call
 from accord_auth.providers import Proof, Providers
-from accord_auth.refused import Refused
-from accord_db.database import Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, providers
 from accord_db.schema import Account, LinkedProvider
+from accord_rpc.call import call
+from accord_rpc.errors import RpcError
 
 _LONGEST_NAME = 100
 
@@ -39,14 +39,14 @@ class LinkedIdentities:
             return await self._enter_first(tx, proof)
         account = await _account(tx, linked.account_id)
         if await self._renew(tx, linked, proof) is None:
-            raise Refused(Reason.REASON_PROVIDER_SIGN_IN_FAILED)
+            raise RpcError(Reason.REASON_PROVIDER_SIGN_IN_FAILED)
         return Entered(account, is_new=False)
 
     async def link(self, tx: Transaction, proof: Proof, *, account_id: UUID) -> LinkedProvider:
         """Renews what is linked to the account already. Raises PROVIDER_LINKED_ELSEWHERE."""
         linked = await self._find(tx, proof)
         if linked is not None and linked.account_id != account_id:
-            raise Refused(Reason.REASON_PROVIDER_LINKED_ELSEWHERE)
+            raise RpcError(Reason.REASON_PROVIDER_LINKED_ELSEWHERE)
         account = await get_own_account_locked(tx)
         renewed = await self._renew(tx, linked, proof) if linked is not None else None
         return renewed or await self._link_and_tell(tx, account, proof)
@@ -57,11 +57,11 @@ class LinkedIdentities:
         account = await get_own_account_locked(tx)
         rows = {row.id: row for row in await providers.list_linked_providers(tx, account_id=account_id)}
         if (unlinked := rows.pop(linked_provider_id, None)) is None:
-            raise Refused(Reason.REASON_LINKED_PROVIDER_NOT_FOUND, linked_provider_id=str(linked_provider_id))
+            raise RpcError(Reason.REASON_LINKED_PROVIDER_NOT_FOUND, linked_provider_id=str(linked_provider_id))
         if account.password_hash is None and not any(
             row.provider in self._providers.providers for row in rows.values()
         ):
-            raise Refused(Reason.REASON_LAST_WAY_IN)
+            raise RpcError(Reason.REASON_LAST_WAY_IN)
         await providers.delete_linked_provider(tx, linked_provider_id=linked_provider_id, account_id=account_id)
         await self._tell(tx, Mail.PROVIDER_UNLINKED, account, unlinked.provider)
 
@@ -74,7 +74,7 @@ class LinkedIdentities:
     async def _enter_first(self, tx: Transaction, proof: Proof) -> Entered:
         email = proof.identity.email
         if email is None or not proof.identity.email_verified:
-            raise Refused(Reason.REASON_PROVIDER_EMAIL_NOT_VERIFIED)
+            raise RpcError(Reason.REASON_PROVIDER_EMAIL_NOT_VERIFIED)
         account = await accounts.insert_account(
             tx,
             account_id=uuid7(),
@@ -92,10 +92,10 @@ class LinkedIdentities:
         known = await accounts.get_account_by_email(tx, email=email)
         # Whoever signed up with an address that they have not proved may be waiting for its owner to come this way.
         if known is None or not self._link_by_email or known.email_verified_at is None:
-            raise Refused(Reason.REASON_PROVIDER_EMAIL_IN_USE)
+            raise RpcError(Reason.REASON_PROVIDER_EMAIL_IN_USE)
         account = await _account(tx, known.id)
         if account.email != known.email:  # changed at this moment
-            raise Refused(Reason.REASON_PROVIDER_EMAIL_IN_USE)
+            raise RpcError(Reason.REASON_PROVIDER_EMAIL_IN_USE)
         await self._link_and_tell(tx, account, proof)
         return account
 
@@ -138,5 +138,5 @@ async def _account(tx: Transaction, account_id: UUID) -> Account:
     call().note(account_id=account_id)
     account = await accounts.get_account_locked(tx, account_id=account_id)
     if account is None:
-        raise Refused(Reason.REASON_SIGN_IN_REFUSED)
+        raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
     return account

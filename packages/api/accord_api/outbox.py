@@ -7,8 +7,8 @@ from uuid import UUID
 import orjson
 
 from accord_auth.encryption import Keyring, Place
-from accord_db.database import Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import outbox
 
 

@@ -1,11 +1,11 @@
 """The account of whoever calls. It may have been deleted since the call was let in: then the call is refused after all."""
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_db.database import Executor, Transaction
+from accord_db.engine.database import Executor, Transaction
 from accord_db.queries import accounts
 from accord_db.schema import Account
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
 
 
 async def get_own_account(db: Executor) -> Account:
@@ -23,5 +23,5 @@ async def get_own_account_locked(tx: Transaction) -> Account:
     return account
 
 
-def deleted() -> Refused:
-    return Refused(Reason.REASON_CREDENTIAL_INVALID)
+def deleted() -> RpcError:
+    return RpcError(Reason.REASON_CREDENTIAL_INVALID)

@@ -1,18 +1,18 @@
 """How a sign-in ends, whatever proved who it is: in a session, or in the wait for a second step."""
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
-from accord_api.bans import is_banned
-from accord_api.pipeline.call import call
-from accord_auth.refused import Refused
 from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
-from accord_db.database import Transaction
+from accord_db.engine.database import Transaction
 from accord_db.queries import accounts
 from accord_db.schema import Account, AccountToken, Session
+from accord_rpc.call import call
+from accord_rpc.errors import RpcError
 
 
 class SignIn(NamedTuple):
@@ -41,7 +41,7 @@ class SignIns:
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
         if now is None or is_banned(now) or now.password_hash != account.password_hash:
-            raise Refused(Reason.REASON_SIGN_IN_REFUSED)
+            raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
         if await self._second_factors.is_asked(now.id):
             call().note(account_id=now.id, target=now.id)
             kind = account_tokens.SECOND_STEP
@@ -60,3 +60,10 @@ class SignIns:
         token, session = await self._sessions.open(account_id, peer=call().peer, user_agent=call().user_agent)
         call().note(account_id=account_id, target=session.id)
         return Opened(token, session)
+
+
+def is_banned(account: Account) -> bool:
+    """Whether the account is banned now, by this process's clock."""
+    if account.banned_at is None:
+        return False
+    return account.banned_until is None or datetime.now(UTC) < account.banned_until

@@ -5,13 +5,13 @@ from datetime import timedelta
 from typing import Final
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_API_KEY
-from accord_auth.caller import Caller
-from accord_auth.found import Found
-from accord_auth.permissions import held
-from accord_auth.remembered_credentials import RememberedCredentials
+from accord_auth.credential_cache import CredentialCache
+from accord_auth.credentials import Authenticated
 from accord_auth.tokens import API_KEY_PREFIX, new_token, token_hash, well_formed
-from accord_db.database import Database
+from accord_db.engine.database import Database
 from accord_db.queries.api_keys import LiveApiKey, list_live_api_keys, update_api_key_use
+from accord_rpc.caller import Caller
+from accord_rpc.permissions import held
 
 # As much of a key as is kept, for people to tell keys apart by: 48 of its 256 random bits.
 _SHOWN: Final = 12
@@ -30,29 +30,29 @@ def shown(key: str) -> str:
 class ApiKeys:
     """Finds who calls with an API key: whoever made it, holding what both its scopes and their roles permit now."""
 
-    def __init__(self, database: Database, remembered: RememberedCredentials) -> None:
+    def __init__(self, database: Database, cache: CredentialCache) -> None:
         self._database = database
-        self._remembered = remembered
+        self._cache = cache
 
-    async def find(self, token: str) -> Found | None:
+    async def authenticate(self, token: str) -> Authenticated | None:
         """None if the key is malformed, unknown, expired, revoked, or was rotated too long ago, if whoever made it is banned,
         gone, or no member any more, or if its organization is deleted.
 
         What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
         before any transaction of the call has begun."""
         key = token_hash(token)
-        if found := self._remembered.get(key):
+        if found := self._cache.get(key):
             return found
         if not well_formed(token, API_KEY_PREFIX):
             return None
-        return await self._remembered.ask(key, self._look_up(key))
+        return await self._cache.store(key, self._look_up(key))
 
-    async def find_again(self, tokens: Sequence[str]) -> dict[str, Found]:
+    async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         by_hash = {token_hash(token): token for token in tokens}
         live = await list_live_api_keys(self._database, key_hashes=list(by_hash))
         return {by_hash[key]: _found(api_key) for key, api_key in live.items()}
 
-    async def _look_up(self, key: bytes) -> Found | None:
+    async def _look_up(self, key: bytes) -> Authenticated | None:
         live = await list_live_api_keys(self._database, key_hashes=[key], use_written_after=_USE_WRITTEN_AFTER)
         if (api_key := live.get(key)) is None:
             return None
@@ -61,7 +61,7 @@ class ApiKeys:
         return _found(api_key)
 
 
-def _found(api_key: LiveApiKey) -> Found:
+def _found(api_key: LiveApiKey) -> Authenticated:
     caller = Caller(
         account_id=api_key.created_by,
         credential=CREDENTIAL_API_KEY,
@@ -72,4 +72,4 @@ def _found(api_key: LiveApiKey) -> Found:
         calls_per_minute=api_key.calls_per_minute,
     )
     ids = (api_key.id, api_key.created_by, api_key.organization_id)
-    return Found(caller, ids, api_key.good_until, api_key.good_until)
+    return Authenticated(caller, ids, api_key.good_until, api_key.good_until)

@@ -1,49 +1,53 @@
-"""What credentials stood for a moment ago, kept so that not every call asks the database."""
+"""Caches verified credentials, so that most calls need no query to authenticate."""
 
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
 from typing import NamedTuple
 from uuid import UUID
 
-from accord_auth.found import Found
+from accord_auth.credentials import Authenticated
+from accord_auth.streams import Streams
+from accord_db.engine.listen import Listener
+from accord_db.queries.sessions import REVOKED_CHANNEL
 
 
 class _Entry(NamedTuple):
-    found: Found
+    found: Authenticated
     until: float  # on the clock of `time.monotonic`
 
 
-class CredentialCache:
-    """By token hash, so that no token stays in memory. Holds at most `size` of what was found, the newest, and none for
-    longer than `seconds` or than it may be kept.
+class CallerCache:
+    """Results by token hash, so that no token stays in memory. Holds the newest `size` entries, each for at most `seconds`
+    and not past its `kept_until`.
 
-    Only credentials that are good are kept. An answer of "there is none" is not: anybody can make well-formed tokens
-    without end, and they would push out those of others.
+    Caches valid credentials only. Negative results are not cached: an attacker can make well-formed tokens without end,
+    and they would evict the entries of real callers.
     """
 
     def __init__(self, *, seconds: float, size: int) -> None:
         self._seconds = seconds
         self._size = size
-        self._entries: dict[bytes, _Entry] = {}  # in the order in which they were put
-        self._hashes: dict[UUID, set[bytes]] = {}  # by each id that they can be dropped by
+        self._entries: dict[bytes, _Entry] = {}  # in insertion order
+        self._hashes: dict[UUID, set[bytes]] = {}  # token hashes by the ids that drop them
         self._drops = 0
-        # What was dropped lately, and until when nothing of it is kept: who revokes drops first and commits then, and a
-        # lookup in between still finds the credential good.
+        # Ids dropped recently, and until when their results are not cached. A revocation drops first and commits later: a
+        # lookup in between still finds the credential valid.
         self._dropped: dict[UUID, float] = {}
 
-    def get(self, token_hash: bytes) -> Found | None:
+    def get(self, token_hash: bytes) -> Authenticated | None:
         entry = self._entries.get(token_hash)
         return entry.found if entry is not None and monotonic() < entry.until else None
 
     @property
     def drops(self) -> int:
-        """How often something was dropped. Whoever is about to ask the database reads it first, and hands it to `put`."""
+        """How many drops there were. Read it before the lookup and pass it to `put`."""
         return self._drops
 
-    def put(self, token_hash: bytes, found: Found, *, drops: int) -> None:
-        """Keeps it, unless anything was dropped since `drops` was read: that may have been this one, changed
-        after the database had answered and before the answer was here."""
+    def put(self, token_hash: bytes, found: Authenticated, *, drops: int) -> None:
+        """Stores the result, unless anything was dropped since `drops` was read: the drop may concern this credential,
+        changed after the lookup read it."""
         if drops != self._drops or any(map(self._is_dropped, found.ids)):
             return
         self._forget(token_hash)
@@ -53,11 +57,11 @@ class CredentialCache:
             self._hashes.setdefault(id_, set()).add(token_hash)
 
     def drop(self, id_: UUID) -> None:
-        """Drops whatever the id can change: one credential, all of an account, or all of an organization. Keeps none of
-        them for a while."""
+        """Drops every result that the id can change: one credential, or all of an account or an organization. Their
+        results are not cached again for `seconds`."""
         self._drops += 1
         self._forget_old_drops()
-        self._dropped.pop(id_, None)  # so that they stay in the order of their times
+        self._dropped.pop(id_, None)  # keeps the dict ordered by time
         self._dropped[id_] = monotonic() + self._seconds
         for token_hash in tuple(self._hashes.get(id_, ())):
             self._forget(token_hash)
@@ -79,7 +83,7 @@ class CredentialCache:
         return monotonic() < self._dropped.get(id_, 0.0)
 
     def _make_room(self) -> None:
-        """The oldest goes if there are too many; all that are too old go, so that a quiet hour leaves nothing behind."""
+        """Removes expired entries, and the oldest one if the cache is full."""
         now = monotonic()
         while self._entries:
             oldest = next(iter(self._entries))
@@ -97,5 +101,52 @@ class CredentialCache:
                 del self._hashes[id_]
 
 
-def _seconds_left(found: Found) -> float:
+class CredentialCache:
+    """One per process, shared by all authenticators. A change in this process drops entries at once, a change in another
+    process as soon as its notice arrives. While notices cannot arrive, cached results are not used."""
+
+    def __init__(self, listener: Listener, *, seconds: float = 5.0, size: int = 10_000) -> None:
+        self._listener = listener
+        self._callers = CallerCache(seconds=seconds, size=size)
+        self.streams = Streams(listener)
+        listener.listen(REVOKED_CHANNEL, self._changed_elsewhere)
+        listener.on_change(self._connection_changed)
+
+    def get(self, token_hash: bytes) -> Authenticated | None:
+        return self._callers.get(token_hash) if self._listener.connected else None
+
+    async def store(self, token_hash: bytes, lookup: Awaitable[Authenticated | None]) -> Authenticated | None:
+        """Awaits the lookup and caches its result, unless something was dropped meanwhile.
+
+        Concurrent calls with one token each run their own lookup: that is rare (once in some seconds), and a shared lookup
+        would share one call's deadline, transaction and cancellation."""
+        drops = self._callers.drops
+        found = await lookup
+        if found is not None:
+            self._callers.put(token_hash, found, drops=drops)
+        return found
+
+    def drop(self, id_: UUID) -> None:
+        """Drops cached results of a credential, an account or an organization. Open streams wait for the notice."""
+        self._callers.drop(id_)
+
+    def forget(self, id_: UUID) -> None:
+        """Drops cached results and rechecks open streams."""
+        self._callers.drop(id_)
+        self.streams.doubt(id_)
+
+    def _changed_elsewhere(self, payload: str) -> None:
+        try:
+            changed = UUID(payload)
+        except ValueError:
+            self._connection_changed()  # not an id: treat it as a change of everything
+        else:
+            self.forget(changed)
+
+    def _connection_changed(self) -> None:
+        self._callers.clear()
+        self.streams.doubt_all()
+
+
+def _seconds_left(found: Authenticated) -> float:
     return inf if found.kept_until is None else (found.kept_until - datetime.now(UTC)).total_seconds()

@@ -13,28 +13,35 @@ from accord.policy.v1.policy_pb2 import (
     ACCESS_SIGNED_IN,
     Access,
 )
-from accord_auth.caller import Caller, set_caller
-from accord_auth.credentials import Presented, credential_header, presented
-from accord_auth.found import Finder, Finders, Found
-from accord_auth.gate import Context, Gate, Next, headers
-from accord_auth.policy import Method, Policy
-from accord_auth.refused import Refused
+from accord_auth.credentials import (
+    Authenticated,
+    Authenticator,
+    Authenticators,
+    Presented,
+    credential_header,
+    presented,
+)
 from accord_auth.streams import Admit, Streams
-from accord_db.tenants import set_tenant
+from accord_db.engine.tenant import set_tenant
+from accord_rpc.call import Context
+from accord_rpc.caller import Caller, set_caller
+from accord_rpc.errors import RpcError
+from accord_rpc.interceptor import CheckInterceptor, Next, headers
+from accord_rpc.policy import Method, Policy
 
 
-class AccessInterceptor(Gate):
+class AuthInterceptor(CheckInterceptor):
     """Holds every call of one method to the method's policy."""
 
     @classmethod
-    def of(cls, method: Method, finders: Finders, streams: Streams) -> "AccessInterceptor":
+    def of(cls, method: Method, authenticators: Authenticators, streams: Streams) -> "AuthInterceptor":
         if method.policy.access != ACCESS_PUBLIC and (method.request_streaming or method.response_streaming):
-            return StreamAccessInterceptor(method.policy, finders, streams)
-        return cls(method.policy, finders)
+            return StreamAuthInterceptor(method.policy, authenticators, streams)
+        return cls(method.policy, authenticators)
 
-    def __init__(self, policy: Policy, finders: Finders) -> None:
+    def __init__(self, policy: Policy, authenticators: Authenticators) -> None:
         self._policy = policy
-        self._finders = finders
+        self._authenticators = authenticators
 
     async def admit(self, context: Context) -> None:
         header = credential_header(headers())
@@ -42,31 +49,32 @@ class AccessInterceptor(Gate):
         if self._policy.access == ACCESS_PUBLIC:
             return
         credential = presented(header, context)
-        self._let_in(credential, await self._finder(credential).find(credential.token))
+        self._let_in(credential, await self._authenticator(credential).authenticate(credential.token))
 
-    def _finder(self, credential: Presented) -> Finder:
+    def _authenticator(self, credential: Presented) -> Authenticator:
         """Why a credential does not hold is nobody's business: one reason for all."""
-        finder = self._finders.get(credential.kind)
-        if finder is None:
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
-        return finder
+        authenticator = self._authenticators.get(credential.kind)
+        if authenticator is None:
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
+        return authenticator
 
-    def _let_in(self, credential: Presented, found: Found | None) -> Found:
+    def _let_in(self, credential: Presented, found: Authenticated | None) -> Authenticated:
         # Finders share what is remembered: that of another kind is not what was presented.
         if found is None or found.caller.credential != credential.kind:
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         _authorize(found.caller, self._policy)
         _require_fresh(found.caller, self._policy)
-        set_caller(found.caller)
-        set_tenant(found.caller.owner_id)
+        caller = found.permitted if self._policy.permission else found.caller
+        set_caller(caller)
+        set_tenant(caller.tenant_id)
         return found
 
 
-class StreamAccessInterceptor(AccessInterceptor):
+class StreamAuthInterceptor(AuthInterceptor):
     """For methods that stream: also while the call lasts, which ends when a new one would be refused."""
 
-    def __init__(self, policy: Policy, finders: Finders, streams: Streams) -> None:
-        super().__init__(policy, finders)
+    def __init__(self, policy: Policy, authenticators: Authenticators, streams: Streams) -> None:
+        super().__init__(policy, authenticators)
         self._streams = streams
 
     async def intercept(
@@ -77,10 +85,10 @@ class StreamAccessInterceptor(AccessInterceptor):
         method_name: str,
     ) -> bytes | None:
         credential = presented(credential_header(headers()), context)
-        finder, doubts = self._finder(credential), self._streams.doubts
-        found = self._let_in(credential, await finder.find(credential.token))
+        authenticator, doubts = self._authenticator(credential), self._streams.doubts
+        found = self._let_in(credential, await authenticator.authenticate(credential.token))
         admit = self._goes_on(found.caller)
-        with self._streams.hold(finder, credential.token, found, doubts=doubts, admit=admit):
+        with self._streams.hold(authenticator, credential.token, found, doubts=doubts, admit=admit):
             return await method(request_or_iterator, context)
 
     def _goes_on(self, began: Caller) -> Admit:
@@ -89,21 +97,21 @@ class StreamAccessInterceptor(AccessInterceptor):
         def admit(caller: Caller) -> None:
             _authorize(caller, self._policy)
             if caller.organization_id != began.organization_id:
-                raise Refused(Reason.REASON_PERMISSION_DENIED)  # what it shows belongs to the one where it began
+                raise RpcError(Reason.REASON_PERMISSION_DENIED)  # what it shows belongs to the one where it began
 
         return admit
 
 
 def _authorize(caller: Caller, policy: Policy) -> None:
     if not (caller.credential in policy.credentials and _of_kind(caller, policy.access) and _permitted(caller, policy)):
-        raise Refused(Reason.REASON_PERMISSION_DENIED)
+        raise RpcError(Reason.REASON_PERMISSION_DENIED)
     if policy.in_person and (caller.impersonator_id or caller.service_account_id):
-        raise Refused(Reason.REASON_PERMISSION_DENIED)
+        raise RpcError(Reason.REASON_PERMISSION_DENIED)
 
 
 def _require_fresh(caller: Caller, policy: Policy) -> None:
     if policy.fresh and datetime.now(UTC) >= caller.fresh_until:
-        raise Refused(Reason.REASON_SIGN_IN_NOT_FRESH)
+        raise RpcError(Reason.REASON_SIGN_IN_NOT_FRESH)
 
 
 def _of_kind(caller: Caller, access: Access.ValueType) -> bool:

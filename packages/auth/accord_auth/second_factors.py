@@ -6,11 +6,11 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_auth import totp
 from accord_auth.encryption import Keyring, Place
 from accord_auth.recovery_codes import new_recovery_codes, recovery_code_hash
-from accord_auth.refused import Refused
-from accord_db.database import Database, Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import second_factors
 from accord_db.queries.second_factors import SecondFactorNow
+from accord_rpc.errors import RpcError
 
 
 class SecondFactors:
@@ -59,7 +59,7 @@ class SecondFactors:
             secret=self._keys.encrypt(secret, _place(factor_id, account_id)),
         )
         if made is None:
-            raise Refused(Reason.REASON_SECOND_FACTOR_EXISTS)
+            raise RpcError(Reason.REASON_SECOND_FACTOR_EXISTS)
         return factor_id, secret
 
     async def confirm(self, tx: Transaction, account_id: UUID, *, code: str) -> None:
@@ -69,7 +69,7 @@ class SecondFactors:
             raise not_found()
         step = self._step_of(code, waiting)
         if step is None:
-            raise Refused(Reason.REASON_CODE_WRONG)
+            raise RpcError(Reason.REASON_CODE_WRONG)
         if not await second_factors.update_confirmed(tx, second_factor_id=waiting.factor.id, step=step):
             raise not_found()  # confirmed meanwhile, or another secret took its place
 
@@ -93,8 +93,8 @@ class SecondFactors:
         return totp.step_of(code, secret, known.now)
 
 
-def not_found() -> Refused:
-    return Refused(Reason.REASON_SECOND_FACTOR_NOT_FOUND)
+def not_found() -> RpcError:
+    return RpcError(Reason.REASON_SECOND_FACTOR_NOT_FOUND)
 
 
 def _place(factor_id: UUID, account_id: UUID) -> Place:

@@ -6,15 +6,13 @@ from typing import Final
 from uuid import UUID
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
-from accord_auth.caller import Caller
-from accord_auth.found import Found
-from accord_auth.permissions import held
-from accord_auth.remembered_credentials import RememberedCredentials
+from accord_auth.credential_cache import CredentialCache
+from accord_auth.credentials import Authenticated
 from accord_auth.streams import Streams
 from accord_auth.tokens import new_session_token, token_hash, well_formed
-from accord_db.database import Database
-from accord_db.ids import uuid7
-from accord_db.listen import Listener
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
+from accord_db.engine.listen import Listener
 from accord_db.queries.sessions import (
     LiveSession,
     get_session_by_token_hash,
@@ -26,6 +24,8 @@ from accord_db.queries.sessions import (
     update_session_use,
 )
 from accord_db.schema import Session
+from accord_rpc.caller import Caller
+from accord_rpc.permissions import held
 
 __all__ = ["LiveSession", "Sessions"]
 
@@ -38,7 +38,7 @@ IMPERSONATED_FOR: Final = timedelta(hours=1)
 
 
 class Sessions:
-    """One per process. A session found is remembered for `cache_seconds`, as `RememberedCredentials` tells.
+    """One per process. A session found is remembered for `cache_seconds`, as `CredentialCache` tells.
 
     A session lasts for `lifetime`, and for `idle_lifetime` after its last use if that ends before; without
     `idle_lifetime` it lasts unused as long as used."""
@@ -57,12 +57,12 @@ class Sessions:
         self._lifetime = lifetime
         self._idle_lifetime = lifetime if idle_lifetime is None else idle_lifetime
         self._use_written_after = min(_USE_WRITTEN_AFTER, self._idle_lifetime / 10)
-        # Shared with the finders of other credentials.
-        self.remembered = RememberedCredentials(listener, seconds=cache_seconds, size=cache_size)
+        # Shared with the authenticators of other credentials.
+        self.cache = CredentialCache(listener, seconds=cache_seconds, size=cache_size)
 
     @property
     def streams(self) -> Streams:
-        return self.remembered.streams
+        return self.cache.streams
 
     async def open(
         self,
@@ -93,17 +93,17 @@ class Sessions:
         )
         return token, session
 
-    async def find(self, token: str) -> Found | None:
+    async def authenticate(self, token: str) -> Authenticated | None:
         """None if the token is malformed, unknown, expired or revoked, or its account is banned or gone.
 
         What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
         before any transaction of the call has begun."""
         key = token_hash(token)
-        if found := self.remembered.get(key):
+        if found := self.cache.get(key):
             return found
-        return await self.remembered.ask(key, self._look_up(key)) if well_formed(token) else None
+        return await self.cache.store(key, self._look_up(key)) if well_formed(token) else None
 
-    async def find_again(self, tokens: Sequence[str]) -> dict[str, Found]:
+    async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         by_hash = {token_hash(token): token for token in tokens}
         live = await list_live_sessions(self._database, token_hashes=list(by_hash))
         return {by_hash[key]: _found(session) for key, session in live.items()}
@@ -124,7 +124,7 @@ class Sessions:
                 idle_lifetime=self._idle_lifetime,
             )
         finally:
-            self.remembered.drop(session_id)
+            self.cache.drop(session_id)
         return (token, session) if session is not None else None
 
     async def revoke(self, *, session_id: UUID, account_id: UUID) -> bool:
@@ -133,7 +133,7 @@ class Sessions:
             return await revoke_session(self._database, session_id=session_id, account_id=account_id) is not None
         finally:
             # Also when we were cancelled or cut off while it was committed.
-            self.remembered.drop(session_id)
+            self.cache.drop(session_id)
 
     async def revoke_all(self, account_id: UUID, *, but: UUID | None = None) -> int:
         """Ends all sessions of the account, but one if it is named, and all in which it acts as somebody, in the transaction
@@ -142,15 +142,15 @@ class Sessions:
             return len(await revoke_sessions_of_account(self._database, account_id=account_id, but=but))
         finally:
             # The one that is kept is dropped too, and looked up again: that is cheaper than to know which is which.
-            self.remembered.drop(account_id)
+            self.cache.drop(account_id)
 
     def forget(self, id_: UUID) -> None:
         """For whoever has changed, or is about to change, what a credential, an account or an organization stands for: this
         process asks the database about it again, for calls and for streams that are open. The others are told by a notice
         on `REVOKED_CHANNEL`."""
-        self.remembered.forget(id_)
+        self.cache.forget(id_)
 
-    async def _look_up(self, key: bytes) -> Found | None:
+    async def _look_up(self, key: bytes) -> Authenticated | None:
         session = await get_session_by_token_hash(
             self._database, token_hash=key, use_written_after=self._use_written_after
         )
@@ -170,7 +170,7 @@ class Sessions:
         return session._replace(idle_expires_at=idle_expires_at or session.idle_expires_at, use_is_due=False)
 
 
-def _found(session: LiveSession) -> Found:
+def _found(session: LiveSession) -> Authenticated:
     caller = Caller(
         account_id=session.account_id,
         credential=CREDENTIAL_SESSION,
@@ -183,7 +183,7 @@ def _found(session: LiveSession) -> Found:
     )
     ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
     good_until = min(session.expires_at, session.idle_expires_at)
-    return Found(caller, tuple(id_ for id_ in ids if id_), good_until, _kept_until(session))
+    return Authenticated(caller, tuple(id_ for id_ in ids if id_), good_until, _kept_until(session))
 
 
 def _kept_until(session: LiveSession) -> datetime:

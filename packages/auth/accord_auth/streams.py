@@ -12,10 +12,10 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_auth.caller import Caller
-from accord_auth.found import Finder, Found
-from accord_auth.refused import Refused
-from accord_db.listen import Listener
+from accord_auth.credentials import Authenticated, Authenticator
+from accord_db.engine.listen import Listener
+from accord_rpc.caller import Caller
+from accord_rpc.errors import RpcError
 
 _TICK: Final = 0.5  # seconds by which a stream may outlive its credential's expiry
 # Seconds between two looks at a stream of which nothing was heard: while notices come, for the sake of what was changed
@@ -35,22 +35,22 @@ def _whoever(caller: Caller) -> None:
 
 
 class _Stream:
-    __slots__ = ("admit", "finder", "ids", "look_at", "refused", "task", "token")
+    __slots__ = ("admit", "authenticator", "ids", "look_at", "refused", "task", "token")
 
     def __init__(
-        self, task: "asyncio.Task[Any]", finder: Finder, token: str, ids: tuple[UUID, ...], admit: Admit
+        self, task: "asyncio.Task[Any]", authenticator: Authenticator, token: str, ids: tuple[UUID, ...], admit: Admit
     ) -> None:
         self.task = task
-        self.finder = finder
+        self.authenticator = authenticator
         self.token = token  # which the headers of its call hold as long
         self.ids = ids
         self.admit = admit
         self.look_at = 0.0  # when to ask about it next, on the clock of `time.monotonic`
-        self.refused: Refused | None = None  # why it is ended
+        self.refused: RpcError | None = None  # why it is ended
 
 
 class Streams:
-    """Those of one process. A notice does not end a stream, it makes us ask the finder, as a new call would have to: the
+    """Those of one process. A notice does not end a stream, it makes us ask the authenticator, as a new call would have to: the
     notice may be about the token that a session had before, about another permission, or about nothing at all.
 
     To be open is no use of a credential: a screen that is watched by nobody would keep a session from idling out for ever.
@@ -80,13 +80,15 @@ class Streams:
         self._ask_about(self._open)
 
     @contextmanager
-    def hold(self, finder: Finder, token: str, found: Found, *, doubts: int, admit: Admit = _whoever) -> Iterator[None]:
+    def hold(
+        self, authenticator: Authenticator, token: str, found: Authenticated, *, doubts: int, admit: Admit = _whoever
+    ) -> Iterator[None]:
         """The block is the stream. Its task is cancelled, and Refused comes out of it, when the token is not good any
         more, or `admit` refuses whoever it stands for; that includes what was changed while it was looked up, if
         anything was doubted since."""
         task = asyncio.current_task()
         assert task is not None
-        stream = _Stream(task, finder, token, found.ids, admit)
+        stream = _Stream(task, authenticator, token, found.ids, admit)
         if doubts == self._doubts:
             self._look_later(stream, found.good_until)
         else:
@@ -140,15 +142,15 @@ class Streams:
                     await self._wake.wait()
 
     async def _look(self, streams: list[_Stream]) -> None:
-        for finder in {stream.finder for stream in streams}:
-            await self._look_by(finder, [stream for stream in streams if stream.finder is finder])
+        for authenticator in {stream.authenticator for stream in streams}:
+            await self._look_by(authenticator, [stream for stream in streams if stream.authenticator is authenticator])
 
-    async def _look_by(self, finder: Finder, streams: list[_Stream]) -> None:
+    async def _look_by(self, authenticator: Authenticator, streams: list[_Stream]) -> None:
         if_unanswered = monotonic() + _LOOK_AGAIN_UNTOLD
         for stream in streams:
             stream.look_at = if_unanswered
         try:
-            good = await finder.find_again([stream.token for stream in streams])
+            good = await authenticator.recheck([stream.token for stream in streams])
         except Exception as error:  # noqa: BLE001 — whatever it was, nobody else would look at these streams
             _log.warning("cannot see whether the credentials of open streams are good: %s", error)
             return
@@ -163,18 +165,18 @@ class Streams:
         left = inf if good_until is None else (good_until - datetime.now(UTC)).total_seconds()
         stream.look_at = monotonic() + min(left, _LOOK_AGAIN if self._listener.connected else _LOOK_AGAIN_UNTOLD)
 
-    def _end(self, stream: _Stream, refused: Refused) -> None:
+    def _end(self, stream: _Stream, refused: RpcError) -> None:
         if stream in self._open and stream.refused is None:
             stream.refused = refused
             stream.task.cancel()
 
 
-def _refused(stream: _Stream, found: Found | None) -> Refused | None:
+def _refused(stream: _Stream, found: Authenticated | None) -> RpcError | None:
     """What a call with the stream's credential would be refused with."""
     if found is None:
-        return Refused(Reason.REASON_CREDENTIAL_INVALID)
+        return RpcError(Reason.REASON_CREDENTIAL_INVALID)
     try:
         stream.admit(found.caller)
-    except Refused as refused:
+    except RpcError as refused:
         return refused
     return None

@@ -3,7 +3,7 @@
 from accord_client.call_failed import CallFailed, Violation
 from accord_client.credentials import ApiKey, Credentials, ServiceAccount, ServiceToken, SessionToken
 from accord_client.plain_text import PlainTextRefused
-from accord_client.threads.channel import open_channel
+from accord_client.sync.channel import open_channel
 from accord_client.tls import Tls
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""A program of its own that calls a gateway: makes a task, lists those that are open, and completes what it made.
+"""Creates a task, lists the open tasks and completes the new one.
 
     ACCORD_API_KEY=ack_… python tasks.py gateway.example.com:443 "Water the plants"
     ACCORD_SESSION_TOKEN=acs_… python tasks.py --plain-text 127.0.0.1:50051 "Water the plants"
 
-It needs the packages accord-client and accord-contract, and nothing else of Accord.
+Requires only the packages accord-client and accord-contract.
 """
 
 import argparse
@@ -39,15 +39,15 @@ def main() -> int:
 
 
 def run(tasks: TaskServiceStub, title: str) -> None:
-    # Made once, however often the client has to ask: it sends a request_id.
+    # The client sends a request_id, so retries create one task.
     made = tasks.CreateTask(CreateTaskRequest(title=title)).task
     for task in open_tasks(tasks):
         print(f"open: {task.title}")
     try:
-        # Not repeated by the client: another change may have come in between, as the etag would tell.
+        # The client does not retry updates: the etag detects a change in between.
         tasks.UpdateTask(UpdateTaskRequest(task=Task(id=made.id, etag=made.etag, completed=True)))
     except EtagMismatch:
-        print(f"somebody else has changed: {title}")
+        print(f"changed by another client: {title}")
     else:
         print(f"done: {title}")
 
@@ -63,7 +63,7 @@ def open_tasks(tasks: TaskServiceStub) -> Iterator[Task]:
 
 
 def credentials() -> Credentials:
-    """From the environment, since everybody on a machine can read the arguments of a program."""
+    """From the environment: other users of the machine can read command-line arguments."""
     if key := os.environ.get("ACCORD_API_KEY"):
         return ApiKey(key)
     if token := os.environ.get("ACCORD_SESSION_TOKEN"):
@@ -72,11 +72,11 @@ def credentials() -> Credentials:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Make a task, list the open ones, complete it.")
+    parser = argparse.ArgumentParser(description="Create a task, list the open ones, complete it.")
     parser.add_argument("address", help="host:port of the gateway")
-    parser.add_argument("title", help="what is to be done")
-    parser.add_argument("--plain-text", action="store_true", help="without TLS, to a gateway on this machine")
-    parser.add_argument("--authorities", type=Path, metavar="FILE", help="PEM of who has issued its certificate")
+    parser.add_argument("title", help="title of the task")
+    parser.add_argument("--plain-text", action="store_true", help="no TLS, for a gateway on this machine")
+    parser.add_argument("--authorities", type=Path, metavar="FILE", help="PEM file of the certificate authority")
     return parser.parse_args()
 
 

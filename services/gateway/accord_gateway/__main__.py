@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accord_gateway.refusals import StartRefused
+from accord_gateway.errors import StartupError
 
 if TYPE_CHECKING:
-    from accord_gateway.doctor.finding import Finding
+    from accord_gateway.cli.doctor.finding import Finding
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         return _carry_out(chosen)
-    except StartRefused as refused:
+    except StartupError as refused:
         print(f"accord: {refused}", file=sys.stderr)
         return refused.exit_code
     except KeyboardInterrupt:
@@ -27,22 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _carry_out(chosen: argparse.Namespace) -> int:
     match chosen.command:
         case "worker":
-            from accord_gateway.work import work
+            from accord_gateway.process.worker import work
 
             work(chosen.figures)
         case "serve":
-            from accord_gateway.serve import serve
+            from accord_gateway.process.serve import serve
             from accord_gateway.settings import read_settings
 
             serve(read_settings())
         case "migrate":
-            from accord_gateway.migrate import migrate
+            from accord_gateway.cli.migrate import migrate
             from accord_gateway.settings import read_settings
 
             migrate(read_settings())
             print("The database is at the last migration.")
         case "rotate-keys":
-            from accord_gateway.rotate_keys import rotate_keys
+            from accord_gateway.cli.rotate_keys import rotate_keys
             from accord_gateway.settings import read_settings
 
             rotation = rotate_keys(read_settings())
@@ -51,26 +51,26 @@ def _carry_out(chosen: argparse.Namespace) -> int:
         case "account":
             return _change_account(chosen)
         case "admin":
-            from accord_gateway.admin import change_administrator
+            from accord_gateway.cli.admin import change_administrator
             from accord_gateway.settings import read_settings
 
             change_administrator(read_settings(), chosen.action, chosen.email)
             print(f"{chosen.email} is {'an administrator' if chosen.action == 'grant' else 'no administrator'}.")
         case "doctor":
-            from accord_gateway.doctor import examine
+            from accord_gateway.cli.doctor import examine
 
             return _show(examine())
     return 0
 
 
 def _change_account(chosen: argparse.Namespace) -> int:
-    from accord_gateway.account import Ban, change_account, time_to_come
+    from accord_gateway.cli.account import Ban, change_account, time_to_come
     from accord_gateway.settings import read_settings
 
     try:
         until = time_to_come(chosen.until) if chosen.until else None
     except ValueError:
-        raise StartRefused(
+        raise StartupError(
             f"--until takes a time to come, such as 2030-01-31T18:00Z, and not {chosen.until!r}."
         ) from None
     ended = change_account(read_settings(), chosen.action, chosen.email, Ban(chosen.reason, until))

@@ -7,19 +7,19 @@ from typing import Any
 
 import structlog
 
-from accord_db.database import Database, DatabaseSettings
-from accord_db.errors import DatabaseError
-from accord_db.listen import Listener
-from accord_db.queries.alive import is_alive
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import DatabaseError
+from accord_db.engine.listen import Listener
+from accord_db.engine.ping import ping
 from accord_db.queries.cleanup import everything_due
-from accord_gateway.cleanup import CleanUp, clean_up_metrics
-from accord_gateway.health import follow
-from accord_gateway.jobs import running
 from accord_gateway.mail.wiring import mail_sender
-from accord_gateway.memory import return_large_blocks
-from accord_gateway.preparation import Orders, gateway_role, unreachable
-from accord_gateway.server import Gateway, Parts, build_server, listen
-from accord_gateway.stop import Stop
+from accord_gateway.process.background_tasks import running
+from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
+from accord_gateway.process.malloc import return_large_blocks
+from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
+from accord_gateway.server.health import follow
+from accord_gateway.shutdown import Shutdown
+from accord_gateway.startup import ServeConfig, gateway_role, unreachable
 
 # Before connections are closed, new calls are answered UNAVAILABLE for so long. Clients repeat those; of a call whose
 # connection broke under it they cannot tell whether it took effect.
@@ -27,7 +27,7 @@ TURN_AWAY_SECONDS = 0.3
 CLOSE_SECONDS = 5.0
 
 
-async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> None:
+async def serve(orders: ServeConfig, stop: Shutdown, announce: Callable[[int], None]) -> None:
     """Returns when it was asked to stop, and has. `announce` is told the port once calls can come. Raises
     StartRefused."""
     return_large_blocks()
@@ -38,13 +38,13 @@ async def serve(orders: Orders, stop: Stop, announce: Callable[[int], None]) -> 
         await gateway.server.start()
         gateway.health.set_serving(True)
         async with running(sender.run()):  # to the end of the drain, as calls post mail until then
-            async with running(follow(gateway.health, lambda: is_alive(parts.database)), _clean_up(parts)):
+            async with running(follow(gateway.health, lambda: ping(parts.database)), _clean_up(parts)):
                 announce(port)
                 await stop.asked.wait()
             await drain(gateway, stop, parts.settings.drain_seconds)
 
 
-def _clean_up(parts: Parts) -> Coroutine[Any, Any, None]:
+def _clean_up(parts: Runtime) -> Coroutine[Any, Any, None]:
     due = everything_due(
         deleted_accounts_kept=parts.settings.deleted_accounts_kept,
         deleted_organizations_kept=parts.settings.deleted_organizations_kept,
@@ -52,7 +52,7 @@ def _clean_up(parts: Parts) -> Coroutine[Any, Any, None]:
     return CleanUp(parts.database, due, clean_up_metrics()).repeat(parts.settings.cleanup_interval)
 
 
-async def drain(gateway: Gateway, stop: Stop, seconds: float) -> None:
+async def drain(gateway: Gateway, stop: Shutdown, seconds: float) -> None:
     """What is under way may end, for as long as the settings say."""
     structlog.get_logger().info("stopping", drain_seconds=seconds)
     gateway.health.stop()
@@ -63,7 +63,7 @@ async def drain(gateway: Gateway, stop: Stop, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def connected(orders: Orders) -> AsyncIterator[Parts]:
+async def connected(orders: ServeConfig) -> AsyncIterator[Runtime]:
     """What a server is made of; closed at the end of the block."""
     try:
         database = await Database.connect(_database_settings(orders))
@@ -71,7 +71,7 @@ async def connected(orders: Orders) -> AsyncIterator[Parts]:
         raise unreachable(error) from None
     listener = Listener(orders.addresses.direct)
     try:
-        yield Parts(orders.settings, orders.secret_key, database, listener)
+        yield Runtime(orders.settings, orders.secret_key, database, listener)
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -79,7 +79,7 @@ async def connected(orders: Orders) -> AsyncIterator[Parts]:
                 await database.close()
 
 
-def _database_settings(orders: Orders) -> DatabaseSettings:
+def _database_settings(orders: ServeConfig) -> DatabaseSettings:
     settings = orders.settings
     return DatabaseSettings(
         dsn=orders.addresses.pooled,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from accord_gateway.refusals import StartRefused
+from accord_gateway.errors import StartupError
 from accord_gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def secret_key(settings: Settings) -> bytes:
     try:
         return _kept(settings.state_folder / "secret_key")
     except OSError as error:
-        raise StartRefused(
+        raise StartupError(
             f"No key can be kept: {error}. Set STATE_FOLDER to a folder of yours, or SECRET_KEY."
         ) from None
 

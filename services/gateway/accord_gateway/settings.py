@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from accord_gateway.refusals import StartRefused
+from accord_gateway.errors import StartupError
 from accord_gateway.setting_values import (
     AppUrl,
     Duration,
@@ -46,7 +46,7 @@ ENV_FILE = Path(".env")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-class SettingsError(StartRefused):
+class SettingsError(StartupError):
     """Everything that is wrong with the settings, by name."""
 
     exit_code = 2
@@ -262,7 +262,7 @@ def _production_provider_faults(settings: Settings) -> Iterator[tuple[str, str]]
 
 
 def _database_faults(settings: Settings) -> Iterator[tuple[str, str]]:
-    from accord_db.tls import require_verified_tls  # takes a while, and only production asks
+    from accord_db.engine.tls import require_verified_tls  # takes a while, and only production asks
 
     if not settings.database_url:
         yield "DATABASE_URL", "must be set in production: the embedded PostgreSQL is for development"

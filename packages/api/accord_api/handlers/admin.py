@@ -1,110 +1,72 @@
 """AdminService: those who run the installation look after its accounts, and see who did what."""
 
 from datetime import datetime
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc.aio import ServicerContext
 
 from accord.accounts.v1.accounts_pb2 import Session
-from accord.admin.v1.admin_pb2 import (
-    AccountRole,
-    AuditEvent,
-    BanAccountRequest,
-    BanAccountResponse,
-    GetAccountRequest,
-    GetAccountResponse,
-    ImpersonateAccountRequest,
-    ImpersonateAccountResponse,
-    ListAccountsRequest,
-    ListAccountsResponse,
-    ListAuditEventsRequest,
-    ListAuditEventsResponse,
-    ManagedAccount,
-    RevokeAccountSessionsRequest,
-    RevokeAccountSessionsResponse,
-    SetAccountRoleRequest,
-    SetAccountRoleResponse,
-    StopImpersonatingRequest,
-    StopImpersonatingResponse,
-    UnbanAccountRequest,
-    UnbanAccountResponse,
-)
+from accord.admin.v1 import admin_pb2 as pb
 from accord.admin.v1.admin_pb2_grpc import AdminServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.administrators import ADMINISTRATOR, account_not_found, changing
-from accord_api.bans import is_banned
-from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
-from accord_db.database import Database, Transaction
+from accord_api.dependencies import Dependencies
+from accord_api.sign_ins import is_banned
+from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, audit, managed_accounts, sessions
 from accord_db.queries.audit import EventFilters
 from accord_db.queries.managed_accounts import AccountFilters, Search
-from accord_db.queries.positions import Position
-from accord_db.schema import Account
+from accord_db.schema import Account, AuditEvent
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper, to_datetime
 
-_fill_account: Final = Filler(ManagedAccount).fill
-_fill_event: Final = Filler(AuditEvent).fill
-_to_session: Final = Filler(Session)
+_fill_account: Final = MessageMapper(pb.ManagedAccount).fill
+_fill_event: Final = MessageMapper(pb.AuditEvent).fill
+_to_session: Final = MessageMapper(Session)
 _ROLES: Final = {
-    "person": AccountRole.ACCOUNT_ROLE_PERSON,
-    ADMINISTRATOR: AccountRole.ACCOUNT_ROLE_ADMINISTRATOR,
+    "person": pb.AccountRole.ACCOUNT_ROLE_PERSON,
+    ADMINISTRATOR: pb.AccountRole.ACCOUNT_ROLE_ADMINISTRATOR,
 }
 _ROLE_NAMES: Final = {role: name for name, role in _ROLES.items()}
 
 
 class AdminService(AdminServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._pages = pages
+    resources: ClassVar = {pb.AuditEvent: AuditEvent, pb.ManagedAccount: Account}
 
-    async def ListAccounts(
-        self,
-        request: ListAccountsRequest,
-        context: ServicerContext[ListAccountsRequest, ListAccountsResponse],
-    ) -> ListAccountsResponse:
-        search, page_size = _search(request), request.page_size or DEFAULT_PAGE_SIZE
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._paginator = dependencies.paginator
+
+    async def ListAccounts(self, request: pb.ListAccountsRequest, context: Context) -> pb.ListAccountsResponse:
+        search = _search(request)
+        page = self._paginator.page(request, order_by=search.by if search else "id")
         rows = await managed_accounts.list_accounts(
             self._db,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
+            page=page,
             search=search,
             filters=AccountFilters(
                 role=_ROLE_NAMES.get(request.role),
                 banned=request.banned if request.HasField("banned") else None,
                 show_deleted=request.show_deleted,
             ),
-            after=self._pages.place(request, request.page_token, times=False),
         )
-        response = ListAccountsResponse()
-        last = fill_page(response.accounts, rows, page_size, _tell)
-        if last is not None:
-            place = Position(getattr(last, search.by) if search else "", last.id)
-            response.next_page_token = self._pages.token(request, place)
+        response = pb.ListAccountsResponse()
+        response.next_page_token = page.fill(response.accounts, rows, _tell)
         return response
 
-    async def GetAccount(
-        self,
-        request: GetAccountRequest,
-        context: ServicerContext[GetAccountRequest, GetAccountResponse],
-    ) -> GetAccountResponse:
+    async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
         account_id = UUID(request.account_id)
         account = await managed_accounts.get_any_account(self._db, account_id=account_id)
         if account is None:
             raise account_not_found(account_id)
-        return GetAccountResponse(account=_to_message(account))
+        return pb.GetAccountResponse(account=_to_message(account))
 
-    async def BanAccount(
-        self,
-        request: BanAccountRequest,
-        context: ServicerContext[BanAccountRequest, BanAccountResponse],
-    ) -> BanAccountResponse:
+    async def BanAccount(self, request: pb.BanAccountRequest, context: Context) -> pb.BanAccountResponse:
         account_id = UUID(request.account_id)
         call().note(target=account_id, stated_reason=request.reason)
         async with changing(self._db, self._sessions, account_id, takes_administrator=True) as (tx, _):
@@ -113,96 +75,73 @@ class AdminService(AdminServiceServicer):
             )
             await self._sessions.revoke_all(account_id)
         assert banned is not None  # it is locked
-        return BanAccountResponse(account=_to_message(banned))
+        return pb.BanAccountResponse(account=_to_message(banned))
 
-    async def UnbanAccount(
-        self,
-        request: UnbanAccountRequest,
-        context: ServicerContext[UnbanAccountRequest, UnbanAccountResponse],
-    ) -> UnbanAccountResponse:
+    async def UnbanAccount(self, request: pb.UnbanAccountRequest, context: Context) -> pb.UnbanAccountResponse:
         account_id = UUID(request.account_id)
         call().note(target=account_id)
         async with changing(self._db, self._sessions, account_id) as (tx, account):
             if account.banned_at is not None:
                 account = await accounts.unban_account(tx, account_id=account_id) or account
-        return UnbanAccountResponse(account=_to_message(account))
+        return pb.UnbanAccountResponse(account=_to_message(account))
 
-    async def SetAccountRole(
-        self,
-        request: SetAccountRoleRequest,
-        context: ServicerContext[SetAccountRoleRequest, SetAccountRoleResponse],
-    ) -> SetAccountRoleResponse:
+    async def SetAccountRole(self, request: pb.SetAccountRoleRequest, context: Context) -> pb.SetAccountRoleResponse:
         account_id, role = UUID(request.account_id), _ROLE_NAMES[request.role]
         call().note(target=account_id)
         takes = role != ADMINISTRATOR
         async with changing(self._db, self._sessions, account_id, takes_administrator=takes) as (tx, account):
             if role == ADMINISTRATOR and account.email_verified_at is None:
-                raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
+                raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
             if account.role != role:
                 account = await accounts.update_role(tx, account_id=account_id, role=role) or account
                 await sessions.revoke_impersonations(tx, account_id=account_id)
-        return SetAccountRoleResponse(account=_to_message(account))
+        return pb.SetAccountRoleResponse(account=_to_message(account))
 
     async def RevokeAccountSessions(
-        self,
-        request: RevokeAccountSessionsRequest,
-        context: ServicerContext[RevokeAccountSessionsRequest, RevokeAccountSessionsResponse],
-    ) -> RevokeAccountSessionsResponse:
+        self, request: pb.RevokeAccountSessionsRequest, context: Context
+    ) -> pb.RevokeAccountSessionsResponse:
         account_id = UUID(request.account_id)
         call().note(target=account_id)
         async with changing(self._db, self._sessions, account_id):
             revoked = await self._sessions.revoke_all(account_id)
-        return RevokeAccountSessionsResponse(revoked_count=revoked)
+        return pb.RevokeAccountSessionsResponse(revoked_count=revoked)
 
     async def ImpersonateAccount(
-        self,
-        request: ImpersonateAccountRequest,
-        context: ServicerContext[ImpersonateAccountRequest, ImpersonateAccountResponse],
-    ) -> ImpersonateAccountResponse:
+        self, request: pb.ImpersonateAccountRequest, context: Context
+    ) -> pb.ImpersonateAccountResponse:
         account_id = UUID(request.account_id)
         call().note(target=account_id, stated_reason=request.reason)
         async with self._db.transaction() as tx:
             await _lock_still_signed_in(tx, account_id)
             return await self._impersonate(account_id)
 
-    async def _impersonate(self, account_id: UUID) -> ImpersonateAccountResponse:
+    async def _impersonate(self, account_id: UUID) -> pb.ImpersonateAccountResponse:
         me = caller()
         async with changing(self._db, self._sessions, account_id) as (_, account):
             if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account):
-                raise Refused(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
+                raise RpcError(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
             # Neither peer nor client: the person, who is shown the session, learns who it was and not where from.
             token, session = await self._sessions.open(
                 account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
             )
-        return ImpersonateAccountResponse(session_token=token, session=_to_session(session))
+        return pb.ImpersonateAccountResponse(session_token=token, session=_to_session(session))
 
     async def StopImpersonating(
-        self,
-        request: StopImpersonatingRequest,
-        context: ServicerContext[StopImpersonatingRequest, StopImpersonatingResponse],
-    ) -> StopImpersonatingResponse:
+        self, request: pb.StopImpersonatingRequest, context: Context
+    ) -> pb.StopImpersonatingResponse:
         me = caller()
         if me.impersonator_id is None:
-            raise Refused(Reason.REASON_NOT_IMPERSONATING)
+            raise RpcError(Reason.REASON_NOT_IMPERSONATING)
         call().note(target=me.account_id)
         async with self._db.transaction():
             await self._sessions.revoke(session_id=me.session_id, account_id=me.account_id)
-        return StopImpersonatingResponse()
+        return pb.StopImpersonatingResponse()
 
-    async def ListAuditEvents(
-        self,
-        request: ListAuditEventsRequest,
-        context: ServicerContext[ListAuditEventsRequest, ListAuditEventsResponse],
-    ) -> ListAuditEventsResponse:
-        page_size = request.page_size or DEFAULT_PAGE_SIZE
-        after = self._pages.place(request, request.page_token, times=False)
-        rows = await audit.list_events(
-            self._db, limit=page_size + 1, after_id=after.id if after else None, **_event_filters(request)
-        )
-        response = ListAuditEventsResponse()
-        last = fill_page(response.events, rows, page_size, _fill_event)
-        if last is not None:
-            response.next_page_token = self._pages.token(request, Position("", last.id))
+    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
+        page = self._paginator.page(request, order_by="id desc")
+        rows = await audit.list_events(self._db, page=page, **_event_filters(request))
+        response = pb.ListAuditEventsResponse()
+        response.next_page_token = page.fill(response.events, rows, _fill_event)
         return response
 
 
@@ -213,10 +152,10 @@ async def _lock_still_signed_in(tx: Transaction, account_id: UUID) -> None:
     await accounts.lock_administrators(tx, account_id=account_id)
     session = await sessions.get_session(tx, session_id=me.session_id, account_id=me.account_id)
     if session is None or session.revoked_at is not None:
-        raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+        raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
 
 
-def _search(request: ListAccountsRequest) -> Search | None:
+def _search(request: pb.ListAccountsRequest) -> Search | None:
     match request.WhichOneof("search"):
         case "email_prefix":
             return Search("email", request.email_prefix)
@@ -226,7 +165,7 @@ def _search(request: ListAccountsRequest) -> Search | None:
             return None
 
 
-def _event_filters(request: ListAuditEventsRequest) -> EventFilters:
+def _event_filters(request: pb.ListAuditEventsRequest) -> EventFilters:
     return EventFilters(
         account_id=_id(request.account_id),
         actor_id=_id(request.actor_id),
@@ -249,12 +188,12 @@ def _time(request: Message, field: str) -> datetime | None:
     return to_datetime(time)
 
 
-def _to_message(account: Account) -> ManagedAccount:
-    message = ManagedAccount()
+def _to_message(account: Account) -> pb.ManagedAccount:
+    message = pb.ManagedAccount()
     _tell(message, account)
     return message
 
 
-def _tell(message: ManagedAccount, account: Account) -> None:
+def _tell(message: pb.ManagedAccount, account: Account) -> None:
     _fill_account(message, account)
     message.role, message.banned = _ROLES[account.role], is_banned(account)

@@ -1,72 +1,52 @@
 """ApiKeyService: the API keys of the active organization."""
 
 from datetime import timedelta
-from typing import Final, cast
+from typing import ClassVar, Final
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from grpc.aio import ServicerContext
-
-from accord.api_keys.v1 import api_keys_pb2
-from accord.api_keys.v1.api_keys_pb2 import (
-    CreateApiKeyRequest,
-    CreateApiKeyResponse,
-    GetApiKeyRequest,
-    GetApiKeyResponse,
-    ListApiKeysRequest,
-    ListApiKeysResponse,
-    RevokeApiKeyRequest,
-    RevokeApiKeyResponse,
-    RotateApiKeyRequest,
-    RotateApiKeyResponse,
-    UpdateApiKeyRequest,
-    UpdateApiKeyResponse,
-)
+from accord.api_keys.v1 import api_keys_pb2 as pb
 from accord.api_keys.v1.api_keys_pb2_grpc import ApiKeyServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
-from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE, Permission
-from accord_api.masks import changes
-from accord_api.messages import Filler, to_datetime
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import changing, require_held
+from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE
+from accord_api.dependencies import Dependencies
+from accord_api.membership_changes import changing, require_held
 from accord_auth.api_keys import new_api_key, shown
-from accord_auth.caller import caller
-from accord_auth.permissions import held, names
-from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
 from accord_auth.tokens import token_hash
-from accord_db.database import Database, Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Executor
+from accord_db.engine.ids import uuid7
 from accord_db.queries import api_keys
 from accord_db.queries.api_keys import ApiKeyChanges
-from accord_db.queries.positions import Position
 from accord_db.schema import ApiKey
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import MaskedChanges
+from accord_rpc.messages import MessageMapper, etag_of, to_datetime
+from accord_rpc.permissions import held, names
 
 # Of one organization, that are not revoked.
 _AT_MOST: Final = 1000
 
-_fill: Final = Filler(api_keys_pb2.ApiKey).fill
+_fill: Final = MessageMapper(pb.ApiKey).fill
+_changes: Final = MaskedChanges(pb.ApiKey, ApiKeyChanges)
 
 
 class ApiKeyService(ApiKeyServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._pages = pages
+    resources: ClassVar = {pb.ApiKey: ApiKey}
 
-    async def CreateApiKey(
-        self,
-        request: CreateApiKeyRequest,
-        context: ServicerContext[CreateApiKeyRequest, CreateApiKeyResponse],
-    ) -> CreateApiKeyResponse:
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._paginator = dependencies.paginator
+
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> pb.CreateApiKeyResponse:
         me, api_key_id, key = caller(), uuid7(), new_api_key()
         organization_id = me.active_organization_id
         call().note(target=api_key_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             await require_held(tx, organization_id, request.scopes)
             if await api_keys.count_api_keys(tx, organization_id=organization_id) >= _AT_MOST:
-                raise Refused(Reason.REASON_TOO_MANY_API_KEYS)
+                raise RpcError(Reason.REASON_TOO_MANY_API_KEYS)
             api_key = await api_keys.insert_api_key(
                 tx,
                 api_key_id=api_key_id,
@@ -79,40 +59,22 @@ class ApiKeyService(ApiKeyServiceServicer):
                 calls_per_minute=request.calls_per_minute if request.HasField("calls_per_minute") else None,
                 expires_at=to_datetime(request.expires_at) if request.HasField("expires_at") else None,
             )
-        return CreateApiKeyResponse(key=key, api_key=_told(api_key))
+        return pb.CreateApiKeyResponse(key=key, api_key=_told(api_key))
 
-    async def GetApiKey(
-        self,
-        request: GetApiKeyRequest,
-        context: ServicerContext[GetApiKeyRequest, GetApiKeyResponse],
-    ) -> GetApiKeyResponse:
-        return GetApiKeyResponse(api_key=_told(await _get(self._db, request.api_key_id)))
+    async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Context) -> pb.GetApiKeyResponse:
+        return pb.GetApiKeyResponse(api_key=_told(await _get(self._db, request.api_key_id)))
 
-    async def ListApiKeys(
-        self,
-        request: ListApiKeysRequest,
-        context: ServicerContext[ListApiKeysRequest, ListApiKeysResponse],
-    ) -> ListApiKeysResponse:
-        page_size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await api_keys.list_api_keys(
-            self._db,
-            organization_id=caller().active_organization_id,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            after=self._pages.place(request, request.page_token, times=True),
-            show_ended=request.show_ended,
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Context) -> pb.ListApiKeysResponse:
+        page = self._paginator.page(request)
+        rows = await api_keys.list_api_keys(
+            self._db, organization_id=caller().active_organization_id, page=page, show_ended=request.show_ended
         )
-        response = ListApiKeysResponse()
-        last = fill_page(response.api_keys, found, page_size, _tell)
-        if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+        response = pb.ListApiKeysResponse()
+        response.next_page_token = page.fill(response.api_keys, rows, _tell)
         return response
 
-    async def UpdateApiKey(
-        self,
-        request: UpdateApiKeyRequest,
-        context: ServicerContext[UpdateApiKeyRequest, UpdateApiKeyResponse],
-    ) -> UpdateApiKeyResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request)
+    async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, context: Context) -> pb.UpdateApiKeyResponse:
+        organization_id, changed = caller().active_organization_id, _changes(request.api_key, request.update_mask)
         call().note(target=UUID(request.api_key.id))
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key.id)
@@ -122,24 +84,20 @@ class ApiKeyService(ApiKeyServiceServicer):
                 api_key_id=before.id,
                 organization_id=organization_id,
                 changes=changed,
-                etag=UUID(request.api_key.etag) if request.api_key.etag else None,
+                etag=etag_of(request.api_key),
             )
         if api_key is None:
             raise _ended(before) if before.revoked_at else _changed_since(before)
-        return UpdateApiKeyResponse(api_key=_told(api_key))
+        return pb.UpdateApiKeyResponse(api_key=_told(api_key))
 
-    async def RotateApiKey(
-        self,
-        request: RotateApiKeyRequest,
-        context: ServicerContext[RotateApiKeyRequest, RotateApiKeyResponse],
-    ) -> RotateApiKeyResponse:
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Context) -> pb.RotateApiKeyResponse:
         me, key, seen_etag = caller(), new_api_key(), UUID(request.etag)
         organization_id = me.active_organization_id
         call().note(target=UUID(request.api_key_id))
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key_id)
             if before.created_by != me.account_id:
-                raise Refused(Reason.REASON_PERMISSION_DENIED)
+                raise RpcError(Reason.REASON_PERMISSION_DENIED)
             api_key = await api_keys.rotate_api_key(
                 tx,
                 api_key_id=before.id,
@@ -151,28 +109,24 @@ class ApiKeyService(ApiKeyServiceServicer):
             )
         if api_key is None:
             raise _changed_since(before) if before.etag != seen_etag else _ended(before)
-        return RotateApiKeyResponse(key=key, api_key=_told(api_key))
+        return pb.RotateApiKeyResponse(key=key, api_key=_told(api_key))
 
-    async def RevokeApiKey(
-        self,
-        request: RevokeApiKeyRequest,
-        context: ServicerContext[RevokeApiKeyRequest, RevokeApiKeyResponse],
-    ) -> RevokeApiKeyResponse:
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Context) -> pb.RevokeApiKeyResponse:
         organization_id, api_key_id = caller().active_organization_id, UUID(request.api_key_id)
         call().note(target=api_key_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             revoked = await api_keys.revoke_api_key(tx, api_key_id=api_key_id, organization_id=organization_id)
             api_key = revoked or await _get(tx, request.api_key_id)
-        return RevokeApiKeyResponse(api_key=_told(api_key))
+        return pb.RevokeApiKeyResponse(api_key=_told(api_key))
 
 
-def _told(api_key: ApiKey) -> api_keys_pb2.ApiKey:
-    message = api_keys_pb2.ApiKey()
+def _told(api_key: ApiKey) -> pb.ApiKey:
+    message = pb.ApiKey()
     _tell(message, api_key)
     return message
 
 
-def _tell(message: api_keys_pb2.ApiKey, api_key: ApiKey) -> None:
+def _tell(message: pb.ApiKey, api_key: ApiKey) -> None:
     _fill(message, api_key)
     message.scopes.extend(sorted(held(None, api_key.scopes)))
 
@@ -183,26 +137,17 @@ async def _get(db: Executor, api_key_id: str) -> ApiKey:
     )
     if api_key is None:
         # Also for a key of another organization: whether there is one is not theirs to know.
-        raise Refused(Reason.REASON_API_KEY_NOT_FOUND, api_key_id=api_key_id)
+        raise RpcError(Reason.REASON_API_KEY_NOT_FOUND, api_key_id=api_key_id)
     return api_key
 
 
-def _changes(request: UpdateApiKeyRequest) -> ApiKeyChanges:
-    changed = changes(request.api_key, request.update_mask)
-    if "scopes" in changed:
-        changed["scopes"] = names(cast(list[Permission.ValueType], changed["scopes"]))
-    if isinstance(expires_at := changed.get("expires_at"), Timestamp):
-        changed["expires_at"] = to_datetime(expires_at)
-    return cast(ApiKeyChanges, changed)
-
-
-def _overlap(request: RotateApiKeyRequest) -> timedelta:
+def _overlap(request: pb.RotateApiKeyRequest) -> timedelta:
     return timedelta(seconds=request.overlap.seconds, microseconds=request.overlap.nanos // 1_000)
 
 
-def _ended(api_key: ApiKey) -> Refused:
-    return Refused(Reason.REASON_API_KEY_ENDED, api_key_id=str(api_key.id))
+def _ended(api_key: ApiKey) -> RpcError:
+    return RpcError(Reason.REASON_API_KEY_ENDED, api_key_id=str(api_key.id))
 
 
-def _changed_since(api_key: ApiKey) -> Refused:
-    return Refused(Reason.REASON_ETAG_MISMATCH, api_key_id=str(api_key.id))
+def _changed_since(api_key: ApiKey) -> RpcError:
+    return RpcError(Reason.REASON_ETAG_MISMATCH, api_key_id=str(api_key.id))

@@ -5,38 +5,24 @@ from typing import Final
 from urllib.parse import urlencode
 
 from google.protobuf.duration_pb2 import Duration
-from grpc.aio import ServicerContext
 
 from accord.accounts.v1.accounts_pb2 import Session
-from accord.devices.v1.devices_pb2 import (
-    ApproveDeviceRequest,
-    ApproveDeviceResponse,
-    BeginDeviceSignInRequest,
-    BeginDeviceSignInResponse,
-    DenyDeviceRequest,
-    DenyDeviceResponse,
-    DeviceSignIn,
-    GetDeviceSignInRequest,
-    GetDeviceSignInResponse,
-    PollDeviceSignInRequest,
-    PollDeviceSignInResponse,
-)
+from accord.devices.v1 import devices_pb2 as pb
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.bans import is_banned
-from accord_api.messages import Filler, to_timestamp
-from accord_api.outbox import Mail, Outbox
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
+from accord_api.dependencies import Dependencies
+from accord_api.outbox import Mail
+from accord_api.sign_ins import is_banned
 from accord_auth.tokens import DEVICE_PREFIX, new_token, token_hash, well_formed
 from accord_auth.user_codes import UserCodes, new_user_code
 from accord_db import schema
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, devices
 from accord_db.queries.devices import Poll
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper, to_timestamp
 
 _LIFETIME: Final = timedelta(minutes=10)
 _INTERVAL_SECONDS: Final = 5
@@ -44,35 +30,25 @@ _SLOWER_BY_SECONDS: Final = 5  # RFC 8628, 3.5
 # Of 20^8 user codes, one that is drawn is taken as good as never.
 _DRAWS: Final = 5
 
-_to_device_sign_in: Final = Filler(DeviceSignIn)
-_to_session: Final = Filler(Session)
+_to_device_sign_in: Final = MessageMapper(pb.DeviceSignIn)
+_to_session: Final = MessageMapper(Session)
 
 
 class DeviceService(DeviceServiceServicer):
-    def __init__(
-        self,
-        database: Database,
-        sessions: Sessions,
-        outbox: Outbox,
-        *,
-        key: bytes,
-        verification_uri: str,
-    ) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._outbox = outbox
-        self._user_codes = UserCodes(key)
-        self._verification_uri = verification_uri
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._outbox = dependencies.outbox
+        self._user_codes = UserCodes(dependencies.secret_key)
+        self._verification_uri = dependencies.rules.verification_uri
 
     async def BeginDeviceSignIn(
-        self,
-        request: BeginDeviceSignInRequest,
-        context: ServicerContext[BeginDeviceSignInRequest, BeginDeviceSignInResponse],
-    ) -> BeginDeviceSignInResponse:
+        self, request: pb.BeginDeviceSignInRequest, context: Context
+    ) -> pb.BeginDeviceSignInResponse:
         device_code = new_token(DEVICE_PREFIX)
         user_code, sign_in = await self._begin(device_code, request.device_name)
         call().note(target=sign_in.id)
-        return BeginDeviceSignInResponse(
+        return pb.BeginDeviceSignInResponse(
             device_code=device_code,
             user_code=user_code,
             verification_uri=self._verification_uri,
@@ -82,33 +58,23 @@ class DeviceService(DeviceServiceServicer):
         )
 
     async def PollDeviceSignIn(
-        self,
-        request: PollDeviceSignInRequest,
-        context: ServicerContext[PollDeviceSignInRequest, PollDeviceSignInResponse],
-    ) -> PollDeviceSignInResponse:
+        self, request: pb.PollDeviceSignInRequest, context: Context
+    ) -> pb.PollDeviceSignInResponse:
         poll = await self._poll(request.device_code)
         _require_approved(poll)
         call().note(account_id=poll.account_id)
         token, session = await self._open_session(poll)
-        return PollDeviceSignInResponse(session_token=token, session=_to_session(session))
+        return pb.PollDeviceSignInResponse(session_token=token, session=_to_session(session))
 
-    async def GetDeviceSignIn(
-        self,
-        request: GetDeviceSignInRequest,
-        context: ServicerContext[GetDeviceSignInRequest, GetDeviceSignInResponse],
-    ) -> GetDeviceSignInResponse:
+    async def GetDeviceSignIn(self, request: pb.GetDeviceSignInRequest, context: Context) -> pb.GetDeviceSignInResponse:
         sign_in = await devices.get_undecided_device_sign_in(
             self._db, user_code_hash=self._user_codes.hash(request.user_code)
         )
         if sign_in is None:
-            raise Refused(Reason.REASON_USER_CODE_NOT_FOUND)
-        return GetDeviceSignInResponse(device_sign_in=_to_device_sign_in(sign_in))
+            raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
+        return pb.GetDeviceSignInResponse(device_sign_in=_to_device_sign_in(sign_in))
 
-    async def ApproveDevice(
-        self,
-        request: ApproveDeviceRequest,
-        context: ServicerContext[ApproveDeviceRequest, ApproveDeviceResponse],
-    ) -> ApproveDeviceResponse:
+    async def ApproveDevice(self, request: pb.ApproveDeviceRequest, context: Context) -> pb.ApproveDeviceResponse:
         me = caller()
         async with self._db.transaction() as tx:
             account = await accounts.get_account(tx, account_id=me.account_id)
@@ -119,7 +85,7 @@ class DeviceService(DeviceServiceServicer):
                 session_id=me.session_id,
             )
             if account is None or sign_in is None:
-                raise Refused(Reason.REASON_USER_CODE_NOT_FOUND)
+                raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
             await self._outbox.post(
                 tx,
                 Mail.DEVICE_APPROVED,
@@ -129,13 +95,9 @@ class DeviceService(DeviceServiceServicer):
                 peer=sign_in.peer,
             )
         call().note(target=sign_in.id)
-        return ApproveDeviceResponse()
+        return pb.ApproveDeviceResponse()
 
-    async def DenyDevice(
-        self,
-        request: DenyDeviceRequest,
-        context: ServicerContext[DenyDeviceRequest, DenyDeviceResponse],
-    ) -> DenyDeviceResponse:
+    async def DenyDevice(self, request: pb.DenyDeviceRequest, context: Context) -> pb.DenyDeviceResponse:
         async with self._db.transaction() as tx:
             sign_in = await devices.deny_device_sign_in(
                 tx,
@@ -143,9 +105,9 @@ class DeviceService(DeviceServiceServicer):
                 account_id=caller().account_id,
             )
         if sign_in is None:
-            raise Refused(Reason.REASON_USER_CODE_NOT_FOUND)
+            raise RpcError(Reason.REASON_USER_CODE_NOT_FOUND)
         call().note(target=sign_in.id)
-        return DenyDeviceResponse()
+        return pb.DenyDeviceResponse()
 
     async def _begin(self, device_code: str, device_name: str) -> tuple[str, schema.DeviceSignIn]:
         for _ in range(_DRAWS):
@@ -168,13 +130,13 @@ class DeviceService(DeviceServiceServicer):
 
     async def _poll(self, device_code: str) -> Poll:
         if not well_formed(device_code, DEVICE_PREFIX):
-            raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
+            raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
         # Before any transaction of this call, and so committed whatever it is answered: a refusal grows the interval.
         poll = await devices.poll_device_sign_in(
             self._db, device_code_hash=token_hash(device_code), slower_by_seconds=_SLOWER_BY_SECONDS
         )
         if poll is None:
-            raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
+            raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
         call().note(target=poll.id)
         return poll
 
@@ -189,7 +151,7 @@ class DeviceService(DeviceServiceServicer):
                 or is_banned(account)
                 or not await devices.use_device_sign_in(tx, sign_in_id=approved.id)
             ):
-                raise Refused(Reason.REASON_DEVICE_CODE_EXPIRED)
+                raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
             return await self._sessions.open(
                 account.id,
                 peer=call().peer,
@@ -200,8 +162,8 @@ class DeviceService(DeviceServiceServicer):
 
 def _require_approved(poll: Poll) -> None:
     if poll.too_soon:
-        raise Refused(Reason.REASON_SLOW_DOWN, retry_after=poll.interval_seconds)
+        raise RpcError(Reason.REASON_SLOW_DOWN, retry_after=poll.interval_seconds)
     if poll.denied_at is not None:
-        raise Refused(Reason.REASON_AUTHORIZATION_DENIED)
+        raise RpcError(Reason.REASON_AUTHORIZATION_DENIED)
     if poll.approved_at is None:
-        raise Refused(Reason.REASON_AUTHORIZATION_PENDING, retry_after=poll.interval_seconds)
+        raise RpcError(Reason.REASON_AUTHORIZATION_PENDING, retry_after=poll.interval_seconds)

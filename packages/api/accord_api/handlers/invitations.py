@@ -1,73 +1,64 @@
 """InvitationService: how people come to belong to an organization."""
 
 from datetime import timedelta
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
-from grpc.aio import ServicerContext
-
 from accord.errors.v1.errors_pb2 import Reason
-from accord.invitations.v1 import invitations_pb2
-from accord.invitations.v1.invitations_pb2 import (
-    AcceptInvitationRequest,
-    AcceptInvitationResponse,
-    CancelInvitationRequest,
-    CancelInvitationResponse,
-    CreateInvitationRequest,
-    CreateInvitationResponse,
-    DeclineInvitationRequest,
-    DeclineInvitationResponse,
-    InvitationStatus,
-    ListInvitationsRequest,
-    ListInvitationsResponse,
-)
+from accord.invitations.v1 import invitations_pb2 as pb
 from accord.invitations.v1.invitations_pb2_grpc import InvitationServiceServicer
 from accord.policy.v1.policy_pb2 import PERMISSION_INVITATIONS_WRITE
-from accord_api.messages import Filler
-from accord_api.outbox import Mail, Outbox
+from accord_api.dependencies import Dependencies
+from accord_api.membership_changes import (
+    Permissions,
+    changing,
+    given_by,
+    held_now,
+    is_owner,
+    require_held,
+    require_owner,
+)
+from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account, get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import Permissions, changing, given_by, held_now, is_owner, require_held, require_owner
-from accord_auth.caller import caller
-from accord_auth.permissions import ROLE_NAMES, ROLES, held
-from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
 from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash, well_formed
-from accord_db.database import Database, Executor, Transaction
-from accord_db.ids import uuid7
-from accord_db.queries import invitations, members, organizations, standing
+from accord_db.engine.database import Executor, Transaction
+from accord_db.engine.ids import uuid7
+from accord_db.engine.tenant import acting_for
+from accord_db.queries import invitations, members, memberships, organizations
 from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
-from accord_db.queries.positions import Position
 from accord_db.schema import Account, Invitation
-from accord_db.tenants import acting_for
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
+from accord_rpc.permissions import ROLE_NAMES, ROLES, held
 
 LIFETIME: Final = timedelta(days=7)
 # That wait for an answer, in one organization.
 _AT_MOST: Final = 1000
 
-_fill: Final = Filler(invitations_pb2.Invitation).fill
-_STATUSES: Final[dict[Status, InvitationStatus.ValueType]] = {
-    "pending": InvitationStatus.INVITATION_STATUS_PENDING,
-    "accepted": InvitationStatus.INVITATION_STATUS_ACCEPTED,
-    "declined": InvitationStatus.INVITATION_STATUS_DECLINED,
-    "cancelled": InvitationStatus.INVITATION_STATUS_CANCELLED,
-    "expired": InvitationStatus.INVITATION_STATUS_EXPIRED,
+_fill: Final = MessageMapper(pb.Invitation).fill
+_STATUSES: Final[dict[Status, pb.InvitationStatus.ValueType]] = {
+    "pending": pb.InvitationStatus.INVITATION_STATUS_PENDING,
+    "accepted": pb.InvitationStatus.INVITATION_STATUS_ACCEPTED,
+    "declined": pb.InvitationStatus.INVITATION_STATUS_DECLINED,
+    "cancelled": pb.InvitationStatus.INVITATION_STATUS_CANCELLED,
+    "expired": pb.InvitationStatus.INVITATION_STATUS_EXPIRED,
 }
 
 
 class InvitationService(InvitationServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, outbox: Outbox, pages: Pages) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._outbox = outbox
-        self._pages = pages
+    resources: ClassVar = {pb.Invitation: Invitation}
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._outbox = dependencies.outbox
+        self._paginator = dependencies.paginator
 
     async def CreateInvitation(
-        self,
-        request: CreateInvitationRequest,
-        context: ServicerContext[CreateInvitationRequest, CreateInvitationResponse],
-    ) -> CreateInvitationResponse:
+        self, request: pb.CreateInvitationRequest, context: Context
+    ) -> pb.CreateInvitationResponse:
         organization_id, invitation_id, token = caller().active_organization_id, uuid7(), new_token(INVITATION_PREFIX)
         role, role_ids = ROLE_NAMES.get(request.role), [UUID(role_id) for role_id in request.role_ids]
         call().note(target=invitation_id)
@@ -88,35 +79,22 @@ class InvitationService(InvitationServiceServicer):
                 lifetime=LIFETIME,
             )
             await self._mail(tx, invitation, token, inviter)
-        response = CreateInvitationResponse()
+        response = pb.CreateInvitationResponse()
         _tell(response.invitation, InvitationWithStatus(invitation, "pending"))
         return response
 
-    async def ListInvitations(
-        self,
-        request: ListInvitationsRequest,
-        context: ServicerContext[ListInvitationsRequest, ListInvitationsResponse],
-    ) -> ListInvitationsResponse:
-        page_size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await invitations.list_invitations(
-            self._db,
-            organization_id=caller().active_organization_id,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            after=self._pages.place(request, request.page_token, times=True),
-            show_ended=request.show_ended,
+    async def ListInvitations(self, request: pb.ListInvitationsRequest, context: Context) -> pb.ListInvitationsResponse:
+        page = self._paginator.page(request)
+        rows = await invitations.list_invitations(
+            self._db, organization_id=caller().active_organization_id, page=page, show_ended=request.show_ended
         )
-        response = ListInvitationsResponse()
-        last = fill_page(response.invitations, found, page_size, _tell)
-        if last is not None:
-            place = Position(last.invitation.created_at, last.invitation.id)
-            response.next_page_token = self._pages.token(request, place)
+        response = pb.ListInvitationsResponse()
+        response.next_page_token = page.fill(response.invitations, rows, _tell, key=lambda row: row.invitation)
         return response
 
     async def CancelInvitation(
-        self,
-        request: CancelInvitationRequest,
-        context: ServicerContext[CancelInvitationRequest, CancelInvitationResponse],
-    ) -> CancelInvitationResponse:
+        self, request: pb.CancelInvitationRequest, context: Context
+    ) -> pb.CancelInvitationResponse:
         organization_id, invitation_id = caller().active_organization_id, UUID(request.invitation_id)
         call().note(target=invitation_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_INVITATIONS_WRITE) as tx:
@@ -128,27 +106,23 @@ class InvitationService(InvitationServiceServicer):
                 tx, invitation_id=invitation_id, organization_id=organization_id, outcome="cancelled"
             ):
                 found = await _get(tx, invitation_id, organization_id)
-        response = CancelInvitationResponse()
+        response = pb.CancelInvitationResponse()
         _tell(response.invitation, found)
         return response
 
     async def AcceptInvitation(
-        self,
-        request: AcceptInvitationRequest,
-        context: ServicerContext[AcceptInvitationRequest, AcceptInvitationResponse],
-    ) -> AcceptInvitationResponse:
+        self, request: pb.AcceptInvitationRequest, context: Context
+    ) -> pb.AcceptInvitationResponse:
         async with self._db.transaction() as tx:
             found = await _find(tx, request.token)
             organization_id = found.invitation.organization_id
             async with changing(self._db, self._sessions, organization_id) as tx:
                 await _accept(tx, found)
-        return AcceptInvitationResponse(organization_id=str(organization_id))
+        return pb.AcceptInvitationResponse(organization_id=str(organization_id))
 
     async def DeclineInvitation(
-        self,
-        request: DeclineInvitationRequest,
-        context: ServicerContext[DeclineInvitationRequest, DeclineInvitationResponse],
-    ) -> DeclineInvitationResponse:
+        self, request: pb.DeclineInvitationRequest, context: Context
+    ) -> pb.DeclineInvitationResponse:
         async with self._db.transaction() as tx:
             invitation = (await _find(tx, request.token)).invitation
             with acting_for(invitation.organization_id):
@@ -157,7 +131,7 @@ class InvitationService(InvitationServiceServicer):
                 )
             if not ended:
                 raise _void()
-        return DeclineInvitationResponse()
+        return pb.DeclineInvitationResponse()
 
     async def _mail(self, tx: Transaction, invitation: Invitation, token: str, inviter: Account) -> None:
         organization = await organizations.get_organization_locked(tx, organization_id=invitation.organization_id)
@@ -175,22 +149,22 @@ class InvitationService(InvitationServiceServicer):
 def _proved(account: Account) -> Account:
     """Nobody invites, or is invited, under an address that may be another's."""
     if account.email_verified_at is None:
-        raise Refused(Reason.REASON_EMAIL_NOT_VERIFIED)
+        raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
     return account
 
 
 async def _require_invitable(tx: Executor, organization_id: UUID, email: str) -> None:
     if await invitations.is_member(tx, organization_id=organization_id, email=email):
-        raise Refused(Reason.REASON_MEMBER_EXISTS)
+        raise RpcError(Reason.REASON_MEMBER_EXISTS)
     if await invitations.is_invited(tx, organization_id=organization_id, email=email):
-        raise Refused(Reason.REASON_INVITATION_EXISTS)
+        raise RpcError(Reason.REASON_INVITATION_EXISTS)
     if await invitations.count_open_invitations(tx, organization_id=organization_id) >= _AT_MOST:
-        raise Refused(Reason.REASON_TOO_MANY_INVITATIONS)
+        raise RpcError(Reason.REASON_TOO_MANY_INVITATIONS)
 
 
 async def _left(tx: Executor, invitation: Invitation) -> tuple[list[UUID], Permissions]:
     """What an invitation gives now: its roles that are not deleted meanwhile, and all that it permits."""
-    left = await standing.get_permissions_of_roles(
+    left = await memberships.get_permissions_of_roles(
         tx, organization_id=invitation.organization_id, role_ids=invitation.role_ids
     )
     return list(left), held(invitation.role, [name for names in left.values() for name in names])
@@ -199,7 +173,7 @@ async def _left(tx: Executor, invitation: Invitation) -> tuple[list[UUID], Permi
 async def _get(tx: Executor, invitation_id: UUID, organization_id: UUID) -> InvitationWithStatus:
     found = await invitations.get_invitation(tx, invitation_id=invitation_id, organization_id=organization_id)
     if found is None:
-        raise Refused(Reason.REASON_INVITATION_NOT_FOUND, invitation_id=str(invitation_id))
+        raise RpcError(Reason.REASON_INVITATION_NOT_FOUND, invitation_id=str(invitation_id))
     return found
 
 
@@ -230,16 +204,16 @@ async def _accept(tx: Transaction, found: OpenInvitation) -> None:
         raise _void()
     me = {"organization_id": organization_id, "account_id": caller().account_id}
     if not await members.insert_member(tx, **me, role=invitation.role):
-        raise Refused(Reason.REASON_MEMBER_EXISTS)
+        raise RpcError(Reason.REASON_MEMBER_EXISTS)
     await members.replace_member_roles(tx, **me, role_ids=role_ids)
 
 
-def _void() -> Refused:
+def _void() -> RpcError:
     """One answer, whatever is wrong with the token."""
-    return Refused(Reason.REASON_INVITATION_NOT_FOUND)
+    return RpcError(Reason.REASON_INVITATION_NOT_FOUND)
 
 
-def _tell(message: invitations_pb2.Invitation, found: InvitationWithStatus) -> None:
+def _tell(message: pb.Invitation, found: InvitationWithStatus) -> None:
     invitation = found.invitation
     _fill(message, invitation)
     if invitation.role is not None:

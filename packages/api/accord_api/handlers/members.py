@@ -1,31 +1,14 @@
 """MemberService: who belongs to the active organization, and with which roles."""
 
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
-from grpc.aio import ServicerContext
-
 from accord.errors.v1.errors_pb2 import Reason
-from accord.members.v1.members_pb2 import (
-    LeaveOrganizationRequest,
-    LeaveOrganizationResponse,
-    ListMembersRequest,
-    ListMembersResponse,
-    Member,
-    RemoveMemberRequest,
-    RemoveMemberResponse,
-    TransferOwnershipRequest,
-    TransferOwnershipResponse,
-    UpdateMemberRequest,
-    UpdateMemberResponse,
-)
+from accord.members.v1 import members_pb2 as pb
 from accord.members.v1.members_pb2_grpc import MemberServiceServicer
-from accord.policy.v1.policy_pb2 import PERMISSION_MEMBERS_WRITE, PERMISSION_ORGANIZATION_TRANSFER, Role
-from accord_api.masks import changes
-from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import (
+from accord.policy.v1.policy_pb2 import PERMISSION_MEMBERS_WRITE, PERMISSION_ORGANIZATION_TRANSFER
+from accord_api.dependencies import Dependencies
+from accord_api.membership_changes import (
     changing,
     given_by,
     held_now,
@@ -35,63 +18,44 @@ from accord_api.standings import (
     require_member,
     require_owner,
 )
-from accord_auth.caller import caller
-from accord_auth.permissions import ROLE_NAMES
-from accord_auth.refused import FieldViolation, Refused, invalid
-from accord_auth.sessions import Sessions
-from accord_db.database import Database, Executor, Transaction
+from accord_db.engine.database import Executor, Transaction
 from accord_db.queries import api_keys, invitations, members
 from accord_db.queries.members import MemberWithAccount
-from accord_db.queries.positions import Position
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import FieldViolation, RpcError, invalid
+from accord_rpc.masks import MaskedChanges
+from accord_rpc.messages import MessageMapper
 
-_fill: Final = Filler(Member).fill
+_fill: Final = MessageMapper(pb.Member).fill
 
 
 class MemberService(MemberServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._pages = pages
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._paginator = dependencies.paginator
 
-    async def ListMembers(
-        self,
-        request: ListMembersRequest,
-        context: ServicerContext[ListMembersRequest, ListMembersResponse],
-    ) -> ListMembersResponse:
-        page_size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await members.list_members(
-            self._db,
-            organization_id=caller().active_organization_id,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            after=self._pages.place(request, request.page_token, times=True),
-        )
-        response = ListMembersResponse()
-        last = fill_page(response.members, found, page_size, _tell)
-        if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.account_id))
+    async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
+        page = self._paginator.page(request, row_id="account_id")
+        rows = await members.list_members(self._db, organization_id=caller().active_organization_id, page=page)
+        response = pb.ListMembersResponse()
+        response.next_page_token = page.fill(response.members, rows, _tell)
         return response
 
-    async def UpdateMember(
-        self,
-        request: UpdateMemberRequest,
-        context: ServicerContext[UpdateMemberRequest, UpdateMemberResponse],
-    ) -> UpdateMemberResponse:
+    async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Context) -> pb.UpdateMemberResponse:
         organization_id, account_id = caller().active_organization_id, UUID(request.member.account_id)
         call().note(target=account_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_MEMBERS_WRITE) as tx:
             now = await _get(tx, organization_id, account_id)
             if request.member.etag and UUID(request.member.etag) != now.etag:
-                raise Refused(Reason.REASON_ETAG_MISMATCH, account_id=str(account_id))
+                raise RpcError(Reason.REASON_ETAG_MISMATCH, account_id=str(account_id))
             await _give(tx, organization_id, now, _wanted(request, now))
-            response = UpdateMemberResponse()
+            response = pb.UpdateMemberResponse()
             _tell(response.member, await _get(tx, organization_id, account_id))
         return response
 
-    async def RemoveMember(
-        self,
-        request: RemoveMemberRequest,
-        context: ServicerContext[RemoveMemberRequest, RemoveMemberResponse],
-    ) -> RemoveMemberResponse:
+    async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Context) -> pb.RemoveMemberResponse:
         organization_id, account_id = caller().active_organization_id, UUID(request.account_id)
         call().note(target=account_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_MEMBERS_WRITE) as tx:
@@ -99,13 +63,11 @@ class MemberService(MemberServiceServicer):
             await require_held(tx, organization_id, await held_now(tx, organization_id, account_id))
             await require_owner(tx, organization_id, now.role)
             await _remove(tx, organization_id, now)
-        return RemoveMemberResponse()
+        return pb.RemoveMemberResponse()
 
     async def LeaveOrganization(
-        self,
-        request: LeaveOrganizationRequest,
-        context: ServicerContext[LeaveOrganizationRequest, LeaveOrganizationResponse],
-    ) -> LeaveOrganizationResponse:
+        self, request: pb.LeaveOrganizationRequest, context: Context
+    ) -> pb.LeaveOrganizationResponse:
         me, organization_id = caller().account_id, UUID(request.organization_id)
         call().note(target=organization_id)
         await require_member(self._db, organization_id)
@@ -114,13 +76,11 @@ class MemberService(MemberServiceServicer):
             if now is None:
                 raise organization_not_found(organization_id)
             await _remove(tx, organization_id, now)
-        return LeaveOrganizationResponse()
+        return pb.LeaveOrganizationResponse()
 
     async def TransferOwnership(
-        self,
-        request: TransferOwnershipRequest,
-        context: ServicerContext[TransferOwnershipRequest, TransferOwnershipResponse],
-    ) -> TransferOwnershipResponse:
+        self, request: pb.TransferOwnershipRequest, context: Context
+    ) -> pb.TransferOwnershipResponse:
         me, organization_id, account_id = caller(), caller().active_organization_id, UUID(request.account_id)
         call().note(target=account_id)
         if account_id == me.account_id:
@@ -132,9 +92,17 @@ class MemberService(MemberServiceServicer):
             await _get(tx, organization_id, account_id)
             for new_role, of in (("owner", account_id), ("admin", me.account_id)):
                 await members.update_member_role(tx, organization_id=organization_id, account_id=of, role=new_role)
-            response = TransferOwnershipResponse()
+            response = pb.TransferOwnershipResponse()
             _tell(response.member, await _get(tx, organization_id, account_id))
         return response
+
+
+class _MemberChanges(TypedDict, total=False):
+    role: str | None
+    role_ids: list[UUID]
+
+
+_changes: Final = MaskedChanges(pb.Member, _MemberChanges)
 
 
 class _Roles(NamedTuple):
@@ -142,13 +110,10 @@ class _Roles(NamedTuple):
     role_ids: list[UUID]
 
 
-def _wanted(request: UpdateMemberRequest, now: MemberWithAccount) -> _Roles:
+def _wanted(request: pb.UpdateMemberRequest, now: MemberWithAccount) -> _Roles:
     """What the member is to have after: what the mask does not name, they keep."""
-    changed = changes(request.member, request.update_mask)
-    return _Roles(
-        ROLE_NAMES.get(cast(Role.ValueType, changed["role"])) if "role" in changed else now.role,
-        list(map(UUID, request.member.role_ids)) if "role_ids" in changed else now.role_ids,
-    )
+    changed = _changes(request.member, request.update_mask)
+    return _Roles(changed.get("role", now.role), changed.get("role_ids", now.role_ids))
 
 
 async def _give(tx: Transaction, organization_id: UUID, now: MemberWithAccount, wanted: _Roles) -> None:
@@ -181,11 +146,11 @@ async def _require_another_owner(tx: Transaction, organization_id: UUID, now: Me
 async def _get(db: Executor, organization_id: UUID, account_id: UUID) -> MemberWithAccount:
     member = await members.get_member(db, organization_id=organization_id, account_id=account_id)
     if member is None:
-        raise Refused(Reason.REASON_MEMBER_NOT_FOUND, account_id=str(account_id))
+        raise RpcError(Reason.REASON_MEMBER_NOT_FOUND, account_id=str(account_id))
     return member
 
 
-def _tell(message: Member, found: MemberWithAccount) -> None:
+def _tell(message: pb.Member, found: MemberWithAccount) -> None:
     _fill(message, found)
     message.email, message.display_name = found.email, found.display_name
     message.role_ids.extend(map(str, found.role_ids))

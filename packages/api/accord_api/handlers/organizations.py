@@ -1,69 +1,50 @@
 """OrganizationService: what people share their work in, and which of it a session is about."""
 
-from datetime import timedelta
-from typing import Final, cast
+from typing import ClassVar, Final
 from uuid import UUID
 
-from grpc.aio import ServicerContext
-
 from accord.errors.v1.errors_pb2 import Reason
-from accord.organizations.v1.organizations_pb2 import (
-    CreateOrganizationRequest,
-    CreateOrganizationResponse,
-    DeleteOrganizationRequest,
-    DeleteOrganizationResponse,
-    GetOrganizationRequest,
-    GetOrganizationResponse,
-    ListOrganizationsRequest,
-    ListOrganizationsResponse,
-    Organization,
-    SetActiveOrganizationRequest,
-    SetActiveOrganizationResponse,
-    UndeleteOrganizationRequest,
-    UndeleteOrganizationResponse,
-    UpdateOrganizationRequest,
-    UpdateOrganizationResponse,
-)
+from accord.organizations.v1 import organizations_pb2 as pb
 from accord.organizations.v1.organizations_pb2_grpc import OrganizationServiceServicer
 from accord.policy.v1.policy_pb2 import (
     CREDENTIAL_API_KEY,
     PERMISSION_ORGANIZATION_DELETE,
     PERMISSION_ORGANIZATION_WRITE,
 )
-from accord_api.masks import changes
-from accord_api.messages import Filler
+from accord_api.dependencies import Dependencies
+from accord_api.membership_changes import changing, organization_not_found, require_member
 from accord_api.own_account import get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_api.standings import changing, organization_not_found, require_member
-from accord_auth.caller import Caller, caller
-from accord_auth.permissions import ROLES
-from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
 from accord_db import schema
-from accord_db.database import Database, Executor, Transaction
-from accord_db.errors import AlreadyExists
-from accord_db.ids import uuid7
+from accord_db.engine.database import Executor, Transaction
+from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.ids import uuid7
+from accord_db.engine.tenant import acting_for
 from accord_db.queries import members, organizations, sessions
 from accord_db.queries.organizations import OrganizationChanges, OrganizationWithRole
-from accord_db.queries.positions import Position
-from accord_db.tenants import acting_for
+from accord_db.schema import Organization
+from accord_rpc.call import Context, call
+from accord_rpc.caller import Caller, caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import MaskedChanges
+from accord_rpc.messages import MessageMapper
+from accord_rpc.permissions import ROLES
 
-_fill: Final = Filler(Organization).fill
+_fill: Final = MessageMapper(pb.Organization).fill
+_changes: Final = MaskedChanges(pb.Organization, OrganizationChanges)
 
 
 class OrganizationService(OrganizationServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages, *, deleted_kept: timedelta) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._pages = pages
-        self._deleted_kept = deleted_kept
+    resources: ClassVar = {pb.Organization: Organization}
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._paginator = dependencies.paginator
+        self._deleted_kept = dependencies.rules.deleted_organizations_kept
 
     async def CreateOrganization(
-        self,
-        request: CreateOrganizationRequest,
-        context: ServicerContext[CreateOrganizationRequest, CreateOrganizationResponse],
-    ) -> CreateOrganizationResponse:
+        self, request: pb.CreateOrganizationRequest, context: Context
+    ) -> pb.CreateOrganizationResponse:
         async with self._db.transaction() as tx:
             # Locked, or it could be deleted meanwhile, and the organization would have no owner.
             me = await get_own_account_locked(tx)
@@ -71,51 +52,36 @@ class OrganizationService(OrganizationServiceServicer):
                 tx, organization_id=uuid7(), name=request.name, slug=request.slug
             )
             if organization is None:
-                raise Refused(Reason.REASON_SLUG_TAKEN)
+                raise RpcError(Reason.REASON_SLUG_TAKEN)
             with acting_for(organization.id):
                 await members.insert_member(tx, organization_id=organization.id, account_id=me.id, role="owner")
         call().note(target=organization.id)
-        return CreateOrganizationResponse(organization=_message(organization, "owner"))
+        return pb.CreateOrganizationResponse(organization=_message(organization, "owner"))
 
-    async def GetOrganization(
-        self,
-        request: GetOrganizationRequest,
-        context: ServicerContext[GetOrganizationRequest, GetOrganizationResponse],
-    ) -> GetOrganizationResponse:
+    async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Context) -> pb.GetOrganizationResponse:
         me = caller()
         organization_id = UUID(request.organization_id) if request.organization_id else me.organization_id
         if organization_id is None:  # none is named, and none is active
-            raise Refused(Reason.REASON_ORGANIZATION_NOT_FOUND)
+            raise RpcError(Reason.REASON_ORGANIZATION_NOT_FOUND)
         if (only := _only(me)) and only != organization_id:
             raise organization_not_found(organization_id)
-        return GetOrganizationResponse(organization=_message(*await _mine(self._db, organization_id)))
+        return pb.GetOrganizationResponse(organization=_message(*await _mine(self._db, organization_id)))
 
     async def ListOrganizations(
-        self,
-        request: ListOrganizationsRequest,
-        context: ServicerContext[ListOrganizationsRequest, ListOrganizationsResponse],
-    ) -> ListOrganizationsResponse:
-        me, page_size = caller(), request.page_size or DEFAULT_PAGE_SIZE
-        found = await organizations.list_organizations(
-            self._db,
-            account_id=me.account_id,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            only=_only(me),
-            after=self._pages.place(request, request.page_token, times=True),
-            show_deleted=request.show_deleted,
+        self, request: pb.ListOrganizationsRequest, context: Context
+    ) -> pb.ListOrganizationsResponse:
+        me = caller()
+        page = self._paginator.page(request)
+        rows = await organizations.list_organizations(
+            self._db, account_id=me.account_id, page=page, only=_only(me), show_deleted=request.show_deleted
         )
-        response = ListOrganizationsResponse()
-        last = fill_page(response.organizations, found, page_size, _tell)
-        if last is not None:
-            place = Position(last.organization.created_at, last.organization.id)
-            response.next_page_token = self._pages.token(request, place)
+        response = pb.ListOrganizationsResponse()
+        response.next_page_token = page.fill(response.organizations, rows, _tell, key=lambda row: row.organization)
         return response
 
     async def UpdateOrganization(
-        self,
-        request: UpdateOrganizationRequest,
-        context: ServicerContext[UpdateOrganizationRequest, UpdateOrganizationResponse],
-    ) -> UpdateOrganizationResponse:
+        self, request: pb.UpdateOrganizationRequest, context: Context
+    ) -> pb.UpdateOrganizationResponse:
         me, organization_id = caller(), UUID(request.organization.id)
         call().note(target=organization_id)
         if organization_id != me.active_organization_id:
@@ -127,21 +93,19 @@ class OrganizationService(OrganizationServiceServicer):
                 organization = await organizations.update_organization(
                     tx,
                     organization_id=organization_id,
-                    changes=cast(OrganizationChanges, changes(request.organization, request.update_mask)),
+                    changes=_changes(request.organization, request.update_mask),
                     etag=_etag(request.organization.etag),
                 )
                 mine = await _mine(tx, organization_id)
         except AlreadyExists:
-            raise Refused(Reason.REASON_SLUG_TAKEN) from None
+            raise RpcError(Reason.REASON_SLUG_TAKEN) from None
         if organization is None:
             raise _changed_since(organization_id)
-        return UpdateOrganizationResponse(organization=_message(organization, mine.role))
+        return pb.UpdateOrganizationResponse(organization=_message(organization, mine.role))
 
     async def DeleteOrganization(
-        self,
-        request: DeleteOrganizationRequest,
-        context: ServicerContext[DeleteOrganizationRequest, DeleteOrganizationResponse],
-    ) -> DeleteOrganizationResponse:
+        self, request: pb.DeleteOrganizationRequest, context: Context
+    ) -> pb.DeleteOrganizationResponse:
         organization_id = caller().active_organization_id
         call().note(target=organization_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ORGANIZATION_DELETE) as tx:
@@ -151,13 +115,11 @@ class OrganizationService(OrganizationServiceServicer):
             )
             if organization is None:
                 raise _changed_since(organization_id)
-        return DeleteOrganizationResponse(organization=_message(organization, mine.role))
+        return pb.DeleteOrganizationResponse(organization=_message(organization, mine.role))
 
     async def UndeleteOrganization(
-        self,
-        request: UndeleteOrganizationRequest,
-        context: ServicerContext[UndeleteOrganizationRequest, UndeleteOrganizationResponse],
-    ) -> UndeleteOrganizationResponse:
+        self, request: pb.UndeleteOrganizationRequest, context: Context
+    ) -> pb.UndeleteOrganizationResponse:
         organization_id = UUID(request.organization_id)
         call().note(target=organization_id)
         await require_member(self._db, organization_id)
@@ -169,15 +131,13 @@ class OrganizationService(OrganizationServiceServicer):
                 )
                 mine = await _mine(tx, organization_id)
         except AlreadyExists:
-            raise Refused(Reason.REASON_SLUG_TAKEN) from None
-        return UndeleteOrganizationResponse(organization=_message(*mine))
+            raise RpcError(Reason.REASON_SLUG_TAKEN) from None
+        return pb.UndeleteOrganizationResponse(organization=_message(*mine))
 
     async def SetActiveOrganization(
-        self,
-        request: SetActiveOrganizationRequest,
-        context: ServicerContext[SetActiveOrganizationRequest, SetActiveOrganizationResponse],
-    ) -> SetActiveOrganizationResponse:
-        response = SetActiveOrganizationResponse()
+        self, request: pb.SetActiveOrganizationRequest, context: Context
+    ) -> pb.SetActiveOrganizationResponse:
+        response = pb.SetActiveOrganizationResponse()
         async with self._db.transaction() as tx:
             if request.organization_id:
                 mine = await _mine(tx, UUID(request.organization_id))
@@ -194,7 +154,7 @@ class OrganizationService(OrganizationServiceServicer):
         finally:
             self._sessions.forget(me.session_id)
         if not is_set:  # revoked since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
 
 
 def _only(me: Caller) -> UUID | None:
@@ -215,21 +175,21 @@ async def _require_owner(tx: Transaction, organization_id: UUID) -> None:
         raise organization_not_found(organization_id)
 
 
-def _changed_since(organization_id: UUID) -> Refused:
-    return Refused(Reason.REASON_ETAG_MISMATCH, organization_id=str(organization_id))
+def _changed_since(organization_id: UUID) -> RpcError:
+    return RpcError(Reason.REASON_ETAG_MISMATCH, organization_id=str(organization_id))
 
 
 def _etag(etag: str) -> UUID | None:
     return UUID(etag) if etag else None
 
 
-def _message(organization: schema.Organization, role: str | None) -> Organization:
-    message = Organization()
+def _message(organization: schema.Organization, role: str | None) -> pb.Organization:
+    message = pb.Organization()
     _tell(message, OrganizationWithRole(organization, role))
     return message
 
 
-def _tell(message: Organization, found: OrganizationWithRole) -> None:
+def _tell(message: pb.Organization, found: OrganizationWithRole) -> None:
     _fill(message, found.organization)
     if found.role is not None:
         message.role = ROLES[found.role]

@@ -2,94 +2,63 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
 import structlog
-from grpc.aio import ServicerContext
 
 from accord.accounts.v1.accounts_pb2 import Session
 from accord.errors.v1.errors_pb2 import Reason
-from accord.providers.v1.providers_pb2 import (
-    BeginLinkProviderRequest,
-    BeginLinkProviderResponse,
-    BeginProviderSignInRequest,
-    BeginProviderSignInResponse,
-    CompleteProviderSignInRequest,
-    CompleteProviderSignInResponse,
-    LinkedProvider,
-    LinkProviderRequest,
-    LinkProviderResponse,
-    ListLinkedProvidersRequest,
-    ListLinkedProvidersResponse,
-    ListProvidersRequest,
-    ListProvidersResponse,
-    Provider,
-    UnlinkProviderRequest,
-    UnlinkProviderResponse,
-)
+from accord.providers.v1 import providers_pb2 as pb
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceServicer
+from accord_api.dependencies import Dependencies
 from accord_api.linked_identities import LinkedIdentities
-from accord_api.messages import Filler
-from accord_api.outbox import Outbox
-from accord_api.pipeline.call import call
-from accord_api.sign_ins import SignIns
-from accord_auth.caller import caller
-from accord_auth.providers import Callback, Providers, ProviderUnreachable, SignInFailed
-from accord_auth.refused import Refused
-from accord_db.database import Database
+from accord_auth.providers import Callback, ProviderUnreachable, SignInFailed
 from accord_db.queries import providers as queries
+from accord_db.schema import LinkedProvider
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
 
-_to_linked_provider: Final = Filler(LinkedProvider)
-_to_session: Final = Filler(Session)
+_to_linked_provider: Final = MessageMapper(pb.LinkedProvider)
+_to_session: Final = MessageMapper(Session)
 
 
 class ProviderService(ProviderServiceServicer):
-    def __init__(
-        self,
-        database: Database,
-        providers: Providers,
-        sign_ins: SignIns,
-        outbox: Outbox,
-        *,
-        link_by_email: bool,
-    ) -> None:
-        self._db = database
-        self._providers = providers
-        self._sign_ins = sign_ins
-        self._identities = LinkedIdentities(providers, outbox, link_by_email=link_by_email)
+    resources: ClassVar = {pb.LinkedProvider: LinkedProvider}
 
-    async def ListProviders(
-        self,
-        request: ListProvidersRequest,
-        context: ServicerContext[ListProvidersRequest, ListProvidersResponse],
-    ) -> ListProvidersResponse:
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._providers = dependencies.providers
+        self._sign_ins = dependencies.sign_ins
+        self._identities = LinkedIdentities(
+            dependencies.providers, dependencies.outbox, link_by_email=dependencies.rules.link_by_email
+        )
+
+    async def ListProviders(self, request: pb.ListProvidersRequest, context: Context) -> pb.ListProvidersResponse:
         found = self._providers.providers.values()
-        return ListProvidersResponse(
-            providers=[Provider(name=each.name, display_name=each.display_name) for each in found]
+        return pb.ListProvidersResponse(
+            providers=[pb.Provider(name=each.name, display_name=each.display_name) for each in found]
         )
 
     async def BeginProviderSignIn(
-        self,
-        request: BeginProviderSignInRequest,
-        context: ServicerContext[BeginProviderSignInRequest, BeginProviderSignInResponse],
-    ) -> BeginProviderSignInResponse:
+        self, request: pb.BeginProviderSignInRequest, context: Context
+    ) -> pb.BeginProviderSignInResponse:
         with _refusals(Reason.REASON_UNAVAILABLE):
             url, token = await self._providers.begin(request.provider, redirect_uri=request.redirect_uri)
-        return BeginProviderSignInResponse(authorization_url=url, provider_sign_in_token=token)
+        return pb.BeginProviderSignInResponse(authorization_url=url, provider_sign_in_token=token)
 
     async def CompleteProviderSignIn(
-        self,
-        request: CompleteProviderSignInRequest,
-        context: ServicerContext[CompleteProviderSignInRequest, CompleteProviderSignInResponse],
-    ) -> CompleteProviderSignInResponse:
+        self, request: pb.CompleteProviderSignInRequest, context: Context
+    ) -> pb.CompleteProviderSignInResponse:
         with _refusals(Reason.REASON_PROVIDER_SIGN_IN_FAILED):
             proof = await self._providers.complete(request.provider_sign_in_token, _callback(request))
         async with self._db.transaction() as tx:
             account, is_new = await self._identities.enter(tx, proof)
             call().note(account_id=account.id, target=account.id)
             session_token, session, second_step_token = await self._sign_ins.open(tx, account)
-        return CompleteProviderSignInResponse(
+        return pb.CompleteProviderSignInResponse(
             session_token=session_token,
             session=_to_session(session) if session is not None else None,
             second_step_token=second_step_token,
@@ -97,49 +66,37 @@ class ProviderService(ProviderServiceServicer):
         )
 
     async def BeginLinkProvider(
-        self,
-        request: BeginLinkProviderRequest,
-        context: ServicerContext[BeginLinkProviderRequest, BeginLinkProviderResponse],
-    ) -> BeginLinkProviderResponse:
+        self, request: pb.BeginLinkProviderRequest, context: Context
+    ) -> pb.BeginLinkProviderResponse:
         me = caller().account_id
         with _refusals(Reason.REASON_UNAVAILABLE):
             url, token = await self._providers.begin(request.provider, redirect_uri=request.redirect_uri, account_id=me)
-        return BeginLinkProviderResponse(authorization_url=url, provider_sign_in_token=token)
+        return pb.BeginLinkProviderResponse(authorization_url=url, provider_sign_in_token=token)
 
-    async def LinkProvider(
-        self,
-        request: LinkProviderRequest,
-        context: ServicerContext[LinkProviderRequest, LinkProviderResponse],
-    ) -> LinkProviderResponse:
+    async def LinkProvider(self, request: pb.LinkProviderRequest, context: Context) -> pb.LinkProviderResponse:
         me = caller().account_id
         with _refusals(Reason.REASON_PROVIDER_SIGN_IN_FAILED):
             proof = await self._providers.complete(request.provider_sign_in_token, _callback(request), account_id=me)
         async with self._db.transaction() as tx:
             linked = await self._identities.link(tx, proof, account_id=me)
         call().note(account_id=me, target=linked.id)
-        return LinkProviderResponse(linked_provider=_to_linked_provider(linked))
+        return pb.LinkProviderResponse(linked_provider=_to_linked_provider(linked))
 
     async def ListLinkedProviders(
-        self,
-        request: ListLinkedProvidersRequest,
-        context: ServicerContext[ListLinkedProvidersRequest, ListLinkedProvidersResponse],
-    ) -> ListLinkedProvidersResponse:
+        self, request: pb.ListLinkedProvidersRequest, context: Context
+    ) -> pb.ListLinkedProvidersResponse:
         rows = await queries.list_linked_providers(self._db, account_id=caller().account_id)
-        return ListLinkedProvidersResponse(linked_providers=map(_to_linked_provider, rows))
+        return pb.ListLinkedProvidersResponse(linked_providers=map(_to_linked_provider, rows))
 
-    async def UnlinkProvider(
-        self,
-        request: UnlinkProviderRequest,
-        context: ServicerContext[UnlinkProviderRequest, UnlinkProviderResponse],
-    ) -> UnlinkProviderResponse:
+    async def UnlinkProvider(self, request: pb.UnlinkProviderRequest, context: Context) -> pb.UnlinkProviderResponse:
         me, linked_provider_id = caller().account_id, UUID(request.linked_provider_id)
         call().note(account_id=me, target=linked_provider_id)
         async with self._db.transaction() as tx:
             await self._identities.unlink(tx, linked_provider_id, account_id=me)
-        return UnlinkProviderResponse()
+        return pb.UnlinkProviderResponse()
 
 
-def _callback(request: CompleteProviderSignInRequest | LinkProviderRequest) -> Callback:
+def _callback(request: pb.CompleteProviderSignInRequest | pb.LinkProviderRequest) -> Callback:
     return Callback(request.state, request.code, request.issuer or None)
 
 
@@ -158,5 +115,5 @@ def _refusals(failed: Reason.ValueType) -> Iterator[None]:
         else:
             log.warning("provider_failed", provider=fault.provider)
         if isinstance(fault, SignInFailed) and failed != Reason.REASON_UNAVAILABLE:
-            raise Refused(failed) from None
-        raise Refused(Reason.REASON_UNAVAILABLE, retry_after=ProviderUnreachable.retry_after) from None
+            raise RpcError(failed) from None
+        raise RpcError(Reason.REASON_UNAVAILABLE, retry_after=ProviderUnreachable.retry_after) from None

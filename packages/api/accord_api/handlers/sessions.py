@@ -4,38 +4,20 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from grpc.aio import ServicerContext
-
 from accord.accounts.v1.accounts_pb2 import Session, SessionStatus
 from accord.errors.v1.errors_pb2 import Reason
-from accord.sessions.v1.sessions_pb2 import (
-    GetSessionRequest,
-    GetSessionResponse,
-    ListSessionsRequest,
-    ListSessionsResponse,
-    ReauthenticateRequest,
-    ReauthenticateResponse,
-    RevokeOtherSessionsRequest,
-    RevokeOtherSessionsResponse,
-    RevokeSessionRequest,
-    RevokeSessionResponse,
-)
+from accord.sessions.v1 import sessions_pb2 as pb
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
-from accord_api.messages import Filler
+from accord_api.dependencies import Dependencies
 from accord_api.own_account import get_own_account_locked
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_auth.caller import Caller, caller
-from accord_auth.passwords import Passwords
-from accord_auth.refused import Refused
-from accord_auth.second_factors import SecondFactors
-from accord_auth.sessions import Sessions
-from accord_db.database import Database
 from accord_db.queries import accounts, sessions
-from accord_db.queries.positions import Position
 from accord_db.queries.sessions import SessionWithStatus, Status
+from accord_rpc.call import Context, call
+from accord_rpc.caller import Caller, caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
 
-_fill: Final = Filler(Session).fill
+_fill: Final = MessageMapper(Session).fill
 _STATUSES: Final[dict[Status, SessionStatus.ValueType]] = {
     "active": SessionStatus.SESSION_STATUS_ACTIVE,
     "expired": SessionStatus.SESSION_STATUS_EXPIRED,
@@ -44,115 +26,87 @@ _STATUSES: Final[dict[Status, SessionStatus.ValueType]] = {
 
 
 class SessionService(SessionServiceServicer):
-    def __init__(
-        self,
-        database: Database,
-        sessions: Sessions,
-        passwords: Passwords,
-        second_factors: SecondFactors,
-        pages: Pages,
-    ) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._passwords = passwords
-        self._second_factors = second_factors
-        self._pages = pages
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._passwords = dependencies.passwords
+        self._second_factors = dependencies.second_factors
+        self._paginator = dependencies.paginator
 
-    async def GetSession(
-        self,
-        request: GetSessionRequest,
-        context: ServicerContext[GetSessionRequest, GetSessionResponse],
-    ) -> GetSessionResponse:
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         me = caller()
         session_id = UUID(request.session_id) if request.session_id else me.session_id
         found = await sessions.get_session_with_status(self._db, session_id=session_id, account_id=me.account_id)
         if found is None:
             raise _not_found(session_id)
-        response = GetSessionResponse()
+        response = pb.GetSessionResponse()
         _tell(response.session, found, me)
         return response
 
-    async def ListSessions(
-        self,
-        request: ListSessionsRequest,
-        context: ServicerContext[ListSessionsRequest, ListSessionsResponse],
-    ) -> ListSessionsResponse:
-        me, page_size = caller(), request.page_size or DEFAULT_PAGE_SIZE
-        found = await sessions.list_sessions(
-            self._db,
-            account_id=me.account_id,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            after=self._pages.place(request, request.page_token, times=True),
-            show_ended=request.show_ended,
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
+        me = caller()
+        page = self._paginator.page(request)
+        rows = await sessions.list_sessions(
+            self._db, account_id=me.account_id, page=page, show_ended=request.show_ended
         )
-        response = ListSessionsResponse()
-        last = fill_page(response.sessions, found, page_size, partial(_tell, me=me))
-        if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.session.created_at, last.session.id))
+        response = pb.ListSessionsResponse()
+        response.next_page_token = page.fill(
+            response.sessions, rows, partial(_tell, me=me), key=lambda row: row.session
+        )
         return response
 
-    async def RevokeSession(
-        self,
-        request: RevokeSessionRequest,
-        context: ServicerContext[RevokeSessionRequest, RevokeSessionResponse],
-    ) -> RevokeSessionResponse:
+    async def RevokeSession(self, request: pb.RevokeSessionRequest, context: Context) -> pb.RevokeSessionResponse:
         me, session_id = caller().account_id, UUID(request.session_id)
         call().note(target=session_id)
         async with self._db.transaction() as tx:
             revoked = await self._sessions.revoke(session_id=session_id, account_id=me)
             if not revoked and await sessions.get_session(tx, session_id=session_id, account_id=me) is None:
                 raise _not_found(session_id)
-        return RevokeSessionResponse()
+        return pb.RevokeSessionResponse()
 
     async def RevokeOtherSessions(
-        self,
-        request: RevokeOtherSessionsRequest,
-        context: ServicerContext[RevokeOtherSessionsRequest, RevokeOtherSessionsResponse],
-    ) -> RevokeOtherSessionsResponse:
+        self, request: pb.RevokeOtherSessionsRequest, context: Context
+    ) -> pb.RevokeOtherSessionsResponse:
         me = caller()
         call().note(target=me.account_id)
         async with self._db.transaction() as tx:
             # Whoever opens one for it, or in its name, has it locked: so that none is missed.
             await get_own_account_locked(tx)
             revoked = await self._sessions.revoke_all(me.account_id, but=me.session_id)
-        return RevokeOtherSessionsResponse(revoked_count=revoked)
+        return pb.RevokeOtherSessionsResponse(revoked_count=revoked)
 
-    async def Reauthenticate(
-        self,
-        request: ReauthenticateRequest,
-        context: ServicerContext[ReauthenticateRequest, ReauthenticateResponse],
-    ) -> ReauthenticateResponse:
+    async def Reauthenticate(self, request: pb.ReauthenticateRequest, context: Context) -> pb.ReauthenticateResponse:
         me = caller()
         call().note(target=me.session_id)
         account = await accounts.get_account(self._db, account_id=me.account_id)
         if not await self._passwords.verify(account.password_hash if account else None, request.password):
-            raise Refused(Reason.REASON_PASSWORD_WRONG)
+            raise RpcError(Reason.REASON_PASSWORD_WRONG)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=me.account_id)
             if account is None or now is None or now.password_hash != account.password_hash:
-                raise Refused(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
+                raise RpcError(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
             await self._prove_second_factor(request)
             renewed = await self._sessions.renew(
                 session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
             )
         if renewed is None:  # revoked, or given another token, since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         token, session = renewed
-        response = ReauthenticateResponse(session_token=token)
+        response = pb.ReauthenticateResponse(session_token=token)
         _tell(response.session, SessionWithStatus(session, "active"), me)
         return response
 
-    async def _prove_second_factor(self, request: ReauthenticateRequest) -> None:
+    async def _prove_second_factor(self, request: pb.ReauthenticateRequest) -> None:
         me = caller().account_id
         if not await self._second_factors.is_asked(me):
             return
         if not await self._second_factors.prove(me, code=request.code, recovery_code=request.recovery_code):
-            raise Refused(Reason.REASON_CODE_WRONG)
+            raise RpcError(Reason.REASON_CODE_WRONG)
 
 
-def _not_found(session_id: UUID) -> Refused:
+def _not_found(session_id: UUID) -> RpcError:
     """Also for the session of somebody else: whether there is one is not theirs to know."""
-    return Refused(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
+    return RpcError(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
 
 
 def _tell(message: Session, found: SessionWithStatus, me: Caller) -> None:

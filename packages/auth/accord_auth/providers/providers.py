@@ -13,12 +13,12 @@ from accord_auth.providers.faults import AccessTokenUnavailable, SignInFailed, a
 from accord_auth.providers.proofs import Proof
 from accord_auth.providers.settings import ProviderSettings
 from accord_auth.providers.sign_in_secrets import is_state, secrets_of
-from accord_auth.refused import FieldViolation, Refused, invalid
 from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX, new_token, token_hash, well_formed
-from accord_db.database import Database
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database
+from accord_db.engine.ids import uuid7
 from accord_db.queries import providers as queries
 from accord_db.queries.providers import EncryptedTokens
+from accord_rpc.errors import FieldViolation, RpcError, invalid
 
 if TYPE_CHECKING:
     from accord_auth.providers.provider import Provider
@@ -64,7 +64,7 @@ class Providers:
         """With an account it is to be linked to it, and completed by it alone. Raises PROVIDER_NOT_FOUND,
         INVALID_MESSAGE, and SignInFailed or ProviderUnreachable if the provider cannot be used."""
         if (provider := self._ready.get(name)) is None:
-            raise Refused(Reason.REASON_PROVIDER_NOT_FOUND)
+            raise RpcError(Reason.REASON_PROVIDER_NOT_FOUND)
         if redirect_uri not in self._redirect_uris:  # exactly: RFC 9700, 2.1
             raise invalid(FieldViolation("redirect_uri", "It is none of those that this installation allows."))
         token = new_token(PROVIDER_SIGN_IN_PREFIX)

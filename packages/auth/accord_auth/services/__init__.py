@@ -4,16 +4,16 @@
 `finders` tell who is behind one that comes.
 """
 
+from accord_auth.services.authenticators import CertificateAuthenticator, ServiceTokenAuthenticator
 from accord_auth.services.authorization_server import client_credentials
-from accord_auth.services.finders import CertificateFinder, ServiceTokenFinder
 from accord_auth.services.signing_keys import SigningKeys
 from accord_auth.services.tokens import LIFETIME, ActingFor, ServiceTokens
 
 __all__ = [
     "LIFETIME",
     "ActingFor",
-    "CertificateFinder",
-    "ServiceTokenFinder",
+    "CertificateAuthenticator",
+    "ServiceTokenAuthenticator",
     "ServiceTokens",
     "SigningKeys",
     "client_credentials",

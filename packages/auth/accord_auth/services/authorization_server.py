@@ -18,9 +18,9 @@ from authlib.oauth2.rfc6749 import (  # type: ignore[import-untyped]  # it has n
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]  # … nor here
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_auth.refused import Refused
 from accord_auth.tokens import token_hash
 from accord_db.queries.services import Client
+from accord_rpc.errors import RpcError
 
 # What it would be called over HTTP: authlib wants to know, and refuses what is not https.
 _ENDPOINT: Final = "https://accord.invalid/token"
@@ -45,7 +45,7 @@ def client_credentials(
     }
     answer = _Server(client, sign).create_token_response(form)
     if "access_token" not in answer:
-        raise Refused(_REASONS[answer["error"]])
+        raise RpcError(_REASONS[answer["error"]])
     return str(answer["access_token"])
 
 

@@ -12,8 +12,8 @@ from uuid import UUID
 from joserfc.jwk import ECKey
 
 from accord_auth.encryption import Keyring, Place
-from accord_db.database import Database, Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Database, Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import signing_keys
 from accord_db.queries.signing_keys import AgedKey
 

@@ -10,7 +10,7 @@ from joserfc import jws, jwt
 from joserfc.errors import JoseError
 
 from accord_auth.services.signing_keys import ALGORITHM, Signer, SigningKeys
-from accord_db.ids import uuid7
+from accord_db.engine.ids import uuid7
 
 LIFETIME: Final = timedelta(minutes=5)
 # That of an access token (RFC 9068, 2.1), so that no other JWT is taken for one.

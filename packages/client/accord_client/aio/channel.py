@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 
 from accord.services.v1.services_pb2_grpc import TokenServiceStub
+from accord_client.aio.call_details import Outbound
 from accord_client.aio.interceptors import interceptors
-from accord_client.aio.outbound import Outbound
 from accord_client.aio.renewal import Renewal
 from accord_client.contract import NO_OTHERS, Methods, contract
 from accord_client.credentials import Credentials, ServiceAccount, fixed_header

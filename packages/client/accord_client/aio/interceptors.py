@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 from grpc.aio import ClientInterceptor
 
-from accord_client.aio.answers import Answer, answers, begun, nothing
-from accord_client.aio.outbound import Outbound
+from accord_client.aio.call_details import Outbound
+from accord_client.aio.calls import Answer, answers, begun, nothing
 from accord_client.call_failed import CallFailed
 
 Continuation = Callable[[Any, Any], Awaitable[Any]]

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 from alembic.util import CommandError
 
-from accord_db.embedded import EmbeddedPostgresError
-from accord_db.errors import DatabaseError
-from accord_db.migrate import MigrationError, apply, current_and_head, scripts
+from accord_db.engine.errors import DatabaseError
+from accord_db.migrate import MigrationError, alembic_commands, apply, current_and_head
 from accord_db.migrate.apply import revert
-from accord_db.migrate.drafts import generate
+from accord_db.migrate.autogenerate import generate
 from accord_db.migrate.drift import check_drift
 from accord_db.migrate.lint import lint
 from accord_db.migrate.scratch import scratch_server
+from accord_postgres import EmbeddedPostgresError
 
 
 def main() -> int:
@@ -79,12 +79,12 @@ def _check(dsn: str, arguments: argparse.Namespace) -> int:
 
 
 def _sql(dsn: str, arguments: argparse.Namespace) -> int:
-    print(scripts.sql(after=arguments.after, until=arguments.until))
+    print(alembic_commands.sql(after=arguments.after, until=arguments.until))
     return 0
 
 
 def _history(dsn: str, arguments: argparse.Namespace) -> int:
-    for script in scripts.history():
+    for script in alembic_commands.history():
         print(script.revision, script.doc)
     return 0
 

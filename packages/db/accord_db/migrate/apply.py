@@ -10,7 +10,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.errors import LockNotAvailable
 
-from accord_db.errors import translate
+from accord_db.engine.errors import translate
 from accord_db.migrate.errors import MigrationError
 from accord_db.migrate.revisions import VERSIONS
 from accord_db.migrate.state import State, connected, read_state
@@ -50,7 +50,7 @@ def apply(dsn: str, *, versions: Path = VERSIONS, patience: Patience = PATIENCE)
 
 def revert(dsn: str, *, versions: Path = VERSIONS) -> None:
     """Takes the last migration back, and with it what only that one had room for."""
-    from accord_db.migrate import scripts
+    from accord_db.migrate import alembic_commands
 
     with connected(dsn) as connection:
         if not _try_lock(connection):
@@ -59,7 +59,7 @@ def revert(dsn: str, *, versions: Path = VERSIONS) -> None:
             raise MigrationError("there is no migration in the database, so there is none to take back")
         _set_limits(connection, PATIENCE.lock_timeout)
         try:
-            scripts.downgrade(connection, "-1", versions)
+            alembic_commands.downgrade(connection, "-1", versions)
         except psycopg.Error as error:
             raise _failed(error) from error
 
@@ -81,12 +81,12 @@ def _try_lock(connection: Connection[Any]) -> bool:
 
 def _upgrade(connection: Connection[Any], versions: Path, patience: Patience) -> None:
     # Imported here and not above, because of what it takes: with a database that is current nobody gets this far.
-    from accord_db.migrate import scripts
+    from accord_db.migrate import alembic_commands
 
     _set_limits(connection, patience.lock_timeout)
     for attempt in range(1, patience.attempts + 1):
         try:
-            scripts.upgrade(connection, versions)
+            alembic_commands.upgrade(connection, versions)
             return
         except LockNotAvailable as error:
             if attempt == patience.attempts:

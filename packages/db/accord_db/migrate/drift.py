@@ -5,12 +5,12 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import MetaData, NullPool, create_engine
 
+from accord_db.engine import row_level_security
 from accord_db.migrate.apply import apply
 from accord_db.migrate.revisions import VERSIONS
 from accord_db.migrate.scratch import scratch_database
 from accord_db.migrate.state import connected
 from accord_db.schema import metadata as our_metadata
-from accord_db.schema import walls
 
 # As PostgreSQL prints them, so that a difference is one: alembic's comparison knows no CHECK and guesses at defaults.
 # (contype n: PostgreSQL 18 has NOT NULL among the constraints as well.)
@@ -53,7 +53,7 @@ def _create_all(dsn: str, metadata: MetaData) -> None:
     metadata.create_all(engine)
     with connected(dsn) as connection:
         for table in metadata.sorted_tables:
-            for statement in walls.raised(table):
+            for statement in row_level_security.raised(table):
                 connection.execute(statement.encode())
 
 

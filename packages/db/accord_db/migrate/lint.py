@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic.script import Script
 
-from accord_db.migrate import scripts
+from accord_db.migrate import alembic_commands
 from accord_db.migrate.errors import MigrationError
 from accord_db.migrate.revisions import VERSIONS
 
@@ -17,7 +17,7 @@ def lint(versions: Path = VERSIONS, *, only: str | None = None) -> list[str]:
     """A warning a line. A migration may set `unsafe`, a rule and the reason to break it, for itself."""
     return [
         warning
-        for script in scripts.history(versions)
+        for script in alembic_commands.history(versions)
         if only in (None, script.revision)
         for warning in _warnings(script, versions)
     ]
@@ -31,7 +31,7 @@ def _warnings(script: Script, versions: Path) -> list[str]:
     assert isinstance(after, str)  # a list would be a merge, which read_revisions has no use for
     # In the SQL and not by --exclude, which would take the place of the rules excluded for all.
     accepted = f"-- squawk-ignore-file {', '.join(unsafe)}\n" if unsafe else ""
-    statements = accepted + scripts.sql(versions, after=after, until=script.revision)
+    statements = accepted + alembic_commands.sql(versions, after=after, until=script.revision)
     command = [str(_squawk()), "-c", str(_RULES), "--reporter", "gcc", "--stdin-filepath", Path(script.path).name]
     squawk = subprocess.run(command, input=statements, text=True, capture_output=True, check=False)
     if squawk.returncode and not squawk.stdout:

@@ -9,8 +9,8 @@ from uuid import uuid4
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from accord_db.embedded import EmbeddedPostgres
 from accord_db.migrate.state import connected
+from accord_postgres import EmbeddedPostgres
 
 
 @contextmanager

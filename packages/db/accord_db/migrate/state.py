@@ -10,7 +10,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.errors import UndefinedTable
 
-from accord_db.errors import translate
+from accord_db.engine.errors import translate
 from accord_db.migrate.revisions import VERSIONS, Revisions, read_revisions
 
 

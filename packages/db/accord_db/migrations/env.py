@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Index
 from sqlalchemy.sql.schema import SchemaItem
 
-from accord_db.migrate.walls import add_walls
+from accord_db.migrate.row_level_security import add_row_level_security
 
 
 def is_compared(item: SchemaItem, name: str | None, kind: str, reflected: bool, other: SchemaItem | None) -> bool:
@@ -23,7 +23,7 @@ configure = partial(
     # A migration that fails leaves those before it in place, and no lock is held longer than one migration takes.
     transaction_per_migration=True,
     compare_server_default=True,
-    process_revision_directives=add_walls,
+    process_revision_directives=add_row_level_security,
     include_object=is_compared,
 )
 

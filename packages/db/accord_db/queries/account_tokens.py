@@ -19,8 +19,8 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
 from accord_db.schema import Account, AccountToken, TokenPurpose
 
 _PURPOSE = AccountToken.__table__.c.purpose.type
@@ -64,7 +64,7 @@ async def insert_token(
 
     Of two at once both would stay, each blind to the other: whoever asks has locked the account.
     """
-    inserted = await db.run(
+    inserted = await db.execute(
         _INSERT,
         id=token_id,
         account_id=account_id,
@@ -85,7 +85,7 @@ _GET = (
 
 async def get_token(db: Executor, *, token_hash: bytes, purposes: Collection[TokenPurpose]) -> AccountToken | None:
     """None if there is none for one of these purposes, if it is used or expired, or if its account is deleted."""
-    return await db.first(_GET, token_hash=token_hash, purposes=list(purposes))
+    return await db.fetch_one(_GET, token_hash=token_hash, purposes=list(purposes))
 
 
 _USE = update(AccountToken).where(AccountToken.id == bindparam("token_id"), *_GOOD).values(used_at=func.now())
@@ -93,11 +93,11 @@ _USE = update(AccountToken).where(AccountToken.id == bindparam("token_id"), *_GO
 
 async def use_token(db: Executor, *, token_id: UUID) -> bool:
     """Whether it was good, which it never is again: of many who use it at once, one is told so."""
-    return await db.run(_USE, token_id=token_id) == 1
+    return await db.execute(_USE, token_id=token_id) == 1
 
 
 _DELETE = delete(AccountToken).where(AccountToken.account_id == bindparam("account_id"), _HAS_PURPOSE)
 
 
 async def delete_tokens(db: Executor, *, account_id: UUID, purposes: Collection[TokenPurpose]) -> int:
-    return await db.run(_DELETE, account_id=account_id, purposes=list(purposes))
+    return await db.execute(_DELETE, account_id=account_id, purposes=list(purposes))

@@ -5,15 +5,13 @@ so they wait for one another in one line, and what one of them has ended, anothe
 """
 
 from datetime import datetime
-from functools import cache
-from typing import TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     DateTime,
     String,
-    Uuid,
     bindparam,
     case,
     exists,
@@ -24,9 +22,9 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, parameters, update_row
 from accord_db.schema import Account
 
 
@@ -51,17 +49,15 @@ def not_banned(account: type[Account]) -> ColumnElement[bool]:
 
 _LIVING = Account.deleted_at.is_(None)
 _THIS = (Account.id == bindparam("account_id"), _LIVING)
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Account.etag == bindparam("seen_etag"))
+_UNCHANGED = etag_matches(Account)
 _email = func.lower(bindparam("email", type_=String))
 _BY_EMAIL = (func.lower(Account.email) == _email, _LIVING)
 
 _INSERT = (
     insert(Account)
     .values(
-        id=bindparam("id"),
+        **parameters(Account, "id", "display_name", "password_hash"),
         email=_email,
-        display_name=bindparam("display_name"),
-        password_hash=bindparam("password_hash"),
     )
     .on_conflict_do_nothing(index_elements=[func.lower(Account.email)], index_where=_LIVING)
     .returning(Account)
@@ -72,14 +68,16 @@ async def insert_account(
     db: Executor, *, account_id: UUID, email: str, display_name: str, password_hash: str | None
 ) -> Account | None:
     """None if a living account has the address already, in upper or lower case: it is left as it is."""
-    return await db.first(_INSERT, id=account_id, email=email, display_name=display_name, password_hash=password_hash)
+    return await db.fetch_one(
+        _INSERT, id=account_id, email=email, display_name=display_name, password_hash=password_hash
+    )
 
 
 _GET = select(Account).where(*_THIS)
 
 
 async def get_account(db: Executor, *, account_id: UUID) -> Account | None:
-    return await db.first(_GET, account_id=account_id)
+    return await db.fetch_one(_GET, account_id=account_id)
 
 
 _GET_LOCKED = _GET.with_for_update(key_share=True)
@@ -87,14 +85,14 @@ _GET_LOCKED = _GET.with_for_update(key_share=True)
 
 async def get_account_locked(db: Executor, *, account_id: UUID) -> Account | None:
     """Nobody else changes it, or locks it, until the transaction ends."""
-    return await db.first(_GET_LOCKED, account_id=account_id)
+    return await db.fetch_one(_GET_LOCKED, account_id=account_id)
 
 
 _GET_BY_EMAIL = select(Account).where(*_BY_EMAIL)
 
 
 async def get_account_by_email(db: Executor, *, email: str) -> Account | None:
-    return await db.first(_GET_BY_EMAIL, email=email)
+    return await db.fetch_one(_GET_BY_EMAIL, email=email)
 
 
 _GET_BY_EMAIL_LOCKED = _GET_BY_EMAIL.with_for_update(key_share=True)
@@ -102,27 +100,24 @@ _GET_BY_EMAIL_LOCKED = _GET_BY_EMAIL.with_for_update(key_share=True)
 
 async def get_account_by_email_locked(db: Executor, *, email: str) -> Account | None:
     """Nobody else changes it, or locks it, until the transaction ends."""
-    return await db.first(_GET_BY_EMAIL_LOCKED, email=email)
+    return await db.fetch_one(_GET_BY_EMAIL_LOCKED, email=email)
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[Account]:
-    values = {name: bindparam(name, type_=Account.__table__.c[name].type) for name in sorted(changed)}
-    return update(Account).where(*_THIS, _UNCHANGED).values(values).returning(Account)
+_CURRENT: Final = (*_THIS, _UNCHANGED)
 
 
 async def update_account(
     db: Executor, *, account_id: UUID, changes: AccountChanges, etag: UUID | None = None
 ) -> Account | None:
     """The account as it is now. None if there is none, or if it is no longer the one that `etag` names."""
-    return await db.first(_update(frozenset(changes)), account_id=account_id, seen_etag=etag, **changes)
+    return await update_row(db, Account, _CURRENT, changes, account_id=account_id, seen_etag=etag)
 
 
 _UPDATE_PASSWORD_HASH = update(Account).where(*_THIS).values(password_hash=bindparam("new_hash"))
 
 
 async def update_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
-    return await db.run(_UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
+    return await db.execute(_UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
 
 
 _VERIFIED_AT = func.coalesce(Account.email_verified_at, func.now())
@@ -131,7 +126,7 @@ _UPDATE_EMAIL_VERIFIED = update(Account).where(*_THIS, Account.email == _email).
 
 async def update_email_verified(db: Executor, *, account_id: UUID, email: str) -> int:
     """Proves that the address is the account's; 0 if the account has another one. It counts from the first proof."""
-    return await db.run(_UPDATE_EMAIL_VERIFIED, account_id=account_id, email=email)
+    return await db.execute(_UPDATE_EMAIL_VERIFIED, account_id=account_id, email=email)
 
 
 _UPDATE_EMAIL = update(Account).where(*_THIS).values(email=_email, email_verified_at=func.now())
@@ -139,7 +134,7 @@ _UPDATE_EMAIL = update(Account).where(*_THIS).values(email=_email, email_verifie
 
 async def update_email(db: Executor, *, account_id: UUID, email: str) -> int:
     """Gives the account an address that is proved. Raises AlreadyExists if another living account has it."""
-    return await db.run(_UPDATE_EMAIL, account_id=account_id, email=email)
+    return await db.execute(_UPDATE_EMAIL, account_id=account_id, email=email)
 
 
 _DELETE = update(Account).where(*_THIS).values(deleted_at=func.now()).returning(Account)
@@ -147,7 +142,7 @@ _DELETE = update(Account).where(*_THIS).values(deleted_at=func.now()).returning(
 
 async def delete_account(db: Executor, *, account_id: UUID) -> Account | None:
     """The account, deleted softly. None if there is none."""
-    return await db.first(_DELETE, account_id=account_id)
+    return await db.fetch_one(_DELETE, account_id=account_id)
 
 
 # Of one who is banned already the time stands; a ban that was over begins anew.
@@ -170,12 +165,12 @@ async def ban_account(
 ) -> Account | None:
     """For good, unless it is said until when. None if there is none. Its sessions are not revoked by this: they are
     refused, and would be good again without the ban."""
-    return await db.first(_BAN, account_id=account_id, ban_reason=reason, until=until)
+    return await db.fetch_one(_BAN, account_id=account_id, ban_reason=reason, until=until)
 
 
 async def unban_account(db: Executor, *, account_id: UUID) -> Account | None:
     """Also if it is not banned. None if there is none."""
-    return await db.first(_UNBAN, account_id=account_id)
+    return await db.fetch_one(_UNBAN, account_id=account_id)
 
 
 _ADMINISTRATOR = Account.role == literal_column("'administrator'")  # by which PostgreSQL knows the index to use
@@ -189,7 +184,7 @@ _LOCK_ADMINISTRATORS = (
 
 async def lock_administrators(db: Executor, *, account_id: UUID) -> None:
     """All of them and this account, in one order: whoever takes an administrator away waits for whoever else does."""
-    await db.all(_LOCK_ADMINISTRATORS, account_id=account_id)
+    await db.fetch_all(_LOCK_ADMINISTRATORS, account_id=account_id)
 
 
 _IS_ADMINISTRATOR = select(
@@ -199,7 +194,7 @@ _IS_ADMINISTRATOR = select(
 
 async def is_administrator(db: Executor, *, account_id: UUID) -> bool:
     """And let in."""
-    return bool(await db.first(_IS_ADMINISTRATOR, account_id=account_id))
+    return bool(await db.fetch_one(_IS_ADMINISTRATOR, account_id=account_id))
 
 
 _HAS_ADMINISTRATOR = select(
@@ -209,7 +204,7 @@ _HAS_ADMINISTRATOR = select(
 
 async def has_administrator_beside(db: Executor, *, account_id: UUID) -> bool:
     """One who is let in."""
-    return bool(await db.first(_HAS_ADMINISTRATOR, account_id=account_id))
+    return bool(await db.fetch_one(_HAS_ADMINISTRATOR, account_id=account_id))
 
 
 _UPDATE_ROLE = update(Account).where(*_THIS).values(role=bindparam("new_role")).returning(Account)
@@ -217,4 +212,4 @@ _UPDATE_ROLE = update(Account).where(*_THIS).values(role=bindparam("new_role")).
 
 async def update_role(db: Executor, *, account_id: UUID, role: str) -> Account | None:
     """`person` or `administrator`. None if there is no such account."""
-    return await db.first(_UPDATE_ROLE, account_id=account_id, new_role=role)
+    return await db.fetch_one(_UPDATE_ROLE, account_id=account_id, new_role=role)

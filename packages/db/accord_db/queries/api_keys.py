@@ -5,38 +5,32 @@ Whoever makes or changes one has locked its organization, and tells of it by `no
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cache
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     DateTime,
     Integer,
     LargeBinary,
-    Select,
-    Uuid,
     and_,
     bindparam,
     case,
     column,
     func,
-    insert,
     null,
     or_,
     select,
     true,
-    tuple_,
     update,
 )
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, insert_row, update_row
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import admitted
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
-from accord_db.queries.standing import permissions_in
+from accord_db.queries.memberships import permissions_in
 from accord_db.schema import Account, ApiKey, Member, Organization
 
 
@@ -69,7 +63,7 @@ _THEIRS = ApiKey.organization_id == bindparam("organization_id")
 _THIS = (ApiKey.id == bindparam("api_key_id"), _THEIRS)
 _UNREVOKED = ApiKey.revoked_at.is_(None)
 _UNEXPIRED = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), ApiKey.etag == bindparam("seen_etag"))
+_UNCHANGED = etag_matches(ApiKey)
 _USE_IS_DUE = func.coalesce(ApiKey.last_used_at <= func.now() - interval("use_written_after"), true())
 
 _asked = (
@@ -110,7 +104,7 @@ async def list_live_api_keys(
     db: Executor, *, key_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
 ) -> dict[bytes, LiveApiKey]:
     """Those that are good now, by the hash that was asked about."""
-    rows = await db.all(_LIST_LIVE, key_hashes=list(key_hashes), use_written_after=use_written_after)
+    rows = await db.fetch_all(_LIST_LIVE, key_hashes=list(key_hashes), use_written_after=use_written_after)
     return {row.key_hash: LiveApiKey._make(row[:-1]) for row in rows}
 
 
@@ -135,24 +129,7 @@ async def update_api_key_use(
 ) -> int:
     """Writes down that it is used now. 0, and nothing is written, if that was done less than `use_written_after` ago or is
     being done."""
-    return await db.run(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
-
-
-_INSERT = (
-    insert(ApiKey)
-    .values(
-        id=bindparam("id"),
-        organization_id=bindparam("organization_id"),
-        created_by=bindparam("created_by"),
-        name=bindparam("name"),
-        prefix=bindparam("prefix"),
-        key_hash=bindparam("key_hash"),
-        scopes=bindparam("scopes"),
-        calls_per_minute=bindparam("calls_per_minute", type_=BigInteger),
-        expires_at=bindparam("expires_at", type_=DateTime(timezone=True)),
-    )
-    .returning(ApiKey)
-)
+    return await db.execute(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
 
 
 async def insert_api_key(
@@ -168,8 +145,9 @@ async def insert_api_key(
     calls_per_minute: int | None = None,
     expires_at: datetime | None = None,
 ) -> ApiKey:
-    api_key = await db.first(
-        _INSERT,
+    return await insert_row(
+        db,
+        ApiKey,
         id=api_key_id,
         organization_id=organization_id,
         created_by=created_by,
@@ -180,8 +158,6 @@ async def insert_api_key(
         calls_per_minute=calls_per_minute,
         expires_at=expires_at,
     )
-    assert api_key is not None
-    return api_key
 
 
 _GET = select(ApiKey).where(*_THIS)
@@ -189,7 +165,7 @@ _GET = select(ApiKey).where(*_THIS)
 
 async def get_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
     """Also if it is over."""
-    return await db.first(_GET, api_key_id=api_key_id, organization_id=organization_id)
+    return await db.fetch_one(_GET, api_key_id=api_key_id, organization_id=organization_id)
 
 
 _COUNT = select(func.count()).select_from(ApiKey).where(_THEIRS, _UNREVOKED)
@@ -197,44 +173,30 @@ _COUNT = select(func.count()).select_from(ApiKey).where(_THEIRS, _UNREVOKED)
 
 async def count_api_keys(db: Executor, *, organization_id: UUID) -> int:
     """Those that are not revoked."""
-    return await db.first(_COUNT, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
 
 
-@cache
-def _list(show_ended: bool, later_page: bool) -> Select[ApiKey]:
-    statement = select(ApiKey).where(_THEIRS)
-    if not show_ended:
-        statement = statement.where(_UNREVOKED, _UNEXPIRED)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(ApiKey.created_at, ApiKey.id) < place)
-    return statement.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[ApiKey](
+    select(ApiKey).where(_THEIRS),
+    id=ApiKey.id,
+    orders={"created_at": ApiKey.created_at},
+    filters={"active": and_(_UNREVOKED, _UNEXPIRED)},
+)
 
 
-async def list_api_keys(
-    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
-) -> list[ApiKey]:
-    """A page, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return await db.all(_list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place)
+async def list_api_keys(db: Executor, *, organization_id: UUID, page: Page, show_ended: bool = False) -> list[ApiKey]:
+    return await _LISTING.fetch(db, page, filters={"active": not show_ended}, organization_id=organization_id)
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[ApiKey]:
-    values = {name: bindparam(name, type_=ApiKey.__table__.c[name].type) for name in sorted(changed)}
-    return update(ApiKey).where(*_THIS, _UNREVOKED, _UNCHANGED).values(values).returning(ApiKey)
+_CURRENT: Final = (*_THIS, _UNREVOKED, _UNCHANGED)
 
 
 async def update_api_key(
     db: Executor, *, api_key_id: UUID, organization_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
 ) -> ApiKey | None:
     """The key as it is now. None if there is none, if it is revoked, or if it is no longer the one that `etag` names."""
-    return await db.first(
-        _update(frozenset(changes)),
-        api_key_id=api_key_id,
-        organization_id=organization_id,
-        seen_etag=etag,
-        **changes,
+    return await update_row(
+        db, ApiKey, _CURRENT, changes, api_key_id=api_key_id, organization_id=organization_id, seen_etag=etag
     )
 
 
@@ -265,7 +227,7 @@ async def rotate_api_key(
 ) -> ApiKey | None:
     """The key with its new secret; the one it had is good for the overlap, and the one before that no more. None if there
     is none, if it is over, or if it is no longer the one that `etag` names."""
-    return await db.first(
+    return await db.fetch_one(
         _ROTATE,
         api_key_id=api_key_id,
         organization_id=organization_id,
@@ -282,7 +244,7 @@ _REVOKE = update(ApiKey).where(*_THIS, _UNREVOKED).values(revoked_at=func.now())
 
 async def revoke_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
     """The key, which is over. None if there is none, or if it is revoked already."""
-    return await db.first(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
+    return await db.fetch_one(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
 
 
 _REVOKE_OF_MEMBER = (
@@ -294,4 +256,4 @@ _REVOKE_OF_MEMBER = (
 
 async def revoke_api_keys_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
     """How many of those that they made in the organization were not revoked yet."""
-    return await db.run(_REVOKE_OF_MEMBER, organization_id=organization_id, created_by=created_by)
+    return await db.execute(_REVOKE_OF_MEMBER, organization_id=organization_id, created_by=created_by)

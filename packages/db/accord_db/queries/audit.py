@@ -7,8 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, insert, select
 
-from accord_db.database import Executor
-from accord_db.ids import first_uuid7
+from accord_db.engine.database import Executor
+from accord_db.engine.ids import first_uuid7
+from accord_db.engine.keyset import Page
 from accord_db.schema import AuditEvent
 from accord_db.schema.audit import ACTOR_ID
 
@@ -51,7 +52,7 @@ async def insert_event(
     user_agent: str | None = None,
     reason: str | None = None,
 ) -> None:
-    await db.run(
+    await db.execute(
         _INSERT,
         id=event_id,
         account_id=account_id,
@@ -107,16 +108,14 @@ def _list(filters: frozenset[str], later_page: bool) -> Select[AuditEvent]:
     return statement.order_by(AuditEvent.id.desc()).limit(bindparam("limit", type_=Integer))
 
 
-async def list_events(
-    db: Executor, *, limit: int, after_id: UUID | None = None, **filters: Unpack[EventFilters]
-) -> list[AuditEvent]:
-    """A page, the newest first, of those before `after_id`."""
+async def list_events(db: Executor, *, page: Page, **filters: Unpack[EventFilters]) -> list[AuditEvent]:
+    """The newest first, in the order of their ids."""
     values: dict[str, object] = {name: value for name, value in filters.items() if value is not None}
-    statement = _list(frozenset(values), after_id is not None)
+    statement = _list(frozenset(values), page.after is not None)
     if first := filters.get("occurred_from"):
         values["first_id"] = first_uuid7(first, -_APART)
     if before := filters.get("occurred_before"):
         values["last_id"] = first_uuid7(before, _APART)
-    if after_id is not None:
-        values["after_id"] = after_id
-    return await db.all(statement, limit=limit, **values)
+    if page.after is not None:
+        values["after_id"] = page.after.id
+    return await db.fetch_all(statement, limit=page.limit, **values)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Column, ColumnElement, Delete, Table, delete, exists, func, literal_column, select, text, true
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.queries.signing_keys import KEPT_FOR, KNOWN_AFTER
 from accord_db.schema import (
     Account,
@@ -126,7 +126,7 @@ def _table(column: InstrumentedAttribute[Any]) -> Table:
 
 async def delete_due(db: Executor, due: Due) -> int:
     """How many it was. There may be more if it was a whole batch."""
-    return await db.run(due.delete)
+    return await db.execute(due.delete)
 
 
 # Released at the end of the transaction, and so by PostgreSQL itself if the process dies.
@@ -135,4 +135,4 @@ _LOCK = select(func.pg_try_advisory_xact_lock(literal_column("hashtextextended('
 
 async def is_alone(tx: Executor) -> bool:
     """Whether this transaction is the only one that cleans up now. It stays so until it ends."""
-    return await tx.first(_LOCK) is True
+    return await tx.fetch_one(_LOCK) is True

@@ -7,8 +7,9 @@ from uuid import UUID
 from sqlalchemy import bindparam, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import parameters
+from accord_db.engine.expressions import interval
 from accord_db.schema import DeviceSignIn, Session
 
 
@@ -27,14 +28,17 @@ class Poll(NamedTuple):
 _INSERT = (
     insert(DeviceSignIn)
     .values(
-        id=bindparam("id"),
-        device_code_hash=bindparam("device_code_hash"),
-        user_code_hash=bindparam("user_code_hash"),
-        device_name=bindparam("device_name"),
-        peer=bindparam("peer"),
-        user_agent=bindparam("user_agent"),
+        **parameters(
+            DeviceSignIn,
+            "id",
+            "device_code_hash",
+            "user_code_hash",
+            "device_name",
+            "peer",
+            "user_agent",
+            "interval_seconds",
+        ),
         expires_at=func.now() + interval("lifetime"),
-        interval_seconds=bindparam("interval_seconds"),
     )
     .on_conflict_do_nothing()
     .returning(DeviceSignIn)
@@ -54,7 +58,7 @@ async def insert_device_sign_in(
     interval_seconds: int,
 ) -> DeviceSignIn | None:
     """None if another device has one of the codes."""
-    return await db.first(
+    return await db.fetch_one(
         _INSERT,
         id=sign_in_id,
         device_code_hash=device_code_hash,
@@ -106,7 +110,7 @@ _POLL = (
 
 async def poll_device_sign_in(db: Executor, *, device_code_hash: bytes, slower_by_seconds: int) -> Poll | None:
     """Asked too soon while nobody has decided, the interval grows. None if there is none, or if it is expired or used."""
-    row = await db.first(_POLL, device_code_hash=device_code_hash, slower_by_seconds=slower_by_seconds)
+    row = await db.fetch_one(_POLL, device_code_hash=device_code_hash, slower_by_seconds=slower_by_seconds)
     return Poll._make(row) if row is not None else None
 
 
@@ -127,7 +131,7 @@ async def use_device_sign_in(db: Executor, *, sign_in_id: UUID) -> bool:
 
     It is not good if the session that approved it was revoked since, whether for a new password, a ban, or by its owner.
     """
-    return await db.run(_USE, sign_in_id=sign_in_id) == 1
+    return await db.execute(_USE, sign_in_id=sign_in_id) == 1
 
 
 _UNDECIDED = (
@@ -140,7 +144,7 @@ _GET_UNDECIDED = select(DeviceSignIn).where(*_UNDECIDED)
 
 async def get_undecided_device_sign_in(db: Executor, *, user_code_hash: bytes) -> DeviceSignIn | None:
     """None if there is none, if it is expired, or if somebody has decided on it."""
-    return await db.first(_GET_UNDECIDED, user_code_hash=user_code_hash)
+    return await db.fetch_one(_GET_UNDECIDED, user_code_hash=user_code_hash)
 
 
 _APPROVE = (
@@ -166,7 +170,7 @@ async def approve_device_sign_in(
 ) -> DeviceSignIn | None:
     """The sign-in, which belongs to the account from now on. None if there is none that nobody has decided on, or if the
     session is not the account's or was revoked."""
-    return await db.first(_APPROVE, user_code_hash=user_code_hash, account_id=account_id, session_id=session_id)
+    return await db.fetch_one(_APPROVE, user_code_hash=user_code_hash, account_id=account_id, session_id=session_id)
 
 
 _DENY = (
@@ -179,4 +183,4 @@ _DENY = (
 
 async def deny_device_sign_in(db: Executor, *, user_code_hash: bytes, account_id: UUID) -> DeviceSignIn | None:
     """None if there is none that nobody has decided on."""
-    return await db.first(_DENY, user_code_hash=user_code_hash, denied_by=account_id)
+    return await db.fetch_one(_DENY, user_code_hash=user_code_hash, denied_by=account_id)

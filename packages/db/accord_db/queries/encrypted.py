@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Integer, LargeBinary, Select, Update, Uuid, bindparam, func, null, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import LinkedProvider, OutboxMessage, SecondFactor, SigningKey
 
 
@@ -67,15 +67,15 @@ async def list_encrypted_values(
     db: Executor, *, column: EncryptedColumn, after: UUID | None, limit: int
 ) -> Sequence[EncryptedValue]:
     """In the order of their rows' ids; those that are NULL are left out."""
-    rows = await db.all(column.page, after=after or _BEFORE_ALL, limit=limit)
+    rows = await db.fetch_all(column.page, after=after or _BEFORE_ALL, limit=limit)
     return [EncryptedValue._make(row) for row in rows]
 
 
 async def update_encrypted_value(db: Executor, *, column: EncryptedColumn, row_id: UUID, old: bytes, new: bytes) -> int:
     """0 if it is another value by now, or gone."""
-    return await db.run(column.replace, row_id=row_id, old=old, new=new)
+    return await db.execute(column.replace, row_id=row_id, old=old, new=new)
 
 
 async def list_key_names(db: Executor, *, column: EncryptedColumn) -> set[str]:
     """Of the keys that encrypted its values. It reads all of them."""
-    return {name.decode(errors="replace") for name in await db.all(column.keys)}
+    return {name.decode(errors="replace") for name in await db.fetch_all(column.keys)}

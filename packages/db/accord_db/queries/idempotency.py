@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import IdempotencyKey
 
 # The clean-up deletes them after the same time (queries/cleanup.py).
@@ -32,18 +32,18 @@ async def claim_key(db: Executor, *, account_id: UUID, request_id: UUID, request
 
     While another transaction holds the same key, waits for its end: for None if it commits, for the key if it does not.
     """
-    return await db.first(_CLAIM, account_id=account_id, request_id=request_id, request_hash=request_hash)
+    return await db.fetch_one(_CLAIM, account_id=account_id, request_id=request_id, request_hash=request_hash)
 
 
 _STORE = update(IdempotencyKey).where(*_THIS).values(response=bindparam("answer"))
 
 
 async def store_response(db: Executor, *, account_id: UUID, request_id: UUID, response: bytes) -> int:
-    return await db.run(_STORE, account_id=account_id, request_id=request_id, answer=response)
+    return await db.execute(_STORE, account_id=account_id, request_id=request_id, answer=response)
 
 
 _GET = select(IdempotencyKey).where(*_THIS)
 
 
 async def get_key(db: Executor, *, account_id: UUID, request_id: UUID) -> IdempotencyKey | None:
-    return await db.first(_GET, account_id=account_id, request_id=request_id)
+    return await db.fetch_one(_GET, account_id=account_id, request_id=request_id)

@@ -5,17 +5,13 @@ Whoever makes or ends one has locked the organization.
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cache
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    DateTime,
-    Integer,
-    Select,
+    Row,
     String,
-    Uuid,
     and_,
     bindparam,
     case,
@@ -23,14 +19,14 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    tuple_,
     update,
 )
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import parameters
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import admitted
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
 from accord_db.schema import Account, Invitation, Member, Organization
 
 Outcome = Literal["accepted", "declined", "cancelled"]
@@ -59,13 +55,8 @@ _email = func.lower(bindparam("email", type_=String))
 _INSERT = (
     insert(Invitation)
     .values(
-        id=bindparam("id"),
-        organization_id=bindparam("organization_id"),
+        **parameters(Invitation, "id", "organization_id", "role", "role_ids", "token_hash", "created_by"),
         email=_email,
-        role=bindparam("role"),
-        role_ids=bindparam("role_ids"),
-        token_hash=bindparam("token_hash"),
-        created_by=bindparam("created_by"),
         expires_at=func.now() + interval("lifetime"),
     )
     .returning(Invitation)
@@ -84,7 +75,7 @@ async def insert_invitation(
     created_by: UUID,
     lifetime: timedelta,
 ) -> Invitation:
-    invitation = await db.first(
+    invitation = await db.fetch_one(
         _INSERT,
         id=invitation_id,
         organization_id=organization_id,
@@ -104,7 +95,7 @@ _GET = select(Invitation, _STATUS).where(Invitation.id == bindparam("invitation_
 
 async def get_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID) -> InvitationWithStatus | None:
     """Also if it is over."""
-    row = await db.first(_GET, invitation_id=invitation_id, organization_id=organization_id)
+    row = await db.fetch_one(_GET, invitation_id=invitation_id, organization_id=organization_id)
     return InvitationWithStatus(row[0], cast(Status, row[1])) if row is not None else None
 
 
@@ -127,28 +118,22 @@ _GET_OPEN_LOCKED = (
 async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: str) -> OpenInvitation | None:
     """With its organization locked. None if there is none for this address, if it is over, or if its organization is
     deleted. Whoever held the lock before may have ended it since: `end_invitation` tells."""
-    row = await db.first(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
+    row = await db.fetch_one(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
     return OpenInvitation(row[0], row[1]) if row is not None else None
 
 
-@cache
-def _list(show_ended: bool, later_page: bool) -> Select[Invitation, str]:
-    statement = select(Invitation, _STATUS).where(_THEIRS)
-    if not show_ended:
-        statement = statement.where(*_OPEN)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(Invitation.created_at, Invitation.id) < place)
-    order = (Invitation.created_at.desc(), Invitation.id.desc())
-    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Invitation, str]](
+    select(Invitation, _STATUS).where(_THEIRS),
+    id=Invitation.id,
+    orders={"created_at": Invitation.created_at},
+    filters={"open": and_(*_OPEN)},
+)
 
 
 async def list_invitations(
-    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+    db: Executor, *, organization_id: UUID, page: Page, show_ended: bool = False
 ) -> list[InvitationWithStatus]:
-    """A page, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(show_ended, after is not None), organization_id=organization_id, limit=limit, **place)
+    rows = await _LISTING.fetch(db, page, filters={"open": not show_ended}, organization_id=organization_id)
     return [InvitationWithStatus(invitation, cast(Status, status)) for invitation, status in rows]
 
 
@@ -156,14 +141,14 @@ _COUNT_OPEN = select(func.count()).select_from(Invitation).where(_THEIRS, *_OPEN
 
 
 async def count_open_invitations(db: Executor, *, organization_id: UUID) -> int:
-    return await db.first(_COUNT_OPEN, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT_OPEN, organization_id=organization_id) or 0
 
 
 _IS_INVITED = select(exists().where(_THEIRS, Invitation.email == _email, *_OPEN))
 
 
 async def is_invited(db: Executor, *, organization_id: UUID, email: str) -> bool:
-    return await db.first(_IS_INVITED, organization_id=organization_id, email=email) is True
+    return await db.fetch_one(_IS_INVITED, organization_id=organization_id, email=email) is True
 
 
 _IS_MEMBER = select(
@@ -178,7 +163,7 @@ _IS_MEMBER = select(
 
 async def is_member(db: Executor, *, organization_id: UUID, email: str) -> bool:
     """Whether a living account that has the address, proved or not, is a member."""
-    return await db.first(_IS_MEMBER, organization_id=organization_id, email=email) is True
+    return await db.fetch_one(_IS_MEMBER, organization_id=organization_id, email=email) is True
 
 
 _END = (
@@ -190,7 +175,7 @@ _END = (
 
 async def end_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID, outcome: Outcome) -> bool:
     """Whether it was open, which it never is again: of many who end it at once, one is told so."""
-    ended = await db.run(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
+    ended = await db.execute(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
     return ended == 1
 
 
@@ -203,4 +188,4 @@ _CANCEL_OF_MEMBER = (
 
 async def cancel_invitations_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
     """How many of those that they sent for the organization were open."""
-    return await db.run(_CANCEL_OF_MEMBER, organization_id=organization_id, inviter_id=created_by)
+    return await db.execute(_CANCEL_OF_MEMBER, organization_id=organization_id, inviter_id=created_by)

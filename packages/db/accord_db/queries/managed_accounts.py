@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Integer, Select, String, Uuid, bindparam, func, literal_column, select, tuple_
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.keyset import Page
 from accord_db.queries.accounts import not_banned
-from accord_db.queries.positions import Position
 from accord_db.schema import Account
 
 Searched = Literal["email", "display_name"]
@@ -43,7 +43,7 @@ _GET = select(Account).where(Account.id == bindparam("account_id"))
 
 async def get_any_account(db: Executor, *, account_id: UUID) -> Account | None:
     """Also if it is deleted."""
-    return await db.first(_GET, account_id=account_id)
+    return await db.fetch_one(_GET, account_id=account_id)
 
 
 @cache
@@ -81,17 +81,16 @@ def _where(filters: AccountFilters) -> list[ColumnElement[bool]]:
 async def list_accounts(
     db: Executor,
     *,
-    limit: int,
+    page: Page,
     search: Search | None = None,
     filters: AccountFilters = _NO_FILTERS,
-    after: Position | None = None,
 ) -> Sequence[Account]:
     """A page: the newest first, or what is searched for in the order of what is searched."""
-    parameters: dict[str, object] = {"limit": limit}
+    parameters: dict[str, object] = {"limit": page.limit}
     if search is not None:
         parameters |= {"first": search.prefix, "last": search.prefix + _LAST_CHARACTER}
-    if after is not None:
-        parameters["after_id"] = after.id
-    if search is not None and after is not None:
-        parameters["after_value"] = after.value
-    return await db.all(_list(search.by if search else None, filters, after is not None), **parameters)
+    if page.after is not None:
+        parameters["after_id"] = page.after.id
+    if search is not None and page.after is not None:
+        parameters["after_value"] = page.after.value
+    return await db.fetch_all(_list(search.by if search else None, filters, page.after is not None), **parameters)

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    DateTime,
-    Integer,
-    Select,
+    Row,
     Text,
     Uuid,
     bindparam,
@@ -19,14 +16,13 @@ from sqlalchemy import (
     exists,
     func,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from accord_db.database import Executor
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.keyset import Listing, Page
 from accord_db.schema import Account, Member, MemberRole, Organization
 
 
@@ -55,7 +51,7 @@ _INSERT = (
 
 async def insert_member(db: Executor, *, organization_id: UUID, account_id: UUID, role: str | None) -> Member | None:
     """None if the account is a member already: it is left as it is."""
-    return await db.first(_INSERT, organization_id=organization_id, account_id=account_id, role=role)
+    return await db.fetch_one(_INSERT, organization_id=organization_id, account_id=account_id, role=role)
 
 
 _role_ids = (
@@ -82,27 +78,15 @@ _GET = _WITH_ACCOUNT.where(Member.account_id == bindparam("account_id"))
 
 async def get_member(db: Executor, *, organization_id: UUID, account_id: UUID) -> MemberWithAccount | None:
     """Also of an organization that is deleted."""
-    row = await db.first(_GET, organization_id=organization_id, account_id=account_id)
+    row = await db.fetch_one(_GET, organization_id=organization_id, account_id=account_id)
     return MemberWithAccount._make(row) if row is not None else None
 
 
-@cache
-def _list(later_page: bool) -> Select[UUID, str, str, str | None, list[UUID], datetime, UUID]:
-    statement = _WITH_ACCOUNT
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(Member.created_at, Member.account_id) < place)
-    order = (Member.created_at.desc(), Member.account_id.desc())
-    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Any]](_WITH_ACCOUNT, id=Member.account_id, orders={"created_at": Member.created_at})
 
 
-async def list_members(
-    db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None
-) -> list[MemberWithAccount]:
-    """A page, the newest first; those who joined in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
-    return [MemberWithAccount._make(row) for row in rows]
+async def list_members(db: Executor, *, organization_id: UUID, page: Page) -> list[MemberWithAccount]:
+    return [MemberWithAccount._make(row) for row in await _LISTING.fetch(db, page, organization_id=organization_id)]
 
 
 _another = aliased(Member, name="another")
@@ -112,14 +96,14 @@ _HAS_OTHER_OWNER = select(
 
 
 async def has_other_owner(db: Executor, *, organization_id: UUID, account_id: UUID) -> bool:
-    return await db.first(_HAS_OTHER_OWNER, organization_id=organization_id, account_id=account_id) is True
+    return await db.fetch_one(_HAS_OTHER_OWNER, organization_id=organization_id, account_id=account_id) is True
 
 
 _UPDATE_ROLE = update(Member).where(*_THIS).values(role=bindparam("new_role", type_=Text))
 
 
 async def update_member_role(db: Executor, *, organization_id: UUID, account_id: UUID, role: str | None) -> int:
-    return await db.run(_UPDATE_ROLE, organization_id=organization_id, account_id=account_id, new_role=role)
+    return await db.execute(_UPDATE_ROLE, organization_id=organization_id, account_id=account_id, new_role=role)
 
 
 _given = (
@@ -148,8 +132,8 @@ async def replace_member_roles(
     """Of the organization's own roles the member has these, and no others. Raises ForeignKeyMissing if it has no such
     role."""
     place = {"organization_id": organization_id, "account_id": account_id, "role_ids": list(role_ids)}
-    await db.run(_TAKE_ROLES, **place)
-    await db.run(_GIVE_ROLES, **place)
+    await db.execute(_TAKE_ROLES, **place)
+    await db.execute(_GIVE_ROLES, **place)
 
 
 _DELETE = delete(Member).where(*_THIS)
@@ -157,7 +141,7 @@ _DELETE = delete(Member).where(*_THIS)
 
 async def delete_member(db: Executor, *, organization_id: UUID, account_id: UUID) -> int:
     """With the roles that they had."""
-    return await db.run(_DELETE, organization_id=organization_id, account_id=account_id)
+    return await db.execute(_DELETE, organization_id=organization_id, account_id=account_id)
 
 
 # --- all memberships of an account ------------------------------------------------------------------------------------
@@ -175,7 +159,7 @@ _LOCK_ORGANIZATIONS = (
 async def lock_organizations_of_account(db: Executor, *, account_id: UUID) -> list[UUID]:
     """The organizations that the account belongs to, and none can be added while the account is locked too. In the order
     of their ids, so that two who do this wait for one another in one line."""
-    return await db.all(_LOCK_ORGANIZATIONS, account_id=account_id)
+    return await db.fetch_all(_LOCK_ORGANIZATIONS, account_id=account_id)
 
 
 _GET_OWNED_ALONE = (
@@ -199,11 +183,11 @@ _GET_OWNED_ALONE = (
 
 async def get_organization_owned_alone(db: Executor, *, account_id: UUID) -> UUID | None:
     """The id of a living organization that would have no owner without the account."""
-    return await db.first(_GET_OWNED_ALONE, account_id=account_id)
+    return await db.fetch_one(_GET_OWNED_ALONE, account_id=account_id)
 
 
 _DELETE_OF_ACCOUNT = delete(Member).where(_OF_ACCOUNT).execution_options(across_tenants=True)
 
 
 async def delete_members_of_account(db: Executor, *, account_id: UUID) -> int:
-    return await db.run(_DELETE_OF_ACCOUNT, account_id=account_id)
+    return await db.execute(_DELETE_OF_ACCOUNT, account_id=account_id)

@@ -5,17 +5,16 @@ Whoever changes who belongs to an organization, or what somebody may do there, l
 """
 
 from datetime import timedelta
-from functools import cache
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
-from sqlalchemy import DateTime, Integer, Select, Text, Uuid, bindparam, cast, func, or_, select, tuple_, update
+from sqlalchemy import Row, Text, bindparam, cast, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, parameters, update_row
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.sessions import REVOKED_CHANNEL
 from accord_db.schema import Member, Organization
 
@@ -36,11 +35,13 @@ class OrganizationWithRole(NamedTuple):
 
 _ANY = Organization.id == bindparam("organization_id")
 _LIVING = Organization.deleted_at.is_(None)
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Organization.etag == bindparam("seen_etag"))
+_UNCHANGED = etag_matches(Organization)
 
 _INSERT = (
     insert(Organization)
-    .values(id=bindparam("id"), name=bindparam("name"), slug=bindparam("slug"))
+    .values(
+        **parameters(Organization, "id", "name", "slug"),
+    )
     .on_conflict_do_nothing(index_elements=[Organization.slug], index_where=_LIVING)
     .returning(Organization)
 )
@@ -48,7 +49,7 @@ _INSERT = (
 
 async def insert_organization(db: Executor, *, organization_id: UUID, name: str, slug: str) -> Organization | None:
     """Without anybody in it. None if a living organization has the slug already."""
-    return await db.first(_INSERT, id=organization_id, name=name, slug=slug)
+    return await db.fetch_one(_INSERT, id=organization_id, name=name, slug=slug)
 
 
 _OF_MEMBER = (
@@ -62,7 +63,7 @@ _GET = _OF_MEMBER.where(_ANY, _LIVING)
 
 async def get_organization(db: Executor, *, organization_id: UUID, account_id: UUID) -> OrganizationWithRole | None:
     """None too if the account is no member of it."""
-    row = await db.first(_GET, organization_id=organization_id, account_id=account_id)
+    row = await db.fetch_one(_GET, organization_id=organization_id, account_id=account_id)
     return OrganizationWithRole._make(row) if row is not None else None
 
 
@@ -74,41 +75,26 @@ async def get_organization_locked(
     db: Executor, *, organization_id: UUID, show_deleted: bool = False
 ) -> Organization | None:
     """Whoever asks. Nobody else changes it, its members or its roles, or locks it, until the transaction ends."""
-    return await db.first(_GET_ANY_LOCKED if show_deleted else _GET_LOCKED, organization_id=organization_id)
+    return await db.fetch_one(_GET_ANY_LOCKED if show_deleted else _GET_LOCKED, organization_id=organization_id)
 
 
-@cache
-def _list(show_deleted: bool, later_page: bool) -> Select[Organization, str | None]:
-    here = tuple_(Organization.created_at, Organization.id)
-    statement = _OF_MEMBER.where(or_(bindparam("only", type_=Uuid).is_(None), Organization.id == bindparam("only")))
-    if not show_deleted:
-        statement = statement.where(_LIVING)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(here < place)
-    order = (Organization.created_at.desc(), Organization.id.desc())
-    return statement.order_by(*order).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Organization, str | None]](
+    _OF_MEMBER,
+    id=Organization.id,
+    orders={"created_at": Organization.created_at},
+    filters={"only": Organization.id == bindparam("only"), "alive": _LIVING},
+)
 
 
 async def list_organizations(
-    db: Executor,
-    *,
-    account_id: UUID,
-    limit: int,
-    only: UUID | None = None,
-    after: Position | None = None,
-    show_deleted: bool = False,
+    db: Executor, *, account_id: UUID, page: Page, only: UUID | None = None, show_deleted: bool = False
 ) -> list[OrganizationWithRole]:
-    """A page of those that the account is a member of, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(show_deleted, after is not None), account_id=account_id, limit=limit, only=only, **place)
+    """The organizations of which the account is a member; at most the one that `only` names."""
+    rows = await _LISTING.fetch(db, page, filters={"only": only, "alive": not show_deleted}, account_id=account_id)
     return [OrganizationWithRole._make(row) for row in rows]
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[Organization]:
-    values = {name: bindparam(name, type_=Organization.__table__.c[name].type) for name in sorted(changed)}
-    return update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(values).returning(Organization)
+_CURRENT: Final = (_ANY, _LIVING, _UNCHANGED)
 
 
 async def update_organization(
@@ -116,7 +102,7 @@ async def update_organization(
 ) -> Organization | None:
     """The organization as it is now. None if there is none, or if it is no longer the one that `etag` names. Raises
     AlreadyExists if another living one has the slug."""
-    return await db.first(_update(frozenset(changes)), organization_id=organization_id, seen_etag=etag, **changes)
+    return await update_row(db, Organization, _CURRENT, changes, organization_id=organization_id, seen_etag=etag)
 
 
 _DELETE = update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(deleted_at=func.now()).returning(Organization)
@@ -124,7 +110,7 @@ _DELETE = update(Organization).where(_ANY, _LIVING, _UNCHANGED).values(deleted_a
 
 async def delete_organization(db: Executor, *, organization_id: UUID, etag: UUID | None = None) -> Organization | None:
     """The organization, deleted softly. None if there is none, or if it is no longer the one that `etag` names."""
-    return await db.first(_DELETE, organization_id=organization_id, seen_etag=etag)
+    return await db.fetch_one(_DELETE, organization_id=organization_id, seen_etag=etag)
 
 
 _UNDELETE = (
@@ -139,7 +125,7 @@ _UNDELETE = (
 async def undelete_organization(db: Executor, *, organization_id: UUID, deleted_kept: timedelta) -> Organization | None:
     """The organization, living again. None if there is none, if it is not deleted, or if that was `deleted_kept` ago: then
     parts of it may be gone. Raises AlreadyExists if another living one has the slug by now."""
-    return await db.first(_UNDELETE, organization_id=organization_id, deleted_kept=deleted_kept)
+    return await db.fetch_one(_UNDELETE, organization_id=organization_id, deleted_kept=deleted_kept)
 
 
 _NOTIFY_CHANGED = select(func.pg_notify(REVOKED_CHANNEL, cast(bindparam("organization_id"), Text)))
@@ -147,4 +133,4 @@ _NOTIFY_CHANGED = select(func.pg_notify(REVOKED_CHANNEL, cast(bindparam("organiz
 
 async def notify_changed(db: Executor, *, organization_id: UUID) -> None:
     """Tells every process, once the transaction is committed, that people may do something else there now."""
-    await db.run(_NOTIFY_CHANGED, organization_id=str(organization_id))
+    await db.execute(_NOTIFY_CHANGED, organization_id=str(organization_id))

@@ -17,8 +17,8 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor
+from accord_db.engine.expressions import interval
 from accord_db.schema import OutboxMessage
 
 # Whoever sends mail listens here. There is no payload: it is a wake-up.
@@ -41,7 +41,7 @@ _INSERT = (
 
 async def insert_message(db: Executor, *, message_id: UUID, template: str, content: bytes, wanted: bool = True) -> None:
     """One that is not `wanted` costs as much, and is not there: for answers that must not tell whether there is mail."""
-    await db.first(_INSERT, id=message_id, template=template, content=content, wanted=wanted)
+    await db.fetch_one(_INSERT, id=message_id, template=template, content=content, wanted=wanted)
 
 
 class ClaimedMessage(NamedTuple):
@@ -86,7 +86,7 @@ async def claim_message(db: Executor, *, lease: timedelta) -> ClaimedMessage | N
     It is due again when the lease is over, unless it was deleted or postponed by then: so must be asked of the database,
     not within a transaction, which would hold others up and forget the claim if it is rolled back.
     """
-    row = await db.first(_CLAIM, lease=lease)
+    row = await db.fetch_one(_CLAIM, lease=lease)
     return ClaimedMessage._make(row) if row is not None else None
 
 
@@ -94,7 +94,7 @@ _DELETE = delete(OutboxMessage).where(OutboxMessage.id == bindparam("message_id"
 
 
 async def delete_message(db: Executor, *, message_id: UUID) -> int:
-    return await db.run(_DELETE, message_id=message_id)
+    return await db.execute(_DELETE, message_id=message_id)
 
 
 _POSTPONE = (
@@ -106,7 +106,7 @@ _POSTPONE = (
 
 async def postpone_message(db: Executor, *, message_id: UUID, attempts: int, delay: timedelta) -> int:
     """Does nothing if somebody else has claimed the message since, who is told from us by the number of attempts."""
-    return await db.run(_POSTPONE, message_id=message_id, claimed_attempts=attempts, delay=delay)
+    return await db.execute(_POSTPONE, message_id=message_id, claimed_attempts=attempts, delay=delay)
 
 
 class Waiting(NamedTuple):
@@ -122,6 +122,6 @@ _WAITING = select(
 
 
 async def get_waiting(db: Executor) -> Waiting:
-    row = await db.first(_WAITING)
+    row = await db.fetch_one(_WAITING)
     assert row is not None
     return Waiting._make(row)

@@ -21,8 +21,9 @@ from sqlalchemy import (
     update,
 )
 
-from accord_db.database import Executor, Transaction
-from accord_db.queries.intervals import interval
+from accord_db.engine.database import Executor, Transaction
+from accord_db.engine.dml import parameters
+from accord_db.engine.expressions import interval
 from accord_db.schema import LinkedProvider, ProviderSignIn
 
 
@@ -54,7 +55,7 @@ async def insert_provider_sign_in(
     lifetime: timedelta,
     account_id: UUID | None = None,
 ) -> None:
-    await db.run(
+    await db.execute(
         _INSERT_SIGN_IN,
         id=sign_in_id,
         token_hash=token_hash,
@@ -76,7 +77,7 @@ _GET_SIGN_IN = select(ProviderSignIn).where(*_UNDER_WAY)
 
 async def get_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> ProviderSignIn | None:
     """None if there is none, if it is used or expired, or if another account began it, or one did and none is given."""
-    return await db.first(_GET_SIGN_IN, token_hash=token_hash, account_id=account_id)
+    return await db.fetch_one(_GET_SIGN_IN, token_hash=token_hash, account_id=account_id)
 
 
 _USE_SIGN_IN = update(ProviderSignIn).where(*_UNDER_WAY).values(used_at=func.now())
@@ -84,7 +85,7 @@ _USE_SIGN_IN = update(ProviderSignIn).where(*_UNDER_WAY).values(used_at=func.now
 
 async def use_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> bool:
     """Whether `get_provider_sign_in` found it until now: of many who use it at once, one is told so."""
-    return await db.run(_USE_SIGN_IN, token_hash=token_hash, account_id=account_id) == 1
+    return await db.execute(_USE_SIGN_IN, token_hash=token_hash, account_id=account_id) == 1
 
 
 # 0x1f cannot be in an issuer or a subject.
@@ -99,7 +100,7 @@ _LOCK = select(
 
 async def lock_identity(tx: Transaction, *, issuer: str, subject: str) -> None:
     """Whether it is linked, and to whom, does not change until the transaction ends, unless it is unlinked."""
-    await tx.run(_LOCK, issuer=issuer, subject=subject)
+    await tx.execute(_LOCK, issuer=issuer, subject=subject)
 
 
 _GET_BY_IDENTITY = select(LinkedProvider).where(
@@ -108,20 +109,23 @@ _GET_BY_IDENTITY = select(LinkedProvider).where(
 
 
 async def get_linked_provider(db: Executor, *, issuer: str, subject: str) -> LinkedProvider | None:
-    return await db.first(_GET_BY_IDENTITY, issuer=issuer, subject=subject)
+    return await db.fetch_one(_GET_BY_IDENTITY, issuer=issuer, subject=subject)
 
 
 _INSERT = (
     insert(LinkedProvider)
     .values(
-        id=bindparam("id"),
-        account_id=bindparam("account_id"),
-        provider=bindparam("provider"),
-        issuer=bindparam("issuer"),
-        subject=bindparam("subject"),
-        email=bindparam("email"),
-        access_token=bindparam("access_token"),
-        refresh_token=bindparam("refresh_token"),
+        **parameters(
+            LinkedProvider,
+            "id",
+            "account_id",
+            "provider",
+            "issuer",
+            "subject",
+            "email",
+            "access_token",
+            "refresh_token",
+        ),
         access_token_expires_at=func.now() + interval("lifetime"),
     )
     .returning(LinkedProvider)
@@ -139,7 +143,7 @@ async def insert_linked_provider(
     email: str | None,
     tokens: EncryptedTokens,
 ) -> LinkedProvider:
-    linked = await tx.first(
+    linked = await tx.fetch_one(
         _INSERT,
         id=linked_provider_id,
         account_id=account_id,
@@ -177,7 +181,7 @@ async def update_linked_provider(
     tx: Transaction, *, linked_provider_id: UUID, provider: str, email: str | None, tokens: EncryptedTokens
 ) -> LinkedProvider | None:
     """For a sign-in that was just made. None if it is unlinked by now."""
-    return await tx.first(
+    return await tx.fetch_one(
         _UPDATE, linked_provider_id=linked_provider_id, provider=provider, email=email, **tokens._asdict()
     )
 
@@ -188,21 +192,21 @@ _LIST = select(LinkedProvider).where(_MINE).order_by(LinkedProvider.id)
 
 async def list_linked_providers(db: Executor, *, account_id: UUID) -> list[LinkedProvider]:
     """The oldest first."""
-    return await db.all(_LIST, account_id=account_id)
+    return await db.fetch_all(_LIST, account_id=account_id)
 
 
 _DELETE = delete(LinkedProvider).where(_THIS, _MINE)
 
 
 async def delete_linked_provider(db: Executor, *, linked_provider_id: UUID, account_id: UUID) -> int:
-    return await db.run(_DELETE, linked_provider_id=linked_provider_id, account_id=account_id)
+    return await db.execute(_DELETE, linked_provider_id=linked_provider_id, account_id=account_id)
 
 
 _DELETE_ALL = delete(LinkedProvider).where(_MINE)
 
 
 async def delete_linked_providers_of_account(db: Executor, *, account_id: UUID) -> int:
-    return await db.run(_DELETE_ALL, account_id=account_id)
+    return await db.execute(_DELETE_ALL, account_id=account_id)
 
 
 class StoredTokens(NamedTuple):
@@ -237,7 +241,7 @@ _GET_TOKENS = (
 
 async def get_stored_tokens(db: Executor, *, account_id: UUID, provider: str, margin: timedelta) -> StoredTokens | None:
     """Of the identity that last signed in, where there are several. An access token is good if it lasts for `margin`."""
-    row = await db.first(_GET_TOKENS, account_id=account_id, provider=provider, margin=margin)
+    row = await db.fetch_one(_GET_TOKENS, account_id=account_id, provider=provider, margin=margin)
     return StoredTokens._make(row) if row is not None else None
 
 
@@ -258,7 +262,7 @@ async def claim_refresh(
 ) -> datetime | None:
     """Until when the one who asks may refresh the tokens, which nobody else does meanwhile. None if somebody else does,
     or has since the access token was seen."""
-    return await db.first(_CLAIM, linked_provider_id=linked_provider_id, seen=access_token, lease=lease)
+    return await db.fetch_one(_CLAIM, linked_provider_id=linked_provider_id, seen=access_token, lease=lease)
 
 
 _CLAIMED = LinkedProvider.refreshing_until == bindparam("claimed")
@@ -267,7 +271,7 @@ _STORE = update(LinkedProvider).where(_THIS, _CLAIMED).values(_NEW_TOKENS)
 
 async def update_tokens(db: Executor, *, linked_provider_id: UUID, claimed: datetime, tokens: EncryptedTokens) -> int:
     """0 if the claim is no longer the one that counts."""
-    return await db.run(_STORE, linked_provider_id=linked_provider_id, claimed=claimed, **tokens._asdict())
+    return await db.execute(_STORE, linked_provider_id=linked_provider_id, claimed=claimed, **tokens._asdict())
 
 
 _RELEASE = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None)
@@ -275,7 +279,7 @@ _RELEASE = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until
 
 async def release_refresh(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
     """Nothing came of it; others may try."""
-    await db.run(_RELEASE, linked_provider_id=linked_provider_id, claimed=claimed)
+    await db.execute(_RELEASE, linked_provider_id=linked_provider_id, claimed=claimed)
 
 
 _FORGET = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None, refresh_token=None)
@@ -283,4 +287,4 @@ _FORGET = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=
 
 async def forget_refresh_token(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
     """It is good for nothing any more."""
-    await db.run(_FORGET, linked_provider_id=linked_provider_id, claimed=claimed)
+    await db.execute(_FORGET, linked_provider_id=linked_provider_id, claimed=claimed)

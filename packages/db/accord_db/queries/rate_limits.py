@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import RateLimit
 
 
@@ -116,7 +116,7 @@ async def count_call(db: Executor, *, limits: Sequence[Limit]) -> tuple[list[Cou
 
     If one is used up by a call at the same moment, the call may have been counted against others.
     """
-    rows = await db.all(
+    rows = await db.fetch_all(
         _COUNT,
         keys=[limit.key for limit in limits],
         most=[limit.most for limit in limits],
@@ -146,4 +146,4 @@ _TAKE_BACK = update(RateLimit).where(RateLimit.key == _locked.c.key).values(coun
 
 async def take_back(db: Executor, *, counted: Sequence[Counted]) -> int:
     """How many counts were taken back: a window that is over has nothing to give."""
-    return await db.run(_TAKE_BACK, keys=[each.key for each in counted], resets=[each.reset_at for each in counted])
+    return await db.execute(_TAKE_BACK, keys=[each.key for each in counted], resets=[each.reset_at for each in counted])

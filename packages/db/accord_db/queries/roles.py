@@ -4,28 +4,19 @@ Whoever changes one, or gives it to somebody, has locked the organization.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from typing import TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from sqlalchemy import (
-    DateTime,
-    Integer,
-    Select,
-    Uuid,
     bindparam,
     delete,
     func,
-    insert,
-    or_,
     select,
-    tuple_,
-    update,
 )
-from sqlalchemy.sql.dml import ReturningUpdate
 
-from accord_db.database import Executor
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import etag_matches, insert_row, update_row
+from accord_db.engine.keyset import Listing, Page
 from accord_db.schema import Role
 
 
@@ -38,64 +29,40 @@ class RoleChanges(TypedDict, total=False):
 
 _THEIRS = Role.organization_id == bindparam("organization_id")
 _THIS = (Role.id == bindparam("role_id"), _THEIRS)
-_UNCHANGED = or_(bindparam("seen_etag", type_=Uuid).is_(None), Role.etag == bindparam("seen_etag"))
-
-_INSERT = (
-    insert(Role)
-    .values(
-        id=bindparam("id"),
-        organization_id=bindparam("organization_id"),
-        name=bindparam("name"),
-        permissions=bindparam("permissions"),
-    )
-    .returning(Role)
-)
+_UNCHANGED = etag_matches(Role)
 
 
 async def insert_role(
     db: Executor, *, role_id: UUID, organization_id: UUID, name: str, permissions: Sequence[str]
 ) -> Role:
     """Raises AlreadyExists if the organization has a role of that name, in upper or lower case."""
-    role = await db.first(
-        _INSERT, id=role_id, organization_id=organization_id, name=name, permissions=list(permissions)
+    return await insert_row(
+        db, Role, id=role_id, organization_id=organization_id, name=name, permissions=list(permissions)
     )
-    assert role is not None
-    return role
 
 
 _GET = select(Role).where(*_THIS)
 
 
 async def get_role(db: Executor, *, role_id: UUID, organization_id: UUID) -> Role | None:
-    return await db.first(_GET, role_id=role_id, organization_id=organization_id)
+    return await db.fetch_one(_GET, role_id=role_id, organization_id=organization_id)
 
 
-@cache
-def _list(later_page: bool) -> Select[Role]:
-    statement = select(Role).where(_THEIRS)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(tuple_(Role.created_at, Role.id) < place)
-    return statement.order_by(Role.created_at.desc(), Role.id.desc()).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Role](select(Role).where(_THEIRS), id=Role.id, orders={"created_at": Role.created_at})
 
 
-async def list_roles(db: Executor, *, organization_id: UUID, limit: int, after: Position | None = None) -> list[Role]:
-    """A page, the newest first; those made in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return await db.all(_list(after is not None), organization_id=organization_id, limit=limit, **place)
+async def list_roles(db: Executor, *, organization_id: UUID, page: Page) -> list[Role]:
+    return await _LISTING.fetch(db, page, organization_id=organization_id)
 
 
 _COUNT = select(func.count()).select_from(Role).where(_THEIRS)
 
 
 async def count_roles(db: Executor, *, organization_id: UUID) -> int:
-    return await db.first(_COUNT, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
 
 
-@cache
-def _update(changed: frozenset[str]) -> ReturningUpdate[Role]:
-    values = {name: bindparam(name, type_=Role.__table__.c[name].type) for name in sorted(changed)}
-    return update(Role).where(*_THIS, _UNCHANGED).values(values).returning(Role)
+_CURRENT: Final = (*_THIS, _UNCHANGED)
 
 
 async def update_role(
@@ -103,8 +70,8 @@ async def update_role(
 ) -> Role | None:
     """The role as it is now. None if there is none, or if it is no longer the one that `etag` names. Raises AlreadyExists
     if the organization has another role of that name, in upper or lower case."""
-    return await db.first(
-        _update(frozenset(changes)), role_id=role_id, organization_id=organization_id, seen_etag=etag, **changes
+    return await update_row(
+        db, Role, _CURRENT, changes, role_id=role_id, organization_id=organization_id, seen_etag=etag
     )
 
 
@@ -113,4 +80,4 @@ _DELETE = delete(Role).where(*_THIS, _UNCHANGED)
 
 async def delete_role(db: Executor, *, role_id: UUID, organization_id: UUID, etag: UUID | None = None) -> bool:
     """Whoever has it has it no more. False if there is none, or if it is no longer the one that `etag` names."""
-    return await db.run(_DELETE, role_id=role_id, organization_id=organization_id, seen_etag=etag) == 1
+    return await db.execute(_DELETE, role_id=role_id, organization_id=organization_id, seen_etag=etag) == 1

@@ -12,7 +12,7 @@ from sqlalchemy import ARRAY, BigInteger, LargeBinary, Uuid, bindparam, column, 
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.postgresql import insert
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import RecoveryCode, SecondFactor
 
 
@@ -40,13 +40,13 @@ _GET_WAITING = _GET_NOW.where(_WAITING)
 
 
 async def get_confirmed_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
-    row = await db.first(_GET_CONFIRMED, account_id=account_id)
+    row = await db.fetch_one(_GET_CONFIRMED, account_id=account_id)
     return SecondFactorNow._make(row) if row is not None else None
 
 
 async def get_waiting_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
     """The one that waits to be confirmed."""
-    row = await db.first(_GET_WAITING, account_id=account_id)
+    row = await db.fetch_one(_GET_WAITING, account_id=account_id)
     return SecondFactorNow._make(row) if row is not None else None
 
 
@@ -61,7 +61,7 @@ _SUMMARIZE = select(SecondFactor.id, SecondFactor.confirmed_at, _codes_left).whe
 
 async def get_second_factor_summary(db: Executor, *, account_id: UUID) -> SecondFactorSummary | None:
     """None if none is confirmed."""
-    row = await db.first(_SUMMARIZE, account_id=account_id)
+    row = await db.fetch_one(_SUMMARIZE, account_id=account_id)
     return SecondFactorSummary._make(row) if row is not None else None
 
 
@@ -70,7 +70,7 @@ _LOCK = select(SecondFactor.id).where(_OF_ACCOUNT, _CONFIRMED).with_for_update()
 
 async def lock_second_factor(db: Executor, *, account_id: UUID) -> UUID | None:
     """The id of the confirmed one, which nobody else changes or deletes until the transaction ends."""
-    return await db.first(_LOCK, account_id=account_id)
+    return await db.fetch_one(_LOCK, account_id=account_id)
 
 
 # Each secret has an id of its own: whoever confirms names the secret that they have seen a code of.
@@ -85,7 +85,7 @@ _INSERT = _new.on_conflict_do_update(
 async def insert_second_factor(db: Executor, *, second_factor_id: UUID, account_id: UUID, secret: bytes) -> UUID | None:
     """Its id. It takes the place of one that waits to be confirmed. None if there is a confirmed one, which is left as
     it is."""
-    return await db.first(_INSERT, id=second_factor_id, account_id=account_id, secret=secret)
+    return await db.fetch_one(_INSERT, id=second_factor_id, account_id=account_id, secret=secret)
 
 
 _CONFIRM = (
@@ -97,7 +97,7 @@ _CONFIRM = (
 
 async def update_confirmed(db: Executor, *, second_factor_id: UUID, step: int) -> int:
     """0 if it does not wait any more: it is confirmed, or another secret took its place."""
-    return await db.run(_CONFIRM, second_factor_id=second_factor_id, step=step)
+    return await db.execute(_CONFIRM, second_factor_id=second_factor_id, step=step)
 
 
 _step = bindparam("step", type_=BigInteger)
@@ -110,7 +110,7 @@ _USE_STEP = (
 
 async def use_step(db: Executor, *, second_factor_id: UUID, step: int) -> bool:
     """Whether neither this step nor a later one was used before: of many who use it at once, one is told so."""
-    return await db.run(_USE_STEP, second_factor_id=second_factor_id, step=step) == 1
+    return await db.execute(_USE_STEP, second_factor_id=second_factor_id, step=step) == 1
 
 
 _DELETE = delete(SecondFactor).where(_OF_ACCOUNT, _CONFIRMED).returning(SecondFactor.id)
@@ -118,7 +118,7 @@ _DELETE = delete(SecondFactor).where(_OF_ACCOUNT, _CONFIRMED).returning(SecondFa
 
 async def delete_second_factor(db: Executor, *, account_id: UUID) -> UUID | None:
     """The id that it had; its recovery codes go with it. None if none is confirmed."""
-    return await db.first(_DELETE, account_id=account_id)
+    return await db.fetch_one(_DELETE, account_id=account_id)
 
 
 _codes = (
@@ -135,14 +135,14 @@ _INSERT_CODES = plain_insert(RecoveryCode).from_select(
 async def insert_recovery_codes(
     db: Executor, *, second_factor_id: UUID, ids: Sequence[UUID], code_hashes: Sequence[bytes]
 ) -> None:
-    await db.run(_INSERT_CODES, second_factor_id=second_factor_id, ids=list(ids), code_hashes=list(code_hashes))
+    await db.execute(_INSERT_CODES, second_factor_id=second_factor_id, ids=list(ids), code_hashes=list(code_hashes))
 
 
 _DELETE_CODES = delete(RecoveryCode).where(RecoveryCode.second_factor_id == bindparam("second_factor_id"))
 
 
 async def delete_recovery_codes(db: Executor, *, second_factor_id: UUID) -> int:
-    return await db.run(_DELETE_CODES, second_factor_id=second_factor_id)
+    return await db.execute(_DELETE_CODES, second_factor_id=second_factor_id)
 
 
 _USE_CODE = (
@@ -158,4 +158,4 @@ _USE_CODE = (
 
 async def use_recovery_code(db: Executor, *, account_id: UUID, code_hash: bytes) -> bool:
     """Whether the account has such a code that was not used before: of many who use it at once, one is told so."""
-    return await db.run(_USE_CODE, account_id=account_id, code_hash=code_hash) == 1
+    return await db.execute(_USE_CODE, account_id=account_id, code_hash=code_hash) == 1

@@ -1,31 +1,25 @@
 """Questions about service accounts. They belong to the operator: whoever may ask, may ask about all."""
 
 from datetime import timedelta
-from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    DateTime,
-    Integer,
-    Select,
     Text,
-    Uuid,
     bindparam,
     case,
     cast,
     func,
-    insert,
     null,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.orm import aliased
 
-from accord_db.database import Executor
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import insert_row
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.sessions import REVOKED_CHANNEL
 from accord_db.schema import ServiceAccount
 
@@ -42,18 +36,6 @@ class Client(NamedTuple):
 
 _THIS = ServiceAccount.id == bindparam("service_account_id")
 
-_INSERT = (
-    insert(ServiceAccount)
-    .values(
-        id=bindparam("id"),
-        name=bindparam("name"),
-        audiences=bindparam("audiences"),
-        secret_hash=bindparam("secret_hash"),
-        created_by=bindparam("created_by"),
-    )
-    .returning(ServiceAccount)
-)
-
 
 async def insert_service_account(
     db: Executor,
@@ -65,16 +47,15 @@ async def insert_service_account(
     created_by: UUID | None = None,
 ) -> ServiceAccount:
     """Raises AlreadyExists if there is one of that name."""
-    account = await db.first(
-        _INSERT,
+    return await insert_row(
+        db,
+        ServiceAccount,
         id=service_account_id,
         name=name,
         audiences=audiences,
         secret_hash=secret_hash,
         created_by=created_by,
     )
-    assert account is not None
-    return account
 
 
 _GET = select(ServiceAccount).where(_THIS)
@@ -82,23 +63,17 @@ _GET = select(ServiceAccount).where(_THIS)
 
 async def get_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
     """Also if it is disabled."""
-    return await db.first(_GET, service_account_id=service_account_id)
+    return await db.fetch_one(_GET, service_account_id=service_account_id)
 
 
-@cache
-def _list(later_page: bool) -> Select[ServiceAccount]:
-    here, statement = tuple_(ServiceAccount.created_at, ServiceAccount.id), select(ServiceAccount)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(here < place)
-    newest_first = (ServiceAccount.created_at.desc(), ServiceAccount.id.desc())
-    return statement.order_by(*newest_first).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[ServiceAccount](
+    select(ServiceAccount), id=ServiceAccount.id, orders={"created_at": ServiceAccount.created_at}
+)
 
 
-async def list_service_accounts(db: Executor, *, limit: int, after: Position | None = None) -> list[ServiceAccount]:
-    """A page, the newest first; those that are disabled too."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    return list(await db.all(_list(after is not None), limit=limit, **place))
+async def list_service_accounts(db: Executor, *, page: Page) -> list[ServiceAccount]:
+    """Disabled ones too."""
+    return await _LISTING.fetch(db, page)
 
 
 _CLIENT = select(
@@ -116,13 +91,13 @@ _GET_CLIENT_BY_NAME = _CLIENT.where(ServiceAccount.name == bindparam("name"))
 
 async def get_client(db: Executor, *, service_account_id: UUID) -> Client | None:
     """None if there is none, or if it is disabled."""
-    row = await db.first(_GET_CLIENT, service_account_id=service_account_id)
+    row = await db.fetch_one(_GET_CLIENT, service_account_id=service_account_id)
     return Client._make(row) if row is not None else None
 
 
 async def get_client_by_name(db: Executor, *, name: str) -> Client | None:
     """None if there is none, or if it is disabled."""
-    row = await db.first(_GET_CLIENT_BY_NAME, name=name)
+    row = await db.fetch_one(_GET_CLIENT_BY_NAME, name=name)
     return Client._make(row) if row is not None else None
 
 
@@ -144,7 +119,7 @@ async def update_secret(
 ) -> ServiceAccount | None:
     """The secret that it had is good for the overlap, and none from before. None if there is none, or if it has changed
     since the etag was read."""
-    return await db.first(
+    return await db.fetch_one(
         _UPDATE_SECRET,
         service_account_id=service_account_id,
         seen_etag=etag,
@@ -173,10 +148,10 @@ _ENABLE = (
 
 async def disable_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
     """Every process is told of it once it is committed. None if there is none, or if it is disabled already."""
-    row = await db.first(_DISABLE, service_account_id=service_account_id)
+    row = await db.fetch_one(_DISABLE, service_account_id=service_account_id)
     return row[0] if row is not None else None
 
 
 async def enable_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
     """None if there is none, or if it is not disabled."""
-    return await db.first(_ENABLE, service_account_id=service_account_id)
+    return await db.fetch_one(_ENABLE, service_account_id=service_account_id)

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
     DateTime,
-    Integer,
     LargeBinary,
-    Select,
+    Row,
     Text,
     Uuid,
     and_,
@@ -24,18 +22,18 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import Label
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
+from accord_db.engine.dml import parameters
+from accord_db.engine.expressions import interval
+from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import admitted
-from accord_db.queries.intervals import interval
-from accord_db.queries.positions import Position
-from accord_db.queries.standing import permissions_in, role_in
+from accord_db.queries.memberships import permissions_in, role_in
 from accord_db.schema import Account, Session
 
 # Whoever caches what credentials stand for listens here. The payload is the id of a session or API key that is no longer
@@ -106,16 +104,11 @@ _IDLE_EXPIRY = func.least(Session.expires_at, func.now() + interval("idle_lifeti
 _INSERT = (
     insert(Session)
     .values(
-        id=bindparam("id"),
-        account_id=bindparam("account_id"),
-        token_hash=bindparam("token_hash"),
+        **parameters(Session, "id", "account_id", "token_hash", "peer", "user_agent", "impersonator_id"),
         expires_at=func.now() + interval("lifetime"),
         # LEAST takes no notice of NULL.
         idle_expires_at=func.now() + func.least(interval("lifetime"), interval("idle_lifetime")),
         authenticated_at=func.coalesce(bindparam("authenticated_at", type_=DateTime(timezone=True)), func.now()),
-        peer=bindparam("peer"),
-        user_agent=bindparam("user_agent"),
-        impersonator_id=bindparam("impersonator_id"),
     )
     .returning(Session)
 )
@@ -135,7 +128,7 @@ async def insert_session(
     impersonator_id: UUID | None = None,
 ) -> Session:
     """Without `idle_lifetime` it lasts unused as long as used. Its owner has authenticated now, unless it is said when."""
-    session = await db.first(
+    session = await db.fetch_one(
         _INSERT,
         id=session_id,
         account_id=account_id,
@@ -179,7 +172,7 @@ async def get_session_by_token_hash(
     db: Executor, *, token_hash: bytes, use_written_after: timedelta = timedelta(minutes=1)
 ) -> LiveSession | None:
     """None if there is none, if it is revoked or expired, or if its account is banned or deleted."""
-    row = await db.first(_GET_LIVE, token_hash=token_hash, use_written_after=use_written_after)
+    row = await db.fetch_one(_GET_LIVE, token_hash=token_hash, use_written_after=use_written_after)
     return LiveSession._make(row) if row is not None else None
 
 
@@ -195,7 +188,7 @@ async def list_live_sessions(
     db: Executor, *, token_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
 ) -> dict[bytes, LiveSession]:
     """Those that are good now, by token hash."""
-    rows = await db.all(_LIST_LIVE, token_hashes=list(token_hashes), use_written_after=use_written_after)
+    rows = await db.fetch_all(_LIST_LIVE, token_hashes=list(token_hashes), use_written_after=use_written_after)
     return {row.token_hash: LiveSession._make(row[:-1]) for row in rows}
 
 
@@ -218,7 +211,9 @@ async def get_acted_session(
     db: Executor, *, session_id: UUID, account_id: UUID, organization_id: UUID | None
 ) -> ActedSession | None:
     """None if a service cannot act in it: it is not good now, or an administrator acts in it as somebody already."""
-    row = await db.first(_GET_ACTED_IN, session_id=session_id, account_id=account_id, organization_id=organization_id)
+    row = await db.fetch_one(
+        _GET_ACTED_IN, session_id=session_id, account_id=account_id, organization_id=organization_id
+    )
     return ActedSession._make(row) if row is not None else None
 
 
@@ -243,7 +238,7 @@ async def update_session_use(
 ) -> datetime | None:
     """Writes down that it is used now, and answers until when it may idle. None, and nothing is written, if that was
     done less than `use_written_after` ago or is being done, or if the session is over."""
-    return await db.first(
+    return await db.fetch_one(
         _UPDATE_USE, session_id=session_id, idle_lifetime=idle_lifetime, use_written_after=use_written_after
     )
 
@@ -253,7 +248,7 @@ _GET = select(Session).where(*_THIS)
 
 async def get_session(db: Executor, *, session_id: UUID, account_id: UUID) -> Session | None:
     """Also if it is over."""
-    return await db.first(_GET, session_id=session_id, account_id=account_id)
+    return await db.fetch_one(_GET, session_id=session_id, account_id=account_id)
 
 
 # What came first is what ended it: an expired session may be revoked too, with all others of its account.
@@ -268,28 +263,22 @@ _GET_WITH_STATUS = select(Session, _STATUS).where(*_THIS)
 
 async def get_session_with_status(db: Executor, *, session_id: UUID, account_id: UUID) -> SessionWithStatus | None:
     """Also if it is over."""
-    row = await db.first(_GET_WITH_STATUS, session_id=session_id, account_id=account_id)
+    row = await db.fetch_one(_GET_WITH_STATUS, session_id=session_id, account_id=account_id)
     return SessionWithStatus(row[0], cast(Status, row[1])) if row is not None else None
 
 
-@cache
-def _list(show_ended: bool, later_page: bool) -> Select[Session, str]:
-    here = tuple_(Session.created_at, Session.id)
-    statement = select(Session, _STATUS).where(Session.account_id == bindparam("account_id"))
-    if not show_ended:
-        statement = statement.where(Session.revoked_at.is_(None), *_UNEXPIRED)
-    if later_page:
-        place = tuple_(bindparam("after_value", type_=DateTime(timezone=True)), bindparam("after_id", type_=Uuid))
-        statement = statement.where(here < place)
-    return statement.order_by(Session.created_at.desc(), Session.id.desc()).limit(bindparam("limit", type_=Integer))
+_LISTING: Final = Listing[Row[Session, str]](
+    select(Session, _STATUS).where(Session.account_id == bindparam("account_id")),
+    id=Session.id,
+    orders={"created_at": Session.created_at},
+    filters={"active": and_(Session.revoked_at.is_(None), *_UNEXPIRED)},
+)
 
 
 async def list_sessions(
-    db: Executor, *, account_id: UUID, limit: int, after: Position | None = None, show_ended: bool = False
+    db: Executor, *, account_id: UUID, page: Page, show_ended: bool = False
 ) -> list[SessionWithStatus]:
-    """A page, the newest first; those opened in the same instant by id."""
-    place = {"after_value": after.value, "after_id": after.id} if after is not None else {}
-    rows = await db.all(_list(show_ended, after is not None), account_id=account_id, limit=limit, **place)
+    rows = await _LISTING.fetch(db, page, filters={"active": not show_ended}, account_id=account_id)
     return [SessionWithStatus(session, cast(Status, status)) for session, status in rows]
 
 
@@ -331,7 +320,7 @@ async def update_session_token(
 ) -> Session | None:
     """The session, whose owner has authenticated anew and which another token finds from now on. None if it is over, or
     if its owner has authenticated since `authenticated_at`: then the token that was seen with it is not good any more."""
-    row = await db.first(
+    row = await db.fetch_one(
         _UPDATE_TOKEN,
         session_id=session_id,
         account_id=account_id,
@@ -356,7 +345,7 @@ async def update_session_organization(
     """Makes the organization, or none, the active one. False if the session is over. Whether its owner belongs to the
     organization is asked at each call, and not here."""
     return (
-        await db.first(
+        await db.fetch_one(
             _UPDATE_ORGANIZATION, session_id=session_id, account_id=account_id, organization_id=organization_id
         )
         is not None
@@ -396,18 +385,18 @@ _REVOKE_IMPERSONATIONS = (
 
 async def revoke_session(db: Executor, *, session_id: UUID, account_id: UUID) -> UUID | None:
     """Its id. None if the account has no such session, or it is revoked already."""
-    row = await db.first(_REVOKE, session_id=session_id, account_id=account_id)
+    row = await db.fetch_one(_REVOKE, session_id=session_id, account_id=account_id)
     return row.id if row is not None else None
 
 
 async def revoke_sessions_of_account(db: Executor, *, account_id: UUID, but: UUID | None = None) -> list[UUID]:
     """Those, too, in which it acts as somebody. The ids of those that were still good."""
-    return [row.id for row in await db.all(_REVOKE_ALL, account_id=account_id, kept_id=but) if row.was_good]
+    return [row.id for row in await db.fetch_all(_REVOKE_ALL, account_id=account_id, kept_id=but) if row.was_good]
 
 
 async def revoke_impersonations(db: Executor, *, account_id: UUID) -> None:
     """Those in which it acts as somebody, and those in which somebody acts as it."""
-    await db.all(_REVOKE_IMPERSONATIONS, account_id=account_id)
+    await db.fetch_all(_REVOKE_IMPERSONATIONS, account_id=account_id)
 
 
 _NOTIFY_ACCOUNT = select(func.pg_notify(REVOKED_CHANNEL, bindparam("account_id", type_=Text)))
@@ -416,4 +405,4 @@ _NOTIFY_ACCOUNT = select(func.pg_notify(REVOKED_CHANNEL, bindparam("account_id",
 async def notify_account_changed(db: Executor, *, account_id: UUID) -> None:
     """Tells every process, once the transaction is committed, that the account is let in no more, or may do something
     else now: of its sessions, of its API keys, and of whatever else stands for it."""
-    await db.run(_NOTIFY_ACCOUNT, account_id=str(account_id))
+    await db.execute(_NOTIFY_ACCOUNT, account_id=str(account_id))

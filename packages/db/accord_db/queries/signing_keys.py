@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import bindparam, func, insert, literal_column, select, text
 
-from accord_db.database import Executor
+from accord_db.engine.database import Executor
 from accord_db.schema import SigningKey
 
 # How long a key is published before it signs. Whoever fetches the keys once a day never meets one that they have not.
@@ -39,7 +39,7 @@ _LIST = select(
 
 async def list_signing_keys(db: Executor) -> Sequence[AgedKey]:
     """The oldest first."""
-    return [AgedKey._make(row) for row in await db.all(_LIST)]
+    return [AgedKey._make(row) for row in await db.fetch_all(_LIST)]
 
 
 _INSERT = insert(SigningKey).values(
@@ -49,7 +49,7 @@ _INSERT = insert(SigningKey).values(
 
 async def insert_signing_key(db: Executor, *, key_id: UUID, private_key: bytes, public_key: str) -> None:
     """The private one encrypted, the public one as a JWK."""
-    await db.run(_INSERT, id=key_id, private_key=private_key, public_key=public_key)
+    await db.execute(_INSERT, id=key_id, private_key=private_key, public_key=public_key)
 
 
 _LOCK = select(func.pg_advisory_xact_lock(literal_column("hashtextextended('accord signing keys', 0)")))
@@ -57,4 +57,4 @@ _LOCK = select(func.pg_advisory_xact_lock(literal_column("hashtextextended('acco
 
 async def lock_signing_keys(tx: Executor) -> None:
     """Nobody else adds a key until the transaction ends."""
-    await tx.all(_LOCK)
+    await tx.fetch_all(_LOCK)

@@ -1,5 +1,6 @@
 """Every table there is: one import line a feature."""
 
+from accord_db.engine.model import Model
 from accord_db.schema.account_tokens import AccountToken, TokenPurpose
 from accord_db.schema.accounts import Account
 from accord_db.schema.api_keys import ApiKey
@@ -15,7 +16,6 @@ from accord_db.schema.roles import Role
 from accord_db.schema.second_factors import RecoveryCode, SecondFactor
 from accord_db.schema.services import ServiceAccount, SigningKey
 from accord_db.schema.sessions import Session
-from accord_db.schema.shared import Model
 from accord_db.schema.tasks import Task
 
 metadata = Model.metadata

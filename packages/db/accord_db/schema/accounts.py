@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import Model, Shared, Versioned
+from accord_db.engine.model import Model, Shared, Versioned
 
 
 class Account(Shared, Versioned, Model):

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import CreatedAt, Id, Model, UpdatedAt, Versioned
+from accord_db.engine.model import CreatedAt, Id, Model, UpdatedAt, Versioned
 
 
 class ApiKey(Versioned, Model):

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import Id, Model
+from accord_db.engine.model import Id, Model
 
 
 class AuditEvent(Model):

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import CreatedAt, Model
+from accord_db.engine.model import CreatedAt, Model
 
 
 class IdempotencyKey(Model):

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import CreatedAt, Model, Shared, Versioned
+from accord_db.engine.model import CreatedAt, Model, Shared, Versioned
 
 BUILT_IN_ROLES = ("owner", "admin", "member")
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import CreatedAt, Id, Model
+from accord_db.engine.model import CreatedAt, Id, Model
 
 
 class OutboxMessage(Model):

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import CreatedAt, Id, Model
+from accord_db.engine.model import CreatedAt, Id, Model
 
 
 class LinkedProvider(Model):

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import Model
+from accord_db.engine.model import Model
 
 
 class RateLimit(Model):

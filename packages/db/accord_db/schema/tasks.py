@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Computed, ForeignKey, Index, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.schema.shared import Model, Shared, Versioned
+from accord_db.engine.model import Model, Shared, Versioned
 
 
 class Task(Shared, Versioned, Model):

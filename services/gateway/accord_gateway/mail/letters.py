@@ -19,7 +19,7 @@ from uuid import UUID
 
 from accord_api import account_tokens
 from accord_api.outbox import Content, Mail
-from accord_gateway.refusals import StartRefused
+from accord_gateway.errors import StartupError
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -54,7 +54,7 @@ class Letter(NamedTuple):
     message: EmailMessage
 
 
-class TemplateFault(StartRefused):
+class TemplateFault(StartupError):
     """A mail and its templates do not fit each other."""
 
 

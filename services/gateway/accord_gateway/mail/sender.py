@@ -16,8 +16,8 @@ import structlog
 
 from accord_api.outbox import Content, Mail
 from accord_auth import encryption
-from accord_db.database import Database
-from accord_db.errors import DatabaseError
+from accord_db.engine.database import Database
+from accord_db.engine.errors import DatabaseError
 from accord_db.queries import outbox
 from accord_db.queries.outbox import ClaimedMessage
 from accord_gateway.mail.letters import Letter, Letters, useful_for

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from accord_gateway.mail.letters import Letter
 from accord_gateway.mail.transport import Deferred, NotSent, Rejected, Unreachable
-from accord_gateway.ports import address
+from accord_gateway.server.ports import address
 from accord_gateway.setting_values import is_loopback
 
 CONNECT_SECONDS = 10.0

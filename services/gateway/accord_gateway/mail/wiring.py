@@ -7,11 +7,11 @@ from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.mail.sender import Sender
 from accord_gateway.mail.smtp import SmtpServer, SmtpTransport
 from accord_gateway.secret_key import keyring
-from accord_gateway.server import Parts
+from accord_gateway.server.gateway import Runtime
 from accord_gateway.settings import Settings
 
 
-def mail_sender(parts: Parts) -> Sender:
+def mail_sender(parts: Runtime) -> Sender:
     """To be made before the listener starts: it is woken by it. Raises TemplateFault."""
     settings = parts.settings
     sender = Sender(

@@ -1,33 +1,20 @@
-from grpc.aio import ServicerContext
-
-from accord.accounts.v1.accounts_pb2 import (
-    ChangeEmailRequest,
-    ChangeEmailResponse,
-    ResendVerificationEmailRequest,
-    ResendVerificationEmailResponse,
-    VerifyEmailRequest,
-    VerifyEmailResponse,
-)
+from accord.accounts.v1 import accounts_pb2 as pb
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, VERIFY_EMAIL
-from accord_api.bans import is_banned
-from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account_locked
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_db.database import Transaction
-from accord_db.errors import AlreadyExists
+from accord_api.sign_ins import is_banned
+from accord_db.engine.database import Transaction
+from accord_db.engine.errors import AlreadyExists
 from accord_db.queries import accounts
 from accord_db.schema import Account, TokenPurpose
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
 
 
 class Emails(AccountParts):
-    async def VerifyEmail(
-        self,
-        request: VerifyEmailRequest,
-        context: ServicerContext[VerifyEmailRequest, VerifyEmailResponse],
-    ) -> VerifyEmailResponse:
+    async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Context) -> pb.VerifyEmailResponse:
         found = await account_tokens.find(self._db, request.token, VERIFY_EMAIL, CHANGE_EMAIL)
         try:
             async with self._db.transaction() as tx:
@@ -39,7 +26,7 @@ class Emails(AccountParts):
         except AlreadyExists:
             # Somebody has the address meanwhile. The token is as unused as before, and good again if they leave it in time.
             raise account_tokens.invalid_token() from None
-        return VerifyEmailResponse()
+        return pb.VerifyEmailResponse()
 
     async def _change_email(self, tx: Transaction, account: Account, new_email: str) -> None:
         await accounts.update_email(tx, account_id=account.id, email=new_email)
@@ -50,10 +37,8 @@ class Emails(AccountParts):
         )
 
     async def ResendVerificationEmail(
-        self,
-        request: ResendVerificationEmailRequest,
-        context: ServicerContext[ResendVerificationEmailRequest, ResendVerificationEmailResponse],
-    ) -> ResendVerificationEmailResponse:
+        self, request: pb.ResendVerificationEmailRequest, context: Context
+    ) -> pb.ResendVerificationEmailResponse:
         async with self._db.transaction() as tx:
             account = await accounts.get_account_by_email_locked(tx, email=request.email)
             if account is not None:
@@ -62,13 +47,9 @@ class Emails(AccountParts):
             await self._mail_token(
                 tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account if waits else None, to=request.email.lower()
             )
-        return ResendVerificationEmailResponse()
+        return pb.ResendVerificationEmailResponse()
 
-    async def ChangeEmail(
-        self,
-        request: ChangeEmailRequest,
-        context: ServicerContext[ChangeEmailRequest, ChangeEmailResponse],
-    ) -> ChangeEmailResponse:
+    async def ChangeEmail(self, request: pb.ChangeEmailRequest, context: Context) -> pb.ChangeEmailResponse:
         me, new_email = caller().account_id, request.new_email.lower()
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
@@ -82,4 +63,4 @@ class Emails(AccountParts):
                 display_name=account.display_name,
                 new_email=new_email,
             )
-        return ChangeEmailResponse()
+        return pb.ChangeEmailResponse()

@@ -1,56 +1,41 @@
-from grpc.aio import ServicerContext
-
-from accord.accounts.v1.accounts_pb2 import (
-    ChangePasswordRequest,
-    ChangePasswordResponse,
-    RequestPasswordResetRequest,
-    RequestPasswordResetResponse,
-    ResetPasswordRequest,
-    ResetPasswordResponse,
-)
+from accord.accounts.v1 import accounts_pb2 as pb
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
-from accord_api.bans import is_banned
-from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_db.database import Transaction
+from accord_api.sign_ins import is_banned
+from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, providers
 from accord_db.schema import Account
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
 
 
 class AccountPasswords(AccountParts):
-    async def ChangePassword(
-        self,
-        request: ChangePasswordRequest,
-        context: ServicerContext[ChangePasswordRequest, ChangePasswordResponse],
-    ) -> ChangePasswordResponse:
+    async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> pb.ChangePasswordResponse:
         me = caller()
         call().note(account_id=me.account_id, target=me.account_id)
         account = await get_own_account(self._db)
         self._check_new_password("new_password", request.new_password, email=account.email)
         if not await self._passwords.verify(account.password_hash, request.current_password):
-            raise Refused(Reason.REASON_PASSWORD_WRONG)
+            raise RpcError(Reason.REASON_PASSWORD_WRONG)
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=account.id)
             if now is None or now.password_hash != account.password_hash:  # what was proved is not the present one
-                raise Refused(Reason.REASON_PASSWORD_WRONG)
+                raise RpcError(Reason.REASON_PASSWORD_WRONG)
             await self._set_password(tx, account, new_hash)
             # A new address too: it may be what the password is changed for, asked for by somebody else who was signed in.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
             await self._sessions.revoke_all(account.id, but=me.session_id)
-        return ChangePasswordResponse()
+        return pb.ChangePasswordResponse()
 
     async def RequestPasswordReset(
-        self,
-        request: RequestPasswordResetRequest,
-        context: ServicerContext[RequestPasswordResetRequest, RequestPasswordResetResponse],
-    ) -> RequestPasswordResetResponse:
+        self, request: pb.RequestPasswordResetRequest, context: Context
+    ) -> pb.RequestPasswordResetResponse:
         async with self._db.transaction() as tx:
             account = await accounts.get_account_by_email_locked(tx, email=request.email)
             if account is not None:
@@ -60,13 +45,9 @@ class AccountPasswords(AccountParts):
             await self._mail_token(
                 tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=request.email.lower()
             )
-        return RequestPasswordResetResponse()
+        return pb.RequestPasswordResetResponse()
 
-    async def ResetPassword(
-        self,
-        request: ResetPasswordRequest,
-        context: ServicerContext[ResetPasswordRequest, ResetPasswordResponse],
-    ) -> ResetPasswordResponse:
+    async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Context) -> pb.ResetPasswordResponse:
         found = await account_tokens.find(self._db, request.token, RESET_PASSWORD)
         self._check_new_password("new_password", request.new_password, email=found.email)
         new_hash = await self._passwords.hash(request.new_password)
@@ -79,7 +60,7 @@ class AccountPasswords(AccountParts):
             await accounts.update_email_verified(tx, account_id=account.id, email=found.email)
             await account_tokens.void(tx, account.id, *account_tokens.ALL)
             await self._sessions.revoke_all(account.id)
-        return ResetPasswordResponse()
+        return pb.ResetPasswordResponse()
 
     async def _set_password(self, tx: Transaction, account: Account, new_hash: str) -> None:
         await accounts.update_password_hash(tx, account_id=account.id, password_hash=new_hash)

@@ -1,63 +1,44 @@
-from typing import cast
-from uuid import UUID
+from typing import Final
 
-from grpc.aio import ServicerContext
-
-from accord.accounts.v1.accounts_pb2 import (
-    DeleteAccountRequest,
-    DeleteAccountResponse,
-    GetAccountRequest,
-    GetAccountResponse,
-    UpdateAccountRequest,
-    UpdateAccountResponse,
-)
+from accord.accounts.v1 import accounts_pb2 as pb
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.administrators import ADMINISTRATOR, require_another
-from accord_api.handlers.accounts.parts import AccountParts, to_account
-from accord_api.masks import changes
+from accord_api.handlers.accounts.base import AccountParts, to_account
+from accord_api.membership_changes import leave_all
 from accord_api.own_account import deleted, get_own_account
-from accord_api.pipeline.call import call
-from accord_api.standings import leave_all
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
 from accord_db.queries import accounts, providers
 from accord_db.queries.accounts import AccountChanges
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.masks import MaskedChanges
+from accord_rpc.messages import etag_of
+
+_changes: Final = MaskedChanges(pb.Account, AccountChanges)
 
 
 class Profiles(AccountParts):
-    async def GetAccount(
-        self,
-        request: GetAccountRequest,
-        context: ServicerContext[GetAccountRequest, GetAccountResponse],
-    ) -> GetAccountResponse:
-        return GetAccountResponse(account=to_account(await get_own_account(self._db)))
+    async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
+        return pb.GetAccountResponse(account=to_account(await get_own_account(self._db)))
 
-    async def UpdateAccount(
-        self,
-        request: UpdateAccountRequest,
-        context: ServicerContext[UpdateAccountRequest, UpdateAccountResponse],
-    ) -> UpdateAccountResponse:
-        me, etag = caller().account_id, request.account.etag
+    async def UpdateAccount(self, request: pb.UpdateAccountRequest, context: Context) -> pb.UpdateAccountResponse:
+        me = caller().account_id
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
             account = await accounts.update_account(
                 tx,
                 account_id=me,
-                changes=cast(AccountChanges, changes(request.account, request.update_mask)),
-                etag=UUID(etag) if etag else None,
+                changes=_changes(request.account, request.update_mask),
+                etag=etag_of(request.account),
             )
             if account is None:
                 # Is it no longer there, or no longer the one that the etag names?
                 await get_own_account(tx)
-                raise Refused(Reason.REASON_ETAG_MISMATCH)
-        return UpdateAccountResponse(account=to_account(account))
+                raise RpcError(Reason.REASON_ETAG_MISMATCH)
+        return pb.UpdateAccountResponse(account=to_account(account))
 
-    async def DeleteAccount(
-        self,
-        request: DeleteAccountRequest,
-        context: ServicerContext[DeleteAccountRequest, DeleteAccountResponse],
-    ) -> DeleteAccountResponse:
+    async def DeleteAccount(self, request: pb.DeleteAccountRequest, context: Context) -> pb.DeleteAccountResponse:
         me = caller().account_id
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
@@ -72,4 +53,4 @@ class Profiles(AccountParts):
             await providers.delete_linked_providers_of_account(tx, account_id=me)
             await leave_all(tx, self._sessions, me)
             await self._sessions.revoke_all(me)
-        return DeleteAccountResponse()
+        return pb.DeleteAccountResponse()

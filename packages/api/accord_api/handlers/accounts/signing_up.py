@@ -1,21 +1,15 @@
-from grpc.aio import ServicerContext
-
-from accord.accounts.v1.accounts_pb2 import SignUpRequest, SignUpResponse
+from accord.accounts.v1 import accounts_pb2 as pb
 from accord_api.account_tokens import VERIFY_EMAIL
-from accord_api.handlers.accounts.parts import AccountParts
+from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
-from accord_api.pipeline.call import call
-from accord_db.database import Transaction
-from accord_db.ids import uuid7
+from accord_db.engine.database import Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts
+from accord_rpc.call import Context, call
 
 
 class SigningUp(AccountParts):
-    async def SignUp(
-        self,
-        request: SignUpRequest,
-        context: ServicerContext[SignUpRequest, SignUpResponse],
-    ) -> SignUpResponse:
+    async def SignUp(self, request: pb.SignUpRequest, context: Context) -> pb.SignUpResponse:
         self._check_new_password("password", request.password, email=request.email)
         password_hash = await self._passwords.hash(request.password)
         async with self._db.transaction() as tx:
@@ -32,7 +26,7 @@ class SigningUp(AccountParts):
             else:
                 call().note(account_id=account.id, target=account.id)
                 await self._mail_token(tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account, to=account.email)
-        return SignUpResponse()
+        return pb.SignUpResponse()
 
     async def _tell_owner(self, tx: Transaction, email: str) -> None:
         owner = await accounts.get_account_by_email(tx, email=email)

@@ -1,52 +1,37 @@
 """ServiceAccountService: gives programs of the operator an account of their own, and takes it back."""
 
-from typing import Final
+from typing import ClassVar, Final
 from uuid import UUID
 
-from grpc.aio import ServicerContext
-
 from accord.errors.v1.errors_pb2 import Reason
-from accord.services.v1.services_pb2 import (
-    CreateServiceAccountRequest,
-    CreateServiceAccountResponse,
-    DisableServiceAccountRequest,
-    DisableServiceAccountResponse,
-    EnableServiceAccountRequest,
-    EnableServiceAccountResponse,
-    ListServiceAccountsRequest,
-    ListServiceAccountsResponse,
-    RotateSecretRequest,
-    RotateSecretResponse,
-    ServiceAccount,
-)
+from accord.services.v1 import services_pb2 as pb
 from accord.services.v1.services_pb2_grpc import ServiceAccountServiceServicer
-from accord_api.messages import Filler
-from accord_api.pages import DEFAULT_PAGE_SIZE, Pages, fill_page
-from accord_api.pipeline.call import call
-from accord_auth.caller import caller
-from accord_auth.refused import Refused
-from accord_auth.sessions import Sessions
+from accord_api.dependencies import Dependencies
 from accord_auth.tokens import CLIENT_PREFIX, new_token, token_hash
 from accord_db import schema
-from accord_db.database import Database, Executor
-from accord_db.ids import uuid7
+from accord_db.engine.database import Executor
+from accord_db.engine.ids import uuid7
 from accord_db.queries import services
-from accord_db.queries.positions import Position
+from accord_db.schema import ServiceAccount
+from accord_rpc.call import Context, call
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.messages import MessageMapper
 
-_fill: Final = Filler(ServiceAccount).fill
+_fill: Final = MessageMapper(pb.ServiceAccount).fill
 
 
 class ServiceAccountService(ServiceAccountServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, pages: Pages) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._pages = pages
+    resources: ClassVar = {pb.ServiceAccount: ServiceAccount}
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._paginator = dependencies.paginator
 
     async def CreateServiceAccount(
-        self,
-        request: CreateServiceAccountRequest,
-        context: ServicerContext[CreateServiceAccountRequest, CreateServiceAccountResponse],
-    ) -> CreateServiceAccountResponse:
+        self, request: pb.CreateServiceAccountRequest, context: Context
+    ) -> pb.CreateServiceAccountResponse:
         secret = new_token(CLIENT_PREFIX)
         async with self._db.transaction() as tx:
             account = await services.insert_service_account(
@@ -58,30 +43,18 @@ class ServiceAccountService(ServiceAccountServiceServicer):
                 created_by=caller().account_id,
             )
         call().note(target=account.id)
-        return CreateServiceAccountResponse(service_account=_to_service_account(account), client_secret=secret)
+        return pb.CreateServiceAccountResponse(service_account=_to_service_account(account), client_secret=secret)
 
     async def ListServiceAccounts(
-        self,
-        request: ListServiceAccountsRequest,
-        context: ServicerContext[ListServiceAccountsRequest, ListServiceAccountsResponse],
-    ) -> ListServiceAccountsResponse:
-        page_size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await services.list_service_accounts(
-            self._db,
-            limit=page_size + 1,  # one more than asked tells whether there is a next page
-            after=self._pages.place(request, request.page_token, times=True),
-        )
-        response = ListServiceAccountsResponse()
-        last = fill_page(response.service_accounts, found, page_size, _tell)
-        if last is not None:
-            response.next_page_token = self._pages.token(request, Position(last.created_at, last.id))
+        self, request: pb.ListServiceAccountsRequest, context: Context
+    ) -> pb.ListServiceAccountsResponse:
+        page = self._paginator.page(request)
+        rows = await services.list_service_accounts(self._db, page=page)
+        response = pb.ListServiceAccountsResponse()
+        response.next_page_token = page.fill(response.service_accounts, rows, _tell)
         return response
 
-    async def RotateSecret(
-        self,
-        request: RotateSecretRequest,
-        context: ServicerContext[RotateSecretRequest, RotateSecretResponse],
-    ) -> RotateSecretResponse:
+    async def RotateSecret(self, request: pb.RotateSecretRequest, context: Context) -> pb.RotateSecretResponse:
         account_id, secret = UUID(request.service_account_id), new_token(CLIENT_PREFIX)
         call().note(target=account_id)
         async with self._db.transaction() as tx:
@@ -94,13 +67,11 @@ class ServiceAccountService(ServiceAccountServiceServicer):
             )
             if account is None:
                 raise await _why_not(tx, account_id)
-        return RotateSecretResponse(service_account=_to_service_account(account), client_secret=secret)
+        return pb.RotateSecretResponse(service_account=_to_service_account(account), client_secret=secret)
 
     async def DisableServiceAccount(
-        self,
-        request: DisableServiceAccountRequest,
-        context: ServicerContext[DisableServiceAccountRequest, DisableServiceAccountResponse],
-    ) -> DisableServiceAccountResponse:
+        self, request: pb.DisableServiceAccountRequest, context: Context
+    ) -> pb.DisableServiceAccountResponse:
         account_id = UUID(request.service_account_id)
         call().note(target=account_id)
         try:
@@ -112,13 +83,11 @@ class ServiceAccountService(ServiceAccountServiceServicer):
             self._sessions.forget(account_id)
         if account is None:
             raise _not_found(account_id)
-        return DisableServiceAccountResponse(service_account=_to_service_account(account))
+        return pb.DisableServiceAccountResponse(service_account=_to_service_account(account))
 
     async def EnableServiceAccount(
-        self,
-        request: EnableServiceAccountRequest,
-        context: ServicerContext[EnableServiceAccountRequest, EnableServiceAccountResponse],
-    ) -> EnableServiceAccountResponse:
+        self, request: pb.EnableServiceAccountRequest, context: Context
+    ) -> pb.EnableServiceAccountResponse:
         account_id = UUID(request.service_account_id)
         call().note(target=account_id)
         async with self._db.transaction() as tx:
@@ -126,25 +95,25 @@ class ServiceAccountService(ServiceAccountServiceServicer):
             account = account or await services.get_service_account(tx, service_account_id=account_id)
         if account is None:
             raise _not_found(account_id)
-        return EnableServiceAccountResponse(service_account=_to_service_account(account))
+        return pb.EnableServiceAccountResponse(service_account=_to_service_account(account))
 
 
-def _to_service_account(account: schema.ServiceAccount) -> ServiceAccount:
-    message = ServiceAccount()
+def _to_service_account(account: schema.ServiceAccount) -> pb.ServiceAccount:
+    message = pb.ServiceAccount()
     _tell(message, account)
     return message
 
 
-def _tell(message: ServiceAccount, account: schema.ServiceAccount) -> None:
+def _tell(message: pb.ServiceAccount, account: schema.ServiceAccount) -> None:
     _fill(message, account)
     message.audiences[:] = account.audiences
 
 
-def _not_found(service_account_id: UUID) -> Refused:
-    return Refused(Reason.REASON_SERVICE_ACCOUNT_NOT_FOUND, service_account_id=str(service_account_id))
+def _not_found(service_account_id: UUID) -> RpcError:
+    return RpcError(Reason.REASON_SERVICE_ACCOUNT_NOT_FOUND, service_account_id=str(service_account_id))
 
 
-async def _why_not(db: Executor, service_account_id: UUID) -> Refused:
+async def _why_not(db: Executor, service_account_id: UUID) -> RpcError:
     if await services.get_service_account(db, service_account_id=service_account_id) is None:
         return _not_found(service_account_id)
-    return Refused(Reason.REASON_ETAG_MISMATCH)
+    return RpcError(Reason.REASON_ETAG_MISMATCH)

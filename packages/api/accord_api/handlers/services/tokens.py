@@ -4,45 +4,31 @@ from typing import Final
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
-from grpc.aio import ServicerContext
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
-from accord.services.v1.services_pb2 import (
-    ExchangeTokenRequest,
-    ExchangeTokenResponse,
-    GetJwksRequest,
-    GetJwksResponse,
-    IssueTokenRequest,
-    IssueTokenResponse,
-    JsonWebKey,
-)
+from accord.services.v1 import services_pb2 as pb
 from accord.services.v1.services_pb2_grpc import TokenServiceServicer
-from accord_api.pipeline.call import call
-from accord_auth.caller import Caller, caller
-from accord_auth.refused import Refused
-from accord_auth.services import LIFETIME, ActingFor, ServiceTokens, client_credentials
-from accord_auth.sessions import Sessions
+from accord_api.dependencies import Dependencies
+from accord_auth.services import LIFETIME, ActingFor, client_credentials
 from accord_auth.tokens import CLIENT_PREFIX, well_formed
-from accord_db.database import Database
 from accord_db.queries import services
 from accord_db.queries.services import Client
+from accord_rpc.call import Context, call
+from accord_rpc.caller import Caller, caller
+from accord_rpc.errors import RpcError
 
 # Half of the time that a key is published before it signs.
 _MAX_AGE: Final = Duration(seconds=86_400)
 
 
 class TokenService(TokenServiceServicer):
-    def __init__(self, database: Database, sessions: Sessions, tokens: ServiceTokens) -> None:
-        self._db = database
-        self._sessions = sessions
-        self._tokens = tokens
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._tokens = dependencies.service_tokens
 
-    async def IssueToken(
-        self,
-        request: IssueTokenRequest,
-        context: ServicerContext[IssueTokenRequest, IssueTokenResponse],
-    ) -> IssueTokenResponse:
+    async def IssueToken(self, request: pb.IssueTokenRequest, context: Context) -> pb.IssueTokenResponse:
         service_account_id, audience = UUID(request.client_id), request.audience
         client = await self._client(service_account_id, request.client_secret)
         signer = await self._tokens.keys.signer()
@@ -53,20 +39,16 @@ class TokenService(TokenServiceServicer):
             audience=audience,
             sign=lambda: self._tokens.sign(signer, service_account_id=service_account_id, audience=audience),
         )
-        return IssueTokenResponse(access_token=token, expires_in=_lifetime())
+        return pb.IssueTokenResponse(access_token=token, expires_in=_lifetime())
 
-    async def ExchangeToken(
-        self,
-        request: ExchangeTokenRequest,
-        context: ServicerContext[ExchangeTokenRequest, ExchangeTokenResponse],
-    ) -> ExchangeTokenResponse:
+    async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         me = caller().account_id
         person = await self._person(request.subject_token)
         client = await services.get_client(self._db, service_account_id=me)
         if client is None:  # disabled since the call was let in
-            raise Refused(Reason.REASON_CREDENTIAL_INVALID)
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         if request.audience not in client.audiences:
-            raise Refused(Reason.REASON_AUDIENCE_NOT_ALLOWED)
+            raise RpcError(Reason.REASON_AUDIENCE_NOT_ALLOWED)
         token = self._tokens.sign(
             await self._tokens.keys.signer(),
             service_account_id=me,
@@ -77,15 +59,11 @@ class TokenService(TokenServiceServicer):
                 organization_id=person.organization_id,
             ),
         )
-        return ExchangeTokenResponse(access_token=token, expires_in=_lifetime())
+        return pb.ExchangeTokenResponse(access_token=token, expires_in=_lifetime())
 
-    async def GetJwks(
-        self,
-        request: GetJwksRequest,
-        context: ServicerContext[GetJwksRequest, GetJwksResponse],
-    ) -> GetJwksResponse:
+    async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.GetJwksResponse:
         keys = await self._tokens.keys.public()
-        return GetJwksResponse(keys=[JsonWebKey(**key) for key in keys], max_age=_MAX_AGE)
+        return pb.GetJwksResponse(keys=[pb.JsonWebKey(**key) for key in keys], max_age=_MAX_AGE)
 
     async def _client(self, service_account_id: UUID, secret: str) -> Client | None:
         if not well_formed(secret, CLIENT_PREFIX):
@@ -97,9 +75,9 @@ class TokenService(TokenServiceServicer):
 
     async def _person(self, subject_token: str) -> Caller:
         """Whose session it is; of a good session that nobody else acts in."""
-        found = await self._sessions.find(subject_token)
+        found = await self._sessions.authenticate(subject_token)
         if found is None or found.caller.credential != CREDENTIAL_SESSION or found.caller.impersonator_id:
-            raise Refused(Reason.REASON_SUBJECT_TOKEN_INVALID)
+            raise RpcError(Reason.REASON_SUBJECT_TOKEN_INVALID)
         call().note(account_id=found.caller.account_id, target=found.caller.session_id)
         return found.caller
 

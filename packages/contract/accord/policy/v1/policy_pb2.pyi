@@ -243,7 +243,9 @@ class MethodPolicy(_message.Message):
     access: Global___Access.ValueType
     """Who may call. Required."""
     permission: Global___Permission.ValueType
-    """What the caller must hold in their active organization. None if unset; set on methods with ACCESS_SIGNED_IN alone."""
+    """What the caller must hold in their active organization. None if unset; set on methods with ACCESS_SIGNED_IN alone.
+    Without one the method serves no rows of the active organization: the caller may be a former member.
+    """
     fresh: _builtins.bool
     """Whether the caller must have signed in recently."""
     audit: _builtins.bool

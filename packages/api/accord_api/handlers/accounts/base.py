@@ -1,0 +1,42 @@
+"""What the methods of AccountService are made of, and what more than one idea of them needs."""
+
+from typing import ClassVar, Final
+
+from accord.accounts.v1 import accounts_pb2 as pb
+from accord.accounts.v1.accounts_pb2 import Account as AccountMessage
+from accord.accounts.v1.accounts_pb2_grpc import AccountServiceServicer
+from accord_api import account_tokens
+from accord_api.account_tokens import Kind
+from accord_api.dependencies import Dependencies
+from accord_api.outbox import Mail
+from accord_db.engine.database import Transaction
+from accord_db.engine.ids import uuid7
+from accord_db.schema import Account, Session
+from accord_rpc.errors import FieldViolation, invalid
+from accord_rpc.messages import MessageMapper
+
+to_account: Final = MessageMapper(AccountMessage)
+to_session: Final = MessageMapper(pb.Session)
+
+
+class AccountParts(AccountServiceServicer):
+    resources: ClassVar = {pb.Account: Account, pb.Session: Session}
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._sessions = dependencies.sessions
+        self._passwords = dependencies.passwords
+        self._second_factors = dependencies.second_factors
+        self._sign_ins = dependencies.sign_ins
+        self._outbox = dependencies.outbox
+        self._verified_email_required = dependencies.rules.verified_email_required
+
+    def _check_new_password(self, field: str, password: str, *, email: str) -> None:
+        if faults := self._passwords.faults(password, email=email):
+            raise invalid(*(FieldViolation(field, fault) for fault in faults))
+
+    async def _mail_token(self, tx: Transaction, kind: Kind, mail: Mail, account: Account | None, *, to: str) -> None:
+        """For nobody it is the same work, and there is neither a token nor a mail."""
+        account_id, name = (account.id, account.display_name) if account else (uuid7(), "")
+        token = await account_tokens.issue(tx, kind, account_id=account_id, email=to)
+        await self._outbox.post(tx, mail, to=to if account else None, display_name=name, token=token)

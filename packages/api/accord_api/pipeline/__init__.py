@@ -1,5 +1,0 @@
-"""What stands between the wire and a handler: one chain of interceptors for each method, put together at start."""
-
-from accord_api.pipeline.chain import Pipeline
-
-__all__ = ["Pipeline"]

@@ -1,0 +1,51 @@
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar, TypeVarTuple, overload
+
+from psycopg.pq.abc import PGresult
+from sqlalchemy import Executable
+from sqlalchemy.engine import Row
+from sqlalchemy.sql.selectable import TypedReturnsRows
+
+from accord_db.engine.statements import Query, compiled
+
+T = TypeVar("T")
+T2 = TypeVar("T2")
+Ts = TypeVarTuple("Ts")
+
+
+class Executor(ABC):
+    """Where to ask: the database, or an open transaction.
+
+    A selected entity comes as a light record with the attributes of its columns, a single column as its bare value,
+    several of either as a row with an attribute for each label.
+    """
+
+    @overload
+    async def fetch_one(self, statement: TypedReturnsRows[T], /, **parameters: object) -> T | None: ...
+    @overload
+    async def fetch_one(
+        self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object
+    ) -> Row[T, T2, *Ts] | None: ...
+    async def fetch_one(self, statement: Any, /, **parameters: object) -> Any:
+        """The first row, or None when there is none."""
+        ready = compiled(statement)
+        rows = ready.load(await self.answer(ready.ask(parameters)))
+        return rows[0] if rows else None
+
+    @overload
+    async def fetch_all(self, statement: TypedReturnsRows[T], /, **parameters: object) -> list[T]: ...
+    @overload
+    async def fetch_all(
+        self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object
+    ) -> list[Row[T, T2, *Ts]]: ...
+    async def fetch_all(self, statement: Any, /, **parameters: object) -> Any:
+        ready = compiled(statement)
+        return ready.load(await self.answer(ready.ask(parameters)))
+
+    async def execute(self, statement: Executable, /, **parameters: object) -> int:
+        """How many rows the statement touched."""
+        return (await self.answer(compiled(statement).ask(parameters))).command_tuples or 0
+
+    @abstractmethod
+    async def answer(self, question: Query) -> PGresult:
+        """The seam below which is decided how statements travel."""

@@ -1,0 +1,166 @@
+import asyncio
+import logging
+import random
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from accord_db.engine.connection import Connection, DatabaseSettings
+from accord_db.engine.deadline import remaining
+from accord_db.engine.errors import DatabaseError, Unavailable
+from accord_db.engine.metrics import Metrics
+
+_FIRST_DELAY, _LAST_DELAY = 0.05, 0.5  # seconds
+_RECOVERY_TIME = 5.0  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+Lost = Callable[[Connection], None]
+Connect = Callable[[Lost], Awaitable[Connection]]
+
+
+class Pool:
+    """A fixed number of connections, replaced as they are lost, lent one caller at a time.
+
+    The connection used last is lent first, so that a quiet service keeps few backends busy. Callers wait in order.
+    """
+
+    def __init__(self, connect: Connect, settings: DatabaseSettings, metrics: Metrics) -> None:
+        self._connect = connect
+        self._size = settings.pool_size
+        self._wait = settings.pool_wait
+        self._queue = settings.pool_queue
+        self._metrics = metrics
+        self._open = 0
+        self._idle: list[Connection] = []
+        self._waiters: deque[Future[Connection]] = deque()
+        self._filling: Task[None] | None = None
+        self._recoveries: set[Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Raises Unavailable when there is no database to talk to; the other connections are opened behind it."""
+        self._add(await self._connect(self._lost))
+        self._refill()
+
+    async def acquire(self) -> Connection:
+        if self._idle:
+            return self._idle.pop()
+        return await self._wait_for_one()
+
+    def release(self, connection: Connection) -> None:
+        if connection.closed:
+            self._forget(connection)
+        elif self._closed or connection.expired:
+            connection.close()
+            self._forget(connection)
+        elif connection.idle:
+            self._lend(connection)
+        else:
+            self._start_recovery(connection)
+
+    async def close(self) -> None:
+        self._closed = True
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(self._refused("the database is being closed"))
+        while self._idle:
+            self.release(self._idle.pop())
+        if self._filling:
+            self._filling.cancel()
+        await asyncio.gather(*self._recoveries, *filter(None, [self._filling]), return_exceptions=True)
+
+    async def _wait_for_one(self) -> Connection:
+        if self._closed or len(self._waiters) >= self._queue:
+            raise self._refused("the database is closed" if self._closed else "too many wait for a connection")
+        self._refill()
+        loop = asyncio.get_running_loop()
+        waiter: Future[Connection] = loop.create_future()
+        timer = loop.call_later(self._patience(), self._give_up, waiter)
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        except BaseException:
+            self._give_back(waiter)
+            raise
+        finally:
+            timer.cancel()
+
+    def _patience(self) -> float:
+        left = remaining()
+        return self._wait if left is None else min(self._wait, left)
+
+    def _give_up(self, waiter: Future[Connection]) -> None:
+        if not waiter.done():
+            waiter.set_exception(self._refused("no connection became free in time"))
+
+    def _refused(self, why: str) -> Unavailable:
+        self._metrics.count_error(None)
+        return Unavailable(why)
+
+    def _give_back(self, waiter: Future[Connection]) -> None:
+        """The caller left; a connection may have been lent to it in the same moment."""
+        with suppress(ValueError):
+            self._waiters.remove(waiter)
+        if waiter.done() and not waiter.cancelled() and not waiter.exception():
+            self.release(waiter.result())
+
+    def _lend(self, connection: Connection) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def _add(self, connection: Connection) -> None:
+        self._open += 1
+        self._metrics.pool_size.inc()
+        self._lend(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self._open -= 1
+        self._metrics.pool_size.dec()
+        self._refill()
+
+    def _lost(self, connection: Connection) -> None:
+        """One that is lent is noticed when it comes back."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._forget(connection)
+
+    def _refill(self) -> None:
+        vacant = self._open < self._size and not self._closed
+        if vacant and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill(), name="database pool")
+
+    async def _fill(self) -> None:
+        delay = _FIRST_DELAY
+        while self._open < self._size:
+            try:
+                self._add(await self._connect(self._lost))
+                delay = _FIRST_DELAY
+            except DatabaseError as error:
+                _log.warning("cannot connect to the database: %s", error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 — no secret
+                delay = min(delay * 2, _LAST_DELAY)
+
+    def _start_recovery(self, connection: Connection) -> None:
+        task = asyncio.create_task(self._recover(connection), name="database recovery")
+        self._recoveries.add(task)
+        task.add_done_callback(self._recoveries.discard)
+
+    async def _recover(self, connection: Connection) -> None:
+        """Its caller was cancelled in the middle; nobody may get what is left of that."""
+        try:
+            async with asyncio.timeout(_RECOVERY_TIME):
+                await connection.recover()
+        except (DatabaseError, TimeoutError) as error:
+            _log.warning("a connection could not be recovered: %s", error)
+        finally:
+            if not connection.idle:
+                connection.close()
+            self.release(connection)

@@ -1,0 +1,62 @@
+"""The folder of the unix socket, which is the only door: whoever can enter the folder is trusted."""
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from accord_postgres.errors import EmbeddedPostgresError
+
+PORT = 5432
+LONGEST = 107 if sys.platform == "linux" else 103  # bytes of sockaddr_un.sun_path, less its closing NUL
+
+
+def socket_folder(folder: Path) -> Path:
+    """Inside the folder, or where that cannot be addressed, in the temporary folder under a name derived from it."""
+    inside = folder / "socket"
+    if addressable(inside):
+        return inside
+    mark = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    outside = Path(tempfile.gettempdir()).resolve() / f"accord-{os.geteuid()}-{mark}"
+    if addressable(outside):
+        return outside
+    raise EmbeddedPostgresError(
+        f"Neither {inside} nor {outside} can hold a unix socket (at most {LONGEST} bytes, no comma): "
+        "move the checkout to a shorter path, or point TMPDIR to one."
+    )
+
+
+def addressable(folder: Path) -> bool:
+    """libpq reads a comma in `host` as the start of another host."""
+    path = os.fsencode(folder / f".s.PGSQL.{PORT}")
+    return len(path) <= LONGEST and b"," not in path
+
+
+def make_private(folder: Path, *, owner: int) -> None:
+    """Makes the folder, or accepts the one that is there if nobody else can have put anything into it."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        require_private(folder, os.fstat(descriptor), {owner, os.geteuid()})
+        os.fchown(descriptor, owner, -1)
+    finally:
+        os.close(descriptor)
+
+
+def require_private(folder: Path, found: os.stat_result, owners: set[int]) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid not in owners or mode != 0o700:
+        raise EmbeddedPostgresError(
+            f"{folder} belongs to uid {found.st_uid} with mode {mode:o}, where a folder of uid {min(owners)} with mode "
+            "700 is needed: somebody else made it. Remove it, or point TMPDIR elsewhere."
+        )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """A socket and its lock file outlive a power cut, and PostgreSQL believes the pid in the lock file."""
+    for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
+        (folder / name).unlink(missing_ok=True)

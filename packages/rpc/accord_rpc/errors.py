@@ -1,0 +1,49 @@
+"""The errors that handlers and interceptors raise: a reason of the contract, never a status."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from accord.errors.v1.errors_pb2 import Reason
+
+
+class FieldViolation(NamedTuple):
+    """A problem of one field: its path (`task.title`), and what it must be."""
+
+    field: str
+    description: str
+
+
+class RpcError(Exception):
+    """The call fails for a reason of the contract.
+
+    The caller receives `metadata` unchanged: ids and limits, never a secret and nothing the caller may not see.
+    `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self,
+        reason: Reason.ValueType,
+        *,
+        violations: Sequence[FieldViolation] = (),
+        retry_after: float | None = None,
+        quota: str | None = None,
+        **metadata: str,
+    ) -> None:
+        super().__init__(Reason.Name(reason))
+        self.reason = reason
+        self.violations = violations
+        self.retry_after = retry_after
+        self.quota = quota
+        self.metadata = metadata
+
+
+def invalid(*violations: FieldViolation) -> RpcError:
+    """INVALID_MESSAGE, for rules that the contract cannot state."""
+    return RpcError(Reason.REASON_INVALID_MESSAGE, violations=violations)
+
+
+def missing_or_stale(current: object | None, not_found: Reason.ValueType, **ids: str) -> RpcError:
+    """Why a change found no row: ETAG_MISMATCH if the row exists (`current`), else `not_found`."""
+    error = RpcError(not_found if current is None else Reason.REASON_ETAG_MISMATCH)
+    error.metadata = ids
+    return error

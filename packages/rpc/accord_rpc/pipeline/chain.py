@@ -1,0 +1,119 @@
+"""Builds each method's chain of stages, once, at start. A stage that the policy does not require is left out."""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_interceptor.server import AsyncServerInterceptor
+from protovalidate import Validator
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, CREDENTIAL_API_KEY
+from accord_db.engine.database import Database
+from accord_rpc.call import Context
+from accord_rpc.client_address import ClientAddresses
+from accord_rpc.errors import RpcError
+from accord_rpc.interceptor import Next
+from accord_rpc.pipeline.audit import AuditInterceptor
+from accord_rpc.pipeline.counters import Counters
+from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
+from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
+from accord_rpc.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimitInterceptor, RateLimitInterceptor
+from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, answering
+from accord_rpc.pipeline.retries import RetryInterceptor
+from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
+from accord_rpc.policy import Method
+
+AccessStage: TypeAlias = Callable[[Method], AsyncServerInterceptor]
+"""Makes the stage that decides who may call a method. The gateway passes it in."""
+
+
+class Pipeline:
+    """Builds the chain of stages of each method, from what all chains share."""
+
+    def __init__(
+        self,
+        database: Database,
+        access: AccessStage,
+        counters: Counters,
+        validator: Validator,
+        metrics: CallMetrics,
+        peers: ClientAddresses,
+    ) -> None:
+        self._database = database
+        self._access = access
+        self._counters = counters
+        self._api_key_limit = ApiKeyLimitInterceptor(ApiKeyLimitInterceptor.counter(counters))
+        self.validator = validator
+        self._metrics = metrics
+        self._peers = peers
+        self._clock = Clock()
+        self._unknown = TelemetryInterceptor("unknown", "unknown", frozenset(), metrics, peers)
+
+    def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """The handler as grpcio takes it, behind its stages.
+
+        Every kind of call is served as one that streams its request: grpcio hands those over when the headers are
+        there, so that access is decided before the message is read, and a message that never comes meets the deadline.
+        """
+        chain = _chained(self._stages(method), answering(method, handler), method.path)
+        if method.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(chain)
+        return grpc.stream_unary_rpc_method_handler(chain)
+
+    def refuse(self, path: str) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """For a path that is no method of ours: answered, counted (under one name) and logged like any other call."""
+        return grpc.stream_unary_rpc_method_handler(_chained([self._unknown], _no_such_method, path))
+
+    def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
+        """From the wire inwards."""
+        policy = method.policy
+        yield TelemetryInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
+        yield DeadlineInterceptor(policy, self._clock)
+        yield self._access(method)
+        if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
+            yield self._api_key_limit
+        yield ReceiveInterceptor(method, self.validator)
+        if not all(limit.durable for limit in policy.rate_limits):
+            yield RateLimitInterceptor(method, self._counters)
+        if any(limit.durable for limit in policy.rate_limits):
+            yield DurableLimitInterceptor(method, self._database)
+        if not (method.request_streaming or method.response_streaming):
+            yield RetryInterceptor()
+        if policy.audit:
+            yield AuditInterceptor(method, self._database)
+        if method.idempotent:
+            yield IdempotencyInterceptor(self._database)
+
+
+class Routes(grpc.GenericRpcHandler):
+    """Every handler inside its chain, as the one generic handler of a grpcio server. Unknown paths are refused."""
+
+    def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
+        self._pipeline = pipeline
+        self._handlers = {method.path: pipeline.serve(method, handler) for method, handler in served.items()}
+
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        return self._handlers.get(details.method) or self._pipeline.refuse(details.method)
+
+
+async def _no_such_method(request: object, context: Context) -> bytes | None:
+    raise RpcError(Reason.REASON_METHOD_UNKNOWN)
+
+
+def _chained(stages: Iterable[AsyncServerInterceptor], innermost: Next, path: str) -> Next:
+    chain = innermost
+    for stage in reversed(list(stages)):
+        chain = _step(stage, chain, path)
+
+    async def serve(request: object, context: Context) -> bytes | None:  # grpcio wants to see a coroutine function
+        return await chain(request, context)
+
+    return serve
+
+
+def _step(stage: AsyncServerInterceptor, following: Next, path: str) -> Next:
+    def step(request: object, context: Context) -> Awaitable[bytes | None]:
+        return stage.intercept(following, request, context, path)
+
+    return step

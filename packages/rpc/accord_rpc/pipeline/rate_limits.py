@@ -1,0 +1,124 @@
+"""Holds calls to the limits of a method's policy."""
+
+from contextvars import ContextVar
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from grpc_interceptor.server import AsyncServerInterceptor
+
+from accord.errors.v1.errors_pb2 import Reason
+from accord.policy.v1.policy_pb2 import RATE_LIMIT_KEY_CALLER, RateLimit
+from accord_db.engine.database import Database
+from accord_rpc.call import Context
+from accord_rpc.caller import caller
+from accord_rpc.errors import RpcError
+from accord_rpc.interceptor import CheckInterceptor, Next
+from accord_rpc.pipeline.counters import Counter, Counters, NotCounted, OwnCounters
+from accord_rpc.pipeline.durable_limits import DurableLimit, Subject, Tally, exceeded, subject
+from accord_rpc.policy import Method
+from accord_rpc.status import failure
+
+_IN_PROCESS: Final = "async+memory:"
+
+
+def rate_limiter(storage: str) -> Counters:
+    """Counters in the storage that a URL names: `async+memory://`, or `async+redis://host:port/0`. Raises ValueError."""
+    if storage.startswith(_IN_PROCESS):
+        return OwnCounters()
+    from accord_rpc.pipeline.shared_counters import SharedCounters  # 2 MiB that most installations do not need
+
+    return SharedCounters(storage)
+
+
+_tally: ContextVar[Tally] = ContextVar("tally")
+
+
+async def limit_account(account_id: UUID) -> None:
+    """Counts this call against the limits by account, for a handler that finds the account by a token of the request.
+
+    Ask it once the account is known and before anything is tried, outside of any transaction: a refusal would roll the
+    count back with it. Raises Refused.
+    """
+    await _tally.get().count_account(account_id)
+
+
+class RateLimitInterceptor(CheckInterceptor):
+    """The limits that are counted outside of the database. The first one that is used up refuses."""
+
+    def __init__(self, method: Method, counters: Counters) -> None:
+        self._limits = [
+            (counters.counter(method.path, limit), limit.key)
+            for limit in method.policy.rate_limits
+            if not limit.durable
+        ]
+
+    async def admit(self, context: Context) -> None:
+        for counter, key in self._limits:
+            await _count(counter, subject(key))
+
+
+class ApiKeyLimitInterceptor(CheckInterceptor):
+    """What an API key may call in a minute, of all methods together. `counter` is that of all of them."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+
+    @staticmethod
+    def counter(counters: Counters) -> Counter:
+        return counters.counter("api keys", RateLimit(count=1, window=Duration(seconds=60)))
+
+    async def admit(self, context: Context) -> None:
+        if (most := caller().calls_per_minute) is not None:
+            await _count(self._counter, subject(RATE_LIMIT_KEY_CALLER), most)
+
+
+async def _count(counter: Counter, counted: Subject, most: int | None = None) -> None:
+    try:
+        wait = await counter.hit(counted.counted, most)
+    except NotCounted as error:
+        # Fail closed: a limit that cannot be counted may be the one that protects a password.
+        raise RpcError(Reason.REASON_UNAVAILABLE, retry_after=1) from error
+    if wait is not None:
+        raise exceeded(counted, wait)
+
+
+class DurableLimitInterceptor(AsyncServerInterceptor):
+    """The limits that are counted in the database: before the handler's transaction and apart from it, so that nothing
+    undoes the count, and once, however often the handler is run."""
+
+    def __init__(self, method: Method, database: Database) -> None:
+        self._database = database
+        self._declared = method.policy.errors
+        self._field = method.account_field
+        limits = [DurableLimit(method.path, limit) for limit in method.policy.rate_limits if limit.durable]
+        self._at_account = [limit for limit in limits if limit.by_account and self._field is None]
+        self._at_once = [limit for limit in limits if limit not in self._at_account]
+
+    async def intercept(
+        self,
+        method: Next,
+        request_or_iterator: object,
+        context: Context,
+        method_name: str,
+    ) -> bytes | None:
+        tally = Tally(self._database, self._at_account)
+        if self._at_once:
+            await tally.count(self._at_once, self._account(request_or_iterator))
+        _tally.set(tally)
+        try:
+            response = await method(request_or_iterator, context)
+        except Exception as raised:
+            # The database was away, and nobody has learned anything. Whatever else went wrong counts, our faults too:
+            # one that a wrong guess alone could bring about would tell it from a right one.
+            if failure(raised, self._declared).reason == Reason.REASON_UNAVAILABLE:
+                await tally.take_back()
+            raise
+        if not tally.is_complete:
+            raise RuntimeError(f"the handler of {method_name} has not called limit_account()")
+        await tally.take_back()
+        return response
+
+    def _account(self, request: object) -> str:
+        """As whoever is looked up by it: upper and lower case are the same."""
+        return str(getattr(request, self._field)).lower() if self._field else ""

@@ -1,0 +1,83 @@
+"""Whether the database can be used: reachable, new enough, permitted, migrated, and encrypted with keys at hand."""
+
+from collections.abc import Iterator
+
+from accord_db.engine.errors import DatabaseError
+from accord_db.migrate import MigrationError, current_and_head
+from accord_db.migrate.gateway_role import role_problem
+from accord_db.migrate.state import connect
+from accord_gateway.cli.doctor import keys
+from accord_gateway.cli.doctor.finding import Finding
+from accord_gateway.errors import StartupError
+from accord_gateway.settings import Settings
+from accord_gateway.startup import DatabaseAddresses, embedded, gateway_role, visited
+from accord_postgres import EmbeddedPostgresError
+from accord_postgres.binaries import binaries
+
+OLDEST = 15
+CHECK_URL = "See that PostgreSQL runs there, and check DATABASE_URL."
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None:
+        yield _embedded_programs()
+        if not embedded(settings).log_file.exists():
+            yield Finding("embedded PostgreSQL has no data yet: the first start makes it")
+            return
+    try:
+        with visited(settings) as addresses:
+            yield from _server(addresses, settings)
+    except StartupError as refused:
+        yield Finding(f"database: {refused}", CHECK_URL)
+
+
+def _embedded_programs() -> Finding:
+    try:
+        return Finding(f"embedded PostgreSQL's programs in {binaries()}")
+    except EmbeddedPostgresError as error:
+        return Finding(str(error), "Run `make setup`.")
+
+
+def _server(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:
+    try:
+        for address in dict.fromkeys((addresses.direct, addresses.pooled)):
+            yield from _connection(address)
+        yield from _migrations(addresses, settings)
+    except DatabaseError as error:
+        yield Finding(f"the database does not answer: {error}", CHECK_URL)
+
+
+def _connection(address: str) -> Iterator[Finding]:
+    with connect(address) as connection:
+        info = connection.info
+        place = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
+        too_old = info.server_version < OLDEST * 10000
+        yield Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")
+        permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
+        if permitted and permitted[0]:
+            yield Finding(f"{info.user} may create tables there")
+        else:
+            remedy = f'Migrations need it: GRANT CREATE ON SCHEMA public TO "{info.user}"'
+            yield Finding(f"{info.user} may not create tables there", remedy)
+
+
+def _migrations(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:
+    try:
+        current, head = current_and_head(addresses.direct)
+    except MigrationError as error:
+        yield Finding(f"migrations: {error}", "See docs/troubleshooting.md.")
+        return
+    if current == head:
+        yield Finding(f"migrated to {head}")
+        yield (walls := _walls(addresses, settings))
+        if not walls.is_fault:  # or there is nobody to ask as
+            yield from keys.findings(settings, addresses.direct)
+    elif settings.migrate_on_start:
+        yield Finding(f"at migration {current or 'none'}; the next start brings it to {head}")
+    else:
+        yield Finding(f"at migration {current or 'none'}, and this release needs {head}", "Run `accord migrate`.")
+
+
+def _walls(addresses: DatabaseAddresses, settings: Settings) -> Finding:
+    fault = role_problem(addresses.pooled, gateway_role(settings))
+    return Finding(*fault) if fault else Finding("row-level security holds gateways to one tenant at a time")

@@ -1,0 +1,319 @@
+"""A former member whose session still has the organization active: no call reads or changes the organization's rows.
+
+In a method without a permission no one has checked that the caller belongs to the active organization.
+"""
+
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, cast
+from uuid import UUID
+
+import grpc
+import psycopg
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.protobuf.message_factory import GetMessageClass
+from protovalidate import Validator
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from accord.policy.v1.policy_pb2 import (
+    ACCESS_PUBLIC,
+    ACCESS_SIGNED_IN,
+    CREDENTIAL_SERVICE_TOKEN,
+    CREDENTIAL_SESSION,
+)
+from accord_db.engine.keyset import Page
+from accord_db.engine.row_level_security import tenant_column
+from accord_db.queries import tasks
+from accord_db.schema import metadata
+from accord_rpc.caller import Caller, caller
+from accord_rpc.contract import ContractMismatch, check, contract_services
+from tests.api import probe as another_module
+from tests.api.conftest import Client, read_refusal, refusal
+from tests.api.foreign import MAKERS, OF_PERSONS, Owner, own_request
+from tests.api.matrix import every_method, path_of, policy_of
+from tests.api.probe import ProbeClient, owner_of
+from tests.api.services import Service, new_service, token_for
+from tests.api.test_contract import registered
+from tests.api.world import World
+from tests.conftest import execute
+from tests.factories import Headers, Person, bearer
+
+OWNER_IDS: Final = ("owner_id", "active_organization_id")
+
+
+# --- at run time ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", OWNER_IDS)
+@pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
+async def test_owner_is_not_readable_in_a_method_without_a_permission(
+    probe: ProbeClient, world: World, method: str, name: str, log: list[Any]
+) -> None:
+    world.activate(probe.person, acme := world.organization())
+    world.join(probe.person, acme, "owner")
+    assert (await refusal(probe.call(method, "owner", name))).reason == "INTERNAL"
+    assert f"{name} is not available: the policy of this method has no permission" in str(log)
+    assert await probe.call("Owned", "owner", name) == [str(acme)]
+
+
+async def test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked(
+    probe: ProbeClient, world: World
+) -> None:
+    acme = world.organization()
+    former, member = await world.member(acme, "owner"), await world.member(acme, "owner")
+    world.leave(former, acme)
+    for title, who, organization in (("ours", member, acme), ("mine", former, None)):
+        world.write(
+            "INSERT INTO tasks (id, title, created_by, organization_id) VALUES (gen_random_uuid(), %s, %s, %s)",
+            *(title, who.account_id, organization),
+        )
+    assert await probe.call("Unary", "tasks", headers=former.headers) == ["mine"]
+    assert await probe.call("Unary", "tasks", headers=member.headers) == [""]
+    assert await probe.call("Owned", "tasks", headers=member.headers) == ["ours"]
+    assert (await refusal(probe.call("Owned", "tasks", headers=former.headers))).reason == "PERMISSION_DENIED"
+
+
+# --- at start ---------------------------------------------------------------------------------------------------------
+def _of_the_caller(me: Caller) -> UUID:
+    return me.owner_id
+
+
+@functools.cache
+def _cached(me: Caller) -> UUID:
+    return me.owner_id
+
+
+def _decorated(handler: Any) -> Any:
+    async def without_wraps(self: object, request: Any, context: Any) -> Any:
+        return await handler(self, request, context)
+
+    return without_wraps
+
+
+def _reading(handler: Any) -> Any:
+    @functools.wraps(handler)
+    async def with_wraps(self: object, request: Any, context: Any) -> Any:
+        return caller().owner_id, await handler(self, request, context)
+
+    return with_wraps
+
+
+class Wrong:
+    """Handlers that read the owner of rows, for a method whose policy has no permission."""
+
+    @property
+    def _mine(self) -> UUID:
+        return caller().owner_id
+
+    async def _list(self) -> list[UUID]:
+        return [caller().active_organization_id]
+
+    async def directly(self, request: Any, context: Any) -> Any:
+        me = caller()
+        return await tasks.list_tasks(cast(Any, None), owner_id=me.owner_id, page=Page(1))
+
+    async def in_a_comprehension(self, request: Any, context: Any) -> Any:
+        return [(lambda each: (each, caller().owner_id))(each) for each in (1, 2)]
+
+    async def in_a_function(self, request: Any, context: Any) -> Any:
+        return _of_the_caller(caller())
+
+    async def in_a_method(self, request: Any, context: Any) -> Any:
+        return await self._list()
+
+    async def in_a_property(self, request: Any, context: Any) -> Any:
+        return self._mine
+
+    async def in_another_module(self, request: Any, context: Any) -> Any:
+        return owner_of(caller())
+
+    async def through_another_module(self, request: Any, context: Any) -> Any:
+        return another_module.owner_of(caller())
+
+    async def in_another_class(self, request: Any, context: Any) -> Any:
+        return await Wrong()._list()
+
+    @_decorated
+    async def behind_a_decorator(self, request: Any, context: Any) -> Any:
+        return caller().owner_id
+
+    @_reading
+    async def in_a_decorator(self, request: Any, context: Any) -> Any:
+        return request
+
+    async def in_a_cached_function(self, request: Any, context: Any) -> Any:
+        return _cached(caller())
+
+
+class Right:
+    async def sets_a_field_of_that_name(self, request: Any, context: Any) -> Any:
+        response = Response()
+        response.owner_id = caller().account_id
+        return response
+
+    async def names_a_parameter_of_that_name(self, request: Any, context: Any) -> Any:
+        return await tasks.list_tasks(cast(Any, None), owner_id=caller().account_id, page=Page(1))
+
+
+class Response:
+    owner_id: UUID
+
+
+WITHOUT, WITH = "accord.organizations.v1.OrganizationService.ListOrganizations", "accord.tasks.v1.TaskService.ListTasks"
+
+
+def faults_of_start(method: str, handler: Any) -> list[str]:
+    recorder = registered()
+    recorder.handlers["/" + "/".join(method.rsplit(".", 1))] = handler
+    try:
+        check(contract_services(), recorder, Validator())
+    except ContractMismatch as mismatch:
+        return str(mismatch).splitlines()[1:]
+    return []
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Wrong) if name[0] != "_"])
+def test_handler_that_reads_the_owner_in_a_method_without_a_permission_is_refused_at_start(name: str) -> None:
+    (fault,) = faults_of_start(WITHOUT, getattr(Wrong(), name))
+    assert fault.startswith(f"  - {WITHOUT}: its policy has no permission, but tests.api.")
+    assert " reads owner_id. " in fault or " reads active_organization_id. " in fault
+    assert faults_of_start(WITH, getattr(Wrong(), name)) == []
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Right) if name[0] != "_"])
+def test_handler_that_only_names_something_else_so_is_not_refused(name: str) -> None:
+    assert faults_of_start(WITHOUT, getattr(Right(), name)) == []
+
+
+# --- every method of the contract -------------------------------------------------------------------------------------
+METHODS: Final = [method for method in every_method() if policy_of(method).access != ACCESS_PUBLIC]
+READS: Final = [m for m in METHODS if m.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS]
+OF_ORGANIZATIONS: Final = [make for make in dict.fromkeys(MAKERS.values()) if make not in OF_PERSONS]
+TENANT_COLUMNS: Final = {
+    name: column.name for name, t in metadata.tables.items() if (column := tenant_column(t)) is not None
+}
+
+
+class Called(NamedTuple):
+    outcome: str
+    # The ids of the organization's rows in the response.
+    shown: set[UUID]
+    unchanged: bool
+
+
+@dataclass(frozen=True)
+class Acme:
+    """An organization with a row of everything that organizations have."""
+
+    id: UUID
+    world: World
+    owner: Person
+    channel: grpc.aio.Channel
+    service: Service
+
+    async def former_member(self) -> Person:
+        """With rows of the organization that they made."""
+        former = await self.world.member(self.id, "owner")
+        await self.fill(former)
+        self.world.leave(former, self.id)
+        return former
+
+    async def fill(self, by: Person) -> set[UUID]:
+        """The ids of the rows."""
+        made = [await make(self.world, Owner(by, self.id)) for make in OF_ORGANIZATIONS]
+        return {id for id in made if id is not None}
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        with psycopg.connect(self.world.dsn, row_factory=dict_row) as connection:
+            query = sql.SQL("SELECT * FROM {} t WHERE {} = %s ORDER BY t::text")
+            return {
+                table: connection.execute(
+                    query.format(sql.Identifier(table), sql.Identifier(column)), [self.id]
+                ).fetchall()
+                for table, column in TENANT_COLUMNS.items()
+            }
+
+    def ids(self) -> set[UUID]:
+        """All ids in its rows, but its own."""
+        values = [value for rows in self.rows().values() for row in rows for value in row.values()]
+        return {value for value in values if isinstance(value, UUID)} - {self.id}
+
+    async def call(self, method: MethodDescriptor, headers: Headers) -> Called:
+        """About what is the organization's, where the request names anything."""
+        request = await own_request(self.world, Owner(self.owner, self.id), method)
+        before = self.rows()
+        shown, reason = "", "OK"
+        try:
+            shown = repr([response async for response in self._responses(method, request, headers)])
+        except grpc.aio.AioRpcError as error:
+            reason = read_refusal(error).reason  # whose details name ids of the request: tests/api/test_foreign_ids.py
+        return Called(reason, {id for id in self.ids() if str(id) in shown}, self.rows() == before)
+
+    async def _responses(self, method: MethodDescriptor, request: Any, headers: Headers) -> AsyncIterator[Any]:
+        kind = "_".join(
+            "stream" if streams else "unary" for streams in (method.client_streaming, method.server_streaming)
+        )
+        call: Any = getattr(self.channel, kind)(
+            path_of(method), type(request).SerializeToString, GetMessageClass(method.output_type).FromString
+        )
+        answered = call(iter([request]) if method.client_streaming else request, metadata=headers, timeout=5)
+        if method.server_streaming:
+            async for response in answered:
+                yield response
+        else:
+            yield await answered
+
+
+@pytest.fixture
+async def acme(client: Client, world: World) -> Acme:
+    acme = world.organization()
+    return Acme(acme, world, await world.member(acme, "owner"), client.channel, await new_service(world.database))
+
+
+async def by_session(acme: Acme, person: Person) -> Headers:
+    return person.headers
+
+
+async def by_service(acme: Acme, person: Person) -> Headers:
+    return bearer(await token_for(acme.channel, acme.service, person))
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("walls", ["with row-level security", "without row-level security"])
+@pytest.mark.parametrize("credential", [by_session, by_service])
+async def test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member(
+    acme: Acme, dsn: str, credential: Callable[[Acme, Person], Awaitable[Headers]], walls: str
+) -> None:
+    if walls.startswith("without"):
+        down = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
+        execute(dsn, *(down.format(sql.Identifier(table)) for table in TENANT_COLUMNS))
+    # What the same calls show a member: otherwise this proves nothing.
+    made = await acme.fill(acme.owner)
+    shown = set[UUID]().union(*[(await acme.call(method, acme.owner.headers)).shown for method in READS])
+    assert made
+    assert made <= shown
+    outcomes, faults = {}, []
+    for method in METHODS:
+        former = await acme.former_member()
+        called = await acme.call(method, await credential(acme, former))
+        outcomes[method.full_name] = called.outcome
+        if called.shown - {former.account_id} or not called.unchanged:
+            faults.append(f"{method.full_name}: {called}")
+    assert faults == []
+    let_in = {m.full_name for m in METHODS if _lets_in(m, credential)}
+    assert let_in
+    assert {
+        name for name in let_in if outcomes[name] in ("PERMISSION_DENIED", "CREDENTIAL_INVALID", "RATE_LIMITED")
+    } == set()
+
+
+def _lets_in(method: MethodDescriptor, credential: object) -> bool:
+    policy, service = policy_of(method), credential is by_service
+    accepts = CREDENTIAL_SERVICE_TOKEN if service else CREDENTIAL_SESSION
+    return (
+        not policy.permission
+        and policy.access == ACCESS_SIGNED_IN
+        and accepts in (policy.credentials or [CREDENTIAL_SESSION])
+    )

@@ -1,0 +1,99 @@
+"""Who is behind tokens of services, as streams that are open and caches ask."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from accord_auth.encryption import Keyring
+from accord_auth.services import (
+    ActingFor,
+    CertificateAuthenticator,
+    ServiceTokenAuthenticator,
+    ServiceTokens,
+    SigningKeys,
+)
+from accord_auth.sessions import Sessions
+from accord_db.engine.database import Database
+from accord_db.queries import services
+from tests.api.services import Service, new_service
+from tests.conftest import change
+from tests.factories import Person, signed_in_person
+
+NAME = "spiffe://example.com/billing"
+
+
+@pytest.fixture
+def tokens(database: Database) -> ServiceTokens:
+    return ServiceTokens(SigningKeys(database, Keyring({"one": bytes(range(32))})), issuer="us", audience="here")
+
+
+@pytest.fixture
+def finder(database: Database, tokens: ServiceTokens, here: Sessions) -> ServiceTokenAuthenticator:
+    return ServiceTokenAuthenticator(database, tokens, here.cache)
+
+
+@pytest.fixture
+async def service(database: Database) -> Service:
+    return await new_service(database, name="billing")
+
+
+@pytest.fixture
+async def person(database: Database) -> Person:
+    return await signed_in_person(database)
+
+
+async def token_of(tokens: ServiceTokens, service: Service, person: Person | None = None) -> str:
+    acting_for = None
+    if person is not None:
+        acting_for = ActingFor(account_id=person.account_id, session_id=person.session_id, organization_id=None)
+    signer = await tokens.keys.signer()
+    return tokens.sign(signer, service_account_id=service.id, audience="here", acting_for=acting_for)
+
+
+async def test_what_is_remembered_goes_with_any_of_those_it_names(
+    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, here: Sessions, service: Service, person: Person, dsn: str
+) -> None:
+    token = await token_of(tokens, service, person)
+    assert await finder.authenticate(token) is not None
+    change(dsn, "UPDATE service_accounts SET disabled_at = now()")  # without a notice
+    assert await finder.authenticate(token) is not None
+    for id_ in (service.id, person.session_id, person.account_id):
+        change(dsn, "UPDATE service_accounts SET disabled_at = NULL")
+        assert (found := await finder.authenticate(token)) is not None
+        assert id_ in found.ids
+        change(dsn, "UPDATE service_accounts SET disabled_at = now()")
+        here.forget(id_)
+        assert await finder.authenticate(token) is None
+
+
+async def test_a_look_at_open_streams_goes_by_the_database_alone(
+    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
+) -> None:
+    own, acting = await token_of(tokens, service), await token_of(tokens, service, person)
+    assert (await finder.recheck([own, acting, "no.such.token"])).keys() == {own, acting}
+    change(dsn, "UPDATE sessions SET revoked_at = now()")
+    assert (await finder.recheck([own, acting])).keys() == {own}
+    change(dsn, "UPDATE service_accounts SET disabled_at = now()")
+    assert await finder.recheck([own, acting]) == {}
+
+
+async def test_a_token_is_good_no_longer_than_its_session(
+    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
+) -> None:
+    change(dsn, "UPDATE sessions SET expires_at = now() + interval '1 minute'")
+    found = await finder.authenticate(await token_of(tokens, service, person))
+    assert found is not None
+    assert found.good_until is not None
+    assert found.good_until - datetime.now(UTC) <= timedelta(minutes=1)
+
+
+async def test_a_certificate_is_the_account_that_settings_name(
+    database: Database, here: Sessions, service: Service
+) -> None:
+    finder = CertificateAuthenticator(database, {NAME: "billing"}, here.cache)
+    found = await finder.authenticate(NAME)
+    assert found is not None
+    assert (found.caller.account_id, found.caller.service_account_id) == (service.id, service.id)
+    assert (await finder.recheck([NAME, "spiffe://example.com/x"])).keys() == {NAME}
+    await services.disable_service_account(database, service_account_id=service.id)
+    assert await finder.recheck([NAME]) == {}

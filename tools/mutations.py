@@ -1,0 +1,357 @@
+"""Breaks the guards of Accord, one after the other and in a copy of the tree, and demands that the named tests notice.
+
+`make mutations` runs all of it; `make mutations args='tasks keys'` those whose names have one of the words.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTEST = ("-q", "-x", "--tb=line", "--show-capture=no", "-p", "no:cacheprovider")
+SOURCES = tuple(
+    str(folder.relative_to(ROOT)) for kind in ("packages", "services") for folder in sorted((ROOT / kind).iterdir())
+)
+
+
+class Mutation(NamedTuple):
+    """`old`, which occurs once in the file, becomes `new`; then one of the tests at least must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
+QUERIES = "packages/db/accord_db/queries"
+WALLS = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
+TENANCY = "tests/api/test_tenancy.py"
+MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
+
+
+def foreign(*places: str) -> tuple[str, ...]:
+    test = "tests/api/test_foreign_ids.py::test_what_is_foreign_is_answered_as_what_is_not_there"
+    return tuple(f"{test}[{place} in an organization]" for place in places)
+
+
+MUTATIONS = (
+    Mutation(
+        "tasks: a question does not ask whose they are",
+        f"{QUERIES}/tasks.py",
+        '_OWNED = Task.owner_id == bindparam("owner_id")\n',
+        '_OWNED = bindparam("owner_id", type_=Uuid).is_not(None)\n',
+        foreign("GetTask.task_id", "UpdateTask.task.id"),
+    ),
+    Mutation(
+        "sessions: a question does not ask whose they are",
+        f"{QUERIES}/sessions.py",
+        '_THIS = (Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))\n',
+        '_THIS = (Session.id == bindparam("session_id"), bindparam("account_id", type_=Uuid).is_not(None))\n',
+        foreign("GetSession.session_id", "RevokeSession.session_id"),
+    ),
+    Mutation(
+        "roles: a question does not ask whose they are",
+        f"{QUERIES}/roles.py",
+        '_THEIRS = Role.organization_id == bindparam("organization_id")\n',
+        '_THEIRS = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
+        foreign("GetRole.role_id", "DeleteRole.role_id"),
+    ),
+    Mutation(
+        "keys: a question does not ask whose they are",
+        f"{QUERIES}/api_keys.py",
+        '_THEIRS = ApiKey.organization_id == bindparam("organization_id")\n',
+        '_THEIRS = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
+        foreign("GetApiKey.api_key_id", "RevokeApiKey.api_key_id"),
+    ),
+    Mutation(
+        "invitations: a question does not ask whose they are",
+        f"{QUERIES}/invitations.py",
+        '_THEIRS = Invitation.organization_id == bindparam("organization_id")\n',
+        '_THEIRS = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
+        foreign("CancelInvitation.invitation_id"),
+    ),
+    Mutation(
+        "members: a question does not ask of which organization",
+        f"{QUERIES}/members.py",
+        '_OF_ORGANIZATION = Member.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Member.organization_id.type).is_not(None)\n',
+        foreign("UpdateMember.member.account_id", "RemoveMember.account_id"),
+    ),
+    Mutation(
+        "rows: the wall between tenants lets everything through",
+        WALLS,
+        "                OR (SELECT current_setting('accord.tenant', true) = 'all')\n",
+        "                OR true\n",
+        ("tests/db/test_row_level_security.py::test_rows_of_another_tenant_are_not_found",),
+    ),
+    Mutation(
+        "rows: the wall between tenants does not stand",
+        WALLS,
+        '        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")\n',
+        "",
+        ("tests/db/test_row_level_security.py::test_rows_of_another_tenant_are_not_found",),
+    ),
+    Mutation(
+        "invitations: whoever has the token may accept",
+        f"{QUERIES}/invitations.py",
+        "        Invitation.email == _email,\n",
+        "        _email.is_not(None),\n",
+        ("tests/api/test_invitations.py::test_an_invitation_of_another_address_is_answered_exactly_as_an_absent_one",),
+    ),
+    Mutation(
+        "policies: a permission that a method asks for is gone",
+        "proto/accord/tasks/v1/tasks.proto",
+        """  rpc DeleteTask(DeleteTaskRequest) returns (DeleteTaskResponse) {
+    option idempotency_level = IDEMPOTENT;
+    option (accord.policy.v1.policy) = {
+      access: ACCESS_SIGNED_IN
+      permission: PERMISSION_TASKS_WRITE
+      personal: true
+""",
+        """  rpc DeleteTask(DeleteTaskRequest) returns (DeleteTaskResponse) {
+    option idempotency_level = IDEMPOTENT;
+    option (accord.policy.v1.policy) = {
+      access: ACCESS_SIGNED_IN
+""",
+        ("tests/api/test_contract.py::test_contract_as_it_is_served_has_no_fault",),
+    ),
+    Mutation(
+        "policies: writing asks for the permission to read",
+        "proto/accord/api_keys/v1/api_keys.proto",
+        """  rpc RevokeApiKey(RevokeApiKeyRequest) returns (RevokeApiKeyResponse) {
+    option idempotency_level = IDEMPOTENT;
+    option (accord.policy.v1.policy) = {
+      access: ACCESS_SIGNED_IN
+      permission: PERMISSION_API_KEYS_WRITE
+""",
+        """  rpc RevokeApiKey(RevokeApiKeyRequest) returns (RevokeApiKeyResponse) {
+    option idempotency_level = IDEMPOTENT;
+    option (accord.policy.v1.policy) = {
+      access: ACCESS_SIGNED_IN
+      permission: PERMISSION_API_KEYS_READ
+""",
+        ("tests/docs/test_policies.py::test_the_page_is_what_the_contract_says",),
+    ),
+    Mutation(
+        "tenancy: handlers may read the owner where the policy has no permission",
+        "packages/rpc/accord_rpc/tenancy.py",
+        "        if method.policy.permission or (handler := _function(handlers.get(method.path))) is None:\n",
+        "        if True:\n",
+        (f"{TENANCY}::test_handler_that_reads_the_owner_in_a_method_without_a_permission_is_refused_at_start",),
+    ),
+    Mutation(
+        "tenancy: the owner is available where the policy has no permission",
+        INTERCEPTOR,
+        "        caller = found.permitted if self._policy.permission else found.caller\n",
+        "        caller = found.permitted\n",
+        (f"{TENANCY}::test_owner_is_not_readable_in_a_method_without_a_permission",),
+    ),
+    Mutation(
+        "tenancy: row-level security shows the active organization where the policy has no permission",
+        INTERCEPTOR,
+        "        set_tenant(caller.tenant_id)\n",
+        "        set_tenant(caller.organization_id or caller.account_id)\n",
+        (
+            f"{TENANCY}::test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked",
+            "tests/api/test_row_level_security.py::test_call_without_a_permission_acts_for_the_account",
+        ),
+    ),
+    Mutation(
+        "tenancy: a former member is let in",
+        INTERCEPTOR,
+        "    return policy.permission in caller.permissions\n",
+        "    return not caller.permissions or policy.permission in caller.permissions\n",
+        (f"{TENANCY}::test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member",),
+    ),
+    Mutation(
+        "access: permissions are not asked for",
+        INTERCEPTOR,
+        "    return policy.permission in caller.permissions\n",
+        "    return True\n",
+        MATRIX,
+    ),
+    Mutation(
+        "access: any kind of credential will do",
+        INTERCEPTOR,
+        "    if not (caller.credential in policy.credentials and _of_kind(",
+        "    if not (_of_kind(",
+        MATRIX,
+    ),
+    Mutation(
+        "access: a recent sign-in is not asked for",
+        INTERCEPTOR,
+        "    if policy.fresh and datetime.now(UTC) >= caller.fresh_until:\n",
+        "    if False:\n",
+        MATRIX,
+    ),
+    Mutation(
+        "access: whoever acts as somebody counts as them",
+        INTERCEPTOR,
+        "    if policy.in_person and (caller.impersonator_id or caller.service_account_id):\n",
+        "    if False:\n",
+        MATRIX,
+    ),
+    Mutation(
+        "access: administrators need not be any",
+        INTERCEPTOR,
+        "        return caller.administrator\n",
+        "        return True\n",
+        MATRIX,
+    ),
+    Mutation(
+        "accounts: a ban keeps nobody out",
+        f"{QUERIES}/accounts.py",
+        "        not_banned(account),\n",
+        "        account.deleted_at.is_(None),\n",
+        MATRIX,
+    ),
+    Mutation(
+        "tokens: those for another audience are taken",
+        "packages/auth/accord_auth/services/tokens.py",
+        '(claims["iss"], claims["aud"]) == (self._issuer, self._audience)',
+        'claims["iss"] == self._issuer',
+        MATRIX,
+    ),
+    Mutation(
+        "tokens: the checksum of a key is not looked at",
+        "packages/auth/accord_auth/tokens.py",
+        "    return body[_SECRET_BYTES:] == _checksum(prefix, body[:_SECRET_BYTES])\n",
+        "    return True\n",
+        ("tests/auth/test_api_keys.py::test_a_malformed_key_is_refused_without_asking_the_database",),
+    ),
+    Mutation(
+        "keys: what their maker may do does not matter",
+        "packages/auth/accord_auth/api_keys.py",
+        "        permissions=held(None, api_key.scopes) & held(api_key.role, api_key.permissions),\n",
+        "        permissions=held(None, api_key.scopes),\n",
+        MATRIX,
+    ),
+    Mutation(
+        "members: anybody gives what they do not hold",
+        "packages/api/accord_api/membership_changes.py",
+        "    if not await held_now(tx, organization_id, caller().account_id) >= frozenset(permissions):\n",
+        "    if not await held_now(tx, organization_id, caller().account_id):\n",
+        ("tests/api/test_members.py::test_a_role_can_be_given_and_taken_by_who_holds_all_that_it_permits",),
+    ),
+    Mutation(
+        "members: the last owner may go",
+        "packages/api/accord_api/handlers/members.py",
+        '    if now.role == "owner" and not await members.has_other_owner(tx, **place):\n',
+        "    if False:\n",
+        ("tests/api/test_members.py::test_the_last_owner_stays_one",),
+    ),
+    Mutation(
+        "administration: administrators act as one another",
+        "packages/api/accord_api/handlers/admin.py",
+        "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account)",
+        "account_id == me.account_id or is_banned(account)",
+        ("tests/api/test_admin.py::test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out",),
+    ),
+    Mutation(
+        "masks: they may name what is output-only",
+        "packages/rpc/accord_rpc/masks.py",
+        "    return field.name not in _NAMING and _FIXED.isdisjoint(behavior)\n",
+        "    return field.name not in _NAMING\n",
+        ("tests/api/test_masks.py::test_a_mask_names_what_can_be_changed_and_nothing_else",),
+    ),
+)
+
+
+def main(words: Sequence[str]) -> int:
+    chosen = [mutation for mutation in MUTATIONS if not words or any(word in mutation.name for word in words)]
+    with tempfile.TemporaryDirectory(prefix="accord-mutations-") as folder:
+        tree = Path(folder)
+        copy(tree)
+        if not holds(tree, sorted({test for mutation in chosen for test in mutation.tests})):
+            return 1
+        survivors = [mutation.name for mutation in chosen if not is_noticed(tree, mutation)]
+    print(f"\n{len(chosen) - len(survivors)} of {len(chosen)} were noticed.")
+    return 1 if survivors else 0
+
+
+def copy(tree: Path) -> None:
+    """What git knows of, as it is now, and what it would know of if it were told."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+
+
+def holds(tree: Path, tests: Iterable[str]) -> bool:
+    """Before anything is broken every test must pass, or that it fails means nothing."""
+    failed, seconds, output = run(tree, tests)
+    report("nothing is broken", not failed, "pass" if not failed else "FAIL", seconds)
+    if failed:
+        print(output)
+    return not failed
+
+
+def is_noticed(tree: Path, mutation: Mutation) -> bool:
+    path = tree / mutation.file
+    whole = path.read_text()
+    path.write_text(broken(whole, mutation))
+    make_stubs(tree, path)
+    failed, seconds, output = run(tree, mutation.tests)
+    path.write_text(whole)
+    make_stubs(tree, path)
+    report(mutation.name, failed, first_failure(output) if failed else "SURVIVED", seconds)
+    return failed
+
+
+def broken(text: str, mutation: Mutation) -> str:
+    found = text.count(mutation.old)
+    if found != 1:
+        raise SystemExit(f"{mutation.name}: what is to be broken occurs {found} times in {mutation.file}, and not once")
+    return text.replace(mutation.old, mutation.new)
+
+
+def make_stubs(tree: Path, changed: Path) -> None:
+    if changed.suffix == ".proto":
+        subprocess.run([sys.executable, "tools/stubs.py"], cwd=tree, check=True, capture_output=True)
+
+
+def run(tree: Path, tests: Iterable[str]) -> tuple[bool, float, str]:
+    """Whether a test failed, and not merely could not run; how long it took; what was said."""
+    began = time.monotonic()
+    path = os.pathsep.join(str(tree / source) for source in SOURCES)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *PYTEST, *tests],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode and not re.search(r"^FAILED ", done.stdout, flags=re.MULTILINE):
+        raise SystemExit(f"the tests could not be run:\n{done.stdout}{done.stderr}")
+    return done.returncode != 0, time.monotonic() - began, done.stdout
+
+
+def first_failure(output: str) -> str:
+    found = re.search(r"^FAILED \S*?::(.+?)(?: - |$)", output, flags=re.MULTILINE)
+    return found[1] if found else "?"
+
+
+def report(what: str, well: bool, how: str, seconds: float) -> None:
+    colour = "\033[32m" if well else "\033[31;1m"
+    told = f"{colour}{how}\033[0m" if sys.stdout.isatty() else how
+    print(f"{what:.<64} {seconds:4.0f} s  {told}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
