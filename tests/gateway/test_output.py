@@ -152,7 +152,7 @@ def test_exit_status_of_the_command_line_needs_no_place_to_write(tmp_path: Path)
 
 def test_signs_that_the_terminal_does_not_have_are_written_in_ascii(tmp_path: Path) -> None:
     ports: dict[str, object] = {"PORT": free_port(), "METRICS_PORT": free_port()}
-    status, left = run(tmp_path, "doctor", **ports | {"PYTHONIOENCODING": "ascii"})
+    status, left = run(tmp_path, "doctor", "", **ports | {"PYTHONIOENCODING": "ascii"})
     assert "\\u2713 settings" in left
     assert status == 0
 
