@@ -15,9 +15,7 @@ def require_verified_tls(dsn: str) -> str | None:
         return "it is not a connection string of PostgreSQL"
     if _is_local(given) or given.get("sslmode") in _VERIFYING:
         return None
-    return (
-        f"sslmode is {given.get('sslmode') or 'not given'}: say sslmode=verify-full, and sslrootcert=… for your own CA"
-    )
+    return "set sslmode=verify-full, and sslrootcert=… for your own CA"
 
 
 def _is_local(given: dict[str, str | int | None]) -> bool:
