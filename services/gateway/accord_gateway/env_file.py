@@ -84,4 +84,4 @@ def _lines(original: str) -> tuple[int, list[str]]:
 
 def _assigns(line: str, settings: Collection[str]) -> bool:
     found = re.match(r"\s*(?:export\s+)?([\w.-]+)\s*=", line)
-    return bool(found) and found[1].upper() in settings
+    return found is not None and found[1].upper() in settings
