@@ -15,9 +15,7 @@ def require_verified_tls(dsn: str) -> str | None:
         return str(error)
     if _is_local(given) or given.get("sslmode") in _VERIFYING:
         return None
-    return (
-        f"sslmode is {given.get('sslmode') or 'not given'}: set sslmode=verify-full, and sslrootcert=… for your own CA"
-    )
+    return "set sslmode=verify-full, and sslrootcert=… for your own CA"
 
 
 def _is_local(given: dict[str, Any]) -> bool:
