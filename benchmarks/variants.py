@@ -9,7 +9,7 @@ from accord_auth.sessions import Sessions
 from accord_db.engine import database, transaction
 from accord_gateway import lifecycle, startup
 from accord_gateway.__main__ import main
-from accord_gateway.server.gateway import gateway
+from accord_gateway.server import gateway
 from benchmarks.bare import Bare
 
 
