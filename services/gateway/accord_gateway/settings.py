@@ -15,6 +15,7 @@ from accord_gateway.env_file import read_env_file
 from accord_gateway.errors import StartupError
 from accord_gateway.setting_values import (
     AppUrl,
+    BindHost,
     Duration,
     EncryptionKeys,
     MailFrom,
@@ -73,12 +74,12 @@ class Settings(BaseModel):
     accord_env: Literal["development", "production"] = "development"
     state_folder: Path = Path(".accord")
 
-    host: str = "127.0.0.1"
+    host: BindHost = "127.0.0.1"
     port: Port = 50051
     workers: int = Field(default=1, ge=1, le=256)
     max_concurrent_calls: int = Field(default=1000, ge=1)
     drain_seconds: int = Field(default=20, ge=0, le=3600)
-    metrics_host: str = "127.0.0.1"
+    metrics_host: BindHost = "127.0.0.1"
     metrics_port: Port = 9464
     reflection: Literal["on", "signed-in", "off"] = "on"
 
@@ -154,6 +155,7 @@ class Settings(BaseModel):
                 client_id=provider.client_id,
                 client_secret=provider.client_secret.get_secret_value(),
                 scopes=provider.scopes,
+                trusted_audiences=frozenset(provider.trusted_audiences),
             )
             for name, provider in self.providers.items()
         ]
