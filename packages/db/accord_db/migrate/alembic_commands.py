@@ -1,5 +1,6 @@
-"""The migrations as alembic sees them: run them, print their SQL, write another. Imports alembic, which takes a while."""
+"""What alembic does: it runs the migrations, prints their SQL and writes the next. Importing it takes 0.4 s."""
 
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +14,15 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, StaticPool, create_engine
+from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from accord_db.migrate.comparison import Comparison
 from accord_db.migrate.errors import MigrationError
 from accord_db.migrate.revisions import VERSIONS, read_revisions
 
 _FOLDER = VERSIONS.parent
-# For whoever runs the printed SQL by hand: what waits for a table makes everybody else wait behind it.
+# For SQL that is run by hand: other statements queue behind one that waits for a table.
 _BRIEFLY = "SET lock_timeout = '4s';\n\n"
 
 
@@ -41,20 +43,33 @@ def history(versions: Path = VERSIONS) -> list[Script]:
 
 
 def sql(versions: Path = VERSIONS, *, after: str = "base", until: str = "head") -> str:
-    """What the migrations behind `after`, up to `until`, would do."""
+    """The statements of the migrations after `after`, up to and including `until`."""
     printed = StringIO(_BRIEFLY)
     printed.seek(0, SEEK_END)
     command.upgrade(_config(versions, printed), f"{after}:{until}", sql=True)
     return printed.getvalue()
 
 
-def write(connection: psycopg.Connection[Any], message: str, *, metadata: MetaData, versions: Path = VERSIONS) -> Path:
-    """A migration from what the database has to what the models say; an empty one where they agree."""
-    with _spoken_by_sqlalchemy(connection) as spoken:
-        config = _config(versions, connection=spoken, metadata=metadata)
+def write(connection: psycopg.Connection[Any], message: str, comparison: Comparison, versions: Path = VERSIONS) -> Path:
+    """A migration from the database to the models, which is empty if they agree."""
+    with _spoken_by_sqlalchemy(connection) as spoken, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Computed default on"
+        )  # reported as missing, like all that is not written
+        config = _config(versions, connection=spoken, comparison=comparison)
         script = command.revision(config, message, autogenerate=True, rev_id=_next_revision(versions))
     assert isinstance(script, Script)
     return Path(script.path)
+
+
+def write_statements(statements: list[str], message: str, versions: Path = VERSIONS) -> Path:
+    """A migration that runs the statements, and has nothing to take back."""
+    script = command.revision(_config(versions), message, rev_id=_next_revision(versions))
+    assert isinstance(script, Script)
+    path = Path(script.path)
+    calls = "\n".join(f"    op.execute({statement!r})" for statement in statements)
+    path.write_text(path.read_text().replace("    pass", calls, 1))
+    return path
 
 
 def _next_revision(versions: Path) -> str:
@@ -79,7 +94,7 @@ def _literal(path: Path) -> str:
 
 @contextmanager
 def _spoken_by_sqlalchemy(connection: psycopg.Connection[Any]) -> Iterator[Connection]:
-    """The same connection, since the lock that keeps others out is held by it."""
+    """The same connection, since it holds the lock against other migrations."""
     connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
     try:
