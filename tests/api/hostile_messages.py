@@ -275,7 +275,13 @@ def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], Searc
     texts = _any([*known[:5], "a", "ü", "__proto__", "$ref"])
     leaves = st.one_of(st.none(), st.booleans(), _any(_JSON_NUMBERS), texts)
     odd_texts = st.one_of(_any(_TEXTS[:40]), _any(["\0", "a\0b"]))
-    hostile = _nested(st.one_of(_any(_FLOATS), odd_texts), st.one_of(texts, odd_texts))
+    odd_numbers = _any([float("nan"), float("inf"), float("-inf"), 1e308])
+    hostile = st.one_of(
+        _nested(st.one_of(odd_numbers, odd_texts), st.one_of(texts, odd_texts)),
+        odd_numbers,
+        _any([20, 25]).map(_deep),  # a parser takes them
+        st.just([float(number) for number in range(1_000)]),
+    )
     deep_or_long = st.one_of(
         _any([40, 90, 200, 5_000]).map(_deep),
         _any([1_000, 20_000]).map(lambda count: [float(number) for number in range(count)]),
@@ -286,7 +292,7 @@ def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], Searc
         [b"\x0a\x00", b"\x0a\x02\x0a\x00" * 2, b"\x12\x03\x1a\x01\xff"]
     )  # no key, the same key twice, broken text
     # Hostile values are well-formed, and must be common enough to reach a handler in a short run.
-    return _weighted((5, _nested(leaves, texts)), (1, hostile)).map(write), st.one_of(deep_or_long.map(write), raw)
+    return _weighted((3, _nested(leaves, texts)), (1, hostile)).map(write), st.one_of(deep_or_long.map(write), raw)
 
 
 def _nested(leaves: "SearchStrategy[object]", keys: "SearchStrategy[str]") -> "SearchStrategy[object]":

@@ -58,7 +58,7 @@ def parsed(request_type: type[Message]) -> list[Message]:
     found: list[Message] = []
 
     @settings(
-        max_examples=300,
+        max_examples=500,
         database=None,
         deadline=None,
         derandomize=True,
