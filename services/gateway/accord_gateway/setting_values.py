@@ -28,10 +28,12 @@ def _duration(value: object) -> object:
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in ("postgresql", "postgres") or not url.path.strip("/"):
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
-    return value
+    from accord_db.engine.connection_string import url_problem  # imports psycopg, which few commands need
+
+    url = value.get_secret_value().strip()
+    if problem := url_problem(url):
+        raise ValueError(problem)
+    return SecretStr(url)
 
 
 def _secret_key(value: SecretStr) -> SecretStr:
@@ -250,6 +252,7 @@ def is_loopback(host: str) -> bool:
 BindHost = Annotated[str, AfterValidator(_bind_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
+DurationOrNone = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta())]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]

@@ -17,6 +17,7 @@ from accord_gateway.setting_values import (
     AppUrl,
     BindHost,
     Duration,
+    DurationOrNone,
     EncryptionKeys,
     MailFrom,
     Port,
@@ -91,6 +92,7 @@ class Settings(BaseModel):
     database_url: PostgresUrl | None = None
     database_direct_url: PostgresUrl | None = None
     db_pooler: bool = False
+    db_start_wait: DurationOrNone = timedelta(seconds=30)
     db_pool_size: int = Field(default=10, ge=1, le=1000)
     db_pool_wait: Duration = timedelta(seconds=2)
     db_statement_timeout: Duration = timedelta(seconds=30)
@@ -182,6 +184,20 @@ def read_settings() -> Settings:
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def ignore_libpq_environment(settings: Settings) -> list[str]:
+    """Removes from this process's environment the variables of libpq that could lead to another server than DATABASE_URL or, without
+    it, the embedded one. Returns those that were set.
+
+    libpq has no parameter that overrides PGSERVICE or PGTZ. No connection may be open in another thread.
+    """
+    from accord_db.engine.libpq_environment import ignored_variables  # imports psycopg, which few commands need
+
+    ignored = [name for name in ignored_variables(embedded=settings.database_url is None) if name in os.environ]
+    for name in ignored:
+        del os.environ[name]
+    return ignored
 
 
 def _given(values: Mapping[str, str]) -> dict[str, str]:

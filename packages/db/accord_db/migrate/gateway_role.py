@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 def role_problem(dsn: str, role: str | None) -> Fault | None:
     """What is wrong with acting as `role`, or without one as whoever `dsn` logs in. None if nothing is. For a database that
     is migrated."""
-    with connected(dsn) as connection:
+    with connected(dsn, writable=False) as connection:
         login = connection.info.user
         try:
             if role is not None:
