@@ -293,6 +293,9 @@ MUTATIONS = (
 
 def main(words: Sequence[str]) -> int:
     chosen = [mutation for mutation in MUTATIONS if not words or any(word in mutation.name for word in words)]
+    if not chosen:
+        print(f"No mutation's name has {' or '.join(words)}.", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory(prefix="accord-mutations-") as folder:
         tree = Path(folder)
         copy(tree)
