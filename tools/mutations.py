@@ -47,8 +47,8 @@ MUTATIONS = (
     Mutation(
         "tasks: a question does not ask whose they are",
         f"{QUERIES}/tasks.py",
-        '_OWNED = Task.owner_id == bindparam("owner_id")\n',
-        '_OWNED = bindparam("owner_id", type_=Uuid).is_not(None)\n',
+        '_OWNED: Final = Task.owner_id == bindparam("owner_id")\n',
+        '_OWNED: Final = bindparam("owner_id", type_=Uuid).is_not(None)\n',
         foreign("GetTask.task_id", "UpdateTask.task.id"),
     ),
     Mutation(
@@ -68,8 +68,8 @@ MUTATIONS = (
     Mutation(
         "keys: a question does not ask whose they are",
         f"{QUERIES}/api_keys.py",
-        '_THEIRS = ApiKey.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
         foreign("GetApiKey.api_key_id", "RevokeApiKey.api_key_id"),
     ),
     Mutation(

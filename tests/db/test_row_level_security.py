@@ -355,13 +355,13 @@ def test_new_table_of_organizations_without_a_policy_is_noticed(postgres: str) -
 CROSSING = {
     "api_keys._LIST_LIVE": "a key is looked up before it is known whose it is",
     "api_keys._UPDATE_USE": "as part of that",
-    "cleanup._due": "the clean-up is nobody's call",
+    "cleanup._expired_rows": "the clean-up is nobody's call",
     "invitations._GET_OPEN_LOCKED": "who is invited does not belong to the organization yet",
     "members._DELETE_OF_ACCOUNT": "with an account end all of its memberships",
-    "members._GET_OWNED_ALONE": "which may leave none of them without an owner",
+    "members._GET_SOLELY_OWNED": "which may leave none of them without an owner",
     "members._LOCK_ORGANIZATIONS": "and are locked before",
     "organizations._OF_MEMBER": "people see all organizations that they belong to, whichever is active",
-    "sessions._GET_ACTED_IN": "a session is looked up before it is known whose it is",
+    "sessions._GET_DELEGATED": "a session is looked up before it is known whose it is",
     "sessions._GET_LIVE": "a session is looked up before it is known whose it is",
     "sessions._LIST_LIVE": "a session is looked up before it is known whose it is",
 }

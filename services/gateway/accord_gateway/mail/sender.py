@@ -87,7 +87,7 @@ class Sender:
 
     async def _look_ahead(self) -> float:
         """In how many seconds there may be something to do, if nobody wakes us."""
-        waiting = await outbox.get_waiting(self._db)
+        waiting = await outbox.get_outbox_summary(self._db)
         self._metrics.waiting.set(waiting.messages)
         due = waiting.next_due_in
         return LOOK_EVERY if due is None else min(max(due.total_seconds(), LOOK_AGAIN), LOOK_EVERY)
