@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from protovalidate import Validator
-from sqlalchemy import JSON, DateTime, Enum, Interval, String, Uuid
+from sqlalchemy import JSON, Column, DateTime, Enum, Interval, String, Table, Uuid
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from accord.accounts.v1 import accounts_pb2
@@ -35,6 +35,7 @@ from accord.policy.v1.policy_pb2 import (
 from accord.tasks.v1 import tasks_pb2
 from accord_api.dependencies import Dependencies, Rules
 from accord_api.registration import register
+from accord_db.engine.model import Model
 from accord_rpc.contract import ContractMismatch, Registry, check, contract_services
 from accord_rpc.drift import drift
 from accord_rpc.messages import MessageMapper
@@ -132,8 +133,8 @@ def test_method_without_a_policy_is_refused() -> None:
 @pytest.mark.parametrize(
     ("policy", "fault"),
     [
-        (changed(access=0), "does not say who may call"),
-        (changed(access=99), "does not say who may call"),
+        (changed(access=0), "has no access"),
+        (changed(access=99), "has no access"),
         (changed(permission=77), "permission 77, which the contract does not have"),
         (changed(errors=[Reason.REASON_TASK_NOT_FOUND, 7777]), "error 7777, which the contract does not have"),
         (changed(errors=[0]), "error 0, which the contract does not have"),
@@ -141,9 +142,12 @@ def test_method_without_a_policy_is_refused() -> None:
         (changed(default_deadline=Duration()), "neither its policy nor its service has a default_deadline"),
         (changed(max_deadline=Duration()), "max_deadline is missing"),
         (changed(max_deadline=Duration(nanos=5)), "shorter than its default_deadline"),
-        (changed(access=Access.ACCESS_PUBLIC, fresh=True), "it is public, yet asks for"),
-        (changed(access=Access.ACCESS_PUBLIC, credentials=[Credential.CREDENTIAL_SESSION]), "it is public, yet asks"),
-        (changed(rate_limits=[RateLimit(count=1, window=Duration(seconds=1))]), "whose calls are counted"),
+        (changed(access=Access.ACCESS_PUBLIC, fresh=True), "it is public, yet its policy has"),
+        (
+            changed(access=Access.ACCESS_PUBLIC, credentials=[Credential.CREDENTIAL_SESSION]),
+            "it is public, yet its policy has",
+        ),
+        (changed(rate_limits=[RateLimit(count=1, window=Duration(seconds=1))]), "has no key"),
         (
             changed(rate_limits=[RateLimit(count=0, window=Duration(seconds=1), key=RateLimitKey.RATE_LIMIT_KEY_PEER)]),
             "count of at least 1",
@@ -172,7 +176,7 @@ def test_method_without_a_policy_is_refused() -> None:
             changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_PEER)] * 2),
             "two rate limits of its policy are the same",
         ),
-        (changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_UNSPECIFIED)]), "whose calls are counted"),
+        (changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_UNSPECIFIED)]), "has no key"),
         (changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION)]), "counts by organization"),
         (
             changed(
@@ -184,13 +188,13 @@ def test_method_without_a_policy_is_refused() -> None:
         ),
         (
             changed(access=Access.ACCESS_ADMIN, permission=Permission.PERMISSION_TASKS_READ),
-            "a permission, which only people have",
+            "has a permission, which requires",
         ),
         (
             changed(access=Access.ACCESS_PUBLIC, permission=Permission.PERMISSION_TASKS_READ),
-            "a permission, which only people have",
+            "has a permission, which requires",
         ),
-        (changed(personal=True), "is personal, yet names no permission"),
+        (changed(personal=True), "is personal, yet has no permission"),
         (
             changed(access=Access.ACCESS_SERVICE, credentials=[Credential.CREDENTIAL_SESSION]),
             "for services, yet accepts a credential of people",
@@ -202,11 +206,11 @@ def test_method_without_a_policy_is_refused() -> None:
         (changed(access=Access.ACCESS_SERVICE), "must name the credentials of services"),
         (
             changed(access=Access.ACCESS_ADMIN, credentials=[Credential.CREDENTIAL_SERVICE_TOKEN]),
-            "for administrators, and so accepts a session alone",
+            "for administrators, and so may accept sessions only",
         ),
-        (changed(fresh=True, credentials=[Credential.CREDENTIAL_API_KEY]), "fresh sign-in, and so accepts a session"),
-        (changed(in_person=True, credentials=[Credential.CREDENTIAL_SERVICE_TOKEN]), "so accepts a session alone"),
-        (changed(access=Access.ACCESS_PUBLIC, in_person=True), "it is public, yet asks for"),
+        (changed(fresh=True, credentials=[Credential.CREDENTIAL_API_KEY]), "is fresh, and so may accept sessions"),
+        (changed(in_person=True, credentials=[Credential.CREDENTIAL_SERVICE_TOKEN]), "so may accept sessions only"),
+        (changed(access=Access.ACCESS_PUBLIC, in_person=True), "it is public, yet its policy has"),
     ],
 )
 def test_policy_that_contradicts_itself_or_the_contract_is_refused(policy: MethodPolicy, fault: str) -> None:
@@ -312,13 +316,13 @@ def test_method_without_a_deadline_anywhere_is_refused() -> None:
 @pytest.mark.parametrize(
     ("policy", "defaults", "fault"),
     [
-        (MethodPolicy(access=Access.ACCESS_SIGNED_IN, fresh=True), DEFAULTS, "accepts a session alone"),
-        (MethodPolicy(access=Access.ACCESS_SIGNED_IN, in_person=True), DEFAULTS, "accepts a session alone"),
-        (MethodPolicy(access=Access.ACCESS_ADMIN), DEFAULTS, "accepts a session alone"),
+        (MethodPolicy(access=Access.ACCESS_SIGNED_IN, fresh=True), DEFAULTS, "may accept sessions only"),
+        (MethodPolicy(access=Access.ACCESS_SIGNED_IN, in_person=True), DEFAULTS, "may accept sessions only"),
+        (MethodPolicy(access=Access.ACCESS_ADMIN), DEFAULTS, "may accept sessions only"),
         (MethodPolicy(access=Access.ACCESS_SERVICE), DEFAULTS, "accepts a credential of people"),
         (MethodPolicy(access=Access.ACCESS_PUBLIC), DEFAULTS, "counts by caller"),
         (changed(), PolicyDefaults(credentials=[cast(Any, 9)]), "credential 9"),
-        (changed(), PolicyDefaults(rate_limits=[RateLimit(count=1)]), "does not say whose calls are counted"),
+        (changed(), PolicyDefaults(rate_limits=[RateLimit(count=1)]), "has no key"),
         (changed(max_deadline=Duration(seconds=4)), DEFAULTS, "shorter than its default_deadline"),
     ],
 )
@@ -496,7 +500,7 @@ def test_options_of_the_application_are_checked() -> None:
     assert "permission 1999, which the contract does not have" in faults(GOOD, app_permission=1999)
     assert "error 1999, which the contract does not have" in faults(GOOD, app_errors=[1999])
     public = changed(access=Access.ACCESS_PUBLIC)
-    assert "a permission, which only people have" in faults(public, app_permission=Permission.PERMISSION_TASKS_READ)
+    assert "has a permission, which requires" in faults(public, app_permission=Permission.PERMISSION_TASKS_READ)
     both = changed(permission=Permission.PERMISSION_TASKS_WRITE)
     assert "a method requires one" in faults(both, app_permission=Permission.PERMISSION_TASKS_READ)
     assert "declares no policy" in faults(None, app_permission=Permission.PERMISSION_TASKS_READ)
@@ -551,6 +555,14 @@ def test_resource_without_a_table_is_refused() -> None:
     registry = registered()
     del registry.resources[tasks_pb2.Task]
     assert "accord.tasks.v1.Task: has an id, but no servicer names its table" in mismatch(contract_services(), registry)
+
+
+def test_table_without_a_tenant_or_a_reason_is_refused() -> None:
+    made = Table("made", Model.metadata, Column("id", Uuid, primary_key=True))
+    try:
+        assert "table made has no row-level security: " in mismatch(contract_services(), registered())
+    finally:
+        Model.metadata.remove(made)
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------

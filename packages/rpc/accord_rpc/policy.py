@@ -1,4 +1,4 @@
-"""What the contract says of each method, read out of its descriptors once, at start."""
+"""The policies of the contract's methods, read from the descriptors once, at start."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 REQUEST_ID = "request_id"
 OF_SERVICES: Final = frozenset({Credential.CREDENTIAL_SERVICE_TOKEN, Credential.CREDENTIAL_CLIENT_CERTIFICATE})
-# The keys of rate limits whose subject is, or has part in it, the account that is tried.
+# The keys of rate limits that count the account which a call tries to enter.
 BY_ACCOUNT = frozenset({RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER})
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A `MethodPolicy` as Python reads it fast; times in seconds."""
+    """A `MethodPolicy` in a form that is fast to read. Times are in seconds."""
 
     access: Access.ValueType
     permission: AnyPermission
@@ -52,7 +52,7 @@ class Policy:
     errors: frozenset[AnyReason]
     audit: bool
     personal: bool
-    # Also of every method that asks for a fresh sign-in: who acts as somebody cannot prove to be them.
+    # Also true of every method with `fresh`: an impersonator cannot authenticate as the user.
     in_person: bool
 
     @classmethod
@@ -84,7 +84,7 @@ class Method:
     request_streaming: bool
     response_streaming: bool
     idempotent: bool
-    # The field of the request that names the account whose tries are counted.
+    # The field of the request that names the account for rate limits.
     account_field: str | None
 
     @property
@@ -109,7 +109,7 @@ class Method:
 def read_methods(
     services: Iterable[ServiceDescriptor],
 ) -> tuple[list[Method], list[str]]:
-    """Every method of the services whose policy holds, and a sentence for each fault of the others."""
+    """The methods with a valid policy, and a sentence for each problem of the others."""
     services = list(services)
     methods: list[Method] = []
     faults: list[str] = [fault for service in services for fault in _unused_defaults(service)]
@@ -183,28 +183,28 @@ def _faults(method: MethodDescriptor) -> Iterable[str]:
 
 def _access_faults(policy: MethodPolicy) -> Iterable[str]:
     if policy.access not in Access.values() or policy.access == Access.ACCESS_UNSPECIFIED:
-        yield "its policy does not say who may call (access)"
+        yield "its policy has no access"
     if policy.permission and policy.permission not in PERMISSION_NAMES:
         yield f"its policy names permission {policy.permission}, which the contract does not have"
     for credential in policy.credentials:
         if credential not in Credential.values() or credential == Credential.CREDENTIAL_UNSPECIFIED:
             yield f"its policy names credential {credential}, which the contract does not have"
     if policy.access == Access.ACCESS_PUBLIC and (policy.credentials or policy.fresh or policy.in_person):
-        yield "it is public, yet asks for a credential, a fresh sign-in or the person themselves"
+        yield "it is public, yet its policy has credentials, fresh or in_person"
     if policy.permission and policy.access != Access.ACCESS_SIGNED_IN:
-        yield "its policy asks for a permission, which only people have (ACCESS_SIGNED_IN)"
+        yield "its policy has a permission, which requires ACCESS_SIGNED_IN"
     if policy.personal and not policy.permission:
-        yield "its policy is personal, yet names no permission that organizations ask for"
+        yield "its policy is personal, yet has no permission"
     if policy.access == Access.ACCESS_SERVICE and set(policy.credentials) - OF_SERVICES:
         yield "it is for services, yet accepts a credential of people"
     if policy.access == Access.ACCESS_SERVICE and not policy.credentials:
         yield "it is for services, and so must name the credentials of services that it accepts"
     if policy.access == Access.ACCESS_ADMIN and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
-        yield "it is for administrators, and so accepts a session alone"
+        yield "it is for administrators, and so may accept sessions only"
     if policy.fresh and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
-        yield "it asks for a fresh sign-in, and so accepts a session alone"
+        yield "its policy is fresh, and so may accept sessions only"
     if policy.in_person and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
-        yield "it asks for the person themselves, and so accepts a session alone"
+        yield "its policy is in_person, and so may accept sessions only"
 
 
 def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:
@@ -223,11 +223,11 @@ def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
         if limit.count < 1 or limit.window.seconds < 1 or limit.window.nanos:
             yield "a rate limit of its policy needs a count of at least 1 and a window of whole seconds"
         if limit.key not in RateLimitKey.values() or limit.key == RateLimitKey.RATE_LIMIT_KEY_UNSPECIFIED:
-            yield "a rate limit of its policy does not say whose calls are counted (key)"
+            yield "a rate limit of its policy has no key"
         if limit.key == RateLimitKey.RATE_LIMIT_KEY_CALLER and policy.access == Access.ACCESS_PUBLIC:
             yield "it is public, yet a rate limit of its policy counts by caller"
         if limit.key == RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION and (policy.personal or not policy.permission):
-            yield "a rate limit of its policy counts by organization, and its policy does not see to it that there is one"
+            yield "a rate limit of its policy counts by organization, and its policy does not guarantee that one is active"
         if limit.key in BY_ACCOUNT and not limit.durable:
             yield "a rate limit of its policy counts by account, and so must be durable"
         if limit.failures_only and not limit.durable:
@@ -237,7 +237,7 @@ def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
 
 
 def _account_field_faults(method: MethodDescriptor, policy: MethodPolicy) -> Iterable[str]:
-    """What is marked `names_account` must be what is counted: a mark without effect would look like protection."""
+    """A field marked `names_account` must be counted: a mark without effect would look like protection."""
     request = method.input_type
     marked = [field for field in request.fields if names_account(field)]
     if any(field.type != FieldDescriptor.TYPE_STRING or field.is_repeated for field in marked):

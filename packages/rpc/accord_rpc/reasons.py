@@ -37,7 +37,7 @@ def _answer(value: EnumValueDescriptor) -> Answer:
 def reason_faults(
     accord: EnumDescriptor = Reason.DESCRIPTOR, application: EnumDescriptor = reasons_pb2.Reason.DESCRIPTOR
 ) -> list[str]:
-    """A sentence for each reason that clients could not tell apart or that has no answer."""
+    """A sentence for each reason without code or message, and for each that clients could not distinguish."""
     return [
         *number_faults(accord, application),
         *_answer_faults(accord, application),
