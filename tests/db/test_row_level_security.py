@@ -376,7 +376,7 @@ async def test_force_holds_the_owner_too(database: Database, dsn: str, ours: Ten
         assert await database.fetch_all(select(Task.owner_id)) == [ours.id]
     fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
-    assert fault.what == '"accord_gateway" passes the row-level security of tasks'
+    assert fault.problem == '"accord_gateway" bypasses the row-level security of tasks'
 
 
 def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
@@ -384,14 +384,14 @@ def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
     fault = role_problem(dsn, None)
     assert fault is not None
     for table in metadata.sorted_tables:
-        assert (table.name in fault.what) == is_tenant_bound(table)
+        assert (table.name in fault.problem) == is_tenant_bound(table)
 
 
 def test_table_whose_wall_is_down_is_told(dsn: str) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE roles DISABLE ROW LEVEL SECURITY"))
     fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
-    assert fault.what.endswith("row-level security of roles")
+    assert fault.problem.endswith("row-level security of roles")
 
 
 def test_role_that_is_not_there_is_said_to_be_missing(dsn: str) -> None:
