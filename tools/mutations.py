@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "keys: a question does not ask whose they are",
         f"{QUERIES}/api_keys.py",
-        '_THEIRS = ApiKey.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
         foreign("GetApiKey.api_key_id", "RevokeApiKey.api_key_id"),
     ),
     Mutation(

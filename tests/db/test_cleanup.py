@@ -18,7 +18,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.engine.model import Model
 from accord_db.engine.statements import compiled
 from accord_db.queries import audit, organizations
-from accord_db.queries.cleanup import Due, delete_due, everything_due, is_alone
+from accord_db.queries.cleanup import ExpiredRows, delete_batch, expired_rows, try_lock_cleanup
 from accord_db.schema import (
     Account,
     AccountToken,
@@ -99,15 +99,15 @@ async def count(database: Database, model: type[Model]) -> int:
     return found
 
 
-def due_after(kept: timedelta, *, batch: int = 500) -> list[Due]:
-    return everything_due(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
+def due_after(kept: timedelta, *, batch: int = 500) -> list[ExpiredRows]:
+    return expired_rows(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
 
 
 async def clean_up(database: Database, *, kept: timedelta = KEPT, batch: int = 500) -> Counter[str]:
     """How many rows went, by table."""
     deleted: Counter[str] = Counter()
     for due in due_after(kept, batch=batch):
-        while number := await delete_due(database, due):
+        while number := await delete_batch(database, due):
             assert number <= batch
             deleted[due.table] += number
     return +deleted
@@ -179,14 +179,14 @@ async def test_a_batch_is_no_larger_than_it_may_be(database: Database, account: 
     for days in (5, 9, 7, 3):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
     tokens = next(due for due in due_after(KEPT, batch=3) if due.table == "account_tokens")
-    assert [await delete_due(database, tokens) for _ in range(3)] == [3, 1, 0]
+    assert [await delete_batch(database, tokens) for _ in range(3)] == [3, 1, 0]
 
 
 async def test_the_oldest_go_first(database: Database, account: Account) -> None:
     for days in (5, 9, 7):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
     tokens = next(due for due in due_after(KEPT, batch=2) if due.table == "account_tokens")
-    await delete_due(database, tokens)
+    await delete_batch(database, tokens)
     assert await database.fetch_all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
 
@@ -214,11 +214,11 @@ async def test_an_index_serves_each_of_the_statements(database: Database, dsn: s
 async def test_one_transaction_at_a_time_is_alone(connect: Connect) -> None:
     one, other = await connect(), await connect()
     async with one.transaction() as first:
-        assert await is_alone(first)
+        assert await try_lock_cleanup(first)
         async with other.transaction() as second:
-            assert not await is_alone(second)
+            assert not await try_lock_cleanup(second)
     async with other.transaction() as second:
-        assert await is_alone(second)
+        assert await try_lock_cleanup(second)
 
 
 # --- accounts ----------------------------------------------------------------------------------------------------------------

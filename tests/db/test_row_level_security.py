@@ -381,7 +381,7 @@ async def test_force_holds_the_owner_too(database: Database, dsn: str, ours: Ten
         assert await database.fetch_all(select(Task.owner_id)) == [ours.id]
     fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
-    assert fault.what == '"accord_gateway" passes the row-level security of tasks'
+    assert fault.problem == '"accord_gateway" bypasses the row-level security of tasks'
 
 
 def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
@@ -389,14 +389,14 @@ def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
     fault = role_problem(dsn, None)
     assert fault is not None
     for table in metadata.sorted_tables:
-        assert (table.name in fault.what) == is_tenant_bound(table)
+        assert (table.name in fault.problem) == is_tenant_bound(table)
 
 
 def test_table_whose_wall_is_down_is_told(dsn: str) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE roles DISABLE ROW LEVEL SECURITY"))
     fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
-    assert fault.what.endswith("row-level security of roles")
+    assert fault.problem.endswith("row-level security of roles")
 
 
 def test_role_that_is_not_there_is_said_to_be_missing(dsn: str) -> None:
@@ -487,13 +487,13 @@ def test_new_tenant_bound_table_without_a_policy_is_drift(postgres: str, column:
 CROSSING = {
     "api_keys._LIST_LIVE": "a key is looked up before it is known whose it is",
     "api_keys._UPDATE_USE": "as part of that",
-    "cleanup._due": "the clean-up is nobody's call",
+    "cleanup._expired_rows": "the clean-up is nobody's call",
     "invitations._GET_OPEN_LOCKED": "who is invited does not belong to the organization yet",
     "members._DELETE_OF_ACCOUNT": "with an account end all of its memberships",
-    "members._GET_OWNED_ALONE": "which may leave none of them without an owner",
+    "members._GET_SOLELY_OWNED": "which may leave none of them without an owner",
     "members._LOCK_ORGANIZATIONS": "and are locked before",
     "organizations._OF_MEMBER": "people see all organizations that they belong to, whichever is active",
-    "sessions._GET_ACTED_IN": "a session is looked up before it is known whose it is",
+    "sessions._GET_DELEGATED": "a session is looked up before it is known whose it is",
     "sessions._GET_LIVE": "a session is looked up before it is known whose it is",
     "sessions._LIST_LIVE": "a session is looked up before it is known whose it is",
 }
