@@ -27,7 +27,7 @@ def exchange(variant: str) -> None:
     elif variant == "uncached":  # every call looks up its session, as the peer's do
         gateway.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]
     elif variant == "no-row-level-security":  # as a superuser, and without setting the tenant
-        database.held_to = transaction.held_to = lambda tenant: ()  # type: ignore[attr-defined]  # as imported there
+        database.set_tenant_query = transaction.set_tenant_query = lambda tenant: ()  # type: ignore[attr-defined]  # as imported there
         startup.require_row_level_security = lambda addresses, settings: None
         lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]  # as imported there
     else:

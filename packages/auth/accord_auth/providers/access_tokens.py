@@ -51,7 +51,7 @@ class AccessTokens:
         set_deadline(None)
         first = stored = await self._stored()
         # A new token is returned even if its lifetime is short: the provider decides that.
-        while not (stored.is_good or stored.access_token != first.access_token):
+        while not (stored.is_valid or stored.access_token != first.access_token):
             if not stored.refreshing and (token := await self._refresh(stored)) is not None:
                 return token
             await asyncio.sleep(_POLL_SECONDS)
@@ -79,7 +79,7 @@ class AccessTokens:
         try:
             tokens = await self._provider.refresh(refresh_token, issuer=stored.issuer, subject=stored.subject)
         except GrantRefused as refused:
-            await providers.forget_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
+            await providers.delete_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
             raise AccessTokenUnavailable(str(refused)) from None
         except (SignInFailed, ProviderUnreachable) as error:
             await providers.release_refresh(self._db, linked_provider_id=stored.id, claimed=claimed)

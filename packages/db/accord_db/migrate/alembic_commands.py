@@ -1,4 +1,4 @@
-"""What alembic does: it runs the migrations, prints their SQL and writes the next. Importing it takes 0.4 s."""
+"""alembic's commands: run migrations, print their SQL, write a new one. Importing alembic takes 0.4 s."""
 
 import warnings
 from argparse import Namespace
@@ -18,23 +18,22 @@ from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from accord_db.migrate.comparison import Comparison
-from accord_db.migrate.errors import MigrationError
-from accord_db.migrate.revisions import VERSIONS, read_revisions
+from accord_db.migrate.revisions import VERSIONS, MigrationError, read_revisions
 
 _FOLDER = VERSIONS.parent
-# For SQL that is run by hand: other statements queue behind one that waits for a table.
-_BRIEFLY = "SET lock_timeout = '4s';\n\n"
+# For printed SQL that an operator runs: a migration that waits for a lock blocks all other users of the table.
+_LOCK_TIMEOUT = "SET lock_timeout = '4s';\n\n"
 
 
 def upgrade(connection: psycopg.Connection[Any], versions: Path = VERSIONS) -> None:
-    """Raises the driver's error, the migration that failed rolled back and those before it in place."""
-    with _spoken_by_sqlalchemy(connection) as spoken:
-        command.upgrade(_config(versions, connection=spoken), "head")
+    """Raises the driver's error. The failed migration is rolled back; earlier ones stay applied."""
+    with _sqlalchemy(connection) as wrapped:
+        command.upgrade(_config(versions, connection=wrapped), "head")
 
 
 def downgrade(connection: psycopg.Connection[Any], to: str, versions: Path = VERSIONS) -> None:
-    with _spoken_by_sqlalchemy(connection) as spoken:
-        command.downgrade(_config(versions, connection=spoken), to)
+    with _sqlalchemy(connection) as wrapped:
+        command.downgrade(_config(versions, connection=wrapped), to)
 
 
 def history(versions: Path = VERSIONS) -> list[Script]:
@@ -43,8 +42,8 @@ def history(versions: Path = VERSIONS) -> list[Script]:
 
 
 def sql(versions: Path = VERSIONS, *, after: str = "base", until: str = "head") -> str:
-    """The statements of the migrations after `after`, up to and including `until`."""
-    printed = StringIO(_BRIEFLY)
+    """The SQL of the migrations after `after`, up to and including `until`."""
+    printed = StringIO(_LOCK_TIMEOUT)
     printed.seek(0, SEEK_END)
     command.upgrade(_config(versions, printed), f"{after}:{until}", sql=True)
     return printed.getvalue()
@@ -52,11 +51,11 @@ def sql(versions: Path = VERSIONS, *, after: str = "base", until: str = "head") 
 
 def write(connection: psycopg.Connection[Any], message: str, comparison: Comparison, versions: Path = VERSIONS) -> Path:
     """A migration from the database to the models, which is empty if they agree."""
-    with _spoken_by_sqlalchemy(connection) as spoken, warnings.catch_warnings():
+    with _sqlalchemy(connection) as wrapped, warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Computed default on"
         )  # reported as missing, like all that is not written
-        config = _config(versions, connection=spoken, comparison=comparison)
+        config = _config(versions, connection=wrapped, comparison=comparison)
         script = command.revision(config, message, autogenerate=True, rev_id=_next_revision(versions))
     assert isinstance(script, Script)
     return Path(script.path)
@@ -93,13 +92,13 @@ def _literal(path: Path) -> str:
 
 
 @contextmanager
-def _spoken_by_sqlalchemy(connection: psycopg.Connection[Any]) -> Iterator[Connection]:
-    """The same connection, since it holds the lock against other migrations."""
+def _sqlalchemy(connection: psycopg.Connection[Any]) -> Iterator[Connection]:
+    """Wraps the same connection, which holds the lock of migrations."""
     connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
     try:
-        with engine.connect() as spoken:
-            yield spoken
+        with engine.connect() as wrapped:
+            yield wrapped
     except CommandError as error:
         raise MigrationError(str(error)) from error
     except DBAPIError as error:

@@ -1,4 +1,4 @@
-"""Writes the next migration from the models."""
+"""Writes the next migration from the differences between the models and the migrations."""
 
 import re
 import subprocess
@@ -13,14 +13,13 @@ from accord_db.migrate import alembic_commands
 from accord_db.migrate.apply import apply
 from accord_db.migrate.comparison import Catalog, Comparison
 from accord_db.migrate.drift import check_drift, create_models
-from accord_db.migrate.errors import MigrationError
 from accord_db.migrate.lint import lint
-from accord_db.migrate.revisions import VERSIONS, read_revisions
+from accord_db.migrate.revisions import VERSIONS, MigrationError, read_revisions
 from accord_db.migrate.scratch import scratch_database
 from accord_db.migrate.state import connected
-from accord_db.schema import metadata as our_metadata
+from accord_db.schema import metadata as accord_metadata
 
-# Alembic's advice to review the migration, which the command prints too.
+# alembic's comments around the generated statements, which are removed.
 _NOTICES = re.compile(r"^ *# ### .* ###\n", re.MULTILINE)
 _UPGRADE = re.compile(r"^def upgrade\(\) -> None:\n", re.MULTILINE)
 
@@ -39,7 +38,7 @@ class Draft:
     warnings: list[str]
 
 
-def generate(dsn: str, message: str, *, metadata: MetaData = our_metadata, versions: Path = VERSIONS) -> Draft:
+def generate(dsn: str, message: str, *, metadata: MetaData = accord_metadata, versions: Path = VERSIONS) -> Draft:
     """Uses scratch databases on the server of `dsn`, and does not change that database."""
     before = read_revisions(versions).head or "base"
     path, comparison = _write(dsn, message, metadata, versions)

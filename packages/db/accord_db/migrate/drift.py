@@ -1,4 +1,4 @@
-"""Whether models and migrations create the same database, read from PostgreSQL's catalog."""
+"""Compares the schema of the models with that of the migrations, as PostgreSQL prints both."""
 
 from pathlib import Path
 
@@ -8,14 +8,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from accord_db.engine.row_level_security import enable_row_level_security
 from accord_db.migrate.apply import apply
-from accord_db.migrate.errors import MigrationError
-from accord_db.migrate.revisions import VERSIONS
+from accord_db.migrate.revisions import VERSIONS, MigrationError
 from accord_db.migrate.scratch import scratch_database
 from accord_db.migrate.state import connected
-from accord_db.schema import metadata as our_metadata
+from accord_db.schema import metadata as accord_metadata
 
-# As PostgreSQL prints them: alembic compares no CHECK and guesses whether defaults are equal. (contype n is NOT NULL, a
-# constraint of its own since PostgreSQL 18.)
+# PostgreSQL's text is exact. alembic's comparison ignores CHECKs and is unreliable for defaults.
+# (contype n: PostgreSQL 18 also lists NOT NULL as a constraint.)
 _CATALOG = """
     SELECT format('column %s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod))
         || coalesce(' COLLATE ' || nullif(a.attcollation, t.typcollation)::regcollation, '')
@@ -47,8 +46,8 @@ _CATALOG = """
 """
 
 
-def check_drift(dsn: str, *, metadata: MetaData = our_metadata, versions: Path = VERSIONS) -> list[str]:
-    """One line for each difference. Uses scratch databases on the server of `dsn`, and does not change that database."""
+def check_drift(dsn: str, *, metadata: MetaData = accord_metadata, versions: Path = VERSIONS) -> list[str]:
+    """One line per difference. Uses scratch databases on the server of `dsn`. The database of `dsn` does not change."""
     with scratch_database(dsn) as by_migrations, scratch_database(dsn) as by_models:
         apply(by_migrations, versions=versions)
         create_models(by_models, metadata)
