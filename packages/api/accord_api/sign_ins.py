@@ -9,6 +9,7 @@ from accord_api import account_tokens
 from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Transaction
+from accord_db.engine.errors import Conflict
 from accord_db.queries import accounts
 from accord_db.schema import Account, AccountToken, Session
 from accord_rpc.call import call
@@ -34,14 +35,15 @@ class SignIns:
         self._second_factors = second_factors
 
     async def open(self, tx: Transaction, account: Account) -> SignIn:
-        """For whoever has proved the first factor of the account, as it was then.
+        """Opens a session, or waits for the second factor. `account` is the row that the first factor was verified against.
 
-        Raises SIGN_IN_REFUSED if it is banned, or was deleted or given another password since: what ends all sessions of
-        an account does not leave one that is just being opened.
+        Raises SIGN_IN_REFUSED if the account was banned or deleted since, and Conflict if its password hash has changed: a
+        change that ends all sessions also prevents the one that is being opened.
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
-        if now is None or is_banned(now) or now.password_hash != account.password_hash:
+        if now is None or is_banned(now):
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
+        require_verified_hash(now, account)
         if await self._second_factors.is_asked(now.id):
             call().note(account_id=now.id, target=now.id)
             kind = account_tokens.SECOND_STEP
@@ -60,6 +62,16 @@ class SignIns:
         token, session = await self._sessions.open(account_id, peer=call().peer, user_agent=call().user_agent)
         call().note(account_id=account_id, target=session.id)
         return Opened(token, session)
+
+
+def require_verified_hash(now: Account, verified: Account) -> None:
+    """Raises Conflict unless the locked account still has the hash that the password was verified against.
+
+    Another hash may be of the same password, renewed by a concurrent sign-in. The pipeline runs the call again, which
+    verifies the password against the present hash.
+    """
+    if now.password_hash != verified.password_hash:
+        raise Conflict("the password hash has changed since it was verified")
 
 
 def is_banned(account: Account) -> bool:

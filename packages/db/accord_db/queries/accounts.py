@@ -120,6 +120,14 @@ async def update_password_hash(db: Executor, *, account_id: UUID, password_hash:
     return await db.execute(_UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
 
 
+_RENEW_PASSWORD_HASH = _UPDATE_PASSWORD_HASH.values(updated_at=Account.updated_at, etag=Account.etag)
+
+
+async def renew_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
+    """Stores another hash of the same password. The account keeps its etag: nothing that its owner sees has changed."""
+    return await db.execute(_RENEW_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
+
+
 _VERIFIED_AT = func.coalesce(Account.email_verified_at, func.now())
 _UPDATE_EMAIL_VERIFIED = update(Account).where(*_THIS, Account.email == _email).values(email_verified_at=_VERIFIED_AT)
 

@@ -5,7 +5,7 @@ from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
 from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
-from accord_api.sign_ins import is_banned
+from accord_api.sign_ins import is_banned, require_verified_hash
 from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, providers
 from accord_db.schema import Account
@@ -25,8 +25,9 @@ class AccountPasswords(AccountParts):
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=account.id)
-            if now is None or now.password_hash != account.password_hash:  # what was proved is not the present one
+            if now is None:  # deleted since the password was verified
                 raise RpcError(Reason.REASON_PASSWORD_WRONG)
+            require_verified_hash(now, account)
             await self._set_password(tx, account, new_hash)
             # A new address too: it may be what the password is changed for, asked for by somebody else who was signed in.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
