@@ -26,7 +26,7 @@ from accord_auth.interceptor import AuthInterceptor
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
-from accord_db.engine.tenant import tenant
+from accord_db.engine.scope import tenant
 from accord_db.schema import Task
 from accord_rpc.caller import Caller, caller
 from accord_rpc.client_address import ClientAddresses, Network

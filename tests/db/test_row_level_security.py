@@ -31,7 +31,7 @@ from accord_db.engine.errors import DatabaseError
 from accord_db.engine.ids import uuid7
 from accord_db.engine.model import Model
 from accord_db.engine.row_level_security import GATEWAY_ROLE, tenant_column
-from accord_db.engine.tenant import NoTenant, acting_for, set_tenant
+from accord_db.engine.scope import NoTenant, acting_for, set_tenant
 from accord_db.migrate.drift import check_drift
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks

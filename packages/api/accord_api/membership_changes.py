@@ -8,8 +8,8 @@ from uuid import UUID
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import Permission
 from accord_auth.sessions import Sessions
-from accord_db.engine.database import Database, Executor, Transaction
-from accord_db.engine.tenant import acting_for
+from accord_db.engine.database import Database, Executor, Transaction, opened
+from accord_db.engine.scope import acting_for
 from accord_db.queries import members, memberships, organizations
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
@@ -20,7 +20,7 @@ Permissions = frozenset[Permission.ValueType]
 
 @asynccontextmanager
 async def changing(
-    db: Database,
+    db: Database | Transaction,
     sessions: Sessions,
     organization_id: UUID,
     *,
@@ -35,7 +35,7 @@ async def changing(
     try:
         # It may be another than the active one: whoever leaves it says which.
         with acting_for(organization_id):
-            async with db.transaction() as tx:
+            async with opened(db) as tx:
                 await _lock(tx, organization_id, show_deleted=show_deleted)
                 if permission:
                     await require_held(tx, organization_id, [permission])

@@ -1,12 +1,13 @@
-"""Who is calling: set by the auth interceptor before the message is read, asked for by handlers."""
+"""Who is calling. The auth interceptor sets it before the message is read."""
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from accord.policy.v1.policy_pb2 import Credential, Permission
+from accord_db.engine.scope import current
+from accord_rpc.call import Call
 
 # How long after authenticating a caller may call methods whose policy says `fresh` (ASVS 5.0, 7.5.1).
 FRESH_FOR: Final = timedelta(minutes=10)
@@ -47,7 +48,7 @@ class Caller:
 
     @property
     def tenant_id(self) -> UUID:
-        """The tenant of the call's statements (accord_db/engine/tenant.py): the account if no permission was checked."""
+        """The tenant of the call's statements (accord_db/engine/scope.py): the account if no permission was checked."""
         return self.owner_id if self.permission_checked else self.account_id
 
     @property
@@ -89,23 +90,15 @@ class NoCaller(LookupError):
     """A fault of ours, not of whoever called."""
 
 
-_caller: ContextVar[Caller] = ContextVar("caller")
-
-
 def caller() -> Caller:
-    """Never None: in a public method, which has no caller, asking is a fault."""
-    try:
-        return _caller.get()
-    except LookupError:
-        raise NoCaller("caller() was asked in a call that has none: its method's access must be signed-in") from None
-
-
-def set_caller(caller: Caller) -> None:
-    """For the rest of this call. There is no reset: each call has a context of its own, and a streaming handler still
-    runs when the interceptor has returned."""
-    _caller.set(caller)
+    """The caller of a method that is not public. Raises NoCaller in others."""
+    found = signed_in()
+    if found is None:
+        raise NoCaller("caller() is not available in a public method: its policy's access must be ACCESS_SIGNED_IN")
+    return found
 
 
 def signed_in() -> Caller | None:
-    """For what serves public and other methods alike, such as logs and audit; handlers ask `caller()`."""
-    return _caller.get(None)
+    """None in public methods. For code that serves public and other methods alike; handlers use `caller()`."""
+    scope = current()
+    return scope.caller if isinstance(scope, Call) else None

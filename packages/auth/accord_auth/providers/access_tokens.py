@@ -9,7 +9,7 @@ from accord_auth.encryption import Keyring, Place
 from accord_auth.providers.faults import AccessTokenUnavailable, GrantRefused, ProviderUnreachable, SignInFailed
 from accord_auth.providers.proofs import Tokens
 from accord_db.engine.database import Database
-from accord_db.engine.deadline import set_deadline
+from accord_db.engine.scope import set_deadline
 from accord_db.queries import providers
 from accord_db.queries.providers import EncryptedTokens, StoredTokens
 

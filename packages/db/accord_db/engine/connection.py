@@ -99,18 +99,18 @@ class Connection:
     def expired(self) -> bool:
         return self._loop.time() > self._expiry
 
-    async def ask(self, question: Query, *, after: Sequence[Query] = ()) -> PGresult:
-        """The answer to a question; those that it comes `after` travel in the same round trip. Outside of a transaction,
+    async def execute(self, query: Query, *, after: Sequence[Query] = ()) -> PGresult:
+        """The answer to a query; those that it comes `after` travel in the same round trip. Outside of a transaction,
         they all are one."""
-        meter = self._metrics.meter(question.operation, question.table)
+        meter = self._metrics.meter(query.operation, query.table)
         started = perf_counter()
         try:
-            return await (self._ask_together((*after, question)) if after else self._ask(question))
+            return await (self._execute_pipelined((*after, query)) if after else self._execute(query))
         except psycopg.Error as error:
             raise self._counted(translate(error)) from None
         except DatabaseError as error:
             if self._counted(error).sqlstate in _STALE and self._prepared:
-                return await self._ask_anew((*after, question))
+                return await self._execute_unprepared((*after, query))
             raise
         finally:
             meter.queries.inc()
@@ -120,7 +120,7 @@ class Connection:
         """What has no parameters and no rows, and is not counted: COMMIT and its like."""
         try:
             self._libpq.send_query(sql)
-            return (await self._answer())[-1]
+            return (await self._result())[-1]
         except psycopg.Error as error:
             raise translate(error) from None
 
@@ -143,41 +143,41 @@ class Connection:
             self._loop.remove_writer(self._socket)
             self._libpq.finish()
 
-    async def _ask(self, question: Query) -> PGresult:
-        name = self._prepared.get(question.sql) or await self._prepare(question)
-        self._send(name, question)
-        return (await self._answer())[-1]
+    async def _execute(self, query: Query) -> PGresult:
+        name = self._prepared.get(query.sql) or await self._prepare(query)
+        self._send(name, query)
+        return (await self._result())[-1]
 
-    async def _ask_together(self, questions: Sequence[Query]) -> PGresult:
-        named = [(self._prepared.get(q.sql) or await self._prepare(q), q) for q in questions]
+    async def _execute_pipelined(self, queries: Sequence[Query]) -> PGresult:
+        named = [(self._prepared.get(q.sql) or await self._prepare(q), q) for q in queries]
         self._in_pipeline = True
         self._libpq.enter_pipeline_mode()
-        for name, question in named:
-            self._send(name, question)
+        for name, query in named:
+            self._send(name, query)
         self._libpq.pipeline_sync()
-        return (await self._answer())[-1]
+        return (await self._result())[-1]
 
-    async def _ask_anew(self, questions: Sequence[Query]) -> PGresult:
+    async def _execute_unprepared(self, queries: Sequence[Query]) -> PGresult:
         """The statements prepared here are no longer good: a migration has changed their tables."""
         self._prepared.clear()
         if not self.idle:  # what the transaction did before is lost with it
             self._expiry = 0
             raise Conflict("a table has changed under a prepared statement")
         await self.command(b"DEALLOCATE ALL")
-        return await self._ask_together(questions)
+        return await self._execute_pipelined(queries)
 
-    async def _prepare(self, question: Query) -> bytes:
+    async def _prepare(self, query: Query) -> bytes:
         """The name of the prepared statement; empty if it is not to be prepared."""
-        if not (self._prepares and question.prepared) or len(self._prepared) >= _MOST_PREPARED:
+        if not (self._prepares and query.prepared) or len(self._prepared) >= _MOST_PREPARED:
             return b""
         name = b"s%d" % next(self._names)  # never again, since a caller that left did not hear whether it is taken
-        self._libpq.send_prepare(name, question.sql)
-        await self._answer()
-        self._prepared[question.sql] = name
+        self._libpq.send_prepare(name, query.sql)
+        await self._result()
+        self._prepared[query.sql] = name
         return name
 
-    def _send(self, name: bytes, question: Query) -> None:
-        sql, values, formats = question[:3]
+    def _send(self, name: bytes, query: Query) -> None:
+        sql, values, formats = query[:3]
         if name:
             self._libpq.send_query_prepared(name, values, formats, result_format=Format.BINARY)
         else:
@@ -187,7 +187,7 @@ class Connection:
         self._metrics.count_error(error.sqlstate)
         return error
 
-    async def _answer(self) -> list[PGresult]:
+    async def _result(self) -> list[PGresult]:
         results = await self._settled()
         for result in results:
             if result.status in _FAILED:
@@ -195,7 +195,7 @@ class Connection:
         return results
 
     def _settled(self) -> Future[list[PGresult]]:
-        """All that the server answers until it is ready for the next question."""
+        """All that the server answers until it is ready for the next query."""
         self._waiter = waiter = self._loop.create_future()
         if self._libpq.flush():
             self._loop.add_writer(self._socket, self._write)

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from accord_db.engine.connection import Connection, DatabaseSettings
-from accord_db.engine.deadline import remaining
 from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.engine.metrics import Metrics
+from accord_db.engine.scope import remaining
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 0.5  # seconds
 _RECOVERY_TIME = 5.0  # seconds

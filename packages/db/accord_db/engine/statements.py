@@ -23,7 +23,7 @@ from sqlalchemy.types import TypeEngine
 from accord_db.engine.errors import InvalidValue, translate
 from accord_db.engine.row_level_security import tenant_column
 from accord_db.engine.rows import Process, is_processed, row_maker
-from accord_db.engine.tenant import ALL, tenant
+from accord_db.engine.scope import ALL, tenant
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Statement(Generic[T]):
         self._dumper = Transformer()
         self._loader = Transformer()
 
-    def ask(self, parameters: Mapping[str, object]) -> Query:
+    def bind(self, parameters: Mapping[str, object]) -> Query:
         """Raises TypeError when they are not the statement's, InvalidValue when PostgreSQL has no such value."""
         values = self._in_order({**self._defaults, **parameters} if self._defaults else parameters)
         for place, process in self._processors:

@@ -10,7 +10,6 @@ from accord_db.engine.database import Database, Executor
 from accord_db.engine.ids import uuid7
 from accord_db.queries import audit
 from accord_rpc.call import Context, call
-from accord_rpc.caller import signed_in
 from accord_rpc.interceptor import Next
 from accord_rpc.policy import Method
 from accord_rpc.status import failure
@@ -37,7 +36,7 @@ class AuditInterceptor(AsyncServerInterceptor):
         method_name: str,
     ) -> bytes | None:
         try:
-            async with self._database.deferred_transaction():
+            async with self._database.call_transaction():
                 response = await method(request_or_iterator, context)
                 async with self._database.transaction() as tx:
                     await self._insert(tx, grpc.StatusCode.OK, None)
@@ -49,19 +48,20 @@ class AuditInterceptor(AsyncServerInterceptor):
             raise
 
     async def _insert(self, db: Executor, code: grpc.StatusCode, reason: str | None) -> None:
-        current, who = call(), signed_in()
+        current, who = call(), call().caller
+        notes = current.notes
         await audit.insert_event(
             db,
             event_id=uuid7(),
-            account_id=current.account_id or (who.account_id if who else None),
+            account_id=notes.account_id or (who.account_id if who else None),
             organization_id=who.organization_id if who else None,
             credential=_KINDS[who.credential] if who else None,
             credential_id=who.credential_id if who else None,
             impersonator_id=who.impersonator_id if who else None,
             service_account_id=who.service_account_id if who else None,
             method=self._path,
-            target=current.target,
-            stated_reason=current.stated_reason,
+            target=notes.target,
+            stated_reason=notes.stated_reason,
             peer=current.peer,
             user_agent=current.user_agent,
             code=code.name,

@@ -7,8 +7,7 @@ from typing import Any, Final, cast
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_db.engine.deadline import set_deadline
-from accord_rpc.call import Context
+from accord_rpc.call import Context, call
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
 from accord_rpc.policy import Policy
@@ -76,7 +75,7 @@ class DeadlineInterceptor(AsyncServerInterceptor):
     ) -> bytes | None:
         asked = time_left(context)
         until = monotonic() + (self._default if asked is None else min(asked, self._longest))
-        set_deadline(until)
+        call().deadline = until
         watch = self._clock.watch(until)
         try:
             return await method(request_or_iterator, context)

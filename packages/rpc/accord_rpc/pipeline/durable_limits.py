@@ -77,7 +77,7 @@ class DurableLimit:
         return Limit(digest.digest(), self._count, self._seconds)
 
 
-class Tally:
+class DurableCounts:
     """The counts of one call. `at_account` are the limits that wait until its handler knows the account."""
 
     def __init__(self, database: Database, at_account: Sequence[DurableLimit]) -> None:

@@ -1,6 +1,5 @@
 """Holds calls to the limits of a method's policy."""
 
-from contextvars import ContextVar
 from typing import Final
 from uuid import UUID
 
@@ -10,12 +9,12 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import RATE_LIMIT_KEY_CALLER, RateLimit
 from accord_db.engine.database import Database
-from accord_rpc.call import Context
+from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import CheckInterceptor, Next
 from accord_rpc.pipeline.counters import Counter, Counters, NotCounted, OwnCounters
-from accord_rpc.pipeline.durable_limits import DurableLimit, Subject, Tally, exceeded, subject
+from accord_rpc.pipeline.durable_limits import DurableCounts, DurableLimit, Subject, exceeded, subject
 from accord_rpc.policy import Method
 from accord_rpc.status import failure
 
@@ -31,16 +30,16 @@ def rate_limiter(storage: str) -> Counters:
     return SharedCounters(storage)
 
 
-_tally: ContextVar[Tally] = ContextVar("tally")
-
-
 async def limit_account(account_id: UUID) -> None:
     """Counts this call against the limits by account, for a handler that finds the account by a token of the request.
 
     Ask it once the account is known and before anything is tried, outside of any transaction: a refusal would roll the
     count back with it. Raises Refused.
     """
-    await _tally.get().count_account(account_id)
+    counts = call().durable_counts
+    if counts is None:
+        raise RuntimeError("limit_account() was called in a method without a durable limit")
+    await counts.count_account(account_id)
 
 
 class RateLimitInterceptor(CheckInterceptor):
@@ -102,21 +101,21 @@ class DurableLimitInterceptor(AsyncServerInterceptor):
         context: Context,
         method_name: str,
     ) -> bytes | None:
-        tally = Tally(self._database, self._at_account)
+        counts = DurableCounts(self._database, self._at_account)
         if self._at_once:
-            await tally.count(self._at_once, self._account(request_or_iterator))
-        _tally.set(tally)
+            await counts.count(self._at_once, self._account(request_or_iterator))
+        call().durable_counts = counts
         try:
             response = await method(request_or_iterator, context)
         except Exception as raised:
             # The database was away, and nobody has learned anything. Whatever else went wrong counts, our faults too:
             # one that a wrong guess alone could bring about would tell it from a right one.
             if failure(raised, self._declared).reason == Reason.REASON_UNAVAILABLE:
-                await tally.take_back()
+                await counts.take_back()
             raise
-        if not tally.is_complete:
+        if not counts.is_complete:
             raise RuntimeError(f"the handler of {method_name} has not called limit_account()")
-        await tally.take_back()
+        await counts.take_back()
         return response
 
     def _account(self, request: object) -> str:

@@ -15,10 +15,11 @@ from prometheus_client import Counter, Histogram
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.errors import DatabaseError
-from accord_rpc.call import Call, Context, set_call
-from accord_rpc.caller import Caller, signed_in
+from accord_db.engine.scope import enter
+from accord_rpc.call import Call, Context
+from accord_rpc.caller import Caller
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
-from accord_rpc.interceptor import Next, receive_headers
+from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.deadlines import time_left
 from accord_rpc.status import STATUS_HEADER, ErrorStatus, failure
 
@@ -128,7 +129,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
             "ms": round(seconds * 1000, 2),
             "peer": call.peer,
         }
-        if caller := signed_in():
+        if caller := call.caller:
             line |= _who(caller)
         if isinstance(raised, DatabaseError):  # its text may quote what was sent, its code does not
             line["sqlstate"] = raised.sqlstate
@@ -161,7 +162,8 @@ def _who(caller: Caller) -> dict[str, object]:
 
 def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:
     sent, user_agent, forwarded = "", "", []
-    for name, value in receive_headers(context):
+    headers = context.invocation_metadata() or ()  # grpcio builds them at each access
+    for name, value in headers:
         if name == REQUEST_ID_HEADER:
             sent = str(value)
         elif name == "user-agent":
@@ -174,8 +176,9 @@ def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:
         request_id=request_id,
         peer=peers.address(context.peer(), forwarded),
         user_agent=_plain(user_agent[:256]),
+        headers=headers,
     )
-    set_call(call)
+    enter(call)
     context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
     return call
 

@@ -121,7 +121,7 @@ def _contract(parts: Runtime, sessions: Sessions, tokens: ServiceTokens, validat
 
 def _dependencies(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Dependencies:
     settings, database, keys = parts.settings, parts.database, keyring(parts.settings, parts.secret_key)
-    second_factors = SecondFactors(database, keys)
+    second_factors = SecondFactors(keys)
     return Dependencies(
         database=database,
         paginator=Paginator(parts.secret_key),
