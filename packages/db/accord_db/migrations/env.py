@@ -1,10 +1,12 @@
 """Run by alembic. It connects to nothing by itself: the connection is handed in, with its locks and time limits set."""
 
 from functools import partial
+from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy import Index
 from sqlalchemy.sql.schema import SchemaItem
+from sqlalchemy.types import TypeDecorator
 
 from accord_db.migrate.row_level_security import add_row_level_security
 
@@ -17,6 +19,11 @@ def is_compared(item: SchemaItem, name: str | None, kind: str, reflected: bool, 
     )
 
 
+def render_type(kind: str, item: Any, context: Any) -> str | Literal[False]:
+    """A migration states the type that PostgreSQL has, so that it does not change with the models."""
+    return f"sa.{item.impl_instance!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
+
+
 configure = partial(
     context.configure,
     target_metadata=context.config.attributes.get("metadata"),
@@ -25,6 +32,7 @@ configure = partial(
     compare_server_default=True,
     process_revision_directives=add_row_level_security,
     include_object=is_compared,
+    render_item=render_type,
 )
 
 if context.is_offline_mode():

@@ -9,6 +9,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import RATE_LIMIT_KEY_CALLER, RateLimit
 from accord_db.engine.database import Database
+from accord_db.engine.folding import fold_email
 from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
@@ -119,5 +120,5 @@ class DurableLimitInterceptor(AsyncServerInterceptor):
         return response
 
     def _account(self, request: object) -> str:
-        """As whoever is looked up by it: upper and lower case are the same."""
-        return str(getattr(request, self._field)).lower() if self._field else ""
+        """Folded as the address by which the account is looked up."""
+        return fold_email(getattr(request, self._field)) if self._field else ""

@@ -7,6 +7,7 @@ from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
 from accord_api.sign_ins import is_banned, require_verified_hash
 from accord_db.engine.database import Transaction
+from accord_db.engine.folding import fold_email
 from accord_db.queries import accounts, providers
 from accord_db.schema import Account
 from accord_rpc.call import Context, call
@@ -44,7 +45,7 @@ class AccountPasswords(AccountParts):
             # One that only providers sign in to gets a password by this.
             wanted = account is not None and not is_banned(account)
             await self._mail_token(
-                tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=request.email.lower()
+                tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=fold_email(request.email)
             )
         return pb.RequestPasswordResetResponse()
 
