@@ -139,7 +139,7 @@ MUTATIONS = (
       access: ACCESS_SIGNED_IN
       permission: PERMISSION_API_KEYS_READ
 """,
-        ("tests/docs/test_policies.py::test_the_page_is_what_the_contract_says",),
+        ("tests/docs/test_policies.py::test_page_matches_the_contract",),
     ),
     Mutation(
         "tenancy: handlers may read the owner where the policy has no permission",

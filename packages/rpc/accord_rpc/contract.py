@@ -16,7 +16,7 @@ from accord_rpc.drift import drift, request_drift
 from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
-from accord_rpc.status import reason_faults
+from accord_rpc.reasons import reason_faults
 from accord_rpc.tenancy import tenancy_faults
 
 CONTRACT_PACKAGE = "accord"

@@ -62,10 +62,10 @@ def _members(of: type, names: Set[str]) -> Iterator[object]:
         yield from (vars(each)[name] for name in names & vars(each).keys())
 
 
-def _functions(candidates: Iterable[object], of: type, beside: FunctionType) -> Iterator[tuple[FunctionType, type]]:
+def _functions(candidates: Iterable[object], of: type, caller: FunctionType) -> Iterator[tuple[FunctionType, type]]:
     for candidate in candidates:
         found = _function(candidate)
-        if found is not None and _package(found) == _package(beside):
+        if found is not None and _package(found) == _package(caller):
             yield found, of
 
 
