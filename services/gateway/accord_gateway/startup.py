@@ -11,6 +11,7 @@ from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.migrate import MigrationError, apply, current_and_head, is_current
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
+from accord_db.migrate.text import read_text_settings
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import secret_key
 from accord_gateway.settings import Settings
@@ -92,8 +93,9 @@ def _started(server: EmbeddedPostgres) -> Iterator[DatabaseAddresses]:
 
 
 def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
-    """Brings the database to this release's schema, or sees that it is there. Raises StartRefused."""
+    """Brings the database to this release's schema, or checks that it is there. Raises StartupError."""
     try:
+        _require_utf8(addresses)
         if migrate:
             if apply(addresses.direct):
                 structlog.get_logger().info("migrated")
@@ -107,6 +109,12 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
         raise StartupError(f"The database cannot be migrated: {error}") from None
     except DatabaseError as error:
         raise unreachable(error) from None
+
+
+def _require_utf8(addresses: DatabaseAddresses) -> None:
+    for address in {addresses.direct, addresses.pooled}:
+        if fault := read_text_settings(address).encoding_fault:
+            raise StartupError(f"Accord cannot use the database: {fault.what}.\n{fault.remedy}")
 
 
 def require_row_level_security(addresses: DatabaseAddresses, settings: Settings) -> None:

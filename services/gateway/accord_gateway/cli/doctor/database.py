@@ -6,6 +6,7 @@ from accord_db.engine.errors import DatabaseError
 from accord_db.migrate import MigrationError, current_and_head
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
+from accord_db.migrate.text import read_text_settings
 from accord_gateway.cli.doctor import keys
 from accord_gateway.cli.doctor.finding import Finding
 from accord_gateway.errors import StartupError
@@ -53,12 +54,20 @@ def _connection(address: str) -> Iterator[Finding]:
         place = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
         too_old = info.server_version < OLDEST * 10000
         yield Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")
+        yield _text(address)
         permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
         if permitted and permitted[0]:
             yield Finding(f"{info.user} may create tables there")
         else:
             remedy = f'Migrations need it: GRANT CREATE ON SCHEMA public TO "{info.user}"'
             yield Finding(f"{info.user} may not create tables there", remedy)
+
+
+def _text(address: str) -> Finding:
+    settings = read_text_settings(address)
+    if fault := settings.encoding_fault or settings.collation_fault:
+        return Finding(*fault)
+    return Finding(f"text is UTF-8; searches ignore case by the rules of the locale {settings.locale}")
 
 
 def _migrations(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:
