@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from protovalidate import Validator
-from sqlalchemy import JSON, DateTime, Enum, Interval, String, Uuid
+from sqlalchemy import JSON, Column, DateTime, Enum, Interval, String, Table, Uuid
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from accord.accounts.v1 import accounts_pb2
@@ -35,6 +35,7 @@ from accord.policy.v1.policy_pb2 import (
 from accord.tasks.v1 import tasks_pb2
 from accord_api.dependencies import Dependencies, Rules
 from accord_api.registration import register
+from accord_db.engine.model import Model
 from accord_rpc.contract import ContractMismatch, Registry, check, contract_services
 from accord_rpc.drift import drift
 from accord_rpc.messages import MessageMapper
@@ -554,6 +555,14 @@ def test_resource_without_a_table_is_refused() -> None:
     registry = registered()
     del registry.resources[tasks_pb2.Task]
     assert "accord.tasks.v1.Task: has an id, but no servicer names its table" in mismatch(contract_services(), registry)
+
+
+def test_table_without_a_tenant_or_a_reason_is_refused() -> None:
+    made = Table("made", Model.metadata, Column("id", Uuid, primary_key=True))
+    try:
+        assert "table made has no row-level security: " in mismatch(contract_services(), registered())
+    finally:
+        Model.metadata.remove(made)
 
 
 # --- drift ------------------------------------------------------------------------------------------------------------

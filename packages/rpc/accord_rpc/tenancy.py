@@ -15,7 +15,7 @@ from accord_rpc.policy import Method
 _OWNER_IDS: Final = frozenset({"owner_id", "active_organization_id"})
 
 
-def tenancy_faults(methods: Iterable[Method], handlers: Mapping[str, object]) -> Iterator[str]:
+def tenancy_problems(methods: Iterable[Method], handlers: Mapping[str, object]) -> Iterator[str]:
     """`handlers` by the method's path. One sentence for each attribute and function that reads it."""
     for method in methods:
         if method.policy.permission or (handler := _function(handlers.get(method.path))) is None:

@@ -16,12 +16,12 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from accord_db.engine.errors import Conflict, DatabaseError, translate
+from accord_db.engine.connection_string import has_several_hosts, parse, parse_for_writing
+from accord_db.engine.errors import READ_ONLY, Conflict, DatabaseError, Unavailable, translate
 from accord_db.engine.metrics import Metrics
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.engine.statements import Query
@@ -36,6 +36,8 @@ _END_OF_PIPELINE = int(ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 500
 # What a prepared statement answers when the tables have changed since, or when it was somebody else's.
 _STALE = frozenset({"0A000", "26000"})
+# Also "on" where the server is in recovery.
+_TRANSACTION_READ_ONLY = Query(b"SELECT current_setting('transaction_read_only')", operation="select")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class DatabaseSettings:
 async def connect(settings: DatabaseSettings, metrics: Metrics, lost: "Callable[[Connection], None]") -> "Connection":
     """Raises Unavailable. `lost` is told when the server closes the connection."""
     try:
-        driver = await AsyncConnection.connect(_conninfo(settings), autocommit=True)
+        driver = await AsyncConnection.connect(**_parameters(settings), autocommit=True)
     except psycopg.Error as error:
         raise translate(error) from None
     return Connection(driver, settings, metrics, lost)
@@ -82,6 +84,7 @@ class Connection:
         # Not all at the same time, though they were opened at the same time.
         self._expiry = self._loop.time() + settings.connection_lifetime * random.uniform(0.9, 1)  # noqa: S311 — no secret
         self.closed = False
+        self.read_only = False
         self._socket = self._libpq.socket
         self._loop.add_reader(self._socket, self._read)
 
@@ -98,6 +101,9 @@ class Connection:
     @property
     def expired(self) -> bool:
         return self._loop.time() > self._expiry
+
+    def expire(self) -> None:
+        self._expiry = 0
 
     async def execute(self, query: Query, *, after: Sequence[Query] = ()) -> PGresult:
         """The answer to a query; those that it comes `after` travel in the same round trip. Outside of a transaction,
@@ -123,6 +129,13 @@ class Connection:
             return (await self._result())[-1]
         except psycopg.Error as error:
             raise translate(error) from None
+
+    async def require_writable(self) -> None:
+        """Raises Unavailable if the server does not take writes."""
+        result = await self.execute(_TRANSACTION_READ_ONLY)
+        if result.get_value(0, 0) != b"off":
+            self.read_only = True
+            raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
 
     async def recover(self) -> None:
         """Make a connection idle whose caller has gone: stop what runs, roll back what is open."""
@@ -161,7 +174,7 @@ class Connection:
         """The statements prepared here are no longer good: a migration has changed their tables."""
         self._prepared.clear()
         if not self.idle:  # what the transaction did before is lost with it
-            self._expiry = 0
+            self.expire()
             raise Conflict("a table has changed under a prepared statement")
         await self.command(b"DEALLOCATE ALL")
         return await self._execute_pipelined(queries)
@@ -185,6 +198,7 @@ class Connection:
 
     def _counted(self, error: DatabaseError) -> DatabaseError:
         self._metrics.count_error(error.sqlstate)
+        self.read_only = self.read_only or error.sqlstate == READ_ONLY
         return error
 
     async def _result(self) -> list[PGresult]:
@@ -250,10 +264,13 @@ def _is_farewell(result: PGresult) -> bool:
     )
 
 
-def _conninfo(settings: DatabaseSettings) -> str:
-    """What the DSN says, and where it says nothing, what lets a lost server be noticed."""
-    given = conninfo_to_dict(settings.dsn)
-    filled: dict[str, Any] = {
+def _parameters(settings: DatabaseSettings) -> dict[str, Any]:
+    """Of the connection string, and where it sets nothing, those that let a lost server be noticed."""
+    # A pooler reports the state of the server it has connected to first, which may not be the present one.
+    given = parse_for_writing(settings.dsn) if settings.prepare else parse(settings.dsn)
+    if has_several_hosts(given):
+        given = parse_for_writing(settings.dsn)
+    filled = {
         "application_name": settings.application_name,
         "connect_timeout": 5,
         "keepalives_idle": 30,
@@ -261,10 +278,11 @@ def _conninfo(settings: DatabaseSettings) -> str:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         **given,
+        "client_encoding": "UTF8",  # which statements.py relies on
     }
     if settings.prepare:  # a pooler refuses options: there the role has them (ALTER ROLE … SET …)
         filled["options"] = f"{_options(settings)} {given.get('options') or ''}"
-    return make_conninfo(**filled)
+    return filled
 
 
 def _options(settings: DatabaseSettings) -> str:

@@ -24,6 +24,9 @@ def opened(db: "Database | Transaction") -> AbstractAsyncContextManager[Transact
     return nullcontext(db) if isinstance(db, Transaction) else db.transaction()
 
 
+_PING_PATIENCE = 1.5  # seconds to wait for a connection; less than health checks take, which report the reason then
+
+
 class Database(Executor):
     """PostgreSQL behind a pool. Each statement executed on it is a transaction.
 
@@ -44,6 +47,14 @@ class Database(Executor):
 
     async def close(self) -> None:
         await self._pool.close()
+
+    async def ping(self) -> None:
+        """Raises Unavailable unless the server responds and takes writes."""
+        connection = await self._pool.acquire(patience=_PING_PATIENCE)
+        try:
+            await connection.require_writable()
+        finally:
+            self._pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -44,7 +44,7 @@ class TextSettings:
 
 
 def read_text_settings(dsn: str) -> TextSettings:
-    with connected(dsn) as connection:
+    with connected(dsn, writable=False) as connection:
         row = connection.execute(_DATABASE).fetchone()
     assert row is not None, "a connection has a database"
     database, encoding, actual = row
