@@ -23,8 +23,7 @@ from accord.roles.v1.roles_pb2_grpc import RoleServiceStub
 from accord_api.linked_identities import Entered, LinkedIdentities
 from accord_api.outbox import Mail, Outbox
 from accord_auth.providers import Providers
-from accord_auth.providers.proofs import Identity, Proof, Tokens
-from accord_auth.providers.settings import ProviderSettings
+from accord_auth.providers.provider_identity import Identity, Proof, ProviderSettings, Tokens
 from accord_db import migrate
 from accord_db.engine.scope import ALL, enter
 from accord_gateway.cli.commands import get_account_locked

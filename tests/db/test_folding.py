@@ -100,7 +100,7 @@ def test_every_column_with_an_address_folds_it() -> None:
 
 def test_no_index_or_constraint_folds_by_the_collation_of_the_database(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        definitions = dict(
+        definitions: dict[str, str] = dict(
             connection.execute(
                 "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' UNION ALL "
                 "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace"

@@ -1,5 +1,8 @@
 """Indexes of folded addresses and names, in the collation "C". `uq_accounts_email_living` stays for the release before."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,8 +10,8 @@ revision = "2026_11_30_0001"
 down_revision = "2026_11_30_0000"
 
 _LIVING = sa.text("deleted_at IS NULL")
-_EMAIL = sa.literal_column('(email COLLATE "C")')
-_NAME = sa.literal_column('lower(name COLLATE "C")')
+_EMAIL: sa.ColumnClause[str] = sa.literal_column('(email COLLATE "C")')
+_NAME: sa.ColumnClause[str] = sa.literal_column('lower(name COLLATE "C")')
 
 
 def upgrade() -> None:
@@ -41,11 +44,11 @@ def downgrade() -> None:
 def _create(
     name: str,
     table: str,
-    columns: "list[str | sa.ColumnElement[object] | sa.TextClause]",
+    columns: "Sequence[str | sa.ColumnElement[Any] | sa.TextClause]",
     *,
     unique: bool = False,
     where: sa.TextClause | None = None,
 ) -> None:
     """A failed attempt leaves an invalid index, hence the drop."""
     op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
-    op.create_index(name, table, columns, unique=unique, postgresql_where=where, postgresql_concurrently=True)
+    op.create_index(name, table, list(columns), unique=unique, postgresql_where=where, postgresql_concurrently=True)
