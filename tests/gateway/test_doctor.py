@@ -1,10 +1,12 @@
 """`accord doctor` and `accord migrate`."""
 
+import re
 import socket
 import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 from accord_auth.encryption import Keyring, Place
 from accord_db.engine.ids import uuid7
+from tests.clocks import shifted_database
 from tests.conftest import change, drop_database, execute, temporary_database
 from tests.gateway.conftest import Start, environment, free_port, healthy, url
 from tests.gateway.mail_server import Authority, mail_server
@@ -149,6 +152,20 @@ def test_collation_whose_version_has_changed_is_a_fault(postgres: str, tmp_path:
         assert "✗ indexes were built with version 1.2 of the collation tr" in said
         assert "REFRESH COLLATION VERSION" in said
         assert status == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "what"),
+    [(timedelta(minutes=-11), "66[01] s ahead of"), (timedelta(minutes=90), "(5399|5400) s behind")],
+    ids=["ahead", "behind"],
+)
+def test_clock_that_differs_from_the_clock_of_the_database_is_a_fault(
+    postgres: str, tmp_path: Path, by: timedelta, what: str
+) -> None:
+    with shifted_database(postgres, by) as dsn:
+        status, said = doctor(tmp_path, DATABASE_URL=url(dsn))
+    assert re.search(f"✗ the clock of this machine is {what} the clock of the database", said)
+    assert status == 1
 
 
 def test_migrations_that_are_missing_are_a_fault_where_the_start_does_not_bring_them(

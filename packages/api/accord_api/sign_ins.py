@@ -1,6 +1,5 @@
 """How a sign-in ends, whatever proved who it is: in a session, or in the wait for a second step."""
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -8,6 +7,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.database import Transaction
 from accord_db.engine.errors import Conflict
 from accord_db.queries import accounts
@@ -30,9 +30,10 @@ class Opened(NamedTuple):
 
 
 class SignIns:
-    def __init__(self, sessions: Sessions, second_factors: SecondFactors) -> None:
+    def __init__(self, sessions: Sessions, second_factors: SecondFactors, clock: DatabaseClock) -> None:
         self._sessions = sessions
         self._second_factors = second_factors
+        self._clock = clock
 
     async def open(self, tx: Transaction, account: Account) -> SignIn:
         """Opens a session, or waits for the second factor. `account` is the row that the first factor was verified against.
@@ -41,7 +42,7 @@ class SignIns:
         change that ends all sessions also prevents the one that is being opened.
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
-        if now is None or is_banned(now):
+        if now is None or is_banned(now, self._clock):
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
         require_verified_hash(now, account)
         if await self._second_factors.is_enabled(tx, now.id):
@@ -54,7 +55,7 @@ class SignIns:
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
         """For whoever has proved the second factor too. Raises TOKEN_INVALID if nothing waits for the token any more."""
         account = await account_tokens.use(tx, waiting)
-        if is_banned(account):
+        if is_banned(account, self._clock):
             raise account_tokens.invalid_token()
         return await self._open(tx, account.id)
 
@@ -74,8 +75,8 @@ def require_verified_hash(now: Account, verified: Account) -> None:
         raise Conflict("the password hash has changed since it was verified")
 
 
-def is_banned(account: Account) -> bool:
-    """Whether the account is banned now, by this process's clock."""
+def is_banned(account: Account, clock: DatabaseClock) -> bool:
+    """Whether the account is banned now. `banned_until` is on the database's clock."""
     if account.banned_at is None:
         return False
-    return account.banned_until is None or datetime.now(UTC) < account.banned_until
+    return account.banned_until is None or clock.now() < account.banned_until

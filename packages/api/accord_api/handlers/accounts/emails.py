@@ -44,7 +44,7 @@ class Emails(AccountParts):
             account = await accounts.get_account_by_email_locked(tx, email=request.email)
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
-            waits = account is not None and account.email_verified_at is None and not is_banned(account)
+            waits = account is not None and account.email_verified_at is None and not is_banned(account, self._db.clock)
             await self._mail_token(
                 tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account if waits else None, to=fold_email(request.email)
             )

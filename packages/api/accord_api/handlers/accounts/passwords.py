@@ -43,7 +43,7 @@ class AccountPasswords(AccountParts):
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
             # One that only providers sign in to gets a password by this.
-            wanted = account is not None and not is_banned(account)
+            wanted = account is not None and not is_banned(account, self._db.clock)
             await self._mail_token(
                 tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=fold_email(request.email)
             )

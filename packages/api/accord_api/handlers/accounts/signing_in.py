@@ -34,7 +34,7 @@ class SigningIn(AccountParts):
         if account is not None:
             call().note(account_id=account.id, target=account.id)
         known = await self._passwords.verify(account.password_hash if account else None, request.password)
-        if account is None or not known or is_banned(account):
+        if account is None or not known or is_banned(account, self._db.clock):
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
         return account
 
