@@ -131,7 +131,7 @@ class NeverUsedUp(DurableLimit):
     """Is counted in the database like any other."""
 
     def of(self, subject: Subject) -> Limit:
-        return super().of(subject)._replace(most=2**62)
+        return super().of(subject)._replace(max_calls=2**62)
 
 
 @pytest.fixture(autouse=True)

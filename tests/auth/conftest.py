@@ -151,8 +151,8 @@ class HeldAnswers:
         self.arrive = asyncio.Event()
         monkeypatch.setattr(sessions_module, "get_session_by_token_hash", self.held)
 
-    async def held(self, db: Database, *, token_hash: bytes, use_written_after: timedelta) -> LiveSession | None:
-        session = await get_session_by_token_hash(db, token_hash=token_hash, use_written_after=use_written_after)
+    async def held(self, db: Database, *, token_hash: bytes, use_recorded_every: timedelta) -> LiveSession | None:
+        session = await get_session_by_token_hash(db, token_hash=token_hash, use_recorded_every=use_recorded_every)
         self.answered.set()
         await self.arrive.wait()
         return session

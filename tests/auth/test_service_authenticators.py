@@ -84,8 +84,8 @@ async def test_a_token_is_good_no_longer_than_its_session(
     change(dsn, "UPDATE sessions SET expires_at = now() + interval '1 minute'")
     found = await finder.authenticate(await token_of(tokens, service, person))
     assert found is not None
-    assert found.good_until is not None
-    assert found.good_until - datetime.now(UTC) <= timedelta(minutes=1)
+    assert found.valid_until is not None
+    assert found.valid_until - datetime.now(UTC) <= timedelta(minutes=1)
 
 
 async def test_a_certificate_is_the_account_that_settings_name(

@@ -18,7 +18,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.engine.model import Model
 from accord_db.engine.statements import compiled
 from accord_db.queries import audit, organizations
-from accord_db.queries.cleanup import Due, delete_due, everything_due, is_alone
+from accord_db.queries.cleanup import ExpiredRows, delete_batch, expired_rows, try_lock_cleanup
 from accord_db.schema import (
     Account,
     AccountToken,
@@ -99,15 +99,15 @@ async def count(database: Database, model: type[Model]) -> int:
     return found
 
 
-def due_after(kept: timedelta, *, batch: int = 500) -> list[Due]:
-    return everything_due(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
+def due_after(kept: timedelta, *, batch: int = 500) -> list[ExpiredRows]:
+    return expired_rows(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
 
 
 async def clean_up(database: Database, *, kept: timedelta = KEPT, batch: int = 500) -> Counter[str]:
     """How many rows went, by table."""
     deleted: Counter[str] = Counter()
     for due in due_after(kept, batch=batch):
-        while number := await delete_due(database, due):
+        while number := await delete_batch(database, due):
             assert number <= batch
             deleted[due.table] += number
     return +deleted
@@ -170,6 +170,7 @@ async def test_mail_that_waits_stays_however_old_it_is(database: Database, accou
 
 def test_every_table_whose_rows_expire_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
+    assert {"sessions", "rate_limits"} <= expiring
     assert expiring <= {due.table for due in due_after(KEPT)}
 
 
@@ -178,14 +179,14 @@ async def test_a_batch_is_no_larger_than_it_may_be(database: Database, account: 
     for days in (5, 9, 7, 3):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
     tokens = next(due for due in due_after(KEPT, batch=3) if due.table == "account_tokens")
-    assert [await delete_due(database, tokens) for _ in range(3)] == [3, 1, 0]
+    assert [await delete_batch(database, tokens) for _ in range(3)] == [3, 1, 0]
 
 
 async def test_the_oldest_go_first(database: Database, account: Account) -> None:
     for days in (5, 9, 7):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
     tokens = next(due for due in due_after(KEPT, batch=2) if due.table == "account_tokens")
-    await delete_due(database, tokens)
+    await delete_batch(database, tokens)
     assert await database.fetch_all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
 
@@ -202,6 +203,7 @@ async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
 async def test_an_index_serves_each_of_the_statements(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
+        assert {"sessions", "accounts", "organizations"} <= {due.table for due in due_after(KEPT)}
         for due in due_after(KEPT):
             sql = compiled(due.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
@@ -212,11 +214,11 @@ async def test_an_index_serves_each_of_the_statements(database: Database, dsn: s
 async def test_one_transaction_at_a_time_is_alone(connect: Connect) -> None:
     one, other = await connect(), await connect()
     async with one.transaction() as first:
-        assert await is_alone(first)
+        assert await try_lock_cleanup(first)
         async with other.transaction() as second:
-            assert not await is_alone(second)
+            assert not await try_lock_cleanup(second)
     async with other.transaction() as second:
-        assert await is_alone(second)
+        assert await try_lock_cleanup(second)
 
 
 # --- accounts ----------------------------------------------------------------------------------------------------------------
@@ -376,6 +378,7 @@ def test_all_tables_that_belong_to_accounts_are_emptied_before_these_go() -> Non
         if any(k.column.table is accounts and k.ondelete == "CASCADE" for k in table.foreign_keys)
         or "owner_id" in table.c
     }
+    assert {"sessions", "tasks"} <= theirs
     assert theirs <= set(order[:-1])
     assert order[-1] == "accounts"
 

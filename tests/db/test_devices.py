@@ -56,7 +56,7 @@ async def me(database: Database) -> Person:
 
 
 async def poll(database: Database) -> Poll:
-    found = await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5)
+    found = await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slow_down_seconds=5)
     assert found is not None
     return found
 
@@ -72,7 +72,7 @@ async def deny(database: Database, account_id: UUID) -> DeviceSignIn | None:
 
 
 async def is_undecided(database: Database) -> bool:
-    return await devices.get_undecided_device_sign_in(database, user_code_hash=USER) is not None
+    return await devices.get_pending_device_sign_in(database, user_code_hash=USER) is not None
 
 
 # --- codes -------------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ async def test_a_code_that_another_device_has_is_not_given_twice(
 
 async def test_an_expired_sign_in_is_none_to_everybody(database: Database, waiting: DeviceSignIn, me: Person) -> None:
     await database.execute(_EXPIRE)
-    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
+    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slow_down_seconds=5) is None
     assert not await is_undecided(database)
     assert await approve(database, me) is None
     assert await deny(database, me.account_id) is None
@@ -210,7 +210,7 @@ async def test_of_many_who_use_it_at_once_one_does(connect: Connect, waiting: De
         *(devices.use_device_sign_in(database, sign_in_id=waiting.id) for _ in range(20)),
     )
     assert sum(used) == 1
-    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
+    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slow_down_seconds=5) is None
 
 
 async def test_an_approval_falls_with_the_session_that_gave_it(

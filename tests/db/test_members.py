@@ -8,7 +8,7 @@ from accord_db.engine.database import Database
 from accord_db.engine.errors import ForeignKeyMissing
 from accord_db.engine.ids import uuid7
 from accord_db.engine.keyset import Cursor, Page
-from accord_db.queries import members, memberships, organizations, roles
+from accord_db.queries import members, organizations, roles
 from accord_db.queries.members import MemberWithAccount
 from accord_db.schema import Account
 from tests.db.conftest import NewAccount
@@ -112,7 +112,7 @@ async def test_a_role_of_another_organization_is_no_role_of_this_one(
     database: Database, account: Account, ours: UUID, theirs: UUID
 ) -> None:
     mine, other = await role(database, ours, "tasks.read"), await role(database, theirs, "tasks.write")
-    found = await memberships.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
+    found = await members.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
     assert found == {mine: ["tasks.read"]}
     with pytest.raises(ForeignKeyMissing):
         await members.replace_member_roles(database, organization_id=ours, account_id=account.id, role_ids=[other])
@@ -148,13 +148,13 @@ async def test_what_an_account_owns_alone_is_found(
 ) -> None:
     other = await new_account()
     shared = await organization(database, account, other)
-    assert await members.get_organization_owned_alone(database, account_id=account.id) is None
+    assert await members.get_solely_owned_organization(database, account_id=account.id) is None
     alone = await organization(database, account)
     await members.insert_member(database, organization_id=alone, account_id=other.id, role="admin")
-    assert await members.get_organization_owned_alone(database, account_id=account.id) == alone
-    assert await members.get_organization_owned_alone(database, account_id=other.id) is None
+    assert await members.get_solely_owned_organization(database, account_id=account.id) == alone
+    assert await members.get_solely_owned_organization(database, account_id=other.id) is None
     await organizations.delete_organization(database, organization_id=alone)
-    assert await members.get_organization_owned_alone(database, account_id=account.id) is None
+    assert await members.get_solely_owned_organization(database, account_id=account.id) is None
     assert await members.lock_organizations_of_account(database, account_id=account.id) == sorted([shared, alone])
 
 

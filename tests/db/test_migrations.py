@@ -15,7 +15,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, Meta
 from accord_db.engine.errors import Unavailable
 from accord_db.engine.folding import EmailAddress
 from accord_db.engine.row_level_security import GATEWAY_ROLE
-from accord_db.migrate import MigrationError, Patience, apply, current_and_head, is_current
+from accord_db.migrate import LockRetry, MigrationError, apply, current_and_head, is_current
 from accord_db.migrate import __main__ as command_line
 from accord_db.migrate.alembic_commands import history, sql
 from accord_db.migrate.apply import revert
@@ -117,7 +117,7 @@ def test_a_migration_gives_up_behind_a_long_transaction_and_says_whose(dsn: str,
     with psycopg.connect(dsn, application_name="nightly report") as reader:
         reader.execute("SELECT count(*) FROM tasks")
         with pytest.raises(MigrationError, match=rf"pid {reader.info.backend_pid} \(nightly report\)"):
-            apply(dsn, versions=versions, patience=Patience(lock_timeout=0.05, attempts=2, pause=0.05))
+            apply(dsn, versions=versions, retry=LockRetry(lock_timeout=0.05, attempts=2, pause=0.05))
         # Nothing waits in front of the table any more.
         reader.execute("SELECT count(*) FROM tasks")
     assert not is_current(dsn, versions=versions)
@@ -126,10 +126,10 @@ def test_a_migration_gives_up_behind_a_long_transaction_and_says_whose(dsn: str,
 
 def test_a_migration_tries_again_when_the_transaction_before_it_ends(dsn: str, versions: Path) -> None:
     add(versions, "3000_01_01_0000", "op.execute('ALTER TABLE tasks ADD COLUMN x int')")
-    patience = Patience(lock_timeout=0.05, attempts=100, pause=0.05)
+    retry = LockRetry(lock_timeout=0.05, attempts=100, pause=0.05)
     with psycopg.connect(dsn) as reader, ThreadPoolExecutor() as threads:
         reader.execute("SELECT count(*) FROM tasks")
-        migration = threads.submit(apply, dsn, versions=versions, patience=patience)
+        migration = threads.submit(apply, dsn, versions=versions, retry=retry)
         with pytest.raises(TimeoutError):
             migration.result(timeout=0.5)
         reader.rollback()
@@ -183,7 +183,7 @@ def test_every_migration_can_be_taken_back_and_done_again(empty: str) -> None:
 
 
 def test_revert_of_nothing_is_refused(empty: str) -> None:
-    with pytest.raises(MigrationError, match="none to take back"):
+    with pytest.raises(MigrationError, match="no migration to revert"):
         revert(empty)
 
 
@@ -353,5 +353,5 @@ def test_an_unsafe_migration_with_a_reason_is_let_through(versions: Path) -> Non
 
 def test_an_unsafe_migration_without_a_reason_is_refused(versions: Path) -> None:
     add(versions, "3000_01_01_0000", UNSAFE, more="unsafe = {'adding-required-field': ''}")
-    with pytest.raises(MigrationError, match="say why"):
+    with pytest.raises(MigrationError, match="needs a reason for adding-required-field"):
         lint(versions)

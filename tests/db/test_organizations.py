@@ -128,9 +128,9 @@ async def test_a_change_is_told_once_it_is_committed(database: Database, dsn: st
         connection.execute(f"LISTEN {REVOKED_CHANNEL}".encode())
         with pytest.raises(LookupError):
             async with database.transaction() as tx:
-                await organizations.notify_changed(tx, organization_id=uuid4())
+                await organizations.notify_organization_changed(tx, organization_id=uuid4())
                 raise LookupError
         async with database.transaction() as tx:
-            await organizations.notify_changed(tx, organization_id=ours.id)
+            await organizations.notify_organization_changed(tx, organization_id=ours.id)
         [notice] = connection.notifies(timeout=10, stop_after=1)
     assert notice.payload == str(ours.id)

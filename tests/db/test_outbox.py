@@ -111,16 +111,16 @@ async def test_a_sender_that_was_too_slow_does_not_postpone_what_another_has_cla
 
 
 async def test_what_waits_is_counted_and_when_the_next_is_due_is_told(database: Database) -> None:
-    assert await outbox.get_waiting(database) == (0, None)
+    assert await outbox.get_outbox_summary(database) == (0, None)
     await post(database)
     await post(database)
     assert await claim(database) is not None
-    waiting = await outbox.get_waiting(database)
+    waiting = await outbox.get_outbox_summary(database)
     assert waiting.messages == 2
     assert waiting.next_due_in is not None
     assert waiting.next_due_in <= NOW
     assert await claim(database) is not None
-    waiting = await outbox.get_waiting(database)
+    waiting = await outbox.get_outbox_summary(database)
     assert waiting.next_due_in is not None
     assert LEASE - timedelta(minutes=1) < waiting.next_due_in <= LEASE
 

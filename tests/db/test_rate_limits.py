@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 
 from accord_db.engine.database import Database
 from accord_db.engine.errors import Conflict
-from accord_db.queries.rate_limits import Counted, Limit, UsedUp, count_call, take_back
+from accord_db.queries.rate_limits import Counted, Exceeded, Limit, count_call, refund_calls
 from accord_db.schema import RateLimit
 from tests.conftest import Connect, execute
 
@@ -24,7 +24,7 @@ def limit(name: str, most: int = 3, seconds: int = 60) -> Limit:
     return Limit(sha256(name.encode()).digest(), most, seconds)
 
 
-async def count(database: Database, *limits: Limit) -> list[UsedUp]:
+async def count(database: Database, *limits: Limit) -> list[Exceeded]:
     return (await count_call(database, limits=limits))[1]
 
 
@@ -123,7 +123,7 @@ async def test_calls_that_share_keys_in_any_order_do_not_deadlock(connect: Conne
     async def one(turn: int) -> None:
         mixed = limits[turn % 6 :] + limits[: turn % 6]
         counted, _ = await count_call(database, limits=mixed[::-1] if turn % 2 else mixed)
-        await take_back(database, counted=counted[::-1] if turn % 3 else counted)
+        await refund_calls(database, counted=counted[::-1] if turn % 3 else counted)
 
     await asyncio.gather(*(one(turn) for turn in range(300)))
     assert set((await counts(database)).values()) == {0}
@@ -132,7 +132,7 @@ async def test_calls_that_share_keys_in_any_order_do_not_deadlock(connect: Conne
 async def test_count_that_is_taken_back_is_free_again(database: Database) -> None:
     mine, other = limit("mine", 1), limit("other", 1)
     counted, _ = await count_call(database, limits=[mine, other])
-    assert await take_back(database, counted=[each for each in counted if each.key == mine.key]) == 1
+    assert await refund_calls(database, counted=[each for each in counted if each.key == mine.key]) == 1
     assert await counts(database) == {mine.key: 0, other.key: 1}
     assert await count(database, mine) == []
 
@@ -142,14 +142,14 @@ async def test_nothing_is_taken_back_from_a_later_window(database: Database, dsn
     counted, _ = await count_call(database, limits=[mine])
     execute(dsn, sql.SQL("UPDATE rate_limits SET reset_at = now() - interval '1 microsecond'"))
     await count(database, mine)
-    assert await take_back(database, counted=counted) == 0
+    assert await refund_calls(database, counted=counted) == 0
     assert await counts(database) == {mine.key: 1}
 
 
 async def test_nothing_is_taken_back_of_what_was_removed(database: Database, dsn: str) -> None:
     counted, _ = await count_call(database, limits=[limit("mine")])
     execute(dsn, sql.SQL("DELETE FROM rate_limits"))
-    assert await take_back(database, counted=counted) == 0
+    assert await refund_calls(database, counted=counted) == 0
 
 
 async def test_count_is_kept_when_the_transaction_of_the_caller_is_rolled_back(database: Database) -> None:
@@ -174,7 +174,7 @@ async def test_statement_finds_its_rows_by_their_key(connect: Connect, dsn: str)
     before = await scans(database)
     for _ in range(10):
         counted, _ = await count_call(database, limits=[limit("mine", 99), limit("other", 99)])
-        await take_back(database, counted=counted)
+        await refund_calls(database, counted=counted)
     assert await scans(database) == before
 
 

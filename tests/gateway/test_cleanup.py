@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
-from accord_db.queries.cleanup import everything_due, is_alone
+from accord_db.queries.cleanup import expired_rows, try_lock_cleanup
 from accord_db.schema import RateLimit
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
@@ -33,7 +33,7 @@ _KEPT = timedelta(days=30)
 
 
 def clean_up(database: Database, *, batch: int = 500) -> CleanUp:
-    due = everything_due(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
+    due = expired_rows(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
     return CleanUp(database, due, clean_up_metrics())
 
 
@@ -65,7 +65,7 @@ async def test_a_run_leaves_everything_to_the_process_that_is_at_it(connect: Con
     one, other = await connect(), await connect()
     await one.execute(_FILL)
     async with other.transaction() as tx:
-        assert await is_alone(tx)
+        assert await try_lock_cleanup(tx)
         assert await clean_up(one).run() == Outcome.ELSEWHERE
     assert await one.fetch_one(_LEFT) == 1000
     assert await clean_up(one).run() == Outcome.DONE

@@ -220,7 +220,7 @@ def test_a_role_that_row_level_security_does_not_hold_is_a_fault(database_url: s
     """Behind a pooler gateways act as whom they log in as: here as a superuser."""
     behind_pooler = {"DATABASE_URL": database_url, "DATABASE_DIRECT_URL": database_url, "DB_POOLER": "true"}
     status, said = doctor(tmp_path, **behind_pooler)
-    assert "passes the row-level security of api_keys, invitations, member_roles, members, roles, tasks" in said
+    assert "bypasses the row-level security of api_keys, invitations, member_roles, members, roles, tasks" in said
     assert status == 1
     status, said = doctor(tmp_path, DATABASE_URL=database_url)
     assert "✓ row-level security holds gateways to one tenant at a time" in said

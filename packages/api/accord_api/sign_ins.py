@@ -1,4 +1,4 @@
-"""How a sign-in ends, whatever proved who it is: in a session, or in the wait for a second step."""
+"""The end of every sign-in: a session, or a token for the second step."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -17,7 +17,7 @@ from accord_rpc.errors import RpcError
 
 
 class SignIn(NamedTuple):
-    """Either a session with its token, or the token of one that waits: the other part is empty."""
+    """Either a session and its token, or the token for the second step; the other is empty."""
 
     session_token: str
     session: Session | None
@@ -36,10 +36,10 @@ class SignIns:
         self._clock = clock
 
     async def open(self, tx: Transaction, account: Account) -> SignIn:
-        """Opens a session, or waits for the second factor. `account` is the row that the first factor was verified against.
+        """For a caller who has proved the first factor of `account`, as it was read then.
 
-        Raises SIGN_IN_REFUSED if the account was banned or deleted since, and Conflict if its password hash has changed: a
-        change that ends all sessions also prevents the one that is being opened.
+        Raises SIGN_IN_REFUSED if the account is banned or was deleted since, and Conflict if its password hash has changed:
+        ending all sessions of an account also prevents one that is being opened.
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
         if now is None or is_banned(now, self._clock):
@@ -53,7 +53,7 @@ class SignIns:
         return SignIn(token, session, "")
 
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
-        """For whoever has proved the second factor too. Raises TOKEN_INVALID if nothing waits for the token any more."""
+        """For a caller who has proved the second factor too. Raises TOKEN_INVALID if the token is not valid any more."""
         account = await account_tokens.use(tx, waiting)
         if is_banned(account, self._clock):
             raise account_tokens.invalid_token()

@@ -33,7 +33,7 @@ __all__ = ["LiveSession", "Sessions"]
 _USER_AGENT_LENGTH = 256
 # A session that is used is written to so often at most. It may idle out too early by this and `cache_seconds`, which
 # days do not notice; where a session may idle for less, this is a tenth of it.
-_USE_WRITTEN_AFTER: Final = timedelta(minutes=1)
+_USE_RECORDED_EVERY: Final = timedelta(minutes=1)
 IMPERSONATED_FOR: Final = timedelta(hours=1)
 
 
@@ -56,7 +56,7 @@ class Sessions:
         self._database = database
         self._lifetime = lifetime
         self._idle_lifetime = lifetime if idle_lifetime is None else idle_lifetime
-        self._use_written_after = min(_USE_WRITTEN_AFTER, self._idle_lifetime / 10)
+        self._use_recorded_every = min(_USE_RECORDED_EVERY, self._idle_lifetime / 10)
         # Shared with the authenticators of other credentials.
         self.cache = CredentialCache(listener, database.clock, seconds=cache_seconds, size=cache_size)
 
@@ -152,7 +152,7 @@ class Sessions:
 
     async def _look_up(self, key: bytes) -> Authenticated | None:
         session = await get_session_by_token_hash(
-            self._database, token_hash=key, use_written_after=self._use_written_after
+            self._database, token_hash=key, use_recorded_every=self._use_recorded_every
         )
         if session is None:
             return None
@@ -165,7 +165,7 @@ class Sessions:
             self._database,
             session_id=session.id,
             idle_lifetime=self._idle_lifetime,
-            use_written_after=self._use_written_after,
+            use_recorded_every=self._use_recorded_every,
         )
         return session._replace(idle_expires_at=idle_expires_at or session.idle_expires_at, use_is_due=False)
 
@@ -181,8 +181,8 @@ class Sessions:
             impersonator_id=session.impersonator_id,
         )
         ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
-        good_until = min(session.expires_at, session.idle_expires_at)
-        return Authenticated(caller, tuple(id_ for id_ in ids if id_), good_until, self._kept_until(session))
+        valid_until = min(session.expires_at, session.idle_expires_at)
+        return Authenticated(caller, tuple(id_ for id_ in ids if id_), valid_until, self._kept_until(session))
 
     def _kept_until(self, session: LiveSession) -> datetime:
         """Half of the time until the session idles out: a lookup puts that off, and a cached result is not looked up."""

@@ -92,7 +92,7 @@ class Streams:
         assert task is not None
         stream = _Stream(task, authenticator, token, found.ids, admit)
         if doubts == self._doubts:
-            self._look_later(stream, found.good_until)
+            self._look_later(stream, found.valid_until)
         else:
             self._wake.set()
         self._add(stream)
@@ -161,10 +161,10 @@ class Streams:
             if refused := _refused(stream, found):
                 self._end(stream, refused)
             elif found and stream.look_at == if_unanswered:  # and it was not doubted since we asked
-                self._look_later(stream, found.good_until)
+                self._look_later(stream, found.valid_until)
 
-    def _look_later(self, stream: _Stream, good_until: datetime | None) -> None:
-        left = inf if good_until is None else self._clock.until(good_until)
+    def _look_later(self, stream: _Stream, valid_until: datetime | None) -> None:
+        left = inf if valid_until is None else self._clock.until(valid_until)
         stream.look_at = monotonic() + min(left, _LOOK_AGAIN if self._listener.connected else _LOOK_AGAIN_UNTOLD)
 
     def _end(self, stream: _Stream, refused: RpcError) -> None:

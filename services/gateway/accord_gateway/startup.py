@@ -175,14 +175,14 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
 
 def _require_utf8(addresses: DatabaseAddresses) -> None:
     for address in {addresses.direct, addresses.pooled}:
-        if fault := read_text_settings(address).encoding_fault:
-            raise StartupError(f"Accord cannot use the database: {fault.what}.\n{fault.remedy}")
+        if found := read_text_settings(address).encoding_problem:
+            raise StartupError(f"Accord cannot use the database: {found.problem}.\n{found.remedy}")
 
 
 def require_row_level_security(addresses: DatabaseAddresses, settings: Settings) -> None:
     """Checks that a query that omits the tenant finds no other tenant's rows. Raises StartupError, DatabaseError."""
-    if problem := role_problem(addresses.pooled, gateway_role(settings)):
-        raise StartupError(f"The database would not keep tenants apart: {problem.what}.\n{problem.remedy}")
+    if found := role_problem(addresses.pooled, gateway_role(settings)):
+        raise StartupError(f"The database would not keep tenants apart: {found.problem}.\n{found.remedy}")
 
 
 def gateway_role(settings: Settings) -> str | None:

@@ -53,7 +53,7 @@ class AccessTokens:
         token = expired = self._access_token(stored)
         # A new token is returned even if its lifetime is short: the provider decides that. Tokens are compared, and not their
         # ciphertexts, which `accord rotate-keys` changes.
-        while not stored.is_good and token == expired:
+        while not stored.is_valid and token == expired:
             if not stored.refreshing and (refreshed := await self._refresh(stored)) is not None:
                 return refreshed
             await asyncio.sleep(_POLL_SECONDS)
@@ -85,7 +85,7 @@ class AccessTokens:
         try:
             tokens = await self._provider.refresh(refresh_token, issuer=stored.issuer, subject=stored.subject)
         except GrantRefused as refused:
-            await providers.forget_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
+            await providers.delete_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
             raise AccessTokenUnavailable(str(refused)) from None
         except (SignInFailed, ProviderUnreachable) as error:
             await providers.release_refresh(self._db, linked_provider_id=stored.id, claimed=claimed)

@@ -1,4 +1,4 @@
-"""Writes the next migration, from what the models say and the migrations do not."""
+"""Writes the next migration from the differences between the models and the migrations."""
 
 import re
 import subprocess
@@ -15,15 +15,15 @@ from accord_db.migrate.lint import lint
 from accord_db.migrate.revisions import VERSIONS, read_revisions
 from accord_db.migrate.scratch import scratch_database
 from accord_db.migrate.state import connected
-from accord_db.schema import metadata as our_metadata
+from accord_db.schema import metadata as accord_metadata
 
-# What alembic says around what it wrote; that it was written by a program and must be read, the reader knows.
+# alembic's comments around the generated statements, which are removed.
 _NOTICES = re.compile(r"^ *# ### .* ###\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What to review. `missing` is what the models say and alembic cannot see, such as a changed CHECK."""
+    """A migration to review. `missing` lists differences that alembic does not detect, such as a changed CHECK."""
 
     path: Path
     is_empty: bool
@@ -32,8 +32,8 @@ class Draft:
     warnings: list[str]
 
 
-def generate(dsn: str, message: str, *, metadata: MetaData = our_metadata, versions: Path = VERSIONS) -> Draft:
-    """Asks scratch databases on the server of `dsn`, which is itself left alone."""
+def generate(dsn: str, message: str, *, metadata: MetaData = accord_metadata, versions: Path = VERSIONS) -> Draft:
+    """Uses scratch databases on the server of `dsn`. The database of `dsn` itself does not change."""
     before = read_revisions(versions).head
     with scratch_database(dsn) as scratch:
         apply(scratch, versions=versions)
@@ -51,7 +51,7 @@ def generate(dsn: str, message: str, *, metadata: MetaData = our_metadata, versi
 
 
 def _format(path: Path, *, imports: bool) -> None:
-    """As `make fmt` would. What an empty migration imports is left for whoever fills it."""
+    """Formats the file like `make fmt`. An empty migration keeps its unused imports for its author."""
     path.write_text(_NOTICES.sub("", path.read_text()))
     ruff = [sys.executable, "-m", "ruff"]
     if imports:

@@ -1,4 +1,4 @@
-"""Whether the models and the migrations describe the same database, in PostgreSQL's own words."""
+"""Compares the schema of the models with that of the migrations, as PostgreSQL prints both."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from accord_db.migrate.apply import apply
 from accord_db.migrate.revisions import VERSIONS
 from accord_db.migrate.scratch import scratch_database
 from accord_db.migrate.state import connected
-from accord_db.schema import metadata as our_metadata
+from accord_db.schema import metadata as accord_metadata
 
-# As PostgreSQL prints them, so that a difference is one: alembic's comparison knows no CHECK and guesses at defaults.
-# (contype n: PostgreSQL 18 has NOT NULL among the constraints as well.)
+# PostgreSQL's text is exact. alembic's comparison ignores CHECKs and is unreliable for defaults.
+# (contype n: PostgreSQL 18 also lists NOT NULL as a constraint.)
 _CATALOG = """
     SELECT format('column %s.%s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod))
         || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END
@@ -37,8 +37,8 @@ _CATALOG = """
 """
 
 
-def check_drift(dsn: str, *, metadata: MetaData = our_metadata, versions: Path = VERSIONS) -> list[str]:
-    """Each difference in a line. Asks scratch databases on the server of `dsn`, which is itself left alone."""
+def check_drift(dsn: str, *, metadata: MetaData = accord_metadata, versions: Path = VERSIONS) -> list[str]:
+    """One line per difference. Uses scratch databases on the server of `dsn`. The database of `dsn` does not change."""
     with scratch_database(dsn) as by_migrations, scratch_database(dsn) as by_models:
         apply(by_migrations, versions=versions)
         _create_all(by_models, metadata)

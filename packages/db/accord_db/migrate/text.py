@@ -1,8 +1,8 @@
 """How a database stores and sorts text."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from accord_db.migrate.gateway_role import Fault
 from accord_db.migrate.state import connected
 
 _DATABASE = """
@@ -19,6 +19,11 @@ _REINDEX = (
 )
 
 
+class TextProblem(NamedTuple):
+    problem: str
+    remedy: str
+
+
 @dataclass(frozen=True, slots=True)
 class TextSettings:
     encoding: str
@@ -29,18 +34,18 @@ class TextSettings:
     database: str
 
     @property
-    def encoding_fault(self) -> Fault | None:
+    def encoding_problem(self) -> TextProblem | None:
         if self.encoding == "UTF8":
             return None
-        return Fault(f"the encoding of the database is {self.encoding}", _CREATE_UTF8)
+        return TextProblem(f"the encoding of the database is {self.encoding}", _CREATE_UTF8)
 
     @property
-    def collation_fault(self) -> Fault | None:
+    def collation_problem(self) -> TextProblem | None:
         if self.built_version == self.actual_version:
             return None
         built, actual = f"version {self.built_version}", f"version {self.actual_version}"
-        what = f"indexes were built with {built} of the collation {self.locale}, and the server has {actual}"
-        return Fault(what, _REINDEX.format(f'"{self.database}"'))
+        problem = f"indexes were built with {built} of the collation {self.locale}, and the server has {actual}"
+        return TextProblem(problem, _REINDEX.format(f'"{self.database}"'))
 
 
 def read_text_settings(dsn: str) -> TextSettings:

@@ -1,4 +1,4 @@
-"""Every table there is: one import line a feature."""
+"""All tables: one import line per feature."""
 
 from accord_db.engine.model import Model
 from accord_db.schema.account_tokens import AccountToken, TokenPurpose

@@ -93,8 +93,8 @@ def _clock(ahead: timedelta) -> Finding:
 
 def _text(address: str) -> Finding:
     settings = read_text_settings(address)
-    if fault := settings.encoding_fault or settings.collation_fault:
-        return Finding(*fault)
+    if problem := settings.encoding_problem or settings.collation_problem:
+        return Finding(*problem)
     return Finding(f"text is UTF-8; searches ignore case by the rules of the locale {settings.locale}")
 
 
