@@ -18,7 +18,7 @@ from sqlalchemy import (
     Uuid,
     inspect,
 )
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from accord_db.engine.model import Model
 
@@ -71,6 +71,8 @@ def columns_of(model: type[Model]) -> dict[str, Column]:
 
 
 def _column(type_: TypeEngine[Any], nullable: bool) -> Column:
+    if isinstance(type_, TypeDecorator):
+        return _column(type_.impl_instance, nullable)
     return Column(
         kind=next((kind for known, kind in _KINDS if isinstance(type_, known)), ColumnKind.OTHER),
         nullable=nullable,
