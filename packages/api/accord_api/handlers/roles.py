@@ -26,7 +26,7 @@ from accord_rpc.permissions import held, names
 _AT_MOST: Final = 100
 
 _fill: Final = MessageMapper(pb.Role).fill
-_changes: Final = MaskedChanges(pb.Role, RoleChanges)
+_changes: Final = MaskedChanges(pb.UpdateRoleRequest, RoleChanges)
 
 
 class RoleService(RoleServiceServicer):
@@ -67,7 +67,7 @@ class RoleService(RoleServiceServicer):
         return response
 
     async def UpdateRole(self, request: pb.UpdateRoleRequest, context: Context) -> pb.UpdateRoleResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request.role, request.update_mask)
+        organization_id, changed = caller().active_organization_id, _changes(request)
         call().note(target=UUID(request.role.id))
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
