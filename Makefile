@@ -1,7 +1,9 @@
 # Commands for developers and CI. Each target first creates or updates .venv.
-# To use another Python: make PYTHON=python3.13 …
+# To use another Python, now and for later commands: make setup PYTHON=python3.13
 
-PYTHON ?= python3
+PYTHON ?= $(or $(shell python=$$(head -n 1 .venv/stamp 2>/dev/null) && test -x "$$python" && echo "$$python"),python3)
+# Packages come from .venv alone.
+unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE
 bin := .venv/bin
 members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml)
 
@@ -12,7 +14,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
 
 environment:
-	@$(PYTHON) tools/setup.py
+	@"$(PYTHON)" -I tools/setup.py
 
 setup: environment ## Create .venv from requirements.lock
 	@echo "The environment in .venv is ready."

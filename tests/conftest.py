@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
-from accord_db.engine.tenant import set_tenant
+from accord_db.engine.scope import set_tenant
 from accord_postgres import EmbeddedPostgres
 
 

@@ -55,7 +55,7 @@ async def guarded(client: Client) -> Guarded:
     await sign_up(client)
     before = await sign_in(client)
     account_id, keys = UUID(before.session.account_id), keyring(Settings(port=0, metrics_port=0), SECRET_KEY)
-    factors = SecondFactors(client.database, keys)
+    factors = SecondFactors(keys)
     async with client.database.transaction() as tx:
         factor_id, secret = await factors.create(tx, account_id)
         await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=0)

@@ -229,7 +229,7 @@ async def test_deleted_account_is_forgotten_and_its_identity_signs_up_again(clie
 
 async def test_account_with_a_second_factor_waits_for_its_second_step(client: Client, app: App, dsn: str) -> None:
     account_id = UUID((await app.sign_in("ada")).session.account_id)
-    factors = SecondFactors(client.database, keyring(Settings(port=0, metrics_port=0), SECRET_KEY))
+    factors = SecondFactors(keyring(Settings(port=0, metrics_port=0), SECRET_KEY))
     async with client.database.transaction() as tx:
         factor_id, secret = await factors.create(tx, account_id)
         await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=0)

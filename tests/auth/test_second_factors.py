@@ -37,7 +37,7 @@ class Owner:
 
 @pytest.fixture
 def second_factors(database: Database) -> SecondFactors:
-    return SecondFactors(database, KEYS)
+    return SecondFactors(KEYS)
 
 
 NewOwner = Callable[[], Awaitable[Owner]]
@@ -49,7 +49,7 @@ def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
         account_id = (await signed_in_person(database)).account_id
         async with database.transaction() as tx:
             factor_id, secret = await second_factors.create(tx, account_id)
-            owner = Owner(account_id, await Authenticator.shown(database, secret))
+            owner = Owner(account_id, await Authenticator.shown(tx, secret))
             # With the code of the step before, so that those of this step and the next are still good.
             await update_confirmed(tx, second_factor_id=factor_id, step=owner.app.step - 1)
             _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)
@@ -63,10 +63,10 @@ async def owner(new_owner: NewOwner) -> Owner:
     return await new_owner()
 
 
-async def test_code_proves_the_factor_once(second_factors: SecondFactors, owner: Owner) -> None:
+async def test_code_proves_the_factor_once(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
     code = owner.code()
-    assert await second_factors.prove(owner.account_id, code=code)
-    assert not await second_factors.prove(owner.account_id, code=code)
+    assert await second_factors.verify(database, owner.account_id, code=code)
+    assert not await second_factors.verify(database, owner.account_id, code=code)
 
 
 async def test_code_that_confirmed_proves_nothing_any_more(second_factors: SecondFactors, database: Database) -> None:
@@ -76,37 +76,41 @@ async def test_code_that_confirmed_proves_nothing_any_more(second_factors: Secon
     app = await Authenticator.shown(database, secret)
     async with database.transaction() as tx:
         await second_factors.confirm(tx, me, code=app.code())
-    assert not await second_factors.prove(me, code=app.code())
-    assert await second_factors.prove(me, code=app.code(+1))
+    assert not await second_factors.verify(database, me, code=app.code())
+    assert await second_factors.verify(database, me, code=app.code(+1))
 
 
-async def test_older_code_than_the_last_that_was_used_is_refused(second_factors: SecondFactors, owner: Owner) -> None:
+async def test_older_code_than_the_last_that_was_used_is_refused(
+    second_factors: SecondFactors, database: Database, owner: Owner
+) -> None:
     present = owner.code()
-    assert await second_factors.prove(owner.account_id, code=owner.code(+1))
-    assert not await second_factors.prove(owner.account_id, code=present)
+    assert await second_factors.verify(database, owner.account_id, code=owner.code(+1))
+    assert not await second_factors.verify(database, owner.account_id, code=present)
 
 
 async def test_codes_of_long_ago_are_refused(second_factors: SecondFactors, owner: Owner, database: Database) -> None:
     await database.execute(_FORGET_USE)
-    assert not await second_factors.prove(owner.account_id, code=owner.code(-2))
-    assert not await second_factors.prove(owner.account_id, code=owner.code(+10))
+    assert not await second_factors.verify(database, owner.account_id, code=owner.code(-2))
+    assert not await second_factors.verify(database, owner.account_id, code=owner.code(+10))
 
 
-async def test_wrong_code_uses_nothing_up(second_factors: SecondFactors, owner: Owner) -> None:
+async def test_wrong_code_uses_nothing_up(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
     right = owner.code()
     wrong = f"{(int(right) + 1) % 1_000_000:06}"
-    assert not await second_factors.prove(owner.account_id, code=wrong)
-    assert await second_factors.prove(owner.account_id, code=right)
+    assert not await second_factors.verify(database, owner.account_id, code=wrong)
+    assert await second_factors.verify(database, owner.account_id, code=right)
 
 
-async def test_no_code_proves_nothing(second_factors: SecondFactors, owner: Owner) -> None:
-    assert not await second_factors.prove(owner.account_id)
+async def test_no_code_proves_nothing(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
+    assert not await second_factors.verify(database, owner.account_id)
 
 
-async def test_recovery_code_proves_the_factor_once(second_factors: SecondFactors, owner: Owner) -> None:
+async def test_recovery_code_proves_the_factor_once(
+    second_factors: SecondFactors, database: Database, owner: Owner
+) -> None:
     for code in owner.recovery_codes:
-        assert await second_factors.prove(owner.account_id, recovery_code=code.lower().replace("-", ""))
-        assert not await second_factors.prove(owner.account_id, recovery_code=code)
+        assert await second_factors.verify(database, owner.account_id, recovery_code=code.lower().replace("-", ""))
+        assert not await second_factors.verify(database, owner.account_id, recovery_code=code)
 
 
 async def test_new_recovery_codes_make_the_former_ones_useless(
@@ -114,8 +118,8 @@ async def test_new_recovery_codes_make_the_former_ones_useless(
 ) -> None:
     async with database.transaction() as tx:
         _, codes = await second_factors.renew_recovery_codes(tx, owner.account_id)
-    assert not await second_factors.prove(owner.account_id, recovery_code=owner.recovery_codes[0])
-    assert await second_factors.prove(owner.account_id, recovery_code=codes[0])
+    assert not await second_factors.verify(database, owner.account_id, recovery_code=owner.recovery_codes[0])
+    assert await second_factors.verify(database, owner.account_id, recovery_code=codes[0])
 
 
 async def test_ten_recovery_codes_are_left_when_many_renew_them_at_once(
@@ -126,15 +130,19 @@ async def test_ten_recovery_codes_are_left_when_many_renew_them_at_once(
             return (await second_factors.renew_recovery_codes(tx, owner.account_id))[1]
 
     made = await asyncio.gather(*(renew() for _ in range(8)))
-    good = [await second_factors.prove(owner.account_id, recovery_code=code) for codes in made for code in codes]
+    good = [
+        await second_factors.verify(database, owner.account_id, recovery_code=code) for codes in made for code in codes
+    ]
     assert sum(good) == 10
 
 
-async def test_codes_of_another_account_prove_nothing(second_factors: SecondFactors, new_owner: NewOwner) -> None:
+async def test_codes_of_another_account_prove_nothing(
+    second_factors: SecondFactors, database: Database, new_owner: NewOwner
+) -> None:
     me, other = await new_owner(), await new_owner()
-    assert not await second_factors.prove(me.account_id, code=other.code())
-    assert not await second_factors.prove(me.account_id, recovery_code=other.recovery_codes[0])
-    assert await second_factors.prove(other.account_id, code=other.code())
+    assert not await second_factors.verify(database, me.account_id, code=other.code())
+    assert not await second_factors.verify(database, me.account_id, recovery_code=other.recovery_codes[0])
+    assert await second_factors.verify(database, other.account_id, code=other.code())
 
 
 @pytest.mark.parametrize("by", ["code", "recovery_code"])
@@ -144,8 +152,8 @@ async def test_of_fifty_uses_of_one_code_at_once_one_succeeds(
     proof = {by: owner.code() if by == "code" else owner.recovery_codes[0]}
 
     async def sign_in() -> bool:
-        async with database.deferred_transaction():  # as a call is served
-            return await second_factors.prove(owner.account_id, **proof)
+        async with database.transaction() as tx:
+            return await second_factors.verify(tx, owner.account_id, **proof)
 
     assert sum(await asyncio.gather(*(sign_in() for _ in range(50)))) == 1
 
@@ -156,34 +164,34 @@ async def test_code_of_a_call_that_failed_is_not_used_up(
 ) -> None:
     proof = {by: owner.code() if by == "code" else owner.recovery_codes[0]}
     with pytest.raises(ZeroDivisionError):
-        async with database.deferred_transaction():
-            assert await second_factors.prove(owner.account_id, **proof)
+        async with database.transaction() as tx:
+            assert await second_factors.verify(tx, owner.account_id, **proof)
             raise ZeroDivisionError
-    assert await second_factors.prove(owner.account_id, **proof)
+    assert await second_factors.verify(database, owner.account_id, **proof)
 
 
 async def test_code_is_used_up_for_others_before_the_call_that_sent_it_has_ended(
     second_factors: SecondFactors, owner: Owner, database: Database
 ) -> None:
     code = owner.code()
-    async with database.deferred_transaction():
-        assert await second_factors.prove(owner.account_id, code=code)
-        other = asyncio.create_task(second_factors.prove(owner.account_id, code=code))
+    async with database.transaction() as tx:
+        assert await second_factors.verify(tx, owner.account_id, code=code)
+        other = asyncio.create_task(second_factors.verify(database, owner.account_id, code=code))
         await asyncio.sleep(0)
     assert not await other
 
 
 async def test_factor_is_asked_for_once_it_is_confirmed(second_factors: SecondFactors, database: Database) -> None:
     me = (await signed_in_person(database)).account_id
-    assert not await second_factors.is_asked(me)
+    assert not await second_factors.is_enabled(database, me)
     async with database.transaction() as tx:
         _, secret = await second_factors.create(tx, me)
     app = await Authenticator.shown(database, secret)
-    assert not await second_factors.is_asked(me)
-    assert not await second_factors.prove(me, code=app.code())
+    assert not await second_factors.is_enabled(database, me)
+    assert not await second_factors.verify(database, me, code=app.code())
     async with database.transaction() as tx:
         await second_factors.confirm(tx, me, code=app.code())
-    assert await second_factors.is_asked(me)
+    assert await second_factors.is_enabled(database, me)
 
 
 async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_account(
@@ -193,13 +201,13 @@ async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_
     assert stored is not None
     assert owner.app.secret not in stored
     with pytest.raises(Undecipherable):
-        await SecondFactors(database, Keyring({"now": secrets.token_bytes(KEY_BYTES)})).prove(
-            owner.account_id, code=owner.code()
+        await SecondFactors(Keyring({"now": secrets.token_bytes(KEY_BYTES)})).verify(
+            database, owner.account_id, code=owner.code()
         )
     thief = (await signed_in_person(database)).account_id
     await database.execute(_MOVE, new_account_id=thief)
     with pytest.raises(Undecipherable):
-        await second_factors.prove(thief, code=owner.code())
+        await second_factors.verify(database, thief, code=owner.code())
 
 
 async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
@@ -224,7 +232,7 @@ async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
 
         ended = await asyncio.gather(confirm(), create(), confirm(), create(), return_exceptions=True)
         outcomes = [str(each) for each in ended]
-        if await second_factors.is_asked(me):
+        if await second_factors.is_enabled(database, me):
             # Whoever came later was refused; a creation before it made another secret, whose code it was not.
             assert outcomes.count("confirmed") == 1, outcomes
         else:

@@ -27,7 +27,7 @@ from tests.auth.conftest import HOUR, EndSilently, HeldAnswers, Line, change_ses
 
 
 async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_id: UUID) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     found = await here.authenticate(token)
     assert found is not None
     assert (found.caller.credential_id, found.caller.account_id) == (session.id, account_id)
@@ -37,13 +37,13 @@ async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_i
 
 async def test_a_session_lasts_as_long_as_the_installation_says(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(days=3)) as sessions:
-        _, session = await sessions.open(account_id)
+        _, session = await sessions.open(sessions._database, account_id)
     assert session.expires_at - session.created_at == timedelta(days=3)
     assert abs(session.created_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 async def test_the_token_is_kept_nowhere(here: Sessions, database: Database, account_id: UUID) -> None:
-    token, _ = await here.open(account_id, peer="192.0.2.1", user_agent="test/1")
+    token, _ = await here.open(here._database, account_id, peer="192.0.2.1", user_agent="test/1")
     row = await database.fetch_one(select(func.row_to_json(text("sessions.*"))).select_from(Session))
     assert token not in str(row)
     assert token.removeprefix("acs_") not in str(row)
@@ -51,7 +51,7 @@ async def test_the_token_is_kept_nowhere(here: Sessions, database: Database, acc
 
 
 async def test_a_long_user_agent_is_cut(here: Sessions, account_id: UUID) -> None:
-    _, session = await here.open(account_id, user_agent="x" * 8_000)
+    _, session = await here.open(here._database, account_id, user_agent="x" * 8_000)
     assert session.user_agent == "x" * 256
 
 
@@ -70,13 +70,13 @@ async def test_a_malformed_token_is_refused_without_asking_the_database(dsn: str
 
 async def test_an_expired_session_is_refused(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(0)) as sessions:
-        token, _ = await sessions.open(account_id)
+        token, _ = await sessions.open(sessions._database, account_id)
         assert await sessions.authenticate(token) is None
 
 
 async def test_a_session_that_expires_while_it_is_remembered_is_refused(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(seconds=1)) as sessions:
-        token, _ = await sessions.open(account_id)
+        token, _ = await sessions.open(sessions._database, account_id)
         assert await sessions.authenticate(token)
         await asyncio.sleep(1)
         assert await sessions.authenticate(token) is None
@@ -85,13 +85,13 @@ async def test_a_session_that_expires_while_it_is_remembered_is_refused(dsn: str
 async def test_the_session_of_a_deleted_account_is_refused(
     here: Sessions, database: Database, account_id: UUID
 ) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     await delete_account(database, account_id=account_id)
     assert await here.authenticate(token) is None
 
 
 async def test_the_session_of_a_banned_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     await database.execute(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
     assert await here.authenticate(token) is None
 
@@ -100,25 +100,25 @@ async def test_a_session_idles_out_after_as_long_as_the_installation_says_and_ne
     dsn: str, account_id: UUID
 ) -> None:
     async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=2)) as sessions:
-        _, session = await sessions.open(account_id)
+        _, session = await sessions.open(sessions._database, account_id)
     assert session.idle_expires_at - session.created_at == timedelta(days=2)
     async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=9)) as sessions:
-        _, session = await sessions.open(account_id)
+        _, session = await sessions.open(sessions._database, account_id)
     assert session.idle_expires_at == session.expires_at
 
 
 async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id: UUID) -> None:
-    _, session = await here.open(account_id)
+    _, session = await here.open(here._database, account_id)
     assert session.authenticated_at == session.created_at
     earlier = session.created_at - timedelta(minutes=5)
-    token, _ = await here.open(account_id, authenticated_at=earlier)
+    token, _ = await here.open(here._database, account_id, authenticated_at=earlier)
     found = await here.authenticate(token)
     assert found is not None
     assert found.caller.authenticated_at == earlier
 
 
 async def test_an_idle_session_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     await change_session(database, token, idle_expires_at=func.now())
     assert await here.authenticate(token) is None
 
@@ -127,7 +127,7 @@ async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
     dsn: str, database: Database, account_id: UUID
 ) -> None:
     async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=2), cache_seconds=0) as sessions:
-        token, opened = await sessions.open(account_id)
+        token, opened = await sessions.open(sessions._database, account_id)
         used_before = opened.created_at - timedelta(days=1)
         await change_session(database, token, last_used_at=used_before, idle_expires_at=opened.created_at + HOUR)
         assert await sessions.authenticate(token)
@@ -142,7 +142,7 @@ async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
 
 async def test_use_is_written_down_once_a_minute(dsn: str, database: Database, account_id: UUID) -> None:
     async with process(dsn, cache_seconds=0) as sessions:
-        token, opened = await sessions.open(account_id)
+        token, opened = await sessions.open(sessions._database, account_id)
         for seconds, written in ((0, False), (59, False), (60, True)):
             before = opened.created_at - timedelta(seconds=seconds)
             await change_session(database, token, last_used_at=before)
@@ -156,7 +156,7 @@ async def test_a_session_that_may_idle_for_seconds_does_not_idle_out_while_it_is
 ) -> None:
     """Although it is remembered for longer than it may idle."""
     async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
-        token, opened = await sessions.open(account_id)
+        token, opened = await sessions.open(sessions._database, account_id)
         while datetime.now(UTC) < opened.created_at + timedelta(seconds=1.5):
             assert await sessions.authenticate(token)
             await asyncio.sleep(0.05)
@@ -168,7 +168,7 @@ async def test_use_is_written_down_without_waiting_for_whoever_changes_the_sessi
     dsn: str, database: Database, account_id: UUID
 ) -> None:
     async with process(dsn, cache_seconds=0) as sessions:
-        token, session = await sessions.open(account_id)
+        token, session = await sessions.open(sessions._database, account_id)
         await change_session(database, token, last_used_at=session.created_at - HOUR)
         async with database.transaction() as tx:
             await revoke_session(tx, session_id=session.id, account_id=account_id)
@@ -178,7 +178,7 @@ async def test_use_is_written_down_without_waiting_for_whoever_changes_the_sessi
 
 
 async def test_use_that_comes_too_late_does_not_revive(here: Sessions, database: Database, account_id: UUID) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     await change_session(database, token, last_used_at=session.created_at - HOUR, idle_expires_at=func.now())
     assert await update_session_use(database, session_id=session.id, idle_lifetime=HOUR) is None
 
@@ -186,7 +186,7 @@ async def test_use_that_comes_too_late_does_not_revive(here: Sessions, database:
 async def test_a_session_found_again_costs_no_question(
     here: Sessions, account_id: UUID, end_silently: EndSilently
 ) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     found = await here.authenticate(token)
     await end_silently(token)
     assert await here.authenticate(token) is found
@@ -194,7 +194,7 @@ async def test_a_session_found_again_costs_no_question(
 
 async def test_a_session_is_remembered_for_seconds_only(dsn: str, account_id: UUID, end_silently: EndSilently) -> None:
     async with process(dsn, cache_seconds=0.2) as sessions:
-        token, _ = await sessions.open(account_id)
+        token, _ = await sessions.open(sessions._database, account_id)
         assert await sessions.authenticate(token)
         await end_silently(token)
         await asyncio.sleep(0.2)
@@ -205,7 +205,7 @@ async def test_a_session_that_was_not_there_is_found_once_it_is(
     here: Sessions, database: Database, account_id: UUID
 ) -> None:
     """As when a transaction that opens it has not committed yet: what is absent is not remembered."""
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     row = await database.fetch_one(delete(Session).where(Session.token_hash == token_hash(token)).returning(Session))
     assert row is not None
     assert await here.authenticate(token) is None
@@ -214,20 +214,20 @@ async def test_a_session_that_was_not_there_is_found_once_it_is(
 
 
 async def test_a_revoked_session_is_refused_at_once_where_it_was_revoked(deaf: Sessions, account_id: UUID) -> None:
-    token, session = await deaf.open(account_id)
+    token, session = await deaf.open(deaf._database, account_id)
     assert await deaf.authenticate(token)
-    await deaf.revoke(session_id=session.id, account_id=account_id)
+    await deaf.revoke(deaf._database, session_id=session.id, account_id=account_id)
     assert await deaf.authenticate(token) is None
 
 
 async def test_a_revoked_session_is_refused_in_the_other_process(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
-    other_token, _ = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
+    other_token, _ = await here.open(here._database, account_id)
     assert await there.authenticate(token)
     assert await there.authenticate(other_token)
-    await here.revoke(session_id=session.id, account_id=account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await until_refused(there, token)
     assert await there.authenticate(other_token)
 
@@ -235,50 +235,50 @@ async def test_a_revoked_session_is_refused_in_the_other_process(
 async def test_the_other_process_forgets_that_session_alone(
     here: Sessions, there: Sessions, account_id: UUID, end_silently: EndSilently
 ) -> None:
-    token, session = await here.open(account_id)
-    other_token, _ = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
+    other_token, _ = await here.open(here._database, account_id)
     assert await there.authenticate(token)
     assert await there.authenticate(other_token)
     await end_silently(other_token)
-    await here.revoke(session_id=session.id, account_id=account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await until_refused(there, token)
     assert await there.authenticate(other_token)  # still remembered
 
 
 async def test_the_session_of_another_account_is_not_revoked(here: Sessions, account_id: UUID) -> None:
-    token, session = await here.open(account_id)
-    await here.revoke(session_id=session.id, account_id=uuid7())
+    token, session = await here.open(here._database, account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=uuid7())
     assert await here.authenticate(token)
 
 
 async def test_revoking_twice_is_revoking_once(here: Sessions, account_id: UUID) -> None:
-    token, session = await here.open(account_id)
-    await here.revoke(session_id=session.id, account_id=account_id)
-    await here.revoke(session_id=session.id, account_id=account_id)
+    token, session = await here.open(here._database, account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     assert await here.authenticate(token) is None
 
 
 async def test_all_sessions_of_an_account_but_one_are_ended_and_those_that_were_good_are_counted(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
-    tokens = [(await here.open(account_id))[0] for _ in range(3)]
-    _, kept = await here.open(account_id)
+    tokens = [(await here.open(here._database, account_id))[0] for _ in range(3)]
+    _, kept = await here.open(here._database, account_id)
     await change_session(database, tokens[0], idle_expires_at=func.now())
     for token in tokens[1:]:
         assert await here.authenticate(token)
         assert await there.authenticate(token)
-    assert await here.revoke_all(account_id, but=kept.id) == 2
+    assert await here.revoke_all(here._database, account_id, but=kept.id) == 2
     for token in tokens[1:]:
         assert await here.authenticate(token) is None
         await until_refused(there, token)
-    assert await here.revoke_all(account_id) == 1
-    assert await here.revoke_all(account_id) == 0
+    assert await here.revoke_all(here._database, account_id) == 1
+    assert await here.revoke_all(here._database, account_id) == 0
 
 
 async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_the_same(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, _ = await deaf.open(account_id)
+    token, _ = await deaf.open(deaf._database, account_id)
     assert await deaf.authenticate(token)
 
     async def revoked_but_cancelled(db: Database, *, account_id: UUID, but: UUID | None) -> None:
@@ -287,17 +287,19 @@ async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_th
 
     monkeypatch.setattr(sessions_module, "revoke_sessions_of_account", revoked_but_cancelled)
     with pytest.raises(asyncio.CancelledError):
-        await deaf.revoke_all(account_id)
+        await deaf.revoke_all(deaf._database, account_id)
     assert await deaf.authenticate(token) is None
 
 
 async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refused_everywhere(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     assert await here.authenticate(token)
     assert await there.authenticate(token)
-    renewed = await here.renew(session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at)
+    renewed = await here.renew(
+        here._database, session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at
+    )
     assert renewed is not None
     new_token, same = renewed
     assert same.id == session.id
@@ -311,7 +313,7 @@ async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refu
 
 
 async def test_of_two_renewals_with_one_token_one_succeeds(here: Sessions, account_id: UUID) -> None:
-    _, session = await here.open(account_id)
+    _, session = await here.open(here._database, account_id)
     seen = {"session_id": session.id, "account_id": account_id, "authenticated_at": session.authenticated_at}
     renewed = await asyncio.gather(*(here.renew(**seen) for _ in range(10)))  # type: ignore[arg-type]
     (good,) = [each for each in renewed if each is not None]
@@ -319,17 +321,17 @@ async def test_of_two_renewals_with_one_token_one_succeeds(here: Sessions, accou
 
 
 async def test_a_session_that_is_over_is_not_renewed(here: Sessions, account_id: UUID) -> None:
-    _, session = await here.open(account_id)
-    await here.revoke(session_id=session.id, account_id=account_id)
+    _, session = await here.open(here._database, account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     seen = session.authenticated_at
-    assert await here.renew(session_id=session.id, account_id=account_id, authenticated_at=seen) is None
-    assert await here.renew(session_id=session.id, account_id=uuid7(), authenticated_at=seen) is None
+    assert await here.renew(here._database, session_id=session.id, account_id=account_id, authenticated_at=seen) is None
+    assert await here.renew(here._database, session_id=session.id, account_id=uuid7(), authenticated_at=seen) is None
 
 
 async def test_all_sessions_of_an_account_are_refused_when_the_transaction_commits_and_not_before(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
-    tokens = [(await here.open(account_id))[0] for _ in range(3)]
+    tokens = [(await here.open(here._database, account_id))[0] for _ in range(3)]
     for token in tokens:
         assert await there.authenticate(token)
     async with database.transaction() as tx:
@@ -343,7 +345,7 @@ async def test_all_sessions_of_an_account_are_refused_when_the_transaction_commi
 async def test_a_revocation_that_is_rolled_back_revokes_nothing(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     assert await there.authenticate(token)
     with suppress(LookupError):
         async with database.transaction() as tx:
@@ -357,7 +359,7 @@ async def test_a_revocation_that_is_rolled_back_revokes_nothing(
 async def test_a_notice_may_name_the_account_instead(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently
 ) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     assert await here.authenticate(token)
     await end_silently(token)
     await database.fetch_one(select(func.pg_notify("accord_sessions", str(account_id))))
@@ -368,7 +370,7 @@ async def test_a_notice_may_name_the_account_instead(
 async def test_a_notice_that_names_nothing_we_know_drops_everything(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently, payload: str
 ) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     assert await here.authenticate(token)
     await end_silently(token)
     await database.fetch_one(select(func.pg_notify("accord_sessions", payload)))
@@ -378,11 +380,11 @@ async def test_a_notice_that_names_nothing_we_know_drops_everything(
 async def test_an_answer_older_than_the_revocation_is_not_remembered(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, session = await deaf.open(account_id)
+    token, session = await deaf.open(deaf._database, account_id)
     answers = HeldAnswers(monkeypatch)
     finding = asyncio.create_task(deaf.authenticate(token))
     await answers.answered.wait()
-    await deaf.revoke(session_id=session.id, account_id=account_id)
+    await deaf.revoke(deaf._database, session_id=session.id, account_id=account_id)
     answers.arrive.set()
     assert await finding  # the call came before the revocation; the next one must not profit
     assert await deaf.authenticate(token) is None
@@ -391,7 +393,7 @@ async def test_an_answer_older_than_the_revocation_is_not_remembered(
 async def test_an_answer_older_than_the_notice_is_not_remembered(
     here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     noticed = asyncio.Event()
     drop = there.cache._callers.drop
 
@@ -403,7 +405,7 @@ async def test_an_answer_older_than_the_notice_is_not_remembered(
     answers = HeldAnswers(monkeypatch)
     finding = asyncio.create_task(there.authenticate(token))
     await answers.answered.wait()
-    await here.revoke(session_id=session.id, account_id=account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await noticed.wait()
     answers.arrive.set()
     assert await finding
@@ -413,7 +415,7 @@ async def test_an_answer_older_than_the_notice_is_not_remembered(
 async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the_same(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, session = await deaf.open(account_id)
+    token, session = await deaf.open(deaf._database, account_id)
     assert await deaf.authenticate(token)
 
     async def revoked_but_cancelled(db: Database, *, session_id: UUID, account_id: UUID) -> None:
@@ -422,14 +424,14 @@ async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the
 
     monkeypatch.setattr(sessions_module, "revoke_session", revoked_but_cancelled)
     with pytest.raises(asyncio.CancelledError):
-        await deaf.revoke(session_id=session.id, account_id=account_id)
+        await deaf.revoke(deaf._database, session_id=session.id, account_id=account_id)
     assert await deaf.authenticate(token) is None
 
 
 async def test_nothing_remembered_is_used_while_notices_cannot_come(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
 ) -> None:
-    tokens = [(await here.open(account_id))[0] for _ in range(3)]
+    tokens = [(await here.open(here._database, account_id))[0] for _ in range(3)]
     for token in tokens:
         assert await here.authenticate(token)
     with line.cut():
@@ -447,8 +449,8 @@ async def test_nothing_remembered_is_used_while_notices_cannot_come(
 async def test_sessions_are_remembered_again_when_notices_come_again(
     here: Sessions, there: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
 ) -> None:
-    token, session = await here.open(account_id)
-    other_token, _ = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
+    other_token, _ = await here.open(here._database, account_id)
     async with asyncio.timeout(20):
         await there.cache._listener.close()  # one line is enough to cut
         with line.cut():
@@ -458,14 +460,14 @@ async def test_sessions_are_remembered_again_when_notices_come_again(
     await end_silently(other_token)
     assert await here.authenticate(other_token)
     assert await here.authenticate(token)
-    await there.revoke(session_id=session.id, account_id=account_id)
+    await there.revoke(there._database, session_id=session.id, account_id=account_id)
     await until_refused(here, token)
 
 
 async def test_an_answer_from_the_time_without_notices_is_not_remembered(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     answers = HeldAnswers(monkeypatch)
     with line.cut():
         await line.down()
@@ -481,13 +483,13 @@ async def test_an_answer_from_the_time_without_notices_is_not_remembered(
 async def test_a_session_revoked_here_is_refused_at_the_next_call_of_another_real_process(
     here: Sessions, account_id: UUID, dsn: str
 ) -> None:
-    token, session = await here.open(account_id)
-    other_token, _ = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
+    other_token, _ = await here.open(here._database, account_id)
     async with another_process(dsn) as ask:
         for _ in range(3):
             assert await ask(token) == "found"
             assert await ask(other_token) == "found"
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         async with asyncio.timeout(5):  # for the notice; the cache over there would last a minute
             while await ask(token) != "refused":
                 await asyncio.sleep(0.01)
@@ -497,7 +499,7 @@ async def test_a_session_revoked_here_is_refused_at_the_next_call_of_another_rea
 async def test_the_other_real_process_does_remember(
     here: Sessions, account_id: UUID, dsn: str, end_silently: EndSilently
 ) -> None:
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     async with another_process(dsn) as ask:
         assert await ask(token) == "found"
         await end_silently(token)

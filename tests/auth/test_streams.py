@@ -14,8 +14,8 @@ from accord_auth import sessions as sessions_module
 from accord_auth import streams as streams_module
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Database
-from accord_db.engine.deadline import remaining, set_deadline
 from accord_db.engine.errors import Unavailable
+from accord_db.engine.scope import remaining, set_deadline
 from accord_db.queries.accounts import ban_account, delete_account
 from accord_db.queries.sessions import list_live_sessions
 from accord_rpc.errors import RpcError
@@ -73,31 +73,31 @@ async def goes_on(stream: Stream, sessions: Sessions) -> bool:
 async def test_a_stream_ends_when_its_session_is_revoked_in_another_process_and_others_go_on(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
-    other_token, _ = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
+    other_token, _ = await here.open(here._database, account_id)
     async with streaming(there, token) as stream, streaming(there, token) as second, streaming(
         there, other_token
     ) as other:  # fmt: skip
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
         assert await is_ended(second)
         assert await goes_on(other, there)
 
 
 async def test_a_stream_ends_where_its_session_is_revoked(here: Sessions, account_id: UUID) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
 
 
 async def test_a_stream_ends_with_all_sessions_of_its_account(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
-    token, _ = await here.open(account_id)
-    kept_token, kept = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
+    kept_token, kept = await here.open(here._database, account_id)
     async with streaming(there, token) as stream, streaming(there, kept_token) as other:
-        await here.revoke_all(account_id, but=kept.id)
+        await here.revoke_all(here._database, account_id, but=kept.id)
         assert await is_ended(stream)
         assert await goes_on(other, there)
 
@@ -105,11 +105,11 @@ async def test_a_stream_ends_with_all_sessions_of_its_account(
 async def test_a_stream_outlives_a_revocation_that_is_rolled_back(
     here: Sessions, database: Database, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         with suppress(LookupError):
-            async with here._database.transaction():
-                await here.revoke(session_id=session.id, account_id=account_id)
+            async with here._database.transaction() as tx:
+                await here.revoke(tx, session_id=session.id, account_id=account_id)
                 assert await goes_on(stream, here)  # nor does it end before the commit
                 raise LookupError
         assert await goes_on(stream, here)
@@ -118,10 +118,10 @@ async def test_a_stream_outlives_a_revocation_that_is_rolled_back(
 async def test_a_stream_ends_when_its_session_gets_another_token_and_one_with_that_goes_on(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     async with streaming(there, token) as stream:
         renewed = await here.renew(
-            session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at
+            here._database, session_id=session.id, account_id=account_id, authenticated_at=session.authenticated_at
         )
         assert renewed is not None
         async with streaming(there, renewed[0]) as new:
@@ -132,11 +132,11 @@ async def test_a_stream_ends_when_its_session_gets_another_token_and_one_with_th
 async def test_a_stream_whose_session_is_revoked_while_it_begins_ends(
     here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     answers = HeldAnswers(monkeypatch)
     stream = asyncio.create_task(run(there, token, for_ever))
     await answers.answered.wait()
-    await here.revoke(session_id=session.id, account_id=account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await until(lambda: there.streams.doubts > 1)  # one is from when it began to listen
     answers.arrive.set()
     assert await is_ended(stream)
@@ -146,7 +146,7 @@ async def test_a_stream_whose_session_is_revoked_while_it_begins_ends(
 async def test_a_stream_ends_when_its_session_expires(dsn: str, account_id: UUID, limit: str) -> None:
     expiring: Any = {limit: timedelta(seconds=1)}
     async with process(dsn, **expiring) as sessions:
-        token, _ = await sessions.open(account_id)
+        token, _ = await sessions.open(sessions._database, account_id)
         async with streaming(sessions, token) as stream:
             assert await is_ended(stream)
 
@@ -155,7 +155,7 @@ async def test_a_stream_does_not_idle_out_while_its_session_is_used_elsewhere(
     dsn: str, there: Sessions, database: Database, account_id: UUID
 ) -> None:
     async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
-        token, session = await sessions.open(account_id)
+        token, session = await sessions.open(sessions._database, account_id)
         async with streaming(sessions, token) as stream:
             await change_session(database, token, idle_expires_at=session.expires_at)
             assert not await is_ended(stream, within=1.5)
@@ -169,7 +169,7 @@ async def test_a_stream_ends_when_its_account_is_banned_or_deleted_even_without_
     here: Sessions, database: Database, account_id: UUID, monkeypatch: pytest.MonkeyPatch, gone: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(streams_module, "_LOOK_AGAIN", 0.2)
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         await gone(database, account_id=account_id)
         assert await is_ended(stream)
@@ -179,8 +179,8 @@ async def test_a_stream_ends_when_its_account_is_banned_or_deleted_even_without_
 async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_others(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently, payload: str
 ) -> None:
-    token, _ = await here.open(account_id)
-    bad_token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
+    bad_token, _ = await here.open(here._database, account_id)
     async with streaming(here, token) as stream, streaming(here, bad_token) as bad:
         await end_silently(bad_token)
         await database.fetch_one(select(func.pg_notify("accord_sessions", payload)))
@@ -191,9 +191,9 @@ async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_o
 async def test_a_stream_ends_when_its_session_is_revoked_while_notices_cannot_come(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
 ) -> None:
-    token, _ = await here.open(account_id)
-    other_token, _ = await here.open(account_id)
-    late_token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
+    other_token, _ = await here.open(here._database, account_id)
+    late_token, _ = await here.open(here._database, account_id)
     async with streaming(here, token) as stream, streaming(here, other_token) as other:
         with line.cut():
             await line.down()
@@ -210,7 +210,7 @@ async def test_a_stream_is_looked_at_when_notices_come_again(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams_module, "_LOOK_AGAIN_UNTOLD", 60.0)
-    token, _ = await here.open(account_id)
+    token, _ = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         with line.cut():
             await line.down()
@@ -234,9 +234,9 @@ async def test_a_stream_ends_once_the_database_can_be_asked_again(
         return await list_live_sessions(database, token_hashes=token_hashes)
 
     monkeypatch.setattr(sessions_module, "list_live_sessions", fails_twice)
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
     assert failed == 2
 
@@ -253,19 +253,19 @@ async def test_a_revocation_that_is_heard_while_the_database_answers_is_asked_ab
         return good
 
     monkeypatch.setattr(sessions_module, "list_live_sessions", held)
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     async with streaming(there, token) as stream:
         doubts = there.streams.doubts
         there.streams.doubt(session.id)
         await answered.wait()
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         await until(lambda: there.streams.doubts == doubts + 2)
         arrive.set()
         assert await is_ended(stream)
 
 
 async def test_whoever_else_cancels_a_stream_is_obeyed(here: Sessions, account_id: UUID) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         stream.cancel()
         await asyncio.wait([stream])
@@ -280,7 +280,7 @@ async def test_whoever_else_cancels_a_stream_is_obeyed(here: Sessions, account_i
             await for_ever()
 
     async with streaming(here, token, takes_its_time) as stream:
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         await ending.wait()
         stream.cancel()
         await asyncio.wait([stream])
@@ -290,21 +290,21 @@ async def test_whoever_else_cancels_a_stream_is_obeyed(here: Sessions, account_i
 async def test_a_stream_that_takes_no_notice_of_its_end_is_refused_all_the_same(
     here: Sessions, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
 
     async def stubborn() -> None:
         with suppress(asyncio.CancelledError):
             await for_ever()
 
     async with streaming(here, token, stubborn) as stream:
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
 
 
 async def test_a_stream_that_ends_by_itself_is_forgotten_and_others_are_watched_after_it(
     here: Sessions, account_id: UUID
 ) -> None:
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
     await run(here, token, lambda: asyncio.sleep(0))
     assert len(here.streams) == 0
     assert here.streams._by_id == {}
@@ -312,7 +312,7 @@ async def test_a_stream_that_ends_by_itself_is_forgotten_and_others_are_watched_
     assert watching is not None
     await until(watching.done)  # nothing runs where nothing streams
     async with streaming(here, token) as stream:
-        await here.revoke(session_id=session.id, account_id=account_id)
+        await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
 
 
@@ -326,7 +326,7 @@ async def test_the_deadline_of_the_first_stream_is_not_that_of_the_watch(
         return await list_live_sessions(database, token_hashes=token_hashes)
 
     monkeypatch.setattr(sessions_module, "list_live_sessions", telling)
-    token, session = await here.open(account_id)
+    token, session = await here.open(here._database, account_id)
 
     async def with_deadline() -> None:
         set_deadline(monotonic() + 60)
@@ -334,6 +334,6 @@ async def test_the_deadline_of_the_first_stream_is_not_that_of_the_watch(
 
     stream = asyncio.create_task(with_deadline())
     await until(lambda: len(here.streams) == 1)
-    await here.revoke(session_id=session.id, account_id=account_id)
+    await here.revoke(here._database, session_id=session.id, account_id=account_id)
     assert await is_ended(stream)
     assert left == [None]

@@ -1,13 +1,17 @@
 """Other people's servers, for the length of a test."""
 
 import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
+from psycopg import pq
 
+from accord_postgres import EmbeddedPostgres
 from accord_postgres.account import choose_account, hand_over
 from accord_postgres.launch import launch
 
@@ -50,3 +54,129 @@ def wait_until_ready(dsn: str, *, patience: float = 10.0) -> None:
             if time.monotonic() > give_up:
                 raise
             time.sleep(0.05)
+
+
+@contextmanager
+def recording_server(port: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """A port of 127.0.0.1 that closes every connection, and the list of clients that have connected to it."""
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        clients: list[str] = []
+        thread = threading.Thread(target=_record, args=[listening, clients])
+        thread.start()
+        try:
+            yield int(listening.getsockname()[1]), clients
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _record(listening: socket.socket, clients: list[str]) -> None:
+    with suppress(OSError):
+        while True:
+            connection, address = listening.accept()
+            clients.append(str(address))
+            connection.close()
+
+
+def hostile_environment(folder: Path, port: int) -> dict[str, str]:
+    """A value for every variable of libpq. Those that can lead elsewhere lead to `port`, the others are malformed."""
+    options = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
+    elsewhere = {
+        "host": "127.0.0.1",
+        "hostaddr": "127.0.0.1",
+        "port": str(port),
+        "dbname": "elsewhere",
+        "user": "elsewhere",
+        "options": "-c default_transaction_read_only=on",
+        "target_session_attrs": "standby",
+        "replication": "database",
+    }
+    service_file = folder / "pg_service.conf"
+    service_file.write_text("[elsewhere]\n" + "".join(f"{name}={value}\n" for name, value in elsewhere.items()))
+    values = {name.decode(): elsewhere.get(keyword, "nonsense") for keyword, name in options.items() if name}
+    return values | {"PGSERVICE": "elsewhere", "PGSERVICEFILE": str(service_file)}
+
+
+READ_ONLY = ("standby.signal", "default_transaction_read_only")
+"""The ways in which a server stops taking writes: it was demoted, or an operator closed it."""
+
+
+def is_read_only(server: EmbeddedPostgres, way: str) -> bool:
+    if way == "standby.signal":
+        return _standby_signal(server).exists()
+    with psycopg.connect(server.dsn, target_session_attrs="any") as connection:
+        return connection.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
+
+
+def make_read_only(server: EmbeddedPostgres, way: str) -> None:
+    if way == "standby.signal":
+        _restart(server, _standby_signal(server).touch)
+    else:
+        _reconfigure(server, "ALTER SYSTEM SET default_transaction_read_only = on")
+
+
+def make_writable(server: EmbeddedPostgres, way: str) -> None:
+    if way == "standby.signal":
+        _restart(server, _standby_signal(server).unlink)
+    else:
+        _reconfigure(server, "ALTER SYSTEM RESET default_transaction_read_only")
+
+
+def _standby_signal(server: EmbeddedPostgres) -> Path:
+    return server.log_file.parent / "data" / "standby.signal"
+
+
+def _restart(server: EmbeddedPostgres, change: Callable[[], None]) -> None:
+    server.stop()
+    change()
+    server.start()
+
+
+def _reconfigure(server: EmbeddedPostgres, statement: LiteralString) -> None:
+    with psycopg.connect(server.dsn, autocommit=True, target_session_attrs="any") as connection:
+        before = connection.execute("SHOW default_transaction_read_only").fetchone()
+        connection.execute(statement)
+        connection.execute("SELECT pg_reload_conf()")
+        while connection.execute("SHOW default_transaction_read_only").fetchone() == before:
+            time.sleep(0.01)
+
+
+PASSWORD = "SECRET"
+
+# libpq takes a part of the password for a host, a port, a user, a database or a parameter, or quotes all of it.
+MALFORMED_URLS = [
+    f" postgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"\tpostgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"\ufeffpostgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f'"postgresql://ada:{PASSWORD}@127.0.0.1:1/accord"',
+    f"POSTGRESQL://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"Postgres://ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql:/ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql//ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql:ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"ada:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%zzPW@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%4@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%00@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}%ff@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}@{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada@example:{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}/{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}?{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}?host={PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD} {PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}\uff20@127.0.0.1:x/accord",
+    f"postgresql://ada:{PASSWORD}@[127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}@127.0.0.1:1accord",
+    f"postgresql://ada:{PASSWORD}/accord",
+    f"postgresql://ada:{PASSWORD}%40127.0.0.1:1/accord",
+    f"postgresql://ada%3A{PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada@127.0.0.1:1/accord?pasword={PASSWORD}",
+    f"postgresql://ada@127.0.0.1:1/accord?password={PASSWORD}&{PASSWORD}",
+    f"postgresql://ada@127.0.0.1:1/accord?password={PASSWORD}%zz",
+    f"postgresql://ada@127.0.0.1:1/accord?{PASSWORD}",
+    f"host=127.0.0.1 port=1 user=ada password={PASSWORD} {PASSWORD}",
+    f"host=127.0.0.1 port=1 user=ada password='{PASSWORD}",
+    PASSWORD,
+]

@@ -203,7 +203,7 @@ async def test_an_index_serves_each_of_the_statements(database: Database, dsn: s
     with psycopg.connect(dsn) as connection:
         connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
         for due in due_after(KEPT):
-            sql = compiled(due.delete).ask({}).sql
+            sql = compiled(due.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
             assert "Seq Scan" not in plan
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
 from accord_db.engine.database import Database
-from accord_db.engine.deadline import remaining, set_deadline
 from accord_db.engine.errors import StatementCancelled, Unavailable
+from accord_db.engine.scope import remaining, set_deadline
 from tests.conftest import Connect
 
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))

@@ -1,7 +1,8 @@
 """Inserts and updates that name their columns once, on a table with defaults, JSON and arrays."""
 
+from datetime import datetime
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import bindparam, func, select
@@ -25,8 +26,8 @@ async def test_insert_row_returns_the_row_with_its_defaults(database: Database) 
     row = await insert_row(database, Item, id=id, name="x", tags=["a"])
     assert (row.id, row.name, row.number, row.status, row.note) == (id, "x", 7, "active", "none")
     assert (row.settings, row.tags, row.extra, row.numbers) == ({}, ["a"], None, None)
-    assert row.etag
-    assert row.created_at
+    assert isinstance(row.etag, UUID)
+    assert isinstance(row.created_at, datetime)
 
 
 async def test_columns_that_a_row_of_a_batch_lacks_get_their_default_or_null(database: Database) -> None:

@@ -15,6 +15,7 @@ from accord_db.engine.errors import (
     InvalidValue,
     StatementCancelled,
     Unavailable,
+    translate,
 )
 from accord_db.engine.ids import uuid7
 from accord_db.schema import Account, SecondFactor
@@ -50,6 +51,13 @@ def failing(dsn: str) -> None:
         ("57P01", Unavailable),
         ("57P03", Unavailable),
         ("25P03", Unavailable),
+        ("25006", Unavailable),
+        ("53100", Unavailable),
+        ("55P03", Unavailable),
+        ("58030", Unavailable),
+        ("55000", DatabaseError),
+        ("58P01", DatabaseError),
+        ("XX001", DatabaseError),
         ("42P01", DatabaseError),
         ("XX000", DatabaseError),
     ],
@@ -61,6 +69,26 @@ async def test_an_error_is_what_its_sqlstate_says(database: Database, sqlstate: 
     assert type(caught.value) is kind
     assert caught.value.sqlstate == sqlstate
     assert sqlstate in str(caught.value)
+
+
+# Class 08 the connection, 28 the log-in (of a pooler), 53 resources, 57 a server that stops or starts. The rest are the server's
+# state (25006), sessions that the server has ended (25P03, 25P04), the database of a pooler (3D000), a lock_timeout (55P03),
+# the operating system and the disk (58000, 58030).
+UNAVAILABLE = {
+    *("08000", "08001", "08003", "08004", "08006", "08007", "08P01"),
+    *("25006", "25P03", "25P04"),
+    *("28000", "28P01", "3D000"),
+    *("53000", "53100", "53200", "53300", "53400"),
+    *("55P03", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030"),
+}
+
+
+def test_unavailable_are_exactly_the_states_that_end_without_a_change_of_ours() -> None:
+    classes = [each for each in vars(psycopg.errors).values() if isinstance(each, type)]
+    known = {each.sqlstate: each for each in classes if issubclass(each, psycopg.Error) and each.sqlstate}
+    assert len(known) > 200
+    unavailable = {sqlstate for sqlstate, error in known.items() if isinstance(translate(error()), Unavailable)}
+    assert unavailable == UNAVAILABLE
 
 
 NEW_ACCOUNT = insert(Account).values(

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from sqlalchemy import String, any_, bindparam, func, select
+from sqlalchemy import String, any_, bindparam, func, select, update
 
 from accord_db.engine.database import Database
 from accord_db.engine.dml import insert_rows
@@ -105,7 +105,7 @@ async def test_text_is_found_literally(database: Database, items: list[Item], te
 
 @pytest.mark.usefixtures("items")
 async def test_condition_applies_unless_its_flag_is_true(database: Database) -> None:
-    ended = Item.__table__.update().where(Item.number == 0).values(ended_at=func.now())
+    ended = update(Item).where(Item.number == 0).values(ended_at=func.now())
     assert await database.execute(ended) == 20
     assert await LISTING.count(database, least=0) == 40
     assert await LISTING.count(database, filters={"show_ended": False}, least=0) == 40
@@ -136,5 +136,5 @@ async def test_statements_are_compiled_once_for_each_shape(database: Database) -
         await listing.fetch(database, page, filters={"status": status})
     assert listing._page.cache_info().currsize == 1
     assert (
-        b"LIMIT 21" in compiled(listing._page(frozenset({"status"}), "name", True, False, 21)).ask({"status": "x"}).sql
+        b"LIMIT 21" in compiled(listing._page(frozenset({"status"}), "name", True, False, 21)).bind({"status": "x"}).sql
     )

@@ -14,7 +14,7 @@ NOTIFY = select(func.pg_notify("news", bindparam("payload")))
 END_LISTENERS = (
     select(func.pg_terminate_backend(text("pid")))
     .select_from(text("pg_stat_activity"))
-    .where(text("datname = current_database() AND (query LIKE 'LISTEN%' OR query = 'SELECT 1')"))
+    .where(text("datname = current_database() AND (query LIKE 'LISTEN%' OR query = 'SHOW transaction_read_only')"))
 )
 
 

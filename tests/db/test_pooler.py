@@ -12,7 +12,7 @@ from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
-from accord_db.engine.tenant import acting_for
+from accord_db.engine.scope import acting_for
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
 from tests.conftest import Connect

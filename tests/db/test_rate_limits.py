@@ -155,7 +155,7 @@ async def test_nothing_is_taken_back_of_what_was_removed(database: Database, dsn
 async def test_count_is_kept_when_the_transaction_of_the_caller_is_rolled_back(database: Database) -> None:
     """It is asked before the transaction, within the block that makes one of all transactions of a call."""
     with pytest.raises(Conflict):
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             seen = [database.in_transaction]
             await count(database, limit("mine"))
             async with database.transaction() as tx:

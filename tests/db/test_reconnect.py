@@ -122,7 +122,11 @@ def _say_goodbye(listening: socket.socket) -> None:
                 )  # one that its client has given up as it was made may stay open, and never speak
                 connection.recv(65536)
                 connection.sendall(
-                    _said(b"R", b"\0\0\0\0") + _said(b"S", b"client_encoding\0UTF8\0") + _said(b"Z", b"I")
+                    _said(b"R", b"\0\0\0\0")
+                    + _said(b"S", b"client_encoding\0UTF8\0")
+                    + _said(b"S", b"default_transaction_read_only\0off\0")
+                    + _said(b"S", b"in_hot_standby\0off\0")
+                    + _said(b"Z", b"I")
                 )
                 connection.recv(65536)
                 connection.sendall(_said(b"E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"))

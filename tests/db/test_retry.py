@@ -5,10 +5,10 @@ import pytest
 from sqlalchemy import bindparam, select, text, update
 
 from accord_db.engine.database import Database
-from accord_db.engine.deadline import set_deadline
 from accord_db.engine.errors import AlreadyExists, Conflict
 from accord_db.engine.ids import uuid7
 from accord_db.engine.retry import retry_conflicts
+from accord_db.engine.scope import set_deadline
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
 

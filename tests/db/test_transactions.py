@@ -99,18 +99,18 @@ async def test_a_transaction_that_asks_nothing_takes_no_connection(connect: Conn
         await asyncio.create_task(ask(database))
 
 
-async def test_what_is_asked_of_the_database_within_belongs_to_the_transaction(
-    database: Database, account: Account
+async def test_statement_on_the_database_inside_a_transaction_block_is_refused(
+    database: Database, other: Database, account: Account
 ) -> None:
-    async def attempt() -> None:
-        async with database.transaction() as tx:
-            await insert(tx, account, "one")
-            assert await database.fetch_all(TITLES) == ["one"]
-            raise ChangeOfMind
-
-    with pytest.raises(ChangeOfMind):
-        await attempt()
-    assert await database.fetch_all(TITLES) == []
+    async with database.transaction() as tx:
+        await insert(tx, account, "one")
+        with pytest.raises(RuntimeError, match="pass its `tx`"):
+            await database.fetch_all(TITLES)
+        with pytest.raises(RuntimeError, match="pass its `tx`"):
+            async with database.transaction():
+                pass
+        assert await other.fetch_all(TITLES) == []
+    assert await database.fetch_all(TITLES) == ["one"]
 
 
 async def test_a_task_started_within_is_not_in_the_transaction(database: Database, account: Account) -> None:
@@ -186,37 +186,11 @@ async def test_the_isolation_level_can_be_chosen(database: Database) -> None:
         assert await tx.fetch_one(select(func.current_setting("transaction_isolation"))) == "serializable"
 
 
-# --- one within another -----------------------------------------------------------------------------------------------
-async def test_a_transaction_within_another_joins_it(database: Database, other: Database, account: Account) -> None:
-    async with database.transaction() as outer:
-        await insert(outer, account, "one")
-        async with database.transaction() as inner:
-            await insert(inner, account, "two")
-        assert await other.fetch_all(TITLES) == []
-    assert await other.fetch_all(TITLES) == ["one", "two"]
-
-
-async def test_an_exception_caught_between_two_transactions_undoes_both(
+# --- transactions of a call ---------------------------------------------------------------------------------------------------------
+async def test_transactions_of_a_call_are_committed_together(
     database: Database, other: Database, account: Account
 ) -> None:
-    async def attempt() -> None:
-        async with database.transaction() as outer:
-            await insert(outer, account, "one")
-            with suppress(ChangeOfMind):
-                async with database.transaction():
-                    raise ChangeOfMind
-
-    with pytest.raises(DatabaseError) as caught:
-        await attempt()
-    assert caught.value.sqlstate == ROLLED_BACK
-    assert await other.fetch_all(TITLES) == []
-
-
-# --- deferred ---------------------------------------------------------------------------------------------------------
-async def test_deferred_transactions_are_committed_together(
-    database: Database, other: Database, account: Account
-) -> None:
-    async with database.deferred_transaction():
+    async with database.call_transaction():
         async with database.transaction() as tx:
             await insert(tx, account, "one")
         async with database.transaction() as tx:
@@ -226,11 +200,11 @@ async def test_deferred_transactions_are_committed_together(
     assert await other.fetch_all(TITLES) == ["one", "three", "two"]
 
 
-async def test_what_is_asked_before_the_first_deferred_transaction_stands_alone(
+async def test_statement_before_the_first_transaction_of_a_call_is_committed_at_once(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             await insert(database, account, "one")
             async with database.transaction() as tx:
                 await insert(tx, account, "two")
@@ -241,10 +215,10 @@ async def test_what_is_asked_before_the_first_deferred_transaction_stands_alone(
     assert await other.fetch_all(TITLES) == ["one"]
 
 
-async def test_a_deferred_transaction_that_undid_itself_can_be_followed_by_another(
+async def test_transaction_of_a_call_that_rolled_back_can_be_followed_by_another(
     database: Database, other: Database, account: Account
 ) -> None:
-    async with database.deferred_transaction():
+    async with database.call_transaction():
         with suppress(ChangeOfMind):
             async with database.transaction() as tx:
                 await insert(tx, account, "one")
@@ -254,11 +228,11 @@ async def test_a_deferred_transaction_that_undid_itself_can_be_followed_by_anoth
     assert await other.fetch_all(TITLES) == ["two"]
 
 
-async def test_a_deferred_transaction_that_joined_undoes_what_it_joined(
+async def test_block_that_joined_the_transaction_of_a_call_rolls_back_all_of_it(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             async with database.transaction() as tx:
                 await insert(tx, account, "one")
             with suppress(ChangeOfMind):
@@ -271,7 +245,7 @@ async def test_a_deferred_transaction_that_joined_undoes_what_it_joined(
     assert await other.fetch_all(TITLES) == []
 
 
-async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_own(
+async def test_task_started_by_a_call_has_no_part_in_its_transaction(
     database: Database, other: Database, account: Account
 ) -> None:
     async def insert_alone(title: str) -> None:
@@ -279,7 +253,7 @@ async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_ow
             await insert(tx, account, title)
 
     async def attempt() -> None:
-        async with database.deferred_transaction():
+        async with database.call_transaction():
             await insert_alone("one")
             await asyncio.create_task(insert_alone("two"))
             raise ChangeOfMind
@@ -292,8 +266,8 @@ async def test_a_task_started_within_a_deferred_block_has_transactions_of_its_ow
 async def test_deferred_blocks_within_one_another_are_one(
     database: Database, other: Database, account: Account
 ) -> None:
-    async with database.deferred_transaction():
-        async with database.deferred_transaction(), database.transaction() as tx:
+    async with database.call_transaction():
+        async with database.call_transaction(), database.transaction() as tx:
             await insert(tx, account, "one")
         assert await other.fetch_all(TITLES) == []
     assert await other.fetch_all(TITLES) == ["one"]

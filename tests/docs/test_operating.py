@@ -19,7 +19,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.engine.keyset import Page
 from accord_db.engine.metrics import metrics
 from accord_db.engine.row_level_security import GATEWAY_ROLE
-from accord_db.engine.tenant import acting_for
+from accord_db.engine.scope import acting_for
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
 from accord_db.queries.cleanup import everything_due

@@ -22,7 +22,8 @@ from accord_postgres import EmbeddedPostgres, EmbeddedPostgresError, locks
 from accord_postgres.account import choose_account
 from accord_postgres.commands import postgres as postgres_command
 from accord_postgres.launch import TRAMPOLINE, end, launch
-from accord_postgres.locks import claimed, opened
+from accord_postgres.locks import lock_server, opened, owned
+from accord_postgres.steps import run
 
 OWNER = """
 import pathlib, signal, sys
@@ -88,7 +89,8 @@ def folder() -> Iterator[Path]:
     """Straight under the temporary folder, so that its path is short and every account can reach it."""
     folder = Path(tempfile.mkdtemp(prefix="accord-"))
     yield folder
-    with claimed(folder):  # so not before the last server is gone
+    with owned(folder), opened(folder / "server.lock") as lock:
+        run(lock_server(folder, lock))  # the last server has ended
         shutil.rmtree(folder)
 
 
@@ -149,7 +151,7 @@ def notes(dsn: str) -> list[str]:
 def wait_until_ended(folder: Path) -> None:
     """By its lock, since the pid is taken until init has collected it."""
     with opened(folder / "server.lock") as lock:
-        assert locks.locked_within(10, lock)
+        assert run(locks.locked_within(10, lock))
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -300,7 +302,7 @@ def test_server_started_by_hand_on_the_same_folder_is_not_harmed(used_folder: Pa
     with pytest.raises(EmbeddedPostgresError, match="pre-existing shared memory block"):
         EmbeddedPostgres(used_folder).start()
     assert server.poll() is None
-    end(server)
+    run(end(server))
 
 
 def test_first_start_killed_half_way_is_begun_anew(folder: Path, start_owner: StartOwner) -> None:
@@ -370,7 +372,7 @@ def test_full_disk_is_named_as_the_likely_reason(folder: Path, start_owner: Star
     require(prefix)
     failure = start_owner(folder / "postgres", prefix).failure()
     assert "No space left on device" in failure
-    assert "make room on it" in failure
+    assert "free some space" in failure
 
 
 def test_folder_that_cannot_be_made_is_named() -> None:

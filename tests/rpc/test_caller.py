@@ -6,7 +6,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from accord.policy.v1.policy_pb2 import Credential, Permission
-from accord_rpc.caller import Caller, NoCaller, NoPermissionChecked, caller, set_caller
+from accord_db.engine.scope import enter
+from accord_rpc.call import Call
+from accord_rpc.caller import Caller, NoCaller, NoPermissionChecked, caller
 
 
 def a_caller() -> Caller:
@@ -18,21 +20,25 @@ def a_caller() -> Caller:
     )
 
 
+def a_call(someone: Caller) -> Call:
+    return Call(method="/a/B", request_id="1", peer="192.0.2.1", user_agent="", caller=someone)
+
+
 async def test_who_was_set_is_the_caller() -> None:
     someone = a_caller()
-    set_caller(someone)
+    enter(a_call(someone))
     assert caller() is someone
 
 
 async def test_without_a_caller_asking_is_a_fault_that_says_what_to_do() -> None:
-    with pytest.raises(NoCaller, match="access must be signed-in"):
+    with pytest.raises(NoCaller, match="access must be ACCESS_SIGNED_IN"):
         caller()
 
 
 async def test_300_concurrent_calls_see_each_their_own_caller() -> None:
     async def call() -> bool:
         someone = a_caller()
-        set_caller(someone)
+        enter(a_call(someone))
         for _ in range(5):
             await asyncio.sleep(0)
             if caller() is not someone:

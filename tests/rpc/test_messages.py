@@ -34,16 +34,19 @@ NOON = Timestamp(seconds=1_800_000_000, nanos=123_456_000)
 JSON: dict[str, Any] = {"a": None, "b": [1, 2.5, "x", {"c": True}], "": "empty key", "ü": {}}
 
 
+ANY_JSON: list[Any] = [JSON, {}, [], [None], "x", "", 0, -1, 1.5, True, False]
+
+
 def struct(value: dict[str, Any]) -> Struct:
     return json_format.ParseDict(value, Struct())
 
 
 def list_value(value: list[Any]) -> ListValue:
-    return json_format.ParseDict(value, ListValue())
+    return json_format.Parse(json.dumps(value), ListValue())
 
 
 def json_value(value: Any) -> Value:
-    return json_format.ParseDict(value, Value())
+    return json_format.Parse(json.dumps(value), Value())
 
 
 def a_request(**fields: Any) -> Any:
@@ -58,6 +61,11 @@ class Mapped(NamedTuple):
     field: str
     value: Any
     sql: str
+
+
+def json_mapped(field: str, value: object) -> Mapped:
+    message = pb.CreateThingRequest.DESCRIPTOR.fields_by_name[field].message_type._concrete_class()
+    return Mapped(field, json_format.Parse(json.dumps(value), message), f"$${json.dumps(value)}$$::jsonb")
 
 
 MAPPED = [
@@ -82,17 +90,14 @@ MAPPED = [
     ),
     Mapped("seen_at", Timestamp(), "'1970-01-01 00:00Z'::timestamptz"),
     Mapped("ended_at", NOON, "'2027-01-15 08:00:00.123456Z'::timestamptz"),
-    Mapped("settings", struct(JSON), f"$${json.dumps(JSON)}$$::jsonb"),
+    json_mapped("settings", JSON),
     Mapped("settings", struct({}), "'{}'::jsonb"),
-    Mapped("extra", struct(JSON), f"$${json.dumps(JSON)}$$::jsonb"),
+    json_mapped("extra", JSON),
     Mapped("extra", struct({}), "'{}'::jsonb"),
-    Mapped("entries", list_value([1, None, [[]], JSON]), f"$${json.dumps([1, None, [[]], JSON])}$$::jsonb"),
+    json_mapped("entries", [1, None, [[]], JSON]),
     Mapped("entries", list_value([]), "'[]'::jsonb"),
-    *(
-        Mapped("anything", json_value(each), f"$${json.dumps(each)}$$::jsonb")
-        for each in (JSON, [], "x", 0, 1.5, False)
-    ),
-    *(Mapped("something", json_value(each), f"$${json.dumps(each)}$$::jsonb") for each in ({}, [None], "", -1, True)),
+    *(json_mapped("anything", each) for each in ANY_JSON),
+    *(json_mapped("something", each) for each in ANY_JSON),
     Mapped(
         "tags", ["a,b", '"', "\\", "", "NULL", "{ü}"], """ARRAY['a,b', '"', E'\\\\', '', 'NULL', '{ü}']::varchar[]"""
     ),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.sessions import Sessions
-from accord_db.engine.database import Database, Transaction
+from accord_db.engine.database import Database, Transaction, opened
 from accord_db.queries import accounts, sessions
 from accord_db.schema import Account
 from accord_rpc.caller import caller
@@ -25,14 +25,14 @@ class Changing(NamedTuple):
 
 @asynccontextmanager
 async def changing(
-    db: Database, live_sessions: Sessions, account_id: UUID, *, takes_administrator: bool = False
+    db: Database | Transaction, live_sessions: Sessions, account_id: UUID, *, takes_administrator: bool = False
 ) -> AsyncIterator[Changing]:
     """A transaction in which nobody else changes the account. What it changes holds from the next call on, in every process.
 
     Raises ACCOUNT_NOT_FOUND; LAST_ADMINISTRATOR if the change takes the last one away; and PERMISSION_DENIED if the caller was
     taken away while they waited for the locks."""
     try:
-        async with db.transaction() as tx:
+        async with opened(db) as tx:
             if takes_administrator:
                 await accounts.lock_administrators(tx, account_id=account_id)
             account = await _get_account_locked(tx, account_id)

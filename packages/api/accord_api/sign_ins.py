@@ -42,11 +42,11 @@ class SignIns:
         now = await accounts.get_account_locked(tx, account_id=account.id)
         if now is None or is_banned(now) or now.password_hash != account.password_hash:
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
-        if await self._second_factors.is_asked(now.id):
+        if await self._second_factors.is_enabled(tx, now.id):
             call().note(account_id=now.id, target=now.id)
             kind = account_tokens.SECOND_STEP
             return SignIn("", None, await account_tokens.issue(tx, kind, account_id=now.id, email=now.email))
-        token, session = await self._open(now.id)
+        token, session = await self._open(tx, now.id)
         return SignIn(token, session, "")
 
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
@@ -54,10 +54,10 @@ class SignIns:
         account = await account_tokens.use(tx, waiting)
         if is_banned(account):
             raise account_tokens.invalid_token()
-        return await self._open(account.id)
+        return await self._open(tx, account.id)
 
-    async def _open(self, account_id: UUID) -> Opened:
-        token, session = await self._sessions.open(account_id, peer=call().peer, user_agent=call().user_agent)
+    async def _open(self, tx: Transaction, account_id: UUID) -> Opened:
+        token, session = await self._sessions.open(tx, account_id, peer=call().peer, user_agent=call().user_agent)
         call().note(account_id=account_id, target=session.id)
         return Opened(token, session)
 

@@ -22,11 +22,11 @@ from accord_auth.credentials import (
     presented,
 )
 from accord_auth.streams import Admit, Streams
-from accord_db.engine.tenant import set_tenant
-from accord_rpc.call import Context
-from accord_rpc.caller import Caller, set_caller
+from accord_db.engine.scope import tenant_of
+from accord_rpc.call import Context, call
+from accord_rpc.caller import Caller
 from accord_rpc.errors import RpcError
-from accord_rpc.interceptor import CheckInterceptor, Next, headers
+from accord_rpc.interceptor import CheckInterceptor, Next
 from accord_rpc.policy import Method, Policy
 
 
@@ -44,8 +44,7 @@ class AuthInterceptor(CheckInterceptor):
         self._authenticators = authenticators
 
     async def admit(self, context: Context) -> None:
-        header = credential_header(headers())
-        set_tenant(None)
+        header = credential_header(call().headers)
         if self._policy.access == ACCESS_PUBLIC:
             return
         credential = presented(header, context)
@@ -65,8 +64,8 @@ class AuthInterceptor(CheckInterceptor):
         _authorize(found.caller, self._policy)
         _require_fresh(found.caller, self._policy)
         caller = found.permitted if self._policy.permission else found.caller
-        set_caller(caller)
-        set_tenant(caller.tenant_id)
+        current = call()
+        current.caller, current.tenant = caller, tenant_of(caller.tenant_id)
         return found
 
 
@@ -84,7 +83,7 @@ class StreamAuthInterceptor(AuthInterceptor):
         context: Context,
         method_name: str,
     ) -> bytes | None:
-        credential = presented(credential_header(headers()), context)
+        credential = presented(credential_header(call().headers), context)
         authenticator, doubts = self._authenticator(credential), self._streams.doubts
         found = self._let_in(credential, await authenticator.authenticate(credential.token))
         admit = self._goes_on(found.caller)

@@ -6,7 +6,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_auth import totp
 from accord_auth.encryption import Keyring, Place
 from accord_auth.recovery_codes import new_recovery_codes, recovery_code_hash
-from accord_db.engine.database import Database, Transaction
+from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.ids import uuid7
 from accord_db.queries import second_factors
 from accord_db.queries.second_factors import SecondFactorNow
@@ -14,39 +14,31 @@ from accord_rpc.errors import RpcError
 
 
 class SecondFactors:
-    """What time it is says the database, in the answer that has the secret: so all gateways agree on which code is next
-    and which was used, and it costs nothing."""
+    """The database's clock decides which code is current; the query that returns the secret also returns the time. So all
+    gateways agree on which code is next and which was used."""
 
-    def __init__(self, database: Database, keys: Keyring) -> None:
-        self._database = database
+    def __init__(self, keys: Keyring) -> None:
         self._keys = keys
 
-    async def is_asked(self, account_id: UUID) -> bool:
+    async def is_enabled(self, db: Executor, account_id: UUID) -> bool:
         """Whether the account has a confirmed second factor."""
-        return await second_factors.get_confirmed_second_factor(self._database, account_id=account_id) is not None
+        return await second_factors.get_confirmed_second_factor(db, account_id=account_id) is not None
 
-    async def prove(self, account_id: UUID, *, code: str = "", recovery_code: str = "") -> bool:
-        """Whether the code is good, which it then never is again. False without a confirmed factor.
+    async def verify(self, tx: Executor, account_id: UUID, *, code: str = "", recovery_code: str = "") -> bool:
+        """Whether the code is right; then it is used up when the transaction commits. False without a confirmed factor.
 
-        A wrong code writes nothing. A good one is used up in the transaction of the call, whether that has begun or begins
-        here: with what it is the proof for, and not without. If the call fails, nothing was opened by the code, and it may
-        be sent again. Others that send it at the same time wait for the outcome.
-        """
+        A wrong code writes nothing. If the call fails the code stays valid. Others that send the same code wait for the
+        outcome."""
         if recovery_code:
-            return await self._use_recovery_code(account_id, recovery_code)
-        known = await second_factors.get_confirmed_second_factor(self._database, account_id=account_id)
+            code_hash = recovery_code_hash(recovery_code)
+            return code_hash is not None and await second_factors.use_recovery_code(
+                tx, account_id=account_id, code_hash=code_hash
+            )
+        known = await second_factors.get_confirmed_second_factor(tx, account_id=account_id)
         step = self._step_of(code, known) if known else None
         if known is None or step is None:
             return False
-        async with self._database.transaction() as tx:
-            return await second_factors.use_step(tx, second_factor_id=known.factor.id, step=step)
-
-    async def _use_recovery_code(self, account_id: UUID, code: str) -> bool:
-        code_hash = recovery_code_hash(code)
-        if code_hash is None:
-            return False
-        async with self._database.transaction() as tx:
-            return await second_factors.use_recovery_code(tx, account_id=account_id, code_hash=code_hash)
+        return await second_factors.use_step(tx, second_factor_id=known.factor.id, step=step)
 
     async def create(self, tx: Transaction, account_id: UUID) -> tuple[UUID, bytes]:
         """The id and the secret of a factor that waits to be confirmed, in the place of one that waited. Raises Refused if

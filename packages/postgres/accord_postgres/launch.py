@@ -1,15 +1,20 @@
-"""PostgreSQL's programs as processes: under an account, in a session of their own, bound to the life of this one."""
+"""Starts PostgreSQL's programs as child processes: as another account where necessary, in a session of their own, ended with
+this process."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from accord_postgres.steps import Steps
+
 TRAMPOLINE = Path(__file__).with_name("trampoline.py")
+REQUESTS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 5.0))
+"""PostgreSQL's fast shutdown, its immediate one, and the kernel's, each with the seconds before the next."""
 
 
 def launch(
@@ -20,7 +25,7 @@ def launch(
     output: IO[bytes] | int,
     keep_open: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """The process keeps its pid when it turns into the program. `identity` is explained in trampoline.py."""
+    """The process replaces itself with the program and keeps its pid. trampoline.py explains `identity`."""
     trampoline: list[str | Path] = [sys.executable, "-I", "-S", TRAMPOLINE, str(os.getpid()), folder, identity]
     return subprocess.Popen(
         [*trampoline, *program],
@@ -28,22 +33,23 @@ def launch(
         stdout=output,
         stderr=subprocess.STDOUT,
         pass_fds=keep_open,
-        start_new_session=True,  # Ctrl-C in the terminal is for the owner, which stops PostgreSQL last
+        start_new_session=True,  # Ctrl-C in a terminal reaches the owner, which stops PostgreSQL last
     )
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """PostgreSQL's fast shutdown; should that hang, the immediate one; should that hang too, SIGKILL."""
-    for request, patience in ((signal.SIGINT, 30.0), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 5.0)):
+def end(process: subprocess.Popen[bytes]) -> Steps[None]:
+    """Requests a shutdown, and a more drastic one each time the process does not end."""
+    for request, seconds in REQUESTS:
         process.send_signal(request)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            return
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            if process.poll() is not None:
+                return
+            yield 0.01
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """With everything that it runs, at once. For initdb, which would leave a server of its own behind, and whose
-    unfinished work is thrown away in any case."""
+    """Ends the process and its children at once. For initdb, which starts a server, and whose unfinished work is discarded."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,13 +1,14 @@
-"""One owner of a folder at a time, and never two servers, shown by locks that the kernel drops with their holder.
+"""One owner per folder and never two servers, ensured by locks that the kernel releases when their holders end.
 
-`owner.lock` is held by the process that started PostgreSQL. `server.lock` is handed down to PostgreSQL and everything
-it forks, so it is held until the last of them is gone. Whoever has both knows that nothing runs on the folder,
-whatever a postmaster.pid left behind by a power cut may say: a pid in a file proves nothing, it may be anyone's by now.
+`owner.lock` is held by the process that started PostgreSQL. PostgreSQL and all of its processes inherit `server.lock`, which
+is released when the last of them ends. Whoever holds both knows that no server runs on the folder. A postmaster.pid proves
+nothing: after a power cut, another process may have that pid.
 """
 
 import fcntl
 import os
 import signal
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
@@ -15,25 +16,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accord_postgres.errors import EmbeddedPostgresError
+from accord_postgres.steps import Steps
 
 GRACE = 3.0
-"""Seconds for a server whose owner was killed to notice it and end by itself."""
+"""Seconds in which processes of PostgreSQL notice that their owner or their postmaster was killed, and end."""
 LIMIT = 30.0
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[int]:
-    """Holds both locks; yields the descriptor of server.lock, for PostgreSQL to inherit."""
-    with opened(folder / "owner.lock") as owner, opened(folder / "server.lock") as server:
+def owned(folder: Path) -> Iterator[None]:
+    """Holds owner.lock. Raises EmbeddedPostgresError if another process does."""
+    with opened(folder / "owner.lock") as owner:
         if not locked(owner):
-            raise EmbeddedPostgresError(refusal(folder, os.pread(owner, 20, 0).decode()))
+            raise EmbeddedPostgresError(in_use(folder, os.pread(owner, 20, 0).decode()))
         os.ftruncate(owner, 0)
         os.pwrite(owner, str(os.getpid()).encode(), 0)
-        if not locked_within(GRACE, server):
-            stop_orphan(folder)
-            if not locked_within(LIMIT, server):
-                raise EmbeddedPostgresError(orphaned(folder))
-        yield server
+        yield
+
+
+def lock_server(folder: Path, descriptor: int) -> Steps[None]:
+    """Locks server.lock, which is open as `descriptor`, once the processes of an earlier server have ended."""
+    if not (yield from locked_within(GRACE, descriptor)):
+        stop_orphan(folder / "data")
+        if not (yield from locked_within(LIMIT, descriptor)):
+            raise EmbeddedPostgresError(orphaned(folder))
 
 
 @contextmanager
@@ -53,26 +59,28 @@ def locked(descriptor: int) -> bool:
     return True
 
 
-def locked_within(seconds: float, descriptor: int) -> bool:
+def locked_within(seconds: float, descriptor: int) -> Steps[bool]:
     end = time.monotonic() + seconds
     while not locked(descriptor):
         if time.monotonic() > end:
             return False
-        time.sleep(0.02)
+        yield 0.02
     return True
 
 
-def stop_orphan(folder: Path) -> None:
-    """Where the kernel does not end a server with its owner (macOS). The held lock vouches for the pid in the file."""
+def stop_orphan(data: Path) -> None:
+    """For systems whose kernel does not end a server with its owner (macOS)."""
     with suppress(OSError, ValueError, IndexError):
-        pid = int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, signal.SIGINT)
+        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+        # A killed postmaster leaves its pid behind, and another process may have it by now. A postmaster works in `data`.
+        if sys.platform != "linux" or Path(f"/proc/{pid}/cwd").samefile(data):
+            os.kill(pid, signal.SIGINT)
 
 
-def refusal(folder: Path, pid: str) -> str:
+def in_use(folder: Path, pid: str) -> str:
     return (
         f"{folder} is in use by process {pid}{command_of(pid)}: stop that one first, "
-        "or give this one a folder of its own, or set DATABASE_URL."
+        "or use another folder for this one, or set DATABASE_URL."
     )
 
 
@@ -85,6 +93,7 @@ def command_of(pid: str) -> str:
 
 def orphaned(folder: Path) -> str:
     return (
-        f"A PostgreSQL whose owner is gone still runs on {folder} and does not end. "
-        f"Its pid is the first line of {folder / 'data' / 'postmaster.pid'}: look at it, then end it with `kill -INT`."
+        f"Processes of an earlier PostgreSQL still run on {folder} and do not end. "
+        f"The pid of their server is the first line of {folder / 'data' / 'postmaster.pid'}: inspect them, then end them "
+        "with `kill -INT`."
     )

@@ -1,11 +1,11 @@
-"""The file that PostgreSQL writes to, and what to quote of it."""
+"""PostgreSQL's log file, and its last lines for error messages."""
 
 import os
 from pathlib import Path
 from typing import IO
 
 LARGE = 10_000_000
-"""Bytes after which the next start begins a new file and keeps this one under the name `….1`."""
+"""Bytes. A start renames a larger file to `….1` and begins another."""
 
 
 class ServerLog:
@@ -21,7 +21,7 @@ class ServerLog:
         return file
 
     def last_lines(self, count: int = 10) -> list[str]:
-        """What was written since it was opened, the end of it."""
+        """Of what was written since the file was opened."""
         with self.path.open("rb") as file:
             file.seek(max(self._mark, file.seek(0, os.SEEK_END) - 8192))
             return file.read().decode(errors="replace").splitlines()[-count:]

@@ -1,40 +1,63 @@
-"""The life of an embedded server: made once, started, waited for, stopped."""
+"""The embedded server: created once, then started, supervised and stopped."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 import psycopg
 
 from accord_postgres import commands
 from accord_postgres.account import Account, choose_account, hand_over, require_own_folder
+from accord_postgres.address import address
 from accord_postgres.binaries import MAJOR
-from accord_postgres.errors import EmbeddedPostgresError, in_plain_words, space_hint
+from accord_postgres.errors import EmbeddedPostgresError, plain_os_errors, space_hint
 from accord_postgres.launch import end, kill, launch
-from accord_postgres.locks import claimed
+from accord_postgres.locks import lock_server, owned
 from accord_postgres.log import ServerLog
 from accord_postgres.sockets import PORT, make_private, remove_leftovers, socket_folder
-
-Ending = Callable[[subprocess.Popen[bytes]], None]
-Run = Callable[[list[str | Path], Ending], subprocess.Popen[bytes]]
+from accord_postgres.steps import Steps, run, run_async
 
 START_LIMIT = 120.0
-"""Seconds. Long, since a start after a crash replays what the crash left unwritten."""
+"""Seconds. After a crash, a start replays the write-ahead log."""
+POLL = 0.2
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
+"""Seconds before a server that has ended is started again."""
+STEADY = 30.0
+"""Seconds after which the end of a server says nothing about the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    status: int
+    """The exit status; a signal is negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    seconds: float
+    """Since the end of the previous server."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartFailed:
+    reason: str
+    retry_in: float
 
 
 class EmbeddedPostgres:
-    """PostgreSQL 18 with the database `accord`, kept in a folder, for one owning process at a time.
+    """PostgreSQL 18 with the database `accord`, stored in a folder. One process at a time owns the folder.
 
-    It ends with its owner, cleanly even if the owner is killed. `sync=False` is for data that need not outlive a power
-    cut: tests. Other processes may use the DSN while the owner runs.
+    The server ends with its owner, cleanly even if the owner is killed. Other processes may use the DSN meanwhile.
+    `sync=False` is for tests: a clean shutdown keeps everything, but a killed server loses its last commits.
     """
 
     def __init__(self, folder: Path, *, sync: bool = True) -> None:
@@ -43,12 +66,15 @@ class EmbeddedPostgres:
         self._sockets = socket_folder(self._folder)
         self._log = ServerLog(self._folder / "server.log")
         self._sync = sync
+        self._account: Account | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._server_lock = -1
         self._held = ExitStack()
+        self._started = False
 
     @property
     def dsn(self) -> str:
-        return self._dsn_of("accord")
+        return self._address("accord")
 
     @property
     def log_file(self) -> Path:
@@ -56,26 +82,45 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """Of the postmaster; None when it is not running."""
+        """The postmaster's pid, or None if no server runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> str:
-        """Returns the DSN once the server answers. Does nothing if it runs already.
+        """Returns the DSN once the server accepts connections; at once if it runs already.
 
-        To be called on the main thread: the kernel ends the server when the thread that started it ends.
+        Must be called on the main thread: the kernel ends the server with the thread that started it.
         """
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("EmbeddedPostgres.start() must be called on the main thread")
+        require_main_thread("start")
         if self.pid is None:
             self.stop()
-            with in_plain_words(self._folder), ExitStack() as held:
+            with plain_os_errors(self._folder), ExitStack() as held:
                 self._start(held)
-                self._held = held.pop_all()
+                self._held, self._started = held.pop_all(), True
         return self.dsn
 
     def stop(self) -> None:
-        """Ends every connection, writes what is to be written, and returns when the server is gone."""
+        """Ends every connection, writes a checkpoint, and returns when the server has ended."""
+        self._started = False
         self._held.close()
+
+    async def supervise(self) -> AsyncIterator[Ended | Restarted | RestartFailed]:
+        """Starts the server again whenever it has ended, until `stop`. For an event loop on the main thread."""
+        require_main_thread("supervise")
+        pause = SHORTEST_PAUSE
+        while True:
+            since = time.monotonic()
+            await run_async(self._until_ended())
+            if self._process is None or not self._started:
+                return
+            ended = time.monotonic()
+            yield Ended(self._process.returncode)
+            pause = SHORTEST_PAUSE if ended - since > STEADY else min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+            while (reason := await self._restart()) is not None:
+                pause = min(2 * pause, LONGEST_PAUSE)
+                yield RestartFailed(reason, pause)
+                await asyncio.sleep(pause)
+            yield Restarted(time.monotonic() - ended)
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,38 +132,78 @@ class EmbeddedPostgres:
     def _start(self, held: ExitStack) -> None:
         require_own_folder(self._folder)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = held.enter_context(claimed(self._folder))
-        account = choose_account(self._folder)
-        self._make_sockets(account, held)
+        held.enter_context(owned(self._folder))
+        held.callback(self._unlock)
+        run(self._lock())
+        self._account = choose_account(self._folder)
+        self._make_sockets(self._account, held)
         self._log.open().close()
-        hand_over(self._folder, account.owner)
-
-        def run(program: list[str | Path], ending: Ending) -> subprocess.Popen[bytes]:
-            with self._log.open() as log:
-                process = launch(program, identity=account.identity, folder=self._folder, output=log, keep_open=[lock])
-            held.callback(ending, process)
-            return process
-
+        hand_over(self._folder, self._account.owner)
         if not self._data.exists():
-            self._make_cluster(run)
+            self._make_cluster()
         self._require_same_major()
-        (self._data / "postmaster.pid").unlink(missing_ok=True)  # stale, now that the lock is ours
-        self._process = run(commands.postgres(self._data, sockets=self._sockets, sync=self._sync), end)
-        self._wait_until_ready(self._process)
+        held.callback(self._end)
+        run(self._launch(START_LIMIT))
         self._make_database()
+
+    async def _restart(self) -> str | None:
+        """Why it failed, or None. Recovery may take as long as it needs: a shorter one would begin it again."""
+        try:
+            with plain_os_errors(self._folder):
+                await run_async(self._lock())
+                await run_async(self._launch(float("inf")))
+        except EmbeddedPostgresError as error:
+            return str(error)
+        return None
+
+    def _until_ended(self) -> Steps[None]:
+        while self.pid is not None:
+            yield POLL
+
+    def _lock(self) -> Steps[None]:
+        """Opens server.lock again, since processes of the previous server share the lock of the previous descriptor."""
+        self._unlock()
+        self._server_lock = os.open(self._folder / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        yield from lock_server(self._folder, self._server_lock)
+
+    def _unlock(self) -> None:
+        descriptor, self._server_lock = self._server_lock, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _launch(self, limit: float) -> Steps[None]:
+        """The lock must be held: what a previous server left behind is removed."""
+        remove_leftovers(self._sockets)
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self._process = self._run(commands.postgres(self._data, sockets=self._sockets, sync=self._sync))
+        yield from self._wait_until_ready(self._process, limit)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            run(end(self._process))
+
+    def _run(self, program: list[str | Path]) -> subprocess.Popen[bytes]:
+        assert self._account is not None
+        identity, lock = self._account.identity, self._server_lock
+        with self._log.open() as log:
+            return launch(program, identity=identity, folder=self._folder, output=log, keep_open=[lock])
 
     def _make_sockets(self, account: Account, held: ExitStack) -> None:
         make_private(self._sockets, owner=account.owner)
-        remove_leftovers(self._sockets)
         if self._sockets.parent != self._folder:
             held.callback(remove_if_empty, self._sockets)
 
-    def _make_cluster(self, run: Run) -> None:
-        """Under another name first: what has the name `data` is whole, whenever we may be killed."""
+    def _make_cluster(self) -> None:
+        """Under another name first: a folder named `data` is complete, even if this process is killed."""
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        if run(commands.initdb(unfinished, sync=self._sync), kill).wait() != 0:
-            raise self._failure("could not make its data folder")
+        process = self._run(commands.initdb(unfinished, sync=self._sync))
+        try:
+            status = process.wait()
+        finally:
+            kill(process)
+        if status != 0:
+            raise self._failure("could not create its data folder")
         unfinished.rename(self._data)
         sync_folder(self._folder)
 
@@ -127,43 +212,49 @@ class EmbeddedPostgres:
         if made_by != str(MAJOR):
             raise EmbeddedPostgresError(
                 f"{self._data} was made by PostgreSQL {made_by}, and this is PostgreSQL {MAJOR}, which cannot read it. "
-                f"To keep what is in it, dump it with a PostgreSQL {made_by} (pg_dumpall) and load it into a new "
-                f"folder; to begin with an empty database, move {self._folder} away."
+                f"To keep the data, dump them with PostgreSQL {made_by} (pg_dumpall) and load them into a new folder; to "
+                f"start with an empty database, move {self._folder} away."
             )
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        end_of_patience = time.monotonic() + START_LIMIT
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], limit: float) -> Steps[None]:
+        give_up = time.monotonic() + limit
         while not self._is_ready(process.pid):
             if process.poll() is not None:
                 raise self._failure(f"ended while it started, with status {process.returncode}")
-            if time.monotonic() > end_of_patience:
-                raise self._failure(f"did not accept connections within {START_LIMIT:.0f} s")
-            time.sleep(0.01)
+            if time.monotonic() > give_up:
+                raise self._failure(f"did not accept connections within {limit:.0f} s")
+            yield 0.01
 
     def _is_ready(self, pid: int) -> bool:
-        """As pg_ctl tells it: PostgreSQL writes its state into line 8 of its pid file."""
+        """As pg_ctl does: PostgreSQL writes its state into line 8 of postmaster.pid. A standby is ready for reading."""
         with suppress(FileNotFoundError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
-            return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+            return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
         return False
 
     def _make_database(self) -> None:
-        """Looked for at every start: the first may have been interrupted, and someone may have dropped it."""
+        """At every start: the first may have been interrupted, or the database dropped."""
         try:
-            with psycopg.connect(self._dsn_of("postgres"), autocommit=True) as connection:
+            with psycopg.connect(self._address("postgres", writable=False), autocommit=True) as connection:
                 if connection.execute("SELECT FROM pg_database WHERE datname = 'accord'").fetchone() is None:
                     connection.execute("CREATE DATABASE accord")
         except psycopg.Error as error:
-            raise self._failure(f"did not make its database ({error})") from error
+            raise self._failure(f"could not create its database ({error})") from error
 
-    def _dsn_of(self, database: str) -> str:
-        return f"postgresql://{commands.SUPERUSER}@/{database}?host={quote(str(self._sockets))}&port={PORT}"
+    def _address(self, database: str, *, writable: bool = True) -> str:
+        sockets, user = self._sockets, commands.SUPERUSER
+        return address(sockets=sockets, port=PORT, user=user, database=database, writable=writable)
 
     def _failure(self, what: str) -> EmbeddedPostgresError:
-        said = "".join(f"\n    {line}" for line in self._log.last_lines())
+        lines = "".join(f"\n    {line}" for line in self._log.last_lines())
         return EmbeddedPostgresError(
-            f"Embedded PostgreSQL {what}.{space_hint(self._folder)}\n  The end of {self.log_file}:{said}"
+            f"Embedded PostgreSQL {what}.{space_hint(self._folder)}\n  The end of {self.log_file}:{lines}"
         )
+
+
+def require_main_thread(method: str) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(f"EmbeddedPostgres.{method}() must be called on the main thread")
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -172,7 +263,7 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Or a power cut could undo a rename in it."""
+    """Without it, a power cut could undo a rename in the folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

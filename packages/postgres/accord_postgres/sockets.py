@@ -1,4 +1,4 @@
-"""The folder of the unix socket, which is the only door: whoever can enter the folder is trusted."""
+"""The folder of the unix socket. The server trusts every client that can enter it, and listens nowhere else."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ LONGEST = 107 if sys.platform == "linux" else 103  # bytes of sockaddr_un.sun_pa
 
 
 def socket_folder(folder: Path) -> Path:
-    """Inside the folder, or where that cannot be addressed, in the temporary folder under a name derived from it."""
+    """Inside the folder, or, if its path cannot be addressed, in the temporary folder under a name derived from it."""
     inside = folder / "socket"
     if addressable(inside):
         return inside
@@ -25,18 +25,18 @@ def socket_folder(folder: Path) -> Path:
         return outside
     raise EmbeddedPostgresError(
         f"Neither {inside} nor {outside} can hold a unix socket (at most {LONGEST} bytes, no comma): "
-        "move the checkout to a shorter path, or point TMPDIR to one."
+        "move the checkout to a shorter path, or set TMPDIR to one."
     )
 
 
 def addressable(folder: Path) -> bool:
-    """libpq reads a comma in `host` as the start of another host."""
+    """libpq separates hosts by commas."""
     path = os.fsencode(folder / f".s.PGSQL.{PORT}")
     return len(path) <= LONGEST and b"," not in path
 
 
 def make_private(folder: Path, *, owner: int) -> None:
-    """Makes the folder, or accepts the one that is there if nobody else can have put anything into it."""
+    """Creates the folder, or accepts an existing one that no other user can write to."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -52,11 +52,11 @@ def require_private(folder: Path, found: os.stat_result, owners: set[int]) -> No
     if found.st_uid not in owners or mode != 0o700:
         raise EmbeddedPostgresError(
             f"{folder} belongs to uid {found.st_uid} with mode {mode:o}, where a folder of uid {min(owners)} with mode "
-            "700 is needed: somebody else made it. Remove it, or point TMPDIR elsewhere."
+            "700 is needed: another user created or opened it. Remove it, or set TMPDIR to another folder."
         )
 
 
 def remove_leftovers(folder: Path) -> None:
-    """A socket and its lock file outlive a power cut, and PostgreSQL believes the pid in the lock file."""
+    """They remain after a power cut or kill -9, and PostgreSQL trusts the pid in the lock file."""
     for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
         (folder / name).unlink(missing_ok=True)

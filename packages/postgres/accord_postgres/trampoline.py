@@ -1,7 +1,7 @@
-"""Turns a fresh process into a PostgreSQL program: another identity, tied to its parent's life, then exec.
+"""Turns a new process into a PostgreSQL program: changes its identity, binds it to its parent, then calls exec.
 
-Run as a script by launch.py and never imported. The same work between fork and exec of the owner (`preexec_fn`) could
-deadlock on a lock that one of its threads held.
+launch.py runs this file as a script. The same work between fork and exec (`preexec_fn`) could deadlock on a lock that a thread
+of the owner held during the fork.
 
 Arguments: the owner's pid, a working folder, an identity (`same`, `account:UID:GID` or `namespace:UID:GID`), a program.
 """
@@ -18,10 +18,10 @@ PR_SET_PDEATHSIG = 1
 
 def main(owner: str, folder: str, identity: str, *program: str) -> None:
     become(*identity.split(":"))
-    # Only now, since the kernel forgets the wish whenever the identity changes.
+    # After the identity, since the kernel clears the signal when the identity changes.
     die_with(int(owner))
     attempt(f"enter {folder}", lambda: os.chdir(folder))
-    attempt(f"run {program[0]}", lambda: os.execve(program[0], program, {"LC_ALL": "C"}))  # noqa: S606 - no shell is meant
+    attempt(f"run {program[0]}", lambda: os.execve(program[0], program, {"LC_ALL": "C"}))  # noqa: S606 - without a shell
 
 
 def become(kind: str, uid: str = "", gid: str = "") -> None:
@@ -32,7 +32,7 @@ def become(kind: str, uid: str = "", gid: str = "") -> None:
 
 
 def enter_namespace(uid: str, gid: str) -> None:
-    """Is `uid` to itself from here on, and to everyone else still who it was: files stay in the same hands."""
+    """The process sees itself as `uid`. Outside of the namespace it keeps its identity, and so do the files it creates."""
     outer_uid, outer_gid = os.geteuid(), os.getegid()
     system_call("unshare", CLONE_NEWUSER)
     write("/proc/self/setgroups", "deny")  # required before an unprivileged gid_map, user_namespaces(7)
@@ -47,11 +47,11 @@ def drop_to(uid: int, gid: int) -> None:
 
 
 def die_with(owner: int) -> None:
-    """A killed owner is followed by SIGINT, PostgreSQL's fast and clean shutdown. Only Linux can do that."""
+    """If the owner is killed, the kernel sends SIGINT, PostgreSQL's fast and clean shutdown. Linux only."""
     if sys.platform == "linux":
         system_call("prctl", PR_SET_PDEATHSIG, signal.SIGINT)
-    if os.getppid() != owner:  # it died before we asked
-        sys.exit("the owner of this server is gone")
+    if os.getppid() != owner:  # it died before the request
+        sys.exit("the owner of this server has ended")
 
 
 def system_call(name: str, *arguments: int) -> None:
@@ -60,7 +60,7 @@ def system_call(name: str, *arguments: int) -> None:
 
 
 def write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib would cost a fifth of this program's time
+    with open(path, "w", encoding="ascii") as file:  # noqa: PTH123 - importing pathlib would take a fifth of this program's time
         file.write(text)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accord_gateway import output
 from accord_gateway.errors import StartupError
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status. Each command imports what it needs: none should wait for what another one takes."""
+    """Returns the exit status. A command imports what it needs, so that no command waits for the imports of another."""
+    output.tolerate_failures()
     chosen = _parser().parse_args(arguments)
     try:
         return _carry_out(chosen)

@@ -10,7 +10,6 @@ import structlog
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.listen import Listener
-from accord_db.engine.ping import ping
 from accord_db.queries.cleanup import everything_due
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
@@ -38,7 +37,7 @@ async def serve(orders: ServeConfig, stop: Shutdown, announce: Callable[[int], N
         await gateway.server.start()
         gateway.health.set_serving(True)
         async with running(sender.run()):  # to the end of the drain, as calls post mail until then
-            async with running(follow(gateway.health, lambda: ping(parts.database)), _clean_up(parts)):
+            async with running(follow(gateway.health, parts.database.ping), _clean_up(parts)):
                 announce(port)
                 await stop.asked.wait()
             await drain(gateway, stop, parts.settings.drain_seconds)

@@ -1,25 +1,35 @@
-"""What has to be there before anything is served: a database that answers and is migrated, and a key."""
+"""What must exist before a gateway serves: a database that can be reached, is migrated and separates tenants, and a key."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from threading import Thread
+from time import monotonic, sleep
+from typing import TypeVar
 
 import structlog
 
-from accord_db.engine.errors import DatabaseError
+from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.migrate import MigrationError, apply, current_and_head, is_current
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import secret_key
-from accord_gateway.settings import Settings
+from accord_gateway.settings import Settings, ignore_libpq_environment
 from accord_postgres import EmbeddedPostgres, EmbeddedPostgresError
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between attempts to reach the database
+ATTEMPT = 10.0  # seconds that an attempt may take
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAddresses:
-    """Where the database is. LISTEN and migrations go past a pooler, if there is one."""
+    """Connection strings. LISTEN and migrations use the direct one, past a pooler if there is one."""
 
     pooled: str
     direct: str
@@ -27,8 +37,8 @@ class DatabaseAddresses:
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """What a process is to serve. Workers are told, and read no environment: one that starts later than the others
-    serves with the same settings, whatever became of `.env` in the meantime."""
+    """For serving processes. Workers receive it and read no environment: those that start later serve with the same settings
+    even if `.env` has changed."""
 
     settings: Settings
     addresses: DatabaseAddresses
@@ -36,32 +46,43 @@ class ServeConfig:
 
 
 @contextmanager
-def prepared(settings: Settings) -> Iterator[ServeConfig]:
-    """Raises StartRefused. The database is there for as long as the block lasts.
+def prepared(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres | None]]:
+    """The embedded server too, if this process owns one; it runs until the block ends. Raises StartupError.
 
-    To be entered on the main thread, which embedded PostgreSQL is bound to."""
-    server = embedded(settings)
-    if settings.database_url is None:
-        structlog.get_logger().info("starting_postgres", folder=str(server.log_file.parent))
-    with given(settings) or _started(server) as addresses:
+    Must be entered on the main thread, to which the embedded server is bound."""
+    ignored = ignore_libpq_environment(settings)
+    log = structlog.get_logger()
+    server = embedded(settings) if settings.database_url is None else None
+    if server:
+        log.info("starting_postgres", folder=str(server.log_file.parent))
+    elif ignored:
+        log.warning("environment_ignored", variables=ignored, reason="DATABASE_URL specifies the server")
+
+    def require_ready() -> None:
         require_migrated(addresses, migrate=settings.migrate_on_start)
         require_row_level_security(addresses, settings)
-        yield ServeConfig(settings, addresses, secret_key(settings))
+
+    with _started(server) if server else given(settings) as addresses:
+        when_reachable(addresses, require_ready, wait=settings.db_start_wait)
+        yield ServeConfig(settings, addresses, secret_key(settings)), server
 
 
 @contextmanager
 def visited(settings: Settings) -> Iterator[DatabaseAddresses]:
-    """The database for a command that may run beside a gateway: embedded PostgreSQL is used if it runs, and else
-    started for as long as the block lasts. Raises StartRefused."""
-    server = embedded(settings)
-    with given(settings) or _running(server) or _started(server) as addresses:
+    """The database for a command that may run beside a gateway: an embedded server that runs already is used, and otherwise
+    started until the block ends. Raises StartupError."""
+    ignore_libpq_environment(settings)
+    if settings.database_url is not None:
+        database = given(settings)
+    else:
+        server = embedded(settings)
+        database = _running(server) or _started(server)
+    with database as addresses:
         yield addresses
 
 
-def given(settings: Settings) -> AbstractContextManager[DatabaseAddresses] | None:
-    """The database that the settings name, if they do."""
-    if settings.database_url is None:
-        return None
+def given(settings: Settings) -> AbstractContextManager[DatabaseAddresses]:
+    assert settings.database_url is not None
     pooled = settings.database_url.get_secret_value()
     direct = settings.database_direct_url
     return nullcontext(DatabaseAddresses(pooled, direct.get_secret_value() if direct else pooled))
@@ -73,7 +94,7 @@ def embedded(settings: Settings) -> EmbeddedPostgres:
 
 def _running(server: EmbeddedPostgres) -> AbstractContextManager[DatabaseAddresses] | None:
     try:
-        connect(server.dsn).close()
+        connect(server.dsn, writable=False).close()
     except DatabaseError:
         return None
     return nullcontext(DatabaseAddresses(server.dsn, server.dsn))
@@ -91,8 +112,51 @@ def _started(server: EmbeddedPostgres) -> Iterator[DatabaseAddresses]:
         server.stop()
 
 
+def when_reachable(addresses: DatabaseAddresses, action: Callable[[], T], *, wait: timedelta) -> T:
+    """The action's result. While the database is unavailable, connecting and the action are repeated for `wait`, and each
+    distinct reason is logged once. Raises StartupError."""
+    log = structlog.get_logger()
+    until, pause, logged = monotonic() + wait.total_seconds(), FIRST_PAUSE, set[str]()
+    while True:
+        left = until - monotonic()
+        try:
+            _interruptible(lambda: _require_reachable(addresses, timeout=min(ATTEMPT, left)))  # noqa: B023  # runs at once
+            return action()
+        except Unavailable as error:
+            left = until - monotonic()
+            if left <= 0:
+                raise unreachable(error) from None
+            if (reason := str(error)) not in logged:
+                log.warning("database_unreachable", reason=reason, retry_for_seconds=round(left, 1))
+                logged.add(reason)
+        except DatabaseError as error:
+            raise unreachable(error) from None
+        sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _require_reachable(addresses: DatabaseAddresses, *, timeout: float) -> None:
+    connect(addresses.direct, timeout=timeout).close()
+    if addresses.pooled != addresses.direct:
+        connect(addresses.pooled, writable=False, timeout=timeout).close()
+
+
+def _interruptible(work: Callable[[], T]) -> T:
+    """Runs it in a thread, which Ctrl-C abandons: no signal interrupts a resolver that waits for a name server."""
+    outcome = Future[T]()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits
+            outcome.set_exception(error)
+
+    Thread(target=run, name="database check", daemon=True).start()
+    return outcome.result()
+
+
 def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
-    """Brings the database to this release's schema, or sees that it is there. Raises StartRefused."""
+    """Migrates the database to this release's schema, or checks that it is there. Raises StartupError, DatabaseError."""
     try:
         if migrate:
             if apply(addresses.direct):
@@ -105,24 +169,18 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
             )
     except MigrationError as error:
         raise StartupError(f"The database cannot be migrated: {error}") from None
-    except DatabaseError as error:
-        raise unreachable(error) from None
 
 
 def require_row_level_security(addresses: DatabaseAddresses, settings: Settings) -> None:
-    """Sees that no tenant's rows are open to a question that forgot whose they are. Raises StartRefused."""
-    try:
-        fault = role_problem(addresses.pooled, gateway_role(settings))
-    except DatabaseError as error:
-        raise unreachable(error) from None
-    if fault:
-        raise StartupError(f"The database would not keep tenants apart: {fault.what}.\n{fault.remedy}")
+    """Checks that a query that omits the tenant finds no other tenant's rows. Raises StartupError, DatabaseError."""
+    if problem := role_problem(addresses.pooled, gateway_role(settings)):
+        raise StartupError(f"The database would not keep tenants apart: {problem.what}.\n{problem.remedy}")
 
 
 def gateway_role(settings: Settings) -> str | None:
-    """Whom gateways act as. Start options do not pass a pooler: there it is whoever they log in as."""
+    """The role of gateways' sessions, or None for the one they log in as: a pooler passes no start options."""
     return None if settings.db_pooler else GATEWAY_ROLE
 
 
 def unreachable(error: DatabaseError) -> StartupError:
-    return StartupError(f"The database does not answer: {error}\nSee that it runs, and check DATABASE_URL.")
+    return StartupError(f"Cannot connect to the database: {error}\nCheck that it runs, and check DATABASE_URL.")

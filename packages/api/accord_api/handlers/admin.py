@@ -73,7 +73,7 @@ class AdminService(AdminServiceServicer):
             banned = await accounts.ban_account(
                 tx, account_id=account_id, reason=request.reason, until=_time(request, "until")
             )
-            await self._sessions.revoke_all(account_id)
+            await self._sessions.revoke_all(tx, account_id)
         assert banned is not None  # it is locked
         return pb.BanAccountResponse(account=_to_message(banned))
 
@@ -102,8 +102,8 @@ class AdminService(AdminServiceServicer):
     ) -> pb.RevokeAccountSessionsResponse:
         account_id = UUID(request.account_id)
         call().note(target=account_id)
-        async with changing(self._db, self._sessions, account_id):
-            revoked = await self._sessions.revoke_all(account_id)
+        async with changing(self._db, self._sessions, account_id) as (tx, _):
+            revoked = await self._sessions.revoke_all(tx, account_id)
         return pb.RevokeAccountSessionsResponse(revoked_count=revoked)
 
     async def ImpersonateAccount(
@@ -113,16 +113,16 @@ class AdminService(AdminServiceServicer):
         call().note(target=account_id, stated_reason=request.reason)
         async with self._db.transaction() as tx:
             await _lock_still_signed_in(tx, account_id)
-            return await self._impersonate(account_id)
+            return await self._impersonate(tx, account_id)
 
-    async def _impersonate(self, account_id: UUID) -> pb.ImpersonateAccountResponse:
+    async def _impersonate(self, tx: Transaction, account_id: UUID) -> pb.ImpersonateAccountResponse:
         me = caller()
-        async with changing(self._db, self._sessions, account_id) as (_, account):
+        async with changing(tx, self._sessions, account_id) as (_, account):
             if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account):
                 raise RpcError(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
             # Neither peer nor client: the person, who is shown the session, learns who it was and not where from.
             token, session = await self._sessions.open(
-                account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
+                tx, account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
             )
         return pb.ImpersonateAccountResponse(session_token=token, session=_to_session(session))
 
@@ -133,8 +133,8 @@ class AdminService(AdminServiceServicer):
         if me.impersonator_id is None:
             raise RpcError(Reason.REASON_NOT_IMPERSONATING)
         call().note(target=me.account_id)
-        async with self._db.transaction():
-            await self._sessions.revoke(session_id=me.session_id, account_id=me.account_id)
+        async with self._db.transaction() as tx:
+            await self._sessions.revoke(tx, session_id=me.session_id, account_id=me.account_id)
         return pb.StopImpersonatingResponse()
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:

@@ -153,6 +153,7 @@ class DeviceService(DeviceServiceServicer):
             ):
                 raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
             return await self._sessions.open(
+                tx,
                 account.id,
                 peer=call().peer,
                 user_agent=call().user_agent,

@@ -23,7 +23,7 @@ from accord_api.own_account import get_own_account, get_own_account_locked
 from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash, well_formed
 from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.ids import uuid7
-from accord_db.engine.tenant import acting_for
+from accord_db.engine.scope import acting_for
 from accord_db.queries import invitations, members, memberships, organizations
 from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
 from accord_db.schema import Account, Invitation
@@ -116,7 +116,7 @@ class InvitationService(InvitationServiceServicer):
         async with self._db.transaction() as tx:
             found = await _find(tx, request.token)
             organization_id = found.invitation.organization_id
-            async with changing(self._db, self._sessions, organization_id) as tx:
+            async with changing(tx, self._sessions, organization_id):
                 await _accept(tx, found)
         return pb.AcceptInvitationResponse(organization_id=str(organization_id))
 

@@ -18,7 +18,7 @@ from accord_db import schema
 from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.errors import AlreadyExists
 from accord_db.engine.ids import uuid7
-from accord_db.engine.tenant import acting_for
+from accord_db.engine.scope import acting_for
 from accord_db.queries import members, organizations, sessions
 from accord_db.queries.organizations import OrganizationChanges, OrganizationWithRole
 from accord_db.schema import Organization

@@ -10,6 +10,7 @@ from accord.sessions.v1 import sessions_pb2 as pb
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
 from accord_api.dependencies import Dependencies
 from accord_api.own_account import get_own_account_locked
+from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, sessions
 from accord_db.queries.sessions import SessionWithStatus, Status
 from accord_rpc.call import Context, call
@@ -59,7 +60,7 @@ class SessionService(SessionServiceServicer):
         me, session_id = caller().account_id, UUID(request.session_id)
         call().note(target=session_id)
         async with self._db.transaction() as tx:
-            revoked = await self._sessions.revoke(session_id=session_id, account_id=me)
+            revoked = await self._sessions.revoke(tx, session_id=session_id, account_id=me)
             if not revoked and await sessions.get_session(tx, session_id=session_id, account_id=me) is None:
                 raise _not_found(session_id)
         return pb.RevokeSessionResponse()
@@ -72,7 +73,7 @@ class SessionService(SessionServiceServicer):
         async with self._db.transaction() as tx:
             # Whoever opens one for it, or in its name, has it locked: so that none is missed.
             await get_own_account_locked(tx)
-            revoked = await self._sessions.revoke_all(me.account_id, but=me.session_id)
+            revoked = await self._sessions.revoke_all(tx, me.account_id, but=me.session_id)
         return pb.RevokeOtherSessionsResponse(revoked_count=revoked)
 
     async def Reauthenticate(self, request: pb.ReauthenticateRequest, context: Context) -> pb.ReauthenticateResponse:
@@ -85,9 +86,9 @@ class SessionService(SessionServiceServicer):
             now = await accounts.get_account_locked(tx, account_id=me.account_id)
             if account is None or now is None or now.password_hash != account.password_hash:
                 raise RpcError(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
-            await self._prove_second_factor(request)
+            await self._verify_second_factor(tx, request)
             renewed = await self._sessions.renew(
-                session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
+                tx, session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
             )
         if renewed is None:  # revoked, or given another token, since the call was let in
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
@@ -96,11 +97,11 @@ class SessionService(SessionServiceServicer):
         _tell(response.session, SessionWithStatus(session, "active"), me)
         return response
 
-    async def _prove_second_factor(self, request: pb.ReauthenticateRequest) -> None:
+    async def _verify_second_factor(self, tx: Transaction, request: pb.ReauthenticateRequest) -> None:
         me = caller().account_id
-        if not await self._second_factors.is_asked(me):
+        if not await self._second_factors.is_enabled(tx, me):
             return
-        if not await self._second_factors.prove(me, code=request.code, recovery_code=request.recovery_code):
+        if not await self._second_factors.verify(tx, me, code=request.code, recovery_code=request.recovery_code):
             raise RpcError(Reason.REASON_CODE_WRONG)
 
 

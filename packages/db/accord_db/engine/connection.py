@@ -16,12 +16,12 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import error_from_result
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from accord_db.engine.errors import Conflict, DatabaseError, translate
+from accord_db.engine.connection_string import has_several_hosts, parse, parse_for_writing
+from accord_db.engine.errors import READ_ONLY, Conflict, DatabaseError, Unavailable, translate
 from accord_db.engine.metrics import Metrics
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.engine.statements import Query
@@ -36,6 +36,8 @@ _END_OF_PIPELINE = int(ExecStatus.PIPELINE_SYNC)
 _MOST_PREPARED = 500
 # What a prepared statement answers when the tables have changed since, or when it was somebody else's.
 _STALE = frozenset({"0A000", "26000"})
+# Also "on" where the server is in recovery.
+_TRANSACTION_READ_ONLY = Query(b"SELECT current_setting('transaction_read_only')", operation="select")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class DatabaseSettings:
 async def connect(settings: DatabaseSettings, metrics: Metrics, lost: "Callable[[Connection], None]") -> "Connection":
     """Raises Unavailable. `lost` is told when the server closes the connection."""
     try:
-        driver = await AsyncConnection.connect(_conninfo(settings), autocommit=True)
+        driver = await AsyncConnection.connect(**_parameters(settings), autocommit=True)
     except psycopg.Error as error:
         raise translate(error) from None
     return Connection(driver, settings, metrics, lost)
@@ -82,6 +84,7 @@ class Connection:
         # Not all at the same time, though they were opened at the same time.
         self._expiry = self._loop.time() + settings.connection_lifetime * random.uniform(0.9, 1)  # noqa: S311 — no secret
         self.closed = False
+        self.read_only = False
         self._socket = self._libpq.socket
         self._loop.add_reader(self._socket, self._read)
 
@@ -99,18 +102,21 @@ class Connection:
     def expired(self) -> bool:
         return self._loop.time() > self._expiry
 
-    async def ask(self, question: Query, *, after: Sequence[Query] = ()) -> PGresult:
-        """The answer to a question; those that it comes `after` travel in the same round trip. Outside of a transaction,
+    def expire(self) -> None:
+        self._expiry = 0
+
+    async def execute(self, query: Query, *, after: Sequence[Query] = ()) -> PGresult:
+        """The answer to a query; those that it comes `after` travel in the same round trip. Outside of a transaction,
         they all are one."""
-        meter = self._metrics.meter(question.operation, question.table)
+        meter = self._metrics.meter(query.operation, query.table)
         started = perf_counter()
         try:
-            return await (self._ask_together((*after, question)) if after else self._ask(question))
+            return await (self._execute_pipelined((*after, query)) if after else self._execute(query))
         except psycopg.Error as error:
             raise self._counted(translate(error)) from None
         except DatabaseError as error:
             if self._counted(error).sqlstate in _STALE and self._prepared:
-                return await self._ask_anew((*after, question))
+                return await self._execute_unprepared((*after, query))
             raise
         finally:
             meter.queries.inc()
@@ -120,9 +126,16 @@ class Connection:
         """What has no parameters and no rows, and is not counted: COMMIT and its like."""
         try:
             self._libpq.send_query(sql)
-            return (await self._answer())[-1]
+            return (await self._result())[-1]
         except psycopg.Error as error:
             raise translate(error) from None
+
+    async def require_writable(self) -> None:
+        """Raises Unavailable if the server does not take writes."""
+        result = await self.execute(_TRANSACTION_READ_ONLY)
+        if result.get_value(0, 0) != b"off":
+            self.read_only = True
+            raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
 
     async def recover(self) -> None:
         """Make a connection idle whose caller has gone: stop what runs, roll back what is open."""
@@ -143,41 +156,41 @@ class Connection:
             self._loop.remove_writer(self._socket)
             self._libpq.finish()
 
-    async def _ask(self, question: Query) -> PGresult:
-        name = self._prepared.get(question.sql) or await self._prepare(question)
-        self._send(name, question)
-        return (await self._answer())[-1]
+    async def _execute(self, query: Query) -> PGresult:
+        name = self._prepared.get(query.sql) or await self._prepare(query)
+        self._send(name, query)
+        return (await self._result())[-1]
 
-    async def _ask_together(self, questions: Sequence[Query]) -> PGresult:
-        named = [(self._prepared.get(q.sql) or await self._prepare(q), q) for q in questions]
+    async def _execute_pipelined(self, queries: Sequence[Query]) -> PGresult:
+        named = [(self._prepared.get(q.sql) or await self._prepare(q), q) for q in queries]
         self._in_pipeline = True
         self._libpq.enter_pipeline_mode()
-        for name, question in named:
-            self._send(name, question)
+        for name, query in named:
+            self._send(name, query)
         self._libpq.pipeline_sync()
-        return (await self._answer())[-1]
+        return (await self._result())[-1]
 
-    async def _ask_anew(self, questions: Sequence[Query]) -> PGresult:
+    async def _execute_unprepared(self, queries: Sequence[Query]) -> PGresult:
         """The statements prepared here are no longer good: a migration has changed their tables."""
         self._prepared.clear()
         if not self.idle:  # what the transaction did before is lost with it
-            self._expiry = 0
+            self.expire()
             raise Conflict("a table has changed under a prepared statement")
         await self.command(b"DEALLOCATE ALL")
-        return await self._ask_together(questions)
+        return await self._execute_pipelined(queries)
 
-    async def _prepare(self, question: Query) -> bytes:
+    async def _prepare(self, query: Query) -> bytes:
         """The name of the prepared statement; empty if it is not to be prepared."""
-        if not (self._prepares and question.prepared) or len(self._prepared) >= _MOST_PREPARED:
+        if not (self._prepares and query.prepared) or len(self._prepared) >= _MOST_PREPARED:
             return b""
         name = b"s%d" % next(self._names)  # never again, since a caller that left did not hear whether it is taken
-        self._libpq.send_prepare(name, question.sql)
-        await self._answer()
-        self._prepared[question.sql] = name
+        self._libpq.send_prepare(name, query.sql)
+        await self._result()
+        self._prepared[query.sql] = name
         return name
 
-    def _send(self, name: bytes, question: Query) -> None:
-        sql, values, formats = question[:3]
+    def _send(self, name: bytes, query: Query) -> None:
+        sql, values, formats = query[:3]
         if name:
             self._libpq.send_query_prepared(name, values, formats, result_format=Format.BINARY)
         else:
@@ -185,9 +198,10 @@ class Connection:
 
     def _counted(self, error: DatabaseError) -> DatabaseError:
         self._metrics.count_error(error.sqlstate)
+        self.read_only = self.read_only or error.sqlstate == READ_ONLY
         return error
 
-    async def _answer(self) -> list[PGresult]:
+    async def _result(self) -> list[PGresult]:
         results = await self._settled()
         for result in results:
             if result.status in _FAILED:
@@ -195,7 +209,7 @@ class Connection:
         return results
 
     def _settled(self) -> Future[list[PGresult]]:
-        """All that the server answers until it is ready for the next question."""
+        """All that the server answers until it is ready for the next query."""
         self._waiter = waiter = self._loop.create_future()
         if self._libpq.flush():
             self._loop.add_writer(self._socket, self._write)
@@ -250,10 +264,13 @@ def _is_farewell(result: PGresult) -> bool:
     )
 
 
-def _conninfo(settings: DatabaseSettings) -> str:
-    """What the DSN says, and where it says nothing, what lets a lost server be noticed."""
-    given = conninfo_to_dict(settings.dsn)
-    filled: dict[str, Any] = {
+def _parameters(settings: DatabaseSettings) -> dict[str, Any]:
+    """Of the connection string, and where it sets nothing, those that let a lost server be noticed."""
+    # A pooler reports the state of the server it has connected to first, which may not be the present one.
+    given = parse_for_writing(settings.dsn) if settings.prepare else parse(settings.dsn)
+    if has_several_hosts(given):
+        given = parse_for_writing(settings.dsn)
+    filled = {
         "application_name": settings.application_name,
         "connect_timeout": 5,
         "keepalives_idle": 30,
@@ -261,10 +278,11 @@ def _conninfo(settings: DatabaseSettings) -> str:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         **given,
+        "client_encoding": "UTF8",  # which statements.py relies on
     }
     if settings.prepare:  # a pooler refuses options: there the role has them (ALTER ROLE … SET …)
         filled["options"] = f"{_options(settings)} {given.get('options') or ''}"
-    return make_conninfo(**filled)
+    return filled
 
 
 def _options(settings: DatabaseSettings) -> str:

@@ -1,15 +1,10 @@
-"""The one way to ask the database: everything above says `first`, `all`, `run` and `transaction`.
+"""The database as queries see it: `fetch_one`, `fetch_all`, `execute` and `transaction`."""
 
-How statements travel is decided below, and can change without a query changing.
-"""
-
-from asyncio import Task, current_task
+from asyncio import current_task
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from psycopg.pq.abc import PGresult
 
@@ -17,27 +12,34 @@ from accord_db.engine.connection import DatabaseSettings, connect
 from accord_db.engine.executor import Executor
 from accord_db.engine.metrics import metrics
 from accord_db.engine.pool import Pool
+from accord_db.engine.scope import current
 from accord_db.engine.statements import Query, held_to
-from accord_db.engine.transaction import Transaction
+from accord_db.engine.transaction import CallTransaction, Transaction
 
-__all__ = ["Database", "DatabaseSettings", "Executor", "Transaction"]
+__all__ = ["Database", "DatabaseSettings", "Executor", "Transaction", "opened"]
+
+
+def opened(db: "Database | Transaction") -> AbstractAsyncContextManager[Transaction]:
+    """A transaction block, or the transaction itself where the caller has one: for changes that are made either way."""
+    return nullcontext(db) if isinstance(db, Transaction) else db.transaction()
+
+
+_PING_PATIENCE = 1.5  # seconds to wait for a connection; less than health checks take, which report the reason then
 
 
 class Database(Executor):
-    """PostgreSQL behind a pool. A statement asked of it is a transaction of its own.
+    """PostgreSQL behind a pool. Each statement executed on it is a transaction.
 
-    Within a task whose transaction has begun, everything asked of the database belongs to that transaction. Tasks
-    started inside do not: they see the database as anyone else does.
-    """
+    Inside a `transaction()` block the task must use the block's `tx`: a statement on the database, or a second block, raises
+    RuntimeError, because it would not be part of the transaction and could wait for it."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
         self._settings = settings
-        self._scope: ContextVar[_Scope | None] = ContextVar("transactions of this task", default=None)
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings) -> Self:
-        """Raises Unavailable when there is no database to talk to."""
+        """Raises Unavailable when the database cannot be reached."""
         measured = metrics()
         pool = Pool(partial(connect, settings, measured), settings, measured)
         await pool.start()
@@ -46,79 +48,86 @@ class Database(Executor):
     async def close(self) -> None:
         await self._pool.close()
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Commits at the end of the block, rolls back if it raises; joins the transaction that this task has open.
-
-        An exception that leaves a joined block ends the whole transaction, also when it is caught further out.
-        """
-        outer, scope = self._scope.get(), self._own_scope()
-        alone, joins = scope is None, scope is not None and scope.transaction is not None
-        scope = scope or self._enter_scope()
-        transaction = scope.transaction = scope.transaction or self._new_transaction()
+    async def ping(self) -> None:
+        """Raises Unavailable unless the server responds and takes writes."""
+        connection = await self._pool.acquire(patience=_PING_PATIENCE)
         try:
-            yield transaction
-            if alone:
-                await transaction.commit()
-        except BaseException as error:
-            await transaction.undo(error)
-            if not joins:
-                scope.transaction = None  # nothing is left of it: the next block begins another
-            raise
-        finally:
-            self._scope.set(outer)
-
-    @asynccontextmanager
-    async def deferred_transaction(self) -> AsyncIterator[None]:
-        """The transactions of this block are one, begun by the first of them and committed when the block ends."""
-        if self._own_scope() is not None:
-            yield
-            return
-        outer, scope = self._scope.get(), self._enter_scope()
-        try:
-            yield
-            if scope.transaction is not None:
-                await scope.transaction.commit()
-        except BaseException as error:
-            if scope.transaction is not None:
-                await scope.transaction.undo(error)
-            raise
-        finally:
-            self._scope.set(outer)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether what this task asks now belongs to a transaction, and is undone with it."""
-        scope = self._own_scope()
-        return scope is not None and scope.transaction is not None
-
-    async def answer(self, question: Query) -> PGresult:
-        scope = self._own_scope()
-        if scope is not None and scope.transaction is not None:
-            return await scope.transaction.answer(question)
-        connection = await self._pool.acquire()
-        try:
-            return await connection.ask(question, after=held_to(question.tenant))
+            await connection.require_writable()
         finally:
             self._pool.release(connection)
 
-    def _own_scope(self) -> "_Scope | None":
-        # A child task starts with a copy of this context, which does not make it part of our transaction.
-        scope = self._scope.get()
-        return scope if scope is not None and scope.task is current_task() else None
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Commits at the end of the block, rolls back if it raises. In a call whose stages have a transaction of their own
+        (`call_transaction`) the block joins that one, which commits with the call.
 
-    def _enter_scope(self) -> "_Scope":
-        scope = _Scope(current_task())
-        self._scope.set(scope)
-        return scope
+        An exception that leaves a joined block rolls back the whole transaction, even if it is caught further out."""
+        scope, task = current(), current_task()
+        self._require_no_block()
+        joined = self._call_transaction()
+        begins = joined is not None and joined.begun is None
+        transaction = joined.begin() if joined is not None else self._new_transaction()
+        scope.block = block = (task, self)
+        try:
+            yield transaction
+            if joined is None:
+                await transaction.commit()
+        except BaseException as error:
+            await transaction.undo(error)
+            if joined is not None and begins:
+                joined.forget()
+            raise
+        finally:
+            if scope.block is block:
+                scope.block = None
+
+    @asynccontextmanager
+    async def call_transaction(self) -> AsyncIterator[None]:
+        """The transactions of this block are one: the first begins it, the end of the block commits it. For stages that write
+        with the handler, all or nothing. A nested block is part of the outer one."""
+        if self._call_transaction() is not None:
+            yield
+            return
+        scope = current()
+        scope.transaction = shared = CallTransaction(current_task(), self, self._new_transaction)
+        try:
+            yield
+            await shared.commit()
+        except BaseException as error:
+            await shared.undo(error)
+            raise
+        finally:
+            scope.transaction = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a statement of this task would be part of a transaction, and rolled back with it."""
+        shared = self._call_transaction()
+        return self._in_block() or (shared is not None and shared.begun is not None)
+
+    async def send(self, query: Query) -> PGresult:
+        self._require_no_block()
+        shared = self._call_transaction()
+        if shared is not None and shared.begun is not None:
+            return await shared.begun.send(query)
+        connection = await self._pool.acquire()
+        try:
+            return await connection.execute(query, after=held_to(query.tenant))
+        finally:
+            self._pool.release(connection)
+
+    def _in_block(self) -> bool:
+        block = current().block
+        return block is not None and block[1] is self and block[0] is current_task()
+
+    def _require_no_block(self) -> None:
+        if self._in_block():
+            raise RuntimeError("a transaction is open in this task: pass its `tx`")
+
+    def _call_transaction(self) -> CallTransaction | None:
+        # A child task shares the scope, but has no part in the transaction.
+        shared = current().transaction
+        return shared if shared is not None and shared.belongs_to(current_task(), self) else None
 
     def _new_transaction(self) -> Transaction:
         return Transaction(self._pool, statement_timeout=self._settings.statement_timeout)
-
-
-@dataclass(slots=True)
-class _Scope:
-    """What one task has begun and not yet committed."""
-
-    task: Task[Any] | None
-    transaction: Transaction | None = None

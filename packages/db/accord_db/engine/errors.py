@@ -31,6 +31,10 @@ class InvalidValue(DatabaseError):
     """A value that the column, its type or a check cannot hold."""
 
 
+class InvalidConnectionString(DatabaseError):
+    """libpq cannot read the connection string, or would read another one than its author meant."""
+
+
 class Conflict(DatabaseError):
     """Lost against another transaction: the same work, begun again, may succeed."""
 
@@ -67,6 +71,12 @@ def translate(error: psycopg.Error) -> DatabaseError:
     return translated
 
 
+READ_ONLY = "25006"
+"""The server is a standby, or default_transaction_read_only is on. Nothing was written."""
+
+# What another attempt can cure is Unavailable: the server, the way to it or its resources. Of the other states nothing is
+# Unavailable that stays until a person acts, since UNAVAILABLE makes clients repeat the call: a corrupted table or index
+# (XX001, XX002), a bug (XX000), a file of PostgreSQL that is missing (58P01), an object that is not ready (55000).
 _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "23505": AlreadyExists,
     "23503": ForeignKeyMissing,
@@ -75,16 +85,26 @@ _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "40001": Conflict,
     "40P01": Conflict,
     "57014": StatementCancelled,
-    "25P03": Unavailable,  # the session was ended for idling in a transaction
-    "25P04": Unavailable,  # … or because its transaction took too long
-    "57P01": Unavailable,
-    "57P02": Unavailable,
-    "57P03": Unavailable,
-    "57P04": Unavailable,
-    "57P05": Unavailable,
+    READ_ONLY: Unavailable,
+    "25P03": Unavailable,  # idle_in_transaction_session_timeout ended the session
+    "25P04": Unavailable,  # transaction_timeout did
+    "3D000": Unavailable,  # a pooler cannot enter the database; connecting without one fails without an SQLSTATE
+    "55P03": Unavailable,  # lock_timeout, which the role may have set: nothing was done
+    "57P01": Unavailable,  # the server is shutting down
+    "57P02": Unavailable,  # another session of the server crashed
+    "57P03": Unavailable,  # the server is starting up, shutting down or recovering
+    "57P04": Unavailable,  # the database was dropped
+    "57P05": Unavailable,  # idle_session_timeout ended the session
+    "58000": Unavailable,  # the operating system failed the server …
+    "58030": Unavailable,  # … or its disk did, which ends in a failover
 }
 
-_BY_CLASS: dict[str, type[DatabaseError]] = {"08": Unavailable, "22": InvalidValue, "53": Unavailable}
+_BY_CLASS: dict[str, type[DatabaseError]] = {
+    "08": Unavailable,  # the connection failed
+    "22": InvalidValue,
+    "28": Unavailable,  # a pooler cannot log in
+    "53": Unavailable,  # out of disk space, memory or connections
+}
 
 
 def _kind(error: psycopg.Error) -> type[DatabaseError]:
@@ -94,13 +114,17 @@ def _kind(error: psycopg.Error) -> type[DatabaseError]:
 
 
 def _kind_without_sqlstate(error: psycopg.Error) -> type[DatabaseError]:
-    """The driver's own objections: the server was never asked, or never answered."""
+    """Errors of the driver: no statement was sent, or no response came."""
     if isinstance(error, driver.DataError):
         return InvalidValue
     return Unavailable if isinstance(error, driver.OperationalError) else DatabaseError
 
 
 def _message(error: psycopg.Error) -> str:
+    """PostgreSQL's message, or libpq's about the connection. Other errors of the driver quote what they were given: a value, or
+    a connection string with its password."""
     if isinstance(error, driver.DataError):
         return type(error).__name__
-    return error.diag.message_primary or str(error)
+    if error.diag.message_primary:
+        return error.diag.message_primary
+    return str(error) if isinstance(error, driver.OperationalError) else type(error).__name__

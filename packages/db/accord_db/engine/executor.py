@@ -14,7 +14,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Executor(ABC):
-    """Where to ask: the database, or an open transaction.
+    """Where statements are executed: the database, or an open transaction.
 
     A selected entity comes as a light record with the attributes of its columns, a single column as its bare value,
     several of either as a row with an attribute for each label.
@@ -29,7 +29,7 @@ class Executor(ABC):
     async def fetch_one(self, statement: Any, /, **parameters: object) -> Any:
         """The first row, or None when there is none."""
         ready = compiled(statement)
-        rows = ready.load(await self.answer(ready.ask(parameters)))
+        rows = ready.load(await self.send(ready.bind(parameters)))
         return rows[0] if rows else None
 
     @overload
@@ -40,12 +40,12 @@ class Executor(ABC):
     ) -> list[Row[T, T2, *Ts]]: ...
     async def fetch_all(self, statement: Any, /, **parameters: object) -> Any:
         ready = compiled(statement)
-        return ready.load(await self.answer(ready.ask(parameters)))
+        return ready.load(await self.send(ready.bind(parameters)))
 
     async def execute(self, statement: Executable, /, **parameters: object) -> int:
         """How many rows the statement touched."""
-        return (await self.answer(compiled(statement).ask(parameters))).command_tuples or 0
+        return (await self.send(compiled(statement).bind(parameters))).command_tuples or 0
 
     @abstractmethod
-    async def answer(self, question: Query) -> PGresult:
-        """The seam below which is decided how statements travel."""
+    async def send(self, query: Query) -> PGresult:
+        """Sends one query, on whatever connection this executor has."""

@@ -6,10 +6,16 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 from psycopg import AsyncConnection, sql
+
+from accord_db.engine.connection_string import parse_for_writing
+from accord_db.engine.errors import READ_ONLY, Unavailable, translate
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 1.0  # seconds
 _PATIENCE = 5  # seconds without an answer, after which a connection is taken for lost
+
+_TRANSACTION_READ_ONLY = "SHOW transaction_read_only"
 
 _log = logging.getLogger(__name__)
 
@@ -53,32 +59,38 @@ class Listener:
             changed()
 
     async def _keep_listening(self) -> None:
-        delays = _delays()
+        delays, logged = _delays(), ""
         while True:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 — whatever it was, to be deaf for ever would be worse
-                _log.warning("not listening to the database: %s", error)
+                reason = str(translate(error) if isinstance(error, psycopg.Error) else error)
+                if self.connected or reason != logged:
+                    _log.warning("not listening to the database: %s", reason)
+                logged = reason
             if self.connected:
                 self._set_connected(False)
                 delays = _delays()
             await asyncio.sleep(next(delays))
 
     async def _listen(self) -> None:
-        async with await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=_PATIENCE) as connection:
+        parameters = {"application_name": "accord-listen", **parse_for_writing(self._dsn), "connect_timeout": _PATIENCE}
+        async with await AsyncConnection.connect(**parameters, autocommit=True) as connection:
             for channel in self._heard:
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             self._set_connected(True)
             while True:
                 async for notification in connection.notifies(timeout=self._heartbeat):
                     self._heard[notification.channel](notification.payload)
-                await _require_answer(connection)
+                await _require_writable(connection)
 
 
-async def _require_answer(connection: AsyncConnection[Any]) -> None:
-    """A connection that was cut without a word looks like one on which there is nothing to hear."""
+async def _require_writable(connection: AsyncConnection[Any]) -> None:
+    """A lost connection looks like one without notifications, and a read-only server sends none: writes happen elsewhere."""
     async with asyncio.timeout(_PATIENCE):
-        await connection.execute("SELECT 1")
+        row = await (await connection.execute(_TRANSACTION_READ_ONLY)).fetchone()
+    if row != ("off",):
+        raise Unavailable("the server is read-only", sqlstate=READ_ONLY)
 
 
 def _delays() -> Iterator[float]:

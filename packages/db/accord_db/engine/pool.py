@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from accord_db.engine.connection import Connection, DatabaseSettings
-from accord_db.engine.deadline import remaining
 from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.engine.metrics import Metrics
+from accord_db.engine.scope import remaining
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 0.5  # seconds
 _RECOVERY_TIME = 5.0  # seconds
@@ -33,24 +33,28 @@ class Pool:
         self._wait = settings.pool_wait
         self._queue = settings.pool_queue
         self._metrics = metrics
-        self._open = 0
+        self._open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._waiters: deque[Future[Connection]] = deque()
         self._filling: Task[None] | None = None
         self._recoveries: set[Task[None]] = set()
+        self._failure = ""
         self._closed = False
 
     async def start(self) -> None:
-        """Raises Unavailable when there is no database to talk to; the other connections are opened behind it."""
+        """Opens one connection, and the others in the background. Raises Unavailable."""
         self._add(await self._connect(self._lost))
         self._refill()
 
-    async def acquire(self) -> Connection:
+    async def acquire(self, *, patience: float | None = None) -> Connection:
+        """Waits for `patience` seconds at most, by default as long as the settings specify. Raises Unavailable."""
         if self._idle:
             return self._idle.pop()
-        return await self._wait_for_one()
+        return await self._wait_for_one(self._patience() if patience is None else patience)
 
     def release(self, connection: Connection) -> None:
+        if connection.read_only:
+            self._expire_all()
         if connection.closed:
             self._forget(connection)
         elif self._closed or connection.expired:
@@ -73,13 +77,13 @@ class Pool:
             self._filling.cancel()
         await asyncio.gather(*self._recoveries, *filter(None, [self._filling]), return_exceptions=True)
 
-    async def _wait_for_one(self) -> Connection:
+    async def _wait_for_one(self, patience: float) -> Connection:
         if self._closed or len(self._waiters) >= self._queue:
             raise self._refused("the database is closed" if self._closed else "too many wait for a connection")
         self._refill()
         loop = asyncio.get_running_loop()
         waiter: Future[Connection] = loop.create_future()
-        timer = loop.call_later(self._patience(), self._give_up, waiter)
+        timer = loop.call_later(patience, self._give_up, waiter)
         self._waiters.append(waiter)
         try:
             return await waiter
@@ -95,7 +99,8 @@ class Pool:
 
     def _give_up(self, waiter: Future[Connection]) -> None:
         if not waiter.done():
-            waiter.set_exception(self._refused("no connection became free in time"))
+            failure = f", and none could be opened: {self._failure}" if self._failure else ""
+            waiter.set_exception(self._refused(f"no connection became free in time{failure}"))
 
     def _refused(self, why: str) -> Unavailable:
         self._metrics.count_error(None)
@@ -117,12 +122,12 @@ class Pool:
         self._idle.append(connection)
 
     def _add(self, connection: Connection) -> None:
-        self._open += 1
+        self._open.add(connection)
         self._metrics.pool_size.inc()
         self._lend(connection)
 
     def _forget(self, connection: Connection) -> None:
-        self._open -= 1
+        self._open.discard(connection)
         self._metrics.pool_size.dec()
         self._refill()
 
@@ -132,19 +137,30 @@ class Pool:
             self._idle.remove(connection)
             self._forget(connection)
 
+    def _expire_all(self) -> None:
+        """Another server takes writes now, or none does. Connections that are in use are closed when they are released."""
+        for connection in self._open:
+            connection.expire()
+        while self._idle:
+            connection = self._idle.pop()
+            connection.close()
+            self._forget(connection)
+
     def _refill(self) -> None:
-        vacant = self._open < self._size and not self._closed
+        vacant = len(self._open) < self._size and not self._closed
         if vacant and (self._filling is None or self._filling.done()):
             self._filling = asyncio.create_task(self._fill(), name="database pool")
 
     async def _fill(self) -> None:
         delay = _FIRST_DELAY
-        while self._open < self._size:
+        while len(self._open) < self._size:
             try:
                 self._add(await self._connect(self._lost))
-                delay = _FIRST_DELAY
+                delay, self._failure = _FIRST_DELAY, ""
             except DatabaseError as error:
-                _log.warning("cannot connect to the database: %s", error)
+                if str(error) != self._failure:
+                    _log.warning("cannot connect to the database: %s", error)
+                self._failure = str(error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 — no secret
                 delay = min(delay * 2, _LAST_DELAY)
 

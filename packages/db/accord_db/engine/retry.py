@@ -3,8 +3,8 @@ from typing import TypeVar
 
 import stamina
 
-from accord_db.engine.deadline import remaining
 from accord_db.engine.errors import Conflict
+from accord_db.engine.scope import remaining
 
 T = TypeVar("T")
 

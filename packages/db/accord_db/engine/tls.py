@@ -1,26 +1,24 @@
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from typing import Any
+
+from accord_db.engine.connection_string import parse
+from accord_db.engine.errors import InvalidConnectionString
 
 _VERIFYING = ("verify-ca", "verify-full")
 
 
 def require_verified_tls(dsn: str) -> str | None:
-    """What is wrong with the way to the server, or None: over a network it has to prove that it is the one meant.
-
-    libpq's default, sslmode=prefer, talks to anyone, and in the clear if asked to.
-    """
+    """What is wrong with the connection to the server, or None. Over a network the server must prove its identity; libpq's
+    default, sslmode=prefer, connects to any server, and without TLS if the server has none."""
     try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.Error:
-        return "it is not a connection string of PostgreSQL"
+        given = parse(dsn)
+    except InvalidConnectionString as error:
+        return str(error)
     if _is_local(given) or given.get("sslmode") in _VERIFYING:
         return None
-    return (
-        f"sslmode is {given.get('sslmode') or 'not given'}: say sslmode=verify-full, and sslrootcert=… for your own CA"
-    )
+    return "set sslmode=verify-full, and sslrootcert=… for your own CA"
 
 
-def _is_local(given: dict[str, str | int | None]) -> bool:
-    """Every host is a socket of this machine. Without a host libpq looks for one, and then for localhost."""
+def _is_local(given: dict[str, Any]) -> bool:
+    """Whether every host is a socket of this machine. Without a host, libpq chooses one."""
     hosts = str(given.get("host") or "").split(",")
     return not given.get("hostaddr") and all(host.startswith(("/", "@")) for host in hosts)

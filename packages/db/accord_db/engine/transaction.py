@@ -1,49 +1,49 @@
-from asyncio import CancelledError
-from collections.abc import Sequence
+from asyncio import CancelledError, Task
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from psycopg.pq.abc import PGresult
 
 from accord_db.engine.connection import Connection
-from accord_db.engine.deadline import remaining
 from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.engine.executor import Executor
 from accord_db.engine.pool import Pool
+from accord_db.engine.scope import ALL, NO_TENANT, remaining
 from accord_db.engine.statements import Query, held_to
-from accord_db.engine.tenant import ALL, NOBODY
 
 _BEGIN = Query(b"BEGIN")
 
 
 class Transaction(Executor):
-    """Statements that happen together or not at all. It begins, and takes its connection, with the first of them."""
+    """Statements that take effect together or not at all. It begins, and takes a connection, with the first of them."""
 
     def __init__(self, pool: Pool, *, statement_timeout: float) -> None:
         self._pool = pool
         self._statement_timeout = statement_timeout
         self._connection: Connection | None = None
-        self._asking = False
+        self._busy = False
         self._over = False
-        self._tenant = NOBODY
+        self._tenant = NO_TENANT
 
-    async def answer(self, question: Query) -> PGresult:
+    async def send(self, query: Query) -> PGresult:
         if self._over:
             raise _rolled_back()
-        self._refuse_if_asking()
-        self._asking = True
+        self._require_idle()
+        self._busy = True
         try:
-            return await self._ask(question)
+            return await self._send(query)
         except CancelledError as error:
-            await self.undo(error)  # the answer is still to come, and would be taken for that of the next question
+            await self.undo(error)  # the result is still to come, and would be read as that of the next statement
             raise
         finally:
-            self._asking = False
+            self._busy = False
 
     async def commit(self) -> None:
-        """Raises Unavailable with `outcome_unknown` when the connection is lost before PostgreSQL has answered."""
+        """Raises Unavailable with `outcome_unknown` if the connection is lost before PostgreSQL has confirmed."""
         if self._over:
             raise _rolled_back()
-        self._refuse_if_asking()
+        self._require_idle()
         if (connection := self._end()) is None:
             return
         try:
@@ -57,7 +57,7 @@ class Transaction(Executor):
             raise _rolled_back()
 
     async def undo(self, error: BaseException) -> None:
-        """Roll back, after an ordinary error. Whoever cancels does not want to wait: the pool does it later then."""
+        """Rolls back now after an ordinary error; after a cancellation the pool does it later, so that the caller need not wait."""
         if (connection := self._end()) is None:
             return
         try:
@@ -67,31 +67,31 @@ class Transaction(Executor):
         finally:
             self._pool.release(connection)
 
-    async def _ask(self, question: Query) -> PGresult:
+    async def _send(self, query: Query) -> PGresult:
         if self._connection is None:
-            return await self._ask_first(question)
-        return await self._connection.ask(question, after=self._held_to(question.tenant))
+            return await self._send_first(query)
+        return await self._connection.execute(query, after=self._held_to(query.tenant))
 
-    async def _ask_first(self, question: Query) -> PGresult:
+    async def _send_first(self, query: Query) -> PGresult:
         self._connection = await self._pool.acquire()
         try:
-            return await self._connection.ask(question, after=(*self._begin(), *self._held_to(question.tenant)))
+            return await self._connection.execute(query, after=(*self._begin(), *self._held_to(query.tenant)))
         except Exception as error:
             await self.undo(error)  # it may not even have begun
             raise
 
-    def _refuse_if_asking(self) -> None:
-        if self._asking:
-            raise RuntimeError("a transaction is asked one thing at a time: tasks cannot share it")
+    def _require_idle(self) -> None:
+        if self._busy:
+            raise RuntimeError("a transaction executes one statement at a time: tasks cannot share it")
 
     def _end(self) -> Connection | None:
         connection, self._connection, self._over = self._connection, None, True
         return connection
 
     def _held_to(self, tenant: bytes | None) -> Sequence[Query]:
-        """Nothing, as long as the transaction is. What crossed all tenants did so alone."""
+        """Sets the tenant where it differs from that of the statement before. `all` holds for one statement alone."""
         if tenant is None and self._tenant == ALL:
-            tenant = NOBODY
+            tenant = NO_TENANT
         if tenant is None or tenant == self._tenant:
             return ()
         self._tenant = tenant
@@ -100,9 +100,38 @@ class Transaction(Executor):
     def _begin(self) -> Sequence[Query]:
         left = remaining()
         seconds = self._statement_timeout if left is None else min(left, self._statement_timeout)
-        # Not a SELECT of set_config, which would come too late for SET TRANSACTION: that has to precede every query.
+        # SET LOCAL and not set_config: SET TRANSACTION must precede every query.
         limit = b"SET LOCAL statement_timeout = %d" % max(1, seconds * 1000)
         return _BEGIN, Query(limit, prepared=False)
+
+
+class CallTransaction:
+    """The transaction that a call's stages share with its handler. Belongs to one task and one database."""
+
+    def __init__(self, task: Task[Any] | None, database: object, new: Callable[[], Transaction]) -> None:
+        self._task = task
+        self._database = database
+        self._new = new
+        self.begun: Transaction | None = None
+
+    def belongs_to(self, task: Task[Any] | None, database: object) -> bool:
+        return self._task is task and self._database is database
+
+    def begin(self) -> Transaction:
+        self.begun = self.begun or self._new()
+        return self.begun
+
+    def forget(self) -> None:
+        """After a roll-back: the next block begins another transaction."""
+        self.begun = None
+
+    async def commit(self) -> None:
+        if self.begun is not None:
+            await self.begun.commit()
+
+    async def undo(self, error: BaseException) -> None:
+        if self.begun is not None:
+            await self.begun.undo(error)
 
 
 def _rolled_back() -> DatabaseError:

@@ -41,6 +41,7 @@ def apply(dsn: str, *, versions: Path = VERSIONS, patience: Patience = PATIENCE)
         while not _is_settled(read_state(connection, versions)):
             if locked:
                 _upgrade(connection, versions, patience)
+                _unlock(connection)
                 return True
             locked = _try_lock(connection)
             if not locked:
@@ -62,6 +63,7 @@ def revert(dsn: str, *, versions: Path = VERSIONS) -> None:
             alembic_commands.downgrade(connection, "-1", versions)
         except psycopg.Error as error:
             raise _failed(error) from error
+        _unlock(connection)
 
 
 def _is_settled(state: State) -> bool:
@@ -71,12 +73,16 @@ def _is_settled(state: State) -> bool:
 
 
 def _try_lock(connection: Connection[Any]) -> bool:
-    """Held until the connection is closed.
+    """Held until `_unlock`, or until the server has noticed that the connection is closed.
 
-    Tried and not waited for: a session that waits has a snapshot, and CREATE INDEX CONCURRENTLY waits for those.
-    """
+    Not waited for: a waiting session holds a snapshot, and CREATE INDEX CONCURRENTLY waits for those."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_LOCK]).fetchone()
     return row is not None and bool(row[0])
+
+
+def _unlock(connection: Connection[Any]) -> None:
+    """At once, so that the next process need not wait for the server to notice that this connection is closed."""
+    connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
 def _upgrade(connection: Connection[Any], versions: Path, patience: Patience) -> None:

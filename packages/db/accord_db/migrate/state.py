@@ -10,6 +10,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.errors import UndefinedTable
 
+from accord_db.engine.connection_string import parse, parse_for_writing
 from accord_db.engine.errors import translate
 from accord_db.migrate.revisions import VERSIONS, Revisions, read_revisions
 
@@ -29,19 +30,23 @@ class State:
         return not self.current <= self.revisions.known
 
 
-def connect(dsn: str) -> Connection[Any]:
-    """A connection that is no pool's. Statements are transactions of their own until `autocommit` is switched off."""
+def connect(dsn: str, *, writable: bool = True, timeout: float = 10.0) -> Connection[Any]:
+    """A connection outside of any pool, in autocommit mode. Raises Unavailable, also for a server that is read-only unless
+    `writable` is false."""
+    parameters = parse_for_writing(dsn) if writable else parse(dsn) | {"target_session_attrs": "any"}
+    # psycopg takes whole seconds, and at least two.
+    parameters |= {"application_name": "accord-migrate", "connect_timeout": max(2, round(timeout))}
     try:
-        return psycopg.connect(dsn, autocommit=True, application_name="accord-migrate", connect_timeout=10)
+        return psycopg.connect(**parameters, autocommit=True)
     except psycopg.Error as error:
-        raise translate(error) from error
+        raise translate(error) from None
 
 
 @contextmanager
-def connected(dsn: str) -> Iterator[Connection[Any]]:
-    """As `connect`. What the driver raises in the block leaves it as an error of ours."""
+def connected(dsn: str, *, writable: bool = True) -> Iterator[Connection[Any]]:
+    """As `connect`. An error of the driver in the block is raised as a DatabaseError."""
     try:
-        with connect(dsn) as connection:
+        with connect(dsn, writable=writable) as connection:
             yield connection
     except psycopg.Error as error:
         raise translate(error) from error

@@ -1,4 +1,4 @@
-"""Who did what, on what, when, from where, and how it ended, for the methods whose policy says `audit`."""
+"""Writes an audit event for each call of the methods whose policy has `audit`."""
 
 from typing import Final
 
@@ -10,19 +10,17 @@ from accord_db.engine.database import Database, Executor
 from accord_db.engine.ids import uuid7
 from accord_db.queries import audit
 from accord_rpc.call import Context, call
-from accord_rpc.caller import signed_in
 from accord_rpc.interceptor import Next
 from accord_rpc.policy import Method
-from accord_rpc.status import failure
+from accord_rpc.status import status_of
 
 # `session` for CREDENTIAL_SESSION.
 _KINDS: Final = {kind: name.removeprefix("CREDENTIAL_").lower() for name, kind in Credential.items()}
 
 
 class AuditInterceptor(AsyncServerInterceptor):
-    """An event of success commits with what succeeded; one of failure is written after the roll-back.
-
-    An answer that has decided nothing, such as "ask again later", is no event."""
+    """The event of a successful call commits with the call's transaction; that of a failed call is written after the
+    roll-back. A status that decides nothing, such as UNAVAILABLE, writes no event."""
 
     def __init__(self, method: Method, database: Database) -> None:
         self._path = method.path
@@ -37,31 +35,32 @@ class AuditInterceptor(AsyncServerInterceptor):
         method_name: str,
     ) -> bytes | None:
         try:
-            async with self._database.deferred_transaction():
+            async with self._database.call_transaction():
                 response = await method(request_or_iterator, context)
                 async with self._database.transaction() as tx:
                     await self._insert(tx, grpc.StatusCode.OK, None)
                 return response
         except Exception as raised:
-            failed = failure(raised, self._declared)
+            failed = status_of(raised, self._declared)
             if not failed.undecided:
                 await self._insert(self._database, failed.code, failed.name)
             raise
 
     async def _insert(self, db: Executor, code: grpc.StatusCode, reason: str | None) -> None:
-        current, who = call(), signed_in()
+        current, who = call(), call().caller
+        notes = current.notes
         await audit.insert_event(
             db,
             event_id=uuid7(),
-            account_id=current.account_id or (who.account_id if who else None),
+            account_id=notes.account_id or (who.account_id if who else None),
             organization_id=who.organization_id if who else None,
             credential=_KINDS[who.credential] if who else None,
             credential_id=who.credential_id if who else None,
             impersonator_id=who.impersonator_id if who else None,
             service_account_id=who.service_account_id if who else None,
             method=self._path,
-            target=current.target,
-            stated_reason=current.stated_reason,
+            target=notes.target,
+            stated_reason=notes.stated_reason,
             peer=current.peer,
             user_agent=current.user_agent,
             code=code.name,

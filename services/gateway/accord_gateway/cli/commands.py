@@ -21,8 +21,8 @@ def carry_out(settings: Settings, name: str, work: Callable[[Database], Awaitabl
     """What comes of the work, for which the database has to be there and migrated. Raises StartRefused."""
     logs.configure(settings)
     with startup.visited(settings) as addresses:
-        startup.require_migrated(addresses, migrate=False)
         try:
+            startup.require_migrated(addresses, migrate=False)
             return ask(addresses.direct, name, work)
         except DatabaseError as error:
             raise startup.unreachable(error) from None

@@ -8,4 +8,6 @@ def migrate(settings: Settings) -> None:
     """Raises StartRefused."""
     logs.configure(settings)
     with startup.visited(settings) as addresses:
-        startup.require_migrated(addresses, migrate=True)
+        startup.when_reachable(
+            addresses, lambda: startup.require_migrated(addresses, migrate=True), wait=settings.db_start_wait
+        )

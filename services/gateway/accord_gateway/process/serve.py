@@ -27,20 +27,21 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_alone(settings: Settings) -> None:
-    import uvloop
-
-    from accord_gateway import lifecycle, logs
+    from accord_gateway import event_loop, lifecycle, logs
     from accord_gateway.cli import banner
+    from accord_gateway.process.background_tasks import running
+    from accord_gateway.process.postgres import supervised
     from accord_gateway.startup import prepared
 
     async def live() -> None:
         stop = Shutdown()
         stop.on_signals()
-        await lifecycle.serve(orders, stop, lambda port: banner.announce(settings, port))
+        async with running(*supervised(postgres)):
+            await lifecycle.serve(orders, stop, lambda port: banner.announce(settings, port))
 
     logs.configure(settings)
-    with prepared(settings) as orders, metrics.served(settings):
-        uvloop.run(live())
+    with prepared(settings) as (orders, postgres), metrics.served(settings):
+        event_loop.run(live())
 
 
 def _serve_with_workers(settings: Settings) -> None:
@@ -54,14 +55,17 @@ def _serve_with_workers(settings: Settings) -> None:
 def _supervise(settings: Settings, figures: metrics.WorkerMetrics, first: Worker) -> None:
     from accord_gateway import logs
     from accord_gateway.cli import banner
+    from accord_gateway.process.background_tasks import running
+    from accord_gateway.process.postgres import supervised
     from accord_gateway.process.supervisor import Supervisor
     from accord_gateway.startup import prepared
 
     async def live() -> None:
         stop = Shutdown()
         stop.on_signals()
-        await Supervisor(first, orders, figures, stop).run(lambda: banner.announce(settings, settings.port))
+        async with running(*supervised(postgres)):
+            await Supervisor(first, orders, figures, stop).run(lambda: banner.announce(settings, settings.port))
 
     logs.configure(settings)
-    with prepared(settings) as orders, metrics.served(settings, figures.registry()):
+    with prepared(settings) as (orders, postgres), metrics.served(settings, figures.registry()):
         asyncio.run(live())

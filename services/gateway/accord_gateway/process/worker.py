@@ -18,9 +18,9 @@ def work(figures: Path) -> None:
     _end_with_supervisor()
     # prometheus_client reads it when it is imported, and then never again.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # noqa: TID251  # written, not read
-    import uvloop
-
-    from accord_gateway import lifecycle, logs  # this takes a while, which passes while the supervisor prepares
+    # Importing takes a while, during which the supervisor prepares.
+    from accord_gateway import event_loop, lifecycle, logs
+    from accord_gateway.settings import ignore_libpq_environment
     from accord_gateway.shutdown import Shutdown
 
     supervisor = socket.socket(fileno=sys.stdin.fileno())
@@ -34,7 +34,8 @@ def work(figures: Path) -> None:
     with suppress(EOFError):  # the supervisor has given up
         orders = pickle.load(supervisor.makefile("rb"))  # noqa: S301  # from nobody but the supervisor
         logs.configure(orders.settings)
-        uvloop.run(live())
+        ignore_libpq_environment(orders.settings)
+        event_loop.run(live())
 
 
 def _say_ready(supervisor: socket.socket) -> None:

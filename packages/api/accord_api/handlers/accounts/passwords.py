@@ -30,7 +30,7 @@ class AccountPasswords(AccountParts):
             await self._set_password(tx, account, new_hash)
             # A new address too: it may be what the password is changed for, asked for by somebody else who was signed in.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
-            await self._sessions.revoke_all(account.id, but=me.session_id)
+            await self._sessions.revoke_all(tx, account.id, but=me.session_id)
         return pb.ChangePasswordResponse()
 
     async def RequestPasswordReset(
@@ -59,7 +59,7 @@ class AccountPasswords(AccountParts):
                 await providers.delete_linked_providers_of_account(tx, account_id=account.id)
             await accounts.update_email_verified(tx, account_id=account.id, email=found.email)
             await account_tokens.void(tx, account.id, *account_tokens.ALL)
-            await self._sessions.revoke_all(account.id)
+            await self._sessions.revoke_all(tx, account.id)
         return pb.ResetPasswordResponse()
 
     async def _set_password(self, tx: Transaction, account: Account, new_hash: str) -> None:

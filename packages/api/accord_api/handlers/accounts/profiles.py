@@ -52,5 +52,5 @@ class Profiles(AccountParts):
             await account_tokens.void(tx, me, *account_tokens.ALL)
             await providers.delete_linked_providers_of_account(tx, account_id=me)
             await leave_all(tx, self._sessions, me)
-            await self._sessions.revoke_all(me)
+            await self._sessions.revoke_all(tx, me)
         return pb.DeleteAccountResponse()

@@ -46,19 +46,18 @@ class SigningIn(AccountParts):
     async def CompleteSignIn(self, request: pb.CompleteSignInRequest, context: Context) -> pb.CompleteSignInResponse:
         waiting = await account_tokens.find(self._db, request.second_step_token, account_tokens.SECOND_STEP)
         await limit_account(waiting.account_id)
-        proved = await self._second_factors.prove(
-            waiting.account_id, code=request.code, recovery_code=request.recovery_code
-        )
-        if not proved:
-            raise RpcError(Reason.REASON_CODE_WRONG)
         async with self._db.transaction() as tx:
+            if not await self._second_factors.verify(
+                tx, waiting.account_id, code=request.code, recovery_code=request.recovery_code
+            ):
+                raise RpcError(Reason.REASON_CODE_WRONG)
             token, session = await self._sign_ins.complete(tx, waiting)
         return pb.CompleteSignInResponse(session_token=token, session=to_session(session))
 
     async def SignOut(self, request: pb.SignOutRequest, context: Context) -> pb.SignOutResponse:
         me = caller()
-        async with self._db.transaction():
-            await self._sessions.revoke(session_id=me.session_id, account_id=me.account_id)
+        async with self._db.transaction() as tx:
+            await self._sessions.revoke(tx, session_id=me.session_id, account_id=me.account_id)
         call().note(target=me.session_id)
         return pb.SignOutResponse()
 

@@ -1,29 +1,35 @@
-"""Whether the database can be used: reachable, new enough, permitted, migrated, and encrypted with keys at hand."""
+"""Whether the database can be used: reachable, new enough, writable, permitted, migrated, and encrypted with known keys."""
 
 from collections.abc import Iterator
 
-from accord_db.engine.errors import DatabaseError
+from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.migrate import MigrationError, current_and_head
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
 from accord_gateway.cli.doctor import keys
 from accord_gateway.cli.doctor.finding import Finding
 from accord_gateway.errors import StartupError
-from accord_gateway.settings import Settings
+from accord_gateway.settings import Settings, ignore_libpq_environment
 from accord_gateway.startup import DatabaseAddresses, embedded, gateway_role, visited
 from accord_postgres import EmbeddedPostgresError
 from accord_postgres.binaries import binaries
 
 OLDEST = 15
-CHECK_URL = "See that PostgreSQL runs there, and check DATABASE_URL."
+CHECK_URL = "Check that PostgreSQL runs there, and check DATABASE_URL."
+READ_ONLY = Finding(
+    "the database is read-only",
+    "Promote the standby, switch default_transaction_read_only off, or specify the primary in DATABASE_URL.",
+)
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
     if settings.database_url is None:
         yield _embedded_programs()
         if not embedded(settings).log_file.exists():
-            yield Finding("embedded PostgreSQL has no data yet: the first start makes it")
+            yield Finding("embedded PostgreSQL has no data yet: the first start creates them")
             return
+    elif ignored := ignore_libpq_environment(settings):
+        yield Finding(f"DATABASE_URL specifies the server; ignored are {', '.join(ignored)}")
     try:
         with visited(settings) as addresses:
             yield from _server(addresses, settings)
@@ -40,25 +46,32 @@ def _embedded_programs() -> Finding:
 
 def _server(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:
     try:
-        for address in dict.fromkeys((addresses.direct, addresses.pooled)):
-            yield from _connection(address)
-        yield from _migrations(addresses, settings)
+        connections = [*map(_connection, dict.fromkeys((addresses.direct, addresses.pooled)))]
+        for found in connections:
+            yield from found
+        if not any(READ_ONLY in found for found in connections):
+            yield from _migrations(addresses, settings)
     except DatabaseError as error:
-        yield Finding(f"the database does not answer: {error}", CHECK_URL)
+        yield Finding(f"cannot connect to the database: {error}", CHECK_URL)
 
 
-def _connection(address: str) -> Iterator[Finding]:
-    with connect(address) as connection:
+def _connection(address: str) -> list[Finding]:
+    try:
+        connection = connect(address)
+    except Unavailable:
+        connection = connect(address, writable=False)
+    with connection:
         info = connection.info
         place = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
         too_old = info.server_version < OLDEST * 10000
-        yield Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")
+        found = [Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")]
+        if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
+            return [*found, READ_ONLY]
         permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
         if permitted and permitted[0]:
-            yield Finding(f"{info.user} may create tables there")
-        else:
-            remedy = f'Migrations need it: GRANT CREATE ON SCHEMA public TO "{info.user}"'
-            yield Finding(f"{info.user} may not create tables there", remedy)
+            return [*found, Finding(f"{info.user} may create tables there")]
+        remedy = f'Migrations need it: GRANT CREATE ON SCHEMA public TO "{info.user}"'
+        return [*found, Finding(f"{info.user} may not create tables there", remedy)]
 
 
 def _migrations(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:

@@ -1,0 +1,60 @@
+"""Connection strings: which are valid, and what Accord adds to them.
+
+No error quotes a connection string or a part of one: a malformed one may have its password anywhere.
+"""
+
+import re
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from accord_db.engine.errors import InvalidConnectionString
+
+_SCHEMES = ("postgresql://", "postgres://")
+_VALID = (
+    "must look like postgresql://user:password@host:5432/database, "
+    "with @ / ? % and spaces in the user and the password written as %40 %2F %3F %25 %20"
+)
+
+
+def parse(connection_string: str) -> dict[str, Any]:
+    """Its parameters, by libpq's names. Raises InvalidConnectionString."""
+    try:
+        parameters = conninfo_to_dict(connection_string)
+    except (psycopg.Error, UnicodeError):
+        raise InvalidConnectionString(_VALID) from None
+    if _is_misread(connection_string, parameters):
+        raise InvalidConnectionString(_VALID)
+    return dict(parameters)
+
+
+def parse_for_writing(connection_string: str) -> dict[str, Any]:
+    """As `parse`. Only hosts that take writes are connected to, unless the string sets target_session_attrs itself."""
+    return {"target_session_attrs": "read-write", **parse(connection_string)}
+
+
+def has_several_hosts(parameters: dict[str, Any]) -> bool:
+    return "," in f"{parameters.get('host', '')}{parameters.get('hostaddr', '')}"
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with the URL, or None. libpq accepts other forms too, which are not URLs."""
+    try:
+        valid = url.startswith(_SCHEMES) and parse(url).get("dbname")
+    except InvalidConnectionString:
+        valid = False
+    return None if valid else _VALID
+
+
+def _is_misread(connection_string: str, parameters: dict[str, Any]) -> bool:
+    """Whether libpq takes a part of the password for something that errors name: a host, a port, a user, a database."""
+    if connection_string.startswith(_SCHEMES):
+        rest = connection_string.partition("://")[2]
+        authority = re.split("[/?]", rest, maxsplit=1)[0]
+        path, _, query = rest.removeprefix(authority).partition("?")
+        has_login = "@" in authority
+        if authority.count("@") > 1 or "@" in path or ("@" in query and not has_login and ":" in authority):
+            return True
+    ports = str(parameters.get("port", "")).split(",")
+    return ":" in str(parameters.get("user", "")) or not all(re.fullmatch("[0-9]{0,5}", port) for port in ports)

@@ -1,0 +1,25 @@
+"""Keeps the embedded PostgreSQL running, in the process that owns it."""
+
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from accord_postgres import EmbeddedPostgres, Ended, Restarted, RestartFailed
+
+
+def supervised(postgres: EmbeddedPostgres | None) -> tuple[Coroutine[Any, Any, None], ...]:
+    """A background task for the owner of a server; none where DATABASE_URL specifies another one."""
+    return () if postgres is None else (_supervise(postgres),)
+
+
+async def _supervise(postgres: EmbeddedPostgres) -> None:
+    log = structlog.get_logger()
+    async for event in postgres.supervise():
+        match event:
+            case Ended(status):
+                log.error("postgres_ended", status=status, log_file=str(postgres.log_file))
+            case RestartFailed(reason, seconds):
+                log.error("postgres_not_restarted", reason=reason, retry_in_seconds=seconds)
+            case Restarted(seconds):
+                log.info("postgres_restarted", after_seconds=round(seconds, 2))

@@ -1,0 +1,212 @@
+"""A server that takes no writes is unavailable: its connections are dropped, and no new one is made until it takes writes again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import func, literal, select, text
+
+from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.errors import Unavailable
+from accord_db.engine.listen import Listener
+from accord_db.migrate.state import connected
+from accord_postgres import EmbeddedPostgres
+from tests.db import programs
+from tests.db.programs import READ_ONLY
+
+ONE = select(literal(1))
+WRITE = text("INSERT INTO written VALUES (1)")
+CLIENTS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'accord'"
+
+each_way = pytest.mark.parametrize("way", READ_ONLY)
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Callable[[], EmbeddedPostgres]]:
+    with ExitStack() as stack:
+
+        def start() -> EmbeddedPostgres:
+            folder = stack.enter_context(TemporaryDirectory(prefix="accord-"))
+            server = stack.enter_context(EmbeddedPostgres(Path(folder), sync=False))
+            with psycopg.connect(server.dsn) as connection:
+                connection.execute("CREATE TABLE written (number int)")
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared_server(started: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
+    return started()
+
+
+@pytest.fixture(scope="module")
+def second_server(started: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
+    return started()
+
+
+@pytest.fixture
+def server(shared_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
+    yield shared_server
+    for way in READ_ONLY:
+        if programs.is_read_only(shared_server, way):
+            programs.make_writable(shared_server, way)
+
+
+def settings(dsn: str) -> DatabaseSettings:
+    return DatabaseSettings(dsn=dsn, role=None, pool_size=3, pool_wait=0.5)
+
+
+@pytest.fixture
+async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
+    database = await Database.connect(settings(server.dsn))
+    await asyncio.gather(*(database.fetch_one(select(func.pg_sleep(0.05))) for _ in range(3)))
+    yield database
+    await database.close()
+
+
+async def make_read_only(server: EmbeddedPostgres, way: str) -> None:
+    programs.make_read_only(server, way)
+    await asyncio.sleep(0.1)  # the event loop stood still meanwhile
+
+
+async def make_writable(server: EmbeddedPostgres, way: str) -> None:
+    programs.make_writable(server, way)
+    await asyncio.sleep(0.1)
+
+
+def clients(server: EmbeddedPostgres) -> int:
+    with psycopg.connect(server.dsn, target_session_attrs="any") as connection:
+        row = connection.execute(CLIENTS).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+async def write_in_a_transaction(database: Database) -> None:
+    async with database.transaction() as tx:
+        await tx.fetch_one(ONE)
+        await tx.execute(WRITE)
+
+
+@each_way
+@pytest.mark.parametrize("alone", [True, False])
+async def test_write_to_a_read_only_server_is_unavailable(
+    server: EmbeddedPostgres, database: Database, way: str, alone: bool
+) -> None:
+    await make_read_only(server, way)
+    for _ in range(3):
+        with pytest.raises(Unavailable) as caught:
+            await (database.execute(WRITE) if alone else write_in_a_transaction(database))
+        assert caught.value.retry_after > 0
+        assert not caught.value.outcome_unknown
+
+
+async def test_refused_write_drops_every_connection_of_the_pool(server: EmbeddedPostgres, database: Database) -> None:
+    assert clients(server) == 3
+    await make_read_only(server, "default_transaction_read_only")
+    with pytest.raises(Unavailable, match="25006"):
+        await database.execute(WRITE)
+    await eventually(lambda: clients(server) == 0)
+
+
+async def test_connection_in_use_while_another_is_refused_is_dropped_when_it_comes_back(
+    server: EmbeddedPostgres, database: Database
+) -> None:
+    slow = asyncio.create_task(database.fetch_one(select(func.pg_sleep(0.5))))
+    await asyncio.sleep(0.1)
+    await make_read_only(server, "default_transaction_read_only")
+    with pytest.raises(Unavailable, match="25006"):
+        await database.execute(WRITE)
+    await slow
+    await eventually(lambda: clients(server) == 0)
+
+
+@each_way
+async def test_ping_fails_on_a_read_only_server_and_drops_every_connection(
+    server: EmbeddedPostgres, database: Database, way: str
+) -> None:
+    await database.ping()
+    await make_read_only(server, way)
+    with pytest.raises(Unavailable):
+        await database.ping()
+    await eventually(lambda: clients(server) == 0)
+
+
+@each_way
+async def test_writes_succeed_within_a_second_of_the_server_taking_them_again(
+    server: EmbeddedPostgres, database: Database, way: str
+) -> None:
+    await make_read_only(server, way)
+    with pytest.raises(Unavailable):
+        await database.execute(WRITE)
+    await make_writable(server, way)
+    since = time.monotonic()
+    await database.execute(WRITE)
+    assert time.monotonic() - since < 1
+
+
+@each_way
+async def test_read_only_server_is_not_connected_to(server: EmbeddedPostgres, way: str) -> None:
+    await make_read_only(server, way)
+    with pytest.raises(Unavailable, match="read-only"):
+        await Database.connect(settings(server.dsn))
+    with pytest.raises(Unavailable, match="read-only"), connected(server.dsn):
+        pass
+
+
+@each_way
+async def test_listener_leaves_a_read_only_server(server: EmbeddedPostgres, way: str) -> None:
+    """Notifications are sent where writes happen, which is elsewhere now."""
+    listener = Listener(server.dsn, heartbeat=0.1)
+    listener.listen("news", lambda _: None)
+    await listener.start()
+    await eventually(lambda: listener.connected)
+    await make_read_only(server, way)
+    await eventually(lambda: not listener.connected)
+    await asyncio.sleep(0.5)
+    assert not listener.connected
+    await make_writable(server, way)
+    await eventually(lambda: listener.connected)
+    await listener.close()
+
+
+def several_hosts(*servers: EmbeddedPostgres) -> str:
+    """As an operator writes it, without target_session_attrs."""
+    hosts = ",".join(str(conninfo_to_dict(server.dsn)["host"]) for server in servers)
+    return make_conninfo(host=hosts, user="accord", dbname="accord")
+
+
+async def test_of_several_hosts_the_one_that_takes_writes_is_found(
+    server: EmbeddedPostgres, second_server: EmbeddedPostgres
+) -> None:
+    first, second = server, second_server
+    await make_read_only(first, "standby.signal")
+    database = await Database.connect(replace(settings(several_hosts(first, second)), pool_size=1))
+    await database.execute(WRITE)
+    await make_writable(first, "standby.signal")
+    await make_read_only(second, "default_transaction_read_only")
+    with pytest.raises(Unavailable):
+        await database.execute(WRITE)
+    await database.execute(WRITE)
+    assert (clients(first) > 0, clients(second)) == (True, 0)
+    await database.close()
+
+
+async def test_address_that_specifies_any_server_is_respected(server: EmbeddedPostgres) -> None:
+    await make_read_only(server, "default_transaction_read_only")
+    database = await Database.connect(settings(make_conninfo(server.dsn, target_session_attrs="any")))
+    assert await database.fetch_one(ONE) == 1
+    await database.close()
