@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Delete, Table, delete, exists, func, literal_column, select, text, true
+from sqlalchemy import ColumnElement, Delete, Table, and_, delete, exists, func, literal_column, select, text, true
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from accord_db.engine.database import Executor
@@ -82,20 +82,28 @@ def everything_due(
 
 
 def _with_what_it_has(owner: type[Account] | type[Organization], kept: timedelta, batch: int) -> Iterator[Due]:
-    """What it has goes before it, in batches too: ON DELETE CASCADE would take it all in one transaction."""
+    """Its rows in other tables go first, children before parents, in batches too: ON DELETE CASCADE would delete all of them in
+    one transaction."""
     table = metadata.tables[owner.__tablename__]
-    for its in _columns_that_name(table):
-        yield _due(its.table, owner.deleted_at, kept, batch, its == owner.id)
+    for other in reversed(metadata.sorted_tables):
+        for belongs in _paths(other, table):
+            yield _due(other, owner.deleted_at, kept, batch, belongs)
     yield _due(table, owner.deleted_at, kept, batch, true())
 
 
-def _columns_that_name(table: Table) -> Iterator[Column[Any]]:
-    """The columns of other tables whose rows are those of a row of this one, and go with it: ON DELETE CASCADE says so, and
-    where an organization may own a row as well, its `owner_id`."""
-    for other in metadata.sorted_tables:
-        if table.name == Account.__tablename__ and "owner_id" in other.c:
-            yield other.c.owner_id
-        yield from (key.parent for key in other.foreign_keys if key.column.table is table and key.ondelete == "CASCADE")
+def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
+    """Conditions that join rows to the row of the owner that they are deleted with: by foreign keys ON DELETE CASCADE, directly
+    or through other tables, and for an account by `owner_id`, where an organization can own a row as well."""
+    if owner.name == Account.__tablename__ and "owner_id" in table.c:
+        yield table.c.owner_id == owner.c.id
+    for key in table.foreign_key_constraints:
+        joined = and_(*(element.parent == element.column for element in key.elements))
+        if key.ondelete != "CASCADE" or key.referred_table is table:
+            continue
+        if key.referred_table is owner:
+            yield joined
+        else:
+            yield from (and_(joined, path) for path in _paths(key.referred_table, owner))
 
 
 def _due(

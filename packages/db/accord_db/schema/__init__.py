@@ -1,4 +1,7 @@
-"""Every table there is: one import line a feature."""
+"""The tables. Importing this package imports every module in it, so `metadata` has the tables of a new file without a line here."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from accord_db.engine.model import Model
 from accord_db.schema.account_tokens import AccountToken, TokenPurpose
@@ -17,6 +20,9 @@ from accord_db.schema.second_factors import RecoveryCode, SecondFactor
 from accord_db.schema.services import ServiceAccount, SigningKey
 from accord_db.schema.sessions import Session
 from accord_db.schema.tasks import Task
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 metadata = Model.metadata
 
