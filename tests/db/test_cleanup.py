@@ -154,6 +154,7 @@ async def test_mail_that_waits_stays_however_old_it_is(database: Database, add: 
 
 def test_every_table_whose_rows_expire_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
+    assert {"sessions", "rate_limits"} <= expiring
     assert expiring <= {due.table for due in due_after(KEPT)}
 
 
@@ -186,6 +187,7 @@ async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
 async def test_an_index_serves_each_of_the_statements(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
+        assert {"sessions", "accounts", "organizations"} <= {due.table for due in due_after(KEPT)}
         for due in due_after(KEPT):
             sql = compiled(due.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))

@@ -1,4 +1,4 @@
-"""How a sign-in ends, whatever proved who it is: in a session, or in the wait for a second step."""
+"""The end of every sign-in: a session, or a token for the second step."""
 
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from accord_rpc.errors import RpcError
 
 
 class SignIn(NamedTuple):
-    """Either a session with its token, or the token of one that waits: the other part is empty."""
+    """Either a session and its token, or the token for the second step; the other is empty."""
 
     session_token: str
     session: Session | None
@@ -34,10 +34,10 @@ class SignIns:
         self._second_factors = second_factors
 
     async def open(self, tx: Transaction, account: Account) -> SignIn:
-        """For whoever has proved the first factor of the account, as it was then.
+        """For a caller who has proved the first factor of `account`, as it was read then.
 
-        Raises SIGN_IN_REFUSED if it is banned, or was deleted or given another password since: what ends all sessions of
-        an account does not leave one that is just being opened.
+        Raises SIGN_IN_REFUSED if the account is banned, or was deleted or got another password since: ending all sessions
+        of an account also prevents one that is being opened.
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
         if now is None or is_banned(now) or now.password_hash != account.password_hash:
@@ -50,7 +50,7 @@ class SignIns:
         return SignIn(token, session, "")
 
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
-        """For whoever has proved the second factor too. Raises TOKEN_INVALID if nothing waits for the token any more."""
+        """For a caller who has proved the second factor too. Raises TOKEN_INVALID if the token is not valid any more."""
         account = await account_tokens.use(tx, waiting)
         if is_banned(account):
             raise account_tokens.invalid_token()

@@ -1,4 +1,4 @@
-"""AdminService: those who run the installation look after its accounts, and see who did what."""
+"""AdminService: accounts of the installation, and the audit log."""
 
 from datetime import datetime
 from typing import ClassVar, Final
@@ -56,7 +56,7 @@ class AdminService(AdminServiceServicer):
             ),
         )
         response = pb.ListAccountsResponse()
-        response.next_page_token = page.fill(response.accounts, rows, _tell)
+        response.next_page_token = page.fill(response.accounts, rows, _fill_message)
         return response
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
@@ -120,7 +120,7 @@ class AdminService(AdminServiceServicer):
         async with changing(tx, self._sessions, account_id) as (_, account):
             if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account):
                 raise RpcError(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
-            # Neither peer nor client: the person, who is shown the session, learns who it was and not where from.
+            # Without peer and user agent: the user sees this session, and may learn who the administrator is but not where.
             token, session = await self._sessions.open(
                 tx, account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
             )
@@ -146,8 +146,8 @@ class AdminService(AdminServiceServicer):
 
 
 async def _lock_still_signed_in(tx: Transaction, account_id: UUID) -> None:
-    """With this account the caller's own, in one order. Whoever ends all sessions of the caller locks that too: either they
-    find the one that is opened now, or it is not opened."""
+    """Locks this account and the caller's, in one order. Ending all sessions of the caller locks the account too: either it
+    finds the session that is opened now, or it is not opened. Raises CREDENTIAL_INVALID."""
     me = caller()
     await accounts.lock_administrators(tx, account_id=account_id)
     session = await sessions.get_session(tx, session_id=me.session_id, account_id=me.account_id)
@@ -190,10 +190,10 @@ def _time(request: Message, field: str) -> datetime | None:
 
 def _to_message(account: Account) -> pb.ManagedAccount:
     message = pb.ManagedAccount()
-    _tell(message, account)
+    _fill_message(message, account)
     return message
 
 
-def _tell(message: pb.ManagedAccount, account: Account) -> None:
+def _fill_message(message: pb.ManagedAccount, account: Account) -> None:
     _fill_account(message, account)
     message.role, message.banned = _ROLES[account.role], is_banned(account)

@@ -24,13 +24,13 @@ class Emails(AccountParts):
                 elif not await accounts.update_email_verified(tx, account_id=account.id, email=found.email):
                     raise account_tokens.invalid_token()
         except AlreadyExists:
-            # Somebody has the address meanwhile. The token is as unused as before, and good again if they leave it in time.
+            # Another account has taken the address. The token stays unused, and works if the address becomes free in time.
             raise account_tokens.invalid_token() from None
         return pb.VerifyEmailResponse()
 
     async def _change_email(self, tx: Transaction, account: Account, new_email: str) -> None:
         await accounts.update_email(tx, account_id=account.id, email=new_email)
-        # They were mailed to an address that is not the account's any more.
+        # They were mailed to the former address.
         await account_tokens.void(tx, account.id, *account_tokens.MAILED)
         await self._outbox.post(
             tx, Mail.EMAIL_CHANGED, to=account.email, display_name=account.display_name, new_email=new_email
@@ -54,7 +54,7 @@ class Emails(AccountParts):
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
             account = await get_own_account_locked(tx)
-            # Whether somebody has the address is not even asked: VerifyEmail, which only its owner can call, will see.
+            # Does not check whether the address is taken, which would reveal accounts. VerifyEmail, which only its owner can call, does.
             await self._mail_token(tx, CHANGE_EMAIL, Mail.CHANGE_EMAIL, account, to=new_email)
             await self._outbox.post(
                 tx,

@@ -25,10 +25,10 @@ class AccountPasswords(AccountParts):
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=account.id)
-            if now is None or now.password_hash != account.password_hash:  # what was proved is not the present one
+            if now is None or now.password_hash != account.password_hash:  # the password has changed since
                 raise RpcError(Reason.REASON_PASSWORD_WRONG)
             await self._set_password(tx, account, new_hash)
-            # A new address too: it may be what the password is changed for, asked for by somebody else who was signed in.
+            # A pending change of address too: an intruder may have requested it.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
             await self._sessions.revoke_all(tx, account.id, but=me.session_id)
         return pb.ChangePasswordResponse()
@@ -40,7 +40,7 @@ class AccountPasswords(AccountParts):
             account = await accounts.get_account_by_email_locked(tx, email=request.email)
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
-            # One that only providers sign in to gets a password by this.
+            # An account without a password, which signs in with providers, gets one this way.
             wanted = account is not None and not is_banned(account)
             await self._mail_token(
                 tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=request.email.lower()
@@ -55,7 +55,7 @@ class AccountPasswords(AccountParts):
             account = await account_tokens.use(tx, found)
             await self._set_password(tx, account, new_hash)
             if account.email_verified_at is None:
-                # Until now it was anybody's who signed up with the address, and may have linked an identity of theirs.
+                # The address was unverified: its owner may not be the user who signed up and linked identities.
                 await providers.delete_linked_providers_of_account(tx, account_id=account.id)
             await accounts.update_email_verified(tx, account_id=account.id, email=found.email)
             await account_tokens.void(tx, account.id, *account_tokens.ALL)

@@ -33,7 +33,7 @@ class Profiles(AccountParts):
                 etag=etag_of(request.account),
             )
             if account is None:
-                # Is it no longer there, or no longer the one that the etag names?
+                # Either the account is deleted, or it has another etag.
                 await get_own_account(tx)
                 raise RpcError(Reason.REASON_ETAG_MISMATCH)
         return pb.UpdateAccountResponse(account=to_account(account))
@@ -47,7 +47,9 @@ class Profiles(AccountParts):
             account = await accounts.delete_account(tx, account_id=me)
             if account is None:
                 raise deleted()
-            if account.role == ADMINISTRATOR and not caller().administrator:  # has become one since the call was let in
+            if (
+                account.role == ADMINISTRATOR and not caller().administrator
+            ):  # has become one since the call was authenticated
                 await require_another(tx, me)
             await account_tokens.void(tx, me, *account_tokens.ALL)
             await providers.delete_linked_providers_of_account(tx, account_id=me)

@@ -29,7 +29,7 @@ class SigningIn(AccountParts):
         )
 
     async def _authenticated(self, request: pb.SignInRequest) -> Account:
-        """Every refusal is one look-up and one verification, whatever the reason."""
+        """Does one lookup and one verification in every case. Raises SIGN_IN_REFUSED."""
         account = await accounts.get_account_by_email(self._db, email=request.email)
         if account is not None:
             call().note(account_id=account.id, target=account.id)
@@ -39,7 +39,7 @@ class SigningIn(AccountParts):
         return account
 
     async def _new_hash(self, account: Account, password: str) -> str | None:
-        """For an account whose hash was made at another cost than today's."""
+        """A new hash if the stored one was made with other cost parameters, else None."""
         outdated = account.password_hash is not None and self._passwords.needs_rehash(account.password_hash)
         return await self._passwords.hash(password) if outdated else None
 
@@ -65,7 +65,7 @@ class SigningIn(AccountParts):
         me = caller()
         session = await sessions.get_session(self._db, session_id=me.session_id, account_id=me.account_id)
         account = await get_own_account(self._db)
-        if session is None:  # cleaned away since the call was let in
+        if session is None:  # deleted by the clean-up since the call was authenticated
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         response = pb.GetSessionResponse(session=to_session(session), account=to_account(account))
         response.session.status, response.session.current = pb.SessionStatus.SESSION_STATUS_ACTIVE, True
