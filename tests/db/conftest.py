@@ -1,4 +1,4 @@
-"""Rows that tests about something else need."""
+"""Fixtures: accounts and organizations."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
@@ -22,7 +22,7 @@ def new_account(database: Database) -> NewAccount:
             database,
             account_id=account_id,
             email=f"{account_id}@example.com",
-            display_name="Somebody",
+            display_name="Ada",
             password_hash="none",
         )
         assert account is not None

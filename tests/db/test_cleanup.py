@@ -1,4 +1,4 @@
-"""The clean-up: what is due goes, in batches, by one process at a time, and what is not due stays."""
+"""The clean-up: expired rows are deleted in batches, by one process at a time, and other rows stay."""
 
 import asyncio
 from collections import Counter
@@ -70,7 +70,7 @@ def hashed() -> bytes:
 
 
 def row_of(model: type[Model], account: Account) -> dict[str, Any]:
-    """What a row must have, beside the times that a test is about."""
+    """The required columns, which tests combine with times."""
     own = {"id": uuid7(), "account_id": account.id}
     rows: dict[type[Model], dict[str, Any]] = {
         Session: own | {"token_hash": hashed(), "expires_at": _now},
@@ -94,22 +94,20 @@ async def add(database: Database, model: type[Model], account: Account, **values
 
 
 async def count(database: Database, model: type[Model]) -> int:
-    found = await database.fetch_one(select(func.count()).select_from(model))
-    assert found is not None
-    return found
+    return await database.fetch_one(select(func.count()).select_from(model)) or 0
 
 
-def due_after(kept: timedelta, *, batch: int = 500) -> list[ExpiredRows]:
+def expired_after(kept: timedelta, *, batch: int = 500) -> list[ExpiredRows]:
     return expired_rows(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
 
 
 async def clean_up(database: Database, *, kept: timedelta = KEPT, batch: int = 500) -> Counter[str]:
-    """How many rows went, by table."""
+    """The number of deleted rows, by table."""
     deleted: Counter[str] = Counter()
-    for due in due_after(kept, batch=batch):
-        while number := await delete_batch(database, due):
+    for expired in expired_after(kept, batch=batch):
+        while number := await delete_batch(database, expired):
             assert number <= batch
-            deleted[due.table] += number
+            deleted[expired.table] += number
     return +deleted
 
 
@@ -125,9 +123,9 @@ DUE = [
 each_kind = pytest.mark.parametrize(("model", "since", "kept"), DUE, ids=[model.__tablename__ for model, _, _ in DUE])
 
 
-# --- what goes and what stays --------------------------------------------------------------------------------------------
+# --- which rows are deleted ------------------------------------------------------------------------------------------------
 @each_kind
-async def test_what_is_due_goes_and_what_is_not_stays(
+async def test_expired_rows_are_deleted_and_others_stay(
     database: Database, new_account: NewAccount, model: type[Model], since: str, kept: timedelta
 ) -> None:
     for age in (kept + SECOND, kept - timedelta(minutes=1)):
@@ -137,7 +135,7 @@ async def test_what_is_due_goes_and_what_is_not_stays(
     assert left is True
 
 
-async def test_what_has_just_been_made_stays(database: Database, account: Account) -> None:
+async def test_new_rows_stay(database: Database, account: Account) -> None:
     for model, _, _ in DUE:
         if model is not RateLimit:
             await add(database, model, account)
@@ -145,53 +143,49 @@ async def test_what_has_just_been_made_stays(database: Database, account: Accoun
     assert await clean_up(database) == {}
 
 
-async def test_a_revoked_session_stays_until_a_month_after_it_would_have_expired(
-    database: Database, account: Account
-) -> None:
+async def test_revoked_session_stays_until_a_month_after_its_expiry(database: Database, account: Account) -> None:
     await add(database, Session, account, expires_at=ago(timedelta(days=29)), revoked_at=ago(timedelta(days=59)))
     assert await clean_up(database) == {}
 
 
-async def test_a_confirmed_second_factor_stays_for_ever(database: Database, account: Account) -> None:
+async def test_confirmed_second_factor_stays(database: Database, account: Account) -> None:
     await add(database, SecondFactor, account, created_at=ago(timedelta(days=900)), confirmed_at=_now)
     assert await clean_up(database) == {}
 
 
-async def test_used_tokens_and_codes_go_with_the_others(database: Database, account: Account) -> None:
+async def test_used_tokens_and_codes_are_deleted_too(database: Database, account: Account) -> None:
     for model in (AccountToken, ProviderSignIn, DeviceSignIn):
         await add(database, model, account, expires_at=ago(timedelta(days=2)), used_at=ago(timedelta(days=2)))
     assert sum((await clean_up(database)).values()) == 3
 
 
-async def test_mail_that_waits_stays_however_old_it_is(database: Database, account: Account) -> None:
+async def test_unsent_mail_stays_regardless_of_its_age(database: Database, account: Account) -> None:
     await add(database, OutboxMessage, account, created_at=ago(timedelta(days=900)))
     assert await clean_up(database) == {}
 
 
-def test_every_table_whose_rows_expire_is_cleaned() -> None:
+def test_every_table_with_an_expiry_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
-    assert expiring <= {due.table for due in due_after(KEPT)}
+    assert expiring <= {expired.table for expired in expired_after(KEPT)}
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------------
-async def test_a_batch_is_no_larger_than_it_may_be(database: Database, account: Account) -> None:
+async def test_delete_batch_deletes_at_most_one_batch(database: Database, account: Account) -> None:
     for days in (5, 9, 7, 3):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
-    tokens = next(due for due in due_after(KEPT, batch=3) if due.table == "account_tokens")
+    tokens = next(expired for expired in expired_after(KEPT, batch=3) if expired.table == "account_tokens")
     assert [await delete_batch(database, tokens) for _ in range(3)] == [3, 1, 0]
 
 
-async def test_the_oldest_go_first(database: Database, account: Account) -> None:
+async def test_oldest_rows_are_deleted_first(database: Database, account: Account) -> None:
     for days in (5, 9, 7):
         await add(database, AccountToken, account, expires_at=ago(timedelta(days=days)))
-    tokens = next(due for due in due_after(KEPT, batch=2) if due.table == "account_tokens")
+    tokens = next(expired for expired in expired_after(KEPT, batch=2) if expired.table == "account_tokens")
     await delete_batch(database, tokens)
     assert await database.fetch_all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
 
-async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
-    database: Database, account: Account, dsn: str
-) -> None:
+async def test_locked_row_is_skipped_without_waiting(database: Database, account: Account, dsn: str) -> None:
     for key in (b"locked", b"free"):
         await add(database, RateLimit, account, key=key)
     with locked(dsn, "SELECT FROM rate_limits WHERE key = 'locked' FOR UPDATE"):
@@ -199,17 +193,17 @@ async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
     assert await clean_up(database) == {"rate_limits": 1}
 
 
-async def test_an_index_serves_each_of_the_statements(database: Database, dsn: str) -> None:
+async def test_every_statement_uses_an_index(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
-        for due in due_after(KEPT):
-            sql = compiled(due.delete).bind({}).sql
+        connection.execute("SET enable_seqscan = off")  # plans without a usable index still scan
+        for expired in expired_after(KEPT):
+            sql = compiled(expired.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
             assert "Seq Scan" not in plan
 
 
 # --- one at a time -----------------------------------------------------------------------------------------------------------
-async def test_one_transaction_at_a_time_is_alone(connect: Connect) -> None:
+async def test_only_one_transaction_at_a_time_gets_the_cleanup_lock(connect: Connect) -> None:
     one, other = await connect(), await connect()
     async with one.transaction() as first:
         assert await try_lock_cleanup(first)
@@ -220,27 +214,25 @@ async def test_one_transaction_at_a_time_is_alone(connect: Connect) -> None:
 
 
 # --- accounts ----------------------------------------------------------------------------------------------------------------
-async def test_an_account_goes_once_it_was_deleted_as_long_ago_as_the_settings_say(
-    database: Database, new_account: NewAccount
-) -> None:
-    living, fresh, old = [await new_account() for _ in range(3)]
+async def test_account_is_removed_after_the_configured_time(database: Database, new_account: NewAccount) -> None:
+    current, fresh, old = [await new_account() for _ in range(3)]
     await database.execute(_AGE_ACCOUNT, account_id=fresh.id, age=timedelta(days=7) - timedelta(minutes=1))
     await database.execute(_AGE_ACCOUNT, account_id=old.id, age=timedelta(days=7) + SECOND)
     assert await clean_up(database, kept=timedelta(days=7)) == {"accounts": 1}
-    assert set(await database.fetch_all(select(Account.id))) == {living.id, fresh.id}
+    assert set(await database.fetch_all(select(Account.id))) == {current.id, fresh.id}
 
 
-async def test_everything_that_an_account_has_goes_with_it_and_nobody_elses(
+async def test_rows_of_the_account_are_removed_with_it_and_no_others(
     database: Database, new_account: NewAccount
 ) -> None:
     gone, other = await new_account(), await new_account()
     for account in (gone, other):
-        await everything(database, account)
+        await add_rows_of(database, account)
     await database.execute(_AGE_ACCOUNT, account_id=gone.id, age=KEPT + SECOND)
     before = {model: await count(database, model) for model in ALL}
     deleted = await clean_up(database)
     assert {model: await count(database, model) for model in ALL} == {model: n // 2 for model, n in before.items()}
-    # Recovery codes go with their second factor, of which an account has one.
+    # ON DELETE CASCADE deletes recovery codes with their second factor.
     assert deleted == {model.__tablename__: before[model] // 2 for model in ALL if model is not RecoveryCode}
 
 
@@ -258,8 +250,8 @@ ALL: tuple[type[Model], ...] = (
 )
 
 
-async def everything(database: Database, account: Account) -> None:
-    """Of which nothing is due by itself."""
+async def add_rows_of(database: Database, account: Account) -> None:
+    """Rows in every table of accounts, none of them expired."""
     for model in (Session, AccountToken, ProviderSignIn, IdempotencyKey, LinkedProvider, Task, Task, Task):
         await add(database, model, account)
     await add(database, DeviceSignIn, account, account_id=account.id, denied_at=_now)
@@ -270,7 +262,7 @@ async def everything(database: Database, account: Account) -> None:
 
 # --- organizations -------------------------------------------------------------------------------------------------------
 async def organization(database: Database, account: Account) -> UUID:
-    """With a member, a role that they have, an invitation, an API key and three tasks. None is due by itself."""
+    """With a member, a role of the member, an invitation, an API key and three tasks. None is expired."""
     own = {"organization_id": uuid7()}
     made = own | {"created_by": account.id}
     role_id = uuid7()
@@ -288,33 +280,30 @@ async def organization(database: Database, account: Account) -> UUID:
     return own["organization_id"]
 
 
-THEIRS: tuple[type[Model], ...] = (Organization, Member, Role, MemberRole, Invitation, ApiKey, Task)
+OF_ORGANIZATIONS: tuple[type[Model], ...] = (Organization, Member, Role, MemberRole, Invitation, ApiKey, Task)
 
 
-async def test_an_organization_goes_once_it_was_deleted_as_long_ago_as_the_settings_say(
-    database: Database, account: Account
-) -> None:
-    living, fresh, old = [await organization(database, account) for _ in range(3)]
+async def test_organization_is_removed_after_the_configured_time(database: Database, account: Account) -> None:
+    current, fresh, old = [await organization(database, account) for _ in range(3)]
     await database.execute(_AGE_ORGANIZATION, organization_id=fresh, age=timedelta(days=7) - timedelta(minutes=1))
     await database.execute(_AGE_ORGANIZATION, organization_id=old, age=timedelta(days=7) + SECOND)
     assert (await clean_up(database, kept=timedelta(days=7)))["organizations"] == 1
-    assert set(await database.fetch_all(select(Organization.id))) == {living, fresh}
+    assert set(await database.fetch_all(select(Organization.id))) == {current, fresh}
 
 
-async def test_everything_that_an_organization_has_goes_with_it_and_nobody_elses(
-    database: Database, account: Account
-) -> None:
+async def test_rows_of_the_organization_are_removed_with_it_and_no_others(database: Database, account: Account) -> None:
     gone, _ = await organization(database, account), await organization(database, account)
     await database.execute(_AGE_ORGANIZATION, organization_id=gone, age=KEPT + SECOND)
-    before = {model: await count(database, model) for model in THEIRS}
+    before = {model: await count(database, model) for model in OF_ORGANIZATIONS}
     deleted = await clean_up(database)
-    assert {model: await count(database, model) for model in THEIRS} == {model: n // 2 for model, n in before.items()}
-    # What says which roles a member has goes with the member, or the role.
-    assert deleted == {model.__tablename__: before[model] // 2 for model in THEIRS if model is not MemberRole}
+    after = {model: await count(database, model) for model in OF_ORGANIZATIONS}
+    assert after == {model: n // 2 for model, n in before.items()}
+    # ON DELETE CASCADE deletes the roles of a member with the member, or with the role.
+    assert deleted == {model.__tablename__: before[model] // 2 for model in OF_ORGANIZATIONS if model is not MemberRole}
     assert await count(database, Account) == 1
 
 
-async def test_an_invitation_goes_a_month_after_it_would_have_expired_however_it_ended(
+async def test_invitation_is_deleted_a_month_after_its_expiry_also_if_it_ended_earlier(
     database: Database, account: Account
 ) -> None:
     made = {"organization_id": await organization(database, account), "created_by": account.id, "email": "x"}
@@ -325,15 +314,13 @@ async def test_an_invitation_goes_a_month_after_it_would_have_expired_however_it
     assert await clean_up(database) == {"invitations": 2}
 
 
-async def test_an_organization_that_somebody_is_about_to_bring_back_is_left_whole(
-    database: Database, account: Account, dsn: str
-) -> None:
+async def test_organization_that_is_being_restored_is_skipped(database: Database, account: Account, dsn: str) -> None:
     await database.execute(_AGE_ORGANIZATION, organization_id=await organization(database, account), age=KEPT + SECOND)
     with locked(dsn, "SELECT FROM organizations FOR NO KEY UPDATE"):
         assert await clean_up(database) == {}
 
 
-async def test_an_organization_cannot_be_brought_back_once_it_is_due(database: Database, account: Account) -> None:
+async def test_organization_cannot_be_restored_once_it_is_due(database: Database, account: Account) -> None:
     fresh, old = [await organization(database, account) for _ in range(2)]
     await database.execute(_AGE_ORGANIZATION, organization_id=fresh, age=KEPT - timedelta(minutes=1))
     await database.execute(_AGE_ORGANIZATION, organization_id=old, age=KEPT + SECOND)
@@ -342,45 +329,46 @@ async def test_an_organization_cannot_be_brought_back_once_it_is_due(database: D
 
 
 @pytest.mark.parametrize("column", [ApiKey.expires_at, ApiKey.revoked_at])
-async def test_an_api_key_goes_90_days_after_its_end(
+async def test_api_key_is_deleted_90_days_after_its_end(
     database: Database, account: Account, column: InstrumentedAttribute[datetime]
 ) -> None:
     for age in (timedelta(days=90) + SECOND, timedelta(days=90) - timedelta(minutes=1)):
-        theirs = ApiKey.organization_id == await organization(database, account)
-        await database.execute(update(ApiKey).where(theirs).values({column: ago(age)}))
+        of_organization = ApiKey.organization_id == await organization(database, account)
+        await database.execute(update(ApiKey).where(of_organization).values({column: ago(age)}))
     await organization(database, account)
     assert (await clean_up(database))["api_keys"] == 1
     assert await count(database, ApiKey) == 2
 
 
-def test_all_tables_that_belong_to_organizations_are_emptied_before_these_go() -> None:
-    order = [due.table for due in due_after(KEPT)]
+def test_tables_of_organizations_are_cleaned_before_organizations() -> None:
+    order = [expired.table for expired in expired_after(KEPT)]
     organizations = metadata.tables["organizations"]
-    theirs = {
+    tables = {
         name
         for name, table in metadata.tables.items()
         if any(k.column.table is organizations and k.ondelete == "CASCADE" for k in table.foreign_keys)
     }
-    assert theirs
-    assert theirs <= set(order[: order.index("organizations")])
+    assert tables
+    assert tables <= set(order[: order.index("organizations")])
 
 
-# --- accounts that are large --------------------------------------------------------------------------------------------
-def test_all_tables_that_belong_to_accounts_are_emptied_before_these_go() -> None:
-    """So that the size of an account does not tell how long a transaction is; also for features that are yet to come."""
-    order = [due.table for due in due_after(KEPT)]
+# --- large accounts -----------------------------------------------------------------------------------------------------
+def test_tables_of_accounts_are_cleaned_before_accounts() -> None:
+    """Otherwise the duration of a transaction would grow with the account. Applies to future tables too."""
+    order = [expired.table for expired in expired_after(KEPT)]
     accounts = metadata.tables["accounts"]
-    theirs = {
+    tables = {
         name
         for name, table in metadata.tables.items()
         if any(k.column.table is accounts and k.ondelete == "CASCADE" for k in table.foreign_keys)
         or "owner_id" in table.c
     }
-    assert theirs <= set(order[:-1])
+    assert tables
+    assert tables <= set(order[:-1])
     assert order[-1] == "accounts"
 
 
-async def test_a_large_account_goes_in_batches(database: Database, account: Account) -> None:
+async def test_large_account_is_deleted_in_batches(database: Database, account: Account) -> None:
     await database.execute(
         insert(Task).from_select(
             ["id", "created_by", "title"],
@@ -390,10 +378,10 @@ async def test_a_large_account_goes_in_batches(database: Database, account: Acco
         )
     )
     await database.execute(_AGE_ACCOUNT, account_id=account.id, age=KEPT + SECOND)
-    assert await clean_up(database) == {"tasks": 1200, "accounts": 1}  # none of it by ON DELETE CASCADE
+    assert await clean_up(database) == {"tasks": 1200, "accounts": 1}  # ON DELETE CASCADE deletes none of them
 
 
-async def test_what_was_recorded_of_an_account_stays(database: Database, account: Account) -> None:
+async def test_audit_events_of_a_removed_account_stay(database: Database, account: Account) -> None:
     await audit.insert_event(
         database, event_id=uuid7(), account_id=account.id, method="m", peer="p", code="OK", request_id="r"
     )
@@ -404,7 +392,7 @@ async def test_what_was_recorded_of_an_account_stays(database: Database, account
 
 @contextmanager
 def locked(dsn: str, statement: str) -> Iterator[None]:
-    """What the statement locks stays so during the block."""
+    """Holds the locks of the statement during the block."""
     with psycopg.connect(dsn) as connection:
         connection.execute(statement.encode())
         yield
