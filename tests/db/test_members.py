@@ -46,7 +46,7 @@ async def theirs(database: Database, account: Account) -> UUID:
     return await organization(database, account)
 
 
-async def test_member_is_found_only_in_the_own_organization(
+async def test_member_is_found_only_in_their_organization(
     database: Database, account: Account, new_account: NewAccount, ours: UUID
 ) -> None:
     elsewhere = await new_account()
