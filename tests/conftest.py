@@ -6,7 +6,7 @@ and drop databases of their own on it and only connect to the database that the 
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
@@ -24,7 +24,9 @@ from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.scope import set_tenant
 from accord_postgres import EmbeddedPostgres
+from features import Feature, unknown_features
 
+TESTS: Final = Path(__file__).parent
 MEMORY: Final = Path("/dev/shm")
 MEMORY_NEEDED: Final = 2 * 1024**3  # bytes; a worker's server takes a tenth of that
 
@@ -37,6 +39,41 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--hostile", type=int, default=60, metavar="N", help="send N hostile messages to each method (default: 60)"
     )
     parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
+    parser.addoption(
+        "--feature", action="append", default=[], metavar="NAME", help="run only the tests that concern the feature"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if error := unknown_features(config.getoption("feature")):
+        raise pytest.UsageError(error)
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+@pytest.hookimpl(tryfirst=True)  # before pytest reads the markers for -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if depends_on_server(item):
+            item.add_marker("server")
+    if features := [Feature(name) for name in config.getoption("feature")]:
+        selected = [item for item in items if concerns_any(item, features)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
+        items[:] = selected
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def depends_on_server(item: pytest.Item) -> bool:
+    """A test depends on the PostgreSQL server if it executes SQL in this process: if it is about the database, the API
+    or authentication and has a database. Other tests start gateways, which execute the same SQL."""
+    about = item.path.relative_to(TESTS).parts[0]
+    return about in ("db", "api", "auth") and "dsn" in getattr(item, "fixturenames", ())
+
+
+def concerns_any(item: pytest.Item, features: Collection[Feature]) -> bool:
+    if item.get_closest_marker("every_feature"):
+        return True
+    test, _, case = item.name.partition("[")
+    return any(feature.concerns(item.path.name, test, case) for feature in features)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
