@@ -1,4 +1,4 @@
-"""Rows that tests about something else need."""
+"""Rows that many tests need."""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4

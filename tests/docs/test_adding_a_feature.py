@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import check
-from tests.gateway.conftest import Running, environment, eventually, free_port
+from tests.gateway.conftest import Running, environment, eventually
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/adding_a_feature.md"

@@ -12,8 +12,9 @@ import pytest
 from accord_auth.encryption import Keyring, Place
 from accord_db.engine.ids import uuid7
 from tests.conftest import temporary_database
-from tests.gateway.conftest import Start, environment, free_port, healthy, url
+from tests.gateway.conftest import Start, environment, healthy, url
 from tests.gateway.mail_server import Authority, mail_server
+from tests.ports import free_port
 
 
 def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
