@@ -191,47 +191,51 @@ class Databases:
 
     def __init__(self, server: str, template: str) -> None:
         self._server, self._template = server, template
+        self._connection = psycopg.connect(server, autocommit=True)
         self._background = ThreadPoolExecutor(1)
         self._next = self._begin()
         self._dropped: Future[None] | None = None
 
     def _begin(self) -> Future[str]:
-        return self._background.submit(create_database, self._server, template=self._template)
+        return self._background.submit(create_database, self._connection, template=self._template)
 
     def take(self) -> str:
-        dsn, self._next = self._next.result(), self._begin()
-        return dsn
+        name, self._next = self._next.result(), self._begin()
+        return make_conninfo(self._server, dbname=name)
 
     def give_back(self, dsn: str) -> None:
         if self._dropped is not None:
             self._dropped.result()
-        self._dropped = self._background.submit(drop_database, self._server, dsn)
+        name = str(conninfo_to_dict(dsn)["dbname"])
+        self._dropped = self._background.submit(drop_database, self._connection, name)
 
     def close(self) -> None:
-        self.give_back(self._next.result())
+        drop_database(self._connection, self._next.result())
         self._background.shutdown()
+        self._connection.close()
 
 
 @contextmanager
 def temporary_database(server: str, *, template: str = "template1") -> Iterator[str]:
-    dsn = create_database(server, template=template)
+    with psycopg.connect(server, autocommit=True) as connection:
+        name = create_database(connection, template=template)
     try:
-        yield dsn
+        yield make_conninfo(server, dbname=name)
     finally:
-        drop_database(server, dsn)
+        with psycopg.connect(server, autocommit=True) as connection:
+            drop_database(connection, name)
 
 
-def create_database(server: str, *, template: str) -> str:
-    """Copies the template's files. The default strategy writes them to the log as well, which takes twice the time."""
+def create_database(server: psycopg.Connection, *, template: str) -> str:
+    """Returns the name. Copies files: the default strategy also writes them to the log, which takes twice the time."""
     name = f"accord_test_{uuid4().hex}"
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
-    execute(server, statement.format(sql.Identifier(name), sql.Identifier(template)))
-    return make_conninfo(server, dbname=name)
+    server.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return name
 
 
-def drop_database(server: str, dsn: str) -> None:
-    name = str(conninfo_to_dict(dsn)["dbname"])
-    execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def drop_database(server: psycopg.Connection, name: str) -> None:
+    server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def count(dsn: str, table: str) -> int:

@@ -1,7 +1,7 @@
 """Each test gets a gateway: the real server, called over a real channel, with its own database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from protovalidate import Validator
@@ -20,7 +21,9 @@ from accord_db.engine.listen import Listener
 from accord_gateway.server import gateway as gateway_module
 from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
 from accord_gateway.settings import Settings
+from accord_rpc.contract import Registry, check
 from accord_rpc.pipeline.rate_limits import rate_limiter
+from accord_rpc.policy import Method
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
@@ -48,11 +51,22 @@ class Client:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _shared_validator() -> Iterator[None]:
-    """All gateways of a worker use one validator, which compiles the rules of each message once. That takes 20 ms."""
-    validator = Validator()
+def _contract_read_once() -> Iterator[None]:
+    """Gateways of a worker share what depends on the contract alone, which takes most of their start: the compiled rules
+    of all messages, and the comparison of the contract with the same handlers."""
+    validator, checked = Validator(), dict[object, list[Method]]()
+
+    def check_once(services: Iterable[ServiceDescriptor], registry: Registry, _: Validator) -> list[Method]:
+        services = tuple(services)
+        handlers = frozenset((path, getattr(it, "__func__", it)) for path, it in registry.handlers.items())
+        same = (services, handlers, frozenset(registry.resources.items()))
+        if same not in checked:
+            checked[same] = check(services, registry, validator)
+        return list(checked[same])
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gateway_module, "Validator", lambda: validator)
+        patched.setattr(gateway_module, "check", check_once)
         yield
 
 

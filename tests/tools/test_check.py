@@ -32,9 +32,7 @@ def test_check_passes_when_every_step_passes(steps: list[Step], capfd: pytest.Ca
     assert "tests ran with []" in printed
 
 
-def test_check_stops_before_the_tests_when_a_step_fails(
-    steps: list[Step], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_check_stops_before_the_tests_when_a_step_fails(steps: list[Step], capfd: pytest.CaptureFixture[str]) -> None:
     steps += [PASSES, FAILS, TESTS]
     assert check.main([]) == 1
     printed = capfd.readouterr()

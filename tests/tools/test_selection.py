@@ -25,11 +25,15 @@ FILES = (
 )
 
 
+def pytest_in_a_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
 def selected(*options: str) -> dict[str, int]:
     """The number of tests that are selected of each file."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "--numprocesses=0", *options, *FILES]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = pytest_in_a_process("--collect-only", "--quiet", "--numprocesses=0", *options, *FILES)
     assert done.returncode == 0, done.stdout + done.stderr
     files = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
     return {file: files.count(file) for file in FILES}
@@ -37,9 +41,9 @@ def selected(*options: str) -> dict[str, int]:
 
 def test_tests_that_execute_sql_in_this_process_depend_on_the_server() -> None:
     everything, depending = selected(), selected("-m", "server")
-    for file in ("tests/api/test_tasks.py", "tests/db/test_tasks.py", "tests/db/test_row_level_security.py"):
+    for file in ("tests/api/test_tasks.py", "tests/db/test_tasks.py"):
         assert depending[file] == everything[file] > 0, file
-    for file in ("tests/api/test_matrix.py", "tests/auth/test_sessions.py"):
+    for file in ("tests/api/test_matrix.py", "tests/auth/test_sessions.py", "tests/db/test_row_level_security.py"):
         assert 0 < depending[file] <= everything[file], file
     for file in ("tests/client/test_retries.py", "tests/gateway/test_health.py"):
         assert depending[file] == 0 < everything[file], file
@@ -54,8 +58,7 @@ def test_tests_of_a_feature_come_from_every_layer() -> None:
 
 
 def test_unknown_feature_is_an_error() -> None:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--feature=taskz", "tests/tools/test_features.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = pytest_in_a_process("--collect-only", "--feature=taskz", "tests/tools/test_features.py")
     assert done.returncode == int(pytest.ExitCode.USAGE_ERROR)
     assert "No such feature: taskz." in done.stderr
 
