@@ -14,6 +14,7 @@ from tests.conftest import pytest_xdist_auto_num_workers
 ROOT = Path(__file__).resolve().parents[2]
 # One file of each kind.
 FILES = (
+    "tests/api/test_foreign_ids.py",
     "tests/api/test_matrix.py",
     "tests/api/test_tasks.py",
     "tests/auth/test_sessions.py",
@@ -53,7 +54,7 @@ def test_tests_of_a_feature_come_from_every_layer() -> None:
     everything, concerning = selected(), selected("--feature=tasks")
     for file in ("tests/api/test_matrix.py", "tests/api/test_tasks.py", "tests/db/test_tasks.py"):
         assert concerning[file] == everything[file] > 0, file
-    assert 0 < concerning["tests/db/test_row_level_security.py"] < everything["tests/db/test_row_level_security.py"]
+    assert 0 < concerning["tests/api/test_foreign_ids.py"] < everything["tests/api/test_foreign_ids.py"]
     assert concerning["tests/auth/test_sessions.py"] == 0 < everything["tests/auth/test_sessions.py"]
 
 
