@@ -45,6 +45,8 @@ from tests.conftest import execute
 from tests.factories import Headers, Person, bearer
 from tests.rows import of_tenant
 
+pytestmark = pytest.mark.every_feature
+
 OWNER_IDS: Final = ("owner_id", "active_organization_id")
 
 

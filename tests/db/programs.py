@@ -38,12 +38,6 @@ def run(program: Sequence[str | Path], folder: Path) -> None:
     assert process.wait() == 0, (folder / "output.log").read_text()
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 def wait_until_ready(dsn: str, *, timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
     while True:

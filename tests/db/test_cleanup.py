@@ -283,7 +283,7 @@ def organization(account: Account, new_rows: NewRows) -> NewOrganization:
 async def test_an_organization_goes_once_it_was_deleted_as_long_ago_as_the_settings_say(
     database: Database, organization: NewOrganization
 ) -> None:
-    living, fresh, old = [organization() for _ in range(3)]
+    current, fresh, old = [organization() for _ in range(3)]
     await database.execute(_AGE_ORGANIZATION, organization_id=fresh, age=timedelta(days=7) - timedelta(minutes=1))
     await database.execute(_AGE_ORGANIZATION, organization_id=old, age=timedelta(days=7) + SECOND)
     assert (await clean_up(database, kept=timedelta(days=7)))["organizations"] == 1

@@ -17,7 +17,8 @@ from accord_db.queries import tasks
 from accord_db.schema import Account, Task
 from tests.conftest import Connect
 from tests.db.conftest import NewAccount
-from tests.db.programs import free_port, running, wait_until_ready
+from tests.db.programs import running, wait_until_ready
+from tests.ports import free_port
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
 CONNECTIONS = 3

@@ -47,6 +47,8 @@ from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
 from tests.rows import Row, of_tenant, row_of
 
+pytestmark = pytest.mark.every_feature
+
 # Our tables, and examples of what ours have none of: children, children of children, links of two parents, and a table of
 # people's own rows.
 EXAMPLES = MetaData(naming_convention=metadata.naming_convention)

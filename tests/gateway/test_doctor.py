@@ -19,9 +19,10 @@ from accord_auth.encryption import Keyring, Place
 from accord_db.engine.ids import uuid7
 from tests.clocks import shifted_database
 from tests.conftest import change, drop_database, execute, temporary_database
-from tests.gateway.conftest import Start, environment, free_port, healthy, url
+from tests.gateway.conftest import Start, environment, healthy, url
 from tests.gateway.mail_server import Authority, mail_server
 from tests.locales import turkish_database, turkish_server
+from tests.ports import free_port
 
 
 def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
