@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from accord_db.engine.connection_string import has_several_hosts, parse, parse_for_writing, url_problem
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import InvalidConnectionString, translate
+from accord_db.migrate.__main__ import main as migrate
 from accord_db.migrate.state import connect
 from tests.db.programs import MALFORMED_URLS, PASSWORD
 
@@ -35,6 +36,17 @@ async def test_no_way_of_connecting_quotes_a_malformed_url(url: str) -> None:
         connect(url)
     with pytest.raises(InvalidConnectionString):
         await Database.connect(DatabaseSettings(dsn=url))
+
+
+def test_migrate_command_does_not_print_the_password_of_a_malformed_url(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for url in MALFORMED_URLS:
+        monkeypatch.setattr("sys.argv", ["migrate", "--database-url", url, "apply"])
+        assert migrate() == 1
+        printed = "".join(capfd.readouterr())
+        assert "error: the connection string must look like" in printed
+        assert PASSWORD not in printed
 
 
 @given(password=ANYTHING)

@@ -23,9 +23,9 @@ def parse(connection_string: str) -> dict[str, Any]:
     try:
         parameters = conninfo_to_dict(connection_string)
     except (psycopg.Error, UnicodeError):
-        raise InvalidConnectionString(_VALID) from None
+        raise InvalidConnectionString(f"the connection string {_VALID}") from None
     if _is_misread(connection_string, parameters):
-        raise InvalidConnectionString(_VALID)
+        raise InvalidConnectionString(f"the connection string {_VALID}")
     return dict(parameters)
 
 
