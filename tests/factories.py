@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from accord.policy.v1.policy_pb2 import Permission
 from accord_auth.api_keys import new_api_key, shown
 from accord_auth.tokens import new_session_token, token_hash
 from accord_db.engine.database import Executor
 from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, api_keys, members, organizations, sessions
-from accord_rpc.permissions import PERMISSION_NAMES, names
+from accord_rpc.permissions import PERMISSION_NAMES, AnyPermission, names
 
 # Of the form that hashes have, and of no password that anybody knows: it was drawn.
 _HASH_OF_NOTHING = "$argon2id$v=19$m=19456,t=2,p=1$5zvLT29oEoG/qvKj7FuJGg$vG0wHL1HOnYT2l2kU3HhAFlLJWh6ey0/4l0dVHcbKOs"
@@ -72,7 +71,7 @@ async def api_key_of(
     db: Executor,
     person: Person,
     organization_id: UUID,
-    scopes: Iterable[Permission.ValueType] = PERMISSION_NAMES,
+    scopes: Iterable[AnyPermission] = PERMISSION_NAMES,
     *,
     calls_per_minute: int | None = None,
     lifetime: timedelta | None = None,

@@ -1,4 +1,4 @@
-"""Writes the exceptions of packages/client, one for each status code and one for each reason of the contract."""
+"""Generates the exceptions of packages/client: one for each status code and one for each reason of the contract."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FileDescriptorPr
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc.code_pb2 import Code
 
-ERRORS = "accord/errors/v1/errors.proto"
+FILES = ("accord/errors/v1/errors.proto", "accord/app/v1/reasons.proto")  # Accord's reasons, then the application's
 PREFIX = "REASON_"
-HEAD = '''"""What calls fail with: an exception for each status code, and below it one for each of the contract's reasons.
+HEAD = '''"""The exceptions of failed calls: one for each status code, and a subclass for each reason of the contract.
 
-Generated from proto/accord/errors/v1/errors.proto by `make stubs`, never edited.
+`make stubs` generates this file from proto/accord/errors/v1/errors.proto and proto/accord/app/v1/reasons.proto.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from accord_client.call_failed import CallFailed
 
 
 class Reason(NamedTuple):
-    """As callers see it: `TASK_NOT_FOUND`, the status code's name, and what the contract says above it."""
+    """Its name on the wire, such as `TASK_NOT_FOUND`, the name of its status code, and its comment in the contract."""
 
     name: str
     code: str
@@ -33,13 +33,16 @@ class Reason(NamedTuple):
 
 
 class AmbiguousName(Exception):
-    """A reason is named like a status code, and has another."""
+    """Two exceptions would have one name: of two reasons, or of a reason and another status code."""
 
 
 def client_errors(image: FileDescriptorSet) -> str:
     """The module `accord_client.errors`, formatted."""
     codes = [name for name in Code.DESCRIPTOR.values_by_name if name != "OK"]
-    by_name = {reason.name: reason for reason in _reasons(image)}
+    by_name: dict[str, Reason] = {}
+    for reason in _reasons(image):
+        if by_name.setdefault(reason.name, reason) is not reason:
+            raise AmbiguousName(f"{PREFIX}{reason.name}: Accord and the application have a reason with this name.")
     classes = [_of_code(code, by_name.get(code)) for code in codes]
     classes += [_of_reason(reason) for reason in by_name.values() if reason.name not in codes]
     return "\n\n".join(
@@ -48,11 +51,11 @@ def client_errors(image: FileDescriptorSet) -> str:
 
 
 def _of_code(code: str, reason: Reason | None) -> str:
-    """A reason that is named like its code is that code's class: whoever catches the one catches the other."""
+    """A reason with the name of its code shares the code's class."""
     if reason is None:
         return _class(code, "CallFailed", f"A call that ended with {code}.", f"code = grpc.StatusCode.{code}")
     if reason.code != code:
-        raise AmbiguousName(f"{PREFIX}{reason.name} is named like a status code, and is answered with {reason.code}.")
+        raise AmbiguousName(f"{PREFIX}{reason.name} has the name of a status code, and the code {reason.code}.")
     return _class(code, "CallFailed", reason.comment, f"code = grpc.StatusCode.{code}", f'reason = "{code}"')
 
 
@@ -83,18 +86,19 @@ def _by_reason(names: Iterable[str]) -> str:
 
 
 def _reasons(image: FileDescriptorSet) -> Iterator[Reason]:
-    """Read with the descriptors of the image itself: what is installed may be of another day."""
+    """Read with the image's own descriptors, because the installed ones may be older."""
     pool = DescriptorPool()
     for file in image.file:
         pool.Add(file)
     answer = pool.FindExtensionByName("accord.errors.v1.answer")
     options: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.EnumValueOptions"))
-    [errors] = [file for file in image.file if file.name == ERRORS]
-    place = next(index for index, enum in enumerate(errors.enum_type) if enum.name == "Reason")
-    for index, value in enumerate(errors.enum_type[place].value):
-        if value.number:
-            told = options.FromString(value.options.SerializeToString()).Extensions[answer]
-            yield Reason(value.name.removeprefix(PREFIX), Code.Name(told.code), _comment(errors, place, index))
+    by_file = {file.name: file for file in image.file}
+    for file in (by_file[name] for name in FILES):
+        place = next(index for index, enum in enumerate(file.enum_type) if enum.name == "Reason")
+        for index, value in enumerate(file.enum_type[place].value):
+            if value.number:
+                declared = options.FromString(value.options.SerializeToString()).Extensions[answer]
+                yield Reason(value.name.removeprefix(PREFIX), Code.Name(declared.code), _comment(file, place, index))
 
 
 def _comment(file: FileDescriptorProto, enum: int, value: int) -> str:

@@ -34,6 +34,7 @@ class Mutation(NamedTuple):
 INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
 QUERIES = "packages/db/accord_db/queries"
 WALLS = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
+ROWS = "tests/db/test_row_level_security.py"
 TENANCY = "tests/api/test_tenancy.py"
 MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
 
@@ -91,14 +92,38 @@ MUTATIONS = (
         WALLS,
         "                OR (SELECT current_setting('accord.tenant', true) = 'all')\n",
         "                OR true\n",
-        ("tests/db/test_row_level_security.py::test_rows_of_another_tenant_are_not_found",),
+        (f"{ROWS}::test_rows_of_another_tenant_are_not_found",),
     ),
     Mutation(
         "rows: the wall between tenants does not stand",
         WALLS,
         '        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")\n',
         "",
-        ("tests/db/test_row_level_security.py::test_rows_of_another_tenant_are_not_found",),
+        (f"{ROWS}::test_rows_of_another_tenant_are_not_found",),
+    ),
+    Mutation(
+        "rows: a child table has no policy",
+        "packages/db/accord_db/engine/row_level_security.py",
+        "    return tenant_column(table) is not None or bool(tenant_parents(table))\n",
+        "    return tenant_column(table) is not None\n",
+        (f"{ROWS}::test_table_with_a_tenant_is_no_problem_unless_it_is_exempt_too",),
+    ),
+    Mutation(
+        "rows: the policy of a child shows those of all parents",
+        "packages/db/accord_db/engine/row_level_security.py",
+        '    return f"(SELECT true FROM {parent} WHERE {same})"',
+        '    return f"({same}) IS NOT NULL" if False else "true"',
+        (f"{ROWS}::test_rows_of_another_tenant_are_not_found", f"{ROWS}::test_row_for_another_tenant_is_refused"),
+    ),
+    Mutation(
+        "rows: a table may have neither a tenant nor a reason",
+        "packages/db/accord_db/engine/row_level_security.py",
+        "    if not bound and not (reason and reason.strip()):\n",
+        "    if False:\n",
+        (
+            f"{ROWS}::test_table_without_a_tenant_or_a_reason_is_a_problem",
+            "tests/api/test_contract.py::test_table_without_a_tenant_or_a_reason_is_refused",
+        ),
     ),
     Mutation(
         "invitations: whoever has the token may accept",
@@ -139,7 +164,7 @@ MUTATIONS = (
       access: ACCESS_SIGNED_IN
       permission: PERMISSION_API_KEYS_READ
 """,
-        ("tests/docs/test_policies.py::test_the_page_is_what_the_contract_says",),
+        ("tests/docs/test_policies.py::test_page_matches_the_contract",),
     ),
     Mutation(
         "tenancy: handlers may read the owner where the policy has no permission",

@@ -1,4 +1,5 @@
-"""Writes docs/policies.md out of the contract: who may do what. With --check it only says whether the page is current."""
+"""Writes docs/policies.md from the contract: the effective policy of every method. With --check it only reports whether the
+page is up to date."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -6,47 +7,60 @@ from pathlib import Path
 from typing import Final
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.duration_pb2 import Duration
 
-from accord.policy.v1 import policy_pb2
-from accord.policy.v1.policy_pb2 import ROLE_OWNER, Access, Credential, MethodPolicy, Permission, Role
+from accord.policy.v1.policy_pb2 import (
+    Access,
+    Credential,
+    MethodPolicy,
+    RateLimit,
+    RateLimitKey,
+)
 from accord_rpc.contract import contract_services
+from accord_rpc.permissions import PERMISSION_NAMES, ROLES, held
+from accord_rpc.policy import effective_policy
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs/policies.md"
 
 INTRODUCTION: Final = """\
-# Who may do what
+# Policies
 
-`tools/policies.py` makes this page of the contract, and a test fails while it is not current: whoever changes a policy
-changes this page too, where a review sees it.
+`tools/policies.py` generates this page from the contract. A test fails if the page is out of date, so a change of a
+policy appears here in the review.
 
-- That the gateway does as it says is shown by `make matrix`, which calls every method as every kind of caller.
-- That the tests would notice if it did not is shown by `make mutations`: it breaks the guards one by one, in a copy of
-  the tree, and demands each time that a test fails. That takes about four minutes, and so `make check` only looks whether
-  what it breaks is still there: run it when you have changed a guard, or how one is tested.
+- `make matrix` calls every method as every kind of caller and compares the result with the contract.
+- `make mutations` disables the access checks one by one in a copy of the tree, and fails if no test notices. It takes about
+  four minutes, so `make check` only verifies that the mutated lines exist. Run it after you change an access check or
+  its tests.
 """
 
 PERMISSIONS: Final = """\
 ## Permissions
 
-What the built-in roles hold. A role of an organization's own holds any of them, and an API key those of its scopes that
-whoever made it holds.
+The permissions of the built-in roles. An organization's custom role can have any permission. An API key has the
+permissions in its scopes that its creator has at the time of the call.
 """
 
 METHODS: Final = """\
 ## Methods
 
-- **Who** is what the caller must hold in the organization that is active, or who they must be. *Personal* methods serve
-  people outside of any organization too, with what is theirs alone.
-- **Credentials** are those that the method accepts: a session, an API key, a token of a service (that acts for a person,
-  unless services call for themselves), the certificate of a service.
-- **Beside**: *recent* asks for a sign-in of the last 10 minutes; *in person* takes neither an administrator who acts as
-  somebody nor a service that does, and so does whatever is recent; *audited* leaves an event.
+The policies include the defaults of their service (`policy_defaults`).
+
+- **Caller**: the permission that the caller needs in the active organization, or the kind of caller. *Personal* methods
+  also work without an active organization, on the caller's own data.
+- **Credentials**: the credentials that the method accepts. A service token acts for a person, except in methods for
+  services. A certificate identifies a service.
+- **Other rules**: *recent* requires a sign-in within the last 10 minutes. *In person* refuses impersonating administrators
+  and services that act for a person; *recent* implies it. *Audited* methods write an audit event.
+- **Rate limits**: every limit applies. Limits count calls, or only *failed* calls. *Durable* limits are counted in the
+  database, for all gateways together.
+- **Deadline**: the default / the maximum.
 """
 
 _YES: Final = "●"
 _WHO: Final = {
-    Access.ACCESS_PUBLIC: "anybody",
-    Access.ACCESS_SIGNED_IN: "whoever is signed in",
+    Access.ACCESS_PUBLIC: "public",
+    Access.ACCESS_SIGNED_IN: "signed in",
     Access.ACCESS_ADMIN: "administrators",
     Access.ACCESS_SERVICE: "services",
 }
@@ -56,6 +70,14 @@ _CREDENTIALS: Final = {
     Credential.CREDENTIAL_SERVICE_TOKEN: "service token",
     Credential.CREDENTIAL_CLIENT_CERTIFICATE: "certificate",
 }
+_KEYS: Final = {
+    RateLimitKey.RATE_LIMIT_KEY_CALLER: "caller",
+    RateLimitKey.RATE_LIMIT_KEY_PEER: "address",
+    RateLimitKey.RATE_LIMIT_KEY_ACCOUNT: "account",
+    RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER: "account and address",
+    RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION: "organization",
+}
+_UNITS: Final = {86_400: "d", 3_600: "h", 60: "min"}
 
 
 def main(arguments: list[str]) -> int:
@@ -65,7 +87,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if PAGE.read_text() == wanted:
         return 0
-    print(f"{PAGE} is not what the contract says: run python tools/policies.py", file=sys.stderr)
+    print(f"{PAGE} is out of date. Run `make stubs`.", file=sys.stderr)
     return 1
 
 
@@ -75,32 +97,29 @@ def page() -> str:
 
 
 def _permissions() -> Iterator[str]:
-    roles = {value.number: value.name.removeprefix("ROLE_").lower() for value in Role.DESCRIPTOR.values if value.number}
-    yield from _head("Permission", *roles.values())
-    for value in Permission.DESCRIPTOR.values:
-        if value.number:
-            options = value.GetOptions().Extensions
-            held_by = {ROLE_OWNER, *options[policy_pb2.held_by]}
-            yield _row(f"`{options[policy_pb2.permission_name]}`", *(_YES * (role in held_by) for role in roles))
+    yield from _head("Permission", *ROLES)
+    for permission, name in PERMISSION_NAMES.items():
+        yield _row(f"`{name}`", *(_YES * (permission in held(role)) for role in ROLES))
 
 
 def _service(service: ServiceDescriptor) -> Iterator[str]:
     yield f"### {service.name}\n"
-    yield from _head("Method", "Who", "Credentials", "Beside")
+    yield from _head("Method", "Caller", "Credentials", "Other rules", "Rate limits", "Deadline")
     yield from map(_method, service.methods)
     yield ""
 
 
 def _method(method: MethodDescriptor) -> str:
-    policy = method.GetOptions().Extensions[policy_pb2.policy]
-    return _row(f"`{method.name}`", _who(policy), _credentials(policy), ", ".join(_beside(policy)))
+    policy = effective_policy(method)
+    deadline = f"{_time(policy.default_deadline)} / {_time(policy.max_deadline)}"
+    limits = "; ".join(map(_limit, policy.rate_limits))
+    return _row(f"`{method.name}`", _who(policy), _credentials(policy), _rules(policy), limits, deadline)
 
 
 def _who(policy: MethodPolicy) -> str:
     if not policy.permission:
         return _WHO[policy.access]
-    value = Permission.DESCRIPTOR.values_by_number[policy.permission]
-    return f"`{value.GetOptions().Extensions[policy_pb2.permission_name]}`" + ", personal" * policy.personal
+    return f"`{PERMISSION_NAMES[policy.permission]}`" + ", personal" * policy.personal
 
 
 def _credentials(policy: MethodPolicy) -> str:
@@ -109,9 +128,22 @@ def _credentials(policy: MethodPolicy) -> str:
     return ", ".join(_CREDENTIALS[kind] for kind in policy.credentials or [Credential.CREDENTIAL_SESSION])
 
 
-def _beside(policy: MethodPolicy) -> Iterator[str]:
-    said = {"recent": policy.fresh, "in person": policy.in_person and not policy.fresh, "audited": policy.audit}
-    return (word for word, is_so in said.items() if is_so)
+def _rules(policy: MethodPolicy) -> str:
+    rules = {"recent": policy.fresh, "in person": policy.in_person and not policy.fresh, "audited": policy.audit}
+    return ", ".join(rule for rule, applies in rules.items() if applies)
+
+
+def _limit(limit: RateLimit) -> str:
+    failed = " failed" if limit.failures_only else ""
+    durable = ", durable" if limit.durable else ""
+    return f"{limit.count:,}{failed} / {_time(limit.window)} per {_KEYS[limit.key]}{durable}"
+
+
+def _time(duration: Duration) -> str:
+    for seconds, unit in _UNITS.items():
+        if duration.seconds % seconds == 0:
+            return f"{duration.seconds // seconds} {unit}"
+    return f"{duration.ToNanoseconds() / 1e9:g} s"
 
 
 def _head(*columns: str) -> Iterable[str]:

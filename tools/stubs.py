@@ -5,6 +5,7 @@ stubs.py --check     writes nothing; fails, with the list, if there would be any
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,10 @@ CLIENT = ROOT / "packages" / "client" / "accord_client"
 PACKAGES = ("accord", "buf")
 CLIENT_ERRORS = "errors.py"  # the one file of `CLIENT` that is generated
 RULES = "buf/validate/validate.proto"  # imported by the contract, so its Python has to exist for Google's runtime too
+
+
+# The application's first value uses it.
+_UNUSED_IMPORT_OF_APPLICATION = re.compile(r"^.*/accord/app/\S+ warning: Import \S+ is unused\.\n", flags=re.MULTILINE)
 
 
 class ContractError(Exception):
@@ -75,7 +80,7 @@ def _protoc(sources: Path, *arguments: str) -> None:
         done = subprocess.run(command, cwd=sources, capture_output=True, text=True)
     if done.returncode:
         raise ContractError(done.stderr.strip())
-    sys.stderr.write(done.stderr)
+    sys.stderr.write(_UNUSED_IMPORT_OF_APPLICATION.sub("", done.stderr))
 
 
 def _validation_rules() -> FileDescriptorSet:

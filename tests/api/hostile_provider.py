@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from pydantic import SecretStr
 
-from accord_gateway.setting_values import Provider as ProviderSettings
+from accord_gateway.setting_values import ProviderEntry
 
 CLIENT_ID = "accord at the hostile provider"
 CLIENT_SECRET = "a client secret of thirty-two bytes"
+TRUSTED_AUDIENCES = ("project of the client",)
 REDIRECT_URI = "https://app.example.com/signed-in"
 Json = dict[str, Any]
 
@@ -124,9 +125,14 @@ class Provider:
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def settings(self) -> ProviderSettings:
+    def settings(self) -> ProviderEntry:
         """For an installation that knows it."""
-        return ProviderSettings(issuer=self.issuer, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
+        return ProviderEntry(
+            issuer=self.issuer,
+            client_id=CLIENT_ID,
+            client_secret=SecretStr(CLIENT_SECRET),
+            trusted_audiences=TRUSTED_AUDIENCES,
+        )
 
     def signed(self, payload: bytes, **header: Any) -> str:
         return jws({"alg": "RS256", "kid": self.signer.kid, "typ": "JWT", **header}, payload, self.signer.sign)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
+from accord.app.v1 import permissions_pb2
 from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import (
     ACCESS_ADMIN,
@@ -21,6 +22,7 @@ from accord.policy.v1.policy_pb2 import (
     Role,
 )
 from accord_rpc.contract import contract_services
+from accord_rpc.permissions import AnyPermission
 from tests.factories import Headers
 
 LET_IN: Final = "let in"
@@ -29,7 +31,13 @@ INVALID: Final = "CREDENTIAL_INVALID"
 DENIED: Final = "PERMISSION_DENIED"
 STALE: Final = "SIGN_IN_NOT_FRESH"
 
-ALL: Final = frozenset(value for value in Permission.values() if value)
+# Accord's and the application's.
+_PERMISSIONS: Final = {
+    Permission.ValueType(value.number): value.GetOptions().Extensions
+    for value in (*Permission.DESCRIPTOR.values, *permissions_pb2.Permission.DESCRIPTOR.values)
+    if value.number
+}
+ALL: Final = frozenset[AnyPermission](_PERMISSIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,7 @@ class Caller:
     # Not malformed, unknown, expired or revoked, nor of somebody who is banned, nor for somebody else.
     good: bool = True
     organization: bool = True  # whether one is active
-    permissions: frozenset[Permission.ValueType] = frozenset()  # that are held there
+    permissions: frozenset[AnyPermission] = frozenset()  # that are held there
     administrator: bool = False
     recent: bool = True  # whether they signed in a moment ago
     impersonated: bool = False
@@ -81,18 +89,26 @@ def _is_permitted(policy: MethodPolicy, caller: Caller) -> bool:
     return policy.permission in caller.permissions
 
 
-def held_by(role: Role.ValueType) -> frozenset[Permission.ValueType]:
-    """What a built-in role permits, as the contract says beside each permission."""
-    options = {value.number: value.GetOptions() for value in Permission.DESCRIPTOR.values}
+def held_by(role: Role.ValueType) -> frozenset[AnyPermission]:
+    """The permissions of a built-in role, by the options of each permission."""
     return frozenset(
         permission
-        for permission in ALL
-        if role == ROLE_OWNER or role in options[permission].Extensions[policy_pb2.held_by]
+        for permission, options in _PERMISSIONS.items()
+        if role == ROLE_OWNER or role in options[policy_pb2.held_by]
     )
 
 
 def policy_of(method: MethodDescriptor) -> MethodPolicy:
-    return method.GetOptions().Extensions[policy_pb2.policy]
+    """The policy as far as it decides who may call: with the application's permission, and the credentials of the service's
+    defaults where the method lists none."""
+    policy, options = MethodPolicy(), method.GetOptions().Extensions
+    policy.CopyFrom(options[policy_pb2.policy])
+    if application := options[permissions_pb2.permission]:
+        policy.permission = cast(Permission.ValueType, application)
+    if not policy.credentials:
+        defaults = method.containing_service.GetOptions().Extensions[policy_pb2.policy_defaults]
+        policy.credentials.extend(defaults.credentials)
+    return policy
 
 
 def path_of(method: MethodDescriptor) -> str:
@@ -115,7 +131,7 @@ class Presented(NamedTuple):
 
 
 # By the permission that a method asks for: somebody who has just that one is somebody else for each.
-Column = Callable[[Permission.ValueType], Presented]
+Column = Callable[[AnyPermission], Presented]
 Columns = Mapping[str, Column]
 
 
@@ -188,8 +204,7 @@ def _mark(cell: Cell) -> str:
 def _demand(policy: MethodPolicy) -> str:
     """What the policy asks for, in few words."""
     if policy.permission:
-        value = Permission.DESCRIPTOR.values_by_number[policy.permission]
-        words = value.GetOptions().Extensions[policy_pb2.permission_name]
+        words = _PERMISSIONS[policy.permission][policy_pb2.permission_name]
     else:
         words = policy_pb2.Access.Name(policy.access).removeprefix("ACCESS_").lower().replace("_", " ")
     return words + (", fresh" if policy.fresh else ", in person" if policy.in_person else "")

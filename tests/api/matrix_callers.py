@@ -19,6 +19,7 @@ from accord.policy.v1.policy_pb2 import (
 )
 from accord_api import account_tokens
 from accord_api.account_tokens import SECOND_STEP
+from accord_rpc.permissions import AnyPermission
 from tests.api.matrix import ALL, Caller, Column, Columns, Presented, held_by
 from tests.api.services import OTHER_AUDIENCE, Service, new_service, token_for, token_of
 from tests.api.world import World
@@ -36,7 +37,7 @@ class Lines:
     expired_token: Callable[[Service], Awaitable[str]]
 
 
-Held = frozenset[Permission.ValueType]
+Held = frozenset[AnyPermission]
 # For each permission that a method may ask for, and for none.
 _ASKED: Final = [Permission.PERMISSION_UNSPECIFIED, *ALL]
 _BUILT_IN: Final = {"member": ROLE_MEMBER, "admin": ROLE_ADMIN, "owner": ROLE_OWNER}
@@ -66,11 +67,11 @@ def refused(headers: Headers) -> Column:
     return always(Caller(good=False), headers)
 
 
-def just(permission: Permission.ValueType) -> Held:
+def just(permission: AnyPermission) -> Held:
     return frozenset({permission} & ALL)
 
 
-def all_but(permission: Permission.ValueType) -> Held:
+def all_but(permission: AnyPermission) -> Held:
     return ALL - {permission}
 
 
@@ -121,7 +122,7 @@ async def _members(world: World, acme: UUID) -> Columns:
     }
 
 
-async def _by_role(world: World, acme: UUID, held: Callable[[Permission.ValueType], Held]) -> Column:
+async def _by_role(world: World, acme: UUID, held: Callable[[AnyPermission], Held]) -> Column:
     people = {asked: await world.member(acme, None, held(asked)) for asked in _ASKED}
     presented = {asked: Presented(Caller(permissions=held(asked)), who.headers) for asked, who in people.items()}
     return presented.__getitem__
@@ -151,7 +152,7 @@ async def _keys(world: World, acme: UUID) -> Columns:
     }
 
 
-def _by_key(world: World, acme: UUID, owner: Person, scopes: Callable[[Permission.ValueType], Held]) -> Column:
+def _by_key(world: World, acme: UUID, owner: Person, scopes: Callable[[AnyPermission], Held]) -> Column:
     keys = {asked: world.key(acme, owner, scopes(asked)).key for asked in _ASKED}
     presented = {asked: Presented(_key(scopes(asked)), (("x-api-key", key),)) for asked, key in keys.items()}
     return presented.__getitem__

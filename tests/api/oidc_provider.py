@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from accord_gateway.setting_values import Provider
+from accord_gateway.setting_values import ProviderEntry
 
 FOLDER = Path(__file__).parents[1] / "oidc"
 REDIRECT_URIS = ("http://127.0.0.1:3000/signed-in", "http://127.0.0.1:3000/linked")
@@ -26,9 +26,11 @@ REDIRECT_URIS = ("http://127.0.0.1:3000/signed-in", "http://127.0.0.1:3000/linke
 class OidcProvider:
     issuer: str
 
-    def settings(self, client_id: str = "rsa", *, scopes: Sequence[str] = ("openid", "email", "profile")) -> Provider:
+    def settings(
+        self, client_id: str = "rsa", *, scopes: Sequence[str] = ("openid", "email", "profile")
+    ) -> ProviderEntry:
         """For one of its clients, which are named after the key that signs for them."""
-        return Provider(
+        return ProviderEntry(
             issuer=self.issuer,
             client_id=client_id,
             client_secret=SecretStr(f"secret of {client_id}: +/%&="),

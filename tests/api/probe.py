@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_tools import protoc
 from protovalidate import Validator
 from sqlalchemy import select
@@ -219,8 +220,20 @@ def build_probe_server(
         if name[0].isupper():
             setattr(servicer, name, getattr(probe, name))
     stubs.add_ProbeServiceServicer_to_server(servicer, registered)
-    validator = Validator()
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
+    return build_pipeline_server(database, listener, counters, services, registered, proxies), probe
+
+
+def build_pipeline_server(
+    database: Database,
+    listener: Listener,
+    counters: Counters,
+    services: Sequence[ServiceDescriptor],
+    registered: Registry,
+    proxies: Sequence[Network] = (),
+) -> grpc.aio.Server:
+    """A server of these services alone, behind the pipeline of the gateway."""
+    validator = Validator()
     methods = check(services, registered, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
     authenticators: Authenticators = {
@@ -228,11 +241,11 @@ def build_probe_server(
         CREDENTIAL_API_KEY: ApiKeys(database, sessions.cache),
     }
     access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
-    pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies))
+    pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies), max_calls=1000)
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
     server.add_generic_rpc_handlers((routes,))
-    return server, probe
+    return server
 
 
 @dataclass

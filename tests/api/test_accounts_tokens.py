@@ -60,7 +60,7 @@ class Example:
     async def is_refused(self, client: Client, token: str) -> None:
         refused = await refusal(self.use(client, token))
         assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOKEN_INVALID")
-        assert refused.message == "The token is invalid or already used. Ask for a new one."
+        assert refused.message == "The token is invalid, expired or used. Request a new one."
         assert not refused.metadata
         assert not refused.violations
 

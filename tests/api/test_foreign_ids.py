@@ -15,7 +15,7 @@ from psycopg import sql
 
 from accord.policy.v1.policy_pb2 import ACCESS_ADMIN, ACCESS_PUBLIC
 from accord_db.engine.ids import uuid7
-from accord_db.engine.row_level_security import tenant_column
+from accord_db.engine.row_level_security import is_tenant_bound
 from accord_db.schema import metadata
 from tests.api import requests
 from tests.api.conftest import Client
@@ -52,12 +52,12 @@ class Scene:
 
 
 @pytest.fixture(autouse=True)
-def second_wall_is_down(dsn: str) -> None:
-    """What has to hold here is what each question asks for by itself; tests/db/test_walls.py is about the wall behind it."""
-    walled = [name for name, table in metadata.tables.items() if tenant_column(table) is not None]
-    assert "tasks" in walled
-    down = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
-    execute(dsn, *(down.format(sql.Identifier(name)) for name in walled))
+def row_level_security_is_disabled(dsn: str) -> None:
+    """These tests are about the predicates of the queries. tests/db/test_row_level_security.py is about the second check."""
+    tenant_bound = [name for name, table in metadata.tables.items() if is_tenant_bound(table)]
+    assert "tasks" in tenant_bound
+    disable = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
+    execute(dsn, *(disable.format(sql.Identifier(name)) for name in tenant_bound))
 
 
 @pytest.fixture

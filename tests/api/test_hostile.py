@@ -44,7 +44,7 @@ from accord_db.schema import metadata
 from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.durable_limits import DurableLimit, Subject
 from accord_rpc.policy import Method, read_methods
-from accord_rpc.status import reason_name
+from accord_rpc.reasons import AnyReason, reason_name
 from tests.api.conftest import Client, read_refusal
 from tests.api.hostile_messages import heavy_messages, hostile_messages
 from tests.api.hostile_scene import Homes, furnish, known_to_administrators
@@ -91,7 +91,7 @@ def documented(method: Method) -> set[str]:
     reasons = {number for number, answer in answers.items() if answer.pipeline and answer.code in MESSAGE_CODES}
     if not method.idempotent:
         reasons.discard(Reason.REASON_REQUEST_ID_REUSED)
-    return {reason_name(cast(Reason.ValueType, reason)) for reason in reasons | method.policy.errors}
+    return {reason_name(cast(AnyReason, reason)) for reason in reasons | method.policy.errors}
 
 
 def is_about_anybody(method: Method) -> bool:

@@ -29,6 +29,7 @@ from tests.api.hostile_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
     REDIRECT_URI,
+    TRUSTED_AUDIENCES,
     Answer,
     Json,
     Provider,
@@ -157,6 +158,10 @@ CLAIMS: Mapping[str, Mutate] = {
     "several audiences without azp": claims(aud=[CLIENT_ID, "another client"]),
     "several audiences with another azp": claims(aud=[CLIENT_ID, "another client"], azp="another client"),
     "another azp": claims(azp="another client"),
+    "trusted audience alone": claims(aud=list(TRUSTED_AUDIENCES)),
+    "trusted audience without azp": claims(aud=[CLIENT_ID, *TRUSTED_AUDIENCES]),
+    "trusted audience with another azp": claims(aud=[CLIENT_ID, *TRUSTED_AUDIENCES], azp="another client"),
+    "trusted audience and another": claims(aud=[CLIENT_ID, *TRUSTED_AUDIENCES, "another client"], azp=CLIENT_ID),
     "expired": claims(exp=lambda *_: int(time()) - 3600, iat=lambda *_: int(time()) - 3700),
     "no expiry": claims(exp=None),
     "expiry as text": claims(exp="9999999999"),
@@ -381,6 +386,22 @@ async def test_honest_provider_gets_somebody_in(client: Client, provider: Provid
 async def test_the_other_key_of_an_honest_provider_does_too(client: Client, provider: Provider) -> None:
     signs(lambda p, payload: jws({"alg": "ES256", "kid": p.curve.kid}, payload, p.curve.sign))(provider)
     assert (await client.sign_in(provider)).session_token
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": [CLIENT_ID, *TRUSTED_AUDIENCES], "azp": CLIENT_ID},  # ZITADEL
+        {"email_verified": "true"},  # Amazon Cognito and Apple
+    ],
+    ids=["trusted audience", "email_verified as a string"],
+)
+async def test_known_deviation_of_an_honest_provider_is_accepted(
+    client: Client, provider: Provider, changes: dict[str, object]
+) -> None:
+    claims(**changes)(provider)
+    assert (await client.sign_in(provider)).account_created
+    assert client.rows() == (1, 1, 1)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

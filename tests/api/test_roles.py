@@ -18,7 +18,6 @@ from accord.policy.v1.policy_pb2 import (
     PERMISSION_TASKS_READ,
     PERMISSION_TASKS_WRITE,
     PERMISSION_UNSPECIFIED,
-    Permission,
 )
 from accord.roles.v1.roles_pb2 import (
     CreateRoleRequest,
@@ -33,7 +32,7 @@ from accord.roles.v1.roles_pb2 import (
 from accord.roles.v1.roles_pb2_grpc import RoleServiceStub
 from accord_db.queries import members, organizations
 from accord_db.queries import roles as queries
-from accord_rpc.permissions import held
+from accord_rpc.permissions import AnyPermission, held, of_accord, of_application
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.services import new_service, token_for
 from tests.auth.conftest import process
@@ -75,9 +74,14 @@ async def member(client: Client, organization_id: UUID, role: str | None = None,
 
 
 async def create(
-    roles: "RoleServiceAsyncStub", who: Person, *permissions: Permission.ValueType, name: str = "", request_id: str = ""
+    roles: "RoleServiceAsyncStub", who: Person, *permissions: AnyPermission, name: str = "", request_id: str = ""
 ) -> Role:
-    request = CreateRoleRequest(name=name or uuid4().hex, permissions=permissions, request_id=request_id)
+    request = CreateRoleRequest(
+        name=name or uuid4().hex,
+        permissions=of_accord(permissions),
+        app_permissions=of_application(permissions),
+        request_id=request_id,
+    )
     return (await roles.CreateRole(request, metadata=who.headers)).role
 
 
@@ -92,6 +96,11 @@ async def update(roles: "RoleServiceAsyncStub", who: Person, role: Role, *paths:
 
 async def delete(roles: "RoleServiceAsyncStub", who: Person, role_id: str, etag: str = "") -> None:
     await roles.DeleteRole(DeleteRoleRequest(role_id=role_id, etag=etag), metadata=who.headers)
+
+
+def given_by(message: Role | GetMyPermissionsResponse) -> list[AnyPermission]:
+    """Accord's and the application's."""
+    return [*message.permissions, *message.app_permissions]
 
 
 async def list_names(roles: "RoleServiceAsyncStub", who: Person) -> list[str]:
@@ -132,7 +141,7 @@ async def test_a_role_is_answered_as_it_was_made(roles: "RoleServiceAsyncStub", 
 async def test_a_role_may_permit_nothing_and_everything(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
     everything = sorted(held("owner"))
     assert list((await create(roles, me)).permissions) == []
-    assert list((await create(roles, me, *everything)).permissions) == everything
+    assert given_by(await create(roles, me, *everything)) == everything
 
 
 async def test_roles_are_listed_the_newest_first_and_in_pages(
@@ -436,7 +445,7 @@ async def test_my_permissions_are_those_of_all_my_roles_in_the_active_organizati
         expected = held(role).union(*(each.permissions for each in own))
         answer = await mine(roles, person)
         assert answer.organization_id == str(ours)
-        assert list(answer.permissions) == sorted(expected)
+        assert given_by(answer) == sorted(expected)
 
 
 async def test_an_api_key_may_do_what_its_scopes_and_whoever_made_it_both_permit(

@@ -97,7 +97,7 @@ async def test_task_of_another_owner_is_answered_exactly_as_an_absent_one(client
             refused = await refusal(call)
             assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
             assert refused.metadata == {"task_id": task_id}
-            assert refused.message == "There is no such task."
+            assert refused.message == "The task does not exist. Check the task_id."
 
 
 async def test_task_of_another_owner_is_not_listed_nor_changed(client: Client, me: Person) -> None:

@@ -22,7 +22,7 @@ from accord.providers.v1.providers_pb2 import (
 )
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_api.outbox import Mail
-from accord_auth.providers.sign_in_secrets import secrets_of
+from accord_auth.providers.providers import SignInSecrets
 from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX
 from accord_gateway.settings import Settings
 from tests.api.conftest import Client, refusal
@@ -80,7 +80,7 @@ async def test_answer_of_one_provider_completes_no_sign_in_with_the_other(
     """Mix-up: whoever is to go to one provider is sent to the other, and comes back with what that has given."""
     begun = await begin(client, "other")
     mixed_up = begun.authorization_url.replace(other.issuer, one.issuer)
-    assert parse_qs(urlsplit(mixed_up).query)["state"] == [secrets_of(begun.provider_sign_in_token).state]
+    assert parse_qs(urlsplit(mixed_up).query)["state"] == [SignInSecrets.of(begun.provider_sign_in_token).state]
     refused = await refusal(complete(client, begun.provider_sign_in_token, one.sign_in(mixed_up)))
     assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
     assert "/token" not in other.requests  # the code of the one was not even told to the other
@@ -91,7 +91,7 @@ async def test_token_with_any_byte_flipped_is_refused(client: Client, one: Provi
     begun = await begin(client, "one")
     back = one.sign_in(begun.authorization_url)
     for forged in flipped(begun.provider_sign_in_token, PROVIDER_SIGN_IN_PREFIX):
-        refused = await refusal(complete(client, forged, {**back, "state": secrets_of(forged).state}))
+        refused = await refusal(complete(client, forged, {**back, "state": SignInSecrets.of(forged).state}))
         assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
     assert (await complete(client, begun.provider_sign_in_token, back)).session_token
 

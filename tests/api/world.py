@@ -9,14 +9,13 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from accord.policy.v1.policy_pb2 import Permission
 from accord_auth.tokens import API_KEY_PREFIX, INVITATION_PREFIX, new_token, token_hash
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
-from accord_rpc.permissions import names
+from accord_rpc.permissions import AnyPermission, names
 from tests.factories import Person, signed_in_person
 
-Permissions = Collection[Permission.ValueType]
+Permissions = Collection[AnyPermission]
 
 
 class Key(NamedTuple):

@@ -14,7 +14,6 @@ from accord.policy.v1.policy_pb2 import (
     PERMISSION_MEMBERS_READ,
     PERMISSION_TASKS_READ,
     PERMISSION_TASKS_WRITE,
-    Permission,
 )
 from accord_auth import api_keys as api_keys_module
 from accord_auth.api_keys import ApiKeys, new_api_key
@@ -27,7 +26,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, api_keys, members, organizations, roles
 from accord_db.queries.sessions import notify_account_changed
 from accord_db.schema import ApiKey, Organization
-from accord_rpc.permissions import held
+from accord_rpc.permissions import AnyPermission, held
 from tests.auth.conftest import process, until
 from tests.factories import Key, Person, api_key_of, joined, organization_of, signed_in_person
 
@@ -108,7 +107,7 @@ async def revoke(database: Database, key: Key, maker: Maker) -> None:
         await organizations.notify_changed(tx, organization_id=maker.organization_id)
 
 
-async def permissions(finder: ApiKeys, key: Key) -> AbstractSet[Permission.ValueType] | None:
+async def permissions(finder: ApiKeys, key: Key) -> AbstractSet[AnyPermission] | None:
     found = await finder.authenticate(key.key)
     return found.caller.permissions if found is not None else None
 

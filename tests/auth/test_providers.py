@@ -1,26 +1,30 @@
-"""What providers are made of: addresses, metadata, identities, what is remembered, and how they are spoken to."""
+"""The parts of providers: addresses, metadata, ID tokens, identities, the cache, and the HTTP client."""
 
 import asyncio
 import gzip
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from pydantic import SecretStr
 
-from accord_auth.providers import Identity, ProviderSettings, ProviderUnreachable, SignInFailed
+from accord_auth.providers import Identity, ProviderSettings, ProviderUnreachable, SignInFailed, id_tokens
 from accord_auth.providers import http as http_module
-from accord_auth.providers import remembered as remembered_module
+from accord_auth.providers import ttl_cache as ttl_cache_module
 from accord_auth.providers.http import Http
+from accord_auth.providers.id_tokens import Expected
 from accord_auth.providers.metadata import is_secure, metadata_address, read_metadata
-from accord_auth.providers.proofs import Tokens
 from accord_auth.providers.provider import Provider
-from accord_auth.providers.remembered import Remembered
-from accord_auth.providers.sign_in_secrets import is_state, secrets_of
+from accord_auth.providers.provider_identity import Tokens
+from accord_auth.providers.providers import SignInSecrets
+from accord_auth.providers.ttl_cache import TtlCache
 
 # As Google serves it at https://accounts.google.com/.well-known/openid-configuration.
 GOOGLE: dict[str, Any] = {
@@ -52,7 +56,7 @@ SETTINGS = ProviderSettings("corp", "Corp", "http://127.0.0.1:9", "client", "sec
 
 
 # --- what is loaded ---------------------------------------------------------------------------------------------------
-def test_installation_without_providers_loads_nothing_that_only_they_need() -> None:
+def test_an_installation_without_providers_does_not_load_the_http_client() -> None:
     program = """
 import sys
 from accord_gateway import server
@@ -73,7 +77,7 @@ def test_https_is_secure(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x", "http://[::1]/x", "http://localhost:80"])
-def test_plain_http_is_enough_on_this_machine_in_development_alone(address: str) -> None:
+def test_plain_http_is_secure_on_loopback_in_development_only(address: str) -> None:
     assert is_secure(address, insecure_loopback=True)
     assert not is_secure(address, insecure_loopback=False)
 
@@ -113,7 +117,7 @@ def test_metadata_are_where_the_standard_says(issuer: str) -> None:
     assert metadata_address(issuer) == "https://a.example.com/tenant/.well-known/openid-configuration"
 
 
-def test_metadata_of_google_hold() -> None:
+def test_metadata_of_google_are_accepted() -> None:
     metadata = read_metadata(GOOGLE, issuer="https://accounts.google.com", insecure_loopback=False)
     assert metadata.token_endpoint == "https://oauth2.googleapis.com/token"
     assert metadata.algorithms == {"RS256"}
@@ -141,7 +145,14 @@ def test_metadata_that_do_not_hold_are_refused(changes: dict[str, Any]) -> None:
         read_metadata({**GOOGLE, **changes}, issuer="https://accounts.google.com", insecure_loopback=True)
 
 
-async def test_google_is_asked_for_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tenant", ["common", "organizations"])
+def test_microsofts_addresses_for_several_tenants_are_refused_with_advice(tenant: str) -> None:
+    document = {**GOOGLE, "issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"}
+    with pytest.raises(SignInFailed, match="set the issuer of one tenant"):
+        read_metadata(document, issuer=f"https://login.microsoftonline.com/{tenant}/v2.0", insecure_loopback=False)
+
+
+async def test_google_receives_its_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     from accord_gateway.settings import Settings
 
     chosen = Settings(google_client_id="1.apps.googleusercontent.com", google_client_secret=SecretStr("secret"))
@@ -152,7 +163,8 @@ async def test_google_is_asked_for_what_is_its_own(monkeypatch: pytest.MonkeyPat
         return GOOGLE
 
     monkeypatch.setattr(Http, "get_object", recorded)
-    url = urlsplit(await provider.authorization_url(secrets_of("token"), "https://app.example.com/signed-in"))
+    secrets = SignInSecrets.of("token")._asdict()
+    url = urlsplit(await provider.authorization_url(**secrets, redirect_uri="https://app.example.com/signed-in"))
     assert f"{url.scheme}://{url.netloc}{url.path}" == GOOGLE["authorization_endpoint"]
     asked = {name: values[0] for name, values in parse_qs(url.query).items()}
     assert (asked["access_type"], asked["scope"]) == ("offline", "openid email profile")
@@ -162,24 +174,35 @@ async def test_google_is_asked_for_what_is_its_own(monkeypatch: pytest.MonkeyPat
 
 # --- secrets, identities, tokens --------------------------------------------------------------------------------------
 def test_secrets_of_a_sign_in_are_its_own_and_each_another() -> None:
-    first, second = secrets_of("token"), secrets_of("tokeN")
+    first, second = SignInSecrets.of("token"), SignInSecrets.of("tokeN")
     assert len({"token", *first, *second}) == 7
-    assert secrets_of("token") == first
+    assert SignInSecrets.of("token") == first
     assert all(secret not in repr(first) for secret in first)
-    assert is_state(first.state, first)
-    assert not is_state(first.nonce, first)
-    assert not is_state("ü", first)
+    assert first.has_state(first.state)
+    assert not first.has_state(first.nonce)
+    assert not first.has_state("ü")
 
 
-@pytest.mark.parametrize("verified", [False, None, "true", "True", 1, 1.0, [True]])
-def test_only_the_truth_itself_verifies_an_address(verified: object) -> None:
+@pytest.mark.parametrize("verified", [True, "true"])
+def test_true_as_a_boolean_or_a_string_verifies_an_address(verified: object) -> None:
+    """Amazon Cognito and Apple send the string."""
     claims = {"email": "ada@example.com", "email_verified": verified}
-    assert not Identity.told_by(claims, issuer="i", subject="s").email_verified
+    assert Identity.from_claims(claims, issuer="i", subject="s").email_verified
+
+
+@pytest.mark.parametrize(
+    "verified",
+    [False, None, "false", "True", "TRUE", "true ", "yes", "1", "", 1, 1.0, [True], ["true"], {"true": True}],
+    ids=repr,
+)
+def test_nothing_else_verifies_an_address(verified: object) -> None:
+    claims = {"email": "ada@example.com", "email_verified": verified}
+    assert not Identity.from_claims(claims, issuer="i", subject="s").email_verified
 
 
 @pytest.mark.parametrize("email", [None, 7, "", "ada", "a@b@c.de", "ada@example.com\n", "a b@c.de", "ädä@example.com"])
-def test_what_is_no_address_is_none_and_not_verified(email: object) -> None:
-    identity = Identity.told_by({"email": email, "email_verified": True}, issuer="i", subject="s")
+def test_an_invalid_address_is_none_and_not_verified(email: object) -> None:
+    identity = Identity.from_claims({"email": email, "email_verified": True}, issuer="i", subject="s")
     assert (identity.email, identity.email_verified) == (None, False)
 
 
@@ -196,8 +219,8 @@ def test_what_is_no_address_is_none_and_not_verified(email: object) -> None:
         (None, None),
     ],
 )
-def test_name_is_what_a_display_name_may_be(told: object, name: str | None) -> None:
-    assert Identity.told_by({"name": told}, issuer="i", subject="s").name == name
+def test_a_name_is_shortened_to_a_valid_display_name(told: object, name: str | None) -> None:
+    assert Identity.from_claims({"name": told}, issuer="i", subject="s").name == name
 
 
 @pytest.mark.parametrize(
@@ -219,26 +242,115 @@ def test_name_is_what_a_display_name_may_be(told: object, name: str | None) -> N
     ],
     ids=str,
 )
-def test_tokens_that_cannot_be_used_are_refused(changes: dict[str, object]) -> None:
+def test_invalid_tokens_are_refused(changes: dict[str, object]) -> None:
     answer = {"token_type": "Bearer", "access_token": "token", "expires_in": 60}
     with pytest.raises(SignInFailed):
-        Tokens.answered({**answer, **changes})
+        Tokens.from_response({**answer, **changes})
 
 
 def test_tokens_are_not_shown() -> None:
     answer = {"token_type": "Bearer", "access_token": "hunter2", "refresh_token": "hunter3"}
-    assert "hunter" not in repr(Tokens.answered(answer))
+    assert "hunter" not in repr(Tokens.from_response(answer))
     assert "hunter" not in repr(ProviderSettings("corp", "Corp", "https://corp.example.com", "client", "hunter2"))
 
 
 @pytest.mark.parametrize(("told", "seconds"), [(60, 60), ("60", 60), (0, 0), (10**18, 3650 * 86_400)])
 def test_lifetime_is_bounded(told: object, seconds: int) -> None:
-    tokens = Tokens.answered({"token_type": "bearer", "access_token": "token", "expires_in": told})
+    tokens = Tokens.from_response({"token_type": "bearer", "access_token": "token", "expires_in": told})
     assert tokens.lifetime is not None
     assert tokens.lifetime.total_seconds() == seconds
 
 
-# --- what is remembered -----------------------------------------------------------------------------------------------
+# --- ID tokens --------------------------------------------------------------------------------------------------------
+KEY = ECKey.generate_key("P-256", parameters={"kid": "key"})
+
+
+def verified(
+    *, issuer: str = "https://login.example.com", trusted: Iterable[str] = (), **claims: object
+) -> dict[str, Any]:
+    """Verifies a token that is valid except for the given claims. None removes a claim."""
+    now = int(time.time())
+    valid = {"iss": issuer, "aud": "client", "sub": "subject", "exp": now + 60, "iat": now, "nonce": "nonce"}
+    payload = {name: value for name, value in {**valid, **claims}.items() if value is not None}
+    token = jwt.encode({"alg": "ES256", "kid": "key"}, payload, KEY, ["ES256"])
+    expected = Expected(
+        issuer=issuer,
+        client_id="client",
+        trusted_audiences=frozenset(trusted),
+        nonce="nonce",
+        access_token="token",
+    )
+    return id_tokens.verify(token, KEY, id_tokens.read_header(token, frozenset({"ES256"})), expected)
+
+
+@pytest.mark.parametrize(
+    ("claims", "trusted"),
+    [
+        ({"aud": "client"}, ()),
+        ({"aud": ["client"]}, ()),
+        ({"aud": ["client", "client"]}, ()),
+        ({"aud": "client", "azp": "client"}, ()),
+        ({"aud": ["client"], "azp": "client"}, ("project",)),
+        ({"aud": ["client", "project"], "azp": "client"}, ("project",)),
+        ({"aud": ["other client", "project", "client"], "azp": "client"}, ("project", "other client")),
+    ],
+    ids=str,
+)
+def test_an_audience_of_the_client_and_trusted_ones_is_accepted(
+    claims: dict[str, Any], trusted: tuple[str, ...]
+) -> None:
+    """ZITADEL adds the project and its other clients to the audience."""
+    assert verified(trusted=trusted, **claims)["sub"] == "subject"
+
+
+@pytest.mark.parametrize(
+    ("claims", "trusted"),
+    [
+        ({"aud": None}, ()),
+        ({"aud": []}, ("project",)),
+        ({"aud": 7}, ()),
+        ({"aud": [["client"]]}, ()),
+        ({"aud": {"client": True}}, ()),
+        ({"aud": "other client"}, ()),
+        ({"aud": "project"}, ("project",)),
+        ({"aud": ["project"], "azp": "client"}, ("project",)),
+        ({"aud": ["client", 7], "azp": "client"}, ("project",)),
+        ({"aud": ["client", "project"], "azp": "client"}, ()),
+        ({"aud": ["client", "project", "stranger"], "azp": "client"}, ("project",)),
+        ({"aud": ["client", "Project"], "azp": "client"}, ("project",)),
+        ({"aud": ["client", "project"]}, ("project",)),
+        ({"aud": ["client", "project"], "azp": "other client"}, ("project",)),
+        ({"aud": ["client", "project"], "azp": "project"}, ("project",)),
+        ({"aud": ["client", "project"], "azp": ["client"]}, ("project",)),
+        ({"aud": "client", "azp": "project"}, ("project",)),
+    ],
+    ids=str,
+)
+def test_other_audiences_are_refused(claims: dict[str, Any], trusted: tuple[str, ...]) -> None:
+    with pytest.raises(SignInFailed, match=r"audience|another client"):
+        verified(trusted=trusted, **claims)
+
+
+def test_google_may_omit_the_scheme_of_its_issuer() -> None:
+    assert verified(issuer="https://accounts.google.com", iss="accounts.google.com")["sub"] == "subject"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "iss"),
+    [
+        ("https://login.example.com", "login.example.com"),
+        ("https://login.example.com", "accounts.google.com"),
+        ("https://accounts.google.com", "http://accounts.google.com"),
+        ("https://accounts.google.com", "accounts.google.com/"),
+        ("https://accounts.google.com", ["accounts.google.com"]),
+    ],
+)
+def test_no_other_issuer_may_differ(issuer: str, iss: object) -> None:
+    with pytest.raises(SignInFailed, match="another issuer"):
+        verified(issuer=issuer, iss=iss)
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------------
 class Source:
     """Counts how often it is asked, and answers when it is told to."""
 
@@ -255,68 +367,68 @@ class Source:
         return self.asked
 
 
-async def test_many_who_want_it_at_once_have_it_fetched_once() -> None:
+async def test_concurrent_callers_share_one_fetch() -> None:
     source = Source()
-    remembered = Remembered(source.fetch, seconds=60)
-    asking = [asyncio.create_task(remembered.get()) for _ in range(20)]
+    cache = TtlCache(source.fetch, ttl=60)
+    asking = [asyncio.create_task(cache.get()) for _ in range(20)]
     await asyncio.sleep(0)
     source.goes_on.set()
     assert await asyncio.gather(*asking) == [1] * 20
-    assert await remembered.get() == 1
+    assert await cache.get() == 1
 
 
-async def test_whoever_waited_for_a_fetch_that_failed_shares_its_failure_and_later_ones_try_again() -> None:
+async def test_callers_that_wait_share_an_error_and_the_next_caller_fetches_again() -> None:
     source = Source()
     source.fails = ProviderUnreachable
-    remembered = Remembered(source.fetch, seconds=60)
-    asking = [asyncio.create_task(remembered.get()) for _ in range(20)]
+    cache = TtlCache(source.fetch, ttl=60)
+    asking = [asyncio.create_task(cache.get()) for _ in range(20)]
     await asyncio.sleep(0)
     source.goes_on.set()
     outcomes = await asyncio.gather(*asking, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {ProviderUnreachable}
     assert source.asked == 1
     source.fails = None
-    assert await remembered.get() == 2
+    assert await cache.get() == 2
 
 
-async def test_whoever_is_cancelled_while_fetching_leaves_it_to_the_next() -> None:
+async def test_the_next_caller_fetches_when_the_first_is_cancelled() -> None:
     source = Source()
-    remembered = Remembered(source.fetch, seconds=60)
-    first, second = (asyncio.create_task(remembered.get()) for _ in range(2))
+    cache = TtlCache(source.fetch, ttl=60)
+    first, second = (asyncio.create_task(cache.get()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     source.goes_on.set()
     assert await second == 2
 
 
-async def test_it_is_fetched_again_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_value_is_fetched_again_after_its_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(remembered_module, "monotonic", lambda: now)
+    monkeypatch.setattr(ttl_cache_module, "monotonic", lambda: now)
     source = Source()
     source.goes_on.set()
-    remembered = Remembered(source.fetch, seconds=60)
-    assert await remembered.get() == 1
+    cache = TtlCache(source.fetch, ttl=60)
+    assert await cache.get() == 1
     now += 59
-    assert await remembered.get() == 1
+    assert await cache.get() == 1
     now += 1
-    assert await remembered.get() == 2
+    assert await cache.get() == 2
 
 
-async def test_renewals_are_apart_whether_or_not_they_bring_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refreshes_have_a_minimum_interval_even_if_they_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or anybody could have the keys fetched as often as they like, by naming one that there is not."""
     now = 1000.0
-    monkeypatch.setattr(remembered_module, "monotonic", lambda: now)
+    monkeypatch.setattr(ttl_cache_module, "monotonic", lambda: now)
     source = Source()
     source.goes_on.set()
-    remembered = Remembered(source.fetch, seconds=3600, renewals_apart=60)
-    first = await remembered.get()
-    assert await asyncio.gather(*(remembered.renewed(first) for _ in range(5))) == [2] * 5
-    assert await remembered.renewed(2) == 2
+    cache = TtlCache(source.fetch, ttl=3600, min_refresh_interval=60)
+    first = await cache.get()
+    assert await asyncio.gather(*(cache.refresh(first) for _ in range(5))) == [2] * 5
+    assert await cache.refresh(2) == 2
     now += 61
     source.fails = SignInFailed
     with pytest.raises(SignInFailed):
-        await remembered.renewed(2)
-    assert await remembered.renewed(2) == 2
+        await cache.refresh(2)
+    assert await cache.refresh(2) == 2
     assert source.asked == 3
 
 
@@ -326,7 +438,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "SECONDS", 0.3)
+    monkeypatch.setattr(http_module, "TIMEOUT_SECONDS", 0.3)
 
 
 async def fetched(answer: Serve) -> dict[str, Any]:
@@ -363,13 +475,13 @@ async def test_json_object_is_read(kind: bytes) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-async def test_answer_that_never_comes_is_given_up() -> None:
+async def test_a_response_that_never_arrives_times_out() -> None:
     with pytest.raises(ProviderUnreachable):
         await fetched(answering(b"HTTP/1.1 200 OK", b"", pause=5))
 
 
 @pytest.mark.usefixtures("quick")
-async def test_answer_that_drips_is_given_up() -> None:
+async def test_a_response_that_is_too_slow_times_out() -> None:
     with pytest.raises(ProviderUnreachable):
         await fetched(answering(OK, *[b" "] * 100, pause=0.05))
 
@@ -383,7 +495,7 @@ async def test_answer_that_drips_is_given_up() -> None:
         b"no HTTP",
     ],
 )
-async def test_provider_that_cannot_now_is_unreachable(answer: bytes) -> None:
+async def test_a_provider_with_a_server_error_is_unreachable(answer: bytes) -> None:
     with pytest.raises(ProviderUnreachable):
         await fetched(answering(answer))
 
@@ -400,12 +512,12 @@ async def test_provider_that_cannot_now_is_unreachable(answer: bytes) -> None:
         OK + b"\r\nContent-Encoding: gzip",
     ],
 )
-async def test_other_answers_are_refused(head: bytes) -> None:
+async def test_other_responses_are_refused(head: bytes) -> None:
     with pytest.raises(SignInFailed):
         await fetched(answering(head, b'{"a": 1}'))
 
 
-async def test_answer_that_is_compressed_is_refused_before_it_is_unpacked() -> None:
+async def test_a_compressed_response_is_refused_before_it_is_decompressed() -> None:
     with pytest.raises(SignInFailed):
         await fetched(answering(OK + b"\r\nContent-Encoding: gzip", gzip.compress(b'{"a": 1}')))
 
@@ -429,6 +541,6 @@ async def test_answer_that_is_compressed_is_refused_before_it_is_unpacked() -> N
     ],
     ids=lambda body: repr(body[:20]),
 )
-async def test_what_is_no_json_object_of_moderate_size_is_refused(body: bytes) -> None:
+async def test_a_body_that_is_not_a_small_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(SignInFailed):
         await fetched(answering(OK, body))

@@ -120,7 +120,7 @@ async def test_the_only_key_is_not_deleted_however_old(database: Database, dsn: 
 async def test_a_process_that_runs_takes_up_the_next_key(
     database: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accord_auth.services.signing_keys._READ_AGAIN", 0.0)
+    monkeypatch.setattr("accord_auth.services.signing_keys._READ_INTERVAL", 0.0)
     tokens = process(database)
     first = (await tokens.keys.signer()).kid
     change(dsn, "UPDATE signing_keys SET created_at = created_at - interval '31 days'")
@@ -147,7 +147,7 @@ async def test_without_the_key_that_encrypts_tokens_are_still_verified(database:
 async def test_made_up_ids_of_keys_do_not_ask_the_database_each_time(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accord_auth.services.signing_keys._READ_FOR_UNKNOWN", 60.0)
+    monkeypatch.setattr("accord_auth.services.signing_keys._READ_INTERVAL_FOR_UNKNOWN", 60.0)
     tokens = process(database)
     token = await token_of(tokens)
     before = asked()

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.errors import RpcError
-from accord_rpc.status import STATUS_HEADER, failure
+from accord_rpc.status import STATUS_HEADER, status_of
 
 Script = Callable[["Asked"], Message | RpcError]
 
@@ -90,7 +90,7 @@ def handler(method: str, answer: Callable[[bytes, Any], bytes]) -> "grpc.RpcMeth
 
 
 def refuse(context: Any, refused: RpcError) -> None:
-    failed = failure(refused, frozenset({refused.reason}))
+    failed = status_of(refused, frozenset({refused.reason}))
     context.set_trailing_metadata(((STATUS_HEADER, failed.details),))
     context.abort(failed.code, failed.message)
 

@@ -12,6 +12,8 @@ from accord.tasks.v1.tasks_pb2 import GetTaskRequest, GetTaskResponse, ListTasks
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_client import errors
 from accord_client.contract import Methods, contract
+from accord_rpc.contract import contract_services
+from accord_rpc.policy import read_methods
 from tests.client.scripted import Asked, Scripted, unavailable_until
 
 PATH = "/accord.tasks.v1.TaskService/GetTask"
@@ -46,6 +48,14 @@ def test_deadline_of_the_contract_is_sent(scripted: Scripted) -> None:
         TaskServiceStub(channel).ListTasks(ListTasksRequest())
         TaskServiceStub(channel).GetTask(GetTaskRequest(), timeout=60)
     assert [asked.time_left for asked in scripted.asked] == pytest.approx([5, 10, 60], abs=2)
+
+
+def test_default_deadlines_are_those_that_the_gateway_uses() -> None:
+    methods, _ = read_methods(contract_services())
+    assert len(methods) > 80
+    assert {path: method.default_deadline for path, method in contract().items()} == {
+        method.path: method.policy.default_deadline for method in methods
+    }
 
 
 def test_deadline_is_kept(silent: Scripted, short: Methods) -> None:

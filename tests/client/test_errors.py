@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 import accord_client
+from accord.app.v1 import reasons_pb2
 from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, GetTaskRequest, GetTaskResponse
@@ -19,7 +20,7 @@ from tests.client.conftest import Calling
 from tests.client.scripted import Scripted
 from tests.gateway.conftest import free_port
 
-REASONS = [value for value in Reason.DESCRIPTOR.values if value.number]
+REASONS = [value for enum in (Reason, reasons_pb2.Reason) for value in enum.DESCRIPTOR.values if value.number]
 
 
 async def failed_in_both(calling: Calling, method: str, request: Any) -> list[CallFailed]:
@@ -37,10 +38,12 @@ async def test_reason_is_the_name_of_the_exception(calling: Calling) -> None:
         assert type(failed) is errors.TaskNotFound
         assert isinstance(failed, errors.NotFound)
         assert (failed.reason, failed.code) == ("TASK_NOT_FOUND", grpc.StatusCode.NOT_FOUND)
-        assert failed.message == "There is no such task."
+        assert failed.message == "The task does not exist. Check the task_id."
         assert failed.metadata == {"task_id": task_id}
         assert failed.error_id is None
-        assert f"TASK_NOT_FOUND: There is no such task. (task_id={task_id}; request_id=" in str(failed)
+        assert f"TASK_NOT_FOUND: The task does not exist. Check the task_id. (task_id={task_id}; request_id=" in str(
+            failed
+        )
         assert isinstance(failed.__cause__, grpc.RpcError)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, Meta
 from accord_db.engine.errors import Unavailable
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.migrate import MigrationError, Patience, apply, current_and_head, is_current
+from accord_db.migrate import __main__ as command_line
 from accord_db.migrate.alembic_commands import history, sql
 from accord_db.migrate.apply import revert
 from accord_db.migrate.autogenerate import generate
@@ -247,18 +248,34 @@ def test_databases_of_a_new_server_that_are_migrated_at_once_share_one_role_of_g
         assert [role_problem(dsn, GATEWAY_ROLE) for dsn in empty] == [None] * len(empty)
 
 
-def test_generate_raises_the_wall_of_a_table_that_organizations_have_rows_in(
-    postgres: str, dsn: str, versions: Path
-) -> None:
+def test_generate_writes_the_policies_of_new_tenant_bound_tables(postgres: str, dsn: str, versions: Path) -> None:
     metadata = changed_metadata()
     organization_id = Column("organization_id", Uuid, ForeignKey("organizations.id"), nullable=False)
     Table("notes", metadata, Column("id", Uuid, primary_key=True), organization_id)
+    note_id = Column("note_id", Uuid, ForeignKey("notes.id"), nullable=False)
+    Table("note_items", metadata, Column("id", Uuid, primary_key=True), note_id)
     draft = generate(postgres, "Add notes", metadata=metadata, versions=versions)
     assert draft.missing == []
-    assert "CREATE POLICY tenant ON notes" in draft.sql
-    assert "ALTER TABLE notes FORCE ROW LEVEL SECURITY" in draft.sql
+    assert "CREATE POLICY tenant ON notes USING (organization_id = " in draft.sql
+    assert (
+        "CREATE POLICY tenant ON note_items USING ((SELECT true FROM notes WHERE notes.id = note_items.note_id))"
+        in draft.sql
+    )
+    for name in ("notes", "note_items"):
+        assert f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY" in draft.sql
     assert apply(dsn, versions=versions)
     revert(dsn, versions=versions)
+
+
+def test_the_command_line_checks_that_every_table_has_a_tenant_or_a_reason(
+    postgres: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = changed_metadata()
+    Table("made", metadata, Column("id", Uuid, primary_key=True))
+    monkeypatch.setattr(command_line, "metadata", metadata)
+    monkeypatch.setattr(sys, "argv", ["migrate", "--database-url", postgres, "check"])
+    assert command_line.main() == 1
+    assert capsys.readouterr().out.startswith("no tenant: table made has no row-level security: ")
 
 
 def test_generate_says_what_alembic_did_not_see(postgres: str, versions: Path) -> None:

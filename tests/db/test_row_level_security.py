@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from sqlalchemy import (
     Column,
     ForeignKey,
-    Integer,
     MetaData,
     Table,
     Uuid,
@@ -24,127 +24,188 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import text as sql_text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from accord_db import queries
 from accord_db.engine.database import Database
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.ids import uuid7
-from accord_db.engine.model import Model
-from accord_db.engine.row_level_security import GATEWAY_ROLE, tenant_column
+from accord_db.engine.row_level_security import (
+    GATEWAY_ROLE,
+    enable_row_level_security,
+    is_tenant_bound,
+    tenant_exempt,
+    tenant_problems,
+)
 from accord_db.engine.scope import NoTenant, acting_for, set_tenant
 from accord_db.migrate.drift import check_drift
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
-from accord_db.schema import (
-    Account,
-    ApiKey,
-    Invitation,
-    Member,
-    MemberRole,
-    Organization,
-    Role,
-    Task,
-    metadata,
-)
+from accord_db.schema import Account, Member, Organization, Role, Task, metadata
 from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
+from tests.rows import Row, of_tenant, row_of
+
+# Our tables, and examples of what ours have none of: children, children of children, links of two parents, and a table of
+# people's own rows.
+EXAMPLES = MetaData(naming_convention=metadata.naming_convention)
+for table in metadata.sorted_tables:
+    table.to_metadata(EXAMPLES)
+
+
+def example(name: str, *references: str) -> Table:
+    table = Table(name, EXAMPLES, Column("id", Uuid, primary_key=True))
+    for column, target in map(str.split, references):
+        table.append_column(Column(column, ForeignKey(target, ondelete="CASCADE"), nullable=False))
+    return table
+
+
+NOTES = example("notes", "organization_id organizations.id")
+TAGS = example("tags", "organization_id organizations.id")
+NOTE_ITEMS = example("note_items", "note_id notes.id")
+NOTE_ITEM_MARKS = example("note_item_marks", "note_item_id note_items.id")
+NOTE_TAGS = example("note_tags", "note_id notes.id", "tag_id tags.id")
+DRAFTS = example("drafts", "owner_id accounts.id")
 
 # In an order in which rows of them can be made.
-WALLED: tuple[type[Model], ...] = (Role, Member, MemberRole, Invitation, ApiKey, Task)
+TENANT_BOUND = [table for table in EXAMPLES.sorted_tables if is_tenant_bound(table)]
+assert {"tasks", "note_items"} <= {table.name for table in TENANT_BOUND}
 SETTING = select(func.current_setting("accord.tenant", literal(True)))
-each_table = pytest.mark.parametrize("model", WALLED, ids=[model.__tablename__ for model in WALLED])
+
+
+@pytest.fixture
+def examples(dsn: str) -> None:
+    made = [table for table in EXAMPLES.sorted_tables if table.name not in metadata.tables]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table in made:
+            ddl = str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+            connection.execute("; ".join([ddl, *enable_row_level_security(table)]).encode())
 
 
 @dataclass(frozen=True)
 class Tenant:
-    """An organization with a row in each of the tables."""
+    """An organization with a row in each of the tables, or its only member, who has a row of their own."""
 
-    id: Any
+    id: UUID
     account: Account
-    role_id: Any
+    # By the names of their tables.
+    rows: dict[str, Row]
 
-    def row(self, model: type[Model]) -> dict[str, Any]:
-        own = {"organization_id": self.id}
-        return {
-            Role: own | {"id": uuid7(), "name": f"Role {uuid7()}", "permissions": []},
-            Member: own | {"account_id": self.account.id, "role": "owner"},
-            MemberRole: own | {"account_id": self.account.id, "role_id": self.role_id},
-            Invitation: own
-            | {"id": uuid7(), "email": "x@example.com", "role_ids": [], "token_hash": uuid7().bytes * 2}
-            | {"created_by": self.account.id, "expires_at": func.now()},
-            ApiKey: own
-            | {"id": uuid7(), "created_by": self.account.id, "name": "x", "prefix": "x", "scopes": []}
-            | {"key_hash": uuid7().bytes * 2},
-            Task: own | {"id": uuid7(), "created_by": self.account.id, "title": "x"},
-        }[model]
+    def tenant_of(self, table: Table) -> UUID:
+        return self.account.id if table is DRAFTS else self.id
+
+    def new_row(self, table: Table) -> Row:
+        row = row_of(table, self.rows, organization_id=self.id)
+        return row | ({"id": uuid7()} if "id" in row else {})
 
 
 async def make_tenant(database: Database, account: Account) -> Tenant:
-    tenant = Tenant(uuid7(), account, uuid7())
-    await database.execute(insert(Organization).values(id=tenant.id, name="x", slug=f"slug-{tenant.id}"))
-    for model in WALLED:
-        row = tenant.row(model) | ({"id": tenant.role_id} if model is Role else {})
-        await database.execute(insert(model).values(row))
+    organization = row_of(EXAMPLES.tables["organizations"], {})
+    await database.execute(insert(Organization).values(organization))
+    tenant = Tenant(organization["id"], account, {"organizations": organization, "accounts": {"id": account.id}})
+    for table in TENANT_BOUND:
+        tenant.rows[table.name] = tenant.new_row(table)
+        await database.execute(insert(table).values(tenant.rows[table.name]))
     return tenant
 
 
 @pytest.fixture
-async def ours(database: Database, new_account: NewAccount) -> Tenant:
+async def ours(database: Database, new_account: NewAccount, examples: None) -> Tenant:
     return await make_tenant(database, await new_account())
 
 
 @pytest.fixture
-async def theirs(database: Database, new_account: NewAccount) -> Tenant:
+async def theirs(database: Database, new_account: NewAccount, examples: None) -> Tenant:
     return await make_tenant(database, await new_account())
 
 
-def owner(model: type[Model]) -> Any:
-    column = tenant_column(metadata.tables[model.__tablename__])
-    assert column is not None
-    return column
+async def found(database: Database, table: Table) -> set[Any]:
+    """The keys of all rows of the table that a query without a predicate finds."""
+    return set(map(tuple, await database.fetch_all(select(*table.primary_key, literal(1)))))
 
 
-# --- a question that forgot its predicate -----------------------------------------------------------------------------
-@each_table
-async def test_rows_of_another_tenant_are_not_found(
-    database: Database, ours: Tenant, theirs: Tenant, model: type[Model]
-) -> None:
-    with acting_for(ours.id):
-        assert await database.fetch_all(select(owner(model))) == [ours.id]
-    assert set(await database.fetch_all(select(owner(model)))) == {ours.id, theirs.id}  # as a test may look at them
+def key(tenant: Tenant, table: Table) -> Any:
+    return (*(tenant.rows[table.name][column.name] for column in table.primary_key), 1)
 
 
-@each_table
-async def test_rows_of_another_tenant_are_not_deleted(
-    database: Database, ours: Tenant, theirs: Tenant, model: type[Model]
-) -> None:
-    with acting_for(ours.id):
-        assert await database.execute(delete(model)) == 1
-    assert await database.fetch_all(select(owner(model))) == [theirs.id]
+# --- a query without its predicate ------------------------------------------------------------------------------------
+async def test_rows_of_another_tenant_are_not_found(database: Database, ours: Tenant, theirs: Tenant) -> None:
+    for table in TENANT_BOUND:
+        with acting_for(ours.tenant_of(table)):
+            assert await found(database, table) == {key(ours, table)}
+        assert await found(database, table) == {key(ours, table), key(theirs, table)}  # a test sees all tenants
+        same = select(*table.primary_key, literal(1)).where(of_tenant(table, ours.tenant_of(table)))
+        assert list(map(tuple, await database.fetch_all(same))) == [key(ours, table)]
 
 
-@pytest.mark.usefixtures("theirs")
-async def test_rows_of_another_tenant_are_not_changed(database: Database, ours: Tenant) -> None:
+async def test_rows_of_another_tenant_are_not_deleted(database: Database, ours: Tenant, theirs: Tenant) -> None:
+    for table in reversed(TENANT_BOUND):  # children first
+        with acting_for(ours.tenant_of(table)):
+            assert await database.execute(delete(table)) == 1, table.name
+        assert await found(database, table) == {key(theirs, table)}
+
+
+async def test_row_for_another_tenant_is_refused(database: Database, ours: Tenant, theirs: Tenant) -> None:
+    for table in TENANT_BOUND:
+        with acting_for(ours.tenant_of(table)), pytest.raises(DatabaseError) as caught:
+            await database.execute(insert(table).values(theirs.new_row(table)))
+        assert caught.value.sqlstate == "42501", table.name
+        assert await found(database, table) == {key(ours, table), key(theirs, table)}
+
+
+async def test_without_a_tenant_no_statement_is_sent_and_no_row_is_found(database: Database, ours: Tenant) -> None:
+    set_tenant(None)
+    for table in TENANT_BOUND:
+        for statement in (select(*table.c), insert(table).values(ours.new_row(table)), delete(table)):
+            with pytest.raises(NoTenant):
+                await database.execute(statement)
+        assert await database.fetch_one(select(func.count()).select_from(sql_text(table.name))) == 0
+    assert len(await database.fetch_all(select(Account))) == 1
+
+
+async def test_rows_of_another_tenant_are_not_changed(database: Database, ours: Tenant, theirs: Tenant) -> None:
     with acting_for(ours.id):
         assert await database.execute(update(Task).values(title="ours")) == 1
-    assert sorted(await database.fetch_all(select(Task.title))) == ["ours", "x"]
-
-
-@each_table
-async def test_row_for_another_tenant_is_refused(
-    database: Database, ours: Tenant, theirs: Tenant, model: type[Model]
-) -> None:
-    await database.execute(delete(model).where(owner(model) == theirs.id))
-    with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
-        await database.execute(insert(model).values(theirs.row(model)))
-    assert caught.value.sqlstate == "42501"
-    assert await database.fetch_all(select(owner(model))) == [ours.id]
+    assert sorted(await database.fetch_all(select(Task.title))) == sorted(["ours", theirs.rows["tasks"]["title"]])
 
 
 async def test_row_is_not_given_to_another_tenant(database: Database, ours: Tenant, theirs: Tenant) -> None:
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
         await database.execute(update(Task).values(organization_id=theirs.id))
     assert caught.value.sqlstate == "42501"
+
+
+async def test_child_is_not_moved_to_a_parent_of_another_tenant(
+    database: Database, ours: Tenant, theirs: Tenant
+) -> None:
+    with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
+        await database.execute(update(NOTE_ITEMS).values(note_id=theirs.rows["notes"]["id"]))
+    assert caught.value.sqlstate == "42501"
+
+
+@pytest.mark.parametrize(("note", "tag"), [("ours", "theirs"), ("theirs", "ours")])
+async def test_link_of_two_parents_is_refused_unless_both_are_the_tenants(
+    database: Database, ours: Tenant, theirs: Tenant, note: str, tag: str
+) -> None:
+    of = {"ours": ours, "theirs": theirs}
+    link = {"id": uuid7(), "note_id": of[note].rows["notes"]["id"], "tag_id": of[tag].rows["tags"]["id"]}
+    with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
+        await database.execute(insert(NOTE_TAGS).values(link))
+    assert caught.value.sqlstate == "42501"
+
+
+async def test_parent_and_child_are_inserted_in_one_transaction_and_deleted_together(
+    database: Database, ours: Tenant
+) -> None:
+    note_id = uuid7()
+    with acting_for(ours.id):
+        async with database.transaction() as tx:
+            await tx.execute(insert(NOTES).values(id=note_id, organization_id=ours.id))
+            await tx.execute(insert(NOTE_ITEMS).values(id=uuid7(), note_id=note_id))
+        assert len(await found(database, NOTE_ITEMS)) == 2
+        assert await database.execute(delete(NOTES).where(NOTES.c.id == note_id)) == 1
+        assert len(await found(database, NOTE_ITEMS)) == 1
 
 
 async def test_what_is_joined_is_held_to_the_tenant_too(database: Database, ours: Tenant, theirs: Tenant) -> None:
@@ -162,15 +223,6 @@ async def test_whoever_acts_outside_of_an_organization_finds_what_is_their_own(
 
 
 # --- whose call it is -------------------------------------------------------------------------------------------------
-async def test_where_nobody_said_whose_call_it_is_a_walled_table_is_not_asked(database: Database) -> None:
-    set_tenant(None)
-    with pytest.raises(NoTenant):
-        await database.fetch_all(select(Task))
-    with pytest.raises(NoTenant):
-        await database.execute(insert(Task).values(id=uuid7(), title="x", created_by=uuid7()))
-    assert await database.fetch_all(select(Account)) == []
-
-
 @pytest.mark.usefixtures("ours")
 async def test_sql_that_says_no_tenant_finds_nothing(database: Database) -> None:
     """Not even where we do not see of which tables it speaks, or where a transaction has looked at all of them before."""
@@ -286,6 +338,28 @@ def test_the_wall_keeps_indexes_in_use_and_is_asked_for_once_a_statement(dsn: st
         assert "Index Scan using" in one
 
 
+@pytest.mark.usefixtures("examples")
+def test_policy_of_a_child_looks_up_its_parent_by_index(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("""
+            WITH made AS (INSERT INTO organizations (id, name, slug) VALUES (gen_random_uuid(), 'x', 'x') RETURNING id)
+            INSERT INTO notes (id, organization_id) SELECT gen_random_uuid(), id FROM made, generate_series(1, 5000)
+        """)
+        connection.execute("""
+            INSERT INTO note_items (id, note_id)
+            SELECT gen_random_uuid(), id FROM (SELECT id FROM notes LIMIT 5) AS few, generate_series(1, 2000)
+        """)
+        note = connection.execute("SELECT note_id FROM note_items LIMIT 1").fetchone()
+        assert note is not None
+        connection.execute("CREATE INDEX ON note_items (note_id)")
+        connection.execute("ANALYZE notes, note_items")
+        connection.execute("SET ROLE accord_gateway")
+        plan = explained(connection, f"SELECT * FROM note_items WHERE note_id = '{note[0]}'")
+        assert "Index Scan using pk_notes on notes" in plan
+        assert "Seq Scan" not in plan
+        assert "hashed" not in plan
+
+
 def explained(connection: "psycopg.Connection[Any]", statement: str) -> str:
     return "\n".join(line for (line,) in connection.execute(f"EXPLAIN (COSTS OFF) {statement}".encode()))
 
@@ -309,8 +383,8 @@ def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
     """A superuser here, as whoever logs in to the embedded PostgreSQL is."""
     fault = role_problem(dsn, None)
     assert fault is not None
-    for model in WALLED:
-        assert model.__tablename__ in fault.what
+    for table in metadata.sorted_tables:
+        assert (table.name in fault.what) == is_tenant_bound(table)
 
 
 def test_table_whose_wall_is_down_is_told(dsn: str) -> None:
@@ -326,29 +400,82 @@ def test_role_that_is_not_there_is_said_to_be_missing(dsn: str) -> None:
     assert "CREATE ROLE nobody_of_this_name NOLOGIN" in fault.remedy
 
 
-# --- tables that are yet to come --------------------------------------------------------------------------------------
-def test_every_table_with_an_organization_has_a_wall_or_a_reason() -> None:
-    named = {name for name, table in metadata.tables.items() if "organization_id" in table.c}
-    walled = {name for name, table in metadata.tables.items() if tenant_column(table) is not None}
-    assert walled == {model.__tablename__ for model in WALLED}
-    # The audit is about organizations, and belongs to whoever runs the installation.
-    assert named - walled == {"audit_events"}
+# --- every table ------------------------------------------------------------------------------------------------------
+def test_every_table_is_tenant_bound_or_states_why_it_is_exempt(dsn: str) -> None:
+    assert tenant_problems(metadata) == []
+    tenant_bound = {table.name for table in metadata.sorted_tables if is_tenant_bound(table)}
+    exempt = {
+        table.name: table.info["tenant_exempt"] for table in metadata.sorted_tables if "tenant_exempt" in table.info
+    }
+    assert tenant_bound | exempt.keys() == metadata.tables.keys()
+    assert "tasks" in tenant_bound
+    assert "accounts" in exempt
+    assert tables_with_a_forced_policy(dsn) & metadata.tables.keys() == tenant_bound
 
 
-def test_new_table_of_organizations_without_a_policy_is_noticed(postgres: str) -> None:
+def tables_with_a_forced_policy(dsn: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        query = """
+            SELECT relname FROM pg_class JOIN pg_policies ON tablename = relname AND schemaname = 'public'
+            WHERE relnamespace = 'public'::regnamespace AND relrowsecurity AND relforcerowsecurity
+        """
+        return {name for (name,) in connection.execute(query)}
+
+
+def fk(name: str, target: str, *, nullable: bool = False) -> "Column[Any]":
+    return Column(name, Uuid, ForeignKey(target), nullable=nullable)
+
+
+@pytest.mark.parametrize(
+    ("columns", "arguments"),
+    [
+        ([], {}),
+        ([Column("organization_id", Uuid, nullable=True)], {}),
+        ([Column("owner_id", Uuid, nullable=True)], {}),
+        ([fk("account_id", "accounts.id")], {}),  # a parent that is exempt
+        ([fk("task_id", "tasks.id", nullable=True)], {}),  # without a parent, a row has no tenant
+        ([fk("id", "made.other")], {}),
+        ([], tenant_exempt(" ")),
+    ],
+)
+def test_table_without_a_tenant_or_a_reason_is_a_problem(columns: list[Any], arguments: dict[str, Any]) -> None:
+    (problem,) = tenant_problems(with_table(*columns, **arguments))
+    assert problem.startswith("table made has no row-level security: ")
+    assert 'tenant_exempt("reason")' in problem
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [Column("organization_id", Uuid, nullable=False)],
+        [Column("owner_id", Uuid, nullable=False)],
+        [fk("task_id", "tasks.id")],
+        [Column("owner_id", Uuid, nullable=True), fk("task_id", "tasks.id")],
+    ],
+)
+def test_table_with_a_tenant_is_no_problem_unless_it_is_exempt_too(columns: list["Column[Any]"]) -> None:
+    extended = with_table(*columns)
+    assert tenant_problems(extended) == []
+    extended.tables["made"].info |= tenant_exempt("all tenants may see it")["info"]
+    assert tenant_problems(extended) == ["table made is tenant-bound. Remove tenant_exempt() from its __table_args__"]
+
+
+def with_table(*columns: "Column[Any]", **arguments: Any) -> MetaData:
     extended = MetaData(naming_convention=metadata.naming_convention)
     for table in metadata.sorted_tables:
         table.to_metadata(extended)
-    Table(
-        "notes",
-        extended,
-        Column("id", Uuid, primary_key=True),
-        Column("organization_id", Uuid, ForeignKey("organizations.id"), nullable=False),
-        Column("number", Integer),
-    )
-    found = check_drift(postgres, metadata=extended)
-    assert "only in the models: row-level security of notes, forced" in found
-    assert any(line.startswith("only in the models: policy notes.tenant") for line in found)
+    keys = () if any(column.name == "id" for column in columns) else (Column("id", Uuid, primary_key=True),)
+    Table("made", extended, *keys, Column("other", Uuid, unique=True), *columns, **arguments)
+    return extended
+
+
+@pytest.mark.parametrize(
+    "column", [fk("organization_id", "organizations.id"), fk("task_id", "tasks.id")], ids=["own", "parent"]
+)
+def test_new_tenant_bound_table_without_a_policy_is_drift(postgres: str, column: "Column[Any]") -> None:
+    drift = check_drift(postgres, metadata=with_table(column))
+    assert "only in the models: row-level security of made, forced" in drift
+    assert any(line.startswith("only in the models: policy made.tenant") for line in drift)
 
 
 # --- what crosses -----------------------------------------------------------------------------------------------------

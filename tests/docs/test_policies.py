@@ -1,16 +1,23 @@
-"""docs/policies.md says what the contract says."""
+"""docs/policies.md matches the contract."""
 
 import policies
 
 
-def test_the_page_is_what_the_contract_says() -> None:
-    assert policies.PAGE.read_text() == policies.page(), "run python tools/policies.py, and look at what it changed"
+def test_page_matches_the_contract() -> None:
+    assert policies.PAGE.read_text() == policies.page(), "run `make stubs`, and review what it changed"
 
 
-def test_every_permission_and_every_method_is_on_it() -> None:
+def test_every_permission_and_every_method_is_on_the_page() -> None:
     page = policies.page()
     assert "| `tasks.read` | ● | ● | ● |" in page
     assert "| `organization.delete` | ● |  |  |" in page
-    assert "| `GetTask` | `tasks.read`, personal | session, API key, service token |  |" in page
-    assert "| `DeleteOrganization` | `organization.delete` | session | recent, audited |" in page
-    assert "| `SignUp` | anybody | none | audited |" in page
+    assert "| `DeleteOrganization` | `organization.delete` | session | recent, audited |  | 5 s / 30 s |" in page
+    limits = "20 / 1 min per address, durable; 10 / 1 h per account, durable"
+    assert f"| `SignUp` | public | none | audited | {limits} | 10 s / 30 s |" in page
+
+
+def test_page_shows_the_defaults_of_the_service() -> None:
+    """GetTask declares none of its credentials, rate limits and deadlines."""
+    credentials, limits = "session, API key, service token", "60,000 / 10 s per caller"
+    row = f"| `GetTask` | `tasks.read`, personal | {credentials} |  | {limits} | 5 s / 30 s |"
+    assert row in policies.page()

@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from psycopg.conninfo import conninfo_to_dict
 
+from accord_gateway.event_loop import EventLoop
 from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
@@ -68,6 +69,11 @@ class Running:
 
 
 Start = Callable[..., Running]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, type[EventLoop]]:
+    """Tests run on the loop that gateways run: its errors and its TLS are not those of asyncio's own."""
+    return {"gateway": EventLoop}
 
 
 @pytest.fixture

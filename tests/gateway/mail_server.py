@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -54,6 +54,7 @@ class MailServer:
     password: bytes = b""
     stuck: Event = field(default_factory=Event)  # set as long as messages that have come are not answered
     arrived: Event = field(default_factory=Event)
+    hang_up: Callable[[], None] = field(default=lambda: None)  # closes all connections
 
     @property
     def ids(self) -> list[str]:
@@ -129,8 +130,11 @@ class _Controller(Controller):
         self.transports: set[asyncio.BaseTransport] = set()
         super().start(*arguments, **options)
 
-    def stop(self, no_assert: bool = False) -> None:
+    def hang_up(self) -> None:
         asyncio.run_coroutine_threadsafe(self._close_all(), self.loop).result()
+
+    def stop(self, no_assert: bool = False) -> None:
+        self.hang_up()
         super().stop(no_assert)
 
     async def _close_all(self) -> None:
@@ -153,6 +157,7 @@ def mail_server(**options: Any) -> Iterator[MailServer]:
 def serving(server: MailServer, **options: Any) -> Iterator[None]:
     controller = _Controller(server, "127.0.0.1", server.port, **options)
     controller.start()
+    server.hang_up = controller.hang_up
     try:
         yield
     finally:

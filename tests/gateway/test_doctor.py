@@ -73,9 +73,9 @@ def test_wrong_settings_are_faults(tmp_path: Path) -> None:
     assert status == 1
 
 
-def test_a_database_that_does_not_answer_is_a_fault(tmp_path: Path) -> None:
+def test_unreachable_database_is_a_problem(tmp_path: Path) -> None:
     status, said = doctor(tmp_path, DATABASE_URL="postgresql://accord:s3cret@127.0.0.1:1/accord")
-    assert "✗ the database does not answer" in said
+    assert "✗ cannot connect to the database" in said
     assert "s3cret" not in said
     assert status == 1
 

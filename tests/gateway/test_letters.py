@@ -1,4 +1,4 @@
-"""Letters: every mail has its templates, and what people chose as names stays text."""
+"""Letters: every mail has its templates, and names chosen by users stay text."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ import pytest
 from accord_api import account_tokens
 from accord_api.handlers import invitations
 from accord_api.outbox import Content, Mail
-from accord_gateway.mail.letters import PAGES, TEMPLATES, Letter, Letters, TemplateFault, useful_for
+from accord_gateway.mail.letters import PAGES, TEMPLATES, Letter, Letters, TemplateError, lifetime
 from tests.gateway.mail_server import body
 
 ID = UUID("01a1fc8f-7880-77cc-8841-9eaddc89b756")
@@ -54,7 +54,7 @@ def html(letter: Letter) -> str:
 
 
 @pytest.mark.parametrize("mail", Mail)
-def test_every_mail_can_be_written_and_says_everything_it_is_given_in_both_bodies(mail: Mail) -> None:
+def test_both_bodies_of_every_mail_contain_all_its_values(mail: Mail) -> None:
     letter = write(mail)
     for name in mail.takes:
         assert VALUES[name] in text(letter)
@@ -65,7 +65,7 @@ def test_every_mail_can_be_written_and_says_everything_it_is_given_in_both_bodie
 
 
 @pytest.mark.parametrize("mail", Mail)
-def test_every_letter_says_what_to_do_if_it_was_somebody_else(mail: Mail) -> None:
+def test_every_letter_says_what_to_do_if_the_recipient_did_not_act(mail: Mail) -> None:
     for said in (text(write(mail)), html(write(mail))):
         assert "If it was not you" in said or "If you did not" in said
 
@@ -89,7 +89,7 @@ def test_mails_with_tokens_are_those_that_have_a_page() -> None:
     assert {mail for mail in Mail if "token" in mail.takes} == set(PAGES)
 
 
-def test_the_texts_tell_how_long_tokens_work() -> None:
+def test_letters_state_the_lifetime_of_their_token() -> None:
     assert account_tokens.VERIFY_EMAIL.lifetime == account_tokens.CHANGE_EMAIL.lifetime == timedelta(hours=24)
     assert account_tokens.RESET_PASSWORD.lifetime == timedelta(hours=1)
     assert timedelta(days=7) == invitations.LIFETIME
@@ -105,13 +105,13 @@ def test_the_texts_tell_how_long_tokens_work() -> None:
             assert f"within {said}" in " ".join(words.split())
 
 
-def test_a_letter_is_worth_sending_no_longer_than_its_token_works() -> None:
-    assert useful_for("reset_password") == timedelta(hours=1)
-    assert useful_for("verify_email") == useful_for("change_email") == timedelta(hours=24)
-    assert useful_for("password_changed") == useful_for("of a later release") == timedelta(days=3)
+def test_a_letter_expires_with_its_token() -> None:
+    assert lifetime("reset_password") == timedelta(hours=1)
+    assert lifetime("verify_email") == lifetime("change_email") == timedelta(hours=24)
+    assert lifetime("password_changed") == lifetime("of a later release") == timedelta(days=3)
 
 
-def test_headers_say_from_whom_when_and_that_nobody_wrote_it() -> None:
+def test_headers_have_sender_date_id_and_mark_automatic_mail() -> None:
     message = as_read(write(Mail.VERIFY_EMAIL))
     assert message["From"] == "Example <no@example.org>"
     assert message["To"] == "ada@example.com"
@@ -123,7 +123,7 @@ def test_headers_say_from_whom_when_and_that_nobody_wrote_it() -> None:
     assert {part.get_content_charset() for part in message.iter_parts()} == {"utf-8"}
 
 
-def test_names_in_any_script_are_written_as_they_are() -> None:
+def test_names_in_any_script_are_unchanged() -> None:
     letter = write(Mail.VERIFY_EMAIL, display_name="Дарья Ådå 🦊", mail_from="Bücher <no@bücher.example>")
     assert "Hello Дарья Ådå 🦊," in text(letter)
     assert "Hello Дарья Ådå 🦊," in html(letter)
@@ -132,12 +132,31 @@ def test_names_in_any_script_are_written_as_they_are() -> None:
     assert letter.message.as_bytes().isascii()
 
 
-def test_domains_are_written_in_ascii() -> None:
+def test_domains_become_ascii() -> None:
     letter = write(Mail.ACCOUNT_EXISTS, to="ada@bücher.example")
     assert letter.recipient == "ada@xn--bcher-kva.example"
 
 
-def test_names_are_no_markup() -> None:
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        ("straße.de", "xn--strae-oqa.de"),
+        ("Faß.example", "xn--fa-hia.example"),
+        ("βόλος.com", "xn--nxasmm1c.com"),
+        ("ab--cd.example", "ab--cd.example"),
+        ("under_score.example", "under_score.example"),
+    ],
+)
+def test_domains_are_encoded_by_idna_2008(domain: str, expected: str) -> None:
+    """IDNA 2003, of Python's codec, maps ß to ss and ς to σ: domains of other owners."""
+    letter = write(Mail.ACCOUNT_EXISTS, to=f"ada@{domain}", mail_from=f"Example <no@{domain}>")
+    assert letter.recipient == f"ada@{expected}"
+    assert letter.sender == f"no@{expected}"
+    assert as_read(letter)["From"] == f"Example <no@{expected}>"
+    assert as_read(letter)["Message-ID"] == f"<{ID}@{expected}>"
+
+
+def test_names_are_escaped_in_html() -> None:
     name = "<img src=x onerror=alert(1)>&\"'"
     assert "<img" not in html(write(Mail.VERIFY_EMAIL, display_name=name))
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;&quot;&#x27;" in html(write(Mail.VERIFY_EMAIL, display_name=name))
@@ -146,7 +165,7 @@ def test_names_are_no_markup() -> None:
 
 @pytest.mark.parametrize("ending", ["\r\n", "\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029", "\x00"])
 @pytest.mark.parametrize("value", ["display_name", "provider"])
-def test_names_do_not_end_lines_and_so_add_no_header(value: str, ending: str) -> None:
+def test_names_cannot_add_a_header(value: str, ending: str) -> None:
     letter = write(Mail.PROVIDER_LINKED, **{value: f"Ada{ending}Bcc; eve{ending}{ending}<b>Hello"})
     message = as_read(letter)
     assert "Bcc" not in message
@@ -156,16 +175,16 @@ def test_names_do_not_end_lines_and_so_add_no_header(value: str, ending: str) ->
 
 
 @pytest.mark.parametrize("to", ["ada@example.com\r\nBcc: eve@example.com", "ada\n@example.com", "ada@example.com\n"])
-def test_an_address_with_line_ends_cannot_be_written_to(to: str) -> None:
+def test_an_address_with_a_line_break_is_refused(to: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         write(Mail.VERIFY_EMAIL, to=to)
 
 
-def test_a_name_in_template_language_stays_what_it_is() -> None:
+def test_a_name_with_template_variables_is_not_expanded() -> None:
     assert "Hello $token ${app_url} %s {0}," in text(write(Mail.VERIFY_EMAIL, display_name="$token ${app_url} %s {0}"))
 
 
-def test_a_name_cannot_turn_the_direction_of_what_follows() -> None:
+def test_a_name_cannot_reverse_the_following_text() -> None:
     assert "Hello adAmoc," in text(write(Mail.VERIFY_EMAIL, display_name="\u202eadA\u2066moc"))
 
 
@@ -173,7 +192,7 @@ def test_a_name_cannot_turn_the_direction_of_what_follows() -> None:
     "name",
     ["you won, see http://evil.example", "evil.example/win", "Win at evil.example", "a@evil.example", "evil。com", ""],
 )
-def test_nobody_gets_to_mail_links_by_choosing_them_as_a_name(name: str) -> None:
+def test_a_display_name_that_looks_like_a_link_is_replaced(name: str) -> None:
     letter = write(Mail.VERIFY_EMAIL, display_name=name)
     assert "Hello there," in text(letter)
     assert "Hello there," in html(letter)
@@ -181,9 +200,9 @@ def test_nobody_gets_to_mail_links_by_choosing_them_as_a_name(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "instead"), [("inviter", "somebody invites you"), ("organization", "join an organization at")]
+    ("value", "instead"), [("inviter", "A member invites you"), ("organization", "join an organization at")]
 )
-def test_nobody_gets_to_mail_links_by_inviting_with_them(value: str, instead: str) -> None:
+def test_an_inviter_or_organization_that_looks_like_a_link_is_replaced(value: str, instead: str) -> None:
     letter = write(Mail.INVITATION, **{value: "Win at evil.example"})
     assert instead in text(letter)
     assert instead in html(letter)
@@ -191,7 +210,7 @@ def test_nobody_gets_to_mail_links_by_inviting_with_them(value: str, instead: st
 
 
 @pytest.mark.parametrize("name", ["J. R. R. Tolkien", "J.R.R. Tolkien", "Dr. No", "O'Brien-Smith, jr."])
-def test_names_with_dots_are_names(name: str) -> None:
+def test_names_with_dots_are_kept(name: str) -> None:
     assert f"Hello {name}," in text(write(Mail.VERIFY_EMAIL, display_name=name))
 
 
@@ -217,9 +236,9 @@ def spoiled(folder: Path, file: str, content: str | None) -> Path:
         ("password_changed.html", "$display_name $link"),
     ],
 )
-def test_a_template_that_is_missing_or_does_not_fit_its_mail_is_refused_at_start(
+def test_a_missing_template_or_one_with_other_variables_is_refused_at_start(
     tmp_path: Path, file: str, content: str | None
 ) -> None:
     templates = spoiled(tmp_path, file, content)
-    with pytest.raises(TemplateFault, match=r"template|\.txt|\.html"):
+    with pytest.raises(TemplateError, match=r"template|\.txt|\.html"):
         Letters(mail_from="no@example.org", app_url="https://app.example.org", templates=templates)

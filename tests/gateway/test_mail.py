@@ -1,4 +1,4 @@
-"""Mail: what is committed is sent, once if nothing dies, at least once if something does, and nothing else is."""
+"""Mail: committed messages are sent, exactly once unless a process is killed, and at least once if one is."""
 
 import asyncio
 import os
@@ -55,13 +55,13 @@ def server() -> Iterator[MailServer]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "FIRST_DELAY", 0.05)
-    monkeypatch.setattr(sending, "LONGEST_OUTAGE", 0.2)
-    monkeypatch.setattr(sending, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(sending, "MAX_OUTAGE_DELAY", 0.2)
+    monkeypatch.setattr(sending, "POLL_SECONDS", 0.2)
 
 
 def over_smtp(server: MailServer) -> SmtpTransport:
     url = f"smtp://127.0.0.1:{server.port}"
-    return SmtpTransport(SmtpServer.of(url, plain_on_loopback=True), greet_as="example.org")
+    return SmtpTransport(SmtpServer.of(url, plaintext_on_loopback=True), ehlo_name="example.org")
 
 
 def new_sender(database: Database, transport: Transport, keys: Keyring = KEYS) -> Sender:
@@ -106,7 +106,7 @@ async def said() -> AsyncIterator[list[Any]]:
     assert "Ada" not in str(lines)
 
 
-async def test_what_is_posted_is_sent_and_forgotten(database: Database, dsn: str, server: MailServer) -> None:
+async def test_a_posted_message_is_sent_and_deleted(database: Database, dsn: str, server: MailServer) -> None:
     before = REGISTRY.get_sample_value("accord_mail_sent_total", {"template": "password_changed"}) or 0.0
     await post(database)
     async with said(), running(new_sender(database, over_smtp(server)).run()):
@@ -117,10 +117,10 @@ async def test_what_is_posted_is_sent_and_forgotten(database: Database, dsn: str
     assert REGISTRY.get_sample_value("accord_mail_sent_total", {"template": "password_changed"}) == before + 1
 
 
-async def test_a_sender_that_is_woken_sends_what_came_meanwhile(
+async def test_waking_the_sender_sends_new_messages(
     database: Database, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(sending, "POLL_SECONDS", 3600.0)
     sender = new_sender(database, over_smtp(server))
     async with running(sender.run()):
         await post(database)
@@ -134,7 +134,7 @@ async def test_a_sender_that_is_woken_sends_what_came_meanwhile(
 async def test_a_commit_wakes_the_sender_of_every_process(
     database: Database, dsn: str, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(sending, "POLL_SECONDS", 3600.0)
     settings = Settings(smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"))
     parts = Runtime(settings, b"a key for nothing but tests", database, Listener(dsn))
     sender = mail_sender(parts)
@@ -148,7 +148,7 @@ async def test_a_commit_wakes_the_sender_of_every_process(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_sender_that_hears_nothing_looks_by_itself(database: Database, server: MailServer) -> None:
+async def test_a_sender_without_notifications_polls(database: Database, server: MailServer) -> None:
     async with running(new_sender(database, over_smtp(server)).run()):
         for sent in range(1, 3):
             await post(database)
@@ -169,7 +169,7 @@ async def test_two_senders_at_once_send_each_of_a_hundred_letters_once(
     assert len(server.sessions) <= 4  # bursts, and not a connection for each
 
 
-async def test_what_is_rolled_back_is_not_sent(database: Database, dsn: str, server: MailServer) -> None:
+async def test_a_message_that_is_rolled_back_is_not_sent(database: Database, dsn: str, server: MailServer) -> None:
     with suppress(ZeroDivisionError):
         async with database.transaction() as tx:
             await Outbox(KEYS).post(tx, Mail.PASSWORD_CHANGED, to="eve@example.com", display_name="Eve")
@@ -184,7 +184,7 @@ async def test_what_is_rolled_back_is_not_sent(database: Database, dsn: str, ser
 @pytest.mark.parametrize(
     ("command", "answer"), [("RCPT", "450 ada@example.com later"), ("DATA", "451 later"), ("DATA", "cut")]
 )
-async def test_a_letter_that_is_not_taken_is_tried_again(
+async def test_a_letter_that_is_deferred_is_sent_again(
     database: Database, dsn: str, server: MailServer, command: str, answer: str
 ) -> None:
     server.answers[command] = [answer] * 3
@@ -197,7 +197,7 @@ async def test_a_letter_that_is_not_taken_is_tried_again(
     assert [line["attempts"] for line in lines if line["event"] == "mail_not_sent"] == [1, 2, 3]
 
 
-async def test_a_letter_that_will_never_be_taken_is_given_up_and_the_next_one_sent(
+async def test_a_letter_that_is_rejected_is_deleted_and_the_next_one_sent(
     database: Database, dsn: str, server: MailServer
 ) -> None:
     server.answers["RCPT"] = ["550 5.1.1 ada@example.com: no such person"]
@@ -209,11 +209,11 @@ async def test_a_letter_that_will_never_be_taken_is_given_up_and_the_next_one_se
     assert [received.recipients for received in server.received] == [["bob@example.com"]]
     assert failed("rejected") == before + 1
     [given_up] = [line for line in lines if line["event"] == "mail_given_up"]
-    assert given_up["reason"] == "the server answers 550 to the recipient"
+    assert given_up["reason"] == "the server responds 550 to the recipient"
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_mail_server_that_was_down_gets_everything_when_it_is_back(database: Database, dsn: str) -> None:
+async def test_a_mail_server_that_was_down_receives_everything_when_it_is_back(database: Database, dsn: str) -> None:
     server = MailServer(free_port())
     before = failed("unreachable")
     for number in range(5):
@@ -226,11 +226,11 @@ async def test_a_mail_server_that_was_down_gets_everything_when_it_is_back(datab
     assert len(set(server.ids)) == len(server.ids) == 5
 
 
-async def test_while_the_mail_server_is_down_other_letters_are_not_touched(
+async def test_while_the_mail_server_is_down_other_letters_are_not_claimed(
     database: Database, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "FIRST_DELAY", 3600.0)
-    monkeypatch.setattr(sending, "LONGEST_OUTAGE", 3600.0)
+    monkeypatch.setattr(sending, "MAX_OUTAGE_DELAY", 3600.0)
     before = failed("unreachable")
     for _ in range(5):
         await post(database)
@@ -264,7 +264,7 @@ async def test_a_letter_whose_row_could_not_be_deleted_is_not_sent_again(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_message_that_no_key_opens_is_left_until_its_key_is_back(
+async def test_a_message_that_no_key_decrypts_waits_for_its_key(
     database: Database, dsn: str, server: MailServer
 ) -> None:
     lost = Keyring({"lost": bytes(reversed(range(32)))})
@@ -292,7 +292,7 @@ async def test_a_message_that_no_key_opens_is_left_until_its_key_is_back(
         (Mail.PASSWORD_CHANGED, "73 hours", False),
     ],
 )
-async def test_a_letter_that_would_come_too_late_is_given_up(
+async def test_an_expired_letter_is_deleted(
     database: Database, dsn: str, server: MailServer, mail: Mail, since: str, sent: bool
 ) -> None:
     before = failed("expired", mail)
@@ -315,7 +315,7 @@ async def test_a_letter_that_would_come_too_late_is_given_up(
         ("content = '\\x0102'", "undecipherable"),
     ],
 )
-async def test_a_message_with_a_fault_in_it_holds_up_nobody_and_is_left(
+async def test_a_broken_message_is_kept_and_does_not_block_others(
     database: Database, dsn: str, server: MailServer, spoiling: str, kind: str
 ) -> None:
     await post(database)
@@ -327,11 +327,14 @@ async def test_a_message_with_a_fault_in_it_holds_up_nobody_and_is_left(
     assert [received.recipients for received in server.received] == [["bob@example.com"]]
 
 
-async def test_a_fault_of_ours_is_no_end(
+async def test_an_unexpected_error_does_not_stop_the_sender(
     database: Database, dsn: str, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def broken_send(*_: object, **__: object) -> None:
+        raise AttributeError("ada@example.com")
+
     with monkeypatch.context() as broken:
-        broken.setattr("smtplib.SMTP.send_message", lambda *_: "ada@example.com".nonsense())  # type: ignore[attr-defined]
+        broken.setattr("aiosmtplib.SMTP.send_message", broken_send)
         before = failed("faulty")
         await post(database)
         async with said(), running(new_sender(database, over_smtp(server)).run()):
@@ -341,9 +344,7 @@ async def test_a_fault_of_ours_is_no_end(
         await until(lambda: not waiting(dsn))
 
 
-async def test_an_address_that_would_add_a_header_is_not_written_to(
-    database: Database, dsn: str, server: MailServer
-) -> None:
+async def test_an_address_with_a_line_break_is_not_sent(database: Database, dsn: str, server: MailServer) -> None:
     await post(database, "ada@example.com\r\nBcc: eve@example.com")
     await post(database, "bob@example.com")
     async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
@@ -352,9 +353,7 @@ async def test_an_address_that_would_add_a_header_is_not_written_to(
     assert "eve@" not in str(lines)
 
 
-async def test_a_stop_lets_the_letter_that_is_under_way_arrive(
-    database: Database, dsn: str, server: MailServer
-) -> None:
+async def test_a_stop_lets_the_current_send_complete(database: Database, dsn: str, server: MailServer) -> None:
     server.stuck.set()
     await post(database)
     await post(database)
@@ -365,7 +364,7 @@ async def test_a_stop_lets_the_letter_that_is_under_way_arrive(
     assert ask(dsn, "SELECT count(*), max(attempts) FROM outbox_messages") == (1, 0)
 
 
-async def test_a_stop_cuts_off_what_does_not_arrive_and_leaves_it_to_others(
+async def test_a_stop_cancels_a_send_that_takes_too_long_and_postpones_its_message(
     database: Database, dsn: str, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "STOP_SECONDS", 0.1)
@@ -377,7 +376,7 @@ async def test_a_stop_cuts_off_what_does_not_arrive_and_leaves_it_to_others(
     assert ask(dsn, due_soon) == (True,)
 
 
-async def test_a_letter_that_takes_too_long_is_cut_off_and_tried_again(
+async def test_a_send_that_takes_too_long_is_cancelled_and_repeated(
     database: Database, dsn: str, server: MailServer, monkeypatch: pytest.MonkeyPatch, impatient: None
 ) -> None:
     monkeypatch.setattr(sending, "SEND_SECONDS", 0.3)
@@ -391,11 +390,11 @@ async def test_a_letter_that_takes_too_long_is_cut_off_and_tried_again(
     assert set(server.ids) == {server.ids[0]}
 
 
-def test_a_lease_is_longer_than_sending_can_take() -> None:
+def test_the_lease_is_longer_than_a_send_can_take() -> None:
     assert sending.LEASE.total_seconds() > 2 * sending.SEND_SECONDS
 
 
-async def test_development_shows_the_letter_and_keeps_it_for_its_owner_alone(
+async def test_development_prints_the_letter_and_keeps_it_readable_by_the_owner_only(
     database: Database, dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with database.transaction() as tx:
@@ -415,7 +414,7 @@ async def test_development_shows_the_letter_and_keeps_it_for_its_owner_alone(
     assert str(file) in shown
 
 
-async def test_a_folder_that_cannot_be_written_is_waited_for(
+async def test_a_folder_that_cannot_be_written_is_retried(
     database: Database, dsn: str, tmp_path: Path, impatient: None
 ) -> None:
     before = failed("unreachable")
@@ -453,7 +452,7 @@ def verified(gateway: Running, token: str) -> bool:
         )
 
 
-def test_the_token_that_sign_up_mails_proves_the_address(start: Start, database_url: str, tmp_path: Path) -> None:
+def test_the_token_mailed_by_sign_up_verifies_the_address(start: Start, database_url: str, tmp_path: Path) -> None:
     authority, port = Authority.new(tmp_path), free_port()
     with mail_server(ssl_context=authority.context()) as server:
         gateway = start(
@@ -475,7 +474,7 @@ def test_the_token_that_sign_up_mails_proves_the_address(start: Start, database_
     assert token not in gateway.said
 
 
-def test_development_without_a_mail_server_shows_the_token(start: Start, database_url: str, tmp_path: Path) -> None:
+def test_development_without_a_mail_server_prints_the_token(start: Start, database_url: str, tmp_path: Path) -> None:
     gateway = start(DATABASE_URL=database_url)
     sign_up(gateway)
     shown = eventually(lambda: re.search(r"^ *acv_.*\n(?:.*\n)*?\n", gateway.said, flags=re.MULTILINE), gateway)
@@ -484,7 +483,7 @@ def test_development_without_a_mail_server_shows_the_token(start: Start, databas
     assert verified(gateway, only_token(shown.group()))
 
 
-def test_what_a_killed_gateway_was_sending_is_sent_by_the_next(
+def test_the_next_gateway_sends_what_a_killed_gateway_was_sending(
     start: Start, database_url: str, dsn: str, server: MailServer
 ) -> None:
     here = {"DATABASE_URL": database_url, "SMTP_URL": f"smtp://127.0.0.1:{server.port}"}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from accord_gateway import settings
 from accord_gateway.settings import Settings, SettingsError, read_settings
@@ -218,6 +219,60 @@ def test_what_is_not_one_address_to_mail_from_is_refused(set_environment: Set, s
     assert faults().keys() == {"MAIL_FROM"}
 
 
+@pytest.mark.parametrize("sender", ["a@straße.de", "Straße <a@straße.de>", "a@Faß.example", "a@ab--cd.example"])
+def test_mail_may_be_from_a_domain_of_idna_2008(set_environment: Set, sender: str) -> None:
+    set_environment(MAIL_FROM=sender)
+    assert read_settings().mail_from == sender
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "encoded"),
+    [
+        ("SMTP_URL", "smtps://ada:s3cret@mail.straße.de:465", "smtps://ada:s3cret@mail.xn--strae-oqa.de:465"),
+        ("RATE_LIMIT_STORAGE", "async+redis://straße.de:6379/0", "async+redis://xn--strae-oqa.de:6379/0"),
+        ("APP_URL", "https://app.straße.de/app/", "https://app.xn--strae-oqa.de/app"),
+        ("HOST", "straße.de", "xn--strae-oqa.de"),
+        ("METRICS_HOST", "straße.de", "xn--strae-oqa.de"),
+        ("APP_URL", "https://App.example.com", "https://App.example.com"),
+        ("SMTP_URL", "smtp://[::1]:25", "smtp://[::1]:25"),
+    ],
+)
+def test_hosts_are_encoded_by_idna_2008(set_environment: Set, name: str, value: str, encoded: str) -> None:
+    """IDNA 2003, of Python's codec, connects to strasse.de, a domain of another owner."""
+    set_environment(**{name: value})
+    found = getattr(read_settings(), name.lower())
+    assert (found.get_secret_value() if isinstance(found, SecretStr) else found) == encoded
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SMTP_URL", "smtps://-ü.example"),
+        ("RATE_LIMIT_STORAGE", "async+redis://ü..example"),
+        ("APP_URL", "https://a_ü.example"),
+        ("HOST", "\u200d.example"),
+        ("PROVIDERS", '{"corp": {"issuer": "https://straße.de", "client_id": "a", "client_secret": "b"}}'),
+        ("PROVIDER_REDIRECT_URIS", "https://app.straße.de/signed-in"),
+    ],
+)
+def test_hosts_that_idna_2008_refuses_and_compared_addresses_that_are_not_ascii_are_refused(
+    set_environment: Set, name: str, value: str
+) -> None:
+    set_environment(**{name: value})
+    assert faults().keys() >= {name}
+
+
+@pytest.mark.parametrize("value", ["smtp://ada:hun℀ter2@mail.example.com", "smtp://ada:hunter2@[::1"])
+@pytest.mark.parametrize(("name", "scheme"), [("SMTP_URL", "smtp"), ("RATE_LIMIT_STORAGE", "async+redis")])
+def test_the_password_of_a_malformed_url_is_not_repeated(
+    set_environment: Set, name: str, scheme: str, value: str
+) -> None:
+    set_environment(**{name: value.replace("smtp", scheme)})
+    fault = faults()[name]
+    assert "hun" not in fault
+    assert "ter2" not in fault
+
+
 @pytest.mark.parametrize("name", ["SMTP_URL", "MAIL_FROM", "APP_URL"])
 def test_production_demands_what_mail_needs(set_environment: Set, name: str) -> None:
     set_environment(**{key: value for key, value in PRODUCTION.items() if key != name})
@@ -342,6 +397,9 @@ def test_providers_are_google_by_its_client_and_others_by_name(set_environment: 
         ('"client_secret": "hunter2"', '"secret": "hunter2"'),
         ('"hunter2"', '"hunter2", "scopes": ["email"]'),
         ('"hunter2"', '"hunter2", "scopes": ["openid email"]'),
+        ('"hunter2"', '"hunter2", "trusted_audiences": "project"'),
+        ('"hunter2"', '"hunter2", "trusted_audiences": [""]'),
+        ('"hunter2"', '"hunter2", "trusted_audiences": [7]'),
     ],
 )
 def test_provider_that_is_set_up_wrongly_is_refused(set_environment: Set, old: str, new: str) -> None:
@@ -349,6 +407,16 @@ def test_provider_that_is_set_up_wrongly_is_refused(set_environment: Set, old: s
     found = faults()
     assert found.keys() == {"PROVIDERS"}
     assert "hunter2" not in found["PROVIDERS"]
+
+
+def test_a_provider_lists_the_audiences_that_it_adds(set_environment: Set) -> None:
+    set_environment(PROVIDERS=CORP, PROVIDER_REDIRECT_URIS=SIGNED_IN)
+    [corp] = read_settings().provider_settings()
+    assert corp.trusted_audiences == frozenset()
+    listed = CORP.replace('"hunter2"', '"hunter2", "trusted_audiences": ["252855756087375358", "other@project"]')
+    set_environment(PROVIDERS=listed)
+    [corp] = read_settings().provider_settings()
+    assert corp.trusted_audiences == {"252855756087375358", "other@project"}
 
 
 def test_fault_of_a_provider_says_whose_and_which_it_is(set_environment: Set) -> None:

@@ -1,10 +1,11 @@
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from google.protobuf.descriptor_pb2 import EnumValueDescriptorProto, FileDescriptorSet
 
-from client_errors import ERRORS, AmbiguousName, client_errors
+from client_errors import FILES, AmbiguousName, client_errors
 from stubs import SOURCES, compile_image
 
 Reason = Callable[[str], EnumValueDescriptorProto]
@@ -17,8 +18,8 @@ def image(tmp_path: Path) -> FileDescriptorSet:
 
 @pytest.fixture
 def reason(image: FileDescriptorSet) -> Reason:
-    """One of the contract's, to be changed."""
-    [errors] = [file for file in image.file if file.name == ERRORS]
+    """A reason of Accord, which the test changes."""
+    [errors] = [file for file in image.file if file.name == FILES[0]]
     [enum] = [enum for enum in errors.enum_type if enum.name == "Reason"]
     return lambda name: next(value for value in enum.value if value.name == f"REASON_{name}")
 
@@ -26,7 +27,7 @@ def reason(image: FileDescriptorSet) -> Reason:
 def test_reason_is_a_class_below_that_of_its_code_with_its_comment(image: FileDescriptorSet) -> None:
     assert (
         "class TaskNotFound(NotFound):\n"
-        '    """There is no such task, or it is not the caller\'s. `task_id` in the metadata."""\n\n'
+        '    """The task does not exist or belongs to another owner. Metadata: `task_id`."""\n\n'
         '    reason = "TASK_NOT_FOUND"\n'
     ) in client_errors(image)
 
@@ -45,8 +46,32 @@ def test_reason_that_is_named_like_its_code_is_the_class_of_that_code(image: Fil
 
 def test_reason_that_is_named_like_another_code_is_refused(image: FileDescriptorSet, reason: Reason) -> None:
     reason("TASK_NOT_FOUND").name = "REASON_DATA_LOSS"
-    with pytest.raises(AmbiguousName, match=r"REASON_DATA_LOSS .* is answered with NOT_FOUND"):
+    with pytest.raises(AmbiguousName, match=r"REASON_DATA_LOSS has the name of a status code"):
         client_errors(image)
+
+
+def add_to_application(tmp_path: Path, name: str) -> FileDescriptorSet:
+    """The image of a contract whose application has a reason with this name."""
+    sources = tmp_path / "proto"
+    copytree(SOURCES, sources)
+    file = sources / FILES[1]
+    answer = '[(accord.errors.v1.answer) = {code: NOT_FOUND message: "The note does not exist."}]'
+    comment = "// The note does not exist."
+    file.write_text(f"{file.read_text().rstrip().removesuffix('}')}\n{comment}\n{name} = 900000 {answer};\n}}\n")
+    return compile_image(sources, tmp_path / "image")
+
+
+def test_reason_of_the_application_is_a_class_too(tmp_path: Path) -> None:
+    generated = client_errors(add_to_application(tmp_path, "REASON_NOTE_NOT_FOUND"))
+    declared = 'class NoteNotFound(NotFound):\n    """The note does not exist."""\n\n    reason = "NOTE_NOT_FOUND"\n'
+    assert declared in generated
+    assert '"NOTE_NOT_FOUND": NoteNotFound,' in generated
+    assert "class TaskNotFound(NotFound):" in generated
+
+
+def test_reason_of_the_application_with_the_name_of_one_of_accord_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AmbiguousName, match="REASON_TASK_NOT_FOUND: Accord and the application have a reason"):
+        client_errors(add_to_application(tmp_path, "REASON_TASK_NOT_FOUND"))
 
 
 def test_all_of_it_is_python(image: FileDescriptorSet) -> None:

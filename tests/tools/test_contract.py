@@ -1,4 +1,5 @@
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -77,3 +78,31 @@ def test_file_that_does_not_compile_is_shown_with_its_line(notes: Path, tmp_path
     notes.write_text(NOTES + "messag Typo {}\n")
     with pytest.raises(stubs.ContractError, match=r"notes.proto:21"):
         contract.lint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "fault"),
+    [
+        ("app/v1/reasons.proto", "REASON_X = 999", "uses reserved number 999"),
+        ("app/v1/permissions.proto", "PERMISSION_X = 999", "uses reserved number 999"),
+        ("errors/v1/errors.proto", "REASON_X = 1000", "uses reserved number 1000"),
+        ("policy/v1/policy.proto", "PERMISSION_X = 1000", "uses reserved number 1000"),
+    ],
+)
+def test_number_of_the_other_range_does_not_compile(tmp_path: Path, file: str, value: str, fault: str) -> None:
+    """Accord's reasons and permissions have numbers below 1000, an application's from 1000."""
+    sources = tmp_path / "proto"
+    copytree(stubs.SOURCES, sources)
+    zero = f"{value.partition('_')[0]}_UNSPECIFIED = 0;\n"
+    text = (sources / "accord" / file).read_text()
+    assert text.count(zero) == 1
+    (sources / "accord" / file).write_text(text.replace(zero, f"{zero}  {value};\n"))
+    with pytest.raises(stubs.ContractError, match=fault):
+        stubs.compile_image(sources, tmp_path / "image")
+
+
+def test_application_without_values_compiles_without_a_warning(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stubs.compile_image(stubs.SOURCES, tmp_path / "image")
+    assert capfd.readouterr().err == ""

@@ -6,16 +6,15 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord.policy.v1.policy_pb2 import Permission
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Database, Executor, Transaction, opened
 from accord_db.engine.scope import acting_for
 from accord_db.queries import members, memberships, organizations
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
-from accord_rpc.permissions import held
+from accord_rpc.permissions import AnyPermission, held
 
-Permissions = frozenset[Permission.ValueType]
+Permissions = frozenset[AnyPermission]
 
 
 @asynccontextmanager
@@ -24,7 +23,7 @@ async def changing(
     sessions: Sessions,
     organization_id: UUID,
     *,
-    permission: Permission.ValueType | None = None,
+    permission: AnyPermission | None = None,
     show_deleted: bool = False,
 ) -> AsyncIterator[Transaction]:
     """A transaction in which nobody else changes who belongs to the organization and what they may do. What it changes
@@ -71,7 +70,7 @@ async def given_by(tx: Executor, organization_id: UUID, role: str | None, role_i
     return held(role, [name for names in roles.values() for name in names])
 
 
-async def require_held(tx: Executor, organization_id: UUID, permissions: Iterable[Permission.ValueType]) -> None:
+async def require_held(tx: Executor, organization_id: UUID, permissions: Iterable[AnyPermission]) -> None:
     """Nobody gives or takes what they do not hold: `permissions` is all that who or what is changed could do before, and
     all that it can do after."""
     if not await held_now(tx, organization_id, caller().account_id) >= frozenset(permissions):

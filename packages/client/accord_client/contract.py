@@ -12,7 +12,7 @@ from typing import Final
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, policy
+from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, policy, policy_defaults
 
 PACKAGE = "accord"
 REQUEST_ID = "request_id"
@@ -35,11 +35,13 @@ class Method:
     def of(cls, method: MethodDescriptor) -> "Method":
         options = method.GetOptions()
         declared = options.Extensions[policy]
+        defaults = method.containing_service.GetOptions().Extensions[policy_defaults]
+        deadline = (declared if declared.HasField("default_deadline") else defaults).default_deadline
         takes_request_id = REQUEST_ID in method.input_type.fields_by_name
         return cls(
             service=method.containing_service.full_name,
             name=method.name,
-            default_deadline=declared.default_deadline.ToNanoseconds() / 1e9,
+            default_deadline=deadline.ToNanoseconds() / 1e9,
             public=declared.access == ACCESS_PUBLIC,
             repeatable=takes_request_id or options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN,
             takes_request_id=takes_request_id,

@@ -1,6 +1,6 @@
-"""What calls fail with: an exception for each status code, and below it one for each of the contract's reasons.
+"""The exceptions of failed calls: one for each status code, and a subclass for each reason of the contract.
 
-Generated from proto/accord/errors/v1/errors.proto by `make stubs`, never edited.
+`make stubs` generates this file from proto/accord/errors/v1/errors.proto and proto/accord/app/v1/reasons.proto.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from accord_client.call_failed import CallFailed
 
 
 class Cancelled(CallFailed):
-    """The caller ended the call."""
+    """The client cancelled the call."""
 
     code = grpc.StatusCode.CANCELLED
     reason = "CANCELLED"
@@ -31,7 +31,7 @@ class InvalidArgument(CallFailed):
 
 
 class DeadlineExceeded(CallFailed):
-    """The message did not arrive, or the work was not done, before the deadline."""
+    """The call did not finish before its deadline."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
     reason = "DEADLINE_EXCEEDED"
@@ -44,14 +44,14 @@ class NotFound(CallFailed):
 
 
 class AlreadyExists(CallFailed):
-    """Something with the same unique value exists."""
+    """A row with the same unique value exists."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
 
 
 class PermissionDenied(CallFailed):
-    """The caller may not do this: the method is not for them, or not with this kind of credential."""
+    """The caller lacks the permission or role, or the method does not accept this kind of credential."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
@@ -94,14 +94,14 @@ class Unimplemented(CallFailed):
 
 
 class Internal(CallFailed):
-    """A fault of this server. `error_id` in the metadata finds the log line that has the rest."""
+    """The server failed. Metadata: `error_id`, which the log line with the details contains."""
 
     code = grpc.StatusCode.INTERNAL
     reason = "INTERNAL"
 
 
 class Unavailable(CallFailed):
-    """The server or its database cannot take the call now. `RetryInfo` says when to try again."""
+    """The server or its database is unavailable. `RetryInfo` has the delay."""
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "UNAVAILABLE"
@@ -114,103 +114,103 @@ class DataLoss(CallFailed):
 
 
 class MethodUnknown(Unimplemented):
-    """There is no such method here."""
+    """The method does not exist."""
 
     reason = "METHOD_UNKNOWN"
 
 
 class InvalidMessage(InvalidArgument):
-    """The message breaks the contract: bytes that do not parse, or fields that break their rules (`BadRequest` has all of them)."""
+    """The message does not parse, or its fields violate their rules. `BadRequest` lists the violations."""
 
     reason = "INVALID_MESSAGE"
 
 
 class RateLimited(ResourceExhausted):
-    """A limit of the method's policy is reached. `RetryInfo` says how long to wait, `QuotaFailure` whose quota it is."""
+    """A rate limit is exceeded. `RetryInfo` has the delay, `QuotaFailure` the subject of the limit."""
 
     reason = "RATE_LIMITED"
 
 
 class Conflict(Aborted):
-    """Somebody else changed the same rows at the same time, several times in a row."""
+    """Concurrent calls changed the same rows, in every attempt."""
 
     reason = "CONFLICT"
 
 
 class ReferenceMissing(FailedPrecondition):
-    """The request names something that does not exist any more."""
+    """The request refers to a row that no longer exists."""
 
     reason = "REFERENCE_MISSING"
 
 
 class CredentialMissing(Unauthenticated):
-    """The method wants a credential and none was sent."""
+    """The method requires a credential, and the call has none."""
 
     reason = "CREDENTIAL_MISSING"
 
 
 class CredentialInvalid(Unauthenticated):
-    """The credential is malformed, unknown, expired or revoked; which of these is not told."""
+    """The credential is malformed, unknown, expired or revoked. The error does not reveal which."""
 
     reason = "CREDENTIAL_INVALID"
 
 
 class CredentialAmbiguous(Unauthenticated):
-    """More than one credential was sent, or one header twice."""
+    """The call has more than one credential, or one header twice."""
 
     reason = "CREDENTIAL_AMBIGUOUS"
 
 
 class SignInNotFresh(Unauthenticated):
-    """The method wants a recent sign-in."""
+    """The method requires a recent sign-in."""
 
     reason = "SIGN_IN_NOT_FRESH"
 
 
 class RequestIdReused(InvalidArgument):
-    """The `request_id` was used before, with another message."""
+    """The `request_id` was used before with another message."""
 
     reason = "REQUEST_ID_REUSED"
 
 
 class PageTokenInvalid(InvalidArgument):
-    """The `page_token` was altered, or belongs to another list, filter, order or caller."""
+    """The `page_token` was modified, or belongs to another list, filter, order or caller."""
 
     reason = "PAGE_TOKEN_INVALID"
 
 
 class EtagMismatch(Aborted):
-    """The resource was changed since its etag was read."""
+    """The resource is not the version of the etag."""
 
     reason = "ETAG_MISMATCH"
 
 
 class SignInRefused(Unauthenticated):
-    """E-mail and password do not belong together; which of them is wrong is not told."""
+    """The e-mail address or the password is wrong. The error does not reveal which."""
 
     reason = "SIGN_IN_REFUSED"
 
 
 class TokenInvalid(FailedPrecondition):
-    """A token that was mailed, or that waits for a second step, is unknown, expired or used; which of these is not told."""
+    """A mailed token, or the token of a second step, is unknown, expired or used. The error does not reveal which."""
 
     reason = "TOKEN_INVALID"
 
 
 class EmailNotVerified(FailedPrecondition):
-    """The e-mail address of the account is not proved, which is asked for by this method, or at sign-in by this installation."""
+    """The e-mail address of the account is not verified. This method requires it, or the installation does at sign-in."""
 
     reason = "EMAIL_NOT_VERIFIED"
 
 
 class PasswordWrong(PermissionDenied):
-    """The present password, asked for once more, is wrong."""
+    """The current password is wrong."""
 
     reason = "PASSWORD_WRONG"
 
 
 class CodeWrong(PermissionDenied):
-    """The code of the second factor is wrong, too old, or was used before."""
+    """The code of the second factor is wrong, expired or used."""
 
     reason = "CODE_WRONG"
 
@@ -222,73 +222,74 @@ class SecondFactorExists(AlreadyExists):
 
 
 class SecondFactorNotFound(NotFound):
-    """The account has no second factor, or none that waits to be confirmed."""
+    """The account has no second factor, or none that waits for its confirmation."""
 
     reason = "SECOND_FACTOR_NOT_FOUND"
 
 
 class SessionNotFound(NotFound):
-    """There is no such session, or it is not the caller's. `session_id` in the metadata."""
+    """The session does not exist or belongs to another account. Metadata: `session_id`."""
 
     reason = "SESSION_NOT_FOUND"
 
 
 class TaskNotFound(NotFound):
-    """There is no such task, or it is not the caller's. `task_id` in the metadata."""
+    """The task does not exist or belongs to another owner. Metadata: `task_id`."""
 
     reason = "TASK_NOT_FOUND"
 
 
 class ProviderNotFound(NotFound):
-    """No provider of that name is set up here."""
+    """The installation has no provider with this name."""
 
     reason = "PROVIDER_NOT_FOUND"
 
 
 class ProviderSignInFailed(Unauthenticated):
-    """What came back from the provider does not hold: its state, code or tokens. Which of them is not told."""
+    """The provider's response is invalid: its state, code or tokens. The error does not reveal which."""
 
     reason = "PROVIDER_SIGN_IN_FAILED"
 
 
 class ProviderEmailNotVerified(FailedPrecondition):
-    """The provider does not vouch for an e-mail address, without which no account is made."""
+    """The provider did not verify the e-mail address, which a new account needs."""
 
     reason = "PROVIDER_EMAIL_NOT_VERIFIED"
 
 
 class ProviderEmailInUse(AlreadyExists):
-    """The provider vouches for an e-mail address that has an account here, which this identity is not linked to."""
+    """An account with the provider's e-mail address exists, and this identity is not linked to it."""
 
     reason = "PROVIDER_EMAIL_IN_USE"
 
 
 class ProviderLinkedElsewhere(AlreadyExists):
-    """The identity at the provider is linked to another account."""
+    """The provider's identity is linked to another account."""
 
     reason = "PROVIDER_LINKED_ELSEWHERE"
 
 
 class LinkedProviderNotFound(NotFound):
-    """There is no such linked provider, or it is not the caller's. `linked_provider_id` in the metadata."""
+    """The linked provider does not exist or belongs to another account. Metadata: `linked_provider_id`."""
 
     reason = "LINKED_PROVIDER_NOT_FOUND"
 
 
 class LastWayIn(FailedPrecondition):
-    """Without it nobody could sign in to the account any more."""
+    """It is the last way to sign in to the account."""
 
     reason = "LAST_WAY_IN"
 
 
 class AuthorizationPending(FailedPrecondition):
-    """`authorization_pending` of RFC 8628: nobody has approved or denied yet. `RetryInfo` says when to ask again."""
+    """`authorization_pending` of RFC 8628: the sign-in is neither approved nor denied. `RetryInfo` has the delay of the next
+    poll."""
 
     reason = "AUTHORIZATION_PENDING"
 
 
 class SlowDown(ResourceExhausted):
-    """`slow_down` of RFC 8628: asked too soon. The interval has grown to what `RetryInfo` says."""
+    """`slow_down` of RFC 8628: the device polled too early. The interval is now the delay of `RetryInfo`."""
 
     reason = "SLOW_DOWN"
 
@@ -300,19 +301,19 @@ class DeviceCodeExpired(FailedPrecondition):
 
 
 class AuthorizationDenied(PermissionDenied):
-    """`access_denied` of RFC 8628: a person has denied it."""
+    """`access_denied` of RFC 8628: the user denied the sign-in."""
 
     reason = "AUTHORIZATION_DENIED"
 
 
 class UserCodeNotFound(NotFound):
-    """The user code is unknown or expired, or somebody has decided on it."""
+    """The user code is unknown, expired, or already approved or denied."""
 
     reason = "USER_CODE_NOT_FOUND"
 
 
 class OrganizationNotFound(NotFound):
-    """There is no such organization, it is deleted, or the caller does not belong to it. `organization_id` in the metadata."""
+    """The organization does not exist, is deleted, or the caller is not a member. Metadata: `organization_id`."""
 
     reason = "ORGANIZATION_NOT_FOUND"
 
@@ -324,122 +325,123 @@ class SlugTaken(AlreadyExists):
 
 
 class MemberNotFound(NotFound):
-    """The organization has no such member. `account_id` in the metadata."""
+    """The organization has no such member. Metadata: `account_id`."""
 
     reason = "MEMBER_NOT_FOUND"
 
 
 class LastOwner(FailedPrecondition):
-    """Without them nobody would own the organization. `organization_id` in the metadata."""
+    """The organization would have no owner. Metadata: `organization_id`."""
 
     reason = "LAST_OWNER"
 
 
 class InvitationNotFound(NotFound):
-    """There is no such invitation of the active organization (`invitation_id` in the metadata), or the token does not accept
-    one: it is unknown, used, expired, void, or sent to somebody else."""
+    """The active organization has no such invitation (metadata: `invitation_id`), or the token is unknown, used, expired,
+    void, or was sent to another address."""
 
     reason = "INVITATION_NOT_FOUND"
 
 
 class InvitationExists(AlreadyExists):
-    """The address is invited already, and has not answered."""
+    """The address has a pending invitation."""
 
     reason = "INVITATION_EXISTS"
 
 
 class TooManyInvitations(FailedPrecondition):
-    """As many invitations as an organization may have wait for an answer."""
+    """The organization has the maximum number of pending invitations."""
 
     reason = "TOO_MANY_INVITATIONS"
 
 
 class MemberExists(AlreadyExists):
-    """Whoever is invited, or accepts, is a member already."""
+    """The account is a member already."""
 
     reason = "MEMBER_EXISTS"
 
 
 class RoleNotFound(NotFound):
-    """There is no such role, or it is not one of the active organization. `role_id` in the metadata."""
+    """The active organization has no such role. Metadata: `role_id`."""
 
     reason = "ROLE_NOT_FOUND"
 
 
 class RoleNameTaken(AlreadyExists):
-    """The organization has another role of that name."""
+    """Another role of the organization has the name."""
 
     reason = "ROLE_NAME_TAKEN"
 
 
 class TooManyRoles(FailedPrecondition):
-    """The organization has as many roles of its own as it may."""
+    """The organization has the maximum number of custom roles."""
 
     reason = "TOO_MANY_ROLES"
 
 
 class ApiKeyNotFound(NotFound):
-    """There is no such API key, or it is not the organization's. `api_key_id` in the metadata."""
+    """The active organization has no such API key. Metadata: `api_key_id`."""
 
     reason = "API_KEY_NOT_FOUND"
 
 
 class ApiKeyEnded(FailedPrecondition):
-    """The API key is revoked or has expired. `api_key_id` in the metadata."""
+    """The API key is revoked or expired. Metadata: `api_key_id`."""
 
     reason = "API_KEY_ENDED"
 
 
 class TooManyApiKeys(FailedPrecondition):
-    """The organization has as many API keys as one may have."""
+    """The organization has the maximum number of API keys."""
 
     reason = "TOO_MANY_API_KEYS"
 
 
 class ServiceAccountNotFound(NotFound):
-    """There is no such service account. `service_account_id` in the metadata."""
+    """The service account does not exist. Metadata: `service_account_id`."""
 
     reason = "SERVICE_ACCOUNT_NOT_FOUND"
 
 
 class ClientInvalid(Unauthenticated):
-    """`invalid_client` of RFC 6749: the service account is unknown or disabled, or its secret is wrong; which of these is not told."""
+    """`invalid_client` of RFC 6749: the client is unknown or disabled, or its secret is wrong. The error does not reveal
+    which."""
 
     reason = "CLIENT_INVALID"
 
 
 class AudienceNotAllowed(PermissionDenied):
-    """`invalid_target` of RFC 8693: the service account may not have tokens for this audience."""
+    """`invalid_target` of RFC 8693: the service account does not have this audience."""
 
     reason = "AUDIENCE_NOT_ALLOWED"
 
 
 class SubjectTokenInvalid(FailedPrecondition):
-    """The credential of the person is not that of a session that is good now."""
+    """The subject token is not the token of an active session."""
 
     reason = "SUBJECT_TOKEN_INVALID"
 
 
 class AccountNotFound(NotFound):
-    """There is no such account. `account_id` in the metadata."""
+    """The account does not exist. Metadata: `account_id`."""
 
     reason = "ACCOUNT_NOT_FOUND"
 
 
 class LastAdministrator(FailedPrecondition):
-    """Without this administrator nobody would be left to run the installation. `account_id` in the metadata."""
+    """The installation would have no administrator who can sign in. Metadata: `account_id`."""
 
     reason = "LAST_ADMINISTRATOR"
 
 
 class NotImpersonable(FailedPrecondition):
-    """Nobody acts as themselves, as an administrator, or as somebody who is kept out. `account_id` in the metadata."""
+    """The account is the caller's own, an administrator's, or banned. Metadata: `account_id`."""
 
     reason = "NOT_IMPERSONABLE"
 
 
 class NotImpersonating(FailedPrecondition):
-    """The session that calls is its owner's own."""
+    """The session is not an impersonation."""
 
     reason = "NOT_IMPERSONATING"
 

@@ -5,34 +5,35 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from accord.policy.v1.policy_pb2 import Credential, Permission
+from accord.policy.v1.policy_pb2 import Credential
 from accord_db.engine.scope import current
 from accord_rpc.call import Call
+from accord_rpc.permissions import AnyPermission
 
-# How long after authenticating a caller may call methods whose policy says `fresh` (ASVS 5.0, 7.5.1).
+# How long after authenticating a caller may call methods whose policy has `fresh` (ASVS 5.0, 7.5.1).
 FRESH_FOR: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """`account_id` is whose call it is: a person's account, or that of a service which acts for nobody."""
+    """`account_id` is the account of the user, or of a service that acts for itself."""
 
     account_id: UUID
     credential: Credential.ValueType
     # Of the session, the API key, or the service account.
     credential_id: UUID
-    # When they last proved who they are.
+    # The last authentication.
     authenticated_at: datetime
     # The active one. Its owner may have removed this account since: then `permissions` is empty. See `owner_id`.
     organization_id: UUID | None = None
-    # What they may do there.
-    permissions: frozenset[Permission.ValueType] = frozenset()
+    # The permissions in that organization.
+    permissions: frozenset[AnyPermission] = frozenset()
     administrator: bool = False
     # The administrator who acts as the account.
     impersonator_id: UUID | None = None
-    # The service that calls, for itself or for a person.
+    # The service that calls, for itself or for a user.
     service_account_id: UUID | None = None
-    # How often an API key may call in a minute, whatever it calls.
+    # The limit of an API key over all methods.
     calls_per_minute: int | None = None
     # The method's policy has a permission, and the caller holds it or acts outside of an organization (`personal`). Set by
     # the auth interceptor; authenticators leave it False.
@@ -55,7 +56,7 @@ class Caller:
     def session_id(self) -> UUID:
         """For methods that accept no other credential."""
         if self.credential != Credential.CREDENTIAL_SESSION:
-            raise NoCaller("session_id was asked of a caller without a session: the method accepts other credentials")
+            raise NoCaller("session_id is not available without a session: the method accepts other credentials")
         return self.credential_id
 
     @property
@@ -70,7 +71,7 @@ class Caller:
 
     @property
     def fresh_until(self) -> datetime:
-        """Until when that counts as recent, for methods whose policy says `fresh`."""
+        """The end of a recent sign-in, for methods whose policy has `fresh`."""
         return self.authenticated_at + FRESH_FOR
 
     def _require_permission_checked(self, name: str) -> None:
@@ -83,11 +84,11 @@ class Caller:
 
 
 class NoPermissionChecked(LookupError):
-    """A fault of the handler, not of the caller."""
+    """An error in the handler, not of the caller."""
 
 
 class NoCaller(LookupError):
-    """A fault of ours, not of whoever called."""
+    """An error in the handler, not of the caller."""
 
 
 def caller() -> Caller:

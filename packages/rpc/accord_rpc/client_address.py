@@ -1,4 +1,4 @@
-"""Where a call comes from: the address of its connection, or the one that a listed proxy forwards for."""
+"""The client's address: that of the connection, or the one that a trusted proxy forwards."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 FORWARDED_HEADER: Final = "x-forwarded-for"
 _WITH_PORT: Final = re.compile(r"(?:\[([^]]+)\]|([^\[:]+))(?::[0-9]+)?")
-# Of a text: no address is longer, and garbage shall not fill the memory.
+# Characters. No address is longer, and longer text must not fill the caches.
 _LONGEST: Final = 64
 
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -22,7 +22,7 @@ class _Place(NamedTuple):
 
 
 class ClientAddresses:
-    """Tells the address that counts as a call's. Whoever is in none of the `proxies` networks speaks for itself alone."""
+    """Finds the client's address. Only connections from the `proxies` networks may forward another address."""
 
     def __init__(self, proxies: Iterable[Network] = ()) -> None:
         self._proxies = tuple(proxies)
@@ -31,25 +31,25 @@ class ClientAddresses:
         self._hop = lru_cache(maxsize=4096)(self._read)
 
     def address(self, connection: str, forwarded: Sequence[str]) -> str:
-        """`connection` as grpcio tells it, `forwarded` the values of all x-forwarded-for headers. The whole text of
-        the connection where there is no network address in it."""
+        """`connection` is grpcio's `context.peer()`, `forwarded` the values of all x-forwarded-for headers. Returns
+        `connection` unchanged if it has no network address."""
         place = self._connection(connection)
         if forwarded and place.is_proxy:
-            place = self._first_believed(place, ",".join(forwarded))
+            place = self._first_untrusted(place, ",".join(forwarded))
         return place.address
 
-    def _first_believed(self, proxy: _Place, forwarded: str) -> _Place:
-        """Each proxy adds at the right end whom it has the call from, so that is how far it can be believed: up to the
-        first that is no proxy of ours, or to what is no address."""
-        believed = proxy
+    def _first_untrusted(self, proxy: _Place, forwarded: str) -> _Place:
+        """Each proxy appends the address it received the call from. Reads from the right up to the first address that is not a
+        trusted proxy, or to a value that is not an address."""
+        found = proxy
         for hop in reversed(forwarded.split(",")):
             place = self._hop(hop.strip()[:_LONGEST])
             if place is None:
-                return believed
+                return found
             if not place.is_proxy:
                 return place
-            believed = place
-        return believed
+            found = place
+        return found
 
     def _read_connection(self, connection: str) -> _Place:
         kind, _, place = unquote(connection).partition(":")
@@ -75,7 +75,7 @@ def _address(place: str) -> Address | None:
 
 @lru_cache(maxsize=4096)
 def peer_network(peer: str) -> str:
-    """Whom to count together: an IPv4 address alone, an IPv6 address by its /64, which is what one customer gets."""
+    """The network that rate limits count as one: an IPv4 address, or the /64 of an IPv6 address, which one customer gets."""
     try:
         address = ip_address(peer)
     except ValueError:

@@ -12,12 +12,13 @@ from google.protobuf.message import Message
 from protovalidate import CompilationError, Validator
 
 from accord_db.engine.model import Model
+from accord_db.engine.row_level_security import tenant_problems
 from accord_rpc.drift import drift, request_drift
 from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
-from accord_rpc.status import reason_faults
-from accord_rpc.tenancy import tenancy_faults
+from accord_rpc.reasons import reason_faults
+from accord_rpc.tenancy import tenancy_problems
 
 CONTRACT_PACKAGE = "accord"
 
@@ -83,10 +84,11 @@ def check(services: Iterable[ServiceDescriptor], registry: Registry, validator: 
     problems += permission_faults()
     problems += _registration_problems(services, registry)
     problems += _rule_problems(methods, validator)
-    problems += tenancy_faults(methods, registry.handlers)
+    problems += tenancy_problems(methods, registry.handlers)
     problems += [problem for message, model in registry.resources.items() for problem in drift(message, model)]
     problems += [problem for method in methods for problem in request_drift(method, registry.resources)]
     problems += _resource_problems(services, registry.resources)
+    problems += tenant_problems(Model.metadata)
     if problems:
         raise ContractMismatch(problems)
     return methods

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord_rpc.reasons import AnyReason, reason_name
 
 
 class FieldViolation(NamedTuple):
@@ -22,14 +23,14 @@ class RpcError(Exception):
 
     def __init__(
         self,
-        reason: Reason.ValueType,
+        reason: AnyReason,
         *,
         violations: Sequence[FieldViolation] = (),
         retry_after: float | None = None,
         quota: str | None = None,
         **metadata: str,
     ) -> None:
-        super().__init__(Reason.Name(reason))
+        super().__init__(reason_name(reason))
         self.reason = reason
         self.violations = violations
         self.retry_after = retry_after

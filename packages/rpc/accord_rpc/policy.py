@@ -1,8 +1,8 @@
-"""What the contract says of each method, read out of its descriptors once, at start."""
+"""The policies of the contract's methods, read from the descriptors once, at start."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from google.protobuf.descriptor import (
     Descriptor,
@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from accord.app.v1 import permissions_pb2, reasons_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1 import policy_pb2
 from accord.policy.v1.policy_pb2 import (
@@ -21,34 +22,37 @@ from accord.policy.v1.policy_pb2 import (
     Credential,
     MethodPolicy,
     Permission,
+    PolicyDefaults,
     RateLimit,
     RateLimitKey,
 )
+from accord_rpc.permissions import PERMISSION_NAMES, AnyPermission
+from accord_rpc.reasons import REASONS, AnyReason
 
 if TYPE_CHECKING:
     IdempotencyLevel = MethodOptions.IdempotencyLevel
 
 REQUEST_ID = "request_id"
 OF_SERVICES: Final = frozenset({Credential.CREDENTIAL_SERVICE_TOKEN, Credential.CREDENTIAL_CLIENT_CERTIFICATE})
-# The keys of rate limits whose subject is, or has part in it, the account that is tried.
+# The keys of rate limits that count the account which a call tries to enter.
 BY_ACCOUNT = frozenset({RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER})
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A `MethodPolicy` as Python reads it fast; times in seconds."""
+    """A `MethodPolicy` in a form that is fast to read. Times are in seconds."""
 
     access: Access.ValueType
-    permission: Permission.ValueType
+    permission: AnyPermission
     credentials: frozenset[Credential.ValueType]
     fresh: bool
     rate_limits: tuple[RateLimit, ...]
     default_deadline: float
     max_deadline: float
-    errors: frozenset[Reason.ValueType]
+    errors: frozenset[AnyReason]
     audit: bool
     personal: bool
-    # Also of every method that asks for a fresh sign-in: who acts as somebody cannot prove to be them.
+    # Also true of every method with `fresh`: an impersonator cannot authenticate as the user.
     in_person: bool
 
     @classmethod
@@ -80,7 +84,7 @@ class Method:
     request_streaming: bool
     response_streaming: bool
     idempotent: bool
-    # The field of the request that names the account whose tries are counted.
+    # The field of the request that names the account for rate limits.
     account_field: str | None
 
     @property
@@ -105,58 +109,102 @@ class Method:
 def read_methods(
     services: Iterable[ServiceDescriptor],
 ) -> tuple[list[Method], list[str]]:
-    """Every method of the services whose policy holds, and a sentence for each fault of the others."""
+    """The methods with a valid policy, and a sentence for each problem of the others."""
+    services = list(services)
     methods: list[Method] = []
-    faults: list[str] = []
+    faults: list[str] = [fault for service in services for fault in _unused_defaults(service)]
     for descriptor in (method for service in services for method in service.methods):
         found = list(_faults(descriptor))
         faults += [f"{descriptor.full_name}: {fault}" for fault in found]
         if not found:
-            methods.append(Method.of(descriptor, _declared(descriptor)))
+            methods.append(Method.of(descriptor, effective_policy(descriptor)))
     return methods, faults
+
+
+def effective_policy(method: MethodDescriptor) -> MethodPolicy:
+    """The method's own policy, with the permission and the errors that its options of `accord.app.v1` name, completed with
+    its service's `policy_defaults`."""
+    policy, defaults = MethodPolicy(), _defaults(method.containing_service)
+    policy.CopyFrom(_declared(method))
+    options = method.GetOptions().Extensions
+    if application := options[permissions_pb2.permission]:
+        policy.permission = cast(Permission.ValueType, application)
+    policy.errors.extend(cast(Iterable[Reason.ValueType], options[reasons_pb2.errors]))
+    inherited = _inherited(method)
+    if "credentials" in inherited:
+        policy.credentials.extend(defaults.credentials)
+    if "rate_limits" in inherited:
+        policy.rate_limits.extend(defaults.rate_limits)
+    if "default_deadline" in inherited:
+        policy.default_deadline.CopyFrom(defaults.default_deadline)
+    if "max_deadline" in inherited:
+        policy.max_deadline.CopyFrom(defaults.max_deadline)
+    return policy
 
 
 def _declared(method: MethodDescriptor) -> MethodPolicy:
     return method.GetOptions().Extensions[policy_pb2.policy]
 
 
+def _defaults(service: ServiceDescriptor) -> PolicyDefaults:
+    return service.GetOptions().Extensions[policy_pb2.policy_defaults]
+
+
+def _inherited(method: MethodDescriptor) -> list[str]:
+    """The defaults of the service that the method's own policy does not replace."""
+    own = {field.name for field, _ in _declared(method).ListFields()}
+    if _declared(method).access == Access.ACCESS_PUBLIC:
+        own.add("credentials")
+    return [field.name for field, _ in _defaults(method.containing_service).ListFields() if field.name not in own]
+
+
+def _unused_defaults(service: ServiceDescriptor) -> Iterable[str]:
+    used = {name for method in service.methods for name in _inherited(method)}
+    for field, _ in _defaults(service).ListFields():
+        if field.name not in used:
+            yield f"{service.full_name}: no method uses {field.name} of its policy_defaults"
+
+
 def _faults(method: MethodDescriptor) -> Iterable[str]:
     if not method.GetOptions().HasExtension(policy_pb2.policy):
         yield "declares no policy (option accord.policy.v1.policy)"
         return
-    policy = _declared(method)
-    yield from _access_faults(policy)
-    yield from _deadline_faults(policy)
-    yield from _rate_limit_faults(policy)
-    yield from _account_field_faults(method)
+    policy, inherited = effective_policy(method), _inherited(method)
+    if _declared(method).permission and method.GetOptions().Extensions[permissions_pb2.permission]:
+        yield "it requires a permission of Accord and one of the application; a method requires one"
+    note = f" (policy_defaults of its service set {', '.join(inherited)})" if inherited else ""
+    yield from (
+        fault + note for fault in (*_access_faults(policy), *_deadline_faults(policy), *_rate_limit_faults(policy))
+    )
+    yield from _account_field_faults(method, policy)
     yield from _error_faults(policy)
     yield from _request_id_faults(method)
 
 
 def _access_faults(policy: MethodPolicy) -> Iterable[str]:
     if policy.access not in Access.values() or policy.access == Access.ACCESS_UNSPECIFIED:
-        yield "its policy does not say who may call (access)"
-    if policy.permission not in Permission.values():
+        yield "its policy has no access"
+    if policy.permission and policy.permission not in PERMISSION_NAMES:
         yield f"its policy names permission {policy.permission}, which the contract does not have"
     for credential in policy.credentials:
         if credential not in Credential.values() or credential == Credential.CREDENTIAL_UNSPECIFIED:
             yield f"its policy names credential {credential}, which the contract does not have"
     if policy.access == Access.ACCESS_PUBLIC and (policy.credentials or policy.fresh or policy.in_person):
-        yield "it is public, yet asks for a credential, a fresh sign-in or the person themselves"
+        yield "it is public, yet its policy has credentials, fresh or in_person"
     if policy.permission and policy.access != Access.ACCESS_SIGNED_IN:
-        yield "its policy asks for a permission, which only people have (ACCESS_SIGNED_IN)"
+        yield "its policy has a permission, which requires ACCESS_SIGNED_IN"
     if policy.personal and not policy.permission:
-        yield "its policy is personal, yet names no permission that organizations ask for"
+        yield "its policy is personal, yet has no permission"
     if policy.access == Access.ACCESS_SERVICE and set(policy.credentials) - OF_SERVICES:
         yield "it is for services, yet accepts a credential of people"
     if policy.access == Access.ACCESS_SERVICE and not policy.credentials:
         yield "it is for services, and so must name the credentials of services that it accepts"
     if policy.access == Access.ACCESS_ADMIN and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
-        yield "it is for administrators, and so accepts a session alone"
+        yield "it is for administrators, and so may accept sessions only"
     if policy.fresh and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
-        yield "it asks for a fresh sign-in, and so accepts a session alone"
+        yield "its policy is fresh, and so may accept sessions only"
     if policy.in_person and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
-        yield "it asks for the person themselves, and so accepts a session alone"
+        yield "its policy is in_person, and so may accept sessions only"
 
 
 def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:
@@ -165,9 +213,9 @@ def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:
         policy.max_deadline.ToNanoseconds(),
     )
     if default <= 0:
-        yield "its policy has no default_deadline"
+        yield "neither its policy nor its service has a default_deadline"
     if longest < default or longest <= 0:
-        yield "its policy's max_deadline is missing or shorter than the default_deadline"
+        yield "its max_deadline is missing, or shorter than its default_deadline"
 
 
 def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
@@ -175,11 +223,11 @@ def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
         if limit.count < 1 or limit.window.seconds < 1 or limit.window.nanos:
             yield "a rate limit of its policy needs a count of at least 1 and a window of whole seconds"
         if limit.key not in RateLimitKey.values() or limit.key == RateLimitKey.RATE_LIMIT_KEY_UNSPECIFIED:
-            yield "a rate limit of its policy does not say whose calls are counted (key)"
+            yield "a rate limit of its policy has no key"
         if limit.key == RateLimitKey.RATE_LIMIT_KEY_CALLER and policy.access == Access.ACCESS_PUBLIC:
             yield "it is public, yet a rate limit of its policy counts by caller"
         if limit.key == RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION and (policy.personal or not policy.permission):
-            yield "a rate limit of its policy counts by organization, and its policy does not see to it that there is one"
+            yield "a rate limit of its policy counts by organization, and its policy does not guarantee that one is active"
         if limit.key in BY_ACCOUNT and not limit.durable:
             yield "a rate limit of its policy counts by account, and so must be durable"
         if limit.failures_only and not limit.durable:
@@ -188,8 +236,8 @@ def _rate_limit_faults(policy: MethodPolicy) -> Iterable[str]:
         yield "two rate limits of its policy are the same"
 
 
-def _account_field_faults(method: MethodDescriptor) -> Iterable[str]:
-    """What is marked `names_account` must be what is counted: a mark without effect would look like protection."""
+def _account_field_faults(method: MethodDescriptor, policy: MethodPolicy) -> Iterable[str]:
+    """A field marked `names_account` must be counted: a mark without effect would look like protection."""
     request = method.input_type
     marked = [field for field in request.fields if names_account(field)]
     if any(field.type != FieldDescriptor.TYPE_STRING or field.is_repeated for field in marked):
@@ -200,13 +248,13 @@ def _account_field_faults(method: MethodDescriptor) -> Iterable[str]:
         yield "a field that names an account must be in the request itself, not in a message of it"
     if marked and method.client_streaming:
         yield "it streams its requests, and so none of them can name the account"
-    if marked and not any(limit.key in BY_ACCOUNT for limit in _declared(method).rate_limits):
+    if marked and not any(limit.key in BY_ACCOUNT for limit in policy.rate_limits):
         yield "a field of its request names an account, yet no rate limit of its policy counts by account"
 
 
 def _error_faults(policy: MethodPolicy) -> Iterable[str]:
     for reason in policy.errors:
-        if reason not in Reason.values() or reason == Reason.REASON_UNSPECIFIED:
+        if reason not in REASONS:
             yield f"its policy names error {reason}, which the contract does not have"
 
 

@@ -1,8 +1,7 @@
-"""Turns what was raised into what the caller is told. Nothing else in Accord makes a status."""
+"""Maps exceptions to the status that the caller gets. Nothing else in Accord makes a status."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 from uuid import uuid4
 
@@ -14,13 +13,13 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, Re
 from google.rpc.status_pb2 import Status
 
 import accord_db.engine.errors as database
-from accord.errors.v1 import errors_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.errors import FieldViolation, RpcError
+from accord_rpc.reasons import AnyReason, answer_of, reason_name
 
 DOMAIN: Final = "accord"
 STATUS_HEADER: Final = "grpc-status-details-bin"
-# Clients drop a call whose trailers pass about 8 KB; base64 adds a third to what we send.
+# Clients drop a call whose trailers exceed about 8 KB; base64 adds a third.
 _MOST_DETAIL_BYTES: Final = 4_000
 
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
@@ -28,9 +27,9 @@ _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """A refusal as it goes over the wire. `error_id` is set if the fault is ours, and is in the log too."""
+    """The status of a failed call. `error_id` is set for internal errors, and is in the log line too."""
 
-    reason: Reason.ValueType
+    reason: AnyReason
     code: grpc.StatusCode
     message: str
     details: bytes
@@ -42,20 +41,20 @@ class ErrorStatus:
 
     @property
     def undecided(self) -> bool:
-        return _answer(self.reason).undecided
+        return answer_of(self.reason).undecided
 
 
-def failure(raised: BaseException, declared: frozenset[Reason.ValueType]) -> ErrorStatus:
-    """What the caller is told of an exception. A reason the method does not declare is a fault of ours."""
-    refused = raised if isinstance(raised, RpcError) else _refused(raised)
-    if refused is None or not (refused.reason in declared or _answer(refused.reason).pipeline):
+def status_of(raised: BaseException, declared: frozenset[AnyReason]) -> ErrorStatus:
+    """The status for an exception. A reason that the method does not declare becomes INTERNAL."""
+    error = raised if isinstance(raised, RpcError) else _of_database(raised)
+    if error is None or not (error.reason in declared or answer_of(error.reason).pipeline):
         error_id = uuid4().hex
-        return _failure(RpcError(Reason.REASON_INTERNAL, error_id=error_id), error_id)
-    return _failure(refused)
+        return _status(RpcError(Reason.REASON_INTERNAL, error_id=error_id), error_id)
+    return _status(error)
 
 
-def _refused(raised: BaseException) -> RpcError | None:
-    """The refusal that a fault of the database amounts to; None if it is nobody's business but ours."""
+def _of_database(raised: BaseException) -> RpcError | None:
+    """The error for an exception of the database; None if it is internal."""
     match raised:
         case database.Unavailable():
             return RpcError(Reason.REASON_UNAVAILABLE, retry_after=raised.retry_after)
@@ -73,14 +72,14 @@ def _refused(raised: BaseException) -> RpcError | None:
             return None
 
 
-def _failure(refused: RpcError, error_id: str | None = None) -> ErrorStatus:
-    answer = _answer(refused.reason)
+def _status(error: RpcError, error_id: str | None = None) -> ErrorStatus:
+    answer = answer_of(error.reason)
     status = Status(code=answer.code, message=answer.message)
-    info = ErrorInfo(reason=reason_name(refused.reason), domain=DOMAIN, metadata=refused.metadata)
-    for detail in (info, *_details(refused)):
+    info = ErrorInfo(reason=reason_name(error.reason), domain=DOMAIN, metadata=error.metadata)
+    for detail in (info, *_details(error)):
         status.details.append(_packed(detail))
     return ErrorStatus(
-        refused.reason,
+        error.reason,
         _CODES[answer.code],
         answer.message,
         status.SerializeToString(),
@@ -88,15 +87,15 @@ def _failure(refused: RpcError, error_id: str | None = None) -> ErrorStatus:
     )
 
 
-def _details(refused: RpcError) -> Iterable[Message]:
-    if refused.violations:
-        yield _bad_request(refused.violations)
-    if refused.retry_after is not None:
+def _details(error: RpcError) -> Iterable[Message]:
+    if error.violations:
+        yield _bad_request(error.violations)
+    if error.retry_after is not None:
         delay = Duration()
-        delay.FromMilliseconds(max(1, round(refused.retry_after * 1000)))
+        delay.FromMilliseconds(max(1, round(error.retry_after * 1000)))
         yield RetryInfo(retry_delay=delay)
-    if refused.quota is not None:
-        yield QuotaFailure(violations=[QuotaFailure.Violation(subject=refused.quota, description="Too many calls.")])
+    if error.quota is not None:
+        yield QuotaFailure(violations=[QuotaFailure.Violation(subject=error.quota, description="Too many calls.")])
 
 
 def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
@@ -117,24 +116,3 @@ def _packed(detail: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(detail)
     return packed
-
-
-@cache
-def _answer(reason: Reason.ValueType) -> errors_pb2.Answer:
-    value = Reason.DESCRIPTOR.values_by_number[reason]
-    return value.GetOptions().Extensions[errors_pb2.answer]
-
-
-@cache
-def reason_name(reason: Reason.ValueType) -> str:
-    """`TASK_NOT_FOUND` for `REASON_TASK_NOT_FOUND`: the prefix is there for protobuf's sake."""
-    return Reason.Name(reason).removeprefix("REASON_")
-
-
-def reason_faults() -> list[str]:
-    """A sentence for each reason of the contract that does not say how it is answered."""
-    return [
-        f"{value.name}: declares no status code or no message (option accord.errors.v1.answer)"
-        for value in Reason.DESCRIPTOR.values
-        if value.number and not (_answer(value.number).code and _answer(value.number).message)
-    ]

@@ -15,7 +15,7 @@ from accord_rpc.policy import Method
 _OWNER_IDS: Final = frozenset({"owner_id", "active_organization_id"})
 
 
-def tenancy_faults(methods: Iterable[Method], handlers: Mapping[str, object]) -> Iterator[str]:
+def tenancy_problems(methods: Iterable[Method], handlers: Mapping[str, object]) -> Iterator[str]:
     """`handlers` by the method's path. One sentence for each attribute and function that reads it."""
     for method in methods:
         if method.policy.permission or (handler := _function(handlers.get(method.path))) is None:
@@ -62,10 +62,10 @@ def _members(of: type, names: Set[str]) -> Iterator[object]:
         yield from (vars(each)[name] for name in names & vars(each).keys())
 
 
-def _functions(candidates: Iterable[object], of: type, beside: FunctionType) -> Iterator[tuple[FunctionType, type]]:
+def _functions(candidates: Iterable[object], of: type, caller: FunctionType) -> Iterator[tuple[FunctionType, type]]:
     for candidate in candidates:
         found = _function(candidate)
-        if found is not None and _package(found) == _package(beside):
+        if found is not None and _package(found) == _package(caller):
             yield found, of
 
 

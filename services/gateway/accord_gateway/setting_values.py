@@ -45,10 +45,21 @@ def _secret_key(value: SecretStr) -> SecretStr:
 
 
 def _rate_limit_storage(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in RATE_LIMIT_STORAGES or not _has_usable_port(url):
+    url = _split_secret(value)
+    if (
+        url.scheme not in RATE_LIMIT_STORAGES
+        or not _has_usable_port(url)
+        or (url.hostname and not _is_host(url.hostname))
+    ):
         raise ValueError("must be async+memory://, or look like async+redis://host:6379")
-    return value
+    return SecretStr(_with_ascii_host(value.get_secret_value()))
+
+
+def _split_secret(value: SecretStr) -> SplitResult:
+    try:
+        return urlsplit(value.get_secret_value())
+    except ValueError:  # its message may contain the password
+        raise ValueError("must be a URL") from None
 
 
 def _has_usable_port(url: SplitResult) -> bool:
@@ -77,12 +88,12 @@ def _encryption_keys(value: object) -> object:
 
 
 def _smtp_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in ("smtp", "smtps") or not url.hostname or not _has_usable_port(url):
+    url = _split_secret(value)
+    if url.scheme not in ("smtp", "smtps") or not _is_host(url.hostname) or not _has_usable_port(url):
         raise ValueError("must look like smtps://user:password@host:465, or smtp://user:password@host:587 for STARTTLS")
     if not unquote(f"{url.username}{url.password}").isascii():
         raise ValueError("must have a user and password in ASCII: the log-in of SMTP knows no other letters")
-    return value
+    return SecretStr(_with_ascii_host(value.get_secret_value()))
 
 
 def _mail_from(value: str) -> str:
@@ -96,16 +107,46 @@ def _mail_from(value: str) -> str:
 
 def _is_domain(text: str) -> bool:
     try:
-        return re.fullmatch(r"[A-Za-z0-9.-]+", text.encode("idna").decode()) is not None
-    except UnicodeError:  # a part of it is empty or too long
+        domain = ascii_domain(text)
+    except ValueError:
         return False
+    labels = domain.removesuffix(".").split(".")
+    return len(domain) <= 253 and all(re.fullmatch(r"[A-Za-z0-9-]{1,63}", label) for label in labels)
+
+
+def _is_host(host: str | None) -> bool:
+    """A domain or an IP address."""
+    try:
+        return bool(host and ascii_domain(host))
+    except ValueError:
+        return False
+
+
+def ascii_domain(domain: str) -> str:
+    """By IDNA 2008, as browsers and registries do: `straße.de` is `xn--strae-oqa.de`. Python's own codec follows IDNA 2003,
+    where it is `strasse.de`, a domain of another owner. Raises ValueError."""
+    if domain.isascii():
+        return domain
+    from idna import encode  # loads tables that few installations need
+
+    return encode(domain, uts46=True).decode()
+
+
+def _with_ascii_host(url: str) -> str:
+    """For URLs whose host is used for a connection or a link. URLs that are compared must be ASCII as they are set."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    host, colon, port = place.partition(":")
+    if host.isascii():
+        return url
+    return parts._replace(netloc=f"{user}{at}{ascii_domain(host)}{colon}{port}").geturl()
 
 
 def _app_url(value: str) -> str:
     url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+    if url.scheme not in ("http", "https") or not _is_host(url.hostname) or url.query or url.fragment:
         raise ValueError("must look like https://app.example.com")
-    return value.rstrip("/")
+    return _with_ascii_host(value).rstrip("/")
 
 
 def _json(value: object) -> object:
@@ -142,7 +183,17 @@ def _identity(value: str) -> str:
     return value
 
 
+def _bind_host(value: str) -> str:
+    if not _is_host(value):
+        raise ValueError("must be an address or a name of this machine")
+    return ascii_domain(value)
+
+
 def _issuer(value: str) -> str:
+    if not value.isascii():
+        raise ValueError(
+            "must be ASCII, as in the provider's own metadata: a host such as straße.de is xn--strae-oqa.de"
+        )
     url = urlsplit(value)
     if url.scheme not in ("https", "http") or not url.hostname or not _has_usable_port(url) or set(value) & set("?#@ "):
         raise ValueError("must look like https://login.example.com, as the provider's own metadata have it")
@@ -152,6 +203,8 @@ def _issuer(value: str) -> str:
 
 
 def _redirect_uri(value: str) -> str:
+    if not value.isascii():
+        raise ValueError("must be ASCII, as browsers send them: a host such as straße.de is xn--strae-oqa.de")
     url = urlsplit(value)
     if not url.scheme or not (url.netloc or url.path) or set(value) & set("#* "):
         raise ValueError(
@@ -197,6 +250,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+BindHost = Annotated[str, AfterValidator(_bind_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
 DurationOrNone = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta())]
@@ -209,8 +263,8 @@ EncryptionKeys = Annotated[dict[str, SecretBytes], NoDecode, BeforeValidator(_en
 TrustedProxies = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
-class Provider(BaseModel):
-    """An OpenID Connect provider that is no preset. Its name is its key in PROVIDERS."""
+class ProviderEntry(BaseModel):
+    """An entry of PROVIDERS. Its key is the name of the provider."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -219,10 +273,11 @@ class Provider(BaseModel):
     client_secret: SecretStr = Field(min_length=1)
     display_name: str | None = None
     scopes: Annotated[tuple[str, ...], AfterValidator(_scopes)] = ("openid", "email", "profile")
+    trusted_audiences: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 ProviderName = Annotated[str, Field(pattern="^[a-z0-9-]{1,50}$")]
-Providers = Annotated[dict[ProviderName, Provider], NoDecode, BeforeValidator(_json)]
+Providers = Annotated[dict[ProviderName, ProviderEntry], NoDecode, BeforeValidator(_json)]
 # What stands in tokens as `iss` and `aud`.
 ServiceName = Annotated[str, Field(pattern="^[!-~]{1,255}$")]
 # URI names of certificates, and the service accounts that they are.

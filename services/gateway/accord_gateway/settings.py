@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from accord_gateway.errors import StartupError
 from accord_gateway.setting_values import (
     AppUrl,
+    BindHost,
     Duration,
     DurationOrNone,
     EncryptionKeys,
@@ -81,12 +82,12 @@ class Settings(BaseSettings):
     accord_env: Literal["development", "production"] = "development"
     state_folder: Path = Path(".accord")
 
-    host: str = "127.0.0.1"
+    host: BindHost = "127.0.0.1"
     port: Port = 50051
     workers: int = Field(default=1, ge=1, le=256)
     max_concurrent_calls: int = Field(default=1000, ge=1)
     drain_seconds: int = Field(default=20, ge=0, le=3600)
-    metrics_host: str = "127.0.0.1"
+    metrics_host: BindHost = "127.0.0.1"
     metrics_port: Port = 9464
     reflection: Literal["on", "signed-in", "off"] = "on"
 
@@ -163,6 +164,7 @@ class Settings(BaseSettings):
                 client_id=provider.client_id,
                 client_secret=provider.client_secret.get_secret_value(),
                 scopes=provider.scopes,
+                trusted_audiences=frozenset(provider.trusted_audiences),
             )
             for name, provider in self.providers.items()
         ]

@@ -22,13 +22,18 @@ from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import MessageMapper, etag_of, to_datetime
-from accord_rpc.permissions import held, names
+from accord_rpc.permissions import AnyPermission, held, join_permissions, names, of_accord, of_application
 
 # Of one organization, that are not revoked.
 _AT_MOST: Final = 1000
 
+
+class _Changes(ApiKeyChanges, total=False):
+    app_scopes: list[str]
+
+
 _fill: Final = MessageMapper(pb.ApiKey).fill
-_changes: Final = MaskedChanges(pb.ApiKey, ApiKeyChanges)
+_changes: Final = MaskedChanges(pb.ApiKey, _Changes)
 
 
 class ApiKeyService(ApiKeyServiceServicer):
@@ -42,9 +47,10 @@ class ApiKeyService(ApiKeyServiceServicer):
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, context: Context) -> pb.CreateApiKeyResponse:
         me, api_key_id, key = caller(), uuid7(), new_api_key()
         organization_id = me.active_organization_id
+        scopes: list[AnyPermission] = [*request.scopes, *request.app_scopes]
         call().note(target=api_key_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
-            await require_held(tx, organization_id, request.scopes)
+            await require_held(tx, organization_id, scopes)
             if await api_keys.count_api_keys(tx, organization_id=organization_id) >= _AT_MOST:
                 raise RpcError(Reason.REASON_TOO_MANY_API_KEYS)
             api_key = await api_keys.insert_api_key(
@@ -55,7 +61,7 @@ class ApiKeyService(ApiKeyServiceServicer):
                 name=request.name,
                 prefix=shown(key),
                 key_hash=token_hash(key),
-                scopes=names(request.scopes),
+                scopes=names(scopes),
                 calls_per_minute=request.calls_per_minute if request.HasField("calls_per_minute") else None,
                 expires_at=to_datetime(request.expires_at) if request.HasField("expires_at") else None,
             )
@@ -78,6 +84,7 @@ class ApiKeyService(ApiKeyServiceServicer):
         call().note(target=UUID(request.api_key.id))
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key.id)
+            join_permissions(changed, "scopes", before.scopes)
             await require_held(tx, organization_id, held(None, [*before.scopes, *changed.get("scopes", [])]))
             api_key = await api_keys.update_api_key(
                 tx,
@@ -128,7 +135,9 @@ def _told(api_key: ApiKey) -> pb.ApiKey:
 
 def _tell(message: pb.ApiKey, api_key: ApiKey) -> None:
     _fill(message, api_key)
-    message.scopes.extend(sorted(held(None, api_key.scopes)))
+    scopes = held(None, api_key.scopes)
+    message.scopes.extend(of_accord(scopes))
+    message.app_scopes.extend(of_application(scopes))
 
 
 async def _get(db: Executor, api_key_id: str) -> ApiKey:

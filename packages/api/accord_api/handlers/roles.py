@@ -20,13 +20,18 @@ from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import MessageMapper, etag_of
-from accord_rpc.permissions import held, names
+from accord_rpc.permissions import AnyPermission, held, join_permissions, names, of_accord, of_application
 
 # Of one organization.
 _AT_MOST: Final = 100
 
+
+class _Changes(RoleChanges, total=False):
+    app_permissions: list[str]
+
+
 _fill: Final = MessageMapper(pb.Role).fill
-_changes: Final = MaskedChanges(pb.Role, RoleChanges)
+_changes: Final = MaskedChanges(pb.Role, _Changes)
 
 
 class RoleService(RoleServiceServicer):
@@ -39,10 +44,11 @@ class RoleService(RoleServiceServicer):
 
     async def CreateRole(self, request: pb.CreateRoleRequest, context: Context) -> pb.CreateRoleResponse:
         organization_id, role_id = caller().active_organization_id, uuid7()
+        permissions: list[AnyPermission] = [*request.permissions, *request.app_permissions]
         call().note(target=role_id)
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
-                await require_held(tx, organization_id, request.permissions)
+                await require_held(tx, organization_id, permissions)
                 if await roles.count_roles(tx, organization_id=organization_id) >= _AT_MOST:
                     raise RpcError(Reason.REASON_TOO_MANY_ROLES)
                 role = await roles.insert_role(
@@ -50,7 +56,7 @@ class RoleService(RoleServiceServicer):
                     role_id=role_id,
                     organization_id=organization_id,
                     name=request.name,
-                    permissions=names(request.permissions),
+                    permissions=names(permissions),
                 )
         except AlreadyExists:
             raise RpcError(Reason.REASON_ROLE_NAME_TAKEN) from None
@@ -72,6 +78,7 @@ class RoleService(RoleServiceServicer):
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
                 before = await _get(tx, request.role.id)
+                join_permissions(changed, "permissions", before.permissions)
                 after = changed.get("permissions", [])
                 await require_held(tx, organization_id, held(None, [*before.permissions, *after]))
                 role = await roles.update_role(
@@ -102,7 +109,9 @@ class RoleService(RoleServiceServicer):
     ) -> pb.GetMyPermissionsResponse:
         me = caller()
         return pb.GetMyPermissionsResponse(
-            organization_id=str(me.organization_id or ""), permissions=sorted(me.permissions)
+            organization_id=str(me.organization_id or ""),
+            permissions=of_accord(me.permissions),
+            app_permissions=of_application(me.permissions),
         )
 
 
@@ -126,4 +135,6 @@ def _told(role: Role) -> pb.Role:
 
 def _tell(message: pb.Role, role: Role) -> None:
     _fill(message, role)
-    message.permissions.extend(sorted(held(None, role.permissions)))
+    permissions = held(None, role.permissions)
+    message.permissions.extend(of_accord(permissions))
+    message.app_permissions.extend(of_application(permissions))

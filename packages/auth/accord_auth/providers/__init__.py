@@ -1,14 +1,12 @@
-"""Providers: others' word for who somebody is, by OpenID Connect (Core 1.0; RFC 9700, RFC 9207, RFC 8725).
+"""Sign-in with OpenID Connect providers (Core 1.0; RFC 9700, RFC 9207, RFC 8725).
 
-To be read from the outside in: `providers` is what handlers speak to, and begins and completes sign-ins; `provider` is one
-of them, `metadata`, `signing_keys` and `id_tokens` what is believed of it, `proofs` what comes of it, `access_tokens` how
-that is kept, and `http` the way there.
+`providers` is the interface for handlers. `provider` is one of them. `metadata`, `provider_keys` and `id_tokens` verify what it
+publishes and signs. `provider_identity` is the result of a sign-in, and `access_tokens` stores its tokens.
 """
 
-from accord_auth.providers.faults import AccessTokenUnavailable, ProviderUnreachable, SignInFailed
-from accord_auth.providers.proofs import Identity, Proof
+from accord_auth.providers.errors import AccessTokenUnavailable, ProviderUnreachable, SignInFailed
+from accord_auth.providers.provider_identity import Identity, Proof, ProviderSettings
 from accord_auth.providers.providers import Callback, Providers
-from accord_auth.providers.settings import ProviderSettings
 
 __all__ = [
     "AccessTokenUnavailable",

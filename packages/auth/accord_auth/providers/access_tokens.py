@@ -1,4 +1,4 @@
-"""Providers' tokens, as they are stored, and a new access token when the old one has expired."""
+"""Storage of the tokens that providers issue, and refresh of expired access tokens."""
 
 import asyncio
 from datetime import timedelta
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from accord_auth.encryption import Keyring, Place
-from accord_auth.providers.faults import AccessTokenUnavailable, GrantRefused, ProviderUnreachable, SignInFailed
-from accord_auth.providers.proofs import Tokens
+from accord_auth.providers.errors import AccessTokenUnavailable, GrantRefused, ProviderUnreachable, SignInFailed
+from accord_auth.providers.provider_identity import Tokens
 from accord_db.engine.database import Database
 from accord_db.engine.scope import set_deadline
 from accord_db.queries import providers
@@ -16,29 +16,29 @@ from accord_db.queries.providers import EncryptedTokens, StoredTokens
 if TYPE_CHECKING:
     from accord_auth.providers.provider import Provider
 
-# A token that is handed out is good for so long at least.
+# The minimum remaining lifetime of a token that is returned.
 _MARGIN: Final = timedelta(seconds=30)
-# To refresh takes two exchanges at most, with metadata fetched before, and what the database needs.
+# Longer than a refresh: two HTTP exchanges, the fetch of the metadata, and the queries.
 _LEASE: Final = timedelta(seconds=20)
-_LOOK_AGAIN: Final = 0.05  # seconds
+_POLL_SECONDS: Final = 0.05
 
 
 def encrypted(keys: Keyring, tokens: Tokens, *, row_id: UUID, account_id: UUID) -> EncryptedTokens:
-    """To be stored in that row of that account, where alone they can be read again."""
+    """Encrypted for that row of that account: they cannot be decrypted in another one."""
 
-    def seal(column: str, token: str) -> bytes:
+    def encrypt(column: str, token: str) -> bytes:
         return keys.encrypt(token.encode(), _place(column, row_id, account_id))
 
     return EncryptedTokens(
-        access_token=seal("access_token", tokens.access_token),
-        refresh_token=None if tokens.refresh_token is None else seal("refresh_token", tokens.refresh_token),
+        access_token=encrypt("access_token", tokens.access_token),
+        refresh_token=None if tokens.refresh_token is None else encrypt("refresh_token", tokens.refresh_token),
         lifetime=tokens.lifetime,
     )
 
 
 class AccessTokens:
-    """Those of one account at one provider. A refresh token may be good for one use only: so of all who find an access
-    token expired, in any process, one refreshes it, and the others wait for what comes of it."""
+    """The tokens of one account at one provider. Providers may accept a refresh token once only, so one caller of all
+    processes refreshes an expired access token while the others wait for the result."""
 
     def __init__(self, database: Database, keys: Keyring, provider: "Provider", account_id: UUID) -> None:
         self._db = database
@@ -50,45 +50,45 @@ class AccessTokens:
         """Raises AccessTokenUnavailable, ProviderUnreachable, Undecipherable."""
         set_deadline(None)
         first = stored = await self._stored()
-        # One that is new is taken even if it does not last for long: providers decide that.
+        # A new token is returned even if its lifetime is short: the provider decides that.
         while not (stored.is_good or stored.access_token != first.access_token):
-            if not stored.refreshing and (token := await self._refreshed(stored)) is not None:
+            if not stored.refreshing and (token := await self._refresh(stored)) is not None:
                 return token
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_POLL_SECONDS)
             stored = await self._stored()
-        return self._decrypted("access_token", stored.access_token, stored.id)
+        return self._decrypt("access_token", stored.access_token, stored.id)
 
     async def _stored(self) -> StoredTokens:
         stored = await providers.get_stored_tokens(
             self._db, account_id=self._account_id, provider=self._provider.settings.name, margin=_MARGIN
         )
         if stored is None:
-            raise AccessTokenUnavailable("no identity of that provider is linked to the account")
+            raise AccessTokenUnavailable("the account has no linked identity of that provider")
         return stored
 
-    async def _refreshed(self, stored: StoredTokens) -> str | None:
-        """None if somebody else was faster."""
+    async def _refresh(self, stored: StoredTokens) -> str | None:
+        """None if another caller refreshes the token."""
         if stored.refresh_token is None:
-            raise AccessTokenUnavailable("the access token has expired, and there is none to refresh it")
+            raise AccessTokenUnavailable("the access token has expired, and there is no refresh token")
         claimed = await providers.claim_refresh(
             self._db, linked_provider_id=stored.id, access_token=stored.access_token, lease=_LEASE
         )
         if claimed is None:
             return None
-        refresh_token = self._decrypted("refresh_token", stored.refresh_token, stored.id)
+        refresh_token = self._decrypt("refresh_token", stored.refresh_token, stored.id)
         try:
             tokens = await self._provider.refresh(refresh_token, issuer=stored.issuer, subject=stored.subject)
         except GrantRefused as refused:
             await providers.forget_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
             raise AccessTokenUnavailable(str(refused)) from None
-        except (SignInFailed, ProviderUnreachable) as fault:
+        except (SignInFailed, ProviderUnreachable) as error:
             await providers.release_refresh(self._db, linked_provider_id=stored.id, claimed=claimed)
-            raise (AccessTokenUnavailable(str(fault)) if isinstance(fault, SignInFailed) else fault) from None
-        sealed = encrypted(self._keys, tokens, row_id=stored.id, account_id=self._account_id)
-        await providers.update_tokens(self._db, linked_provider_id=stored.id, claimed=claimed, tokens=sealed)
+            raise (AccessTokenUnavailable(str(error)) if isinstance(error, SignInFailed) else error) from None
+        new = encrypted(self._keys, tokens, row_id=stored.id, account_id=self._account_id)
+        await providers.update_tokens(self._db, linked_provider_id=stored.id, claimed=claimed, tokens=new)
         return tokens.access_token
 
-    def _decrypted(self, column: str, ciphertext: bytes, row_id: UUID) -> str:
+    def _decrypt(self, column: str, ciphertext: bytes, row_id: UUID) -> str:
         return self._keys.decrypt(ciphertext, _place(column, row_id, self._account_id)).decode()
 
 

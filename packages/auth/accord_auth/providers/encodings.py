@@ -1,4 +1,4 @@
-"""What others write in base64url (RFC 7515, 2) and in JSON, read strictly: every value has one spelling."""
+"""Strict decoders of base64url (RFC 7515, section 2) and JSON: every value has one spelling."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,22 +12,22 @@ def base64url(value: bytes) -> str:
 
 
 def from_base64url(text: str) -> bytes:
-    """Raises ValueError. The library's own leaves out what it does not know, and does not look at spare bits."""
+    """Raises ValueError. The standard library skips unknown characters and ignores spare bits."""
     value = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if base64url(value) != text:
-        raise ValueError("not base64url in its one spelling")
+        raise ValueError("not canonical base64url")
     return value
 
 
 class StrictDecoder(json.JSONDecoder):
-    """Of a name that is there twice, two readers could see two values (RFC 8725, 2.4; RFC 8259, 4)."""
+    """Refuses duplicate names: two parsers could read two values (RFC 8725, section 2.4; RFC 8259, section 4)."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=_object, parse_constant=_refuse)
 
 
 def read_object(text: bytes) -> dict[str, Any]:
-    """Raises ValueError if it is anything else than one JSON object."""
+    """Raises ValueError unless the text is one JSON object."""
     try:
         value = StrictDecoder().decode(text.decode())
     except RecursionError:
@@ -40,9 +40,9 @@ def read_object(text: bytes) -> dict[str, Any]:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("duplicate name")
     return found
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

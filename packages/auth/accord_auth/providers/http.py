@@ -1,4 +1,4 @@
-"""How providers are spoken to: to where we were told and nowhere else, for a few seconds, and for a bounded answer."""
+"""The HTTP client for providers: no redirects, a short timeout, and responses of bounded size."""
 
 import asyncio
 import ssl
@@ -8,43 +8,43 @@ from functools import cached_property
 from typing import Any, Final
 
 import httpx2
-from authlib.integrations.base_client import OAuthError  # type: ignore[import-untyped]  # it has no annotations
-from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]  # … nor here
+from authlib.integrations.base_client import OAuthError  # type: ignore[import-untyped]  # no annotations
+from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[import-untyped]
 
 from accord_auth.providers.encodings import read_object
-from accord_auth.providers.faults import ProviderUnreachable, SignInFailed
-from accord_auth.providers.settings import ProviderSettings
+from accord_auth.providers.errors import ProviderUnreachable, SignInFailed
+from accord_auth.providers.provider_identity import ProviderSettings
 
-SECONDS: Final = 5.0
-MOST_BYTES: Final = 256 * 1024
+TIMEOUT_SECONDS: Final = 5.0
+MAX_BYTES: Final = 256 * 1024
 
-# What is compressed cannot be bounded before it is unpacked.
+# No compression: the size of a response would be known only after it is decompressed.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "accord"}
 
 
 class Http:
-    """Redirects are not followed, and neither proxies nor credentials are taken from the environment."""
+    """Does not follow redirects, and does not read proxies or credentials from the environment."""
 
     @asynccontextmanager
     async def client(self, settings: ProviderSettings) -> AsyncIterator[AsyncOAuth2Client]:
-        """For one exchange, which has SECONDS in all. Raises ProviderUnreachable."""
+        """For one exchange of TIMEOUT_SECONDS at most. Raises ProviderUnreachable, SignInFailed."""
         transport = _Bounded(httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False))
         try:
             async with (
-                asyncio.timeout(SECONDS),
+                asyncio.timeout(TIMEOUT_SECONDS),
                 AsyncOAuth2Client(
                     settings.client_id,
                     settings.client_secret,
                     code_challenge_method="S256",
                     transport=transport,
                     headers=_HEADERS,
-                    timeout=SECONDS,
+                    timeout=TIMEOUT_SECONDS,
                     trust_env=False,
                 ) as client,
             ):
                 yield client
         except TimeoutError:
-            raise ProviderUnreachable(f"no answer within {SECONDS:.0f} s") from None
+            raise ProviderUnreachable(f"no response within {TIMEOUT_SECONDS:.0f} s") from None
         except httpx2.TransportError as error:
             raise ProviderUnreachable(type(error).__name__) from None
         except (httpx2.RequestError, httpx2.InvalidURL) as error:
@@ -53,37 +53,37 @@ class Http:
     async def get_object(
         self, settings: ProviderSettings, url: str, *, access_token: str | None = None
     ) -> dict[str, Any]:
-        """The JSON object that is there."""
+        """Raises ProviderUnreachable, and SignInFailed unless the response is a JSON object."""
         headers = {"Authorization": f"Bearer {access_token}"} if access_token else {}
         async with self.client(settings) as client:
-            return answered_object(await client.request("GET", url, headers=headers, withhold_token=True))
+            return response_object(await client.request("GET", url, headers=headers, withhold_token=True))
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context()  # the authorities of the system; to read them takes a while
+        return ssl.create_default_context()  # reads the certificate authorities of the system, once
 
 
-def answered_object(response: httpx2.Response) -> dict[str, Any]:
-    """Raises ProviderUnreachable if the provider says that it cannot now, SignInFailed for anything but JSON and 200."""
+def response_object(response: httpx2.Response) -> dict[str, Any]:
+    """Raises ProviderUnreachable for 429 and 5xx, SignInFailed unless the response is 200 with a JSON object."""
     if response.status_code >= 500 or response.status_code == 429:
-        raise ProviderUnreachable(f"it answered {response.status_code}")
+        raise ProviderUnreachable(f"it responded {response.status_code}")
     if response.status_code != 200:
-        raise SignInFailed(f"it answered {response.status_code}")
+        raise SignInFailed(f"it responded {response.status_code}")
     return json_object(response)
 
 
 def json_object(response: httpx2.Response) -> dict[str, Any]:
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise SignInFailed("its answer is not of a JSON type")
+        raise SignInFailed("its response has no JSON content type")
     try:
         return read_object(response.content)
     except ValueError:
-        raise SignInFailed("its answer is no JSON object") from None
+        raise SignInFailed("its response is not a JSON object") from None
 
 
 class _Bounded(httpx2.AsyncBaseTransport):
-    """Ends an answer that grows too long, or comes in another form than asked for."""
+    """Refuses responses that are too long or compressed."""
 
     def __init__(self, transport: httpx2.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -92,7 +92,7 @@ class _Bounded(httpx2.AsyncBaseTransport):
         response = await self._transport.handle_async_request(request)
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
-            raise SignInFailed("its answer is compressed, which was not asked for")
+            raise SignInFailed("its response is compressed")
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         return httpx2.Response(
             response.status_code,
@@ -110,14 +110,14 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MOST_BYTES
+        left = MAX_BYTES
         async for chunk in self._stream:
             if (left := left - len(chunk)) < 0:
-                raise SignInFailed(f"its answer is longer than {MOST_BYTES} bytes")
+                raise SignInFailed(f"its response is longer than {MAX_BYTES} bytes")
             yield chunk
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
-__all__ = ["AsyncOAuth2Client", "Http", "OAuthError", "answered_object", "json_object"]
+__all__ = ["AsyncOAuth2Client", "Http", "OAuthError", "json_object", "response_object"]

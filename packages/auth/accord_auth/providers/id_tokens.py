@@ -1,4 +1,4 @@
-"""ID tokens: verified by joserfc, and believed only if every claim holds (OpenID Connect Core 1.0, 3.1.3.7; RFC 8725)."""
+"""Verification of ID tokens (OpenID Connect Core 1.0, section 3.1.3.7; RFC 8725). joserfc verifies the signature."""
 
 import hmac
 from collections.abc import Mapping
@@ -12,25 +12,29 @@ from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 
 from accord_auth.providers.encodings import StrictDecoder, base64url, from_base64url, read_object
-from accord_auth.providers.faults import SignInFailed
-from accord_auth.providers.signing_keys import ALGORITHMS
+from accord_auth.providers.errors import SignInFailed
+from accord_auth.providers.provider_keys import ALGORITHMS
 
-# How far the provider's clock may be from ours, in seconds.
+# The accepted difference between the clocks, in seconds.
 LEEWAY: Final = 60
-# How long ago, in seconds, a token that was just handed out may have been made.
-OLDEST: Final = 600
+# The accepted age of a new token, in seconds. Microsoft sets `iat` five minutes into the past.
+MAX_AGE: Final = 600
 
-_LONGEST_SUBJECT: Final = 255
-_LAST_TIME: Final = 253_402_300_799  # the end of the year 9999
+_MAX_SUBJECT: Final = 255
+_MAX_TIME: Final = 253_402_300_799  # the end of the year 9999
+
+# Google documents that its ID tokens may omit the scheme (OpenID Connect Core 1.0, section 15.6.2).
+_ISSUER_ALIASES: Final = {"accounts.google.com": "https://accounts.google.com"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a token has to say to be meant for us, now."""
+    """The values that a token must have."""
 
     issuer: str
     client_id: str
-    # None where there was no sign-in: then no nonce is looked at.
+    trusted_audiences: frozenset[str]
+    # None for a refreshed token, which has none.
     nonce: str | None
     access_token: str
 
@@ -42,31 +46,33 @@ class Header:
 
 
 def read_header(token: str, algorithms: frozenset[str]) -> Header:
-    """Before anything is verified: by whom it says to be signed. Raises SignInFailed."""
+    """The unverified header, which selects the key. Raises SignInFailed."""
     try:
         head, payload, signature = token.split(".")
         header = read_object(from_base64url(head))
         from_base64url(payload)
         from_base64url(signature)
     except ValueError:
-        raise SignInFailed("the ID token is no JWT") from None
+        raise SignInFailed("the ID token is not a JWT") from None
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise SignInFailed("the ID token is signed with an algorithm that is not accepted")
     if "crit" in header or "b64" in header or not _is_jwt(header.get("typ", "JWT")):
-        raise SignInFailed("the ID token's header asks for what is not an ID token")
+        raise SignInFailed("the ID token has the header of another kind of token")
     if kid is not None and not isinstance(kid, str):
-        raise SignInFailed("the ID token's kid is no text")
+        raise SignInFailed("the ID token's kid is not a string")
     return Header(algorithm, kid)
 
 
 def verify(token: str, key: Key, header: Header, expected: Expected) -> dict[str, Any]:
-    """The claims. Raises SignInFailed."""
+    """Returns the claims. Raises SignInFailed."""
     try:
         claims = jwt.decode(token, key, registry=_Accepted(), decoder_cls=StrictDecoder).claims
     except (JoseError, ValueError, RecursionError) as error:
         raise SignInFailed(f"the ID token does not verify: {type(error).__name__}") from None
-    _check_parties(claims, expected)
+    _check_issuer(claims.get("iss"), expected)
+    _check_audience(claims, expected)
+    _check_subject(claims.get("sub"))
     _check_times(claims, time())
     if expected.nonce is not None and not _is_equal(claims.get("nonce"), expected.nonce):
         raise SignInFailed("the ID token has another nonce")
@@ -75,34 +81,45 @@ def verify(token: str, key: Key, header: Header, expected: Expected) -> dict[str
     return claims
 
 
-def _check_parties(claims: Mapping[str, Any], expected: Expected) -> None:
-    if claims.get("iss") != expected.issuer:
+def _check_issuer(issuer: object, expected: Expected) -> None:
+    if not isinstance(issuer, str) or _ISSUER_ALIASES.get(issuer, issuer) != expected.issuer:
         raise SignInFailed("the ID token is from another issuer")
-    # No other audience is one that we trust, so there may be none.
-    if claims.get("aud") not in (expected.client_id, [expected.client_id]):
+
+
+def _check_audience(claims: Mapping[str, Any], expected: Expected) -> None:
+    """ZITADEL lists every client of a project as an audience, so `azp` is required where there are several: it alone names
+    the client that the token was issued to."""
+    audience = claims.get("aud")
+    audiences = audience if isinstance(audience, list) else [audience]
+    if not all(isinstance(each, str) for each in audiences) or expected.client_id not in audiences:
         raise SignInFailed("the ID token is for another audience")
-    if claims.get("azp", expected.client_id) != expected.client_id:
-        raise SignInFailed("the ID token was made for another client")
-    subject = claims.get("sub")
-    if not isinstance(subject, str) or not 1 <= len(subject) <= _LONGEST_SUBJECT:
+    others = set(audiences) - {expected.client_id}
+    if not others <= expected.trusted_audiences:
+        raise SignInFailed("the ID token has an audience that is not in trusted_audiences")
+    if claims.get("azp", None if others else expected.client_id) != expected.client_id:
+        raise SignInFailed("the ID token was issued to another client")
+
+
+def _check_subject(subject: object) -> None:
+    if not isinstance(subject, str) or not 1 <= len(subject) <= _MAX_SUBJECT:
         raise SignInFailed("the ID token has no subject")
     if not subject.isascii() or not subject.isprintable():
-        raise SignInFailed("the ID token has a subject that is no printable ASCII")
+        raise SignInFailed("the ID token's subject is not printable ASCII")
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> None:
     if _time(claims, "exp") <= now - LEEWAY:
         raise SignInFailed("the ID token has expired")
-    if not now - OLDEST - LEEWAY <= _time(claims, "iat") <= now + LEEWAY:
-        raise SignInFailed("the ID token was not made just now")
+    if not now - MAX_AGE - LEEWAY <= _time(claims, "iat") <= now + LEEWAY:
+        raise SignInFailed("the ID token is not new")
     if "nbf" in claims and _time(claims, "nbf") > now + LEEWAY:
-        raise SignInFailed("the ID token is not good yet")
+        raise SignInFailed("the ID token is not valid yet")
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_TIME:
-        raise SignInFailed(f"the ID token's {name} is no time")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_TIME:
+        raise SignInFailed(f"the ID token's {name} is not a time")
     return value
 
 
@@ -111,7 +128,7 @@ def _is_equal(value: object, expected: str) -> bool:
 
 
 def _half_hash(header: Header, access_token: str) -> str:
-    """OpenID Connect Core 1.0, 3.1.3.6."""
+    """OpenID Connect Core 1.0, section 3.1.3.6."""
     digest = ALGORITHMS[header.algorithm].hash(access_token.encode()).digest()
     return base64url(digest[: len(digest) // 2])
 
@@ -121,13 +138,13 @@ def _is_jwt(kind: object) -> bool:
 
 
 class _Accepted(JWSRegistry):
-    """The algorithms of ours. Unknown headers are ignored (RFC 7515, 4), those that are critical were refused before."""
+    """Ignores unknown headers (RFC 7515, section 4). `read_header` has refused critical ones."""
 
     def __init__(self) -> None:
         super().__init__(strict_check_header=False)
 
     def get_alg(self, name: str) -> Any:
-        # joserfc's own warns of EdDSA on each use, since RFC 9864 has a new name for it: providers have not.
+        # joserfc's own logs a warning for every EdDSA signature: RFC 9864 renames the algorithm, but providers have not.
         if name not in ALGORITHMS:
             raise UnsupportedAlgorithmError(name)
         return self.algorithms[name]

@@ -1,4 +1,4 @@
-"""What a provider says about itself (OpenID Connect Discovery 1.0, RFC 8414), as far as we have use for it."""
+"""A provider's metadata (OpenID Connect Discovery 1.0, RFC 8414)."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from accord_auth.providers.faults import SignInFailed
-from accord_auth.providers.signing_keys import ALGORITHMS
+from accord_auth.providers.errors import SignInFailed
+from accord_auth.providers.provider_keys import ALGORITHMS
 
-# What we can do at a token endpoint, the better one first.
+# Supported at a token endpoint, in order of preference.
 _CLIENT_AUTHENTICATIONS: Final = ("client_secret_basic", "client_secret_post")
 
 
@@ -21,10 +21,10 @@ class Metadata:
     jwks_uri: str
     userinfo_endpoint: str | None
     client_authentication: str
-    # Those of ours that the provider signs with.
+    # The accepted algorithms that the provider signs with.
     algorithms: frozenset[str]
-    # Whether it says at the redirect URI who it is (RFC 9207).
-    names_itself: bool
+    # Whether authorization responses have `iss` (RFC 9207).
+    sends_issuer: bool
 
 
 def metadata_address(issuer: str) -> str:
@@ -32,16 +32,15 @@ def metadata_address(issuer: str) -> str:
 
 
 def read_metadata(document: Mapping[str, Any], *, issuer: str, insecure_loopback: bool) -> Metadata:
-    """Raises SignInFailed if it is somebody else's, or does not offer what is asked of a provider here."""
-    if document.get("issuer") != issuer:  # exactly: OpenID Connect Discovery 1.0, 4.3
-        raise SignInFailed("its metadata name another issuer")
+    """Raises SignInFailed if the document belongs to another issuer, or a required feature is missing."""
+    _check_issuer(document.get("issuer"), issuer)
     _require(document, "response_types_supported", {"code"})
     _require(document, "code_challenge_methods_supported", {"S256"})
-    # A plain http provider on this machine is for development; one that is anywhere else may not lead to it either.
+    # Development accepts a plain http provider on loopback. The metadata of other providers must not point to loopback.
     insecure = insecure_loopback and urlsplit(issuer).scheme == "http"
-    names_itself = document.get("authorization_response_iss_parameter_supported", False)
-    if not isinstance(names_itself, bool):
-        raise SignInFailed("its metadata have authorization_response_iss_parameter_supported of a wrong type")
+    sends_issuer = document.get("authorization_response_iss_parameter_supported", False)
+    if not isinstance(sends_issuer, bool):
+        raise SignInFailed("authorization_response_iss_parameter_supported in its metadata is not a boolean")
     return Metadata(
         issuer=issuer,
         authorization_endpoint=_endpoint(document, "authorization_endpoint", insecure),
@@ -52,14 +51,23 @@ def read_metadata(document: Mapping[str, Any], *, issuer: str, insecure_loopback
         ),
         client_authentication=_client_authentication(document),
         algorithms=_algorithms(document),
-        names_itself=names_itself,
+        sends_issuer=sends_issuer,
     )
+
+
+def _check_issuer(found: object, issuer: str) -> None:
+    """Compares exactly (OpenID Connect Discovery 1.0, section 4.3)."""
+    if found == issuer:
+        return
+    if isinstance(found, str) and "{tenantid}" in found:  # Microsoft's addresses for several tenants
+        raise SignInFailed("its metadata have no issuer of their own: set the issuer of one tenant")
+    raise SignInFailed("its metadata name another issuer")
 
 
 def _endpoint(document: Mapping[str, Any], name: str, insecure_loopback: bool) -> str:
     address = document.get(name)
     if not isinstance(address, str) or not is_secure(address, insecure_loopback=insecure_loopback):
-        raise SignInFailed(f"its metadata have no https address as {name}")
+        raise SignInFailed(f"{name} in its metadata is not an https address")
     return address
 
 
@@ -68,35 +76,35 @@ def _client_authentication(document: Mapping[str, Any]) -> str:
     for method in _CLIENT_AUTHENTICATIONS:
         if method in offered:
             return method
-    raise SignInFailed("its token endpoint takes no client secret")
+    raise SignInFailed("its token endpoint does not accept a client secret")
 
 
 def _algorithms(document: Mapping[str, Any]) -> frozenset[str]:
     offered = _listed(document, "id_token_signing_alg_values_supported")
     algorithms = ALGORITHMS.keys() if offered is None else ALGORITHMS.keys() & offered
     if not algorithms:
-        raise SignInFailed("it signs with no algorithm that is accepted here")
+        raise SignInFailed("it signs with no accepted algorithm")
     return frozenset(algorithms)
 
 
-def _require(document: Mapping[str, Any], name: str, wanted: set[str]) -> None:
+def _require(document: Mapping[str, Any], name: str, required: set[str]) -> None:
     offered = _listed(document, name)
-    if offered is not None and not wanted <= offered:
-        raise SignInFailed(f"its metadata do not list {', '.join(wanted)} in {name}")
+    if offered is not None and not required <= offered:
+        raise SignInFailed(f"{name} in its metadata does not list {', '.join(required)}")
 
 
 def _listed(document: Mapping[str, Any], name: str) -> set[str] | None:
-    """None if the provider does not say."""
+    """None if the metadata do not have the field."""
     listed = document.get(name)
     if listed is None:
         return None
     if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
-        raise SignInFailed(f"its metadata have {name} of a wrong type")
+        raise SignInFailed(f"{name} in its metadata is not a list of strings")
     return set(listed)
 
 
 def is_secure(address: str, *, insecure_loopback: bool) -> bool:
-    """Whether it is https, or leads to this machine and that is enough. Nothing but host, port, path and query is in it."""
+    """Whether the address is https, or http to loopback if that is allowed, without credentials and fragment."""
     if not address.isascii() or not address.isprintable() or " " in address or "\\" in address:
         return False
     try:

@@ -1,13 +1,11 @@
 """Services: programs of the operator, which call with short-lived tokens (RFC 6749, RFC 8693, RFC 9068) or certificates.
 
-`signing_keys` are what tokens are signed with, `tokens` what they say, `authorization_server` decides who gets one, and
-`finders` tell who is behind one that comes.
+`signing_keys` are the keys of the tokens, `tokens` signs and verifies them, and `finders` authenticates their callers.
 """
 
 from accord_auth.services.authenticators import CertificateAuthenticator, ServiceTokenAuthenticator
-from accord_auth.services.authorization_server import client_credentials
 from accord_auth.services.signing_keys import SigningKeys
-from accord_auth.services.tokens import LIFETIME, ActingFor, ServiceTokens
+from accord_auth.services.tokens import LIFETIME, ActingFor, ServiceTokens, require_client
 
 __all__ = [
     "LIFETIME",
@@ -16,5 +14,5 @@ __all__ = [
     "ServiceTokenAuthenticator",
     "ServiceTokens",
     "SigningKeys",
-    "client_credentials",
+    "require_client",
 ]

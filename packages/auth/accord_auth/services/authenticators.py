@@ -1,5 +1,5 @@
-"""Who is behind the token or the certificate of a service. Both are remembered as sessions are, and so refused as they are:
-in every process, once the service is disabled, or the session in which it acts is over."""
+"""Authentication of services by token or certificate. Results are cached like those of sessions: every process drops them when
+the service is disabled, or when the session that it acts in ends."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class _ServiceAuthenticator(ABC):
 
     @abstractmethod
     def _key(self, token: str) -> bytes:
-        """By which it is remembered."""
+        """The key in the cache."""
 
     @abstractmethod
     async def _look_up(self, token: str) -> Authenticated | None: ...
@@ -48,16 +48,16 @@ class ServiceTokenAuthenticator(_ServiceAuthenticator):
         return token_hash(token)
 
     async def _look_up(self, token: str) -> Authenticated | None:
-        said = await self._tokens.verify(token)
-        if said is None or await get_client(self._database, service_account_id=said.service_account_id) is None:
+        claims = await self._tokens.verify(token)
+        if claims is None or await get_client(self._database, service_account_id=claims.service_account_id) is None:
             return None
-        if said.acting_for is not None:
-            return await self._acting_for(said, said.acting_for)
-        caller = _service(said.service_account_id, CREDENTIAL_SERVICE_TOKEN, said.issued_at)
-        return Authenticated(caller, (said.service_account_id,), said.expires_at, said.expires_at)
+        if claims.acting_for is not None:
+            return await self._acting_for(claims, claims.acting_for)
+        caller = _service(claims.service_account_id, CREDENTIAL_SERVICE_TOKEN, claims.issued_at)
+        return Authenticated(caller, (claims.service_account_id,), claims.expires_at, claims.expires_at)
 
-    async def _acting_for(self, said: ServiceToken, person: ActingFor) -> Authenticated | None:
-        """What the person may do is asked now: the token does not say."""
+    async def _acting_for(self, claims: ServiceToken, person: ActingFor) -> Authenticated | None:
+        """Reads the current permissions of the account: the token has none."""
         session = await get_acted_session(
             self._database,
             session_id=person.session_id,
@@ -69,27 +69,27 @@ class ServiceTokenAuthenticator(_ServiceAuthenticator):
         caller = Caller(
             account_id=person.account_id,
             credential=CREDENTIAL_SERVICE_TOKEN,
-            credential_id=said.service_account_id,
+            credential_id=claims.service_account_id,
             authenticated_at=session.authenticated_at,
             organization_id=person.organization_id,
             permissions=held(session.role, session.permissions),
-            service_account_id=said.service_account_id,
+            service_account_id=claims.service_account_id,
         )
-        ids = (said.service_account_id, person.session_id, person.account_id, person.organization_id)
-        good_until = min(said.expires_at, session.expires_at, session.idle_expires_at)
+        ids = (claims.service_account_id, person.session_id, person.account_id, person.organization_id)
+        good_until = min(claims.expires_at, session.expires_at, session.idle_expires_at)
         return Authenticated(caller, tuple(id_ for id_ in ids if id_), good_until, good_until)
 
 
 class CertificateAuthenticator(_ServiceAuthenticator):
-    """Stands by what TLS has proved: that whoever opened the connection has the key of a certificate with this URI. Settings
-    say which service account that is."""
+    """TLS has verified that the client holds the key of a certificate with this URI. SERVICE_IDENTITIES maps the URI to a
+    service account."""
 
     def __init__(self, database: Database, identities: Mapping[str, str], cache: CredentialCache) -> None:
         super().__init__(database, cache)
         self._identities = identities
 
     def _key(self, token: str) -> bytes:
-        return b"certificate " + token.encode()  # no hash, and so that of no token
+        return b"certificate " + token.encode()  # differs from every hash of a token
 
     async def _look_up(self, token: str) -> Authenticated | None:
         name = self._identities.get(token)
@@ -100,7 +100,7 @@ class CertificateAuthenticator(_ServiceAuthenticator):
 
 
 def _service(service_account_id: UUID, credential: Credential.ValueType, authenticated_at: datetime) -> Caller:
-    """One that acts for nobody but itself."""
+    """A service that acts for itself."""
     return Caller(
         account_id=service_account_id,
         credential=credential,

@@ -1,5 +1,5 @@
-"""The keys that services' tokens are signed with. Each is published before it signs, follows the one before after a month,
-and stays published until nothing that it has signed is good any more."""
+"""The keys that sign tokens of services. A key is published before it signs, replaces the previous one after a month, and stays
+published until every token that it signed has expired."""
 
 import asyncio
 import json
@@ -20,15 +20,15 @@ from accord_db.queries.signing_keys import AgedKey
 ALGORITHM: Final = "ES256"
 _CURVE: Final = "P-256"
 
-# How long a process goes by what it has read. Far less than a key is published before it signs.
-_READ_AGAIN: Final = 60.0
-# An id that nobody has heard of may be that of a key which another process has just made, or of no key at all: anybody can
-# make those up, so the database is asked about them so often at most.
-_READ_FOR_UNKNOWN: Final = 1.0
+# Seconds between two reads of the keys: far less than a key is published before it signs.
+_READ_INTERVAL: Final = 60.0
+# An unknown id may belong to a key that another process has just added. Clients can send any id, so this interval limits the
+# queries that they cause.
+_READ_INTERVAL_FOR_UNKNOWN: Final = 1.0
 
 
 class Signer(NamedTuple):
-    """A private key, and the id of its public one."""
+    """A private key, and the id of its public key."""
 
     kid: str
     key: ECKey
@@ -38,7 +38,7 @@ class _Keys(NamedTuple):
     published: Sequence[Mapping[str, str]]
     public: Mapping[str, ECKey]
     signing: AgedKey
-    read_at: float  # on the clock of `time.monotonic`
+    read_at: float  # time.monotonic
 
 
 class SigningKeys:
@@ -52,29 +52,29 @@ class SigningKeys:
         self._signer: Signer | None = None
 
     async def signer(self) -> Signer:
-        """Raises Undecipherable if the key that encrypted it is not at hand."""
-        stored = (await self._read(_READ_AGAIN)).signing
+        """Raises Undecipherable if no configured key decrypts the private key."""
+        stored = (await self._read(_READ_INTERVAL)).signing
         if self._signer is None or self._signer.kid != str(stored.id):
             private = self._keyring.decrypt(stored.private_key, _place(stored.id))
             self._signer = Signer(str(stored.id), ECKey.import_key(private))
         return self._signer
 
     async def public(self) -> Sequence[Mapping[str, str]]:
-        """All that are published, as JWKs."""
-        return (await self._read(_READ_AGAIN)).published
+        """The published keys as JWKs."""
+        return (await self._read(_READ_INTERVAL)).published
 
     async def find(self, kid: str) -> ECKey | None:
-        """The public key of that id."""
-        keys = await self._read(_READ_AGAIN)
+        """Returns the public key, or None if the id is unknown."""
+        keys = await self._read(_READ_INTERVAL)
         if kid not in keys.public:
-            keys = await self._read(_READ_FOR_UNKNOWN)
+            keys = await self._read(_READ_INTERVAL_FOR_UNKNOWN)
         return keys.public.get(kid)
 
     async def _read(self, seconds: float) -> _Keys:
         if self._keys is not None and monotonic() - self._keys.read_at < seconds:
             return self._keys
         if self._reading is None or self._reading.done():
-            # Apart from the call that happens to ask first: neither its deadline nor its transaction is that of the others.
+            # In an empty context: several calls wait for it, so the deadline and transaction of the first must not apply.
             self._reading = asyncio.create_task(self._read_now(), name="signing keys", context=Context())
         return await asyncio.shield(self._reading)
 
@@ -84,7 +84,7 @@ class SigningKeys:
             stored = await self._add()
         published = [json.loads(each.public_key) for each in stored]
         public = {key["kid"]: ECKey.import_key(key) for key in published}
-        # Of those that verifiers have heard of, the newest; where there is none, nobody has heard of any.
+        # The newest key that verifiers have had time to fetch; the first key of a new installation.
         signing = next((each for each in reversed(stored) if each.known), stored[0])
         self._keys = _Keys(published, public, signing, monotonic())
         return self._keys
@@ -93,7 +93,7 @@ class SigningKeys:
         async with self._database.transaction() as tx:
             await signing_keys.lock_signing_keys(tx)
             stored = await signing_keys.list_signing_keys(tx)
-            if not stored or stored[-1].old:  # and nobody was faster
+            if not stored or stored[-1].old:  # no other process has added one meanwhile
                 await self._insert(tx)
                 stored = await signing_keys.list_signing_keys(tx)
         return stored

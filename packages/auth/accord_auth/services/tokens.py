@@ -1,5 +1,6 @@
-"""The tokens of services: JWTs (RFC 9068), signed by us, and believed only if every claim holds (RFC 8725)."""
+"""Tokens of services: JWTs (RFC 9068), signed and verified by this installation (RFC 8725)."""
 
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,18 +10,36 @@ from uuid import UUID
 from joserfc import jws, jwt
 from joserfc.errors import JoseError
 
+from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.services.signing_keys import ALGORITHM, Signer, SigningKeys
+from accord_auth.tokens import token_hash
 from accord_db.engine.ids import uuid7
+from accord_db.queries.services import Client
+from accord_rpc.errors import RpcError
 
 LIFETIME: Final = timedelta(minutes=5)
-# That of an access token (RFC 9068, 2.1), so that no other JWT is taken for one.
+# The type of access tokens (RFC 9068, section 2.1). JWTs of other kinds are refused.
 _TYPE: Final = "at+jwt"
-_LONGEST: Final = 2048
+_MAX_LENGTH: Final = 2048
+# Compared in place of a secret that does not exist, so that the time does not depend on whether it does.
+_NO_HASH: Final = bytes(32)
+
+
+def require_client(client: Client | None, *, secret: str, audience: str) -> None:
+    """Raises CLIENT_INVALID unless the secret is one of the client's, and AUDIENCE_NOT_ALLOWED unless the client may have
+    tokens for the audience (RFC 6749, section 4.4)."""
+    hashed = token_hash(secret)
+    current = hmac.compare_digest(hashed, (client and client.secret_hash) or _NO_HASH)
+    previous = hmac.compare_digest(hashed, (client and client.previous_secret_hash) or _NO_HASH)
+    if client is None or not current | previous:
+        raise RpcError(Reason.REASON_CLIENT_INVALID)
+    if audience not in client.audiences:
+        raise RpcError(Reason.REASON_AUDIENCE_NOT_ALLOWED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActingFor:
-    """The person for whom a service acts, and the session in which they asked it to."""
+    """The account that a service acts for, and the session that it exchanged for its token."""
 
     account_id: UUID
     session_id: UUID
@@ -29,7 +48,7 @@ class ActingFor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceToken:
-    """What a token says. The service acts for itself where it acts for nobody."""
+    """The claims of a token. Without `acting_for` the service acts for itself."""
 
     service_account_id: UUID
     acting_for: ActingFor | None
@@ -38,7 +57,7 @@ class ServiceToken:
 
 
 class ServiceTokens:
-    """Signs tokens for anybody, and verifies those that are for `audience`: this installation."""
+    """Signs tokens for any audience. Verifies tokens for `audience`, which is this installation."""
 
     def __init__(self, keys: SigningKeys, *, issuer: str, audience: str) -> None:
         self.keys = keys
@@ -61,25 +80,25 @@ class ServiceTokens:
         return jwt.encode({"alg": ALGORITHM, "kid": signer.kid, "typ": _TYPE}, claims, signer.key, [ALGORITHM])
 
     async def verify(self, token: str) -> ServiceToken | None:
-        """None if it is not one of ours, not for us, or expired. Whether those that it names are still good is another
-        question."""
+        """None if the token is invalid, expired or for another audience. Does not check whether the service and the session
+        still exist."""
         kid = _kid(token)
         key = await self.keys.find(kid) if kid else None
         if key is None:
             return None
         try:
             claims = jwt.decode(token, key, [ALGORITHM]).claims
-            return _read(claims) if self._is_for_us(claims) else None
+            return _read(claims) if self._is_current(claims) else None
         except (JoseError, ValueError, TypeError, KeyError, OverflowError):
             return None
 
-    def _is_for_us(self, claims: Mapping[str, Any]) -> bool:
+    def _is_current(self, claims: Mapping[str, Any]) -> bool:
         now = datetime.now(UTC).timestamp()
         return (claims["iss"], claims["aud"]) == (self._issuer, self._audience) and now < float(claims["exp"])
 
 
 def _parties(service_account_id: UUID, acting_for: ActingFor | None) -> dict[str, Any]:
-    """Who is acted for, and who acts (RFC 8693, 4.1)."""
+    """The subject, and the actor if it is another party (RFC 8693, section 4.1)."""
     if acting_for is None:
         return {"sub": str(service_account_id)}
     return {
@@ -91,8 +110,8 @@ def _parties(service_account_id: UUID, acting_for: ActingFor | None) -> dict[str
 
 
 def _kid(token: str) -> str | None:
-    """By whom it says to be signed, before anything is verified. None if it is no token that we could have made."""
-    if len(token) > _LONGEST or not token.isascii():
+    """The unverified id of the signing key. None if the token cannot be one of this installation."""
+    if len(token) > _MAX_LENGTH or not token.isascii():
         return None
     try:
         header = jws.extract_compact(token.encode()).headers()
@@ -103,11 +122,11 @@ def _kid(token: str) -> str | None:
 
 
 def _read(claims: Mapping[str, Any]) -> ServiceToken:
-    """Raises ValueError, TypeError or KeyError if it does not say who is meant."""
+    """Raises ValueError, TypeError or KeyError unless the parties are well-formed."""
     client, subject = UUID(claims["client_id"]), UUID(claims["sub"])
     actor = UUID(claims["act"]["sub"]) if "act" in claims else subject
     if actor != client:
-        raise ValueError("the client is not the one that acts")
+        raise ValueError("the client is not the actor")
     return ServiceToken(
         service_account_id=client,
         acting_for=_acting_for(claims) if "act" in claims else None,

@@ -21,7 +21,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows, CompoundSelect, Select
 from sqlalchemy.types import TypeEngine
 
 from accord_db.engine.errors import InvalidValue, translate
-from accord_db.engine.row_level_security import tenant_column
+from accord_db.engine.row_level_security import is_tenant_bound
 from accord_db.engine.rows import Process, is_processed, row_maker
 from accord_db.engine.scope import ALL, tenant
 
@@ -60,7 +60,7 @@ class Query(NamedTuple):
     operation: str = "other"
     table: str = "none"
     prepared: bool = True  # worth it if the same text will be sent again
-    tenant: bytes | None = None  # whose rows it may touch; None if no wall stands before any
+    tenant: bytes | None = None  # None if none of its tables is tenant-bound
 
 
 def held_to(tenant: bytes | None) -> Sequence[Query]:
@@ -78,7 +78,7 @@ class Statement(Generic[T]):
         self._sql = compiled.string.encode()
         self._operation = _operation(executable)
         self._table = _table(executable)
-        self._walled = any(tenant_column(table) is not None for table in compiled.tables)
+        self._tenant_bound = any(map(is_tenant_bound, compiled.tables))
         self._across_tenants = bool(executable.get_execution_options().get("across_tenants"))
         self._names = [bind.key for bind in binds]
         self._defaults = {bind.key: bind.effective_value for bind in binds if not bind.required}
@@ -110,7 +110,7 @@ class Statement(Generic[T]):
         return rows
 
     def _tenant(self) -> bytes | None:
-        if not self._walled:
+        if not self._tenant_bound:
             return None
         return ALL if self._across_tenants else tenant()
 

@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from alembic.util import CommandError
 
 from accord_db.engine.errors import DatabaseError
+from accord_db.engine.row_level_security import tenant_problems
 from accord_db.migrate import MigrationError, alembic_commands, apply, current_and_head
 from accord_db.migrate.apply import revert
 from accord_db.migrate.autogenerate import generate
 from accord_db.migrate.drift import check_drift
 from accord_db.migrate.lint import lint
 from accord_db.migrate.scratch import scratch_server
+from accord_db.schema import metadata
 from accord_postgres import EmbeddedPostgresError
 
 
@@ -68,14 +70,16 @@ def _new(dsn: str, arguments: argparse.Namespace) -> int:
         print("-- models and migrations agree already, so it does nothing: write what it is for, or delete it.")
     _print_all("-- not in it, add it by hand", draft.missing)
     _print_all("-- unsafe on a database in use", draft.warnings)
+    _print_all("-- no tenant", tenant_problems(metadata))
     return 0
 
 
 def _check(dsn: str, arguments: argparse.Namespace) -> int:
-    differences, warnings = check_drift(dsn), lint()
+    differences, warnings, unbound = check_drift(dsn), lint(), tenant_problems(metadata)
     _print_all("models and migrations differ", differences)
     _print_all("unsafe on a database in use", warnings)
-    return 1 if differences or warnings else 0
+    _print_all("no tenant", unbound)
+    return 1 if differences or warnings or unbound else 0
 
 
 def _sql(dsn: str, arguments: argparse.Namespace) -> int:

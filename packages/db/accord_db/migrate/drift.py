@@ -5,7 +5,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import MetaData, NullPool, create_engine
 
-from accord_db.engine import row_level_security
+from accord_db.engine.row_level_security import enable_row_level_security
 from accord_db.migrate.apply import apply
 from accord_db.migrate.revisions import VERSIONS
 from accord_db.migrate.scratch import scratch_database
@@ -53,7 +53,7 @@ def _create_all(dsn: str, metadata: MetaData) -> None:
     metadata.create_all(engine)
     with connected(dsn) as connection:
         for table in metadata.sorted_tables:
-            for statement in row_level_security.raised(table):
+            for statement in enable_row_level_security(table):
                 connection.execute(statement.encode())
 
 

@@ -6,7 +6,7 @@ from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue
 from psycopg.sql import SQL, Identifier
 
-from accord_db.engine.row_level_security import tenant_column
+from accord_db.engine.row_level_security import is_tenant_bound
 from accord_db.migrate.state import connected
 from accord_db.schema import metadata
 
@@ -51,5 +51,5 @@ _LOG_IN_AS = (
 
 
 def _passed(connection: Connection[Any]) -> list[str]:
-    walled = [table.name for table in metadata.sorted_tables if tenant_column(table) is not None]
-    return [name for (name,) in connection.execute(_PASSED, [walled])]
+    tenant_bound = [table.name for table in metadata.sorted_tables if is_tenant_bound(table)]
+    return [name for (name,) in connection.execute(_PASSED, [tenant_bound])]

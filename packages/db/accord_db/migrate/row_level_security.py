@@ -1,22 +1,21 @@
-"""Row-level security in migrations that are written from the models, of which alembic knows nothing."""
+"""Adds row-level security to migrations that are written from the models: alembic does not compare it."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from alembic.operations.ops import CreateTableOp, ExecuteSQLOp, MigrateOperation, MigrationScript
+from alembic.operations.ops import CreateTableOp, ExecuteSQLOp, MigrationScript
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import MetaData
 
-from accord_db.engine.row_level_security import raised
+from accord_db.engine.row_level_security import enable_row_level_security
 
 
-def add_row_level_security(_context: Any, _revision: Any, scripts: list[MigrationScript]) -> None:
-    """With each new table that tenants have rows in comes its wall. It goes with the table, too."""
+def add_row_level_security(context: MigrationContext, _revision: Any, scripts: list[MigrationScript]) -> None:
+    """For each new tenant-bound table. An existing table that becomes tenant-bound is left to its author, since gateways of
+    the release before set no tenant for it and would find no rows; `migrate check` reports the missing policy."""
+    metadata: MetaData = context.opts["target_metadata"]
     for script in scripts:
         assert script.upgrade_ops is not None
-        script.upgrade_ops.ops[:] = _with_walls(script.upgrade_ops.ops)
-
-
-def _with_walls(operations: list[MigrateOperation]) -> Iterator[MigrateOperation]:
-    yield from operations
-    for operation in operations:
-        if isinstance(operation, CreateTableOp):
-            yield from map(ExecuteSQLOp, raised(operation.to_table()))
+        created = [
+            metadata.tables[each.table_name] for each in script.upgrade_ops.ops if isinstance(each, CreateTableOp)
+        ]
+        script.upgrade_ops.ops += [ExecuteSQLOp(sql) for table in created for sql in enable_row_level_security(table)]

@@ -8,6 +8,7 @@ from sqlalchemy import CheckConstraint, Enum, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class TokenPurpose(StrEnum):
@@ -41,4 +42,7 @@ class AccountToken(Model):
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 
-    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),)
+    __table_args__ = (
+        CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),
+        tenant_exempt("found by its token before the caller is known"),
+    )

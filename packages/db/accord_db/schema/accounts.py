@@ -6,6 +6,7 @@ from sqlalchemy import CheckConstraint, Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import Model, Shared, Versioned
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class Account(Shared, Versioned, Model):
@@ -27,6 +28,7 @@ class Account(Shared, Versioned, Model):
     __table_args__ = (
         CheckConstraint("char_length(display_name) >= 1", name="display_name_not_empty"),
         CheckConstraint("role IN ('person', 'administrator')", name="role_is_known"),
+        tenant_exempt("belongs to a person, and sign-in finds it before the caller is known"),
     )
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class AuditEvent(Model):
@@ -37,6 +38,8 @@ class AuditEvent(Model):
     code: Mapped[str]
     reason: Mapped[str | None]
     request_id: Mapped[str]
+
+    __table_args__ = tenant_exempt("read by administrators of the installation only, and outlives organizations")
 
 
 Index("ix_audit_events_account_id_id", AuditEvent.account_id, AuditEvent.id)

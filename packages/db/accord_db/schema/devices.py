@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class DeviceSignIn(Model):
@@ -44,4 +45,5 @@ class DeviceSignIn(Model):
         CheckConstraint(
             "(account_id IS NULL) = (approved_at IS NULL AND denied_at IS NULL)", name="whoever_decided_is_known"
         ),
+        tenant_exempt("found by its codes before the caller is known"),
     )

@@ -6,6 +6,7 @@ from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class IdempotencyKey(Model):
@@ -18,6 +19,8 @@ class IdempotencyKey(Model):
     # None only inside the transaction that is doing the work: both are committed together.
     response: Mapped[bytes | None]
     created_at: Mapped[CreatedAt]
+
+    __table_args__ = tenant_exempt("belongs to an account, whichever organization is active")
 
 
 # For the clean-up. It costs a create 1 to 2 µs of PostgreSQL; to read a day's keys without it, every ten minutes, 36.

@@ -6,6 +6,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Model, Shared, Versioned
+from accord_db.engine.row_level_security import tenant_exempt
 
 BUILT_IN_ROLES = ("owner", "admin", "member")
 
@@ -16,7 +17,10 @@ class Organization(Shared, Versioned, Model):
     name: Mapped[str] = mapped_column(String(100))
     slug: Mapped[str] = mapped_column(String(63))
 
-    __table_args__ = (CheckConstraint("char_length(name) >= 1", name="name_not_empty"),)
+    __table_args__ = (
+        CheckConstraint("char_length(name) >= 1", name="name_not_empty"),
+        tenant_exempt("an account sees all organizations it is a member of, and members is tenant-bound"),
+    )
 
 
 # Unique among the living: the slug of a deleted organization is free again.

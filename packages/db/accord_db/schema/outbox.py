@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class OutboxMessage(Model):
@@ -21,3 +22,5 @@ class OutboxMessage(Model):
     attempts: Mapped[int] = mapped_column(BigInteger, server_default="0")
     # Whoever sends it puts this off first, so that no other process does too, and one that dies is followed by another.
     next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+    __table_args__ = tenant_exempt("sent by the gateway, not by a caller")

@@ -7,6 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint, fu
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class LinkedProvider(Model):
@@ -29,7 +30,10 @@ class LinkedProvider(Model):
     # Until when nobody else refreshes the tokens: whoever does has said so, and holds no transaction meanwhile.
     refreshing_until: Mapped[datetime | None]
 
-    __table_args__ = (UniqueConstraint("issuer", "subject"),)
+    __table_args__ = (
+        UniqueConstraint("issuer", "subject"),
+        tenant_exempt("belongs to a person, and sign-in finds it before the caller is known"),
+    )
 
 
 class ProviderSignIn(Model):
@@ -48,4 +52,7 @@ class ProviderSignIn(Model):
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 
-    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),)
+    __table_args__ = (
+        CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),
+        tenant_exempt("found by its token before the caller is known"),
+    )

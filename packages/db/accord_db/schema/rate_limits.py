@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class RateLimit(Model):
@@ -17,3 +18,5 @@ class RateLimit(Model):
     key: Mapped[bytes] = mapped_column(primary_key=True)
     count: Mapped[int] = mapped_column(BigInteger)
     reset_at: Mapped[datetime] = mapped_column(index=True)
+
+    __table_args__ = tenant_exempt("counts calls by hashes, and public calls have no tenant")

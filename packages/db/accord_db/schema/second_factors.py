@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class SecondFactor(Model):
@@ -22,6 +23,8 @@ class SecondFactor(Model):
     confirmed_at: Mapped[datetime | None]
     # The time step of the last code that was accepted: that one and older ones are not accepted again.
     last_step: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = tenant_exempt("belongs to a person, and sign-in reads it before the caller is known")
 
 
 # For the clean-up of those that nobody has confirmed.
@@ -44,4 +47,7 @@ class RecoveryCode(Model):
     code_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     used_at: Mapped[datetime | None]
 
-    __table_args__ = (CheckConstraint("octet_length(code_hash) = 32", name="code_hash_is_sha256"),)
+    __table_args__ = (
+        CheckConstraint("octet_length(code_hash) = 32", name="code_hash_is_sha256"),
+        tenant_exempt("belongs to a person, and sign-in reads it before the caller is known"),
+    )

@@ -7,6 +7,7 @@ from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model, UpdatedAt, Versioned
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class ServiceAccount(Versioned, Model):
@@ -33,6 +34,7 @@ class ServiceAccount(Versioned, Model):
         CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash_is_sha256"),
         CheckConstraint("octet_length(previous_secret_hash) = 32", name="previous_secret_hash_is_sha256"),
         CheckConstraint("(previous_secret_hash IS NULL) = (previous_expires_at IS NULL)", name="previous_expires"),
+        tenant_exempt("belongs to the operator of the installation"),
     )
 
 
@@ -49,4 +51,7 @@ class SigningKey(Model):
     public_key: Mapped[str]
     created_at: Mapped[CreatedAt]
 
-    __table_args__ = (Index(None, "created_at"),)
+    __table_args__ = (
+        Index(None, "created_at"),
+        tenant_exempt("belongs to the operator of the installation"),
+    )

@@ -7,6 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.row_level_security import tenant_exempt
 
 
 class Session(Model):
@@ -34,4 +35,7 @@ class Session(Model):
     peer: Mapped[str | None]
     user_agent: Mapped[str | None]
 
-    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),)
+    __table_args__ = (
+        CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),
+        tenant_exempt("found by its token before the caller is known"),
+    )

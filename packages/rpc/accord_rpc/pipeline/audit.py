@@ -1,4 +1,4 @@
-"""Who did what, on what, when, from where, and how it ended, for the methods whose policy says `audit`."""
+"""Writes an audit event for each call of the methods whose policy has `audit`."""
 
 from typing import Final
 
@@ -12,16 +12,15 @@ from accord_db.queries import audit
 from accord_rpc.call import Context, call
 from accord_rpc.interceptor import Next
 from accord_rpc.policy import Method
-from accord_rpc.status import failure
+from accord_rpc.status import status_of
 
 # `session` for CREDENTIAL_SESSION.
 _KINDS: Final = {kind: name.removeprefix("CREDENTIAL_").lower() for name, kind in Credential.items()}
 
 
 class AuditInterceptor(AsyncServerInterceptor):
-    """An event of success commits with what succeeded; one of failure is written after the roll-back.
-
-    An answer that has decided nothing, such as "ask again later", is no event."""
+    """The event of a successful call commits with the call's transaction; that of a failed call is written after the
+    roll-back. A status that decides nothing, such as UNAVAILABLE, writes no event."""
 
     def __init__(self, method: Method, database: Database) -> None:
         self._path = method.path
@@ -42,7 +41,7 @@ class AuditInterceptor(AsyncServerInterceptor):
                     await self._insert(tx, grpc.StatusCode.OK, None)
                 return response
         except Exception as raised:
-            failed = failure(raised, self._declared)
+            failed = status_of(raised, self._declared)
             if not failed.undecided:
                 await self._insert(self._database, failed.code, failed.name)
             raise

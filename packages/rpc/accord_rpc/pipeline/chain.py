@@ -15,11 +15,12 @@ from accord_rpc.client_address import ClientAddresses
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.audit import AuditInterceptor
+from accord_rpc.pipeline.concurrency import CallSlots, ConcurrencyInterceptor
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
 from accord_rpc.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimitInterceptor, RateLimitInterceptor
-from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, answering
+from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, respond_with
 from accord_rpc.pipeline.retries import RetryInterceptor
 from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
 from accord_rpc.policy import Method
@@ -39,6 +40,8 @@ class Pipeline:
         validator: Validator,
         metrics: CallMetrics,
         peers: ClientAddresses,
+        *,
+        max_calls: int,
     ) -> None:
         self._database = database
         self._access = access
@@ -48,25 +51,26 @@ class Pipeline:
         self._metrics = metrics
         self._peers = peers
         self._clock = Clock()
+        self.slots = CallSlots(max_calls)
         self._unknown = TelemetryInterceptor("unknown", "unknown", frozenset(), metrics, peers)
 
     def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """The handler as grpcio takes it, behind its stages.
+        """The handler inside its stages, as a grpcio handler.
 
-        Every kind of call is served as one that streams its request: grpcio hands those over when the headers are
-        there, so that access is decided before the message is read, and a message that never comes meets the deadline.
+        Every kind of call is registered as one with a stream of requests. grpcio starts those when the headers have
+        arrived, so that access is decided before the message is read, and a missing message runs into the deadline.
         """
-        chain = _chained(self._stages(method), answering(method, handler), method.path)
+        chain = _chained(self._stages(method), respond_with(method, handler), method.path)
         if method.response_streaming:
             return grpc.stream_stream_rpc_method_handler(chain)
         return grpc.stream_unary_rpc_method_handler(chain)
 
     def refuse(self, path: str) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """For a path that is no method of ours: answered, counted (under one name) and logged like any other call."""
+        """For an unknown path: METHOD_UNKNOWN, with a log line, counted under one name."""
         return grpc.stream_unary_rpc_method_handler(_chained([self._unknown], _no_such_method, path))
 
     def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
-        """From the wire inwards."""
+        """Outermost first."""
         policy = method.policy
         yield TelemetryInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
         yield DeadlineInterceptor(policy, self._clock)
@@ -74,6 +78,7 @@ class Pipeline:
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
             yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
+        yield ConcurrencyInterceptor(self.slots, request_streaming=method.request_streaming)
         if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)
         if any(limit.durable for limit in policy.rate_limits):
@@ -87,7 +92,7 @@ class Pipeline:
 
 
 class Routes(grpc.GenericRpcHandler):
-    """Every handler inside its chain, as the one generic handler of a grpcio server. Unknown paths are refused."""
+    """All handlers inside their chains, as one generic handler for a grpcio server. Refuses unknown paths."""
 
     def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
         self._pipeline = pipeline
@@ -106,7 +111,7 @@ def _chained(stages: Iterable[AsyncServerInterceptor], innermost: Next, path: st
     for stage in reversed(list(stages)):
         chain = _step(stage, chain, path)
 
-    async def serve(request: object, context: Context) -> bytes | None:  # grpcio wants to see a coroutine function
+    async def serve(request: object, context: Context) -> bytes | None:  # grpcio checks for a coroutine function
         return await chain(request, context)
 
     return serve

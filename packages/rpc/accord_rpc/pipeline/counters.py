@@ -1,4 +1,4 @@
-"""Counts calls against a limit, in this process."""
+"""Counters of rate limits in the memory of this process."""
 
 from time import monotonic
 from typing import Protocol
@@ -7,32 +7,33 @@ from accord.policy.v1.policy_pb2 import RateLimit
 
 
 class NotCounted(Exception):
-    """The counters could not be reached."""
+    """The storage of the counters cannot be reached."""
 
 
 class Counter(Protocol):
-    """Counts the calls of each subject against one limit: so many in a window, which begins with the first of them."""
+    """Counts each subject's calls against one limit, in fixed windows that begin with a subject's first call."""
 
     async def hit(self, subject: str, most: int | None = None) -> float | None:
-        """`most` is for a subject whose limit is another. None if the limit allows the call; if not, in how many seconds it will. Raises NotCounted."""
+        """None if the call is allowed, else the seconds until the window ends. `most` replaces the limit's count for this
+        subject. Raises NotCounted."""
 
 
 class Counters(Protocol):
     def counter(self, path: str, limit: RateLimit) -> Counter: ...
 
 
-class OwnCounters:
-    """The `limits` library has such counters too, and looks through all of them at every call."""
+class LocalCounters:
+    """Instead of the in-memory storage of `limits`, which scans all counters at each call."""
 
     def counter(self, path: str, limit: RateLimit) -> Counter:
-        return _OwnCounter(limit.count, limit.window.seconds)
+        return _LocalCounter(limit.count, limit.window.seconds)
 
 
-class _OwnCounter:
+class _LocalCounter:
     def __init__(self, count: int, seconds: int) -> None:
         self._count = count
         self._seconds = seconds
-        self._windows: dict[str, _Window] = {}  # in the order in which they end
+        self._windows: dict[str, _Window] = {}  # ordered by end
 
     async def hit(self, subject: str, most: int | None = None) -> float | None:
         now = monotonic()

@@ -1,4 +1,4 @@
-"""Every call ends by its deadline: the caller's own, or the default of the method's policy, never past its maximum."""
+"""Ends every call by its deadline: the caller's, or the policy's default, at most the policy's maximum."""
 
 import asyncio
 from time import monotonic
@@ -16,7 +16,7 @@ _TICK: Final = 0.05  # seconds by which a call may end late
 
 
 class _Watch:
-    """One call, and until when it may last."""
+    """One call and its deadline."""
 
     __slots__ = ("expired", "task", "until")
 
@@ -27,8 +27,8 @@ class _Watch:
 
 
 class Clock:
-    """Cancels the calls whose time is up. It ticks for all of them: a timer for each, as `asyncio.timeout` sets it,
-    takes a quarter of all the time that a call spends in the pipeline."""
+    """Cancels calls at their deadlines. One timer serves all calls: a timer per call, as `asyncio.timeout` sets, takes a
+    quarter of the time a call spends in the pipeline."""
 
     def __init__(self) -> None:
         self._watches: set[_Watch] = set()
@@ -59,7 +59,7 @@ class Clock:
 
 
 class DeadlineInterceptor(AsyncServerInterceptor):
-    """Counts from the headers on, so a message that never arrives is answered like work that takes too long."""
+    """The time runs from the headers on, so that a call whose message never arrives ends too."""
 
     def __init__(self, policy: Policy, clock: Clock) -> None:
         self._default = policy.default_deadline
@@ -73,14 +73,14 @@ class DeadlineInterceptor(AsyncServerInterceptor):
         context: Context,
         method_name: str,
     ) -> bytes | None:
-        asked = time_left(context)
-        until = monotonic() + (self._default if asked is None else min(asked, self._longest))
+        requested = time_left(context)
+        until = monotonic() + (self._default if requested is None else min(requested, self._longest))
         call().deadline = until
         watch = self._clock.watch(until)
         try:
             return await method(request_or_iterator, context)
         except asyncio.CancelledError:
-            # Who else cancelled the call, its client or the end of the server, is obeyed.
+            # A cancellation by the client or by the stopping server goes on.
             if watch.expired and watch.task.cancelling() == 1:
                 raise RpcError(Reason.REASON_DEADLINE_EXCEEDED) from None
             raise
@@ -91,5 +91,5 @@ class DeadlineInterceptor(AsyncServerInterceptor):
 
 
 def time_left(context: Context) -> float | None:
-    """Seconds until the caller's own deadline; None without one, which grpcio's annotation does not admit."""
+    """Seconds until the deadline that the caller sent; None without one, which grpcio's annotation omits."""
     return cast(float | None, context.time_remaining())

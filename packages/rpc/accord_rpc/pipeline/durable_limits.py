@@ -1,4 +1,4 @@
-"""What one call is counted against, and under which names."""
+"""Counts of durable rate limits, and the subjects that all rate limits count."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,18 +28,18 @@ from accord_rpc.policy import BY_ACCOUNT
 
 
 class Subject(NamedTuple):
-    """Whose calls are counted together: as the caller is told, which tells nothing new, and as it is counted."""
+    """Whose calls are counted together. `shown` goes to the caller and reveals nothing new; `counted` is the key."""
 
-    told: str
+    shown: str
     counted: str
 
 
 def subject(key: RateLimitKey.ValueType, account: str = "") -> Subject:
-    """`account` is the one that is tried, where the key asks for it."""
+    """`account` names the account that the call tries to enter, for keys that count it."""
     if key == RATE_LIMIT_KEY_CALLER:
-        return Subject(told := _who(caller()), told)
+        return Subject(shown := _name(caller()), shown)
     if key == RATE_LIMIT_KEY_ORGANIZATION:
-        return Subject(told := f"organization:{caller().active_organization_id}", told)
+        return Subject(shown := f"organization:{caller().active_organization_id}", shown)
     if key == RATE_LIMIT_KEY_ACCOUNT:
         return Subject("account", f"account:{account}")
     peer = f"peer:{peer_network(call().peer)}"
@@ -48,18 +48,18 @@ def subject(key: RateLimitKey.ValueType, account: str = "") -> Subject:
     return Subject(f"account and {peer}", f"account:{account} and {peer}")
 
 
-def _who(caller: Caller) -> str:
+def _name(caller: Caller) -> str:
     if caller.credential == CREDENTIAL_API_KEY:
         return f"api_key:{caller.credential_id}"
     return f"account:{caller.account_id}"
 
 
 def exceeded(subject: Subject, seconds: float) -> RpcError:
-    return RpcError(Reason.REASON_RATE_LIMITED, retry_after=max(0.1, seconds), quota=subject.told)
+    return RpcError(Reason.REASON_RATE_LIMITED, retry_after=max(0.1, seconds), quota=subject.shown)
 
 
 class DurableLimit:
-    """A limit of one method that is counted in the database, where its subjects are known by hashes alone."""
+    """A limit of one method that is counted in the database, which stores subjects as hashes."""
 
     def __init__(self, path: str, limit: RateLimit) -> None:
         self.key = limit.key
@@ -67,7 +67,7 @@ class DurableLimit:
         self.failures_only = limit.failures_only
         self._count = limit.count
         self._seconds = limit.window.seconds
-        # The limits of a method differ in any of these; one that is changed begins anew.
+        # Identifies the limit among those of its method. A changed limit starts from zero.
         failures = " failures" if limit.failures_only else ""
         self._prefix = sha256(f"{path} {limit.key} {limit.count}/{limit.window.seconds}{failures}\0".encode())
 
@@ -78,7 +78,7 @@ class DurableLimit:
 
 
 class DurableCounts:
-    """The counts of one call. `at_account` are the limits that wait until its handler knows the account."""
+    """The counts of one call. `at_account` are the limits that are counted once the handler knows the account."""
 
     def __init__(self, database: Database, at_account: Sequence[DurableLimit]) -> None:
         self._database = database
@@ -92,28 +92,28 @@ class DurableCounts:
 
     async def count_account(self, account_id: UUID) -> None:
         if not self._at_account:
-            raise RuntimeError("limit_account() was called in a method without a limit that waits for it")
+            raise RuntimeError("limit_account() was called in a method without a durable limit by account")
         if self._database.in_transaction:
-            raise RuntimeError("limit_account() was called in a transaction, whose roll-back would undo the count")
-        if account_id not in self._accounts:  # a handler that lost a conflict is run again, and calls again
+            raise RuntimeError("limit_account() was called in a transaction: its roll-back would undo the count")
+        if account_id not in self._accounts:  # a handler that runs again after a conflict calls it again
             await self.count(self._at_account, str(account_id))
             self._accounts.add(account_id)
 
     async def count(self, limits: Sequence[DurableLimit], account: str) -> None:
-        """Raises Refused if any of the limits is used up, by the name of the one that lasts longest."""
+        """Raises RATE_LIMITED if a limit is used up, for the one with the longest wait."""
         subjects = [subject(limit.key, account) for limit in limits]
-        asked = [limit.of(subject) for limit, subject in zip(limits, subjects, strict=True)]
-        counted, used_up = await rate_limits.count_call(self._database, limits=asked)
-        of_failures = {each.key for each, limit in zip(asked, limits, strict=True) if limit.failures_only}
+        limits_of = [limit.of(subject) for limit, subject in zip(limits, subjects, strict=True)]
+        counted, used_up = await rate_limits.count_call(self._database, limits=limits_of)
+        of_failures = {each.key for each, limit in zip(limits_of, limits, strict=True) if limit.failures_only}
         self._failures += [each for each in counted if each.key in of_failures]
         if used_up:
-            await self.take_back()  # what is refused here has tried nothing
+            await self.take_back()  # the refused call has tried nothing
             last = max(used_up, key=lambda each: each.seconds)
-            raise exceeded(subjects[[each.key for each in asked].index(last.key)], last.seconds)
+            raise exceeded(subjects[[each.key for each in limits_of].index(last.key)], last.seconds)
 
     async def take_back(self) -> None:
-        """The call did not fail."""
+        """Removes the counts of failures: the call succeeded, or tried nothing."""
         failures, self._failures = self._failures, []
         if failures:
-            with suppress(DatabaseError):  # it stays counted; how the call ended is settled
+            with suppress(DatabaseError):  # it stays counted; the outcome of the call does not change
                 await rate_limits.take_back(self._database, counted=failures)

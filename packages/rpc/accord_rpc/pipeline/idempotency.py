@@ -1,4 +1,4 @@
-"""The same `request_id` and message from the same caller answers the first answer again, for 24 hours."""
+"""A repeated `request_id` with the same message from the same caller returns the first response again, for 24 hours."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ class _WithRequestId(Protocol):
 
 
 class IdempotencyInterceptor(AsyncServerInterceptor):
-    """Remembers the answer in the transaction of the write itself: there is neither without the other."""
+    """Stores the response in the transaction of the write: either both are committed or neither is."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -55,18 +55,16 @@ class IdempotencyInterceptor(AsyncServerInterceptor):
         async with self._database.transaction() as tx:
             # A second call with the same id waits here until the first has committed or rolled back.
             claimed = await idempotency.claim_key(
-                tx,
-                account_id=account_id,
-                request_id=request_id,
-                request_hash=request_hash,
+                tx, account_id=account_id, request_id=request_id, request_hash=request_hash
             )
             if claimed is None:
-                return await self._first_answer(tx, account_id, request_id, request_hash)
-            response = await work() or b""
+                return await self._first_response(tx, account_id, request_id, request_hash)
+        response = await work() or b""
+        async with self._database.transaction() as tx:
             await idempotency.store_response(tx, account_id=account_id, request_id=request_id, response=response)
-            return response
+        return response
 
-    async def _first_answer(self, tx: Transaction, account_id: UUID, request_id: UUID, request_hash: bytes) -> bytes:
+    async def _first_response(self, tx: Transaction, account_id: UUID, request_id: UUID, request_hash: bytes) -> bytes:
         first = await idempotency.get_key(tx, account_id=account_id, request_id=request_id)
         if first is None or first.request_hash != request_hash:
             raise RpcError(Reason.REASON_REQUEST_ID_REUSED)

@@ -1,4 +1,4 @@
-"""Holds calls to the limits of a method's policy."""
+"""Applies the rate limits of a method's policy."""
 
 from typing import Final
 from uuid import UUID
@@ -13,28 +13,28 @@ from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import CheckInterceptor, Next
-from accord_rpc.pipeline.counters import Counter, Counters, NotCounted, OwnCounters
+from accord_rpc.pipeline.counters import Counter, Counters, LocalCounters, NotCounted
 from accord_rpc.pipeline.durable_limits import DurableCounts, DurableLimit, Subject, exceeded, subject
 from accord_rpc.policy import Method
-from accord_rpc.status import failure
+from accord_rpc.status import status_of
 
 _IN_PROCESS: Final = "async+memory:"
 
 
 def rate_limiter(storage: str) -> Counters:
-    """Counters in the storage that a URL names: `async+memory://`, or `async+redis://host:port/0`. Raises ValueError."""
+    """The counters in the storage of this URL: `async+memory://` or `async+redis://host:port/0`. Raises ValueError."""
     if storage.startswith(_IN_PROCESS):
-        return OwnCounters()
+        return LocalCounters()
     from accord_rpc.pipeline.shared_counters import SharedCounters  # 2 MiB that most installations do not need
 
     return SharedCounters(storage)
 
 
 async def limit_account(account_id: UUID) -> None:
-    """Counts this call against the limits by account, for a handler that finds the account by a token of the request.
+    """Counts this call against the limits by account, for a handler that finds the account by a token in the request.
 
-    Ask it once the account is known and before anything is tried, outside of any transaction: a refusal would roll the
-    count back with it. Raises Refused.
+    Call it once the account is known, before anything is verified, and outside of a transaction: a roll-back would undo
+    the count. Raises RATE_LIMITED.
     """
     counts = call().durable_counts
     if counts is None:
@@ -43,7 +43,7 @@ async def limit_account(account_id: UUID) -> None:
 
 
 class RateLimitInterceptor(CheckInterceptor):
-    """The limits that are counted outside of the database. The first one that is used up refuses."""
+    """The limits that are not durable. Raises RATE_LIMITED for the first that is used up."""
 
     def __init__(self, method: Method, counters: Counters) -> None:
         self._limits = [
@@ -58,7 +58,7 @@ class RateLimitInterceptor(CheckInterceptor):
 
 
 class ApiKeyLimitInterceptor(CheckInterceptor):
-    """What an API key may call in a minute, of all methods together. `counter` is that of all of them."""
+    """The calls per minute of an API key, over all methods. All methods share the `counter`."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
@@ -83,8 +83,8 @@ async def _count(counter: Counter, counted: Subject, most: int | None = None) ->
 
 
 class DurableLimitInterceptor(AsyncServerInterceptor):
-    """The limits that are counted in the database: before the handler's transaction and apart from it, so that nothing
-    undoes the count, and once, however often the handler is run."""
+    """The durable limits. They are counted before the handler's transaction and apart from it, so that no roll-back undoes
+    the count, and once, even if the handler runs again after a conflict."""
 
     def __init__(self, method: Method, database: Database) -> None:
         self._database = database
@@ -108,16 +108,16 @@ class DurableLimitInterceptor(AsyncServerInterceptor):
         try:
             response = await method(request_or_iterator, context)
         except Exception as raised:
-            # The database was away, and nobody has learned anything. Whatever else went wrong counts, our faults too:
-            # one that a wrong guess alone could bring about would tell it from a right one.
-            if failure(raised, self._declared).reason == Reason.REASON_UNAVAILABLE:
+            # Without the database the caller has learned nothing. Every other error counts, internal ones too: an error that
+            # only a wrong guess can cause would distinguish it from a right one.
+            if status_of(raised, self._declared).reason == Reason.REASON_UNAVAILABLE:
                 await counts.take_back()
             raise
         if not counts.is_complete:
-            raise RuntimeError(f"the handler of {method_name} has not called limit_account()")
+            raise RuntimeError(f"the handler of {method_name} did not call limit_account()")
         await counts.take_back()
         return response
 
     def _account(self, request: object) -> str:
-        """As whoever is looked up by it: upper and lower case are the same."""
+        """Folded as the lookup of the account folds it."""
         return str(getattr(request, self._field)).lower() if self._field else ""

@@ -1,4 +1,4 @@
-"""What arrives is read, parsed and held to the contract's rules; what is answered is written. All four kinds of call."""
+"""Reads, parses and validates requests, and writes responses, for all four kinds of call."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeAlias, cast
@@ -17,7 +17,7 @@ Handler: TypeAlias = Callable[[object, Context], Awaitable[Message] | AsyncItera
 
 
 class ReceiveInterceptor(AsyncServerInterceptor):
-    """Behind it, a request is a message that keeps the contract, or an iterator of such."""
+    """Stages inside it get a valid message, or an iterator of valid messages. Raises INVALID_MESSAGE with every violation."""
 
     def __init__(self, method: Method, validator: Validator) -> None:
         self._message = method.request
@@ -37,11 +37,11 @@ class ReceiveInterceptor(AsyncServerInterceptor):
         return await method(self._accept(await context.read()), context)
 
     async def _stream(self, context: Context) -> AsyncIterator[Message]:
-        while isinstance(raw := await context.read(), bytes):  # and then grpc.aio.EOF
+        while isinstance(raw := await context.read(), bytes):  # grpc.aio.EOF at the end
             yield self._accept(raw)
 
     def _accept(self, raw: object) -> Message:
-        if not isinstance(raw, bytes):  # grpc.aio.EOF: the caller ended its side without a message
+        if not isinstance(raw, bytes):  # grpc.aio.EOF: the caller sent no message
             raise invalid(FieldViolation("", "the call carried no message"))
         try:
             message = self._message.FromString(raw)
@@ -55,7 +55,7 @@ class ReceiveInterceptor(AsyncServerInterceptor):
 
 
 def _path(violation: Violation) -> str:
-    """`requests[1].title`. The key of a map is the caller's text, and stays with the caller."""
+    """`requests[1].title`. Keys of maps are replaced by `key`: they are text from the request."""
     return ".".join(_step(element) for element in _elements(violation))
 
 
@@ -70,27 +70,27 @@ def _step(element: FieldPathElementPb) -> str:
     return f"{element.field_name}[{element.subscript.value if element.subscript.field == 'index' else 'key'}]"
 
 
-def answering(method: Method, handler: Handler) -> Next:
-    """The innermost step: the handler's message as bytes, or each of its stream written as it comes."""
+def respond_with(method: Method, handler: Handler) -> Next:
+    """The innermost step: runs the handler and serializes its message, or writes each message of its stream."""
     return _streaming(method.response, handler) if method.response_streaming else _unary(method.response, handler)
 
 
 def _unary(response: type[Message], handler: Handler) -> Next:
-    async def answer(request: object, context: Context) -> bytes:
+    async def respond(request: object, context: Context) -> bytes:
         return _serialized(response, await cast(Awaitable[Message], handler(request, context)))
 
-    return answer
+    return respond
 
 
 def _streaming(response: type[Message], handler: Handler) -> Next:
-    async def answer(request: object, context: Context) -> None:
+    async def respond(request: object, context: Context) -> None:
         async for message in cast(AsyncIterator[Message], handler(request, context)):
             await context.write(_serialized(response, message))
 
-    return answer
+    return respond
 
 
 def _serialized(response: type[Message], message: object) -> bytes:
     if not isinstance(message, response):
-        raise TypeError(f"the handler answered {type(message).__name__} instead of {response.__name__}")
+        raise TypeError(f"the handler returned {type(message).__name__} instead of {response.__name__}")
     return message.SerializeToString()

@@ -1,7 +1,7 @@
-"""How many elements a message may have: asked before anything looks at each of them.
+"""Limits the elements of repeated fields, before the validator reads each of them.
 
-The validator looks at every element of a list that is too long, and reports on each: two million empty strings, which are
-no more than 4 MiB, keep it busy for a minute in which this process answers nobody.
+The validator reports every element of a list that is too long: two million empty strings, which fit into 4 MiB, block this
+process for a minute.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from accord_rpc.errors import FieldViolation
 from buf.validate import validate_pb2
 
-# Of a repeated field whose rules do not say: one in a message that is not ours, such as the paths of a FieldMask.
+# For a repeated field without a rule: in a message from elsewhere, such as the paths of a FieldMask.
 MOST_ITEMS: Final = 1000
 
 
@@ -28,7 +28,7 @@ class _Part(NamedTuple):
 
 
 def has_elements(message: type[Message]) -> bool:
-    """Whether there is anything to count in such messages."""
+    """Whether the message has repeated fields at any depth."""
     return bool(_parts(message.DESCRIPTOR))
 
 

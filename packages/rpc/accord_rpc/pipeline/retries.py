@@ -1,4 +1,4 @@
-"""A handler whose transaction lost against another one runs again, whole."""
+"""Runs a handler again when its transaction lost a conflict."""
 
 from grpc_interceptor.server import AsyncServerInterceptor
 
@@ -9,7 +9,7 @@ from accord_rpc.interceptor import Next
 
 
 class RetryInterceptor(AsyncServerInterceptor):
-    """For methods of one request and one answer: what a handler did before a conflict was rolled back with it."""
+    """For unary methods: what the handler did before the conflict was rolled back with its transaction."""
 
     async def intercept(
         self,

@@ -1,4 +1,4 @@
-"""Counts calls against a limit in a Redis that several gateways share. Imported only where there is one."""
+"""Counters of rate limits in a Redis that several gateways share. Imported only if RATE_LIMIT_STORAGE names one."""
 
 import time
 
@@ -13,12 +13,12 @@ from accord_rpc.pipeline.counters import Counter, NotCounted
 
 
 class SharedCounters:
-    """Raises ValueError if there can be no such storage."""
+    """Raises ValueError if the URL names no asynchronous storage."""
 
     def __init__(self, url: str) -> None:
         try:
             storage = storage_from_string(url, wrap_exceptions=True, implementation="redispy")
-        except ConfigurationError as error:  # the storage's own package is not installed
+        except ConfigurationError as error:  # the package of the storage is not installed
             raise ValueError(str(error)) from None
         if not isinstance(storage, Storage):
             raise ValueError(f"{url!r} is not an asynchronous storage; its name must begin with 'async+'")

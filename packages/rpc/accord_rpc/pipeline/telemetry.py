@@ -1,4 +1,4 @@
-"""The outermost stage: a call gets its request id, its one log line, its metrics, and always a definite answer."""
+"""The outermost stage: request id, one log line, metrics, and a status for every call."""
 
 import asyncio
 import random
@@ -13,7 +13,6 @@ from grpc.aio import AbortError, InternalError
 from grpc_interceptor.server import AsyncServerInterceptor
 from prometheus_client import Counter, Histogram
 
-from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.scope import enter
 from accord_rpc.call import Call, Context
@@ -21,14 +20,15 @@ from accord_rpc.caller import Caller
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.deadlines import time_left
-from accord_rpc.status import STATUS_HEADER, ErrorStatus, failure
+from accord_rpc.reasons import AnyReason
+from accord_rpc.status import STATUS_HEADER, ErrorStatus, status_of
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 _USABLE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class CallMetrics:
-    """What go-grpc-prometheus counts, under the same names, so that its dashboards fit."""
+    """The metrics of go-grpc-prometheus, under the same names, so that its dashboards work."""
 
     def __init__(self) -> None:
         self.handled = Counter(
@@ -45,31 +45,31 @@ class CallMetrics:
 
 @cache
 def call_metrics() -> CallMetrics:
-    """Those of this process: prometheus_client has one registry, and takes each name once."""
+    """Cached, because prometheus_client registers each name once per process."""
     return CallMetrics()
 
 
 class _Ending(NamedTuple):
-    """What is kept ready for the calls that end with one of the status codes."""
+    """What calls that end with one status code need: its name and its counter."""
 
     code: str
     handled: Counter
 
 
 class TelemetryInterceptor(AsyncServerInterceptor):
-    """Sees one method's calls from their headers to their status. `declared` are the reasons the method may answer."""
+    """Observes one method's calls from the headers to the status. `declared` are the reasons that the method may return."""
 
     def __init__(
         self,
         service: str,
         name: str,
-        declared: frozenset[Reason.ValueType],
+        declared: frozenset[AnyReason],
         metrics: CallMetrics,
         peers: ClientAddresses,
     ) -> None:
         self._declared = declared
         self._peers = peers
-        # By number, since Python's enumerations take longer to look up than the counting takes.
+        # By number: looking up a member of a Python enum takes longer than the count itself.
         self._endings = {
             code.value[0]: _Ending(code.name, metrics.handled.labels(service, name, code.name))
             for code in grpc.StatusCode
@@ -87,20 +87,20 @@ class TelemetryInterceptor(AsyncServerInterceptor):
         started, call = perf_counter(), _begin(context, method_name, self._peers)
         try:
             response = await method(request_or_iterator, context)
-        except (Exception, asyncio.CancelledError, SystemExit) as raised:  # noqa: BLE001 (whatever it is, the caller gets an answer)
+        except (Exception, asyncio.CancelledError, SystemExit) as raised:  # noqa: BLE001 (every call ends with a status)
             await self._end(raised, context, call, started)
         self._record(_code(context), call, started)
         return response
 
     async def _end(self, raised: BaseException, context: Context, call: Call, started: float) -> NoReturn:
-        """Answers a call that did not succeed. Only one that its client gave up ends without a status of ours."""
-        if isinstance(raised, AbortError):  # grpcio's own services have answered already
+        """Ends a call that failed with a status, unless its client has cancelled it."""
+        if isinstance(raised, AbortError):  # grpcio's own services have set the status
             self._record(_code(context), call, started)
             raise raised
         if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
             self._record(_given_up(context), call, started)
             raise raised
-        failed = failure(raised, self._declared)
+        failed = status_of(raised, self._declared)
         self._record(failed.code.value[0], call, started, failed, raised)
         trailers = (
             (STATUS_HEADER, failed.details),
@@ -108,7 +108,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
         )
         try:
             await context.abort(failed.code, failed.message, trailers)
-        except InternalError:  # its caller, or the connection, was gone first
+        except InternalError:  # the client or the connection has gone
             raise asyncio.CancelledError from None
 
     def _record(
@@ -131,7 +131,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
         }
         if caller := call.caller:
             line |= _who(caller)
-        if isinstance(raised, DatabaseError):  # its text may quote what was sent, its code does not
+        if isinstance(raised, DatabaseError):  # its text may quote values from the request; the code does not
             line["sqlstate"] = raised.sqlstate
         if failed is None:
             self._log.info("call", **line)
@@ -148,9 +148,9 @@ class TelemetryInterceptor(AsyncServerInterceptor):
 
 
 def _who(caller: Caller) -> dict[str, object]:
-    """Whose call it is, for which organization, and who acts for them."""
+    """The caller's account and organization, and the impersonator or service that acts for the account."""
     line: dict[str, object] = {"account_id": str(caller.account_id)}
-    # Written out for speed: it is done for each call, and most have none of them.
+    # Written out for speed: this runs for each call, and most calls have none of them.
     if caller.organization_id is not None:
         line["organization_id"] = str(caller.organization_id)
     if caller.impersonator_id is not None:
@@ -188,16 +188,16 @@ def _new_request_id() -> str:
 
 
 def _plain(text: str) -> str:
-    """As it can be written into a row or to a terminal: gRPC lets callers put NUL and escapes into any header."""
+    """Escapes unprintable characters: gRPC allows NUL and escape sequences in headers, which rows and terminals must not get."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _code(context: Context) -> int:
-    return cast(int | None, context.code()) or 0  # None or a number in grpcio, whatever its annotation says
+    return cast(int | None, context.code()) or 0  # grpcio returns None or a number, other than its annotation
 
 
 def _is_cancelled() -> bool:
-    """Whether this task was told to stop. A CancelledError without that is a handler's own, and a fault like any other."""
+    """Whether this task was cancelled. A CancelledError without that was raised by the handler, and is an error like others."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

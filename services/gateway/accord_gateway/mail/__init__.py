@@ -1,1 +1,1 @@
-"""Mail: taken from the outbox and handed to a mail server; in development, shown and kept as files."""
+"""Mail: letters are read from the outbox and sent to a mail server. Development without one prints and keeps them as files."""

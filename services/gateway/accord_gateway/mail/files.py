@@ -1,4 +1,4 @@
-"""Development without a mail server: letters are shown in the terminal, and kept as files."""
+"""Development without a mail server: letters are printed to the terminal and kept as files."""
 
 import os
 import sys
@@ -12,21 +12,18 @@ class FilesTransport:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def send(self, letter: Letter) -> None:
+    async def send(self, letter: Letter) -> None:
         try:
-            file = self._keep(letter)
+            file = self._write(letter)
         except OSError as error:
-            raise Unreachable(f"no mail can be kept in {self._folder}: {error.strerror}") from None
-        sys.stderr.write(_shown(letter, file))
+            raise Unreachable(f"cannot write to {self._folder}: {error.strerror}") from None
+        sys.stderr.write(_preview(letter, file))
 
-    def close(self) -> None:
-        """There is nothing to close."""
+    async def close(self) -> None:
+        """Holds nothing open."""
 
-    def abort(self) -> None:
-        """It does not take long."""
-
-    def _keep(self, letter: Letter) -> Path:
-        """For nobody else's eyes: with the tokens in it one gets into accounts."""
+    def _write(self, letter: Letter) -> Path:
+        """Readable by the owner only: the tokens in a letter give access to accounts."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = self._folder / f"{letter.message['Message-ID'].strip('<>').partition('@')[0]}.eml"
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
@@ -34,7 +31,7 @@ class FilesTransport:
         return file
 
 
-def _shown(letter: Letter, file: Path) -> str:
+def _preview(letter: Letter, file: Path) -> str:
     body = letter.message.get_body(("plain",))
     assert body is not None
     text = "".join(f"    {line}".rstrip() + "\n" for line in body.get_content().splitlines())

@@ -1,6 +1,6 @@
-"""What people read: templates, filled with values that other people may have chosen.
+"""Letters: templates and their values, some of which are chosen by strangers.
 
-`templates/NAME.txt` starts with the subject, `templates/NAME.html` is the inside of `layout.html`.
+`templates/NAME.txt` starts with the subject. `templates/NAME.html` is inserted into `layout.html`.
 """
 
 import re
@@ -20,10 +20,11 @@ from uuid import UUID
 from accord_api import account_tokens
 from accord_api.outbox import Content, Mail
 from accord_gateway.errors import StartupError
+from accord_gateway.setting_values import ascii_domain
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# The page of the application that each token is for.
+# The page of the application that takes the token.
 PAGES: Final = {
     Mail.VERIFY_EMAIL: "verify-email",
     Mail.CHANGE_EMAIL: "change-email",
@@ -31,35 +32,35 @@ PAGES: Final = {
     Mail.INVITATION: "invitation",
 }
 
-# How long a letter is worth sending: no longer than the token in it works.
-_USEFUL: Final = {
+# A letter is useless once its token has expired.
+_LIFETIMES: Final = {
     Mail.VERIFY_EMAIL.value: account_tokens.VERIFY_EMAIL.lifetime,
     Mail.CHANGE_EMAIL.value: account_tokens.CHANGE_EMAIL.lifetime,
     Mail.RESET_PASSWORD.value: account_tokens.RESET_PASSWORD.lifetime,
 }
-_LONGEST_USEFUL = timedelta(days=3)
+_DEFAULT_LIFETIME: Final = timedelta(days=3)
 
-# The names that strangers choose, and what is written in the place of one that could be taken for a link.
-_NAMES: Final = {"display_name": "there", "inviter": "somebody", "organization": "an organization"}
+# Values chosen by strangers, each with the replacement for one that a mail program may show as a link.
+_NAMES: Final = {"display_name": "there", "inviter": "A member", "organization": "an organization"}
 
-# What a template may use besides the values of its mail.
-_OURS = frozenset({"service", "app_url"})
+# Variables of every template, in addition to the values of its mail.
+_COMMON: Final = frozenset({"service", "app_url"})
 
 
 class Letter(NamedTuple):
-    """A message and its envelope, which is what counts for its way."""
+    """A message and its envelope. Mail servers deliver by the envelope."""
 
     sender: str
     recipient: str
     message: EmailMessage
 
 
-class TemplateFault(StartupError):
-    """A mail and its templates do not fit each other."""
+class TemplateError(StartupError):
+    """A template is missing, or its variables are not those of its mail."""
 
 
 class Letters:
-    """Raises TemplateFault unless every mail has its templates, and they use what it takes and nothing else."""
+    """Raises TemplateError unless every mail has templates that use exactly its values."""
 
     def __init__(self, *, mail_from: str, app_url: str, templates: Path = TEMPLATES) -> None:
         self._sender = address(mail_from)
@@ -68,9 +69,8 @@ class Letters:
         self._templates = {mail: _Templates.of(mail, templates) for mail in Mail}
 
     def write(self, mail: Mail, content: Content, *, message_id: UUID, created_at: datetime) -> Letter:
-        """The same letter for the same message, however often it is tried: by its Message-ID a reader's program can tell
-        that one it gets twice is one."""
-        templates, recipient = self._templates[mail], _in_ascii(content.to)
+        """Returns the same letter for the same message. Mail programs recognise a duplicate by its Message-ID."""
+        templates, recipient = self._templates[mail], _parse(content.to)
         values = self._values(mail, content.values)
         message = EmailMessage(policy=SMTP)
         message["From"] = self._sender
@@ -78,7 +78,7 @@ class Letters:
         message["Subject"] = templates.subject.substitute(values)
         message["Date"] = created_at
         message["Message-ID"] = f"<{message_id}@{self._sender.domain}>"
-        message["Auto-Submitted"] = "auto-generated"  # so that nobody's absence note answers it (RFC 3834, 5)
+        message["Auto-Submitted"] = "auto-generated"  # no automatic replies (RFC 3834, section 5)
         _set_bodies(message, templates.text.substitute(values), self._html(templates, values))
         return Letter(self._sender.addr_spec, recipient.addr_spec, message)
 
@@ -89,17 +89,17 @@ class Letters:
 
     def _values(self, mail: Mail, given: dict[str, str]) -> dict[str, str]:
         values = {name: _printable(value) for name, value in given.items()}
-        values |= {name: _name(values[name], instead) for name, instead in _NAMES.items() if name in values}
+        values |= {name: _name(values[name], default) for name, default in _NAMES.items() if name in values}
         if page := PAGES.get(mail):
-            # Browsers keep what follows # to themselves: the token is in no server's log and no Referer.
+            # Browsers do not send the fragment, so the token reaches no access log and no Referer header.
             values["link"] = f"{self._app_url}/{page}#token={quote(given['token'], safe='')}"
         service = self._sender.display_name or self._sender.domain
         return values | {"service": service, "app_url": self._app_url}
 
 
-def useful_for(template: str) -> timedelta:
-    """How long after it was posted a message is still worth sending, be its template one that we know or not."""
-    return _USEFUL.get(template, _LONGEST_USEFUL)
+def lifetime(template: str) -> timedelta:
+    """The age at which a message is discarded. The template may be one of a later release."""
+    return _LIFETIMES.get(template, _DEFAULT_LIFETIME)
 
 
 class _Templates(NamedTuple):
@@ -111,7 +111,7 @@ class _Templates(NamedTuple):
     def of(cls, mail: Mail, folder: Path) -> "_Templates":
         first, _, text = _read(folder / f"{mail}.txt").partition("\n\n")
         if not first.startswith("Subject: ") or "\n" in first:
-            raise TemplateFault(f"{mail}.txt does not start with `Subject: …` and an empty line.")
+            raise TemplateError(f"{mail}.txt must start with `Subject: …` and an empty line.")
         templates = cls(
             Template(first.removeprefix("Subject: ")), Template(text), Template(_read(folder / f"{mail}.html"))
         )
@@ -120,24 +120,24 @@ class _Templates(NamedTuple):
 
     def _check(self, mail: Mail) -> None:
         needed = mail.takes | ({"link"} if mail in PAGES else frozenset())
-        if unknown := _used(self.subject) - needed:
-            raise TemplateFault(f"The subject of {mail}.txt uses {sorted(unknown)}, which it is not given.")
+        if unknown := _variables(self.subject) - needed:
+            raise TemplateError(f"The subject of {mail}.txt uses unknown variables: {sorted(unknown)}.")
         for name, template in ((f"{mail}.txt", self.text), (f"{mail}.html", self.html)):
-            if (used := _used(template)) != needed:
-                raise TemplateFault(f"{name} is to use {sorted(needed)}, and uses {sorted(used)}.")
+            if (used := _variables(template)) != needed:
+                raise TemplateError(f"{name} must use {sorted(needed)}. It uses {sorted(used)}.")
 
 
-def _used(template: Template) -> set[str]:
+def _variables(template: Template) -> set[str]:
     if not template.is_valid():
-        raise TemplateFault(f"A $ in a template of mail is neither $name nor $$: {template.template!r}")
-    return set(template.get_identifiers()) - _OURS
+        raise TemplateError(f"A mail template has a $ that is neither $name nor $$: {template.template!r}")
+    return set(template.get_identifiers()) - _COMMON
 
 
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise TemplateFault(f"A template of mail is missing: {error}") from None
+        raise TemplateError(f"Cannot read a mail template: {error}") from None
 
 
 def _set_bodies(message: EmailMessage, text: str, html: str) -> None:
@@ -146,33 +146,33 @@ def _set_bodies(message: EmailMessage, text: str, html: str) -> None:
 
 
 def _encoding(text: str) -> str:
-    """Never base64: whoever looks at a kept message is to find its token."""
+    """Never base64: tokens in files of development stay searchable."""
     return "7bit" if text.isascii() else "quoted-printable"
 
 
 def address(mail_from: str) -> Address:
-    """`Example <accounts@example.com>` in its parts."""
-    return _in_ascii(*reversed(parseaddr(mail_from)))
+    """Parses `Example <accounts@example.com>`."""
+    return _parse(*reversed(parseaddr(mail_from)))
 
 
-def _in_ascii(text: str, display_name: str = "") -> Address:
-    """The domain is, as every server knows it. A local part that is not needs a server that knows SMTPUTF8."""
+def _parse(text: str, display_name: str = "") -> Address:
+    """The domain becomes ASCII, which every mail server accepts. A local part that is not ASCII requires SMTPUTF8."""
     local, _, domain = text.rpartition("@")
-    return Address(display_name, local, domain.encode("idna").decode())
+    return Address(display_name, local, ascii_domain(domain))
 
 
-_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # needed to write Persian, and some emoji
+_JOINERS: Final = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"  # Persian and some emoji need them
+_UNPRINTABLE: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def _printable(value: str) -> str:
-    """Without what ends a line (and so a header), or turns the direction of what follows it."""
-    unprintable = ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return "".join(sign for sign in value if sign in _JOINERS or unicodedata.category(sign) not in unprintable)
+    """Removes line breaks, which could add a header, and characters that reverse the direction of the following text."""
+    return "".join(char for char in value if char in _JOINERS or unicodedata.category(char) not in _UNPRINTABLE)
 
 
-_LIKE_AN_ADDRESS = re.compile(r"[/\\:@]|[.。．｡]\w\w")
+_LIKE_A_LINK: Final = re.compile(r"[/\\:@]|[.。．｡]\w\w")
 
 
-def _name(name: str, instead: str) -> str:
-    """Anybody can sign up with somebody else's address, or invite it, and must not get to mail them links under our name."""
-    return instead if _LIKE_AN_ADDRESS.search(name) or not name.strip() else name
+def _name(name: str, default: str) -> str:
+    """Strangers can sign up with, or invite, an address that is not theirs. They must not be able to mail it a link."""
+    return default if _LIKE_A_LINK.search(name) or not name.strip() else name

@@ -4,23 +4,23 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 
 class MailMetrics:
-    """What the sending of mail says of itself. Ask `mail_metrics()` for them: a registry takes each name once."""
+    """Use `mail_metrics()`: a registry accepts each name once."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.sent = Counter(
-            "accord_mail_sent_total", "Messages that a mail server has taken.", ["template"], registry=registry
+            "accord_mail_sent_total", "Messages accepted by the mail server.", ["template"], registry=registry
         )
         self.failed = Counter(
             "accord_mail_failed_total",
-            "Attempts to send a message that failed, by what became of it.",
+            "Failed attempts to send a message, by kind of failure.",
             ["template", "kind"],
             registry=registry,
         )
         self.waiting = Gauge(
             "accord_outbox_waiting",
-            "Messages that are to be sent.",
+            "Messages in the outbox that are not sent yet.",
             registry=registry,
-            multiprocess_mode="livemostrecent",  # all processes look at one table
+            multiprocess_mode="livemostrecent",  # every process counts the same table
         )
 
 

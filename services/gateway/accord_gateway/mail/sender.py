@@ -1,7 +1,7 @@
-"""Sends what is in the outbox. Every process has a sender, and a claim sees to it that a message has only one.
+"""Sends the messages of the outbox. Every process runs a sender. A claim in the database gives each message to one of them.
 
-A message is deleted after a mail server has taken it, so none is lost: whoever dies in between leaves one that is sent
-again, with the same Message-ID. SMTP has no way to hand something over exactly once.
+A message is deleted after the mail server has accepted it, so no message is lost. A process that is killed between the two
+leaves a message that is sent again with the same Message-ID: SMTP has no exactly-once delivery.
 """
 
 import asyncio
@@ -20,9 +20,8 @@ from accord_db.engine.database import Database
 from accord_db.engine.errors import DatabaseError
 from accord_db.queries import outbox
 from accord_db.queries.outbox import ClaimedMessage
-from accord_gateway.mail.letters import Letter, Letters, useful_for
+from accord_gateway.mail.letters import Letter, Letters, lifetime
 from accord_gateway.mail.metrics import MailMetrics
-from accord_gateway.mail.threads import in_thread
 from accord_gateway.mail.transport import (
     Deferred,
     Expired,
@@ -34,17 +33,17 @@ from accord_gateway.mail.transport import (
     Unwritable,
 )
 
-LOOK_EVERY = 5.0  # seconds, if nobody wakes us: a notice may be lost
-LOOK_AGAIN = 0.1  # seconds, at least
+POLL_SECONDS = 5.0  # notifications can be lost
+MIN_POLL_SECONDS = 0.1
 SEND_SECONDS = 120.0
-LEASE = timedelta(minutes=5)  # longer than sending can take, or two would send at once
+LEASE = timedelta(minutes=5)  # longer than a send can take, or two senders would send the same message
 FIRST_DELAY = 5.0  # seconds; doubled after every attempt
-LONGEST_DELAY = 3600.0  # seconds between two attempts with one message
-LONGEST_OUTAGE = 60.0  # seconds between two looks at a mail server that is down
+MAX_DELAY = 3600.0  # seconds between two attempts with one message
+MAX_OUTAGE_DELAY = 60.0  # seconds between two attempts to reach the mail server
 
-# Seconds that a process which stops has for the letter it is sending, and then for the thread that is cut off.
+# Shutdown: the time for the current send, and then for the queries that postpone its message.
 STOP_SECONDS = 3.0
-CUT_OFF_SECONDS = 1.0
+POSTPONE_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -59,69 +58,76 @@ class Sender:
         self._transport = transport
         self._metrics = metrics
         self._log = structlog.get_logger()
-        self._woken = asyncio.Event()
-        self._sent: list[UUID] = []  # and not deleted yet
+        self._wake = asyncio.Event()
+        self._sending: asyncio.Timeout | None = None  # the time limit of the current send
+        self._sent: list[UUID] = []  # sent, and not deleted yet
         self._outages = 0  # in a row
 
     def wake(self, _payload: str = "") -> None:
-        """There may be something to send."""
-        self._woken.set()
+        """The outbox may have a new message."""
+        self._wake.set()
 
     async def run(self) -> None:
-        """Until it is cancelled; a letter that is under way then has a few seconds to arrive."""
+        """Runs until it is cancelled. The current send then has STOP_SECONDS to complete."""
         while True:
-            self._woken.clear()
+            self._wake.clear()
             try:
                 await self._send_due()
-                await self._rest(await self._look_ahead())
+                await self._sleep(await self._seconds_until_due())
             except Unreachable:
-                await asyncio.sleep(_delay(self._outages, LONGEST_OUTAGE))
+                await asyncio.sleep(_delay(self._outages, MAX_OUTAGE_DELAY))
             except DatabaseError as error:
                 self._log.warning("mail_waits_for_the_database", reason=str(error))
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(POLL_SECONDS)
 
-    async def _rest(self, seconds: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._woken.wait()
+                await self._wake.wait()
 
-    async def _look_ahead(self) -> float:
-        """In how many seconds there may be something to do, if nobody wakes us."""
+    async def _seconds_until_due(self) -> float:
         waiting = await outbox.get_waiting(self._db)
         self._metrics.waiting.set(waiting.messages)
         due = waiting.next_due_in
-        return LOOK_EVERY if due is None else min(max(due.total_seconds(), LOOK_AGAIN), LOOK_EVERY)
+        return POLL_SECONDS if due is None else min(max(due.total_seconds(), MIN_POLL_SECONDS), POLL_SECONDS)
 
     async def _send_due(self) -> None:
-        """Over one connection. Raises Unreachable, DatabaseError."""
+        """Sends all due messages over one connection. Raises Unreachable, DatabaseError."""
         try:
-            while await self._undisturbed(self._send_next()):
+            while await self._completed(self._send_next()):
                 pass
         finally:
-            await in_thread(self._transport.close)
+            await self._transport.close()
 
-    async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _completed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Delays a cancellation until the work is done, within the limits of a shutdown."""
         task = asyncio.create_task(work)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not (await asyncio.wait([task], timeout=STOP_SECONDS))[0]:
-                self._transport.abort()
-                await asyncio.wait([task], timeout=CUT_OFF_SECONDS)
+            self._shorten_send()
+            await asyncio.wait([task], timeout=STOP_SECONDS + POSTPONE_SECONDS)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             raise
 
+    def _shorten_send(self) -> None:
+        """A send that runs into the shorter limit is recorded as a failure like any other, so its message is soon due again."""
+        if self._sending is None or self._sending.expired():
+            return
+        limit = asyncio.get_running_loop().time() + STOP_SECONDS
+        self._sending.reschedule(min(limit, self._sending.when() or limit))
+
     async def _send_next(self) -> bool:
-        """Whether there was one. Raises Unreachable, DatabaseError."""
+        """Returns whether a message was due. Raises Unreachable, DatabaseError."""
         await self._delete_sent()
         message = await outbox.claim_message(self._db, lease=LEASE)
         if message is None:
             return False
         try:
             await self._send(message)
-        except NotSent as fault:
-            await self._see_what_becomes_of(message, fault)
+        except NotSent as failure:
+            await self._record_failure(message, failure)
         else:
             self._outages = 0
             self._metrics.sent.labels(message.template).inc()
@@ -132,65 +138,66 @@ class Sender:
 
     async def _send(self, message: ClaimedMessage) -> None:
         """Raises NotSent."""
-        if message.age > useful_for(message.template):
+        if message.age > lifetime(message.template):
             raise Expired("it could not be sent in time")
         letter = self._write(message)
         try:
-            async with asyncio.timeout(SEND_SECONDS):
-                await in_thread(self._transport.send, letter)
+            async with asyncio.timeout(SEND_SECONDS) as self._sending:
+                await self._transport.send(letter)
         except TimeoutError:
-            self._transport.abort()
-            raise Deferred(f"it took longer than {SEND_SECONDS:.0f} seconds") from None
+            raise Deferred("the mail server did not accept it in time") from None
         except NotSent:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other letters are to go out
+        except Exception as error:  # noqa: BLE001  # an unexpected error must not block the other messages
             raise Unwritable(type(error).__name__) from None
+        finally:
+            self._sending = None
 
     def _write(self, message: ClaimedMessage) -> Letter:
-        """Raises NotSent. Errors are told by their kind: in their texts there may be what nobody is to read."""
+        """Raises NotSent. Errors are reported by type: their texts may contain the recipient or a token."""
         try:
             content = Content.opened(message.content, self._keys, message.id)
             mail = Mail(message.template)
             return self._letters.write(mail, content, message_id=message.id, created_at=message.created_at)
         except encryption.Undecipherable:
-            raise Undecipherable("none of the keys opens it") from None
+            raise Undecipherable("no configured key decrypts it") from None
         except Exception as error:  # noqa: BLE001  # as above
             raise Unwritable(type(error).__name__) from None
 
-    async def _see_what_becomes_of(self, message: ClaimedMessage, fault: NotSent) -> None:
-        """Raises the fault if it is none of the message's."""
-        self._metrics.failed.labels(message.template, fault.kind).inc()
-        given_up = isinstance(fault, Rejected)
+    async def _record_failure(self, message: ClaimedMessage, failure: NotSent) -> None:
+        """Deletes or postpones the message. Raises Unreachable again: the other messages would fail as well."""
+        self._metrics.failed.labels(message.template, failure.kind).inc()
+        given_up = isinstance(failure, Rejected)
         self._log.warning(
             "mail_given_up" if given_up else "mail_not_sent",
             template=message.template,
             message_id=str(message.id),
             attempts=message.attempts,
-            kind=fault.kind,
-            reason=str(fault),
+            kind=failure.kind,
+            reason=str(failure),
         )
         if given_up:
             await outbox.delete_message(self._db, message_id=message.id)
-        elif isinstance(fault, Unreachable):
+        elif isinstance(failure, Unreachable):
             self._outages += 1
-            await self._postpone(message, _delay(self._outages, LONGEST_OUTAGE))
-            raise fault
+            await self._postpone(message, _delay(self._outages, MAX_OUTAGE_DELAY))
+            raise failure
         else:
-            await self._postpone(message, _delay(message.attempts, LONGEST_DELAY))
+            await self._postpone(message, _delay(message.attempts, MAX_DELAY))
 
     async def _postpone(self, message: ClaimedMessage, seconds: float) -> None:
         delay = timedelta(seconds=seconds)
         await outbox.postpone_message(self._db, message_id=message.id, attempts=message.attempts, delay=delay)
 
     async def _delete_sent(self) -> None:
-        """Those first that could not be deleted when they had been sent: or their lease would end, and they would be
-        sent again."""
+        """Runs again before the next send, in case the database was unavailable: otherwise the lease would end, and the
+        message would be sent a second time."""
         while self._sent:
             await outbox.delete_message(self._db, message_id=self._sent[-1])
             self._sent.pop()
 
 
 def _delay(attempts: int, longest: float) -> float:
-    """Seconds, ever more of them, and not the same for all that failed together."""
+    """Exponential backoff with jitter, in seconds."""
     doubled: float = FIRST_DELAY * 2 ** min(attempts - 1, 20)
-    return min(doubled, longest) * random.uniform(0.5, 1)  # noqa: S311  # no secret
+    return min(doubled, longest) * random.uniform(0.5, 1)  # noqa: S311  # not a secret

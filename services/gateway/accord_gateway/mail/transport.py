@@ -1,4 +1,4 @@
-"""Ways for a letter to leave, and what can come of it."""
+"""How a letter leaves, and the reasons why it was not sent."""
 
 from typing import Protocol
 
@@ -6,55 +6,50 @@ from accord_gateway.mail.letters import Letter
 
 
 class NotSent(Exception):
-    """Why, in words that name neither recipient nor content: what a server answers often does."""
+    """The message names neither the recipient nor the content. Server responses often do, so they are never part of it."""
 
     kind: str
 
 
 class Unreachable(NotSent):
-    """Nothing can be sent just now, this letter or any other."""
+    """No letter can be sent at the moment."""
 
     kind = "unreachable"
 
 
 class Deferred(NotSent):
-    """The letter was not taken, and may be later."""
+    """The letter was not accepted, and may be accepted later."""
 
     kind = "deferred"
 
 
 class Rejected(NotSent):
-    """The letter will never be taken."""
+    """The letter will never be accepted."""
 
     kind = "rejected"
 
 
 class Undecipherable(Deferred):
-    """No key that is at hand opens it; one may be brought back."""
+    """No configured key decrypts the letter. A later configuration may have the key."""
 
     kind = "undecipherable"
 
 
 class Unwritable(Deferred):
-    """There is a fault in its content or in us; another release may do better."""
+    """The stored content or this program has a bug. A later release may send the letter."""
 
     kind = "faulty"
 
 
 class Expired(Rejected):
-    """It would come too late to be of use."""
+    """The letter is too old to be useful."""
 
     kind = "expired"
 
 
 class Transport(Protocol):
-    """Used by one thread at a time, but for `abort`."""
+    async def send(self, letter: Letter) -> None:
+        """Returns after the server has accepted responsibility for the letter. Raises NotSent."""
 
-    def send(self, letter: Letter) -> None:
-        """Returns when somebody else has become responsible for the letter. Raises NotSent."""
-
-    def close(self) -> None:
-        """Nothing is to be sent for a while."""
-
-    def abort(self) -> None:
-        """Ends a `send` that is under way in another thread."""
+    async def close(self) -> None:
+        """Releases the connection. A later `send` opens another one."""

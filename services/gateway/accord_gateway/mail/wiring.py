@@ -1,4 +1,4 @@
-"""What the settings say of mail."""
+"""Builds the sender and its transport from the settings."""
 
 from accord_db.queries.outbox import OUTBOX_CHANNEL
 from accord_gateway.mail.files import FilesTransport
@@ -12,7 +12,7 @@ from accord_gateway.settings import Settings
 
 
 def mail_sender(parts: Runtime) -> Sender:
-    """To be made before the listener starts: it is woken by it. Raises TemplateFault."""
+    """Call before the listener starts: the sender subscribes to it. Raises TemplateError."""
     settings = parts.settings
     sender = Sender(
         parts.database,
@@ -26,8 +26,8 @@ def mail_sender(parts: Runtime) -> Sender:
 
 
 def smtp_transport(settings: Settings) -> SmtpTransport | None:
-    """None if the settings name no mail server."""
+    """None without SMTP_URL."""
     if settings.smtp_url is None:
         return None
-    server = SmtpServer.of(settings.smtp_url.get_secret_value(), plain_on_loopback=not settings.production)
-    return SmtpTransport(server, greet_as=address(settings.mail_from).domain)
+    server = SmtpServer.of(settings.smtp_url.get_secret_value(), plaintext_on_loopback=not settings.production)
+    return SmtpTransport(server, ehlo_name=address(settings.mail_from).domain)

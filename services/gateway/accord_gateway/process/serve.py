@@ -27,9 +27,7 @@ def serve(settings: Settings) -> None:
 
 
 def _serve_alone(settings: Settings) -> None:
-    import uvloop
-
-    from accord_gateway import lifecycle, logs
+    from accord_gateway import event_loop, lifecycle, logs
     from accord_gateway.cli import banner
     from accord_gateway.process.background_tasks import running
     from accord_gateway.process.postgres import supervised
@@ -43,7 +41,7 @@ def _serve_alone(settings: Settings) -> None:
 
     logs.configure(settings)
     with prepared(settings) as (orders, postgres), metrics.served(settings):
-        uvloop.run(live())
+        event_loop.run(live())
 
 
 def _serve_with_workers(settings: Settings) -> None:

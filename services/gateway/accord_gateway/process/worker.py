@@ -18,9 +18,8 @@ def work(figures: Path) -> None:
     _end_with_supervisor()
     # prometheus_client reads it when it is imported, and then never again.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # noqa: TID251  # written, not read
-    import uvloop
-
-    from accord_gateway import lifecycle, logs  # this takes a while, which passes while the supervisor prepares
+    # These imports take a while, in which the supervisor prepares the start.
+    from accord_gateway import event_loop, lifecycle, logs
     from accord_gateway.settings import ignore_libpq_environment
     from accord_gateway.shutdown import Shutdown
 
@@ -36,7 +35,7 @@ def work(figures: Path) -> None:
         orders = pickle.load(supervisor.makefile("rb"))  # noqa: S301  # from nobody but the supervisor
         logs.configure(orders.settings)
         ignore_libpq_environment(orders.settings)
-        uvloop.run(live())
+        event_loop.run(live())
 
 
 def _say_ready(supervisor: socket.socket) -> None:

@@ -7,7 +7,7 @@ import grpc
 from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.call import Context
 from accord_rpc.errors import RpcError
-from accord_rpc.status import STATUS_HEADER, failure
+from accord_rpc.status import STATUS_HEADER, status_of
 
 HEALTH = "/grpc.health.v1.Health/"
 RETRY_AFTER = 1.0  # seconds: another gateway is there at once, the next one soon
@@ -19,7 +19,7 @@ class Draining(grpc.GenericRpcHandler):
 
     def __init__(self, routes: grpc.GenericRpcHandler) -> None:
         self._routes = routes
-        self._refusal = failure(RpcError(Reason.REASON_UNAVAILABLE, retry_after=RETRY_AFTER), frozenset())
+        self._refusal = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=RETRY_AFTER), frozenset())
         self.active = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":

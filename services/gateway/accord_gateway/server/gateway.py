@@ -38,6 +38,7 @@ from accord_rpc.client_address import ClientAddresses
 from accord_rpc.contract import ContractMismatch, check, contract_services
 from accord_rpc.pagination import Paginator
 from accord_rpc.pipeline import Pipeline, Routes
+from accord_rpc.pipeline.concurrency import CallSlots
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.pipeline.receive import Handler
@@ -60,11 +61,12 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A server that is ready to listen, and the two things about it that change while it runs."""
+    """A server that is ready to listen, and its state that changes while it runs."""
 
     server: grpc.aio.Server
     health: Health
     draining: Draining
+    slots: CallSlots
 
 
 def build_server(parts: Runtime) -> Gateway:
@@ -79,7 +81,15 @@ def build_server(parts: Runtime) -> Gateway:
     tokens = _service_tokens(parts)
     authenticators, addresses = _authenticators(parts, sessions, tokens), ClientAddresses(settings.trusted_proxies)
     access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
-    pipeline = Pipeline(parts.database, access, _counters(settings), validator, call_metrics(), addresses)
+    pipeline = Pipeline(
+        parts.database,
+        access,
+        _counters(settings),
+        validator,
+        call_metrics(),
+        addresses,
+        max_calls=settings.max_concurrent_calls,
+    )
     served = _contract(parts, sessions, tokens, validator)
     gateway_health = Health({method.service for method in served})
     served |= health.methods(gateway_health)
@@ -88,9 +98,9 @@ def build_server(parts: Runtime) -> Gateway:
 
         served |= reflection.methods({method.service for method in served}, settings.reflection)
     draining = Draining(Routes(pipeline, served))
-    server = grpc.aio.server(options=channel_options(settings), maximum_concurrent_rpcs=settings.max_concurrent_calls)
+    server = grpc.aio.server(options=channel_options(settings))
     server.add_generic_rpc_handlers((draining,))
-    return Gateway(server, gateway_health, draining)
+    return Gateway(server, gateway_health, draining, pipeline.slots)
 
 
 def _service_tokens(parts: Runtime) -> ServiceTokens:
@@ -170,7 +180,10 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(settings.workers > 1)),
         # Unlimited by default, which lets one connection hold as much memory as it likes.
         ("grpc.max_concurrent_streams", 100),
-        # Connections that never say anything are closed.
+        # Calls that wait until the event loop accepts them. By default gRPC resets some from 1,000 on, whoever sent them.
+        ("grpc.server.max_pending_requests", 20_000),
+        ("grpc.server.max_pending_requests_hard_limit", 30_000),
+        # Connections that never send anything are closed.
         ("grpc.server_handshake_timeout_ms", 5 * SECOND),
         # Clients reconnect now and then, and so spread over workers and machines that came later.
         ("grpc.max_connection_age_ms", 30 * MINUTE),

@@ -10,7 +10,7 @@ from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
 from accord.services.v1 import services_pb2 as pb
 from accord.services.v1.services_pb2_grpc import TokenServiceServicer
 from accord_api.dependencies import Dependencies
-from accord_auth.services import LIFETIME, ActingFor, client_credentials
+from accord_auth.services import LIFETIME, ActingFor, require_client
 from accord_auth.tokens import CLIENT_PREFIX, well_formed
 from accord_db.queries import services
 from accord_db.queries.services import Client
@@ -31,14 +31,9 @@ class TokenService(TokenServiceServicer):
     async def IssueToken(self, request: pb.IssueTokenRequest, context: Context) -> pb.IssueTokenResponse:
         service_account_id, audience = UUID(request.client_id), request.audience
         client = await self._client(service_account_id, request.client_secret)
+        require_client(client, secret=request.client_secret, audience=audience)
         signer = await self._tokens.keys.signer()
-        token = client_credentials(
-            client,
-            client_id=str(service_account_id),
-            client_secret=request.client_secret,
-            audience=audience,
-            sign=lambda: self._tokens.sign(signer, service_account_id=service_account_id, audience=audience),
-        )
+        token = self._tokens.sign(signer, service_account_id=service_account_id, audience=audience)
         return pb.IssueTokenResponse(access_token=token, expires_in=_lifetime())
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Signs people up, in and out, and keeps what an account is: its e-mail address, password and profile.
+    """Signs people up, in and out, and manages their e-mail address, password and profile.
 
-    What is mailed goes out after the answer. Tokens that are mailed work once, and no longer than their comment says.
+    Mail is sent after the response. Mailed tokens work once, for the time that the method states.
     """
 
     def __init__(self, channel):
@@ -110,129 +110,128 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """Signs people up, in and out, and keeps what an account is: its e-mail address, password and profile.
+    """Signs people up, in and out, and manages their e-mail address, password and profile.
 
-    What is mailed goes out after the answer. Tokens that are mailed work once, and no longer than their comment says.
+    Mail is sent after the response. Mailed tokens work once, for the time that the method states.
     """
 
     def SignUp(self, request, context):
-        """Makes an account, and mails a token with which VerifyEmail proves the address, for 24 hours. The answer is the same,
-        and takes the same work, whether or not the e-mail already has an account: that one is left as it is, and its owner is
-        told by mail.
-        Answers INVALID_MESSAGE if the password is shorter than this installation asks for, one of the commonest, or made of
-        the e-mail address.
+        """Creates an account, and mails a token for VerifyEmail, valid for 24 hours. The response and the time it takes do not
+        depend on whether the address has an account; an existing account stays unchanged, and its owner is notified by mail.
+        Fails with INVALID_MESSAGE if the password is too short for this installation, common, or derived from the e-mail
+        address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignIn(self, request, context):
-        """Opens a session for whoever knows the e-mail and password of an account. If the account has a second factor there is no
-        session yet, but a token for CompleteSignIn.
-        Answers SIGN_IN_REFUSED, with the same work, if either is wrong; EMAIL_NOT_VERIFIED if both are right and this
-        installation asks for a proved address.
+        """Opens a session for an e-mail address and a password. If the account has a second factor, returns a token for
+        CompleteSignIn instead.
+        Fails with SIGN_IN_REFUSED if either is wrong, in the same time, and EMAIL_NOT_VERIFIED if both are right and this
+        installation requires a verified address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteSignIn(self, request, context):
-        """Opens the session of a sign-in that waits for its second step.
-        Answers TOKEN_INVALID if none waits for this token (any more), CODE_WRONG if the code is wrong; the token may then be
-        tried again.
+        """Opens the session of a sign-in that waits for its second factor.
+        Fails with TOKEN_INVALID if the token is unknown, expired or used, and CODE_WRONG if the code is wrong; the token then
+        remains valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignOut(self, request, context):
-        """Ends the session that calls. Its token is refused from then on, in every process.
+        """Ends the calling session. Its token is refused from then on, in every process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Answers who is signed in: the session that calls, and its account.
+        """Returns the calling session and its account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyEmail(self, request, context):
-        """Proves the address that a token was mailed to. If it was mailed by ChangeEmail, the account has the new address from
-        then on.
-        Answers TOKEN_INVALID if the token is unknown, expired or used, or if another account has got the address meanwhile.
+        """Verifies the address that received the token. A token of ChangeEmail also makes it the account's address.
+        Fails with TOKEN_INVALID if the token is unknown, expired or used, or if another account has the address by now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResendVerificationEmail(self, request, context):
-        """Mails another token for VerifyEmail, and makes the former ones useless. The answer is the same, and takes the same
-        work, whether or not there is such an account, and whether or not its address is proved.
+        """Mails a new token for VerifyEmail, and invalidates earlier ones. The response and the time it takes do not depend on
+        whether the account exists or its address is verified.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangeEmail(self, request, context):
-        """Asks for another address: a token is mailed to it, with which VerifyEmail makes it the account's within 24 hours; the
-        present address is told. Until then nothing changes. The answer is the same if somebody has the address already.
+        """Requests a change of the e-mail address. Mails a token for VerifyEmail to the new address, valid for 24 hours, and
+        notifies the current one. Nothing changes until the token is used. The response does not depend on whether the new
+        address has an account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Changes the password of whoever knows the present one, ends all other sessions of the account, gives up a new address
-        that ChangeEmail has asked for, and tells the present one.
-        Answers PASSWORD_WRONG if it is not the present one, or the account has none (RequestPasswordReset gives it one), and
-        INVALID_MESSAGE like SignUp.
+        """Changes the password. Ends all other sessions of the account, discards a pending change of the address, and notifies
+        the current address.
+        Fails with PASSWORD_WRONG if the current password is wrong or the account has none (RequestPasswordReset sets one), and
+        with INVALID_MESSAGE like SignUp.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestPasswordReset(self, request, context):
-        """Mails a token for ResetPassword, which works for one hour, and makes the former ones useless. The answer is the same,
-        and takes the same work, whether or not there is such an account.
+        """Mails a token for ResetPassword, valid for one hour, and invalidates earlier ones. The response and the time it takes
+        do not depend on whether the account exists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetPassword(self, request, context):
-        """Gives the account that the token was mailed to a new password, ends all its sessions, and tells its address. Nobody is
-        signed in by it, and a second factor stays. The address is proved by it; if it was not before, providers that were
-        linked to the account meanwhile are unlinked.
-        Answers TOKEN_INVALID if the token is unknown, expired or used, and INVALID_MESSAGE like SignUp; the token may then be
-        used again.
+        """Sets a new password with a mailed token. Ends all sessions of the account, and notifies its address. Opens no session,
+        and keeps a second factor. Also verifies the address; if it was not verified before, unlinks the providers that were
+        linked meanwhile.
+        Fails with TOKEN_INVALID if the token is unknown, expired or used, and with INVALID_MESSAGE like SignUp; the token then
+        remains valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """Answers the caller's account.
+        """Returns the caller's account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAccount(self, request, context):
-        """Changes the fields of the caller's account that the mask names. The address has a method of its own, ChangeEmail.
-        Answers ETAG_MISMATCH if `account.etag` is given and the account has changed since.
+        """Updates the fields of the caller's account that the mask names. ChangeEmail changes the address.
+        Fails with ETAG_MISMATCH if it is not the version of `account.etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAccount(self, request, context):
-        """Deletes the caller's account, and ends all its sessions and memberships. The address is free at once; the rest is removed
-        for good when the time has passed that this installation keeps it.
-        Answers LAST_OWNER if an organization would have no owner then, LAST_ADMINISTRATOR if nobody would be left to run the
-        installation.
+        """Deletes the caller's account, and ends its sessions and memberships. The address is free at once; the clean-up deletes
+        the rest after the time that this installation keeps deleted accounts.
+        Fails with LAST_OWNER if an organization would have no owner, and LAST_ADMINISTRATOR if the installation would have no
+        administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -320,9 +319,9 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Signs people up, in and out, and keeps what an account is: its e-mail address, password and profile.
+    """Signs people up, in and out, and manages their e-mail address, password and profile.
 
-    What is mailed goes out after the answer. Tokens that are mailed work once, and no longer than their comment says.
+    Mail is sent after the response. Mailed tokens work once, for the time that the method states.
     """
 
     @staticmethod

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """For administrators. The first one is made by the command `accord admin grant EMAIL`, never by a call.
+    """Methods for administrators. The command `accord admin grant EMAIL` appoints the first one.
 
-    The role of an administrator is of this installation, and of no organization: it opens none of them.
+    An administrator's role applies to the installation. It gives no access to organizations.
     """
 
     def __init__(self, channel):
@@ -85,85 +85,86 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """For administrators. The first one is made by the command `accord admin grant EMAIL`, never by a call.
+    """Methods for administrators. The command `accord admin grant EMAIL` appoints the first one.
 
-    The role of an administrator is of this installation, and of no organization: it opens none of them.
+    An administrator's role applies to the installation. It gives no access to organizations.
     """
 
     def ListAccounts(self, request, context):
-        """Lists accounts, a page at a time: the newest first, or what a search finds in the order of what it looks at.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists accounts, one page at a time: newest first, or the results of a search in the order of the searched field.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """Answers one account, also one that is deleted, for as long as it is kept.
-        Answers ACCOUNT_NOT_FOUND if there is none.
+        """Returns an account, also a deleted one that the clean-up has not deleted yet.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BanAccount(self, request, context):
-        """Keeps somebody out: ends all their sessions, and refuses their next sign-in, until the time that is given or else until
-        UnbanAccount. Banned once more, an account stays banned since the first time, for the new reason and until the new time.
-        Answers ACCOUNT_NOT_FOUND if there is none, LAST_ADMINISTRATOR if nobody would be left to run the installation.
+        """Bans an account: ends its sessions, and refuses sign-ins until the given time or until UnbanAccount. A second ban
+        replaces the reason and the end, and keeps the start.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, and LAST_ADMINISTRATOR if the installation would have no
+        administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnbanAccount(self, request, context):
-        """Lets somebody in again, who has to sign in anew. Nothing else happens to an account that is not banned.
-        Answers ACCOUNT_NOT_FOUND if there is none.
+        """Lifts a ban. The user must sign in again. Does nothing if the account is not banned.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetAccountRole(self, request, context):
-        """Makes somebody an administrator, or an administrator a person like others. It holds from their next call on, and ends
-        whatever they, or somebody as them, impersonate.
-        Answers ACCOUNT_NOT_FOUND if there is none, EMAIL_NOT_VERIFIED if who is to be an administrator has not proved their
-        address, LAST_ADMINISTRATOR if nobody would be left to run the installation.
+        """Sets the role of an account. It applies from the next call, and ends all impersonations by and of the account.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, EMAIL_NOT_VERIFIED if a new administrator's address is not verified,
+        and LAST_ADMINISTRATOR if the installation would have no administrator.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeAccountSessions(self, request, context):
-        """Ends all sessions of somebody, and all in which they impersonate others; also the one that calls, if it is one of them.
-        Answers ACCOUNT_NOT_FOUND if there is none.
+        """Revokes all sessions of an account, including those in which it impersonates others, and the calling one if it is among
+        them.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImpersonateAccount(self, request, context):
-        """Opens a session in which the caller acts as somebody, for an hour. What is done in it is theirs, and each audit event
-        and log line names the administrator too; the person finds it among their sessions. It opens no method that asks for
-        a fresh sign-in or for the person themselves, and ends as soon as the caller is no administrator any more, is banned or
-        deleted, or signs out everywhere.
-        Answers ACCOUNT_NOT_FOUND if there is none, NOT_IMPERSONABLE for the caller's own account, that of an administrator,
-        and one that is banned.
+        """Opens a session in which the caller impersonates an account, for an hour. Its calls count as the account's; audit
+        events and log lines also name the administrator, and the account's list of sessions shows it. Methods that require a
+        recent sign-in or the person refuse it. It ends when the caller is no longer an administrator, is banned or deleted, or
+        revokes their sessions.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, and NOT_IMPERSONABLE if it is the caller's own, an administrator's,
+        or banned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopImpersonating(self, request, context):
-        """Ends the session that calls, in which an administrator acts as somebody.
-        Answers NOT_IMPERSONATING if it is a session like others.
+        """Ends the calling session, in which an administrator impersonates an account.
+        Fails with NOT_IMPERSONATING if it is not an impersonation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Lists who did what, a page at a time, the newest first.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists audit events, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,9 +227,9 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """For administrators. The first one is made by the command `accord admin grant EMAIL`, never by a call.
+    """Methods for administrators. The command `accord admin grant EMAIL` appoints the first one.
 
-    The role of an administrator is of this installation, and of no organization: it opens none of them.
+    An administrator's role applies to the installation. It gives no access to organizations.
     """
 
     @staticmethod

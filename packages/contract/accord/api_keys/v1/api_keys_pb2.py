@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from accord.app.v1 import permissions_pb2 as accord_dot_app_dot_v1_dot_permissions__pb2
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
@@ -30,7 +31,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!accord/api_keys/v1/api_keys.proto\x12\x12\x61\x63\x63ord.api_keys.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x06\n\x06\x41piKey\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12(\n\x0forganization_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12#\n\ncreated_by\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x04name\x18\x04 \x01(\tB\x17\xbaH\x14r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\xd8\x01\x01\x12\x1b\n\x06prefix\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18\x0c\x12\x45\n\x06scopes\x18\x06 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\x12*\n\x10\x63\x61lls_per_minute\x18\x07 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x34\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12W\n\nexpires_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\"\xbaH\x1f\xb2\x01\x1c\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03\x32\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01H\x01\x88\x01\x01\x12;\n\x0clast_used_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x39\n\nrevoked_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x03\x88\x01\x01\x12\x42\n\x13previous_expires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x12\x19\n\x04\x65tag\x18\x0e \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x42\x13\n\x11_calls_per_minuteB\r\n\x0b_expires_atB\x0f\n\r_last_used_atB\r\n\x0b_revoked_atB\x16\n\x14_previous_expires_at\"\x86\x02\n\x13\x43reateApiKeyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x41\n\x06scopes\x18\x02 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12G\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x17\xbaH\x14\xb2\x01\x11\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03@\x01\x12*\n\x10\x63\x61lls_per_minute\x18\x04 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x42\x13\n\x11_calls_per_minute\"V\n\x14\x43reateApiKeyResponse\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12+\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"0\n\x10GetApiKeyRequest\x12\x1c\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"@\n\x11GetApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"e\n\x12ListApiKeysRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"\\\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf1\x02\n\x13UpdateApiKeyRequest\x12\x33\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xf3\x01\xbaH\xef\x01\x1a\xa0\x01\n\x18\x61pi_key.name.not_cleared\x12*api_key.name must have 1 to 100 characters\x1aX!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.api_key.name != \'\'\x1aJ\n\x13\x61pi_key.id.required\x12\x1c\x61pi_key.id must name the key\x1a\x15this.api_key.id != \'\'\"C\n\x14UpdateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"\x87\x01\n\x13RotateApiKeyRequest\x12\x1c\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12:\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"V\n\x14RotateApiKeyResponse\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12+\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"3\n\x13RevokeApiKeyRequest\x12\x1c\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey2\xc9\x06\n\rApiKeyService\x12\x88\x01\n\x0c\x43reateApiKey\x12\'.accord.api_keys.v1.CreateApiKeyRequest\x1a(.accord.api_keys.v1.CreateApiKeyResponse\"%\x8a\xb5\x18!\x08\x02\x10\x0b\x1a\x01\x01 \x01*\x08\x08\x64\x12\x02\x08<\x18\x05\x32\x02\x08\x05:\x02\x08\x1e\x42\x02\x66PH\x01\x12~\n\tGetApiKey\x12$.accord.api_keys.v1.GetApiKeyRequest\x1a%.accord.api_keys.v1.GetApiKeyResponse\"$\x90\x02\x01\x8a\xb5\x18\x1d\x08\x02\x10\n\x1a\x01\x01*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x01\x64\x12\x84\x01\n\x0bListApiKeys\x12&.accord.api_keys.v1.ListApiKeysRequest\x1a\'.accord.api_keys.v1.ListApiKeysResponse\"$\x90\x02\x01\x8a\xb5\x18\x1d\x08\x02\x10\n\x1a\x01\x01*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x01\x1f\x12\x8b\x01\n\x0cUpdateApiKey\x12\'.accord.api_keys.v1.UpdateApiKeyRequest\x1a(.accord.api_keys.v1.UpdateApiKeyResponse\"(\x8a\xb5\x18$\x08\x02\x10\x0b\x1a\x01\x01 \x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x04\x64\x65 PH\x01\x12\x8a\x01\n\x0cRotateApiKey\x12\'.accord.api_keys.v1.RotateApiKeyRequest\x1a(.accord.api_keys.v1.RotateApiKeyResponse\"\'\x8a\xb5\x18#\x08\x02\x10\x0b\x1a\x01\x01 \x01*\x08\x08\x64\x12\x02\x08<\x18\x05\x32\x02\x08\x05:\x02\x08\x1e\x42\x04\x64\x65 PH\x01\x12\x8a\x01\n\x0cRevokeApiKey\x12\'.accord.api_keys.v1.RevokeApiKeyRequest\x1a(.accord.api_keys.v1.RevokeApiKeyResponse\"\'\x90\x02\x02\x8a\xb5\x18 \x08\x02\x10\x0b\x1a\x01\x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x02\x64PH\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!accord/api_keys/v1/api_keys.proto\x12\x12\x61\x63\x63ord.api_keys.v1\x1a\x1f\x61\x63\x63ord/app/v1/permissions.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x06\n\x06\x41piKey\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12(\n\x0forganization_id\x18\x02 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12#\n\ncreated_by\x18\x03 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x04name\x18\x04 \x01(\tB\x17\xbaH\x14r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\xd8\x01\x01\x12\x1b\n\x06prefix\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18\x0c\x12\x45\n\x06scopes\x18\x06 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\x12*\n\x10\x63\x61lls_per_minute\x18\x07 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x34\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12W\n\nexpires_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\"\xbaH\x1f\xb2\x01\x1c\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03\x32\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01H\x01\x88\x01\x01\x12;\n\x0clast_used_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x39\n\nrevoked_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x03\x88\x01\x01\x12\x42\n\x13previous_expires_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x04\x88\x01\x01\x12\x19\n\x04\x65tag\x18\x0e \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x46\n\napp_scopes\x18\x0f \x03(\x0e\x32\x19.accord.app.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\x42\x13\n\x11_calls_per_minuteB\r\n\x0b_expires_atB\x0f\n\r_last_used_atB\r\n\x0b_revoked_atB\x16\n\x14_previous_expires_at\"\xca\x02\n\x13\x43reateApiKeyRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x41\n\x06scopes\x18\x02 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12G\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x17\xbaH\x14\xb2\x01\x11\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03@\x01\x12*\n\x10\x63\x61lls_per_minute\x18\x04 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00\x88\x01\x01\x12\x42\n\napp_scopes\x18\x05 \x03(\x0e\x32\x19.accord.app.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x42\x13\n\x11_calls_per_minute\"V\n\x14\x43reateApiKeyResponse\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12+\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"0\n\x10GetApiKeyRequest\x12\x1c\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"@\n\x11GetApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"e\n\x12ListApiKeysRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"\\\n\x13ListApiKeysResponse\x12,\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xeb\x02\n\x13UpdateApiKeyRequest\x12\x33\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKeyB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xed\x01\xbaH\xe9\x01\x1a\xa0\x01\n\x18\x61pi_key.name.not_cleared\x12*api_key.name must have 1 to 100 characters\x1aX!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.api_key.name != \'\'\x1a\x44\n\x13\x61pi_key.id.required\x12\x16\x61pi_key.id must be set\x1a\x15this.api_key.id != \'\'\"C\n\x14UpdateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"\x87\x01\n\x13RotateApiKeyRequest\x12\x1c\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12:\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"V\n\x14RotateApiKeyResponse\x12\x11\n\x03key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12+\n\x07\x61pi_key\x18\x02 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey\"3\n\x13RevokeApiKeyRequest\x12\x1c\n\napi_key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x1a.accord.api_keys.v1.ApiKey2\x94\x06\n\rApiKeyService\x12}\n\x0c\x43reateApiKey\x12\'.accord.api_keys.v1.CreateApiKeyRequest\x1a(.accord.api_keys.v1.CreateApiKeyResponse\"\x1a\x8a\xb5\x18\x16\x08\x02\x10\x0b \x01*\x08\x08\x64\x12\x02\x08<\x18\x05\x42\x02\x66PH\x01\x12s\n\tGetApiKey\x12$.accord.api_keys.v1.GetApiKeyRequest\x1a%.accord.api_keys.v1.GetApiKeyResponse\"\x19\x90\x02\x01\x8a\xb5\x18\x12\x08\x02\x10\n*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x64\x12y\n\x0bListApiKeys\x12&.accord.api_keys.v1.ListApiKeysRequest\x1a\'.accord.api_keys.v1.ListApiKeysResponse\"\x19\x90\x02\x01\x8a\xb5\x18\x12\x08\x02\x10\n*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x12\x80\x01\n\x0cUpdateApiKey\x12\'.accord.api_keys.v1.UpdateApiKeyRequest\x1a(.accord.api_keys.v1.UpdateApiKeyResponse\"\x1d\x8a\xb5\x18\x19\x08\x02\x10\x0b \x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x42\x04\x64\x65 PH\x01\x12\x7f\n\x0cRotateApiKey\x12\'.accord.api_keys.v1.RotateApiKeyRequest\x1a(.accord.api_keys.v1.RotateApiKeyResponse\"\x1c\x8a\xb5\x18\x18\x08\x02\x10\x0b \x01*\x08\x08\x64\x12\x02\x08<\x18\x05\x42\x04\x64\x65 PH\x01\x12\x7f\n\x0cRevokeApiKey\x12\'.accord.api_keys.v1.RevokeApiKeyRequest\x1a(.accord.api_keys.v1.RevokeApiKeyResponse\"\x1c\x90\x02\x02\x8a\xb5\x18\x15\x08\x02\x10\x0b*\t\x08\xd8\x04\x12\x02\x08<\x18\x01\x42\x02\x64PH\x01\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,6 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEY'].fields_by_name['previous_expires_at']._serialized_options = b'\342A\001\003'
   _globals['_APIKEY'].fields_by_name['etag']._loaded_options = None
   _globals['_APIKEY'].fields_by_name['etag']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_APIKEY'].fields_by_name['app_scopes']._loaded_options = None
+  _globals['_APIKEY'].fields_by_name['app_scopes']._serialized_options = b'\272H\020\222\001\r\020d\030\001\"\007\202\001\004\020\001 \000\240\265\030\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['name']._serialized_options = b'\272H\021r\017\020\001\030d2\t^\\P{Cc}*$'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['scopes']._loaded_options = None
@@ -73,6 +76,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['expires_at']._serialized_options = b'\272H\024\262\001\021\"\r\010\377\202\321\377\257\007\020\377\223\353\334\003@\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['calls_per_minute']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['calls_per_minute']._serialized_options = b'\272H\010\"\006\030\300\204=(\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['app_scopes']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['app_scopes']._serialized_options = b'\272H\020\222\001\r\020d\030\001\"\007\202\001\004\020\001 \000'
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['key']._loaded_options = None
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['key']._serialized_options = b'\220\265\030\001'
   _globals['_GETAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
@@ -84,7 +89,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
   _globals['_UPDATEAPIKEYREQUEST'].fields_by_name['api_key']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEAPIKEYREQUEST']._loaded_options = None
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_options = b'\272H\357\001\032\240\001\n\030api_key.name.not_cleared\022*api_key.name must have 1 to 100 characters\032X!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.api_key.name != \'\'\032J\n\023api_key.id.required\022\034api_key.id must name the key\032\025this.api_key.id != \'\''
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_options = b'\272H\351\001\032\240\001\n\030api_key.name.not_cleared\022*api_key.name must have 1 to 100 characters\032X!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.api_key.name != \'\'\032D\n\023api_key.id.required\022\026api_key.id must be set\032\025this.api_key.id != \'\''
   _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
   _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_ROTATEAPIKEYREQUEST'].fields_by_name['etag']._loaded_options = None
@@ -95,44 +100,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEAPIKEYRESPONSE'].fields_by_name['key']._serialized_options = b'\220\265\030\001'
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['api_key_id']._loaded_options = None
   _globals['_REVOKEAPIKEYREQUEST'].fields_by_name['api_key_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_APIKEYSERVICE']._loaded_options = None
+  _globals['_APIKEYSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\212\265\030!\010\002\020\013\032\001\001 \001*\010\010d\022\002\010<\030\0052\002\010\005:\002\010\036B\002fPH\001'
+  _globals['_APIKEYSERVICE'].methods_by_name['CreateApiKey']._serialized_options = b'\212\265\030\026\010\002\020\013 \001*\010\010d\022\002\010<\030\005B\002fPH\001'
   _globals['_APIKEYSERVICE'].methods_by_name['GetApiKey']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001\212\265\030\035\010\002\020\n\032\001\001*\t\010\360.\022\002\010\n\030\0012\002\010\005:\002\010\036B\001d'
+  _globals['_APIKEYSERVICE'].methods_by_name['GetApiKey']._serialized_options = b'\220\002\001\212\265\030\022\010\002\020\n*\t\010\360.\022\002\010\n\030\001B\001d'
   _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001\212\265\030\035\010\002\020\n\032\001\001*\t\010\360.\022\002\010\n\030\0012\002\010\005:\002\010\036B\001\037'
+  _globals['_APIKEYSERVICE'].methods_by_name['ListApiKeys']._serialized_options = b'\220\002\001\212\265\030\022\010\002\020\n*\t\010\360.\022\002\010\n\030\001B\001\037'
   _globals['_APIKEYSERVICE'].methods_by_name['UpdateApiKey']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['UpdateApiKey']._serialized_options = b'\212\265\030$\010\002\020\013\032\001\001 \001*\t\010\330\004\022\002\010<\030\0012\002\010\005:\002\010\036B\004de PH\001'
+  _globals['_APIKEYSERVICE'].methods_by_name['UpdateApiKey']._serialized_options = b'\212\265\030\031\010\002\020\013 \001*\t\010\330\004\022\002\010<\030\001B\004de PH\001'
   _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\212\265\030#\010\002\020\013\032\001\001 \001*\010\010d\022\002\010<\030\0052\002\010\005:\002\010\036B\004de PH\001'
+  _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\212\265\030\030\010\002\020\013 \001*\010\010d\022\002\010<\030\005B\004de PH\001'
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
-  _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\220\002\002\212\265\030 \010\002\020\013\032\001\001*\t\010\330\004\022\002\010<\030\0012\002\010\005:\002\010\036B\002dPH\001'
-  _globals['_APIKEY']._serialized_start=250
-  _globals['_APIKEY']._serialized_end=1053
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1056
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1318
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1320
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1406
-  _globals['_GETAPIKEYREQUEST']._serialized_start=1408
-  _globals['_GETAPIKEYREQUEST']._serialized_end=1456
-  _globals['_GETAPIKEYRESPONSE']._serialized_start=1458
-  _globals['_GETAPIKEYRESPONSE']._serialized_end=1522
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1524
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1625
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1627
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1719
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1722
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=2091
-  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=2093
-  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=2160
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=2163
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=2298
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=2300
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=2386
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2388
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2439
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2441
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2508
-  _globals['_APIKEYSERVICE']._serialized_start=2511
-  _globals['_APIKEYSERVICE']._serialized_end=3352
+  _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\220\002\002\212\265\030\025\010\002\020\013*\t\010\330\004\022\002\010<\030\001B\002dPH\001'
+  _globals['_APIKEY']._serialized_start=283
+  _globals['_APIKEY']._serialized_end=1158
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1161
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1491
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1493
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1579
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1581
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1629
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=1631
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=1695
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1697
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1798
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1800
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1892
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1895
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=2258
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=2260
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=2327
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=2330
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=2465
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=2467
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=2553
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2555
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2606
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2608
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2675
+  _globals['_APIKEYSERVICE']._serialized_start=2678
+  _globals['_APIKEYSERVICE']._serialized_end=3466
 # @@protoc_insertion_point(module_scope)

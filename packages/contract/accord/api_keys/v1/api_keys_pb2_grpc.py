@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class ApiKeyServiceStub:
-    """The API keys of the active organization.
+    """Manages the API keys of the active organization.
 
-    A key is sent as `x-api-key: <key>` or `authorization: Bearer <key>`. It may do what its scopes say and whoever made it may
-    do at that moment: with their role it changes too, from the next call on. When they are banned, delete their account or leave
-    the organization, and when the organization is deleted, it is refused. No key reaches a method that does not say it accepts
-    keys, and so none can make another.
+    A client sends a key as `x-api-key: <key>` or `authorization: Bearer <key>`. It has the permissions of its scopes that
+    its creator has at the time of the call. It is refused when its creator is banned, deletes the account or leaves the
+    organization, and when the organization is deleted. Only methods that accept API keys can be called with one, so a key
+    cannot create another.
     """
 
     def __init__(self, channel):
@@ -73,63 +73,62 @@ class ApiKeyServiceStub:
 
 
 class ApiKeyServiceServicer:
-    """The API keys of the active organization.
+    """Manages the API keys of the active organization.
 
-    A key is sent as `x-api-key: <key>` or `authorization: Bearer <key>`. It may do what its scopes say and whoever made it may
-    do at that moment: with their role it changes too, from the next call on. When they are banned, delete their account or leave
-    the organization, and when the organization is deleted, it is refused. No key reaches a method that does not say it accepts
-    keys, and so none can make another.
+    A client sends a key as `x-api-key: <key>` or `authorization: Bearer <key>`. It has the permissions of its scopes that
+    its creator has at the time of the call. It is refused when its creator is banned, deletes the account or leaves the
+    organization, and when the organization is deleted. Only methods that accept API keys can be called with one, so a key
+    cannot create another.
     """
 
     def CreateApiKey(self, request, context):
-        """Makes a key, which is told this once. Its scopes must be held by whoever makes it.
-        Answers TOO_MANY_API_KEYS if the organization has 1000 keys that are not revoked.
+        """Creates a key and returns it once. The caller must hold its scopes.
+        Fails with PERMISSION_DENIED if the caller does not hold them, and TOO_MANY_API_KEYS if the organization has 1000 keys
+        that are not revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetApiKey(self, request, context):
-        """Answers one of the organization's keys, also one that is over.
-        Answers API_KEY_NOT_FOUND if there is none.
+        """Returns a key of the organization, also an expired or revoked one.
+        Fails with API_KEY_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists the organization's keys, whoever made them, a page at a time, the newest first.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the keys of the organization, of all creators, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateApiKey(self, request, context):
-        """Changes the fields of a key that the mask names; it holds from the next call on. The scopes that the key has, and those
-        that it gets, must be held by whoever changes it.
-        Answers API_KEY_NOT_FOUND if there is none, API_KEY_ENDED if it is revoked, ETAG_MISMATCH if `api_key.etag` is given and
-        the key has changed since.
+        """Updates the fields of a key that the mask names. Changes apply from the next call. The caller must hold the scopes that
+        the key has before and after.
+        Fails with API_KEY_NOT_FOUND if it does not exist, API_KEY_ENDED if it is revoked, and ETAG_MISMATCH if it is not the
+        version of `api_key.etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateApiKey(self, request, context):
-        """Gives a key a new secret, which is told this once; the one before stays good for the overlap, and then is refused. One
-        that was still good from an earlier rotation is refused at once. Only for whoever made the key: what it does is done in
-        their name.
-        Answers API_KEY_NOT_FOUND if there is none, API_KEY_ENDED if it is revoked or has expired, ETAG_MISMATCH if the key has
-        changed since.
+        """Replaces the secret of a key and returns the new one once. The old secret works until the overlap ends; a secret of an
+        earlier rotation is refused at once. Only the creator can rotate a key, because it acts in their name.
+        Fails with API_KEY_NOT_FOUND if it does not exist, PERMISSION_DENIED if another account created it, API_KEY_ENDED if it
+        is revoked or expired, and ETAG_MISMATCH if it is not the version of `etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Ends a key for good, whoever made it and whatever it may do: also the secret it had before a rotation, and the streams it
-        has open. Nothing happens if it is revoked already.
-        Answers API_KEY_NOT_FOUND if there is none.
+        """Revokes a key, also its old secret, and ends its open streams. Does nothing if it is revoked.
+        Fails with API_KEY_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,12 +176,12 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
-    """The API keys of the active organization.
+    """Manages the API keys of the active organization.
 
-    A key is sent as `x-api-key: <key>` or `authorization: Bearer <key>`. It may do what its scopes say and whoever made it may
-    do at that moment: with their role it changes too, from the next call on. When they are banned, delete their account or leave
-    the organization, and when the organization is deleted, it is refused. No key reaches a method that does not say it accepts
-    keys, and so none can make another.
+    A client sends a key as `x-api-key: <key>` or `authorization: Bearer <key>`. It has the permissions of its scopes that
+    its creator has at the time of the call. It is refused when its creator is banned, deletes the account or leaves the
+    organization, and when the organization is deleted. Only methods that accept API keys can be called with one, so a key
+    cannot create another.
     """
 
     @staticmethod

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class DeviceServiceStub:
-    """Signs devices in. The device begins, shows its user code, and polls; a signed-in person looks at the code and approves or
-    denies. Until then the code belongs to nobody, and afterwards to that person.
+    """Signs in devices. A device begins, shows its user code and polls. A signed-in user reads the code and approves or denies
+    it. Only then does the code belong to an account.
     """
 
     def __init__(self, channel):
@@ -64,8 +64,8 @@ class DeviceServiceStub:
 
 
 class DeviceServiceServicer:
-    """Signs devices in. The device begins, shows its user code, and polls; a signed-in person looks at the code and approves or
-    denies. Until then the code belongs to nobody, and afterwards to that person.
+    """Signs in devices. A device begins, shows its user code and polls. A signed-in user reads the code and approves or denies
+    it. Only then does the code belong to an account.
     """
 
     def BeginDeviceSignIn(self, request, context):
@@ -76,35 +76,35 @@ class DeviceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PollDeviceSignIn(self, request, context):
-        """Asks whether the sign-in was approved, and opens a session for the person who has. The session is as fresh as that
-        person's own was.
-        Answers AUTHORIZATION_PENDING while nobody has decided, instead of it SLOW_DOWN if asked sooner than `interval` after the
-        last time, which lengthens it by 5 seconds, AUTHORIZATION_DENIED if somebody has denied, and DEVICE_CODE_EXPIRED if the
-        code is unknown, expired or used, or if the session in which it was approved has been ended since.
+        """Opens a session for the device if its sign-in is approved. The session's sign-in time is that of the session that
+        approved it.
+        Fails with AUTHORIZATION_PENDING until a user decides, with SLOW_DOWN if the last poll was less than `interval` ago,
+        which lengthens the interval by 5 seconds, AUTHORIZATION_DENIED if the user denied it, and DEVICE_CODE_EXPIRED if the
+        code is unknown, expired or used, or if the session that approved it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeviceSignIn(self, request, context):
-        """Answers which device shows a user code, so that the person who is to approve can see whether it is theirs.
-        Answers USER_CODE_NOT_FOUND if the code is unknown or expired, or somebody has decided on it.
+        """Returns the device that shows a user code, so that the user can check it before approval.
+        Fails with USER_CODE_NOT_FOUND if the code is unknown, expired, or already approved or denied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApproveDevice(self, request, context):
-        """Lets the device sign in as the caller, and tells the account's address.
-        Answers USER_CODE_NOT_FOUND if the code is unknown or expired, or somebody has decided on it.
+        """Approves the sign-in of a device as the caller, and notifies the account's address.
+        Fails with USER_CODE_NOT_FOUND if the code is unknown, expired, or already approved or denied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DenyDevice(self, request, context):
-        """Tells the device that it may not sign in.
-        Answers USER_CODE_NOT_FOUND if the code is unknown or expired, or somebody has decided on it.
+        """Denies the sign-in of a device.
+        Fails with USER_CODE_NOT_FOUND if the code is unknown, expired, or already approved or denied.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,8 +147,8 @@ def add_DeviceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeviceService:
-    """Signs devices in. The device begins, shows its user code, and polls; a signed-in person looks at the code and approves or
-    denies. Until then the code belongs to nobody, and afterwards to that person.
+    """Signs in devices. A device begins, shows its user code and polls. A signed-in user reads the code and approves or denies
+    it. Only then does the code belong to an account.
     """
 
     @staticmethod

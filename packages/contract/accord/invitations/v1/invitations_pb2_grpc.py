@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class InvitationServiceStub:
-    """Invites people by e-mail to the active organization, and is where they answer.
+    """Invites people to the active organization by e-mail, and accepts or declines invitations.
 
-    An invitation is for one address, works once, and for 7 days. It gives nothing that its inviter does not hold when it is
-    accepted: that of somebody who was removed since, or may not invite any more, is worth nothing.
+    An invitation is for one address, works once, and for 7 days. It gives only what its inviter holds when it is accepted;
+    an invitation of a member who was removed or can no longer invite is invalid.
     """
 
     def __init__(self, channel):
@@ -66,37 +66,37 @@ class InvitationServiceStub:
 
 
 class InvitationServiceServicer:
-    """Invites people by e-mail to the active organization, and is where they answer.
+    """Invites people to the active organization by e-mail, and accepts or declines invitations.
 
-    An invitation is for one address, works once, and for 7 days. It gives nothing that its inviter does not hold when it is
-    accepted: that of somebody who was removed since, or may not invite any more, is worth nothing.
+    An invitation is for one address, works once, and for 7 days. It gives only what its inviter holds when it is accepted;
+    an invitation of a member who was removed or can no longer invite is invalid.
     """
 
     def CreateInvitation(self, request, context):
-        """Invites an address, which is mailed the token that accepts or declines. May be repeated with the same `request_id`: one
-        invitation is made and mailed.
-        Answers EMAIL_NOT_VERIFIED if the caller has not proved their own address, PERMISSION_DENIED if the invitation would give
-        what the caller does not hold, ROLE_NOT_FOUND, with the `role_id`, if there is no such role in the organization,
-        MEMBER_EXISTS if the address is that of a member, INVITATION_EXISTS if the address is invited already, TOO_MANY_INVITATIONS
-        if 1000 wait for an answer, ORGANIZATION_NOT_FOUND if the organization was deleted meanwhile.
+        """Invites an address, and mails a token for AcceptInvitation or DeclineInvitation to it. A repeated call with the same
+        `request_id` creates no second invitation.
+        Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, PERMISSION_DENIED if the invitation would give
+        what the caller does not hold, ROLE_NOT_FOUND and the `role_id` if the organization has no such role, MEMBER_EXISTS if
+        the address belongs to a member, INVITATION_EXISTS if it has a pending invitation, TOO_MANY_INVITATIONS if 1000 are
+        pending, and ORGANIZATION_NOT_FOUND if the organization has been deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInvitations(self, request, context):
-        """Lists the invitations of the active organization, a page at a time, the newest first.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the invitations of the active organization, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelInvitation(self, request, context):
-        """Takes an invitation back. One that is over already is answered as it is.
-        Answers INVITATION_NOT_FOUND, with the `invitation_id`, if the active organization has no such invitation,
-        PERMISSION_DENIED if it gives what the caller does not hold, ORGANIZATION_NOT_FOUND if the organization was deleted
-        meanwhile.
+        """Cancels an invitation. An invitation that has ended is returned unchanged.
+        Fails with INVITATION_NOT_FOUND and the `invitation_id` if the active organization has no such invitation,
+        PERMISSION_DENIED if it gives what the caller does not hold, and ORGANIZATION_NOT_FOUND if the organization has been
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,20 +104,20 @@ class InvitationServiceServicer:
 
     def AcceptInvitation(self, request, context):
         """Makes the caller a member of the organization, with the roles of the invitation.
-        Answers EMAIL_NOT_VERIFIED if the caller has not proved their address, INVITATION_NOT_FOUND if the token is unknown, used or
-        expired, if it was sent to an address that is not the caller's, if the organization is gone, or if the inviter could not
-        invite them so any more (which of these is not told), MEMBER_EXISTS if the caller is a member already: the invitation is
-        not used up then.
+        Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, INVITATION_NOT_FOUND if the token is unknown,
+        used or expired, was sent to another address, if the organization is deleted, or if the inviter could no longer invite
+        the caller (the error does not reveal which), and MEMBER_EXISTS if the caller is a member; the invitation then remains
+        valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeclineInvitation(self, request, context):
-        """Ends an invitation without accepting it.
-        Answers EMAIL_NOT_VERIFIED if the caller has not proved their address, INVITATION_NOT_FOUND if the token is unknown, used
-        or expired, if it was sent to an address that is not the caller's, or if the organization is gone; which of these is not
-        told.
+        """Declines an invitation.
+        Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and INVITATION_NOT_FOUND if the token is
+        unknown, used or expired, was sent to another address, or if the organization is deleted; the error does not reveal
+        which.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,10 +160,10 @@ def add_InvitationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InvitationService:
-    """Invites people by e-mail to the active organization, and is where they answer.
+    """Invites people to the active organization by e-mail, and accepts or declines invitations.
 
-    An invitation is for one address, works once, and for 7 days. It gives nothing that its inviter does not hold when it is
-    accepted: that of somebody who was removed since, or may not invite any more, is worth nothing.
+    An invitation is for one address, works once, and for 7 days. It gives only what its inviter holds when it is accepted;
+    an invitation of a member who was removed or can no longer invite is invalid.
     """
 
     @staticmethod

@@ -29,7 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x63\x63ord/members/v1/members.proto\x12\x11\x61\x63\x63ord.members.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x06Member\x12#\n\naccount_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x17\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12.\n\x04role\x18\x04 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x08role_ids\x18\x05 \x03(\tB\x15\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Q\n\x12ListMembersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"Z\n\x13ListMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.accord.members.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe2\x01\n\x13UpdateMemberRequest\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.MemberB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:g\xbaHd\x1a\x62\n\x1amember.account_id.required\x12&member.account_id must name the member\x1a\x1cthis.member.account_id != \'\'\"A\n\x14UpdateMemberResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member\"3\n\x13RemoveMemberRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14RemoveMemberResponse\"=\n\x18LeaveOrganizationRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x1b\n\x19LeaveOrganizationResponse\"8\n\x18TransferOwnershipRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"F\n\x19TransferOwnershipResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member2\xae\x05\n\rMemberService\x12\x84\x01\n\x0bListMembers\x12%.accord.members.v1.ListMembersRequest\x1a&.accord.members.v1.ListMembersResponse\"&\x90\x02\x01\x8a\xb5\x18\x1f\x08\x02\x10\x04\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x01\x1f\x12\x7f\n\x0cUpdateMember\x12&.accord.members.v1.UpdateMemberRequest\x1a\'.accord.members.v1.UpdateMemberResponse\"\x1e\x8a\xb5\x18\x1a\x08\x02\x10\x05\x1a\x01\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x05R ^SPH\x01X\x01\x12{\n\x0cRemoveMember\x12&.accord.members.v1.RemoveMemberRequest\x1a\'.accord.members.v1.RemoveMemberResponse\"\x1a\x8a\xb5\x18\x16\x08\x02\x10\x05\x1a\x01\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x03RSPH\x01\x12\x89\x01\n\x11LeaveOrganization\x12+.accord.members.v1.LeaveOrganizationRequest\x1a,.accord.members.v1.LeaveOrganizationResponse\"\x19\x8a\xb5\x18\x15\x08\x02\x1a\x01\x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x02PSH\x01X\x01\x12\x8b\x01\n\x11TransferOwnership\x12+.accord.members.v1.TransferOwnershipRequest\x1a,.accord.members.v1.TransferOwnershipResponse\"\x1b\x8a\xb5\x18\x17\x08\x02\x10\x03\x1a\x01\x01 \x01\x32\x02\x08\x05:\x02\x08\x1e\x42\x02RPH\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x63\x63ord/members/v1/members.proto\x12\x11\x61\x63\x63ord.members.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x06Member\x12#\n\naccount_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x17\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12.\n\x04role\x18\x04 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x08role_ids\x18\x05 \x03(\tB\x15\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Q\n\x12ListMembersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"Z\n\x13ListMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.accord.members.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd9\x01\n\x13UpdateMemberRequest\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.MemberB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:^\xbaH[\x1aY\n\x1amember.account_id.required\x12\x1dmember.account_id must be set\x1a\x1cthis.member.account_id != \'\'\"A\n\x14UpdateMemberResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member\"3\n\x13RemoveMemberRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14RemoveMemberResponse\"=\n\x18LeaveOrganizationRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x1b\n\x19LeaveOrganizationResponse\"8\n\x18TransferOwnershipRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"F\n\x19TransferOwnershipResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member2\x89\x05\n\rMemberService\x12|\n\x0bListMembers\x12%.accord.members.v1.ListMembersRequest\x1a&.accord.members.v1.ListMembersResponse\"\x1e\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x04\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x12t\n\x0cUpdateMember\x12&.accord.members.v1.UpdateMemberRequest\x1a\'.accord.members.v1.UpdateMemberResponse\"\x13\x8a\xb5\x18\x0f\x08\x02\x10\x05\x42\x05R ^SPH\x01X\x01\x12p\n\x0cRemoveMember\x12&.accord.members.v1.RemoveMemberRequest\x1a\'.accord.members.v1.RemoveMemberResponse\"\x0f\x8a\xb5\x18\x0b\x08\x02\x10\x05\x42\x03RSPH\x01\x12~\n\x11LeaveOrganization\x12+.accord.members.v1.LeaveOrganizationRequest\x1a,.accord.members.v1.LeaveOrganizationResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x42\x02PSH\x01X\x01\x12\x80\x01\n\x11TransferOwnership\x12+.accord.members.v1.TransferOwnershipRequest\x1a,.accord.members.v1.TransferOwnershipResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x10\x03 \x01\x42\x02RPH\x01\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,23 +57,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['member']._loaded_options = None
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['member']._serialized_options = b'\272H\003\310\001\001'
   _globals['_UPDATEMEMBERREQUEST']._loaded_options = None
-  _globals['_UPDATEMEMBERREQUEST']._serialized_options = b'\272Hd\032b\n\032member.account_id.required\022&member.account_id must name the member\032\034this.member.account_id != \'\''
+  _globals['_UPDATEMEMBERREQUEST']._serialized_options = b'\272H[\032Y\n\032member.account_id.required\022\035member.account_id must be set\032\034this.member.account_id != \'\''
   _globals['_REMOVEMEMBERREQUEST'].fields_by_name['account_id']._loaded_options = None
   _globals['_REMOVEMEMBERREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LEAVEORGANIZATIONREQUEST'].fields_by_name['organization_id']._loaded_options = None
   _globals['_LEAVEORGANIZATIONREQUEST'].fields_by_name['organization_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_TRANSFEROWNERSHIPREQUEST'].fields_by_name['account_id']._loaded_options = None
   _globals['_TRANSFEROWNERSHIPREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_MEMBERSERVICE']._loaded_options = None
+  _globals['_MEMBERSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_MEMBERSERVICE'].methods_by_name['ListMembers']._loaded_options = None
-  _globals['_MEMBERSERVICE'].methods_by_name['ListMembers']._serialized_options = b'\220\002\001\212\265\030\037\010\002\020\004\032\003\001\002\003*\t\010\360.\022\002\010\n\030\0012\002\010\005:\002\010\036B\001\037'
+  _globals['_MEMBERSERVICE'].methods_by_name['ListMembers']._serialized_options = b'\220\002\001\212\265\030\027\010\002\020\004\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037'
   _globals['_MEMBERSERVICE'].methods_by_name['UpdateMember']._loaded_options = None
-  _globals['_MEMBERSERVICE'].methods_by_name['UpdateMember']._serialized_options = b'\212\265\030\032\010\002\020\005\032\001\0012\002\010\005:\002\010\036B\005R ^SPH\001X\001'
+  _globals['_MEMBERSERVICE'].methods_by_name['UpdateMember']._serialized_options = b'\212\265\030\017\010\002\020\005B\005R ^SPH\001X\001'
   _globals['_MEMBERSERVICE'].methods_by_name['RemoveMember']._loaded_options = None
-  _globals['_MEMBERSERVICE'].methods_by_name['RemoveMember']._serialized_options = b'\212\265\030\026\010\002\020\005\032\001\0012\002\010\005:\002\010\036B\003RSPH\001'
+  _globals['_MEMBERSERVICE'].methods_by_name['RemoveMember']._serialized_options = b'\212\265\030\013\010\002\020\005B\003RSPH\001'
   _globals['_MEMBERSERVICE'].methods_by_name['LeaveOrganization']._loaded_options = None
-  _globals['_MEMBERSERVICE'].methods_by_name['LeaveOrganization']._serialized_options = b'\212\265\030\025\010\002\032\001\0012\002\010\005:\002\010\036B\002PSH\001X\001'
+  _globals['_MEMBERSERVICE'].methods_by_name['LeaveOrganization']._serialized_options = b'\212\265\030\n\010\002B\002PSH\001X\001'
   _globals['_MEMBERSERVICE'].methods_by_name['TransferOwnership']._loaded_options = None
-  _globals['_MEMBERSERVICE'].methods_by_name['TransferOwnership']._serialized_options = b'\212\265\030\027\010\002\020\003\032\001\001 \0012\002\010\005:\002\010\036B\002RPH\001'
+  _globals['_MEMBERSERVICE'].methods_by_name['TransferOwnership']._serialized_options = b'\212\265\030\014\010\002\020\003 \001B\002RPH\001'
   _globals['_MEMBER']._serialized_start=215
   _globals['_MEMBER']._serialized_end=487
   _globals['_LISTMEMBERSREQUEST']._serialized_start=489
@@ -81,21 +83,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMEMBERSRESPONSE']._serialized_start=572
   _globals['_LISTMEMBERSRESPONSE']._serialized_end=662
   _globals['_UPDATEMEMBERREQUEST']._serialized_start=665
-  _globals['_UPDATEMEMBERREQUEST']._serialized_end=891
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=893
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=958
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=960
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1011
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1013
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1035
-  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_start=1037
-  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_end=1098
-  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_start=1100
-  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_end=1127
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1129
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1185
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1187
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1257
-  _globals['_MEMBERSERVICE']._serialized_start=1260
-  _globals['_MEMBERSERVICE']._serialized_end=1946
+  _globals['_UPDATEMEMBERREQUEST']._serialized_end=882
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=884
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=949
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=951
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1002
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1004
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1026
+  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_start=1028
+  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_end=1089
+  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_start=1091
+  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_end=1118
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1120
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1176
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1178
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1248
+  _globals['_MEMBERSERVICE']._serialized_start=1251
+  _globals['_MEMBERSERVICE']._serialized_end=1900
 # @@protoc_insertion_point(module_scope)

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class MemberServiceStub:
-    """Shows who belongs to the active organization, gives them roles, and ends memberships. People join by invitation.
+    """Lists the members of the active organization, assigns roles, and ends memberships. People join by invitation.
 
-    Nobody gives or takes what they do not hold: whoever changes or removes a member holds every permission that the member has
-    before, and after. Owners are made, changed and removed by owners alone, whatever roles of the organization's own permit to
-    others. An organization always keeps an owner.
+    Callers can only grant or remove permissions that they hold: they must hold every permission that the member has before
+    and after. Only owners can appoint, change and remove owners, whatever custom roles permit. An organization always has an
+    owner.
     """
 
     def __init__(self, channel):
@@ -67,52 +67,53 @@ class MemberServiceStub:
 
 
 class MemberServiceServicer:
-    """Shows who belongs to the active organization, gives them roles, and ends memberships. People join by invitation.
+    """Lists the members of the active organization, assigns roles, and ends memberships. People join by invitation.
 
-    Nobody gives or takes what they do not hold: whoever changes or removes a member holds every permission that the member has
-    before, and after. Owners are made, changed and removed by owners alone, whatever roles of the organization's own permit to
-    others. An organization always keeps an owner.
+    Callers can only grant or remove permissions that they hold: they must hold every permission that the member has before
+    and after. Only owners can appoint, change and remove owners, whatever custom roles permit. An organization always has an
+    owner.
     """
 
     def ListMembers(self, request, context):
-        """Lists the members of the active organization, a page at a time, the newest first.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the members of the active organization, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMember(self, request, context):
-        """Gives a member of the active organization other roles.
-        Answers MEMBER_NOT_FOUND if there is no such member, ETAG_MISMATCH if `member.etag` is given and the member has changed
-        since, ROLE_NOT_FOUND if the organization has no such role, LAST_OWNER if nobody would own the organization,
-        PERMISSION_DENIED if the caller does not hold all that the member may do, before and after.
+        """Updates the roles of a member of the active organization.
+        Fails with MEMBER_NOT_FOUND if there is no such member, ETAG_MISMATCH if it is not the version of `member.etag`,
+        ROLE_NOT_FOUND if the organization has no such role, LAST_OWNER if the organization would have no owner, and
+        PERMISSION_DENIED if the caller does not hold every permission of the member before and after.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """Ends a membership of the active organization: from the next call on they may do nothing there. The API keys that they made
-        are revoked, and the invitations that they sent are cancelled.
-        Answers MEMBER_NOT_FOUND if there is no such member, LAST_OWNER if nobody would own the organization, PERMISSION_DENIED
-        if the caller does not hold all that the member may do.
+        """Removes a member from the active organization, from the next call on. Revokes the member's API keys there, and cancels
+        their invitations.
+        Fails with MEMBER_NOT_FOUND if there is no such member, LAST_OWNER if the organization would have no owner, and
+        PERMISSION_DENIED if the caller does not hold every permission of the member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LeaveOrganization(self, request, context):
-        """Ends the caller's own membership of any of their organizations, with their API keys and invitations there.
-        Answers ORGANIZATION_NOT_FOUND if the caller is no member of it, LAST_OWNER if nobody would own it.
+        """Ends the caller's membership of any of their organizations, with their API keys and invitations there.
+        Fails with ORGANIZATION_NOT_FOUND if the caller is not a member, and LAST_OWNER if the organization would have no
+        owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TransferOwnership(self, request, context):
-        """Makes another member an owner of the active organization, and the caller, who owns it, an admin.
-        Answers MEMBER_NOT_FOUND if there is no such member, PERMISSION_DENIED if the caller is not an owner.
+        """Makes another member an owner of the active organization, and the calling owner an admin.
+        Fails with MEMBER_NOT_FOUND if there is no such member, and PERMISSION_DENIED if the caller is not an owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,11 +156,11 @@ def add_MemberServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemberService:
-    """Shows who belongs to the active organization, gives them roles, and ends memberships. People join by invitation.
+    """Lists the members of the active organization, assigns roles, and ends memberships. People join by invitation.
 
-    Nobody gives or takes what they do not hold: whoever changes or removes a member holds every permission that the member has
-    before, and after. Owners are made, changed and removed by owners alone, whatever roles of the organization's own permit to
-    others. An organization always keeps an owner.
+    Callers can only grant or remove permissions that they hold: they must hold every permission that the member has before
+    and after. Only owners can appoint, change and remove owners, whatever custom roles permit. An organization always has an
+    owner.
     """
 
     @staticmethod

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class OrganizationServiceStub:
-    """Makes organizations, and says which one a session is about.
+    """Manages organizations, and sets the active organization of a session.
 
-    Whatever asks for a permission is about the organization that is active, and asks for it at each call: who is removed from
-    an organization, or loses a role, may do no more there from the next call on. An organization of which the caller is no
-    member is answered exactly as one that does not exist.
+    Methods with a permission apply to the active organization and check the permission on each call, so a member who is
+    removed or loses a role is refused from the next call. An organization of which the caller is not a member is reported as
+    not found.
     """
 
     def __init__(self, channel):
@@ -77,62 +77,61 @@ class OrganizationServiceStub:
 
 
 class OrganizationServiceServicer:
-    """Makes organizations, and says which one a session is about.
+    """Manages organizations, and sets the active organization of a session.
 
-    Whatever asks for a permission is about the organization that is active, and asks for it at each call: who is removed from
-    an organization, or loses a role, may do no more there from the next call on. An organization of which the caller is no
-    member is answered exactly as one that does not exist.
+    Methods with a permission apply to the active organization and check the permission on each call, so a member who is
+    removed or loses a role is refused from the next call. An organization of which the caller is not a member is reported as
+    not found.
     """
 
     def CreateOrganization(self, request, context):
-        """Makes an organization, whose owner is the caller. It is not active: SetActiveOrganization makes it so. May be repeated
-        with the same `request_id`: it is made once.
-        Answers SLUG_TAKEN if another organization has the slug.
+        """Creates an organization with the caller as its owner. SetActiveOrganization activates it. A repeated call with the same
+        `request_id` creates no second organization.
+        Fails with SLUG_TAKEN if another organization has the slug.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrganization(self, request, context):
-        """Answers one of the caller's organizations; the active one if none is named. An API key sees its own organization alone.
-        Answers ORGANIZATION_NOT_FOUND if there is none, or if it is deleted.
+        """Returns one of the caller's organizations; the active one if none is named. An API key can only read its own
+        organization.
+        Fails with ORGANIZATION_NOT_FOUND if it does not exist or is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrganizations(self, request, context):
-        """Lists the organizations that the caller belongs to, a page at a time, the newest first. An API key sees its own
-        organization alone.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the caller's organizations, one page at a time, newest first. An API key lists only its own.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrganization(self, request, context):
-        """Changes the fields of the active organization that the mask names.
-        Answers ORGANIZATION_NOT_FOUND if `organization.id` names another one, ETAG_MISMATCH if `organization.etag` is given and
-        the organization has changed since, SLUG_TAKEN if another organization has the slug.
+        """Updates the fields of the active organization that the mask names.
+        Fails with ORGANIZATION_NOT_FOUND if `organization.id` is another one, ETAG_MISMATCH if it is not the version of
+        `organization.etag`, and SLUG_TAKEN if another organization has the slug.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteOrganization(self, request, context):
-        """Deletes the active organization softly: nobody may do anything there any more, its API keys are refused, and its slug is
-        free for others. UndeleteOrganization brings it back, until it is removed for good: after 30 days, if the installation
-        has not decided otherwise.
-        Answers ORGANIZATION_NOT_FOUND if it was deleted since the call came, ETAG_MISMATCH if `etag` is given and the
-        organization has changed since.
+        """Deletes the active organization: its methods and API keys are refused, and its slug is free. UndeleteOrganization
+        restores it until the clean-up deletes it, by default after 30 days.
+        Fails with ORGANIZATION_NOT_FOUND if it has been deleted since the call began, and ETAG_MISMATCH if it is not the
+        version of `etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteOrganization(self, request, context):
-        """Brings a deleted organization back, with all that it had. One that is not deleted is answered as it is.
-        Answers ORGANIZATION_NOT_FOUND if the caller is not an owner of it, SLUG_TAKEN if another organization has the slug by
+        """Restores a deleted organization with everything in it. An organization that is not deleted is returned unchanged.
+        Fails with ORGANIZATION_NOT_FOUND if the caller is not an owner, and SLUG_TAKEN if another organization has the slug by
         now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -140,8 +139,8 @@ class OrganizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetActiveOrganization(self, request, context):
-        """Says which organization the calls of this session are about from now on, or that they are about none.
-        Answers ORGANIZATION_NOT_FOUND if the caller is no member of it.
+        """Sets the active organization of the calling session, or none.
+        Fails with ORGANIZATION_NOT_FOUND if the caller is not a member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,11 +193,11 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OrganizationService:
-    """Makes organizations, and says which one a session is about.
+    """Manages organizations, and sets the active organization of a session.
 
-    Whatever asks for a permission is about the organization that is active, and asks for it at each call: who is removed from
-    an organization, or loses a role, may do no more there from the next call on. An organization of which the caller is no
-    member is answered exactly as one that does not exist.
+    Methods with a permission apply to the active organization and check the permission on each call, so a member who is
+    removed or loses a role is refused from the next call. An organization of which the caller is not a member is reported as
+    not found.
     """
 
     @staticmethod

@@ -26,10 +26,11 @@ if _version_not_supported:
 
 
 class ProviderServiceStub:
-    """Signs people in with Google or any other OpenID Connect provider that this installation has set up.
+    """Signs people in with Google or another configured OpenID Connect provider.
 
-    Whoever begins sends the person to `authorization_url`, and completes with what comes back to the redirect URI:
-    authorization code with PKCE (RFC 7636), state and nonce, each good once and only for who has begun.
+    A client redirects the user to `authorization_url`, and completes the sign-in with the parameters of the redirect. It
+    uses the authorization code flow with PKCE (RFC 7636), state and nonce, each valid once and only for the client that
+    began.
     """
 
     def __init__(self, channel):
@@ -76,14 +77,15 @@ class ProviderServiceStub:
 
 
 class ProviderServiceServicer:
-    """Signs people in with Google or any other OpenID Connect provider that this installation has set up.
+    """Signs people in with Google or another configured OpenID Connect provider.
 
-    Whoever begins sends the person to `authorization_url`, and completes with what comes back to the redirect URI:
-    authorization code with PKCE (RFC 7636), state and nonce, each good once and only for who has begun.
+    A client redirects the user to `authorization_url`, and completes the sign-in with the parameters of the redirect. It
+    uses the authorization code flow with PKCE (RFC 7636), state and nonce, each valid once and only for the client that
+    began.
     """
 
     def ListProviders(self, request, context):
-        """Lists the providers that are set up here.
+        """Lists the configured providers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,35 +93,35 @@ class ProviderServiceServicer:
 
     def BeginProviderSignIn(self, request, context):
         """Begins a sign-in with a provider.
-        Answers PROVIDER_NOT_FOUND if it is not set up here, INVALID_MESSAGE if the redirect URI is not allowed here.
+        Fails with PROVIDER_NOT_FOUND if it is not configured, and INVALID_MESSAGE if the redirect URI is not allowed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteProviderSignIn(self, request, context):
-        """Opens a session for the account that is linked to the identity at the provider. If there is none, makes one with the
-        e-mail address that the provider vouches for. If the account has a second factor there is no session yet, but a token
-        for CompleteSignIn.
-        Answers PROVIDER_SIGN_IN_FAILED if anything that came back does not hold; PROVIDER_EMAIL_NOT_VERIFIED if an account
-        would have to be made and the provider does not vouch for the address; PROVIDER_EMAIL_IN_USE if the address has an account
-        that is not linked; SIGN_IN_REFUSED if the account may not sign in.
+        """Opens a session for the account that is linked to the provider's identity. Creates an account if none is linked and the
+        provider has verified the e-mail address. If the account has a second factor, returns a token for CompleteSignIn
+        instead.
+        Fails with PROVIDER_SIGN_IN_FAILED if the provider's response is invalid, PROVIDER_EMAIL_NOT_VERIFIED if a new account
+        is needed and the provider has not verified the address, PROVIDER_EMAIL_IN_USE if an account with the address is not
+        linked, and SIGN_IN_REFUSED if the account cannot sign in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BeginLinkProvider(self, request, context):
-        """Begins to link an identity at a provider to the caller's account. Only the caller can complete it, by LinkProvider.
-        Answers like BeginProviderSignIn.
+        """Begins to link a provider's identity to the caller's account. Only the caller can complete it with LinkProvider. Fails
+        like BeginProviderSignIn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LinkProvider(self, request, context):
-        """Links the identity that has come back from the provider to the caller's account, and tells the account's address.
-        Answers PROVIDER_SIGN_IN_FAILED if anything that came back does not hold, or somebody else has begun;
+        """Links the provider's identity to the caller's account, and notifies the account's address.
+        Fails with PROVIDER_SIGN_IN_FAILED if the provider's response is invalid or another account began, and
         PROVIDER_LINKED_ELSEWHERE if the identity is linked to another account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,15 +129,16 @@ class ProviderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLinkedProviders(self, request, context):
-        """Lists the identities that are linked to the caller's account, the oldest first. There are never more than a few.
+        """Lists the identities that are linked to the caller's account, oldest first. There is no paging, because there are few.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnlinkProvider(self, request, context):
-        """Unlinks an identity, forgets its tokens, and tells the account's address.
-        Answers LINKED_PROVIDER_NOT_FOUND if there is none, LAST_WAY_IN if the account has no password and no other identity.
+        """Unlinks an identity, deletes its tokens, and notifies the account's address.
+        Fails with LINKED_PROVIDER_NOT_FOUND if it does not exist, and LAST_WAY_IN if the account has no password and no other
+        identity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,10 +191,11 @@ def add_ProviderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProviderService:
-    """Signs people in with Google or any other OpenID Connect provider that this installation has set up.
+    """Signs people in with Google or another configured OpenID Connect provider.
 
-    Whoever begins sends the person to `authorization_url`, and completes with what comes back to the redirect URI:
-    authorization code with PKCE (RFC 7636), state and nonce, each good once and only for who has begun.
+    A client redirects the user to `authorization_url`, and completes the sign-in with the parameters of the redirect. It
+    uses the authorization code flow with PKCE (RFC 7636), state and nonce, each valid once and only for the client that
+    began.
     """
 
     @staticmethod

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class RoleServiceStub:
-    """The active organization's own roles, and what the caller may do there.
+    """Manages the custom roles of the active organization, and returns the caller's permissions.
 
-    Nobody makes, changes or deletes a role that permits, before or after, what they do not hold themselves. A change holds from
-    the next call on, for everybody who has the role.
+    Callers can only create, update and delete roles whose permissions they hold, before and after. Changes apply to all
+    members with the role from the next call.
     """
 
     def __init__(self, channel):
@@ -71,62 +71,61 @@ class RoleServiceStub:
 
 
 class RoleServiceServicer:
-    """The active organization's own roles, and what the caller may do there.
+    """Manages the custom roles of the active organization, and returns the caller's permissions.
 
-    Nobody makes, changes or deletes a role that permits, before or after, what they do not hold themselves. A change holds from
-    the next call on, for everybody who has the role.
+    Callers can only create, update and delete roles whose permissions they hold, before and after. Changes apply to all
+    members with the role from the next call.
     """
 
     def CreateRole(self, request, context):
-        """Makes a role, which nobody has yet. May be repeated with the same `request_id`: it is made once.
-        Answers ROLE_NAME_TAKEN if the organization has a role of that name, in upper or lower case, PERMISSION_DENIED if it would
-        permit what the caller does not hold, TOO_MANY_ROLES if there are 100, ORGANIZATION_NOT_FOUND if the organization was
-        deleted meanwhile.
+        """Creates a role. A repeated call with the same `request_id` creates no second role.
+        Fails with ROLE_NAME_TAKEN if another role has the name, ignoring case, PERMISSION_DENIED if the caller does not hold
+        its permissions, TOO_MANY_ROLES if there are 100, and ORGANIZATION_NOT_FOUND if the organization has been deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRole(self, request, context):
-        """Answers one role.
-        Answers ROLE_NOT_FOUND, with the `role_id`, if the active organization has no such role.
+        """Returns a role.
+        Fails with ROLE_NOT_FOUND and the `role_id` if the active organization has no such role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRoles(self, request, context):
-        """Lists the roles of the active organization, a page at a time, the newest first.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the roles of the active organization, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRole(self, request, context):
-        """Changes the fields of a role that the mask names.
-        Answers ROLE_NOT_FOUND, with the `role_id`, if the active organization has no such role, PERMISSION_DENIED if it permits, or
-        would permit, what the caller does not hold, ETAG_MISMATCH if `role.etag` is given and the role has changed since,
-        ROLE_NAME_TAKEN if another role has the name, in upper or lower case, ORGANIZATION_NOT_FOUND if the organization was
-        deleted meanwhile.
+        """Updates the fields of a role that the mask names.
+        Fails with ROLE_NOT_FOUND and the `role_id` if the active organization has no such role, PERMISSION_DENIED if the
+        caller does not hold its permissions before and after, ETAG_MISMATCH if it is not the version of `role.etag`,
+        ROLE_NAME_TAKEN if another role has the name, ignoring case, and ORGANIZATION_NOT_FOUND if the organization has been
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRole(self, request, context):
-        """Deletes a role, and takes it from everybody who has it. Invitations give what is left of them.
-        Answers ROLE_NOT_FOUND, with the `role_id`, if the active organization has no such role, PERMISSION_DENIED if it permits
-        what the caller does not hold, ETAG_MISMATCH if `etag` is given and the role has changed since, ORGANIZATION_NOT_FOUND if
-        the organization was deleted meanwhile.
+        """Deletes a role, and removes it from members and invitations.
+        Fails with ROLE_NOT_FOUND and the `role_id` if the active organization has no such role, PERMISSION_DENIED if the
+        caller does not hold its permissions, ETAG_MISMATCH if it is not the version of `etag`, and ORGANIZATION_NOT_FOUND if
+        the organization has been deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMyPermissions(self, request, context):
-        """Answers what the caller may do in the active organization with the credential that calls: so a client can hide what would
-        be refused. Nothing without an active organization, and for whoever is no member of it.
+        """Returns the caller's permissions in the active organization with this credential, so that a client can hide what would
+        be refused. Empty without an active organization, and for callers who are not members.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,10 +173,10 @@ def add_RoleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RoleService:
-    """The active organization's own roles, and what the caller may do there.
+    """Manages the custom roles of the active organization, and returns the caller's permissions.
 
-    Nobody makes, changes or deletes a role that permits, before or after, what they do not hold themselves. A change holds from
-    the next call on, for everybody who has the role.
+    Callers can only create, update and delete roles whose permissions they hold, before and after. Changes apply to all
+    members with the role from the next call.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SecondFactorServiceStub:
-    """Sets up an authenticator app (TOTP, RFC 6238) with recovery codes. An account has one second factor or none.
+    """Manages an authenticator app (TOTP, RFC 6238) and recovery codes. An account has at most one second factor.
     """
 
     def __init__(self, channel):
@@ -63,47 +63,47 @@ class SecondFactorServiceStub:
 
 
 class SecondFactorServiceServicer:
-    """Sets up an authenticator app (TOTP, RFC 6238) with recovery codes. An account has one second factor or none.
+    """Manages an authenticator app (TOTP, RFC 6238) and recovery codes. An account has at most one second factor.
     """
 
     def GetSecondFactor(self, request, context):
-        """Answers the second factor of the caller's account.
-        Answers SECOND_FACTOR_NOT_FOUND if none is confirmed.
+        """Returns the second factor of the caller's account.
+        Fails with SECOND_FACTOR_NOT_FOUND if the account has no confirmed second factor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateSecondFactor(self, request, context):
-        """Makes a secret for an authenticator app. It counts for nothing until ConfirmSecondFactor has seen a code of it; calling
-        this again before makes another secret.
-        Answers SECOND_FACTOR_EXISTS if one is confirmed; EMAIL_NOT_VERIFIED if the account's address is not proved: else
-        whoever signs up with somebody else's could lock them out of it.
+        """Creates a secret for an authenticator app. It takes effect when ConfirmSecondFactor receives a code; until then,
+        another call replaces the secret.
+        Fails with SECOND_FACTOR_EXISTS if one is confirmed, and EMAIL_NOT_VERIFIED if the account's address is not verified:
+        otherwise an attacker who signs up with another person's address could lock that person out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmSecondFactor(self, request, context):
-        """Confirms the secret with a code that the app shows. From then on each sign-in asks for a code. Tells the account's
-        address, and answers recovery codes for the day on which the app is lost.
-        Answers CODE_WRONG if it is not the app's code, SECOND_FACTOR_NOT_FOUND if none waits to be confirmed.
+        """Confirms the secret with a code from the app. From then on, each sign-in requires a code. Notifies the account's
+        address, and returns recovery codes.
+        Fails with CODE_WRONG if the code is wrong, and SECOND_FACTOR_NOT_FOUND if no secret waits for its confirmation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateRecoveryCodes(self, request, context):
-        """Makes new recovery codes, and the former ones useless.
-        Answers SECOND_FACTOR_NOT_FOUND if none is confirmed.
+        """Replaces the recovery codes.
+        Fails with SECOND_FACTOR_NOT_FOUND if the account has no confirmed second factor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSecondFactor(self, request, context):
-        """Deletes the second factor with its recovery codes, and tells the account's address. Sign-ins ask for no code any more.
-        Answers SECOND_FACTOR_NOT_FOUND if there is none.
+        """Deletes the second factor with its recovery codes, and notifies the account's address.
+        Fails with SECOND_FACTOR_NOT_FOUND if the account has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +146,7 @@ def add_SecondFactorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SecondFactorService:
-    """Sets up an authenticator app (TOTP, RFC 6238) with recovery codes. An account has one second factor or none.
+    """Manages an authenticator app (TOTP, RFC 6238) and recovery codes. An account has at most one second factor.
     """
 
     @staticmethod

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class ServiceAccountServiceStub:
-    """Gives programs of the operator an account of their own, and takes it back.
+    """Manages the accounts of the operator's programs.
 
-    A service account has a client id (its `id`) and a secret, with which TokenService gives it tokens.
+    A service account has a client id (its `id`) and a secret, with which it gets tokens from TokenService.
     """
 
     def __init__(self, channel):
@@ -65,50 +65,50 @@ class ServiceAccountServiceStub:
 
 
 class ServiceAccountServiceServicer:
-    """Gives programs of the operator an account of their own, and takes it back.
+    """Manages the accounts of the operator's programs.
 
-    A service account has a client id (its `id`) and a secret, with which TokenService gives it tokens.
+    A service account has a client id (its `id`) and a secret, with which it gets tokens from TokenService.
     """
 
     def CreateServiceAccount(self, request, context):
-        """Makes a service account. The answer has its secret, which is told this once and kept nowhere.
-        Answers ALREADY_EXISTS if there is one of that name.
+        """Creates a service account. Returns its secret only here; the server stores a hash.
+        Fails with ALREADY_EXISTS if another has the name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListServiceAccounts(self, request, context):
-        """Lists the service accounts, a page at a time, the newest first; those that are disabled too.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the service accounts, also disabled ones, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateSecret(self, request, context):
-        """Gives a service account another secret, told this once. The one before stays good for the overlap that is asked for, so
-        that the service can be given the new one without a pause; one from an earlier rotation is good no more.
-        Answers SERVICE_ACCOUNT_NOT_FOUND if there is none, ETAG_MISMATCH if the account has changed since: of several who
-        rotate at once, one gets the secret that holds.
+        """Replaces the secret of a service account and returns the new one once. The old secret works until the overlap ends, so
+        that the service can switch without a pause; a secret of an earlier rotation is refused.
+        Fails with SERVICE_ACCOUNT_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `etag`: of
+        concurrent rotations, one succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableServiceAccount(self, request, context):
-        """Shuts a service out: its secret, its tokens and its certificate are refused here from the next call on. Other services,
-        which verify offline, take a token that it has until it expires. Nothing happens if it is disabled already.
-        Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
+        """Disables a service account: the gateway refuses its secret, tokens and certificate from the next call. Other services,
+        which verify tokens offline, accept its tokens until they expire. Does nothing if it is disabled.
+        Fails with SERVICE_ACCOUNT_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnableServiceAccount(self, request, context):
-        """Lets a service in again that was disabled, with the secret that it had; tokens of before, that have not expired
-        since (5 minutes), are good again too. Nothing happens if it is not disabled.
-        Answers SERVICE_ACCOUNT_NOT_FOUND if there is none.
+        """Enables a disabled service account with its secret. Its tokens that have not expired (5 minutes) are valid again. Does
+        nothing if it is not disabled.
+        Fails with SERVICE_ACCOUNT_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,9 +151,9 @@ def add_ServiceAccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ServiceAccountService:
-    """Gives programs of the operator an account of their own, and takes it back.
+    """Manages the accounts of the operator's programs.
 
-    A service account has a client id (its `id`) and a secret, with which TokenService gives it tokens.
+    A service account has a client id (its `id`) and a secret, with which it gets tokens from TokenService.
     """
 
     @staticmethod
@@ -293,8 +293,8 @@ class ServiceAccountService:
 
 
 class TokenServiceStub:
-    """Gives services the tokens with which they call others: JSON Web Tokens, signed with ES256, good for five minutes and for
-    one audience. Whoever has the keys of GetJwks verifies them without asking.
+    """Issues tokens with which services call each other: JSON Web Tokens, signed with ES256, valid for five minutes and for one
+    audience. Services verify them offline with the keys of GetJwks.
     """
 
     def __init__(self, channel):
@@ -321,14 +321,14 @@ class TokenServiceStub:
 
 
 class TokenServiceServicer:
-    """Gives services the tokens with which they call others: JSON Web Tokens, signed with ES256, good for five minutes and for
-    one audience. Whoever has the keys of GetJwks verifies them without asking.
+    """Issues tokens with which services call each other: JSON Web Tokens, signed with ES256, valid for five minutes and for one
+    audience. Services verify them offline with the keys of GetJwks.
     """
 
     def IssueToken(self, request, context):
-        """Gives a service a token for itself, for one of the audiences of its account: the client credentials grant of OAuth 2.0
-        (RFC 6749, 4.4).
-        Answers CLIENT_INVALID if id and secret do not belong together or the account is disabled, AUDIENCE_NOT_ALLOWED if the
+        """Issues a token for a service itself, for one of its audiences: the client credentials grant of OAuth 2.0 (RFC 6749,
+        4.4).
+        Fails with CLIENT_INVALID if the id or the secret is wrong or the account is disabled, and AUDIENCE_NOT_ALLOWED if the
         account does not have the audience.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -336,18 +336,19 @@ class TokenServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeToken(self, request, context):
-        """Gives the service that calls a token with which it acts for a person (RFC 8693): `sub` is the person's account, `act.sub`
-        the service, `sid` the session and `org` the organization that is active in it. It ends with the session, too, wherever
-        that is asked. The session must be good now, and not that of an administrator who acts as somebody.
-        Answers SUBJECT_TOKEN_INVALID if it is not, AUDIENCE_NOT_ALLOWED if the account of the service does not have the audience.
+        """Issues a token with which the calling service acts for a person (RFC 8693): `sub` is the person's account, `act.sub`
+        the service, `sid` the session and `org` its active organization. The gateway refuses the token when the session ends.
+        The session must be active and not an impersonation.
+        Fails with SUBJECT_TOKEN_INVALID if it is not, and AUDIENCE_NOT_ALLOWED if the service account does not have the
+        audience.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJwks(self, request, context):
-        """Answers the public keys of all tokens that are good now, and of those to come: a key is in here for two days before it
-        signs. As JSON, the answer is a JWK Set (RFC 7517, 5).
+        """Returns the public keys of all valid tokens, and of those to come: a key is published for two days before it signs. In
+        JSON, the response is a JWK Set (RFC 7517, 5).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -380,8 +381,8 @@ def add_TokenServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenService:
-    """Gives services the tokens with which they call others: JSON Web Tokens, signed with ES256, good for five minutes and for
-    one audience. Whoever has the keys of GetJwks verifies them without asking.
+    """Issues tokens with which services call each other: JSON Web Tokens, signed with ES256, valid for five minutes and for one
+    audience. Services verify them offline with the keys of GetJwks.
     """
 
     @staticmethod

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class SessionServiceStub:
-    """Shows people their sessions, and ends those they do not want.
+    """Lists and revokes the caller's sessions.
 
-    A session that is revoked or expired is refused on its next call, in every process; streams that it has open are ended.
+    A revoked or expired session is refused from its next call, in every process, and its open streams end.
     """
 
     def __init__(self, channel):
@@ -65,47 +65,48 @@ class SessionServiceStub:
 
 
 class SessionServiceServicer:
-    """Shows people their sessions, and ends those they do not want.
+    """Lists and revokes the caller's sessions.
 
-    A session that is revoked or expired is refused on its next call, in every process; streams that it has open are ended.
+    A revoked or expired session is refused from its next call, in every process, and its open streams end.
     """
 
     def GetSession(self, request, context):
-        """Answers one of the caller's sessions, also one that is over; the one that calls if none is named.
-        Answers SESSION_NOT_FOUND if there is none.
+        """Returns one of the caller's sessions, also an ended one; the calling session if none is named.
+        Fails with SESSION_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's sessions, a page at a time, the newest first.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another list.
+        """Lists the caller's sessions, one page at a time, newest first.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Ends one of the caller's sessions. Nothing happens if it is over already.
-        Answers SESSION_NOT_FOUND if there is none.
+        """Revokes one of the caller's sessions. Does nothing if the session has ended.
+        Fails with SESSION_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeOtherSessions(self, request, context):
-        """Ends all sessions of the caller but the one that calls; also those in which they act as somebody, or somebody as them.
+        """Revokes all sessions of the caller except the calling one, including sessions in which the caller impersonates others
+        or administrators impersonate the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reauthenticate(self, request, context):
-        """Makes the session that calls fresh again, for methods that ask for a recent sign-in: for 10 minutes. The session gets a
-        new token, and the one that called is refused from then on. Whoever has no password signs in anew instead.
-        Answers PASSWORD_WRONG if the password is wrong, CODE_WRONG if the account has a second factor and the code is wrong or
-        missing.
+        """Renews the sign-in of the calling session, for methods that require a sign-in within the last 10 minutes. The session
+        gets a new token, and the old one is refused. Accounts without a password sign in again instead.
+        Fails with PASSWORD_WRONG if the password is wrong, and CODE_WRONG if the account has a second factor and the code is
+        wrong or missing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,9 +149,9 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService:
-    """Shows people their sessions, and ends those they do not want.
+    """Lists and revokes the caller's sessions.
 
-    A session that is revoked or expired is refused on its next call, in every process; streams that it has open are ended.
+    A revoked or expired session is refused from its next call, in every process, and its open streams end.
     """
 
     @staticmethod

@@ -26,8 +26,7 @@ if _version_not_supported:
 
 
 class TaskServiceStub:
-    """The tasks of the active organization, for those who hold the permission there; without an active organization, those of
-    whoever calls. Any other task is answered exactly as one that does not exist.
+    """The tasks of the active organization or, without one, of the caller. A task of another owner is reported as not found.
     """
 
     def __init__(self, channel):
@@ -79,67 +78,68 @@ class TaskServiceStub:
 
 
 class TaskServiceServicer:
-    """The tasks of the active organization, for those who hold the permission there; without an active organization, those of
-    whoever calls. Any other task is answered exactly as one that does not exist.
+    """The tasks of the active organization or, without one, of the caller. A task of another owner is reported as not found.
     """
 
     def ListTasks(self, request, context):
-        """Lists tasks, a page at a time.
-        Answers PAGE_TOKEN_INVALID if the page token was altered or belongs to another filter, order, caller or organization.
+        """Lists tasks, one page at a time.
+        Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another filter, order, caller or
+        organization.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTask(self, request, context):
-        """Answers one task.
-        Answers TASK_NOT_FOUND if there is none, or if it is deleted.
+        """Returns a task.
+        Fails with TASK_NOT_FOUND if it does not exist or is deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateTask(self, request, context):
-        """Makes a task, the active organization's if there is one. May be repeated with the same `request_id`: it is made once.
+        """Creates a task in the active organization or, without one, for the caller. A repeated call with the same `request_id`
+        creates no second task.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTask(self, request, context):
-        """Changes the fields of a task that the mask names.
-        Answers TASK_NOT_FOUND if there is none, ETAG_MISMATCH if `task.etag` is given and the task has changed since.
+        """Updates the fields of a task that the mask names.
+        Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `task.etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTask(self, request, context):
-        """Deletes a task softly: UndeleteTask brings it back.
-        Answers TASK_NOT_FOUND if there is none, ETAG_MISMATCH if `etag` is given and the task has changed since.
+        """Deletes a task. UndeleteTask restores it.
+        Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndeleteTask(self, request, context):
-        """Brings a deleted task back. One that is not deleted is answered as it is.
-        Answers TASK_NOT_FOUND if there is none.
+        """Restores a deleted task. A task that is not deleted is returned unchanged.
+        Fails with TASK_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetTasks(self, request, context):
-        """Answers several tasks, in the order asked.
-        Answers TASK_NOT_FOUND, with the first `task_id` that is missing, if there is not one for each.
+        """Returns several tasks, in the order of the request.
+        Fails with TASK_NOT_FOUND and the first missing `task_id` if any of them does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchCreateTasks(self, request, context):
-        """Makes several tasks, all or none. May be repeated with the same `request_id`: they are made once.
+        """Creates several tasks, all or none. A repeated call with the same `request_id` creates no further tasks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,8 +197,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService:
-    """The tasks of the active organization, for those who hold the permission there; without an active organization, those of
-    whoever calls. Any other task is answered exactly as one that does not exist.
+    """The tasks of the active organization or, without one, of the caller. A task of another owner is reported as not found.
     """
 
     @staticmethod

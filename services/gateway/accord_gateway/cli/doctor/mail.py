@@ -7,7 +7,8 @@ from accord_gateway.settings import Settings
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    from accord_gateway.mail.transport import Unreachable  # with it comes all that is served
+    from accord_gateway import event_loop  # these load everything that serves calls
+    from accord_gateway.mail.transport import Unreachable
     from accord_gateway.mail.wiring import smtp_transport
 
     transport = smtp_transport(settings)
@@ -16,7 +17,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         return
     server = f"mail server {transport.place}"
     try:
-        transport.check()
+        event_loop.run(transport.check())
     except Unreachable as fault:
         yield Finding(f"{server}: {fault}", "See that it runs there and lets this machine in, and check SMTP_URL.")
     else:

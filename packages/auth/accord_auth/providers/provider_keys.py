@@ -1,4 +1,4 @@
-"""The keys of a provider, and which of them may have signed something (RFC 7517, RFC 8725)."""
+"""A provider's public keys (RFC 7517, RFC 8725)."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -8,18 +8,18 @@ from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
 
 from accord_auth.providers.encodings import from_base64url
-from accord_auth.providers.faults import SignInFailed
+from accord_auth.providers.errors import SignInFailed
 
 
 class Algorithm(NamedTuple):
-    """What key it takes, and the hash that belongs to it."""
+    """The type of its key, and its hash."""
 
     kty: str
     crv: str | None
     hash: Callable[[bytes], "hashlib._Hash"]
 
 
-# Asymmetric ones alone: with a symmetric one the client's own secret, or a public key taken for one, would sign.
+# No symmetric algorithms: the client's secret, or a public key used as a secret, could sign.
 ALGORITHMS: Final[Mapping[str, Algorithm]] = {
     "RS256": Algorithm("RSA", None, hashlib.sha256),
     "RS384": Algorithm("RSA", None, hashlib.sha384),
@@ -34,26 +34,26 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = {
     "Ed25519": Algorithm("OKP", "Ed25519", hashlib.sha512),
 }
 
-# NIST SP 800-131A asks for 2048; with more than 8192, or a long exponent, to verify becomes work.
+# NIST SP 800-131A requires 2048 bits. Verification with more than 8192, or with a long exponent, is expensive.
 _RSA_BITS: Final = range(2048, 8193)
-_LONGEST_EXPONENT: Final = 4  # bytes
+_MAX_EXPONENT_BYTES: Final = 4
 
 
-class SigningKeys:
-    """As they were published."""
+class ProviderKeys:
+    """A JWK set as the provider publishes it."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         keys = document.get("keys")
         if not isinstance(keys, list):
-            raise SignInFailed("its keys are no JWK set")
+            raise SignInFailed("its keys are not a JWK set")
         self._keys = [key for key in keys if isinstance(key, dict)]
 
-    def find(self, name: str, kid: str | None) -> Key | None:
-        """The one that signs with the algorithm `name` under that id. Without an id there must be only one that can."""
-        fitting = [key for key in self._keys if kid in (None, key.get("kid")) and _signs(key, name)]
+    def find(self, algorithm: str, kid: str | None) -> Key | None:
+        """Without a `kid`, exactly one key must fit the algorithm. Raises SignInFailed if several keys fit."""
+        fitting = [key for key in self._keys if kid in (None, key.get("kid")) and _signs(key, algorithm)]
         found = list(_usable(fitting))
         if len(found) > 1:
-            raise SignInFailed("more than one of its keys may have signed")
+            raise SignInFailed("several of its keys fit the ID token")
         return found[0] if found else None
 
 
@@ -70,7 +70,7 @@ def _signs(key: Mapping[str, Any], name: str) -> bool:
 
 
 def _usable(keys: list[dict[str, Any]]) -> Iterator[Key]:
-    """Those that are what they say: others of the set are none of our business (RFC 7517, 5)."""
+    """Skips keys that are invalid or too weak (RFC 7517, section 5)."""
     for key in keys:
         public: dict[str, Any] = {name: key[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in key}
         try:
@@ -83,4 +83,4 @@ def _usable(keys: list[dict[str, Any]]) -> Iterator[Key]:
 
 def _is_strong(key: Mapping[str, Any]) -> bool:
     modulus, exponent = from_base64url(key["n"]), from_base64url(key["e"])
-    return int.from_bytes(modulus).bit_length() in _RSA_BITS and len(exponent) <= _LONGEST_EXPONENT
+    return int.from_bytes(modulus).bit_length() in _RSA_BITS and len(exponent) <= _MAX_EXPONENT_BYTES
