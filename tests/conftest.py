@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.scope import set_tenant
 from accord_postgres import EmbeddedPostgres
 
@@ -42,6 +43,7 @@ def _everybody() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The DSN of a server on which databases may be made."""
+    drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
     if given := os.environ.get("DATABASE_URL"):
         yield given
         return

@@ -56,5 +56,7 @@ def _is_misread(connection_string: str, parameters: dict[str, Any]) -> bool:
         has_login = "@" in authority
         if authority.count("@") > 1 or "@" in path or ("@" in query and not has_login and ":" in authority):
             return True
+        if re.search(r"\s", rest, re.ASCII):  # libpq removes it at the end of some parts
+            return True
     ports = str(parameters.get("port", "")).split(",")
     return ":" in str(parameters.get("user", "")) or not all(re.fullmatch("[0-9]{0,5}", port) for port in ports)
