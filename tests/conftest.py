@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.scope import set_tenant
 from accord_postgres import EmbeddedPostgres
 from features import Feature, unknown_features
@@ -100,7 +101,12 @@ def _all_tenants() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
+<<<<<<< HEAD
     """The DSN of a server on which tests may create databases."""
+=======
+    """The DSN of a server on which databases may be made."""
+    drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
+>>>>>>> bba742bb15814def8cd57c628f70f83bd42c8fc8
     if given := os.environ.get("DATABASE_URL"):
         yield given
         return

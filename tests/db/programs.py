@@ -160,6 +160,8 @@ MALFORMED_URLS = [
     f"postgresql://ada:{PASSWORD}?{PASSWORD}@127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}?host={PASSWORD}@127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD} {PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}\n@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD} @127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}\uff20@127.0.0.1:x/accord",
     f"postgresql://ada:{PASSWORD}@[127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}@127.0.0.1:1accord",
