@@ -23,7 +23,7 @@ async def waiting(database: Database, account: Account, secret: bytes = b"secret
 
 async def confirmed(database: Database, account: Account, step: int = 100) -> UUID:
     factor_id = await waiting(database, account)
-    assert await second_factors.update_confirmed(database, second_factor_id=factor_id, step=step) == 1
+    assert await second_factors.confirm_second_factor(database, second_factor_id=factor_id, step=step) == 1
     return factor_id
 
 
@@ -45,7 +45,7 @@ async def use_code(database: Database, account: Account, code: bytes = CODE) -> 
 
 async def test_a_new_one_waits_and_is_not_in_force(database: Database, account: Account) -> None:
     factor_id = await waiting(database, account)
-    found = await second_factors.get_waiting_second_factor(database, account_id=account.id)
+    found = await second_factors.get_unconfirmed_second_factor(database, account_id=account.id)
     assert found is not None
     assert (found.factor.id, found.factor.account_id, found.factor.secret) == (factor_id, account.id, b"secret")
     assert await second_factors.get_confirmed_second_factor(database, account_id=account.id) is None
@@ -61,13 +61,13 @@ async def test_a_confirmed_one_is_in_force_and_does_not_wait(database: Database,
     assert (found.factor.id, found.factor.last_step) == (factor_id, 100)
     assert found.factor.confirmed_at is not None
     assert timedelta() <= found.now - found.factor.confirmed_at < timedelta(minutes=1)
-    assert await second_factors.get_waiting_second_factor(database, account_id=account.id) is None
+    assert await second_factors.get_unconfirmed_second_factor(database, account_id=account.id) is None
     assert await second_factors.lock_second_factor(database, account_id=account.id) == factor_id
 
 
 async def test_the_secret_is_not_shown_with_the_row(database: Database, account: Account) -> None:
     await waiting(database, account, b"the secret")
-    found = await second_factors.get_waiting_second_factor(database, account_id=account.id)
+    found = await second_factors.get_unconfirmed_second_factor(database, account_id=account.id)
     assert "the secret" not in repr(found)
 
 
@@ -76,8 +76,8 @@ async def test_another_takes_the_place_of_one_that_waits_under_an_id_of_its_own(
 ) -> None:
     first, second = await waiting(database, account), await waiting(database, account, b"another")
     assert first != second
-    assert await second_factors.update_confirmed(database, second_factor_id=first, step=1) == 0
-    assert await second_factors.update_confirmed(database, second_factor_id=second, step=1) == 1
+    assert await second_factors.confirm_second_factor(database, second_factor_id=first, step=1) == 0
+    assert await second_factors.confirm_second_factor(database, second_factor_id=second, step=1) == 1
 
 
 async def test_a_confirmed_one_is_neither_replaced_nor_confirmed_again(database: Database, account: Account) -> None:
@@ -86,7 +86,7 @@ async def test_a_confirmed_one_is_neither_replaced_nor_confirmed_again(database:
         database, second_factor_id=uuid7(), account_id=account.id, secret=b"another"
     )
     assert another is None
-    assert await second_factors.update_confirmed(database, second_factor_id=factor_id, step=1000) == 0
+    assert await second_factors.confirm_second_factor(database, second_factor_id=factor_id, step=1000) == 0
     found = await second_factors.get_confirmed_second_factor(database, account_id=account.id)
     assert found is not None
     assert (found.factor.secret, found.factor.last_step) == (b"secret", 100)
@@ -151,8 +151,8 @@ async def test_codes_go_with_the_factor(database: Database, account: Account) ->
 
 async def test_of_many_that_are_made_at_once_one_waits(database: Database, account: Account) -> None:
     made = await asyncio.gather(*(waiting(database, account) for _ in range(20)))
-    found = await second_factors.get_waiting_second_factor(database, account_id=account.id)
+    found = await second_factors.get_unconfirmed_second_factor(database, account_id=account.id)
     assert found is not None
     assert found.factor.id in made
-    confirmed = [await second_factors.update_confirmed(database, second_factor_id=each, step=1) for each in made]
+    confirmed = [await second_factors.confirm_second_factor(database, second_factor_id=each, step=1) for each in made]
     assert sum(confirmed) == 1

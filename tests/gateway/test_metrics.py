@@ -5,7 +5,8 @@ import urllib.error
 
 import pytest
 
-from tests.gateway.conftest import Start, free_port, healthy, read_metrics
+from tests.gateway.conftest import Start, healthy, read_metrics
+from tests.ports import free_port
 
 
 def test_calls_and_queries_are_counted(start: Start, database_url: str) -> None:

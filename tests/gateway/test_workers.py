@@ -5,7 +5,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from tests.gateway.conftest import Start, eventually, free_port, healthy, read_metrics
+from tests.gateway.conftest import Start, eventually, healthy, read_metrics
+from tests.ports import free_port
 
 
 def checks_counted(port: int) -> int:

@@ -45,10 +45,10 @@ def _migrate(_: argparse.Namespace) -> int:
 
 
 def _change_account(options: argparse.Namespace) -> int:
-    from accord_gateway.cli.account import Ban, change_account, parse_future_time
+    from accord_gateway.cli.account import Ban, change_account, parse_time
     from accord_gateway.settings import read_settings
 
-    until = parse_future_time(options.until) if options.until else None
+    until = parse_time(options.until) if options.until else None
     ended = change_account(read_settings(), options.action, options.email, Ban(options.reason, until))
     banned = f"banned until {until:%Y-%m-%d %H:%M %Z}" if until else "banned"
     print(f"{options.email} is {banned if options.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")

@@ -10,7 +10,7 @@ import structlog
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.listen import Listener
-from accord_db.queries.cleanup import everything_due
+from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
@@ -74,11 +74,11 @@ def _database_settings(config: ServeConfig) -> DatabaseSettings:
 
 def _clean_up(runtime: Runtime) -> Coroutine[Any, Any, None]:
     settings = runtime.settings
-    due = everything_due(
+    expired = expired_rows(
         deleted_accounts_kept=settings.deleted_accounts_kept,
         deleted_organizations_kept=settings.deleted_organizations_kept,
     )
-    return CleanUp(runtime.database, due, clean_up_metrics()).repeat(settings.cleanup_interval)
+    return CleanUp(runtime.database, expired, clean_up_metrics()).repeat(settings.cleanup_interval)
 
 
 async def drain(gateway: Gateway, shutdown: Shutdown, seconds: float) -> None:

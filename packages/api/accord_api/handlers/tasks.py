@@ -20,8 +20,8 @@ from accord_rpc.messages import ColumnMapper, MessageMapper, etag_of
 
 _to_task: Final = MessageMapper(pb.Task)
 _new: Final = ColumnMapper(pb.CreateTaskRequest, NewTask)
-_changes: Final = MaskedChanges(pb.Task, TaskChanges)
-_filters: Final = ColumnMapper(pb.ListTasksRequest, TaskFilters, only_set=True)
+_changes: Final = MaskedChanges(pb.UpdateTaskRequest, TaskChanges)
+_filters: Final = ColumnMapper(pb.ListTasksRequest, TaskFilters)
 
 
 class TaskService(TaskServiceServicer):
@@ -56,7 +56,7 @@ class TaskService(TaskServiceServicer):
 
     async def UpdateTask(self, request: pb.UpdateTaskRequest, context: Context) -> pb.UpdateTaskResponse:
         owner_id, task_id = caller().owner_id, UUID(request.task.id)
-        changes = _changes(request.task, request.update_mask)
+        changes = _changes(request)
         async with self._db.transaction() as tx:
             task = await tasks.update_task(
                 tx, task_id=task_id, owner_id=owner_id, changes=changes, etag=etag_of(request.task)
@@ -96,7 +96,8 @@ class TaskService(TaskServiceServicer):
     async def BatchCreateTasks(
         self, request: pb.BatchCreateTasksRequest, context: Context
     ) -> pb.BatchCreateTasksResponse:
-        me, new = caller(), [(uuid7(), _new(each)) for each in request.requests]
+        me, requests = caller(), enumerate(request.requests)
+        new = [(uuid7(), _new(each, path=f"requests[{index}].")) for index, each in requests]
         async with self._db.transaction() as tx:
             rows = await tasks.insert_tasks(tx, new, created_by=me.account_id, organization_id=me.organization_id)
         return pb.BatchCreateTasksResponse(tasks=map(_to_task, rows))

@@ -99,9 +99,9 @@ def _sessions(runtime: Runtime) -> Sessions:
 
 
 def _service_tokens(runtime: Runtime) -> ServiceTokens:
-    settings = runtime.settings
-    keys = SigningKeys(runtime.database, keyring(settings, runtime.secret_key))
-    return ServiceTokens(keys, issuer=settings.service_issuer, audience=settings.service_audience)
+    settings, database = runtime.settings, runtime.database
+    keys = SigningKeys(database, keyring(settings, runtime.secret_key))
+    return ServiceTokens(keys, database.clock, issuer=settings.service_issuer, audience=settings.service_audience)
 
 
 def _authenticators(runtime: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Authenticators:
@@ -118,7 +118,9 @@ def _pipeline(runtime: Runtime, authenticators: Authenticators, sessions: Sessio
     settings = runtime.settings
     return Pipeline(
         runtime.database,
-        partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams),
+        partial(
+            AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams, clock=runtime.database.clock
+        ),
         _counters(settings),
         validator,
         call_metrics(),
@@ -152,7 +154,7 @@ def _dependencies(runtime: Runtime, sessions: Sessions, tokens: ServiceTokens) -
         database=runtime.database,
         paginator=Paginator(runtime.secret_key),
         sessions=sessions,
-        sign_ins=SignIns(sessions, second_factors),
+        sign_ins=SignIns(sessions, second_factors, runtime.database.clock),
         passwords=Passwords(minimum_length=settings.password_min_length),
         second_factors=second_factors,
         providers=Providers(
