@@ -101,12 +101,8 @@ def _all_tenants() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-<<<<<<< HEAD
     """The DSN of a server on which tests may create databases."""
-=======
-    """The DSN of a server on which databases may be made."""
     drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
->>>>>>> bba742bb15814def8cd57c628f70f83bd42c8fc8
     if given := os.environ.get("DATABASE_URL"):
         yield given
         return

@@ -18,11 +18,7 @@ def work(figures: Path) -> None:
     _end_with_supervisor()
     # prometheus_client reads it when it is imported, and then never again.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # noqa: TID251  # written, not read
-<<<<<<< HEAD
     # Importing takes a while, during which the supervisor prepares.
-=======
-    # These imports take a while, in which the supervisor prepares the start.
->>>>>>> bba742bb15814def8cd57c628f70f83bd42c8fc8
     from accord_gateway import event_loop, lifecycle, logs
     from accord_gateway.settings import ignore_libpq_environment
     from accord_gateway.shutdown import Shutdown
