@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,6 +20,7 @@ from accord_db.engine.listen import Listener
 from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
 from accord_gateway.settings import Settings
 from accord_rpc.pipeline.rate_limits import rate_limiter
+from tests.api.calls import Calls
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
@@ -43,6 +45,10 @@ class Client:
 
     async def somebody(self) -> Person:
         return await signed_in_person(self.database)
+
+    def calls(self, contract: ModuleType, person: Person) -> Calls:
+        """Of the services in `contract`, such as `tasks_pb2`."""
+        return Calls(self.channel, contract, person.headers)
 
 
 @pytest.fixture
