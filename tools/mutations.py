@@ -112,7 +112,7 @@ MUTATIONS = (
         "rows: the policy of a child shows those of all parents",
         "packages/db/accord_db/engine/row_level_security.py",
         '    return f"(SELECT true FROM {parent} WHERE {same})"',
-        '    return f"({same}) IS NOT NULL" if False else "true"',
+        '    return f"(SELECT true OR {same} FROM {parent} LIMIT 1)"',
         (f"{ROWS}::test_rows_of_another_tenant_are_not_found", f"{ROWS}::test_row_for_another_tenant_is_refused"),
     ),
     Mutation(
@@ -183,8 +183,8 @@ MUTATIONS = (
     Mutation(
         "tenancy: row-level security shows the active organization where the policy has no permission",
         INTERCEPTOR,
-        "        set_tenant(caller.tenant_id)\n",
-        "        set_tenant(caller.organization_id or caller.account_id)\n",
+        "tenant_of(caller.tenant_id)",
+        "tenant_of(caller.organization_id or caller.account_id)",
         (
             f"{TENANCY}::test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked",
             "tests/api/test_row_level_security.py::test_call_without_a_permission_acts_for_the_account",
@@ -282,10 +282,10 @@ MUTATIONS = (
         ("tests/api/test_admin.py::test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out",),
     ),
     Mutation(
-        "masks: they may name what is output-only",
+        "masks: a path may name a field that cannot be changed",
         "packages/rpc/accord_rpc/masks.py",
-        "    return field.name not in _NAMING and _FIXED.isdisjoint(behavior)\n",
-        "    return field.name not in _NAMING\n",
+        "            if path not in self._readers\n",
+        "            if False\n",
         ("tests/api/test_masks.py::test_a_mask_names_what_can_be_changed_and_nothing_else",),
     ),
 )
@@ -293,6 +293,9 @@ MUTATIONS = (
 
 def main(words: Sequence[str]) -> int:
     chosen = [mutation for mutation in MUTATIONS if not words or any(word in mutation.name for word in words)]
+    if not chosen:
+        print(f"No mutation's name has {' or '.join(words)}.", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory(prefix="accord-mutations-") as folder:
         tree = Path(folder)
         copy(tree)

@@ -104,6 +104,7 @@ MAKERS: Final[Mapping[str, Make]] = {
     "linked_provider": linked_provider,
     "organization": organization,
     "role": role,
+    "service_account": service_account,
     "session": session,
     "task": task,
     # Somebody else's, or none: what these name is a member.

@@ -102,6 +102,7 @@ async def test_what_is_foreign_is_answered_as_what_is_not_there(
         assert await ask(scene, place, id) == absent, name
     assert rows_of(dsn, foreign.values()) == before
     own = await place.make(scene.world, scene.me)
+    assert own is not None or scene.me.organization is None
     if own is not None and policy_of(place.method).access != ACCESS_PUBLIC:
         assert await ask(scene, place, own) != absent, "nor is what is the caller's own: this proves nothing"
 

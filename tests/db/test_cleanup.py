@@ -166,6 +166,7 @@ async def test_unsent_mail_stays_regardless_of_its_age(database: Database, accou
 
 def test_every_table_with_an_expiry_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
+    assert {"sessions", "rate_limits"} <= expiring
     assert expiring <= {expired.table for expired in expired_after(KEPT)}
 
 
@@ -196,6 +197,7 @@ async def test_locked_row_is_skipped_without_waiting(database: Database, account
 async def test_every_statement_uses_an_index(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("SET enable_seqscan = off")  # plans without a usable index still scan
+        assert {"sessions", "accounts", "organizations"} <= {expired.table for expired in expired_after(KEPT)}
         for expired in expired_after(KEPT):
             sql = compiled(expired.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
@@ -363,7 +365,7 @@ def test_tables_of_accounts_are_cleaned_before_accounts() -> None:
         if any(k.column.table is accounts and k.ondelete == "CASCADE" for k in table.foreign_keys)
         or "owner_id" in table.c
     }
-    assert tables
+    assert {"sessions", "tasks"} <= tables
     assert tables <= set(order[:-1])
     assert order[-1] == "accounts"
 
