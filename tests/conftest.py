@@ -101,7 +101,7 @@ def _all_tenants() -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of a server on which databases may be made."""
+    """The DSN of a server on which tests may create databases."""
     drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
     if given := os.environ.get("DATABASE_URL"):
         yield given

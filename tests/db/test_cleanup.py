@@ -155,7 +155,7 @@ async def test_mail_that_waits_stays_however_old_it_is(database: Database, add: 
 def test_every_table_with_an_expiry_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
     assert {"sessions", "rate_limits"} <= expiring
-    assert expiring <= {due.table for due in expired_after(KEPT)}
+    assert expiring <= {expired.table for expired in expired_after(KEPT)}
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------------
@@ -186,10 +186,10 @@ async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
 
 async def test_every_statement_uses_an_index(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
-        assert {"sessions", "accounts", "organizations"} <= {due.table for due in expired_after(KEPT)}
-        for due in expired_after(KEPT):
-            sql = compiled(due.delete).bind({}).sql
+        connection.execute("SET enable_seqscan = off")  # plans without a usable index still scan
+        assert {"sessions", "accounts", "organizations"} <= {expired.table for expired in expired_after(KEPT)}
+        for expired in expired_after(KEPT):
+            sql = compiled(expired.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
             assert "Seq Scan" not in plan
 
@@ -332,7 +332,7 @@ async def test_an_organization_cannot_be_brought_back_once_it_is_due(
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-async def test_an_api_key_goes_90_days_after_its_end(
+async def test_api_key_is_deleted_90_days_after_its_end(
     database: Database, account: Account, new_rows: NewRows, column: str
 ) -> None:
     for age in (timedelta(days=90) + SECOND, timedelta(days=90) - timedelta(minutes=1)):
@@ -343,9 +343,9 @@ async def test_an_api_key_goes_90_days_after_its_end(
 
 
 @pytest.mark.parametrize("owner", ["organizations", "accounts"])
-def test_tables_are_emptied_children_first_before_their_owner_goes(owner: str) -> None:
-    """So that no transaction is longer than a batch, however much an owner has; in tables of new features too."""
-    order = [due.table for due in expired_after(KEPT)]
+def test_tables_are_emptied_children_first_before_their_owner_is_deleted(owner: str) -> None:
+    """Otherwise the duration of a transaction would grow with the owner. Applies to future tables too."""
+    order = [expired.table for expired in expired_after(KEPT)]
     order = order[: order.index(owner) + 1][::-1]
     for table in going_with(owner):
         assert table.name in order
@@ -354,8 +354,8 @@ def test_tables_are_emptied_children_first_before_their_owner_goes(owner: str) -
                 assert order.index(key.referred_table.name) < order.index(table.name)
 
 
-# --- accounts that are large --------------------------------------------------------------------------------------------
-async def test_a_large_account_goes_in_batches(database: Database, account: Account) -> None:
+# --- large accounts -----------------------------------------------------------------------------------------------------
+async def test_large_account_is_deleted_in_batches(database: Database, account: Account) -> None:
     await database.execute(
         insert(Task).from_select(
             ["id", "created_by", "title"],
