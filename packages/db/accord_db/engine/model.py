@@ -21,9 +21,12 @@ NAMING_CONVENTION = {
 # `sort_order` puts the id first and the other shared columns last, with the feature's own between them.
 # UUIDv7, made by the application: no sequence to agree on, and new rows land at one end of the index.
 Id = Annotated[UUID, mapped_column(primary_key=True, sort_order=-1)]
-# By the database's clock, the same instant for all that one transaction writes.
+# By the database's clock, at the start of the transaction: the same instant for everything that one transaction writes. A
+# transaction that waited for a lock writes a time before that of the transaction it waited for.
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now(), sort_order=1)]
 UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)]
+# By the database's clock, when the row is inserted. For history: events on a row that its transactions lock sort as they occurred.
+OccurredAt = Annotated[datetime, mapped_column(server_default=func.clock_timestamp())]
 
 
 class Model(DeclarativeBase):
