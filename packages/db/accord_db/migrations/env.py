@@ -1,13 +1,14 @@
 """Run by alembic, on a connection whose locks and time limits are set. Opens none of its own."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Index
 from sqlalchemy.sql.schema import SchemaItem
+from sqlalchemy.types import TypeDecorator
 
 from accord_db.migrate.comparison import Comparison
 from accord_db.migrate.row_level_security import add_row_level_security
@@ -31,6 +32,11 @@ def complete(migration: MigrationContext, revision: Any, scripts: list[Migration
             comparison.complete(script)
 
 
+def render_type(kind: str, item: Any, context: Any) -> str | Literal[False]:
+    """A migration states the type that PostgreSQL has, so that it does not change with the models."""
+    return f"sa.{item.impl_instance!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
+
+
 configure = partial(
     context.configure,
     target_metadata=comparison.metadata if comparison else None,
@@ -40,6 +46,7 @@ configure = partial(
     compare_server_default=False,  # alembic fails on JSON, and on a function of ours if there is a computed column
     process_revision_directives=complete,
     include_object=is_compared,
+    render_item=render_type,
 )
 
 if context.is_offline_mode():
