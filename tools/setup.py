@@ -27,10 +27,10 @@ PIP_LOG = VENV / "pip.log"
 
 # The options of pip that concern its index. Its other options would change where packages are installed (user, target, prefix),
 # which (requirement, constraint, dry-run) or how they are built.
-INDEX_OPTIONS = (
-    "index-url extra-index-url no-index find-links trusted-host proxy cert client-cert keyring-provider timeout default-timeout "
-    "retries resume-retries cache-dir no-cache-dir no-color use-feature use-deprecated"  # truststore, legacy-certs
-).split()  # noqa: SIM905 — a list would take a line for each
+INDEX_OPTIONS = re.compile(
+    r"(extra-)?index-url|no-index|find-links|trusted-host|proxy|(client-)?cert|keyring-provider|(default-)?timeout"
+    r"|(resume-)?retries|(no-)?cache-dir|no-color|use-(feature|deprecated)"  # truststore, legacy-certs
+)
 
 ADVICE = {
     "DO NOT MATCH THE HASHES": "A download differs from requirements.lock. Do not continue; contact the operator of your package "
@@ -168,19 +168,19 @@ def plain_environment() -> "dict[str, str]":
 
 def pip_environment() -> "dict[str, str]":
     """With those of pip's variables and files that concern its index."""
-    options = {variable(name): value for name, value in index_options().items()}
+    options = {"PIP_" + name.upper().replace("-", "_"): value for name, value in index_options().items()}
     progress = {} if sys.stdout.isatty() else {"PIP_PROGRESS_BAR": "off"}
     return {**plain_environment(), **options, **progress, "PIP_CONFIG_FILE": os.devnull}
 
 
 def index_options() -> "dict[str, str]":
-    kept = {*map(variable, INDEX_OPTIONS), "PIP_CONFIG_FILE"}
+    kept = {name: value for name, value in os.environ.items() if name == "PIP_CONFIG_FILE" or concerns_index(name)}
     # Options of `pip config list` itself, which a pip.conf could set for it.
-    off = dict.fromkeys(map(variable, ("user", "global", "site", "quiet", "verbose")), "0")
+    off = {f"PIP_{name}": "0" for name in ("USER", "GLOBAL", "SITE", "QUIET", "VERBOSE")}
     listed = subprocess.run(
         [str(PYTHON), "-I", "-m", "pip", "config", "list"],
         cwd=ROOT,
-        env={**plain_environment(), **{name: value for name, value in os.environ.items() if name in kept}, **off},
+        env={**plain_environment(), **kept, **off},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -188,11 +188,12 @@ def index_options() -> "dict[str, str]":
         raise SetupError("pip cannot read its configuration. Correct the file it names, then run `make setup` again.")
     found = re.findall(r"^(global|install|:env:)\.(\S+?)=(.*)$", listed.stdout, re.MULTILINE)
     found.sort(key=lambda option: ("global", "install", ":env:").index(option[0]))  # pip's order of precedence
-    return {name: str(ast.literal_eval(value)) for _, name, value in found if name in INDEX_OPTIONS}
+    return {name: str(ast.literal_eval(value)) for _, name, value in found if INDEX_OPTIONS.fullmatch(name)}
 
 
-def variable(option: str) -> str:
-    return "PIP_" + option.upper().replace("-", "_")
+def concerns_index(variable: str) -> bool:
+    option = variable[len("PIP_") :].lower().replace("_", "-")
+    return variable.startswith("PIP_") and INDEX_OPTIONS.fullmatch(option) is not None
 
 
 def locked_names() -> "set[str]":
