@@ -51,7 +51,7 @@ class Database(Executor):
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Raises Unavailable unless the server responds and takes writes."""
+        """Raises Unavailable unless the server responds and accepts writes."""
         connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
         try:
             await connection.require_writable()
