@@ -1,4 +1,4 @@
-"""While the database takes no writes, callers are asked to come back, and load balancers to go elsewhere."""
+"""While the database takes no writes, calls are UNAVAILABLE with a retry delay, and health is NOT_SERVING."""
 
 from collections.abc import Callable
 

@@ -69,7 +69,7 @@ def prepared(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres
 
 @contextmanager
 def visited(settings: Settings) -> Iterator[DatabaseAddresses]:
-    """The database for a command that may run beside a gateway: an embedded server that runs already is used, and otherwise
+    """The database for a command that may run while a gateway serves: an embedded server that runs already is used, and otherwise
     started until the block ends. Raises StartupError."""
     ignore_libpq_environment(settings)
     if settings.database_url is not None:
