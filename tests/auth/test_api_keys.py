@@ -97,14 +97,14 @@ async def rotate(database: Database, key: Key, maker: Maker, overlap: timedelta)
             key_hash=token_hash(new),
             overlap=overlap,
         )
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=maker.organization_id)
     return Key(key.id, new) if rotated is not None else None
 
 
 async def revoke(database: Database, key: Key, maker: Maker) -> None:
     async with database.transaction() as tx:
         await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=maker.organization_id)
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=maker.organization_id)
 
 
 async def permissions(finder: ApiKeys, key: Key) -> AbstractSet[AnyPermission] | None:
@@ -229,8 +229,8 @@ async def test_a_key_that_expires_while_it_is_remembered_is_refused(
     key = await api_key_of(database, *maker, lifetime=timedelta(seconds=1))
     found = await ours.authenticate(key.key)
     assert found is not None
-    assert found.good_until is not None
-    await asyncio.sleep((found.good_until - datetime.now(UTC)).total_seconds() + 0.01)
+    assert found.valid_until is not None
+    await asyncio.sleep((found.valid_until - datetime.now(UTC)).total_seconds() + 0.01)
     assert await ours.authenticate(key.key) is None
 
 
@@ -239,7 +239,7 @@ async def _demote(database: Database, maker: Maker) -> None:
         await members.update_member_role(
             tx, organization_id=maker.organization_id, account_id=maker.person.account_id, role="member"
         )
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=maker.organization_id)
 
 
 async def test_a_key_whose_maker_is_demoted_holds_less_in_every_process(
@@ -269,7 +269,7 @@ async def _delete(database: Database, maker: Maker) -> None:
 async def _remove(database: Database, maker: Maker) -> None:
     async with database.transaction() as tx:
         await members.delete_member(tx, organization_id=maker.organization_id, account_id=maker.person.account_id)
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=maker.organization_id)
 
 
 async def _delete_organization(database: Database, maker: Maker) -> None:
@@ -277,7 +277,7 @@ async def _delete_organization(database: Database, maker: Maker) -> None:
         await tx.execute(
             update(Organization).where(Organization.id == maker.organization_id).values(deleted_at=func.now())
         )
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=maker.organization_id)
 
 
 @pytest.mark.parametrize("end", [_ban, _delete, _remove, _delete_organization])
@@ -324,8 +324,8 @@ async def test_of_a_rotated_key_both_are_good_for_the_overlap(
     assert old_found is not None
     assert new_found is not None
     assert old_found.caller == new_found.caller
-    assert old_found.good_until == (await get(database, key, maker)).previous_expires_at
-    assert new_found.good_until is None
+    assert old_found.valid_until == (await get(database, key, maker)).previous_expires_at
+    assert new_found.valid_until is None
     await change(database, key, previous_expires_at=func.now())
     assert await unremembering.authenticate(key.key) is None
     assert await unremembering.authenticate(new.key)
@@ -385,7 +385,7 @@ async def test_the_end_of_the_overlap_is_no_later_than_the_expiry(
     await change(database, key, expires_at=expires_at)
     found = await unremembering.authenticate(key.key)
     assert found is not None
-    assert found.good_until == expires_at
+    assert found.valid_until == expires_at
 
 
 async def test_of_50_rotations_of_one_state_one_succeeds(database: Database, key: Key, maker: Maker) -> None:
@@ -443,8 +443,8 @@ async def test_an_answer_older_than_the_revocation_is_not_remembered(
 ) -> None:
     answered, arrive, look_up = asyncio.Event(), asyncio.Event(), api_keys.list_live_api_keys
 
-    async def held_back(db: Database, *, key_hashes: list[bytes], use_written_after: timedelta) -> object:
-        live = await look_up(db, key_hashes=key_hashes, use_written_after=use_written_after)
+    async def held_back(db: Database, *, key_hashes: list[bytes], use_recorded_every: timedelta) -> object:
+        live = await look_up(db, key_hashes=key_hashes, use_recorded_every=use_recorded_every)
         answered.set()
         await arrive.wait()
         return live

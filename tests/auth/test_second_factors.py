@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, update
 from accord_auth.encryption import KEY_BYTES, Keyring, Undecipherable
 from accord_auth.second_factors import SecondFactors
 from accord_db.engine.database import Database
-from accord_db.queries.second_factors import update_confirmed
+from accord_db.queries.second_factors import confirm_second_factor
 from accord_db.schema import SecondFactor
 from accord_rpc.errors import RpcError
 from tests.authenticator import Authenticator
@@ -51,7 +51,7 @@ def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
             factor_id, secret = await second_factors.create(tx, account_id)
             owner = Owner(account_id, await Authenticator.shown(tx, secret))
             # With the code of the step before, so that those of this step and the next are still good.
-            await update_confirmed(tx, second_factor_id=factor_id, step=owner.app.step - 1)
+            await confirm_second_factor(tx, second_factor_id=factor_id, step=owner.app.step - 1)
             _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)
         return owner
 

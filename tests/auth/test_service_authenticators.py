@@ -24,7 +24,8 @@ NAME = "spiffe://example.com/billing"
 
 @pytest.fixture
 def tokens(database: Database) -> ServiceTokens:
-    return ServiceTokens(SigningKeys(database, Keyring({"one": bytes(range(32))})), issuer="us", audience="here")
+    keys = SigningKeys(database, Keyring({"one": bytes(range(32))}))
+    return ServiceTokens(keys, database.clock, issuer="us", audience="here")
 
 
 @pytest.fixture
@@ -83,8 +84,8 @@ async def test_a_token_is_good_no_longer_than_its_session(
     change(dsn, "UPDATE sessions SET expires_at = now() + interval '1 minute'")
     found = await finder.authenticate(await token_of(tokens, service, person))
     assert found is not None
-    assert found.good_until is not None
-    assert found.good_until - datetime.now(UTC) <= timedelta(minutes=1)
+    assert found.valid_until is not None
+    assert found.valid_until - datetime.now(UTC) <= timedelta(minutes=1)
 
 
 async def test_a_certificate_is_the_account_that_settings_name(

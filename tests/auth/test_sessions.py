@@ -31,7 +31,7 @@ async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_i
     found = await here.authenticate(token)
     assert found is not None
     assert (found.caller.credential_id, found.caller.account_id) == (session.id, account_id)
-    assert found.good_until == session.expires_at
+    assert found.valid_until == session.expires_at
     assert await here.authenticate(token) == found
 
 

@@ -15,7 +15,7 @@ from accord_auth.encryption import Keyring, Undecipherable
 from accord_auth.services import ServiceTokens, SigningKeys
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
-from accord_db.queries.cleanup import delete_due, everything_due
+from accord_db.queries.cleanup import delete_batch, expired_rows
 from tests.conftest import Connect, change, count
 
 MONTH = timedelta(days=30)
@@ -27,7 +27,7 @@ Jwks = Sequence[Mapping[str, str]]
 
 def process(database: Database, keyring: Keyring = KEYRING) -> ServiceTokens:
     """A gateway that was started just now, and remembers nothing."""
-    return ServiceTokens(SigningKeys(database, keyring), issuer="us", audience="here")
+    return ServiceTokens(SigningKeys(database, keyring), database.clock, issuer="us", audience="here")
 
 
 async def token_of(tokens: ServiceTokens) -> str:
@@ -48,8 +48,8 @@ def kids(keys: Jwks) -> list[str]:
 
 
 async def clean_up(database: Database) -> None:
-    for due in everything_due(deleted_accounts_kept=MONTH, deleted_organizations_kept=MONTH):
-        await delete_due(database, due)
+    for due in expired_rows(deleted_accounts_kept=MONTH, deleted_organizations_kept=MONTH):
+        await delete_batch(database, due)
 
 
 async def test_the_first_key_signs_at_once(database: Database) -> None:

@@ -24,7 +24,7 @@ from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.engine.scope import acting_for
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
-from accord_db.queries.cleanup import everything_due
+from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_gateway.settings import Settings
@@ -118,7 +118,7 @@ async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_table
         with acting_for(person.account_id):
             task = await tasks.insert_task(database, task_id=uuid7(), created_by=person.account_id, title="Mow")
             assert await tasks.list_tasks(database, owner_id=person.account_id, page=Page(10)) == [task]
-        due = everything_due(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
+        due = expired_rows(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
         assert await CleanUp(database, due, clean_up_metrics()).run() == Outcome.DONE
     finally:
         await database.close()

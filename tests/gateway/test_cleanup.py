@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
-from accord_db.queries.cleanup import everything_due, is_alone
+from accord_db.queries.cleanup import expired_rows, try_lock_cleanup
 from accord_db.schema import RateLimit
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
-from tests.gateway.conftest import Start, eventually, figures, free_port
+from tests.gateway.conftest import Start, eventually, figures
+from tests.ports import free_port
 
 _numbers = func.generate_series(1, 1000).table_valued("number", name="numbers").render_derived()
 _FILL = insert(RateLimit).from_select(
@@ -33,7 +34,7 @@ _KEPT = timedelta(days=30)
 
 
 def clean_up(database: Database, *, batch: int = 500) -> CleanUp:
-    due = everything_due(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
+    due = expired_rows(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
     return CleanUp(database, due, clean_up_metrics())
 
 
@@ -65,7 +66,7 @@ async def test_a_run_leaves_everything_to_the_process_that_is_at_it(connect: Con
     one, other = await connect(), await connect()
     await one.execute(_FILL)
     async with other.transaction() as tx:
-        assert await is_alone(tx)
+        assert await try_lock_cleanup(tx)
         assert await clean_up(one).run() == Outcome.ELSEWHERE
     assert await one.fetch_one(_LEFT) == 1000
     assert await clean_up(one).run() == Outcome.DONE

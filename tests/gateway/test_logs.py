@@ -10,9 +10,10 @@ import pytest
 LOGGING = """
 import logging, warnings
 import structlog
-from accord_gateway import logs
+from accord_gateway import logs, output
 from accord_gateway.settings import Settings
 
+output.tolerate_failures()
 logs.configure(Settings(log_format="{format}", log_level="info"))
 log = structlog.get_logger()
 
@@ -23,6 +24,7 @@ def sign_in(password):
 
 log.debug("unheard")
 log.info("call", peer="a\\nb", raw=b"\\xff", seen={{1, 2}})
+log.info("odd", path="\\udcff", large=2**64, by_number={{1: "one"}})
 try:
     sign_in("correct horse" + " battery")
 except ValueError:
@@ -53,11 +55,13 @@ def lines(log_format: str) -> list[str]:
 
 def test_every_event_is_one_line_of_json() -> None:
     events = [json.loads(line) for line in lines("json")]
-    assert [event["event"] for event in events[:3]] == ["call", "fault", "could not connect\nat all"]
+    assert [event["event"] for event in events[:4]] == ["call", "odd", "fault", "could not connect\nat all"]
     assert {"level", "timestamp"} <= events[0].keys()
     assert events[0]["peer"] == "a\nb"
-    assert events[2]["logger"] == "psycopg.pool"
-    assert events[3]["logger"] == "py.warnings"
+    assert events[1]["path"] == "\udcff"
+    assert events[1]["large"] == 2**64
+    assert events[3]["logger"] == "psycopg.pool"
+    assert events[4]["logger"] == "py.warnings"
 
 
 def test_a_fault_is_logged_with_its_traceback_and_no_value_of_a_variable() -> None:

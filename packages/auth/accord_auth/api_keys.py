@@ -15,7 +15,7 @@ from accord_rpc.permissions import held
 
 # As much of a key as is kept, for people to tell keys apart by: 48 of its 256 random bits.
 _SHOWN: Final = 12
-_USE_WRITTEN_AFTER: Final = timedelta(minutes=1)
+_USE_RECORDED_EVERY: Final = timedelta(minutes=1)
 
 
 def new_api_key() -> str:
@@ -53,11 +53,11 @@ class ApiKeys:
         return {by_hash[key]: _found(api_key) for key, api_key in live.items()}
 
     async def _look_up(self, key: bytes) -> Authenticated | None:
-        live = await list_live_api_keys(self._database, key_hashes=[key], use_written_after=_USE_WRITTEN_AFTER)
+        live = await list_live_api_keys(self._database, key_hashes=[key], use_recorded_every=_USE_RECORDED_EVERY)
         if (api_key := live.get(key)) is None:
             return None
         if api_key.use_is_due:
-            await update_api_key_use(self._database, api_key_id=api_key.id, use_written_after=_USE_WRITTEN_AFTER)
+            await update_api_key_use(self._database, api_key_id=api_key.id, use_recorded_every=_USE_RECORDED_EVERY)
         return _found(api_key)
 
 
@@ -72,4 +72,4 @@ def _found(api_key: LiveApiKey) -> Authenticated:
         calls_per_minute=api_key.calls_per_minute,
     )
     ids = (api_key.id, api_key.created_by, api_key.organization_id)
-    return Authenticated(caller, ids, api_key.good_until, api_key.good_until)
+    return Authenticated(caller, ids, api_key.valid_until, api_key.valid_until)

@@ -56,13 +56,13 @@ class SecondFactors:
 
     async def confirm(self, tx: Transaction, account_id: UUID, *, code: str) -> None:
         """From then on the factor whose code it is will be asked for. The code is used up by it. Raises Refused."""
-        waiting = await second_factors.get_waiting_second_factor(tx, account_id=account_id)
+        waiting = await second_factors.get_unconfirmed_second_factor(tx, account_id=account_id)
         if waiting is None:
             raise not_found()
         step = self._step_of(code, waiting)
         if step is None:
             raise RpcError(Reason.REASON_CODE_WRONG)
-        if not await second_factors.update_confirmed(tx, second_factor_id=waiting.factor.id, step=step):
+        if not await second_factors.confirm_second_factor(tx, second_factor_id=waiting.factor.id, step=step):
             raise not_found()  # confirmed meanwhile, or another secret took its place
 
     async def renew_recovery_codes(self, tx: Transaction, account_id: UUID) -> tuple[UUID, list[str]]:

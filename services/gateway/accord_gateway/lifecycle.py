@@ -10,7 +10,7 @@ import structlog
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.listen import Listener
-from accord_db.queries.cleanup import everything_due
+from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
@@ -44,7 +44,7 @@ async def serve(orders: ServeConfig, stop: Shutdown, announce: Callable[[int], N
 
 
 def _clean_up(parts: Runtime) -> Coroutine[Any, Any, None]:
-    due = everything_due(
+    due = expired_rows(
         deleted_accounts_kept=parts.settings.deleted_accounts_kept,
         deleted_organizations_kept=parts.settings.deleted_organizations_kept,
     )

@@ -1,10 +1,10 @@
-"""One line for every event, ours and those of libraries, on standard output."""
+"""Logs: one line on standard output for each event, of Accord and of libraries."""
 
+import json
 import logging
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import IO, Any, BinaryIO, TextIO, cast
+from typing import BinaryIO, cast
 
 import orjson
 import structlog
@@ -14,7 +14,7 @@ from accord_gateway.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Sets up structlog and the standard library's logging for the whole process."""
+    """Sets up structlog and the standard library's logging for this process."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
         processors=[_json] if settings.log_format == "json" else _console(),
@@ -24,37 +24,25 @@ def configure(settings: Settings) -> None:
     )
     logging.basicConfig(handlers=[_Forward(structlog.get_logger())], level=max(level, logging.INFO), force=True)
     logging.captureWarnings(True)
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # tells each of its own parts it loads
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # logs each plugin it loads
 
 
 def _writer(log_format: str) -> "structlog.BytesLoggerFactory | structlog.PrintLoggerFactory":
     if log_format == "json":
-        return structlog.BytesLoggerFactory(cast(BinaryIO, _Undaunted(sys.stdout.buffer)))
-    return structlog.PrintLoggerFactory(cast(TextIO, _Undaunted(sys.stdout)))
+        return structlog.BytesLoggerFactory(cast(BinaryIO, sys.stdout.buffer))
+    return structlog.PrintLoggerFactory(sys.stdout)
 
 
-class _Undaunted:
-    """Loses lines, and not calls, while the disk of the log is full or nobody reads it any more."""
-
-    def __init__(self, stream: IO[Any]) -> None:
-        self._stream = stream
-
-    def write(self, text: str | bytes) -> None:
-        with suppress(OSError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-
-# Neither renders the local variables of a traceback, as structlog does by default: they hold passwords and tokens.
+# Neither format shows the local variables of a traceback, as structlog does by default: they hold passwords and tokens.
 def _json(logger: object, level: str, event: EventDict) -> bytes:
-    """All in one: structlog's own processors, one for each field, would cost a call more than its validation."""
+    """One processor, since structlog's chain of one per field costs more than validating a message."""
     event["level"], event["timestamp"] = level, datetime.now(UTC)
     if "exc_info" in event:
         event = structlog.processors.format_exc_info(logger, level, event)
-    return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
+    except TypeError:  # a lone surrogate, a large integer, or a key that is not text
+        return json.dumps(event, default=str, skipkeys=True).encode()
 
 
 def _console() -> list[Processor]:
@@ -66,7 +54,7 @@ def _console() -> list[Processor]:
 
 
 class _Forward(logging.Handler):
-    """Hands what libraries say through the standard library to structlog."""
+    """Forwards the standard library's log records to structlog."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__()

@@ -14,7 +14,6 @@ from typing import Annotated
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr
-from pydantic_settings import NoDecode
 
 DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 RATE_LIMIT_STORAGES = ("async+memory", "async+redis", "async+rediss")
@@ -259,8 +258,8 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
 MailFrom = Annotated[str, AfterValidator(_mail_from)]
 AppUrl = Annotated[str, AfterValidator(_app_url)]
-EncryptionKeys = Annotated[dict[str, SecretBytes], NoDecode, BeforeValidator(_encryption_keys)]
-TrustedProxies = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
+EncryptionKeys = Annotated[dict[str, SecretBytes], BeforeValidator(_encryption_keys)]
+TrustedProxies = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
 
 
 class ProviderEntry(BaseModel):
@@ -277,15 +276,14 @@ class ProviderEntry(BaseModel):
 
 
 ProviderName = Annotated[str, Field(pattern="^[a-z0-9-]{1,50}$")]
-Providers = Annotated[dict[ProviderName, ProviderEntry], NoDecode, BeforeValidator(_json)]
+Providers = Annotated[dict[ProviderName, ProviderEntry], BeforeValidator(_json)]
 # What stands in tokens as `iss` and `aud`.
 ServiceName = Annotated[str, Field(pattern="^[!-~]{1,255}$")]
 # URI names of certificates, and the service accounts that they are.
 ServiceIdentities = Annotated[
     dict[Annotated[str, AfterValidator(_identity)], Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,62}$")]],
-    NoDecode,
     BeforeValidator(_service_identities),
 ]
-RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], NoDecode, BeforeValidator(_listed)]
+RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], BeforeValidator(_listed)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 RateLimitStorage = Annotated[SecretStr, AfterValidator(_rate_limit_storage)]

@@ -1,24 +1,17 @@
-"""Every setting of the gateway. This is the only module that reads the environment, and `.env` where there is one."""
+"""The settings of the gateway. Only this module reads the environment and `.env`."""
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import (
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from accord_gateway.env_file import read_env_file
 from accord_gateway.errors import StartupError
 from accord_gateway.setting_values import (
     AppUrl,
@@ -49,7 +42,7 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class SettingsError(StartupError):
-    """Everything that is wrong with the settings, by name."""
+    """`faults` are keyed by setting, or by place in `.env`."""
 
     exit_code = 2
 
@@ -74,10 +67,10 @@ def _production_defaults() -> dict[str, object]:
     return {"workers": cores(), "reflection": "off", "migrate_on_start": False, "log_format": "json"}
 
 
-class Settings(BaseSettings):
-    """The names are those of the environment in small letters; `.env.example` says what each is for."""
+class Settings(BaseModel):
+    """Named as in the environment, in small letters. `.env.example` describes each."""
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True, validate_default=False)
 
     accord_env: Literal["development", "production"] = "development"
     state_folder: Path = Path(".accord")
@@ -175,15 +168,18 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Raises SettingsError with every fault there is, those that only combinations of settings show included."""
-    faults: dict[str, str] = {}
+    """Raises SettingsError with every fault, including those of combinations of settings."""
+    file = read_env_file(ENV_FILE, [name.upper() for name in Settings.model_fields])
+    if file.problems:
+        raise SettingsError(file.problems)
+    given = _given(file.values) | _given(os.environ)
     try:
-        settings = Settings()
+        settings, faults = Settings.model_validate(given), {}
     except ValidationError as error:
-        faults = {str(fault["loc"][0]).upper(): _sentence(fault) for fault in error.errors()}
-        # A second reading without the faulty ones finds what else is wrong.
-        settings = Settings(**{name.lower(): _default(name.lower()) for name in faults})
-    for name, fault in (*_contradictions(settings), *_production_faults(settings), *_misspelled()):
+        faults = {str(fault["loc"][0]): _sentence(fault) for fault in reversed(error.errors(include_url=False))}
+        settings = Settings.model_validate({name: value for name, value in given.items() if name not in faults})
+    faults = {name.upper(): fault for name, fault in faults.items()}
+    for name, fault in (*_contradictions(settings), *_production_faults(settings), *_misspelled(file.values)):
         faults.setdefault(name, fault)
     if faults:
         raise SettingsError(faults)
@@ -198,19 +194,46 @@ def ignore_libpq_environment(settings: Settings) -> list[str]:
     return drop_ignored_variables(os.environ, embedded=settings.database_url is None)
 
 
-def _default(name: str) -> Any:
-    default = Settings.model_fields[name].default
-    # A plain dict would be merged with the faulty one of the environment.
-    return MappingProxyType(default) if isinstance(default, dict) else default
+def _given(values: Mapping[str, str]) -> dict[str, str]:
+    """The settings among the values. An empty value counts as none."""
+    return {name.lower(): value for name, value in values.items() if value and name.lower() in Settings.model_fields}
 
 
 def _sentence(fault: ErrorDetails) -> str:
-    sentence = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else fault["msg"]
-    # Those of which a part is secret are not repeated either.
-    if "Provider" in str(Settings.model_fields[str(fault["loc"][0])].annotation) and len(fault["loc"]) > 1:
-        sentence = f"{'.'.join(str(part) for part in fault['loc'][1:])}: {sentence}"
-    secret = any(kind in str(Settings.model_fields[str(fault["loc"][0])].annotation) for kind in ("Secret", "Provider"))
-    return sentence if secret else f"{sentence} (it is {str(fault['input'])!r})"
+    """Without any part of the value where it may hold a secret."""
+    name, *path = map(str, fault["loc"])
+    annotation = Settings.model_fields[name].annotation
+    sentence = fault["msg"]
+    if fault["type"] == "value_error":
+        sentence = str(fault["ctx"]["error"])
+        # The validators of Accord write `must`. Other errors, such as those of urllib, may quote the value.
+        sentence = sentence if sentence.startswith("must ") else "is not valid"
+    if holds_secret(annotation):
+        return f"{_place(path, _field_names(annotation))}{sentence}"
+    value = str(fault["input"])
+    return f"{sentence} (it is {value!r})" if _may_be_shown(value) else sentence
+
+
+def _place(path: list[str], fields: set[str]) -> str:
+    """Where in an object the fault is. A key that is not a field is not shown, since it may be a secret in the wrong place."""
+    return f"{'.'.join(path[:2])}: " if len(path) > 1 and path[1] in fields else ""
+
+
+def _field_names(annotation: object) -> set[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return set(annotation.model_fields)
+    return set().union(*map(_field_names, get_args(annotation)))
+
+
+def holds_secret(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(holds_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation in (SecretStr, SecretBytes) or any(map(holds_secret, get_args(annotation)))
+
+
+def _may_be_shown(value: str) -> bool:
+    """Not a URL, which may contain a password, nor what a quote that was not closed has swallowed."""
+    return value.isprintable() and len(value) <= 100 and "://" not in value
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -293,9 +316,9 @@ def _mail_faults(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "APP_URL", "must be https:// in production: links with tokens in them lead there"
 
 
-def _misspelled() -> Iterator[tuple[str, str]]:
-    """Names in `.env` that are nearly those of settings: they would be ignored in silence."""
+def _misspelled(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names in `.env` that differ slightly from those of settings, and would be ignored."""
     known = [name.upper() for name in Settings.model_fields]
-    for name in dotenv_values(ENV_FILE):
+    for name in names:
         if name.upper() not in known and (near := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)):
-            yield name, f"is not a setting, but {near[0]} is: correct it in {ENV_FILE}"
+            yield name, f"is not a setting. Correct it to {near[0]} in {ENV_FILE}"

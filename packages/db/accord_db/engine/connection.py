@@ -10,6 +10,7 @@ import random
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -37,7 +38,8 @@ _MOST_PREPARED = 500
 # What a prepared statement answers when the tables have changed since, or when it was somebody else's.
 _STALE = frozenset({"0A000", "26000"})
 # Also "on" where the server is in recovery.
-_TRANSACTION_READ_ONLY = Query(b"SELECT current_setting('transaction_read_only')", operation="select")
+_STATE = Query(b"SELECT current_setting('transaction_read_only'), clock_timestamp()", operation="select")
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,15 @@ class Connection:
         except psycopg.Error as error:
             raise translate(error) from None
 
-    async def require_writable(self) -> None:
-        """Raises Unavailable if the server does not take writes."""
-        result = await self.execute(_TRANSACTION_READ_ONLY)
-        if result.get_value(0, 0) != b"off":
+    async def require_writable(self) -> datetime:
+        """The time on the server's clock. Raises Unavailable if the server does not take writes."""
+        result = await self.execute(_STATE)
+        read_only, microseconds = result.get_value(0, 0), result.get_value(0, 1)
+        if read_only != b"off":
             self.read_only = True
             raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
+        assert microseconds is not None
+        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(microseconds, "big", signed=True))
 
     async def recover(self) -> None:
         """Make a connection idle whose caller has gone: stop what runs, roll back what is open."""

@@ -10,8 +10,8 @@ from accord_db.engine.row_level_security import enable_row_level_security
 
 
 def add_row_level_security(context: MigrationContext, _revision: Any, scripts: list[MigrationScript]) -> None:
-    """For each new tenant-bound table. An existing table that becomes tenant-bound is left to its author, since gateways of
-    the release before set no tenant for it and would find no rows; `migrate check` reports the missing policy."""
+    """For each new tenant-bound table. For an existing table that becomes tenant-bound the author decides, since gateways of
+    the release before set no tenant for it and would find no rows. `migrate check` reports the missing policy."""
     metadata: MetaData = context.opts["target_metadata"]
     for script in scripts:
         assert script.upgrade_ops is not None

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import Counter
 
 from accord_db.engine.database import Database
-from accord_db.queries.cleanup import Due, delete_due, is_alone
+from accord_db.queries.cleanup import ExpiredRows, delete_batch, try_lock_cleanup
 
 
 class Outcome(StrEnum):
@@ -38,7 +38,7 @@ def clean_up_metrics() -> CleanUpMetrics:
 class CleanUp:
     """Runs in every process of an installation: whichever comes first does what there is to do."""
 
-    def __init__(self, database: Database, due: Sequence[Due], metrics: CleanUpMetrics) -> None:
+    def __init__(self, database: Database, due: Sequence[ExpiredRows], metrics: CleanUpMetrics) -> None:
         self._database = database
         self._due = due
         # All of them are asked for now, so that they are there to be read before anything has happened.
@@ -71,9 +71,9 @@ class CleanUp:
             more = True
             while more:
                 async with self._database.transaction() as tx:
-                    if not await is_alone(tx):
+                    if not await try_lock_cleanup(tx):
                         return False
-                    deleted = await delete_due(tx, due)
+                    deleted = await delete_batch(tx, due)
                 self._deleted[due.table].inc(deleted)
                 more = deleted == due.batch
         return True

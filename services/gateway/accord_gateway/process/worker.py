@@ -18,7 +18,7 @@ def work(figures: Path) -> None:
     _end_with_supervisor()
     # prometheus_client reads it when it is imported, and then never again.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # noqa: TID251  # written, not read
-    # These imports take a while, in which the supervisor prepares the start.
+    # Importing takes a while, during which the supervisor prepares.
     from accord_gateway import event_loop, lifecycle, logs
     from accord_gateway.settings import ignore_libpq_environment
     from accord_gateway.shutdown import Shutdown

@@ -1,0 +1,66 @@
+"""Standard output and standard error that never fail: what cannot be written is lost, and the process continues."""
+
+import io
+import os
+import select
+import stat
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+PATIENCE_MILLISECONDS = 100
+"""How long a write waits for a reader that has stopped reading, such as a suspended pager. Until it reads again, later writes
+do not wait."""
+
+
+def tolerate_failures() -> None:
+    """Replaces sys.stdout and sys.stderr. Call before anything is opened or printed."""
+    _open_missing_descriptors()
+    sys.stdout = _stream(1, sys.stdout, line_buffering=os.isatty(1))
+    sys.stderr = _stream(2, sys.stderr, line_buffering=True)
+
+
+def _open_missing_descriptors() -> None:
+    """After `>&-` the next file or socket would get the descriptor of standard output, and with it every line."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor, which is this one
+            os.set_inheritable(descriptor, True)
+
+
+def _stream(descriptor: int, former: TextIO | None, *, line_buffering: bool) -> TextIO:
+    """`former` is None if the process was started without this descriptor."""
+    encoding = former.encoding if former else "utf-8"
+    buffer = io.BufferedWriter(_LossyFile(descriptor))
+    return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=line_buffering)
+
+
+class _LossyFile(io.FileIO):
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        # A file takes a line as one piece, so that lines of several workers do not mix, and never makes a write wait.
+        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._patience = PATIENCE_MILLISECONDS
+
+    def write(self, data: "ReadableBuffer") -> int:
+        view = memoryview(data)
+        try:
+            if not self._waits:
+                return super().write(view)
+            if self._is_ready():
+                return super().write(view[: select.PIPE_BUF]) or len(view)  # None if the descriptor does not block
+        except OSError:
+            pass
+        return len(view)
+
+    def _is_ready(self) -> bool:
+        """Whether PIPE_BUF bytes can be written without waiting for the reader, or writing fails at once."""
+        ready = bool(self._poll.poll(self._patience))
+        self._patience = PATIENCE_MILLISECONDS if ready else 0
+        return ready
