@@ -160,7 +160,16 @@ def test_several_hosts_of_one_database_are_taken(set_environment: Set) -> None:
     assert read_settings().database_url is not None
 
 
-@pytest.mark.parametrize("storage", ["memory://", "async+memcached://host:11211", "async+redis://host:none"])
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "memory://",
+        "async+memcached://host:11211",
+        "async+redis://host:none",
+        "async+redis://:1/a@host",
+        "async+redis://:1#a@host",
+    ],
+)
 def test_other_storages_of_rate_limits_are_refused(set_environment: Set, storage: str) -> None:
     set_environment(RATE_LIMIT_STORAGE=storage)
     assert faults().keys() == {"RATE_LIMIT_STORAGE"}
@@ -182,7 +191,16 @@ def test_what_is_no_network_of_proxies_or_everybody_is_refused(set_environment: 
 
 @pytest.mark.parametrize(
     "address",
-    ["smtp.example.com:25", "http://smtp.example.com", "smtp://", "smtps://host:none", "smtp://ada:p%C3%A4ss@host"],
+    [
+        "smtp.example.com:25",
+        "http://smtp.example.com",
+        "smtp://",
+        "smtps://host:none",
+        "smtp://ada:p%C3%A4ss@host",
+        "smtp://ada:1/2@host",
+        "smtp://ada:1?2@host",
+        "smtp://ada:1#2@host",
+    ],
 )
 def test_what_is_no_address_of_a_mail_server_is_refused(set_environment: Set, address: str) -> None:
     set_environment(SMTP_URL=address)
