@@ -10,7 +10,11 @@ import pytest
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
 from accord_auth.credential_cache import CallerCache
 from accord_auth.credentials import Authenticated
+from accord_db.engine.clock import DatabaseClock
 from accord_rpc.caller import Caller
+
+CLOCK = DatabaseClock()
+CLOCK.set(datetime.now(UTC), sent_at=time.monotonic())
 
 
 def a_credential(*, account_id: UUID | None = None, kept: timedelta | None = timedelta(hours=1)) -> Authenticated:
@@ -34,7 +38,7 @@ def put(cache: CallerCache, key: bytes, found: Authenticated) -> Authenticated:
 
 @pytest.fixture
 def cache() -> CallerCache:
-    return CallerCache(seconds=60, size=3)
+    return CallerCache(CLOCK, seconds=60, size=3)
 
 
 def test_what_was_put_is_there(cache: CallerCache) -> None:
@@ -44,7 +48,7 @@ def test_what_was_put_is_there(cache: CallerCache) -> None:
 
 
 def test_nothing_is_there_after_its_seconds() -> None:
-    cache = CallerCache(seconds=0.05, size=3)
+    cache = CallerCache(CLOCK, seconds=0.05, size=3)
     put(cache, b"a", a_credential())
     assert cache.get(b"a")
     time.sleep(0.06)
@@ -61,7 +65,7 @@ def test_nothing_is_there_longer_than_it_may_be_kept(cache: CallerCache) -> None
 
 
 def test_one_that_lasts_for_ever_is_gone_after_its_seconds_too() -> None:
-    cache = CallerCache(seconds=0.05, size=3)
+    cache = CallerCache(CLOCK, seconds=0.05, size=3)
     put(cache, b"a", a_credential(kept=None))
     assert cache.get(b"a")
     time.sleep(0.06)
@@ -83,7 +87,7 @@ def test_one_put_again_is_young_again(cache: CallerCache) -> None:
 
 
 def test_those_too_old_are_gone_from_memory_with_the_next_put() -> None:
-    cache = CallerCache(seconds=0.05, size=1_000)
+    cache = CallerCache(CLOCK, seconds=0.05, size=1_000)
     for n in range(100):
         put(cache, bytes([n]), a_credential())
     time.sleep(0.06)
@@ -125,7 +129,7 @@ def test_an_answer_older_than_a_drop_is_not_kept(
 
 
 def test_nothing_stays_in_memory_of_what_came_and_went() -> None:
-    cache = CallerCache(seconds=60, size=100)
+    cache = CallerCache(CLOCK, seconds=60, size=100)
 
     def come_and_go(times: int) -> None:
         for n in range(times):
@@ -150,7 +154,7 @@ def _memory() -> int:
 
 def test_what_was_dropped_is_not_kept_again_for_a_while() -> None:
     """A lookup between a revocation and its commit still finds the credential good."""
-    cache, found = CallerCache(seconds=0.1, size=3), a_credential()
+    cache, found = CallerCache(CLOCK, seconds=0.1, size=3), a_credential()
     cache.drop(found.caller.credential_id)
     assert cache.get(b"a") is None
     put(cache, b"a", found)

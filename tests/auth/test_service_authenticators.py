@@ -24,7 +24,8 @@ NAME = "spiffe://example.com/billing"
 
 @pytest.fixture
 def tokens(database: Database) -> ServiceTokens:
-    return ServiceTokens(SigningKeys(database, Keyring({"one": bytes(range(32))})), issuer="us", audience="here")
+    keys = SigningKeys(database, Keyring({"one": bytes(range(32))}))
+    return ServiceTokens(keys, database.clock, issuer="us", audience="here")
 
 
 @pytest.fixture

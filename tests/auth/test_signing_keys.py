@@ -27,7 +27,7 @@ Jwks = Sequence[Mapping[str, str]]
 
 def process(database: Database, keyring: Keyring = KEYRING) -> ServiceTokens:
     """A gateway that was started just now, and remembers nothing."""
-    return ServiceTokens(SigningKeys(database, keyring), issuer="us", audience="here")
+    return ServiceTokens(SigningKeys(database, keyring), database.clock, issuer="us", audience="here")
 
 
 async def token_of(tokens: ServiceTokens) -> str:

@@ -38,12 +38,6 @@ def run(program: Sequence[str | Path], folder: Path) -> None:
     assert process.wait() == 0, (folder / "output.log").read_text()
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 def wait_until_ready(dsn: str, *, timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
     while True:
@@ -166,6 +160,8 @@ MALFORMED_URLS = [
     f"postgresql://ada:{PASSWORD}?{PASSWORD}@127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}?host={PASSWORD}@127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD} {PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}\n@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD} @127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}\uff20@127.0.0.1:x/accord",
     f"postgresql://ada:{PASSWORD}@[127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}@127.0.0.1:1accord",

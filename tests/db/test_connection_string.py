@@ -7,11 +7,13 @@ import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis.strategies import text
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import literal, select
 
 from accord_db.engine.connection_string import has_several_hosts, parse, parse_for_writing, url_problem
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import InvalidConnectionString, translate
+from accord_db.migrate.__main__ import main as migrate
 from accord_db.migrate.state import connect
 from tests.db.programs import MALFORMED_URLS, PASSWORD
 
@@ -35,6 +37,17 @@ async def test_no_connection_function_quotes_a_malformed_url(url: str) -> None:
         connect(url)
     with pytest.raises(InvalidConnectionString):
         await Database.connect(DatabaseSettings(dsn=url))
+
+
+def test_migrate_command_does_not_print_the_password_of_a_malformed_url(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for url in MALFORMED_URLS:
+        monkeypatch.setattr("sys.argv", ["migrate", "--database-url", url, "apply"])
+        assert migrate() == 1
+        printed = "".join(capfd.readouterr())
+        assert "error: the connection string must look like" in printed
+        assert PASSWORD not in printed
 
 
 @given(password=ANYTHING)
@@ -89,3 +102,9 @@ def test_connections_require_a_writable_host_unless_the_url_sets_target_session_
     assert parse_for_writing("postgresql://one/accord?target_session_attrs=any")["target_session_attrs"] == "any"
     assert has_several_hosts(parse("postgresql://one,two/accord"))
     assert not has_several_hosts(parse("postgresql://one/accord"))
+
+
+async def test_text_is_utf8_whatever_the_url_sets(dsn: str) -> None:
+    database = await Database.connect(DatabaseSettings(dsn=make_conninfo(dsn, client_encoding="LATIN1"), pool_size=1))
+    assert await database.fetch_one(select(literal("naïve 日本"))) == "naïve 日本"
+    await database.close()

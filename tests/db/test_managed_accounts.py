@@ -105,7 +105,7 @@ FROM generate_series(1, 20000) n
     ("by", "filters", "index"),
     [
         (None, AccountFilters(), "pk_accounts"),
-        ("email", AccountFilters(), "ix_accounts_email_prefix"),
+        ("email", AccountFilters(), "ix_accounts_folded_email_id"),
         ("display_name", AccountFilters(banned=False), "ix_accounts_display_name_prefix"),
         (None, AccountFilters(role="administrator"), "ix_accounts_administrators"),
         (None, AccountFilters(banned=True), "ix_accounts_banned"),

@@ -2,22 +2,27 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Float, Integer, bindparam, func, literal, select, text
 
 from accord_db.engine.database import Database
+from accord_db.engine.errors import Unavailable
 from accord_db.engine.ids import uuid7
 from accord_db.engine.scope import acting_for
 from accord_db.queries import tasks
 from accord_db.schema import Account, Task
-from tests.conftest import Connect
+from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
-from tests.db.programs import free_port, running, wait_until_ready
+from tests.db.programs import running, wait_until_ready
+from tests.ports import free_port
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
 CONNECTIONS = 3
@@ -123,6 +128,33 @@ async def test_tenant_of_a_transaction_does_not_stay_on_the_connection(
 
     await asyncio.gather(*[work((await new_account()).id) for _ in range(10)])
     assert not any(await asyncio.gather(*(pooled.fetch_one(setting) for _ in range(20))))
+
+
+async def test_ping_fails_while_the_server_of_the_pooler_is_read_only(dsn: str, pooled: Database) -> None:
+    await pooled.ping()
+    name = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
+    execute(dsn, sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name), END_OTHERS)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await pooled.ping()
+    writable = make_conninfo(dsn, target_session_attrs="any", options="-c default_transaction_read_only=off")
+    execute(writable, sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name), END_OTHERS)
+    async with asyncio.timeout(10):
+        while not await works(pooled.ping()):
+            await asyncio.sleep(0.05)
+
+
+END_OTHERS = sql.SQL(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+async def works(ping: Awaitable[None]) -> bool:
+    with suppress(Unavailable):
+        await ping
+        return True
+    return False
 
 
 async def sleep(db: Database) -> None:

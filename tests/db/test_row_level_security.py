@@ -47,6 +47,8 @@ from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
 from tests.rows import Row, of_tenant, row_of
 
+pytestmark = pytest.mark.every_feature
+
 # Accord's tables, and examples of kinds that it does not have: children, grandchildren, links of two parents, and a table of
 # personal rows.
 EXAMPLES = MetaData(naming_convention=metadata.naming_convention)

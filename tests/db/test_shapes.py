@@ -38,6 +38,8 @@ from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
 from tests.db.conftest import NewAccount
 
+pytestmark = pytest.mark.every_feature
+
 
 class Example(DeclarativeBase):
     metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING_CONVENTION)

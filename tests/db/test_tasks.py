@@ -322,7 +322,7 @@ def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetim
         """)
         connection.execute("ANALYZE tasks")
         [(owner,)] = connection.execute("SELECT id FROM accounts LIMIT 1")
-        page = tasks._LISTING._page(frozenset({"alive"}), order_by, True, True, 21)
+        page = tasks._LISTING._page(frozenset({"show_deleted"}), order_by, True, True, 21)
         page = page.params(owner_id=owner, after_value=after, after_id=uuid7())
         sql = page.compile(
             dialect=create_engine("postgresql+psycopg://").dialect, compile_kwargs={"literal_binds": True}

@@ -13,7 +13,8 @@ from sqlalchemy import Boolean, Float, String, bindparam, column, func, select, 
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import Unavailable
 from accord_db.engine.tls import require_verified_tls
-from tests.db.programs import free_port, run, running, wait_until_ready
+from tests.db.programs import run, running, wait_until_ready
+from tests.ports import free_port
 
 IS_ENCRYPTED = select(column("ssl", Boolean)).select_from(text("pg_stat_ssl")).where(text("pid = pg_backend_pid()"))
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))

@@ -15,11 +15,14 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import check
-from tests.gateway.conftest import Running, environment, eventually, free_port
+from tests.gateway.conftest import Running, environment, eventually
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/adding_a_feature.md"
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".accord", ".hypothesis", ".*_cache", "__pycache__", "benchmarks")
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".accord", ".hypothesis", ".*_cache", "__pycache__", "benchmarks", "node_modules"
+)
 
 
 @dataclass(frozen=True)

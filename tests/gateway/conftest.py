@@ -1,9 +1,8 @@
-"""Gateways as processes of their own, started as people start them, in an empty folder."""
+"""Starts gateways as separate processes, as a user does, in an empty folder."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass
 class Running:
-    """A gateway that was started."""
+    """A gateway process. It may have ended."""
 
     process: "subprocess.Popen[bytes]"
     folder: Path
@@ -53,7 +52,7 @@ class Running:
         return str(self.event("listening")["address"])
 
     def event(self, name: str) -> dict[str, object]:
-        """Waits until the gateway says so."""
+        """Waits until the gateway logs the event."""
         return eventually(lambda: next((event for event in self.events if event["event"] == name), None), self)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -61,7 +60,7 @@ class Running:
         return self.process.wait(60)
 
     def processes(self) -> dict[int, str]:
-        """Everything that runs in the gateway's folder: itself, its workers, its PostgreSQL."""
+        """The command line of each process in the gateway's folder: the gateway, its workers, its PostgreSQL."""
         return dict(_commands_in(self.folder))
 
     def workers(self) -> list[int]:
@@ -78,14 +77,14 @@ def pytest_asyncio_loop_factories() -> dict[str, type[EventLoop]]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a gateway; settings are given by name. Without DATABASE_URL it runs the embedded PostgreSQL."""
+    """Starts a gateway with the given settings. Without DATABASE_URL it runs the embedded PostgreSQL."""
     with gateways(tmp_path) as start:
         yield start
 
 
 @pytest.fixture(scope="session")
 def gateway(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One that several tests may ask, but not change."""
+    """A gateway for tests that only read from it."""
     folder = tmp_path_factory.mktemp("gateway")
     with temporary_database(postgres, template=template) as dsn, gateways(folder) as start:
         yield start(DATABASE_URL=url(dsn))
@@ -117,7 +116,7 @@ def gateways(folder: Path) -> Iterator[Start]:
 
 
 def environment(settings: dict[str, object]) -> dict[str, str]:
-    """The environment of the tests, without what would be a setting in it."""
+    """The environment of the tests, without variables that are settings of a gateway."""
     others = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     defaults = {"PORT": 0, "METRICS_PORT": 0, "LOG_FORMAT": "json"}
     return others | {name: str(value) for name, value in (defaults | settings).items()}
@@ -135,19 +134,13 @@ def url(dsn: str) -> str:
 
 @pytest.fixture
 def own_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server that a test may stop and start, on a socket."""
+    """A server that the test may stop and start. It listens on a Unix socket."""
     with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
         yield server
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def figures(port: int) -> str:
-    """What Prometheus would read."""
+    """The metrics in the format that Prometheus reads."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         return str(answer.read().decode())
 
@@ -163,12 +156,12 @@ def health_of(channel: grpc.Channel, service: str = "") -> int:
 
 
 def eventually(look: Callable[[], T | None], gateway: Running | None = None) -> T:
-    """What `look` finds, once it finds something. Fails when the gateway ended meanwhile, or after a minute."""
-    patience = time.monotonic() + LIMIT
+    """The first result of `look` that is not None. Fails if the gateway ends, or after a minute."""
+    deadline = time.monotonic() + LIMIT
     while (found := look()) is None:
-        said = f"; it said:\n{gateway.said}" if gateway else ""
+        said = f"; its log:\n{gateway.said}" if gateway else ""
         assert gateway is None or gateway.process.poll() is None, f"the gateway has ended{said}"
-        assert time.monotonic() < patience, f"nothing came of it within {LIMIT} s{said}"
+        assert time.monotonic() < deadline, f"no result within {LIMIT} s{said}"
         time.sleep(0.02)
     return found
 

@@ -19,7 +19,8 @@ from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
-from tests.gateway.conftest import Start, eventually, figures, free_port
+from tests.gateway.conftest import Start, eventually, figures
+from tests.ports import free_port
 
 _numbers = func.generate_series(1, 1000).table_valued("number", name="numbers").render_derived()
 _FILL = insert(RateLimit).from_select(

@@ -1,19 +1,28 @@
 """`accord doctor` and `accord migrate`."""
 
+import re
 import socket
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from accord_auth.encryption import Keyring, Place
 from accord_db.engine.ids import uuid7
-from tests.conftest import temporary_database
-from tests.gateway.conftest import Start, environment, free_port, healthy, url
+from tests.clocks import shifted_database
+from tests.conftest import change, drop_database, execute, temporary_database
+from tests.gateway.conftest import Start, environment, healthy, url
 from tests.gateway.mail_server import Authority, mail_server
+from tests.locales import turkish_database, turkish_server
+from tests.ports import free_port
 
 
 def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
@@ -73,9 +82,9 @@ def test_wrong_settings_are_faults(tmp_path: Path) -> None:
     assert status == 1
 
 
-def test_a_database_that_does_not_answer_is_a_fault(tmp_path: Path) -> None:
+def test_unreachable_database_is_a_problem(tmp_path: Path) -> None:
     status, said = doctor(tmp_path, DATABASE_URL="postgresql://accord:s3cret@127.0.0.1:1/accord")
-    assert "✗ the database does not answer" in said
+    assert "✗ cannot connect to the database" in said
     assert "s3cret" not in said
     assert status == 1
 
@@ -104,6 +113,60 @@ def test_a_certificate_without_its_key_is_a_fault(database_url: str, tmp_path: P
     (tmp_path / "server.pem").write_text("nothing of the kind")
     status, said = doctor(tmp_path, DATABASE_URL=database_url, TLS_CERT_FILE="server.pem", TLS_KEY_FILE="server.pem")
     assert "✗ server.pem and server.pem" in said
+    assert status == 1
+
+
+@pytest.fixture
+def latin1(postgres: str) -> Iterator[str]:
+    """An empty database with another encoding than UTF-8."""
+    name = f"accord_test_{uuid4().hex}"
+    create = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc"
+    execute(postgres, sql.SQL(create).format(sql.Identifier(name)))
+    dsn = make_conninfo(postgres, dbname=name)
+    yield dsn
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        drop_database(connection, name)
+
+
+def test_database_with_another_encoding_than_utf8_is_a_fault(latin1: str, tmp_path: Path) -> None:
+    status, said = doctor(tmp_path, DATABASE_URL=url(latin1))
+    assert "✗ the encoding of the database is LATIN1\n    Accord stores text as UTF-8. Create a database with" in said
+    assert status == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_no_command_uses_a_database_with_another_encoding_than_utf8(latin1: str, tmp_path: Path, command: str) -> None:
+    done = accord(tmp_path, command, DATABASE_URL=url(latin1))
+    assert "Accord cannot use the database: the encoding of the database is LATIN1." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+    with psycopg.connect(latin1) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
+
+
+def test_collation_whose_version_has_changed_is_a_fault(postgres: str, tmp_path: Path) -> None:
+    with turkish_server(postgres) as server, turkish_database(server) as dsn:
+        status, said = doctor(tmp_path, DATABASE_URL=url(dsn))
+        assert "✓ text is UTF-8; searches ignore case by the rules of the locale tr" in said
+        assert status == 0
+        change(dsn, "UPDATE pg_database SET datcollversion = '1.2' WHERE datname = current_database()")
+        status, said = doctor(tmp_path, DATABASE_URL=url(dsn))
+        assert "✗ indexes were built with version 1.2 of the collation tr" in said
+        assert "REFRESH COLLATION VERSION" in said
+        assert status == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "what"),
+    [(timedelta(minutes=-11), "66[01] s ahead of"), (timedelta(minutes=90), "(5399|5400) s behind")],
+    ids=["ahead", "behind"],
+)
+def test_clock_that_differs_from_the_clock_of_the_database_is_a_fault(
+    postgres: str, tmp_path: Path, by: timedelta, what: str
+) -> None:
+    with shifted_database(postgres, by) as dsn:
+        status, said = doctor(tmp_path, DATABASE_URL=url(dsn))
+    assert re.search(f"✗ the clock of this machine is {what} the clock of the database", said)
     assert status == 1
 
 

@@ -37,8 +37,9 @@ from accord_gateway.server.gateway import Runtime
 from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
-from tests.gateway.conftest import Running, Start, eventually, figures, free_port
+from tests.gateway.conftest import Running, Start, eventually, figures
 from tests.gateway.mail_server import Authority, MailServer, mail_server, serving
+from tests.ports import free_port
 
 KEYS = Keyring({"now": bytes(range(32))})
 PASSWORD = "nobody else has this sentence"

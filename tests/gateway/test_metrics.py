@@ -5,7 +5,8 @@ import urllib.error
 
 import pytest
 
-from tests.gateway.conftest import Start, figures, free_port, healthy
+from tests.gateway.conftest import Start, figures, healthy
+from tests.ports import free_port
 
 
 def test_calls_and_queries_are_counted(start: Start, database_url: str) -> None:

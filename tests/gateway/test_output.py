@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from tests.conftest import temporary_database
-from tests.gateway.conftest import environment, eventually, free_port, healthy, url
+from tests.gateway.conftest import environment, eventually, healthy, url
+from tests.ports import free_port
 
 REDIRECTIONS = (
     ">&-",

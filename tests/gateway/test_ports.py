@@ -8,7 +8,7 @@ import pytest
 
 from accord_gateway.server import ports
 from accord_gateway.server.ports import PortUnavailable
-from tests.gateway.conftest import free_port
+from tests.ports import free_port
 
 
 def test_a_free_port_is_free_again_after_it_was_looked_at() -> None:

@@ -16,7 +16,8 @@ from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_db.engine.database import Database
 from tests.factories import Person, signed_in_person
-from tests.gateway.conftest import Start, eventually, free_port
+from tests.gateway.conftest import Start, eventually
+from tests.ports import free_port
 
 RESTARTS = 3
 CALLERS = 4

@@ -19,8 +19,8 @@ from accord_gateway.mail.smtp import SmtpServer, SmtpTransport
 from accord_gateway.mail.transport import Deferred, NotSent, Rejected, Unreachable
 from accord_gateway.mail.wiring import smtp_transport
 from accord_gateway.settings import Settings
-from tests.gateway.conftest import free_port
 from tests.gateway.mail_server import Authority, MailServer, mail_server, serving
+from tests.ports import free_port
 
 Transport = Callable[..., SmtpTransport]
 

@@ -15,7 +15,8 @@ import pytest
 
 from accord_postgres import EmbeddedPostgres
 from tests.db.programs import recording_server
-from tests.gateway.conftest import Running, Start, environment, eventually, free_port, healthy
+from tests.gateway.conftest import Running, Start, environment, eventually, healthy
+from tests.ports import free_port
 
 # A resolver that waits for a name server in C, where no signal handler of Python runs: this mutex is locked twice.
 RESOLVER_THAT_HANGS = """

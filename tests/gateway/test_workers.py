@@ -5,7 +5,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from tests.gateway.conftest import Start, eventually, figures, free_port, healthy
+from tests.gateway.conftest import Start, eventually, figures, healthy
+from tests.ports import free_port
 
 
 def checks_counted(port: int) -> int:

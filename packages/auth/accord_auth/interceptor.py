@@ -3,8 +3,6 @@
 What `protectedProcedure` is elsewhere: behind it, a handler of a method that is not public has a caller.
 """
 
-from datetime import UTC, datetime
-
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import (
     ACCESS_ADMIN,
@@ -22,6 +20,7 @@ from accord_auth.credentials import (
     presented,
 )
 from accord_auth.streams import Admit, Streams
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.scope import tenant_of
 from accord_rpc.call import Context, call
 from accord_rpc.caller import Caller
@@ -34,14 +33,17 @@ class AuthInterceptor(CheckInterceptor):
     """Holds every call of one method to the method's policy."""
 
     @classmethod
-    def of(cls, method: Method, authenticators: Authenticators, streams: Streams) -> "AuthInterceptor":
+    def of(
+        cls, method: Method, authenticators: Authenticators, streams: Streams, clock: DatabaseClock
+    ) -> "AuthInterceptor":
         if method.policy.access != ACCESS_PUBLIC and (method.request_streaming or method.response_streaming):
-            return StreamAuthInterceptor(method.policy, authenticators, streams)
-        return cls(method.policy, authenticators)
+            return StreamAuthInterceptor(method.policy, authenticators, clock, streams)
+        return cls(method.policy, authenticators, clock)
 
-    def __init__(self, policy: Policy, authenticators: Authenticators) -> None:
+    def __init__(self, policy: Policy, authenticators: Authenticators, clock: DatabaseClock) -> None:
         self._policy = policy
         self._authenticators = authenticators
+        self._clock = clock
 
     async def admit(self, context: Context) -> None:
         header = credential_header(call().headers)
@@ -62,18 +64,23 @@ class AuthInterceptor(CheckInterceptor):
         if found is None or found.caller.credential != credential.kind:
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         _authorize(found.caller, self._policy)
-        _require_fresh(found.caller, self._policy)
+        self._require_fresh(found.caller)
         caller = found.permitted if self._policy.permission else found.caller
         current = call()
         current.caller, current.tenant = caller, tenant_of(caller.tenant_id)
         return found
 
+    def _require_fresh(self, caller: Caller) -> None:
+        """By the database's clock, which wrote when the caller authenticated (ASVS 5.0, 7.5.1)."""
+        if self._policy.fresh and self._clock.now() >= caller.fresh_until:
+            raise RpcError(Reason.REASON_SIGN_IN_NOT_FRESH)
+
 
 class StreamAuthInterceptor(AuthInterceptor):
     """For methods that stream: also while the call lasts, which ends when a new one would be refused."""
 
-    def __init__(self, policy: Policy, authenticators: Authenticators, streams: Streams) -> None:
-        super().__init__(policy, authenticators)
+    def __init__(self, policy: Policy, authenticators: Authenticators, clock: DatabaseClock, streams: Streams) -> None:
+        super().__init__(policy, authenticators, clock)
         self._streams = streams
 
     async def intercept(
@@ -106,11 +113,6 @@ def _authorize(caller: Caller, policy: Policy) -> None:
         raise RpcError(Reason.REASON_PERMISSION_DENIED)
     if policy.in_person and (caller.impersonator_id or caller.service_account_id):
         raise RpcError(Reason.REASON_PERMISSION_DENIED)
-
-
-def _require_fresh(caller: Caller, policy: Policy) -> None:
-    if policy.fresh and datetime.now(UTC) >= caller.fresh_until:
-        raise RpcError(Reason.REASON_SIGN_IN_NOT_FRESH)
 
 
 def _of_kind(caller: Caller, access: Access.ValueType) -> bool:

@@ -1,7 +1,7 @@
 """Sessions: opened at sign-in, found by their token on every call, refused everywhere once revoked."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -58,7 +58,7 @@ class Sessions:
         self._idle_lifetime = lifetime if idle_lifetime is None else idle_lifetime
         self._use_recorded_every = min(_USE_RECORDED_EVERY, self._idle_lifetime / 10)
         # Shared with the authenticators of other credentials.
-        self.cache = CredentialCache(listener, seconds=cache_seconds, size=cache_size)
+        self.cache = CredentialCache(listener, database.clock, seconds=cache_seconds, size=cache_size)
 
     @property
     def streams(self) -> Streams:
@@ -107,7 +107,7 @@ class Sessions:
     async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         by_hash = {token_hash(token): token for token in tokens}
         live = await list_live_sessions(self._database, token_hashes=list(by_hash))
-        return {by_hash[key]: _found(session) for key, session in live.items()}
+        return {by_hash[key]: self._found(session) for key, session in live.items()}
 
     async def renew(
         self, db: Executor, *, session_id: UUID, account_id: UUID, authenticated_at: datetime
@@ -158,7 +158,7 @@ class Sessions:
             return None
         if session.use_is_due:
             session = await self._write_use(session)
-        return _found(session)
+        return self._found(session)
 
     async def _write_use(self, session: LiveSession) -> LiveSession:
         idle_expires_at = await update_session_use(
@@ -169,27 +169,24 @@ class Sessions:
         )
         return session._replace(idle_expires_at=idle_expires_at or session.idle_expires_at, use_is_due=False)
 
+    def _found(self, session: LiveSession) -> Authenticated:
+        caller = Caller(
+            account_id=session.account_id,
+            credential=CREDENTIAL_SESSION,
+            credential_id=session.id,
+            authenticated_at=session.authenticated_at,
+            organization_id=session.active_organization_id,
+            permissions=held(session.role, session.permissions),
+            administrator=session.administrator,
+            impersonator_id=session.impersonator_id,
+        )
+        ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
+        valid_until = min(session.expires_at, session.idle_expires_at)
+        return Authenticated(caller, tuple(id_ for id_ in ids if id_), valid_until, self._kept_until(session))
 
-def _found(session: LiveSession) -> Authenticated:
-    caller = Caller(
-        account_id=session.account_id,
-        credential=CREDENTIAL_SESSION,
-        credential_id=session.id,
-        authenticated_at=session.authenticated_at,
-        organization_id=session.active_organization_id,
-        permissions=held(session.role, session.permissions),
-        administrator=session.administrator,
-        impersonator_id=session.impersonator_id,
-    )
-    ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
-    valid_until = min(session.expires_at, session.idle_expires_at)
-    return Authenticated(caller, tuple(id_ for id_ in ids if id_), valid_until, _kept_until(session))
-
-
-def _kept_until(session: LiveSession) -> datetime:
-    """A lookup puts off the expiry of an idle session, and what is remembered is not looked up: so half of what is left
-    to it, that one which is used all the time does not idle out in memory."""
-    if session.idle_expires_at >= session.expires_at:
-        return session.expires_at
-    now = datetime.now(UTC)
-    return now + (session.idle_expires_at - now) / 2
+    def _kept_until(self, session: LiveSession) -> datetime:
+        """Half of the time until the session idles out: a lookup puts that off, and a cached result is not looked up."""
+        if session.idle_expires_at >= session.expires_at:
+            return session.expires_at
+        now = self._database.clock.now()
+        return now + (session.idle_expires_at - now) / 2

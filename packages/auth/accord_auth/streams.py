@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from datetime import UTC, datetime
+from datetime import datetime
 from math import inf
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -13,6 +13,7 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.credentials import Authenticated, Authenticator
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.listen import Listener
 from accord_rpc.caller import Caller
 from accord_rpc.errors import RpcError
@@ -57,8 +58,9 @@ class Streams:
     What its client calls besides, this stream's own beginning included, puts that off, and is found out when it is time.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, clock: DatabaseClock) -> None:
         self._listener = listener
+        self._clock = clock
         self._open: set[_Stream] = set()
         self._by_id: dict[UUID, set[_Stream]] = {}  # by each id that a notice can name
         self._doubts = 0
@@ -162,7 +164,7 @@ class Streams:
                 self._look_later(stream, found.valid_until)
 
     def _look_later(self, stream: _Stream, valid_until: datetime | None) -> None:
-        left = inf if valid_until is None else (valid_until - datetime.now(UTC)).total_seconds()
+        left = inf if valid_until is None else self._clock.until(valid_until)
         stream.look_at = monotonic() + min(left, _LOOK_AGAIN if self._listener.connected else _LOOK_AGAIN_UNTOLD)
 
     def _end(self, stream: _Stream, refused: RpcError) -> None:

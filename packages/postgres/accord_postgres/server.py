@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ class EmbeddedPostgres:
         self._started = False
         self._held.close()
 
-    async def supervise(self) -> AsyncIterator[Ended | Restarted | RestartFailed]:
+    async def supervise(self) -> AsyncGenerator[Ended | Restarted | RestartFailed, None]:
         """Starts the server again whenever it has ended, until `stop`. For an event loop on the main thread."""
         require_main_thread("supervise")
         pause = SHORTEST_PAUSE

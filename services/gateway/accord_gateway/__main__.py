@@ -66,15 +66,10 @@ def _carry_out(chosen: argparse.Namespace) -> int:
 
 
 def _change_account(chosen: argparse.Namespace) -> int:
-    from accord_gateway.cli.account import Ban, change_account, time_to_come
+    from accord_gateway.cli.account import Ban, change_account, parse_time
     from accord_gateway.settings import read_settings
 
-    try:
-        until = time_to_come(chosen.until) if chosen.until else None
-    except ValueError:
-        raise StartupError(
-            f"--until takes a time to come, such as 2030-01-31T18:00Z, and not {chosen.until!r}."
-        ) from None
+    until = parse_time(chosen.until) if chosen.until else None
     ended = change_account(read_settings(), chosen.action, chosen.email, Ban(chosen.reason, until))
     banned = f"banned until {until:%Y-%m-%d %H:%M %Z}" if until else "banned"
     print(f"{chosen.email} is {banned if chosen.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")

@@ -188,16 +188,10 @@ def read_settings() -> Settings:
 
 def ignore_libpq_environment(settings: Settings) -> list[str]:
     """Removes from this process's environment the variables of libpq that could lead to another server than DATABASE_URL or, without
-    it, the embedded one. Returns those that were set.
+    it, the embedded one. Returns those that were set."""
+    from accord_db.engine.libpq_environment import drop_ignored_variables  # imports psycopg, which few commands need
 
-    libpq has no parameter that overrides PGSERVICE or PGTZ. No connection may be open in another thread.
-    """
-    from accord_db.engine.libpq_environment import ignored_variables  # imports psycopg, which few commands need
-
-    ignored = [name for name in ignored_variables(embedded=settings.database_url is None) if name in os.environ]
-    for name in ignored:
-        del os.environ[name]
-    return ignored
+    return drop_ignored_variables(os.environ, embedded=settings.database_url is None)
 
 
 def _given(values: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.migrate import MigrationError, apply, current_and_head, is_current
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
+from accord_db.migrate.text import read_text_settings
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import secret_key
 from accord_gateway.settings import Settings, ignore_libpq_environment
@@ -158,6 +159,7 @@ def _interruptible(work: Callable[[], T]) -> T:
 def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
     """Migrates the database to this release's schema, or checks that it is there. Raises StartupError, DatabaseError."""
     try:
+        _require_utf8(addresses)
         if migrate:
             if apply(addresses.direct):
                 structlog.get_logger().info("migrated")
@@ -169,6 +171,12 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
             )
     except MigrationError as error:
         raise StartupError(f"The database cannot be migrated: {error}") from None
+
+
+def _require_utf8(addresses: DatabaseAddresses) -> None:
+    for address in {addresses.direct, addresses.pooled}:
+        if found := read_text_settings(address).encoding_problem:
+            raise StartupError(f"Accord cannot use the database: {found.problem}.\n{found.remedy}")
 
 
 def require_row_level_security(addresses: DatabaseAddresses, settings: Settings) -> None:

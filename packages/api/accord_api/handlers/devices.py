@@ -148,7 +148,7 @@ class DeviceService(DeviceServiceServicer):
             account = await accounts.get_account_locked(tx, account_id=approved.account_id)
             if (
                 account is None
-                or is_banned(account)
+                or is_banned(account, self._db.clock)
                 or not await devices.use_device_sign_in(tx, sign_in_id=approved.id)
             ):
                 raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)

@@ -3,7 +3,7 @@ the service is disabled, or when the session that it acts in ends."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_CLIENT_CERTIFICATE, CREDENTIAL_SERVICE_TOKEN, Credential
@@ -96,7 +96,9 @@ class CertificateAuthenticator(_ServiceAuthenticator):
         client = await get_client_by_name(self._database, name=name) if name is not None else None
         if client is None:
             return None
-        return Authenticated(_service(client.id, CREDENTIAL_CLIENT_CERTIFICATE, datetime.now(UTC)), (client.id,))
+        return Authenticated(
+            _service(client.id, CREDENTIAL_CLIENT_CERTIFICATE, self._database.clock.now()), (client.id,)
+        )
 
 
 def _service(service_account_id: UUID, credential: Credential.ValueType, authenticated_at: datetime) -> Caller:

@@ -10,6 +10,7 @@ import random
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -37,7 +38,8 @@ _MAX_PREPARED = 500
 # Errors of a prepared statement after its tables have changed, or if another client of a pooler prepared it.
 _STALE = frozenset({"0A000", "26000"})
 # Also "on" while the server is in recovery.
-_TRANSACTION_READ_ONLY = Query(b"SELECT current_setting('transaction_read_only')", operation="select")
+_STATE = Query(b"SELECT current_setting('transaction_read_only'), clock_timestamp()", operation="select")
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,15 @@ class Connection:
         except psycopg.Error as error:
             raise translate(error) from None
 
-    async def require_writable(self) -> None:
-        """Raises Unavailable if the server is read-only."""
-        result = await self.execute(_TRANSACTION_READ_ONLY)
-        if result.get_value(0, 0) != b"off":
+    async def require_writable(self) -> datetime:
+        """The time on the server's clock. Raises Unavailable if the server is read-only."""
+        result = await self.execute(_STATE)
+        read_only, microseconds = result.get_value(0, 0), result.get_value(0, 1)
+        if read_only != b"off":
             self.read_only = True
             raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
+        assert microseconds is not None
+        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(microseconds, "big", signed=True))
 
     async def recover(self) -> None:
         """Makes the connection of a cancelled caller idle: cancels the statement and rolls back."""

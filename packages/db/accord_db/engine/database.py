@@ -4,10 +4,12 @@ from asyncio import current_task
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from time import monotonic
 from typing import Self
 
 from psycopg.pq.abc import PGresult
 
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.connection import DatabaseSettings, connect
 from accord_db.engine.executor import Executor
 from accord_db.engine.metrics import metrics
@@ -38,23 +40,31 @@ class Database(Executor):
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self.clock = DatabaseClock()
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings) -> Self:
-        """Raises Unavailable if the database cannot be reached."""
+        """Raises Unavailable unless the database can be reached and takes writes."""
         measured = metrics()
         pool = Pool(partial(connect, settings, measured), settings, measured)
         await pool.start()
-        return cls(pool, settings)
+        database = cls(pool, settings)
+        try:
+            await database.ping()
+        except BaseException:
+            await pool.close()
+            raise
+        return database
 
     async def close(self) -> None:
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Raises Unavailable unless the server responds and accepts writes."""
+        """Measures the database's clock. Raises Unavailable unless the server responds and accepts writes."""
         connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
         try:
-            await connection.require_writable()
+            sent_at = monotonic()
+            self.clock.set(await connection.require_writable(), sent_at=sent_at)
         finally:
             self._pool.release(connection)
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from accord_db.engine.database import Executor
 from accord_db.engine.expressions import interval
+from accord_db.engine.folding import EmailAddress
 from accord_db.schema import Account, AccountToken, TokenPurpose
 
 _PURPOSE = AccountToken.__table__.c.purpose.type
@@ -38,7 +39,7 @@ _INSERT = (
             Account.id,
             _purpose,
             bindparam("token_hash", type_=LargeBinary),
-            func.lower(bindparam("email", type_=String)),
+            bindparam("email", type_=EmailAddress),
             func.now() + interval("lifetime"),
         ).where(Account.id == _account_id, Account.deleted_at.is_(None)),
     )

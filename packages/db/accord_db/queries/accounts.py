@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from accord_db.engine.database import Executor
 from accord_db.engine.dml import etag_matches, parameters, update_row
+from accord_db.engine.folding import EmailAddress
 from accord_db.schema import Account
 
 
@@ -50,16 +51,16 @@ def not_banned(account: type[Account]) -> ColumnElement[bool]:
 _LIVING = Account.deleted_at.is_(None)
 _THIS = (Account.id == bindparam("account_id"), _LIVING)
 _UNCHANGED = etag_matches(Account)
-_email = func.lower(bindparam("email", type_=String))
-_BY_EMAIL = (func.lower(Account.email) == _email, _LIVING)
+_email = bindparam("email", type_=EmailAddress)
+has_email: Final = Account.email.collate("C") == _email
+"""Whether the account has the address of the parameter `email`. With the collation of the index."""
+
+_BY_EMAIL = (has_email, _LIVING)
 
 _INSERT = (
     insert(Account)
-    .values(
-        **parameters(Account, "id", "display_name", "password_hash"),
-        email=_email,
-    )
-    .on_conflict_do_nothing(index_elements=[func.lower(Account.email)], index_where=_LIVING)
+    .values(**parameters(Account, "id", "email", "display_name", "password_hash"))
+    .on_conflict_do_nothing()  # on any index: a concurrent insert may meet the old one first
     .returning(Account)
 )
 
@@ -67,7 +68,7 @@ _INSERT = (
 async def insert_account(
     db: Executor, *, account_id: UUID, email: str, display_name: str, password_hash: str | None
 ) -> Account | None:
-    """None if a living account has the address already, in upper or lower case: it is left as it is."""
+    """None if an account that is not deleted has the address, in upper or lower case; that account stays unchanged."""
     return await db.fetch_one(
         _INSERT, id=account_id, email=email, display_name=display_name, password_hash=password_hash
     )
@@ -118,6 +119,14 @@ _UPDATE_PASSWORD_HASH = update(Account).where(*_THIS).values(password_hash=bindp
 
 async def update_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
     return await db.execute(_UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
+
+
+_RENEW_PASSWORD_HASH = _UPDATE_PASSWORD_HASH.values(updated_at=Account.updated_at, etag=Account.etag)
+
+
+async def renew_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
+    """Stores another hash of the same password. The account keeps its etag: nothing that its owner sees has changed."""
+    return await db.execute(_RENEW_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
 
 
 _VERIFIED_AT = func.coalesce(Account.email_verified_at, func.now())

@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Row,
-    String,
     and_,
     bindparam,
     case,
@@ -26,7 +25,7 @@ from accord_db.engine.database import Executor
 from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.engine.keyset import Listing, Page
-from accord_db.queries.accounts import admitted
+from accord_db.queries.accounts import admitted, has_email
 from accord_db.schema import Account, Invitation, Member, Organization
 
 Outcome = Literal["accepted", "declined", "cancelled"]
@@ -47,16 +46,15 @@ class OpenInvitation(NamedTuple):
 
 _THEIRS = Invitation.organization_id == bindparam("organization_id")
 _OPEN = (Invitation.ended_at.is_(None), Invitation.expires_at > func.now())
+_HAS_EMAIL = Invitation.email == bindparam("email")
 _STATUS: ColumnElement[str] = func.coalesce(
     Invitation.outcome, case((Invitation.expires_at > func.now(), "pending"), else_="expired")
 ).label("status")
-_email = func.lower(bindparam("email", type_=String))
 
 _INSERT = (
     insert(Invitation)
     .values(
-        **parameters(Invitation, "id", "organization_id", "role", "role_ids", "token_hash", "created_by"),
-        email=_email,
+        **parameters(Invitation, "id", "organization_id", "email", "role", "role_ids", "token_hash", "created_by"),
         expires_at=func.now() + interval("lifetime"),
     )
     .returning(Invitation)
@@ -106,7 +104,7 @@ _GET_OPEN_LOCKED = (
     .join(Account, Account.id == Invitation.created_by)
     .where(
         Invitation.token_hash == bindparam("token_hash"),
-        Invitation.email == _email,
+        _HAS_EMAIL,
         *_OPEN,
         Organization.deleted_at.is_(None),
     )
@@ -144,7 +142,7 @@ async def count_open_invitations(db: Executor, *, organization_id: UUID) -> int:
     return await db.fetch_one(_COUNT_OPEN, organization_id=organization_id) or 0
 
 
-_IS_INVITED = select(exists().where(_THEIRS, Invitation.email == _email, *_OPEN))
+_IS_INVITED = select(exists().where(_THEIRS, _HAS_EMAIL, *_OPEN))
 
 
 async def is_invited(db: Executor, *, organization_id: UUID, email: str) -> bool:
@@ -155,7 +153,7 @@ _IS_MEMBER = select(
     exists().where(
         Member.organization_id == bindparam("organization_id"),
         Member.account_id == Account.id,
-        func.lower(Account.email) == _email,
+        has_email,
         Account.deleted_at.is_(None),
     )
 )

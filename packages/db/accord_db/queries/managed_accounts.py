@@ -8,14 +8,16 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Integer, Select, String, Uuid, bindparam, func, literal_column, select, tuple_
 
 from accord_db.engine.database import Executor
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.keyset import Page
 from accord_db.queries.accounts import not_banned
 from accord_db.schema import Account
 
 Searched = Literal["email", "display_name"]
-# In upper or lower case alike, and in the order of the code points: the one in which an index finds what begins alike.
-_LOWERED: dict[Searched, ColumnElement[str]] = {
-    "email": func.lower(Account.email).collate("C"),
+# In the order of code points, in which an index finds a prefix. An address is stored folded; the case of a display name is
+# the database's matter: nothing is decided by it.
+_SEARCHED: dict[Searched, ColumnElement[str]] = {
+    "email": Account.email.collate("C"),
     "display_name": func.lower(Account.display_name).collate("C"),
 }
 _LAST_CHARACTER = "\U0010ffff"
@@ -52,10 +54,10 @@ def _list(by: Searched | None, filters: AccountFilters, later_page: bool) -> Sel
     if by is None:
         older = [Account.id < bindparam("after_id")] if later_page else []
         return statement.where(*older).order_by(Account.id.desc())
-    order = _LOWERED[by]
-    place = tuple_(_lowered("after_value"), bindparam("after_id", type_=Uuid))
+    order = _SEARCHED[by]
+    place = tuple_(_folded(by, "after_value"), bindparam("after_id", type_=Uuid))
     further = [tuple_(order, Account.id) > place] if later_page else []
-    begins = (order >= _lowered("first"), order < _lowered("last"))
+    begins = (order >= _folded(by, "first"), order < _folded(by, "last"))
     return statement.where(*begins, *further).order_by(order, Account.id)
 
 
@@ -65,7 +67,9 @@ _HAS_ROLE = {role: Account.role == literal_column(f"'{role}'") for role in ("per
 _BANNED = Account.banned_at.is_not(None) & (Account.banned_until.is_(None) | (Account.banned_until > func.now()))
 
 
-def _lowered(parameter: str) -> ColumnElement[str]:
+def _folded(by: Searched, parameter: str) -> ColumnElement[str]:
+    if by == "email":
+        return bindparam(parameter, type_=EmailAddress)
     return func.lower(bindparam(parameter, type_=String)).collate("C")
 
 

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from typing import Final, TypedDict
 from uuid import UUID
 
-from sqlalchemy import (
-    bindparam,
-    delete,
-    func,
-    select,
-)
+from sqlalchemy import bindparam, delete, select
 
 from accord_db.engine.database import Executor
 from accord_db.engine.dml import etag_matches, insert_row, update_row
@@ -35,7 +30,7 @@ _UNCHANGED = etag_matches(Role)
 async def insert_role(
     db: Executor, *, role_id: UUID, organization_id: UUID, name: str, permissions: Sequence[str]
 ) -> Role:
-    """Raises AlreadyExists if the organization has a role of that name, in upper or lower case."""
+    """Raises AlreadyExists if the organization has a role of that name, ignoring the case of A to Z."""
     return await insert_row(
         db, Role, id=role_id, organization_id=organization_id, name=name, permissions=list(permissions)
     )
@@ -55,11 +50,11 @@ async def list_roles(db: Executor, *, organization_id: UUID, page: Page) -> list
     return await _LISTING.fetch(db, page, organization_id=organization_id)
 
 
-_COUNT = select(func.count()).select_from(Role).where(_THEIRS)
+_NAMES = select(Role.id, Role.name).where(_THEIRS)
 
 
-async def count_roles(db: Executor, *, organization_id: UUID) -> int:
-    return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
+async def list_role_names(db: Executor, *, organization_id: UUID) -> dict[UUID, str]:
+    return {row.id: row.name for row in await db.fetch_all(_NAMES, organization_id=organization_id)}
 
 
 _CURRENT: Final = (*_THIS, _UNCHANGED)
@@ -69,7 +64,7 @@ async def update_role(
     db: Executor, *, role_id: UUID, organization_id: UUID, changes: RoleChanges, etag: UUID | None = None
 ) -> Role | None:
     """The role as it is now. None if there is none, or if it is no longer the one that `etag` names. Raises AlreadyExists
-    if the organization has another role of that name, in upper or lower case."""
+    if the organization has another role of that name, ignoring the case of A to Z."""
     return await update_row(
         db, Role, _CURRENT, changes, role_id=role_id, organization_id=organization_id, seen_etag=etag
     )

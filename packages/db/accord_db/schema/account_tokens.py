@@ -4,9 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, String
+from sqlalchemy import CheckConstraint, Enum, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.model import CreatedAt, Id, Model
 from accord_db.engine.row_level_security import tenant_exempt
 
@@ -38,7 +39,7 @@ class AccountToken(Model):
     # SHA-256 of the token; the token itself is kept nowhere.
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     # The address that it was mailed to, and so the one that it proves.
-    email: Mapped[str] = mapped_column(String(254))
+    email: Mapped[str] = mapped_column(EmailAddress)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 

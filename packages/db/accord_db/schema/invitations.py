@@ -3,9 +3,10 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, Uuid
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.model import CreatedAt, Id, Model
 
 
@@ -16,7 +17,7 @@ class Invitation(Model):
 
     id: Mapped[Id]
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
-    email: Mapped[str] = mapped_column(String(254))
+    email: Mapped[str] = mapped_column(EmailAddress)
     # What whoever accepts it becomes, as in `members` and `member_roles`.
     role: Mapped[str | None]
     role_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
@@ -29,6 +30,7 @@ class Invitation(Model):
     outcome: Mapped[str | None]
 
     __table_args__ = (
+        CheckConstraint('email = lower(email COLLATE "C")', name="email_is_folded"),
         CheckConstraint("role IN ('owner', 'admin', 'member')", name="role_is_built_in"),
         CheckConstraint("outcome IN ('accepted', 'declined', 'cancelled')", name="outcome_is_known"),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended_somehow"),

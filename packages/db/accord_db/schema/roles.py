@@ -26,4 +26,5 @@ class Role(Versioned, Model):
     )
 
 
-Index("uq_roles_organization_id_name", Role.organization_id, func.lower(Role.name), unique=True)
+# Ignores the case of A to Z, in every database alike. Other letters: `list_role_names` in queries/roles.py.
+Index("uq_roles_organization_id_folded_name", Role.organization_id, func.lower(Role.name.collate("C")), unique=True)

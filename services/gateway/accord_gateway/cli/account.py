@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 from uuid import UUID
 
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.database import Database, Transaction
 from accord_db.queries import accounts, sessions
 from accord_gateway.cli.commands import audit_event, carry_out, get_account_locked
@@ -23,13 +24,17 @@ class Ban:
     until: datetime | None = None
 
 
-def time_to_come(text: str) -> datetime:
-    """As ISO 8601 writes it; without a zone it is UTC. Raises ValueError."""
-    time = datetime.fromisoformat(text)
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    if time <= datetime.now(UTC):
-        raise ValueError(text)
-    return time
+def parse_time(text: str) -> datetime:
+    """In ISO 8601; UTC without a time zone. Raises StartupError."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise _not_in_future(text) from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _not_in_future(until: str) -> StartupError:
+    return StartupError(f"--until takes a time in the future, such as 2030-01-31T18:00Z, not {until}.")
 
 
 def change_account(settings: Settings, action: Action, email: str, ban: Ban) -> int:
@@ -37,8 +42,10 @@ def change_account(settings: Settings, action: Action, email: str, ban: Ban) -> 
     such account."""
 
     async def work(database: Database) -> int:
+        if ban.until is not None and database.clock.until(ban.until) <= 0:
+            raise _not_in_future(ban.until.isoformat())
         async with database.transaction() as tx:
-            return await _change(tx, action, email, ban)
+            return await _change(tx, database.clock, action, email, ban)
 
     if action == "unban" and ban != Ban():
         raise StartupError("--until and --reason are for bans.")
@@ -47,13 +54,13 @@ def change_account(settings: Settings, action: Action, email: str, ban: Ban) -> 
     return carry_out(settings, "account", work)
 
 
-async def _change(tx: Transaction, action: Action, email: str, ban: Ban) -> int:
+async def _change(tx: Transaction, clock: DatabaseClock, action: Action, email: str, ban: Ban) -> int:
     account_id = (await get_account_locked(tx, email)).id
     await _ban(tx, account_id, ban if action == "ban" else None)
     # Also when the ban is lifted: a sign-in that was under way as it began may have opened one since.
     ended = await sessions.revoke_sessions_of_account(tx, account_id=account_id)
     await sessions.notify_account_changed(tx, account_id=account_id)
-    await audit_event(tx, f"accord account {action}", account_id, stated_reason=ban.reason)
+    await audit_event(tx, clock, f"accord account {action}", account_id, stated_reason=ban.reason)
     return len(ended)
 
 

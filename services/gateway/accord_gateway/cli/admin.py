@@ -3,6 +3,7 @@ the last one may go."""
 
 from typing import Final, Literal
 
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.database import Database, Transaction
 from accord_db.queries import accounts, sessions
 from accord_gateway.cli.commands import audit_event, carry_out, get_account_locked
@@ -19,12 +20,12 @@ def change_administrator(settings: Settings, action: Action, email: str) -> None
 
     async def work(database: Database) -> None:
         async with database.transaction() as tx:
-            await _change(tx, action, email)
+            await _change(tx, database.clock, action, email)
 
     carry_out(settings, "admin", work)
 
 
-async def _change(tx: Transaction, action: Action, email: str) -> None:
+async def _change(tx: Transaction, clock: DatabaseClock, action: Action, email: str) -> None:
     account = await get_account_locked(tx, email)
     if action == "grant" and account.email_verified_at is None:
         raise StartupError(
@@ -34,4 +35,4 @@ async def _change(tx: Transaction, action: Action, email: str) -> None:
         await accounts.update_role(tx, account_id=account.id, role=_ROLES[action])
         await sessions.revoke_impersonations(tx, account_id=account.id)
         await sessions.notify_account_changed(tx, account_id=account.id)
-    await audit_event(tx, f"accord admin {action}", account.id)
+    await audit_event(tx, clock, f"accord admin {action}", account.id)

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import UUID
 
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.database import Database, DatabaseSettings, Transaction
 from accord_db.engine.errors import DatabaseError
-from accord_db.engine.ids import uuid7
+from accord_db.engine.ids import uuid7, uuid7_at
 from accord_db.queries import accounts, audit
 from accord_db.schema import Account
 from accord_gateway import logs, startup
@@ -50,11 +51,13 @@ async def get_account_locked(tx: Transaction, email: str) -> Account:
     return account
 
 
-async def audit_event(tx: Transaction, command: str, account_id: UUID, *, stated_reason: str | None = None) -> None:
+async def audit_event(
+    tx: Transaction, clock: DatabaseClock, command: str, account_id: UUID, *, stated_reason: str | None = None
+) -> None:
     """As a call would have been: without who did it, whom nobody but the operating system knows."""
     await audit.insert_event(
         tx,
-        event_id=uuid7(),
+        event_id=uuid7_at(clock.now()),
         account_id=account_id,
         method=command,
         target=str(account_id),

@@ -80,7 +80,9 @@ def build_server(parts: Runtime) -> Gateway:
     )
     tokens = _service_tokens(parts)
     authenticators, addresses = _authenticators(parts, sessions, tokens), ClientAddresses(settings.trusted_proxies)
-    access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
+    access = partial(
+        AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams, clock=parts.database.clock
+    )
     pipeline = Pipeline(
         parts.database,
         access,
@@ -106,7 +108,7 @@ def build_server(parts: Runtime) -> Gateway:
 def _service_tokens(parts: Runtime) -> ServiceTokens:
     settings = parts.settings
     keys = SigningKeys(parts.database, keyring(settings, parts.secret_key))
-    return ServiceTokens(keys, issuer=settings.service_issuer, audience=settings.service_audience)
+    return ServiceTokens(keys, parts.database.clock, issuer=settings.service_issuer, audience=settings.service_audience)
 
 
 def _authenticators(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Authenticators:
@@ -136,7 +138,7 @@ def _dependencies(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> 
         database=database,
         paginator=Paginator(parts.secret_key),
         sessions=sessions,
-        sign_ins=SignIns(sessions, second_factors),
+        sign_ins=SignIns(sessions, second_factors, database.clock),
         passwords=Passwords(minimum_length=settings.password_min_length),
         second_factors=second_factors,
         providers=Providers(

@@ -1,11 +1,13 @@
 """Whether the database can be used: reachable, new enough, writable, permitted, migrated, and encrypted with known keys."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.migrate import MigrationError, current_and_head
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
+from accord_db.migrate.text import read_text_settings
 from accord_gateway.cli.doctor import keys
 from accord_gateway.cli.doctor.finding import Finding
 from accord_gateway.errors import StartupError
@@ -15,6 +17,11 @@ from accord_postgres import EmbeddedPostgresError
 from accord_postgres.binaries import binaries
 
 OLDEST = 15
+CLOCKS_APART = timedelta(seconds=10)
+SYNCHRONIZE = (
+    "Synchronize both with NTP. Sessions, tokens, bans and limits follow the clock of the database; the log, TLS certificates "
+    "and the check that a time in a request is in the future follow the clock of the machine."
+)
 CHECK_URL = "Check that PostgreSQL runs there, and check DATABASE_URL."
 READ_ONLY = Finding(
     "the database is read-only",
@@ -64,7 +71,9 @@ def _connection(address: str) -> list[Finding]:
         info = connection.info
         place = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
         too_old = info.server_version < OLDEST * 10000
-        found = [Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else "")]
+        found = [Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else ""), _text(address)]
+        row = connection.execute("SELECT clock_timestamp()").fetchone()
+        found += [_clock(datetime.now(UTC) - row[0])] if row else []
         if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
             return [*found, READ_ONLY]
         permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
@@ -72,6 +81,21 @@ def _connection(address: str) -> list[Finding]:
             return [*found, Finding(f"{info.user} may create tables there")]
         remedy = f'Migrations need it: GRANT CREATE ON SCHEMA public TO "{info.user}"'
         return [*found, Finding(f"{info.user} may not create tables there", remedy)]
+
+
+def _clock(ahead: timedelta) -> Finding:
+    if abs(ahead) <= CLOCKS_APART:
+        return Finding("the clocks of this machine and of the database agree")
+    seconds = round(ahead.total_seconds())
+    apart = f"{seconds} s ahead of" if seconds > 0 else f"{-seconds} s behind"
+    return Finding(f"the clock of this machine is {apart} the clock of the database", SYNCHRONIZE)
+
+
+def _text(address: str) -> Finding:
+    settings = read_text_settings(address)
+    if problem := settings.encoding_problem or settings.collation_problem:
+        return Finding(*problem)
+    return Finding(f"text is UTF-8; searches ignore case by the rules of the locale {settings.locale}")
 
 
 def _migrations(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:
