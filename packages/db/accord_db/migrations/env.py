@@ -1,4 +1,4 @@
-"""Run by alembic, on a connection whose locks and time limits are set. Opens none of its own."""
+"""alembic runs this file. The caller passes the connection, with its lock and timeouts set."""
 
 from functools import partial
 from typing import Any, Literal
@@ -40,17 +40,17 @@ def render_type(kind: str, item: Any, context: Any) -> str | Literal[False]:
 configure = partial(
     context.configure,
     target_metadata=comparison.metadata if comparison else None,
-    # A migration that fails leaves those before it in place, and no lock is held longer than one migration takes.
+    # A failed migration does not roll back earlier ones, and locks last no longer than one migration.
     transaction_per_migration=True,
     compare_type=comparison.type_differs if comparison else False,
-    compare_server_default=False,  # alembic fails on JSON, and on a function of ours if there is a computed column
+    compare_server_default=False,  # alembic fails for JSON, and for functions of Accord in tables with a computed column
     process_revision_directives=complete,
     include_object=is_compared,
     render_item=render_type,
 )
 
 if context.is_offline_mode():
-    # Not the driver's paramstyle, which doubles every %.
+    # The driver's paramstyle would double every %.
     configure(dialect_name="postgresql", dialect_opts={"paramstyle": "named"}, literal_binds=True)
 else:
     configure(connection=context.config.attributes["connection"])
