@@ -32,7 +32,7 @@ POLL = 0.2
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before a server that has ended is started again."""
 STEADY = 30.0
-"""Seconds after which the end of a server says nothing about the next one."""
+"""Seconds. If a server ran longer, the next restart has the shortest pause again."""
 
 
 @dataclass(frozen=True, slots=True)
