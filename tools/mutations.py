@@ -33,7 +33,7 @@ class Mutation(NamedTuple):
 
 INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
 QUERIES = "packages/db/accord_db/queries"
-WALLS = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
+POLICIES = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
 ROWS = "tests/db/test_row_level_security.py"
 TENANCY = "tests/api/test_tenancy.py"
 MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
@@ -88,15 +88,15 @@ MUTATIONS = (
         foreign("UpdateMember.member.account_id", "RemoveMember.account_id"),
     ),
     Mutation(
-        "rows: the wall between tenants lets everything through",
-        WALLS,
+        "rows: the policy lets everything through",
+        POLICIES,
         "                OR (SELECT current_setting('accord.tenant', true) = 'all')\n",
         "                OR true\n",
         (f"{ROWS}::test_rows_of_another_tenant_are_not_found",),
     ),
     Mutation(
-        "rows: the wall between tenants does not stand",
-        WALLS,
+        "rows: row-level security is not enabled",
+        POLICIES,
         '        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")\n',
         "",
         (f"{ROWS}::test_rows_of_another_tenant_are_not_found",),
@@ -199,6 +199,20 @@ MUTATIONS = (
         "    return policy.permission in caller.permissions\n",
         "    return not caller.permissions or policy.permission in caller.permissions\n",
         (f"{TENANCY}::test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member",),
+    ),
+    Mutation(
+        "audit: a handler sets no target",
+        "packages/api/accord_api/handlers/members.py",
+        "        call().note(target=organization_id)\n",
+        "",
+        ("tests/api/test_audit.py::test_event_of_a_success_names_its_target",),
+    ),
+    Mutation(
+        "audit: an event has the time at which its transaction started",
+        "packages/db/accord_db/migrations/versions/2026_11_30_1809_audit_events_when_inserted.py",
+        'sa.text("clock_timestamp()")',
+        'sa.text("now()")',
+        ("tests/db/test_audit.py::test_event_of_a_call_that_waited_is_later_than_what_it_waited_for",),
     ),
     Mutation(
         "access: permissions are not asked for",
