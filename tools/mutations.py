@@ -201,6 +201,20 @@ MUTATIONS = (
         (f"{TENANCY}::test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member",),
     ),
     Mutation(
+        "audit: a handler sets no target",
+        "packages/api/accord_api/handlers/members.py",
+        "        call().note(target=organization_id)\n",
+        "",
+        ("tests/api/test_audit.py::test_event_of_a_success_names_its_target",),
+    ),
+    Mutation(
+        "audit: an event has the time at which its transaction started",
+        "packages/db/accord_db/migrations/versions/2026_11_30_1809_audit_events_when_inserted.py",
+        'sa.text("clock_timestamp()")',
+        'sa.text("now()")',
+        ("tests/db/test_audit.py::test_event_of_a_call_that_waited_is_later_than_what_it_waited_for",),
+    ),
+    Mutation(
         "access: permissions are not checked",
         INTERCEPTOR,
         "    return policy.permission in caller.permissions\n",
