@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_postgres import EmbeddedPostgres, launch
 from tests.conftest import drop_database, execute
@@ -64,7 +64,8 @@ def turkish_database(server: str) -> Iterator[str]:
     try:
         yield dsn
     finally:
-        drop_database(server, dsn)
+        with psycopg.connect(server, autocommit=True) as connection:
+            drop_database(connection, str(conninfo_to_dict(dsn)["dbname"]))
 
 
 def _trampoline(locales: Path) -> Path:

@@ -106,14 +106,17 @@ MUTATIONS = (
         "packages/db/accord_db/engine/row_level_security.py",
         "    return tenant_column(table) is not None or bool(tenant_parents(table))\n",
         "    return tenant_column(table) is not None\n",
-        (f"{ROWS}::test_table_with_a_tenant_is_no_problem_unless_it_is_exempt_too",),
+        (f"{ROWS}::test_tenant_bound_table_must_not_be_exempt",),
     ),
     Mutation(
         "rows: the policy of a child shows those of all parents",
         "packages/db/accord_db/engine/row_level_security.py",
         '    return f"(SELECT true FROM {parent} WHERE {same})"',
         '    return f"(SELECT true OR {same} FROM {parent} LIMIT 1)"',
-        (f"{ROWS}::test_rows_of_another_tenant_are_not_found", f"{ROWS}::test_row_for_another_tenant_is_refused"),
+        (
+            f"{ROWS}::test_rows_of_another_tenant_are_not_found",
+            f"{ROWS}::test_insert_of_a_row_of_another_tenant_is_denied",
+        ),
     ),
     Mutation(
         "rows: a table may have neither a tenant nor a reason",

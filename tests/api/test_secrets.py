@@ -79,7 +79,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries.accounts import update_role
 from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
-from accord_rpc.messages import fields_of
+from accord_rpc.fields import fields_of
 from accord_rpc.policy import Method, is_sensitive, read_methods
 from buf.validate import validate_pb2
 from tests.api.conftest import Client
@@ -87,6 +87,8 @@ from tests.api.hostile_provider import REDIRECT_URI, Provider
 from tests.api.mailbox import mailed_token
 from tests.authenticator import Authenticator
 from tests.factories import activate, bearer, organization_of
+
+pytestmark = pytest.mark.every_feature
 
 EMAIL, OTHER_EMAIL = "ada@example.com", "ada@example.org"
 PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (f"canary number {number} sings" for number in ("one", "two", "three"))

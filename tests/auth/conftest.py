@@ -1,4 +1,4 @@
-"""Gateway processes simulated by Sessions with separate databases and listeners, and a listener's connection to cut."""
+"""Stand-ins for gateway processes, and a connection that a test can cut."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -38,7 +38,7 @@ async def process(
     cache_seconds: float = LONG,
     notices_of: str | None = None,
 ) -> AsyncIterator[Sessions]:
-    """The parts of one gateway process: a database, a listener and sessions."""
+    """The sessions of one gateway process, with their own database connections and listener."""
     database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=2))
     listener = Listener(notices_of or dsn)
     sessions = Sessions(database, listener, lifetime=lifetime, idle_lifetime=idle_lifetime, cache_seconds=cache_seconds)
@@ -77,7 +77,7 @@ async def there(dsn: str) -> AsyncIterator[Sessions]:
 
 @pytest.fixture
 async def deaf(dsn: str, postgres: str) -> AsyncIterator[Sessions]:
-    """Listens to another database and receives none of our notices."""
+    """Listens on another database, and therefore receives no notifications."""
     async with process(dsn, notices_of=postgres) as sessions:
         yield sessions
 
@@ -93,7 +93,7 @@ async def account_id(database: Database) -> UUID:
 
 @pytest.fixture
 def end_silently(database: Database) -> EndSilently:
-    """Ends a session without a notice: a result afterwards comes from the cache."""
+    """Ends a session without a notification: it is still valid in caches only."""
 
     async def end_silently(token: str) -> None:
         assert await database.execute(
@@ -104,7 +104,7 @@ def end_silently(database: Database) -> EndSilently:
 
 
 class Line:
-    """The connection on which a process receives notices."""
+    """The connection on which one process receives notifications."""
 
     def __init__(self, server: str, dsn: str, listener: Listener) -> None:
         self._server = server
@@ -113,7 +113,7 @@ class Line:
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        """The server closes it and refuses new connections until the block ends. Other connections stay open."""
+        """The server ends the connection and accepts no new ones until the block ends. Others stay open."""
         with psycopg.connect(self._server, autocommit=True) as admin:
             self._allow(admin, False)
             self._terminate(admin)
@@ -144,7 +144,7 @@ def line(here: Sessions, postgres: str, dsn: str) -> Line:
 
 
 class DelayedLookup:
-    """Delays the result of a session lookup, as a slow network would."""
+    """Delays query results about a session, as a slow network does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read = asyncio.Event()
@@ -159,7 +159,7 @@ class DelayedLookup:
 
 
 async def change_session(database: Database, token: str, **columns: object) -> Session:
-    """Without a notice. Returns the changed row."""
+    """Changes columns without a notification. Returns the changed row."""
     statement = update(Session).where(Session.token_hash == token_hash(token)).values(columns).returning(Session)
     changed = await database.fetch_one(statement)
     assert changed is not None

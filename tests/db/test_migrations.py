@@ -1,17 +1,41 @@
 """Migrations: the same database by another way than the models, made once, without holding anybody up."""
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, MetaData, Table, Uuid
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    Uuid,
+    func,
+)
+from sqlalchemy import text as sql_text
+from sqlalchemy.dialects.postgresql import JSONB
 
+import accord_db
 from accord_db.engine.errors import Unavailable
 from accord_db.engine.folding import EmailAddress
 from accord_db.engine.row_level_security import GATEWAY_ROLE
@@ -19,7 +43,7 @@ from accord_db.migrate import LockRetry, MigrationError, apply, current_and_head
 from accord_db.migrate import __main__ as command_line
 from accord_db.migrate.alembic_commands import history, sql
 from accord_db.migrate.apply import revert
-from accord_db.migrate.autogenerate import generate
+from accord_db.migrate.autogenerate import Draft, generate
 from accord_db.migrate.drift import check_drift
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.lint import lint
@@ -207,6 +231,36 @@ def test_each_difference_between_models_and_migrations_is_named(postgres: str) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("migrated", "modelled", "difference"),
+    [
+        (Enum("a", "b", name="kind"), Enum("a", "c", name="kind"), "type kind AS ENUM ('a', 'c')"),
+        (String(9), String(9, collation="C"), 'column tasks.kind character varying(9) COLLATE "C"'),
+    ],
+)
+def test_a_difference_of_types_is_named(
+    postgres: str, versions: Path, migrated: String, modelled: String, difference: str
+) -> None:
+    def with_kind(kind: String) -> MetaData:
+        metadata = changed_metadata()
+        Table("kinds", metadata, Column("id", Uuid, primary_key=True), Column("kind", kind))
+        metadata.tables["tasks"].append_column(Column("kind", kind))
+        return metadata
+
+    generate(postgres, "Add kinds", metadata=with_kind(migrated), versions=versions)
+    assert f"only in the models: {difference}" in check_drift(postgres, metadata=with_kind(modelled), versions=versions)
+
+
+def test_a_default_is_told_from_a_computed_expression(postgres: str, versions: Path) -> None:
+    add(versions, "3000_01_01_0000", "op.execute('ALTER TABLE tasks ADD COLUMN priority int DEFAULT 1 + 1')")
+    metadata = copied_metadata()
+    metadata.tables["tasks"].append_column(Column("priority", Integer, Computed("1 + 1", persisted=True)))
+    assert check_drift(postgres, metadata=metadata, versions=versions) == [
+        "only in the models: column tasks.priority integer GENERATED AS (1 + 1)",
+        "only in the migrations: column tasks.priority integer DEFAULT (1 + 1)",
+    ]
+
+
 def test_a_scratch_database_is_gone_afterwards_also_when_it_is_in_use(postgres: str) -> None:
     with scratch_database(postgres) as scratch:
         user = psycopg.connect(scratch)
@@ -217,11 +271,16 @@ def test_a_scratch_database_is_gone_afterwards_also_when_it_is_in_use(postgres: 
         is_current(scratch)
 
 
-def changed_metadata() -> MetaData:
-    """Our models, and `tasks.priority`."""
+def copied_metadata() -> MetaData:
     metadata = MetaData(naming_convention=our_metadata.naming_convention)
     for table in our_metadata.tables.values():
         table.to_metadata(metadata)
+    return metadata
+
+
+def changed_metadata() -> MetaData:
+    """Our models, and `tasks.priority`."""
+    metadata = copied_metadata()
     metadata.tables["tasks"].append_column(Column("priority", Integer))
     return metadata
 
@@ -288,13 +347,172 @@ def test_the_command_line_checks_that_every_table_has_a_tenant_or_a_reason(
     assert capsys.readouterr().out.startswith("no tenant: table made has no row-level security: ")
 
 
-def test_generate_says_what_alembic_did_not_see(postgres: str, versions: Path) -> None:
+class Color(StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
+class LongerColor(StrEnum):
+    RED = "red"
+    TURQUOISE = "turquoise"
+
+
+class Shortened(TypeDecorator[str]):
+    """A type of the application."""
+
+    impl = String(7)
+    cache_ok = True
+
+
+def enum(kind: type[StrEnum]) -> Enum:
+    return Enum(
+        kind, name="color", native_enum=False, create_constraint=True, values_callable=lambda kind: list(map(str, kind))
+    )
+
+
+def with_notes(*, color: type[StrEnum] = Color, computed: str = "2 * char_length(text)", **defaults: str) -> MetaData:
+    """Our models, with `tasks.color` and a table of columns of each kind."""
+    metadata = copied_metadata()
+    metadata.tables["tasks"].append_column(Column("color", enum(color)))
+    Table(
+        "notes",
+        metadata,
+        Column("id", Uuid, primary_key=True),
+        Column("organization_id", Uuid, ForeignKey("organizations.id"), nullable=False),
+        Column("text", Text, nullable=False, server_default=defaults.get("text")),
+        Column("color", enum(color), nullable=False, server_default="red"),
+        Column("colors", ARRAY(Enum(color, native_enum=False, length=9)), server_default=sql_text("'{}'")),
+        Column("code", Shortened),
+        Column("data", JSON, nullable=False, server_default=sql_text(defaults.get("data", "'{}'"))),
+        Column("more", JSONB, server_default=sql_text(defaults.get("more", "'{}'"))),
+        Column("tags", ARRAY(Text), nullable=False, server_default=sql_text(defaults.get("tags", "'{}'::text[]"))),
+        Column("numbers", ARRAY(BigInteger)),
+        Column("length", BigInteger, Computed(computed, persisted=True)),
+        Column("created_at", DateTime(timezone=True), server_default=func.now()),
+        CheckConstraint(defaults.get("check", "text <> 'a:b'"), name="text_not_empty"),
+    )
+    return metadata
+
+
+@pytest.fixture(scope="module")
+def generated(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Draft]:
+    """Our migrations, and that of `with_notes()`."""
+    folder = tmp_path_factory.mktemp("generated") / "versions"
+    shutil.copytree(VERSIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder, generate(postgres, "Add notes", metadata=with_notes(), versions=folder)
+
+
+@pytest.fixture
+def noted(generated: tuple[Path, Draft], tmp_path: Path) -> Path:
+    """A copy of the folder, to which a test adds its own."""
+    return Path(shutil.copytree(generated[0], tmp_path / "noted", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_generate_writes_columns_of_every_kind(postgres: str, dsn: str, generated: tuple[Path, Draft]) -> None:
+    versions, draft = generated
+    assert (draft.missing, draft.warnings) == ([], [])
+    assert "CHECK (color IN ('red', 'green'))" in draft.sql
+    source = draft.path.read_text()
+    assert "ck_notes_color" in source
+    assert "ck_tasks_color" in source
+    assert "Enum" not in source
+    assert "Shortened" not in source
+    assert "by hand" not in source
+    assert lint(versions) == []
+    assert check_drift(postgres, metadata=with_notes(), versions=versions) == []
+    assert apply(dsn, versions=versions)
+    revert(dsn, versions=versions)
+    revert(dsn, versions=versions)
+    assert current_and_head(dsn, versions=versions)[0] == HEAD
+
+
+def test_generate_without_a_change_of_columns_of_every_kind_is_empty(postgres: str, noted: Path) -> None:
+    draft = generate(postgres, "Nothing", metadata=with_notes(), versions=noted)
+    assert draft.is_empty
+    assert draft.missing == []
+
+
+def test_generate_validates_the_checks_of_tables_in_use_in_a_migration_of_their_own(
+    generated: tuple[Path, Draft],
+) -> None:
+    """In one transaction, the lock of ADD CONSTRAINT would be held while the rows are read."""
+    versions, draft = generated
+    assert "ADD CONSTRAINT ck_tasks_color CHECK (color IN ('red', 'green')) NOT VALID" in draft.path.read_text()
+    assert draft.validation is not None
+    assert "VALIDATE CONSTRAINT ck_tasks_color" in draft.validation.read_text()
+    assert "ck_notes" not in draft.validation.read_text()
+    assert [script.doc for script in history(versions)][-2:] == ["Add notes", "Validate Add notes"]
+
+
+def test_generate_changes_enums_checks_and_defaults(postgres: str, dsn: str, noted: Path) -> None:
+    changed = with_notes(
+        color=LongerColor,
+        check="text <> 'c:d'",
+        text="none",
+        data="'[]'",
+        more="""'{"a": 1}'""",
+        tags="'{new}'::text[]",
+    )
+    draft = generate(postgres, "Change notes", metadata=changed, versions=noted)
+    assert draft.missing == []
+    assert draft.warnings == []
+    assert check_drift(postgres, metadata=changed, versions=noted) == []
+    assert lint(noted) == []
+    source = draft.path.read_text()
+    assert "ban-drop-constraint" in source
+    assert "replaced in this migration" in source
+    assert "a longer varchar" in source
+    assert "by hand" not in source
+    apply(dsn, versions=noted)
+    for _ in range(4):
+        revert(dsn, versions=noted)
+    assert current_and_head(dsn, versions=noted)[0] == HEAD
+
+
+def test_generate_removes_enums_and_checks_and_leaves_the_reason_to_the_author(
+    postgres: str, dsn: str, noted: Path
+) -> None:
+    draft = generate(postgres, "Remove notes", metadata=copied_metadata(), versions=noted)
+    assert draft.missing == []
+    assert draft.validation is None
+    source = draft.path.read_text()
+    assert "a reason for ban-drop-column in `unsafe`, or another statement" in source
+    assert "unsafe = {" not in source
+    apply(dsn, versions=noted)
+    for _ in range(3):
+        revert(dsn, versions=noted)
+    assert current_and_head(dsn, versions=noted)[0] == HEAD
+
+
+def test_generate_comments_what_it_cannot_write(postgres: str, noted: Path) -> None:
+    """PostgreSQL 15 and 16 cannot change the expression of a computed column."""
+    changed = with_notes(computed="3 * char_length(text)")
+    draft = generate(postgres, "Change notes", metadata=changed, versions=noted)
+    assert [line.partition(" GENERATED AS ")[0] for line in draft.missing] == [
+        "only in the models: column notes.length bigint",
+        "only in the migrations: column notes.length bigint",
+    ]
+    comment = draft.path.read_text().partition("`make check` refuses this migration. Write by hand:\n")[2]
+    assert comment.count("    #   only in the ") == 2
+
+
+def test_generate_comments_a_migration_that_does_not_run(postgres: str, versions: Path) -> None:
     metadata = changed_metadata()
-    metadata.tables["tasks"].append_constraint(CheckConstraint("title <> 'x'", name="title_not_x"))
-    draft = generate(postgres, "Add priority", metadata=metadata, versions=versions)
-    assert "ADD COLUMN priority" in draft.sql
+    metadata.tables["tasks"].c.completed.type = Uuid()
+    metadata.tables["tasks"].c.completed.server_default = None
+    draft = generate(postgres, "Change tasks", metadata=metadata, versions=versions)
     [missing] = draft.missing
-    assert missing.startswith("only in the models: constraint tasks.ck_tasks_title_not_x")
+    assert missing.startswith("it does not run: ")
+    assert "cannot be cast automatically to type uuid" in missing
+    assert f"#   {missing}" in draft.path.read_text()
+
+
+def test_models_that_postgres_refuses_are_reported(postgres: str, versions: Path) -> None:
+    metadata = changed_metadata()
+    metadata.tables["tasks"].append_constraint(CheckConstraint("nothing > 1", name="nothing"))
+    with pytest.raises(MigrationError, match='the models cannot be created: column "nothing" does not exist'):
+        generate(postgres, "Add nothing", metadata=metadata, versions=versions)
+    assert {path.name for path in versions.glob("*.py")} == {path.name for path in VERSIONS.glob("*.py")}
 
 
 def test_generate_without_a_change_is_an_empty_migration(postgres: str, versions: Path) -> None:
@@ -355,3 +573,17 @@ def test_an_unsafe_migration_without_a_reason_is_refused(versions: Path) -> None
     add(versions, "3000_01_01_0000", UNSAFE, more="unsafe = {'adding-required-field': ''}")
     with pytest.raises(MigrationError, match="needs a reason for adding-required-field"):
         lint(versions)
+
+
+# --- registration -----------------------------------------------------------------------------------------------------
+def test_a_table_whose_module_is_exported_nowhere_is_compared(postgres: str, tmp_path: Path) -> None:
+    package = Path(shutil.copytree(Path(accord_db.__file__).parent, tmp_path / "accord_db"))
+    (package / "schema/notes.py").write_text(
+        "from accord_db.engine.model import Id, Model\n"
+        "from sqlalchemy.orm import Mapped\n\n\n"
+        'class Note(Model):\n    __tablename__ = "notes"\n    id: Mapped[Id]\n'
+    )
+    check = [sys.executable, "-m", "accord_db.migrate", "--database-url", postgres, "check"]
+    done = subprocess.run(check, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert "models and migrations differ: only in the models: column notes.id uuid NOT NULL" in done.stdout
+    assert done.returncode == 1

@@ -33,7 +33,7 @@ class _Changes(ApiKeyChanges, total=False):
 
 
 _fill: Final = MessageMapper(pb.ApiKey).fill
-_changes: Final = MaskedChanges(pb.ApiKey, _Changes)
+_changes: Final = MaskedChanges(pb.UpdateApiKeyRequest, _Changes)
 
 
 class ApiKeyService(ApiKeyServiceServicer):
@@ -80,7 +80,7 @@ class ApiKeyService(ApiKeyServiceServicer):
         return response
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, context: Context) -> pb.UpdateApiKeyResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request.api_key, request.update_mask)
+        organization_id, changed = caller().active_organization_id, _changes(request)
         call().note(target=UUID(request.api_key.id))
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key.id)

@@ -102,7 +102,7 @@ class _MemberChanges(TypedDict, total=False):
     role_ids: list[UUID]
 
 
-_changes: Final = MaskedChanges(pb.Member, _MemberChanges)
+_changes: Final = MaskedChanges(pb.UpdateMemberRequest, _MemberChanges)
 
 
 class _Roles(NamedTuple):
@@ -112,7 +112,7 @@ class _Roles(NamedTuple):
 
 def _wanted(request: pb.UpdateMemberRequest, now: MemberWithAccount) -> _Roles:
     """The roles after the update. Fields outside of the mask keep their values."""
-    changed = _changes(request.member, request.update_mask)
+    changed = _changes(request)
     return _Roles(changed.get("role", now.role), changed.get("role_ids", now.role_ids))
 
 

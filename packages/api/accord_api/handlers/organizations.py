@@ -30,7 +30,7 @@ from accord_rpc.messages import MessageMapper
 from accord_rpc.permissions import ROLES
 
 _fill: Final = MessageMapper(pb.Organization).fill
-_changes: Final = MaskedChanges(pb.Organization, OrganizationChanges)
+_changes: Final = MaskedChanges(pb.UpdateOrganizationRequest, OrganizationChanges)
 
 
 class OrganizationService(OrganizationServiceServicer):
@@ -95,7 +95,7 @@ class OrganizationService(OrganizationServiceServicer):
                 organization = await organizations.update_organization(
                     tx,
                     organization_id=organization_id,
-                    changes=_changes(request.organization, request.update_mask),
+                    changes=_changes(request),
                     etag=_etag(request.organization.etag),
                 )
                 mine = await _mine(tx, organization_id)

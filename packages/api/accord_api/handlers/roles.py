@@ -33,7 +33,7 @@ class _Changes(RoleChanges, total=False):
 
 
 _fill: Final = MessageMapper(pb.Role).fill
-_changes: Final = MaskedChanges(pb.Role, _Changes)
+_changes: Final = MaskedChanges(pb.UpdateRoleRequest, _Changes)
 
 
 class RoleService(RoleServiceServicer):
@@ -77,7 +77,7 @@ class RoleService(RoleServiceServicer):
         return response
 
     async def UpdateRole(self, request: pb.UpdateRoleRequest, context: Context) -> pb.UpdateRoleResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request.role, request.update_mask)
+        organization_id, changed = caller().active_organization_id, _changes(request)
         call().note(target=UUID(request.role.id))
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:

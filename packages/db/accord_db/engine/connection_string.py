@@ -23,9 +23,9 @@ def parse(connection_string: str) -> dict[str, Any]:
     try:
         parameters = conninfo_to_dict(connection_string)
     except (psycopg.Error, UnicodeError):
-        raise InvalidConnectionString(_VALID) from None
+        raise InvalidConnectionString(f"the connection string {_VALID}") from None
     if _is_misread(connection_string, parameters):
-        raise InvalidConnectionString(_VALID)
+        raise InvalidConnectionString(f"the connection string {_VALID}")
     return dict(parameters)
 
 
@@ -55,6 +55,8 @@ def _is_misread(connection_string: str, parameters: dict[str, Any]) -> bool:
         path, _, query = rest.removeprefix(authority).partition("?")
         has_login = "@" in authority
         if authority.count("@") > 1 or "@" in path or ("@" in query and not has_login and ":" in authority):
+            return True
+        if re.search(r"\s", rest, re.ASCII):  # libpq removes it at the end of some parts
             return True
     ports = str(parameters.get("port", "")).split(",")
     return ":" in str(parameters.get("user", "")) or not all(re.fullmatch("[0-9]{0,5}", port) for port in ports)

@@ -25,8 +25,10 @@ def row_maker(executable: Executable, columns: Sequence[ResultColumnsEntry], dia
 
 
 def is_processed(type_: TypeEngine[Any]) -> bool:
-    """Whether SQLAlchemy does more with the values of this type than the driver has done, or PostgreSQL will do."""
-    return isinstance(type_.item_type if isinstance(type_, ARRAY) else type_, Enum | JSON | TypeDecorator)
+    """Whether SQLAlchemy does more with the values of this type than the driver has done, or PostgreSQL will do. An Enum of
+    texts is text: a choice that a newer release wrote can be read."""
+    type_ = type_.item_type if isinstance(type_, ARRAY) else type_
+    return isinstance(type_, JSON | TypeDecorator) or (isinstance(type_, Enum) and type_.enum_class is not None)
 
 
 class _Field:

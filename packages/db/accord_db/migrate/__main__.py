@@ -1,6 +1,7 @@
 """Applies, reverts, writes and checks migrations. Without `--database-url` it starts a temporary embedded PostgreSQL."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from alembic.util import CommandError
 
 from accord_db.engine.errors import DatabaseError
+from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.row_level_security import tenant_problems
 from accord_db.migrate import MigrationError, alembic_commands, apply, current_and_head
 from accord_db.migrate.apply import revert
@@ -32,6 +34,7 @@ def main() -> int:
 def _server(arguments: argparse.Namespace) -> AbstractContextManager[str]:
     if arguments.command in _OFFLINE or arguments.database_url:
         return nullcontext(arguments.database_url or "")
+    drop_ignored_variables(os.environ, embedded=True)  # noqa: TID251  # for libpq, not read
     return scratch_server()
 
 
@@ -66,9 +69,11 @@ def _new(dsn: str, arguments: argparse.Namespace) -> int:
     draft = generate(dsn, arguments.message)
     print(draft.sql)
     print(f"-- {draft.path}: review it before you commit it.")
+    if draft.validation:
+        print(f"-- {draft.validation}: validates the new CHECKs after the lock of the first migration is released.")
     if draft.is_empty and not draft.missing:
         print("-- models and migrations do not differ, so the migration is empty: fill it in or delete it.")
-    _print_all("-- missing from the migration, add it by hand", draft.missing)
+    _print_all("-- write by hand", draft.missing)
     _print_all("-- unsafe on a database in use", draft.warnings)
     _print_all("-- no tenant", tenant_problems(metadata))
     return 0

@@ -1,5 +1,6 @@
 """alembic's commands: run migrations, print their SQL, write a new one. Importing alembic takes 0.4 s."""
 
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, StaticPool, create_engine
+from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
+from accord_db.migrate.comparison import Comparison
 from accord_db.migrate.revisions import VERSIONS, MigrationError, read_revisions
 
 _FOLDER = VERSIONS.parent
@@ -47,13 +49,26 @@ def sql(versions: Path = VERSIONS, *, after: str = "base", until: str = "head") 
     return printed.getvalue()
 
 
-def write(connection: psycopg.Connection[Any], message: str, *, metadata: MetaData, versions: Path = VERSIONS) -> Path:
-    """Writes a migration from the database's state to the models; an empty one if they do not differ."""
-    with _sqlalchemy(connection) as wrapped:
-        config = _config(versions, connection=wrapped, metadata=metadata)
+def write(connection: psycopg.Connection[Any], message: str, comparison: Comparison, versions: Path = VERSIONS) -> Path:
+    """A migration from the database to the models, which is empty if they agree."""
+    with _sqlalchemy(connection) as wrapped, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Computed default on"
+        )  # reported as missing, like all that is not written
+        config = _config(versions, connection=wrapped, comparison=comparison)
         script = command.revision(config, message, autogenerate=True, rev_id=_next_revision(versions))
     assert isinstance(script, Script)
     return Path(script.path)
+
+
+def write_statements(statements: list[str], message: str, versions: Path = VERSIONS) -> Path:
+    """A migration that runs the statements, and has nothing to take back."""
+    script = command.revision(_config(versions), message, rev_id=_next_revision(versions))
+    assert isinstance(script, Script)
+    path = Path(script.path)
+    calls = "\n".join(f"    op.execute({statement!r})" for statement in statements)
+    path.write_text(path.read_text().replace("    pass", calls, 1))
+    return path
 
 
 def _next_revision(versions: Path) -> str:

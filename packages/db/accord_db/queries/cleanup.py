@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Delete, Table, delete, exists, func, literal_column, select, text, true
+from sqlalchemy import ColumnElement, Delete, Table, and_, delete, exists, func, literal_column, select, text, true
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from accord_db.engine.database import Executor
@@ -82,20 +82,28 @@ def expired_rows(
 
 
 def _with_owned_rows(owner: type[Account] | type[Organization], kept: timedelta, batch: int) -> Iterator[ExpiredRows]:
-    """Deletes the rows of an owner first, in batches too: ON DELETE CASCADE would delete them in one transaction."""
+    """Deletes the rows of an owner first, children before parents, in batches too: ON DELETE CASCADE would delete them in
+    one transaction."""
     table = metadata.tables[owner.__tablename__]
-    for column in _owner_columns(table):
-        yield _expired_rows(column.table, owner.deleted_at, kept, batch, column == owner.id)
+    for other in reversed(metadata.sorted_tables):
+        for belongs in _paths(other, table):
+            yield _expired_rows(other, owner.deleted_at, kept, batch, belongs)
     yield _expired_rows(table, owner.deleted_at, kept, batch, true())
 
 
-def _owner_columns(table: Table) -> Iterator[Column[Any]]:
-    """The columns of other tables that name the row's owner in this table: foreign keys with ON DELETE CASCADE, and the
-    `owner_id` of tables whose rows accounts or organizations own."""
-    for other in metadata.sorted_tables:
-        if table.name == Account.__tablename__ and "owner_id" in other.c:
-            yield other.c.owner_id
-        yield from (key.parent for key in other.foreign_keys if key.column.table is table and key.ondelete == "CASCADE")
+def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
+    """Conditions that join rows to the row of the owner that they are deleted with: by foreign keys ON DELETE CASCADE, directly
+    or through other tables, and for an account by `owner_id`, where an organization can own a row as well."""
+    if owner.name == Account.__tablename__ and "owner_id" in table.c:
+        yield table.c.owner_id == owner.c.id
+    for key in table.foreign_key_constraints:
+        joined = and_(*(element.parent == element.column for element in key.elements))
+        if key.ondelete != "CASCADE" or key.referred_table is table:
+            continue
+        if key.referred_table is owner:
+            yield joined
+        else:
+            yield from (and_(joined, path) for path in _paths(key.referred_table, owner))
 
 
 def _expired_rows(

@@ -15,7 +15,7 @@ from accord_rpc.errors import RpcError
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import etag_of
 
-_changes: Final = MaskedChanges(pb.Account, AccountChanges)
+_changes: Final = MaskedChanges(pb.UpdateAccountRequest, AccountChanges)
 
 
 class Profiles(AccountParts):
@@ -29,7 +29,7 @@ class Profiles(AccountParts):
             account = await accounts.update_account(
                 tx,
                 account_id=me,
-                changes=_changes(request.account, request.update_mask),
+                changes=_changes(request),
                 etag=etag_of(request.account),
             )
             if account is None:
