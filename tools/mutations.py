@@ -62,8 +62,8 @@ MUTATIONS = (
     Mutation(
         "roles: a question does not ask whose they are",
         f"{QUERIES}/roles.py",
-        '_THEIRS = Role.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = Role.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
         foreign("GetRole.role_id", "DeleteRole.role_id"),
     ),
     Mutation(
@@ -76,8 +76,8 @@ MUTATIONS = (
     Mutation(
         "invitations: a question does not ask whose they are",
         f"{QUERIES}/invitations.py",
-        '_THEIRS = Invitation.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = Invitation.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
         foreign("CancelInvitation.invitation_id"),
     ),
     Mutation(
@@ -254,7 +254,7 @@ MUTATIONS = (
         "packages/auth/accord_auth/tokens.py",
         "    return body[_SECRET_BYTES:] == _checksum(prefix, body[:_SECRET_BYTES])\n",
         "    return True\n",
-        ("tests/auth/test_api_keys.py::test_a_malformed_key_is_refused_without_asking_the_database",),
+        ("tests/auth/test_api_keys.py::test_malformed_api_key_is_refused_without_a_query",),
     ),
     Mutation(
         "keys: what their maker may do does not matter",

@@ -143,7 +143,7 @@ async def test_without_it_or_with_another_nobody_gets_in(mutual: Served, person:
 
 
 def test_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="Set both"):
         Tls(certificate=tmp_path / "client.pem")
 
 

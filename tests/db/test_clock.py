@@ -1,4 +1,4 @@
-"""The database's clock as a process knows it between two measurements."""
+"""The database's clock, estimated by a process between two measurements."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def clock(elapsed: Elapsed) -> DatabaseClock:
     return clock
 
 
-def test_time_goes_on_with_the_monotonic_clock(clock: DatabaseClock, elapsed: Elapsed) -> None:
+def test_time_advances_with_the_monotonic_clock(clock: DatabaseClock, elapsed: Elapsed) -> None:
     assert clock.now() == NOON
     elapsed.seconds += 90
     assert clock.now() == NOON + timedelta(seconds=90)
@@ -44,7 +44,7 @@ def test_time_goes_on_with_the_monotonic_clock(clock: DatabaseClock, elapsed: El
     assert clock.until(NOON) == -90
 
 
-def test_clock_is_not_behind_although_the_response_takes_long(clock: DatabaseClock, elapsed: Elapsed) -> None:
+def test_clock_is_not_behind_after_a_slow_response(clock: DatabaseClock, elapsed: Elapsed) -> None:
     sent_at = elapsed.seconds
     elapsed.seconds += 2  # the database may have read its clock at any moment of these
     clock.set(NOON, sent_at=sent_at)
@@ -60,7 +60,7 @@ def test_measurement_follows_a_step_of_the_database_s_clock(
     assert clock.now() == NOON + step
 
 
-def test_clock_that_was_not_measured_is_an_error() -> None:
+def test_unmeasured_clock_raises() -> None:
     with pytest.raises(RuntimeError, match=r"Database\.connect measures it"):
         DatabaseClock().now()
 
@@ -76,7 +76,7 @@ async def test_connecting_and_pinging_measure_the_clock_of_the_database(database
         assert before - timedelta(milliseconds=5) <= now <= after + timedelta(seconds=1)
 
 
-def test_id_has_the_time_that_is_given() -> None:
+def test_id_contains_the_given_time() -> None:
     ids = [uuid7_at(NOON) for _ in range(100)]
     assert len(set(ids)) == 100
     assert {id_.version for id_ in ids} == {7}

@@ -1,4 +1,4 @@
-"""How addresses and names are folded, and that no identity depends on the database's collation."""
+"""Folding of addresses and names, independent of the database's collation."""
 
 import re
 import time
@@ -33,18 +33,18 @@ BEFORE = "2026_11_21_0200"
     [
         ("INFO@EXAMPLE-I.COM", "info@example-i.com"),
         ("a.B+c@Example.com", "a.b+c@example.com"),
-        ("\u212a@example.com", "\u212a@example.com"),  # the Kelvin sign is no k
+        ("\u212a@example.com", "\u212a@example.com"),  # the Kelvin sign is not folded to k
         ("ſ@example.com", "ſ@example.com"),
         ("İ@example.com", "İ@example.com"),
         ("ı@example.com", "ı@example.com"),
     ],
 )
-def test_address_is_folded_from_a_to_z_and_nowhere_else(address: str, folded: str) -> None:
+def test_fold_email_changes_only_a_to_z(address: str, folded: str) -> None:
     assert fold_email(address) == folded
 
 
 @given(text(characters(codec="utf-8")))
-def test_folding_an_address_twice_changes_nothing_and_keeps_other_characters_apart(address: str) -> None:
+def test_fold_email_is_idempotent_and_keeps_other_characters(address: str) -> None:
     folded = fold_email(address)
     assert fold_email(folded) == folded
     assert len(folded) == len(address)
@@ -52,27 +52,27 @@ def test_folding_an_address_twice_changes_nothing_and_keeps_other_characters_apa
 
 
 @given(text(characters(codec="utf-8")))
-def test_folding_a_name_twice_changes_nothing(name: str) -> None:
+def test_fold_name_is_idempotent(name: str) -> None:
     assert fold_name(fold_name(name)) == fold_name(name)
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("Straße", "STRASSE"), ("É", "e\u0301"), ("ΣΑΣ", "σας"), ("TITLE", "title")]
 )
-def test_names_that_differ_in_case_or_composition_are_one(one: str, other: str) -> None:
+def test_names_that_differ_in_case_or_composition_fold_to_the_same(one: str, other: str) -> None:
     assert fold_name(one) == fold_name(other)
 
 
-def test_dotless_i_is_another_letter() -> None:
+def test_dotless_i_folds_to_another_letter() -> None:
     assert fold_name("title") != fold_name("tıtle")
 
 
 # --- schema and statements --------------------------------------------------------------------------------------------
-# Shown, and compared with nothing.
+# Displayed only.
 NOT_COMPARED = {"linked_providers.email"}
-# For the gateways of the release before.
+# For gateways of the release before.
 KEPT = {"uq_accounts_email_living"}
-# Searches: they follow the database's locale, and decide nothing. The others fold by a collation that they name.
+# Searches use the database's locale, because no identity depends on them. The others name a collation.
 SEARCHES = {
     (
         "accounts.py",
@@ -98,7 +98,7 @@ def test_every_column_with_an_address_folds_it() -> None:
     assert len(folded) >= 3
 
 
-def test_no_index_or_constraint_folds_by_the_collation_of_the_database(dsn: str) -> None:
+def test_no_index_or_constraint_folds_with_the_collation_of_the_database(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         definitions: dict[str, str] = dict(
             connection.execute(
@@ -112,7 +112,7 @@ def test_no_index_or_constraint_folds_by_the_collation_of_the_database(dsn: str)
     assert folding - in_c == KEPT | {"ix_accounts_display_name_prefix"}
 
 
-def test_statements_fold_by_the_collation_of_the_database_only_to_search() -> None:
+def test_statements_fold_with_the_collation_of_the_database_only_for_searches() -> None:
     found = {
         (path.name, line.strip())
         for path in PACKAGE.rglob("*.py")
@@ -132,20 +132,20 @@ def turkish(postgres: str) -> Iterator[str]:
 
 @pytest.fixture
 def before(turkish: str) -> Iterator[str]:
-    """A Turkish database of the release before."""
+    """A database with a Turkish collation and the migrations of the release before."""
     with turkish_database(turkish) as dsn:
         migrate.apply(dsn)
-        take_back(dsn)
+        revert_to_before(dsn)
         yield dsn
 
 
-def take_back(dsn: str) -> None:
+def revert_to_before(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SET accord.tenant = 'all'")
         downgrade(connection, BEFORE)
 
 
-# What gateways of the release before run.
+# Statements of gateways of the release before.
 SIGN_UP = """
     INSERT INTO accounts (id, email, display_name, password_hash) VALUES (%s, lower(%s), 'Ada', 'hash')
     ON CONFLICT (lower(email)) WHERE deleted_at IS NULL DO NOTHING
@@ -169,7 +169,7 @@ def row(dsn: str, columns: str, account_id: UUID) -> tuple[object, ...]:
     return found
 
 
-async def test_migration_repairs_addresses_and_takes_back_what_their_mail_proved(before: str) -> None:
+async def test_migration_repairs_addresses_and_resets_their_verification(before: str) -> None:
     wrong = sign_up_before(before, "INFO@EXAMPLE.COM", email_verified_at="now")
     right = sign_up_before(before, "ada@example.com", email_verified_at="now")
     assert row(before, "email", wrong) == ("ınfo@example.com",)
@@ -187,7 +187,7 @@ async def test_migration_repairs_addresses_and_takes_back_what_their_mail_proved
     assert count(before, "account_tokens WHERE email = 'ada@example.com'") == 1
 
 
-async def test_migration_cancels_invitations_that_were_mailed_elsewhere(before: str) -> None:
+async def test_migration_cancels_invitations_that_were_mailed_to_another_address(before: str) -> None:
     inviter = sign_up_before(before, "ada@example.com")
     with psycopg.connect(before) as connection:
         connection.execute("SET accord.tenant = 'all'")
@@ -205,7 +205,7 @@ async def test_migration_cancels_invitations_that_were_mailed_elsewhere(before: 
     assert found == [("ingrid@example.com", "cancelled"), ("bob@example.com", None)]
 
 
-def test_migration_names_accounts_with_one_address_and_says_what_to_do(before: str) -> None:
+def test_migration_lists_accounts_with_the_same_address_and_a_remedy(before: str) -> None:
     first, second = sign_up_before(before, "INFO@EXAMPLE.COM"), sign_up_before(before, "info@example.com")
     with pytest.raises(MigrationError) as refused:
         migrate.apply(before)
@@ -219,7 +219,7 @@ def test_migration_names_accounts_with_one_address_and_says_what_to_do(before: s
     assert migrate.apply(before)
 
 
-def test_migration_names_roles_with_one_name_and_says_what_to_do(before: str) -> None:
+def test_migration_lists_roles_with_the_same_name_and_a_remedy(before: str) -> None:
     organization = uuid7()
     with psycopg.connect(before) as connection:
         connection.execute("SET accord.tenant = 'all'")
@@ -233,7 +233,7 @@ def test_migration_names_roles_with_one_name_and_says_what_to_do(before: str) ->
         migrate.apply(before)
 
 
-async def test_gateway_of_the_release_before_serves_a_database_that_is_migrated(dsn: str, database: Database) -> None:
+async def test_gateway_of_the_release_before_works_with_the_migrated_database(dsn: str, database: Database) -> None:
     account_id = sign_up_before(dsn, "Ada@Example.com")
     found = await accounts.get_account_by_email(database, email="ADA@EXAMPLE.COM")
     assert found is not None
@@ -243,7 +243,7 @@ async def test_gateway_of_the_release_before_serves_a_database_that_is_migrated(
         assert connection.execute(LOOK_UP, ["aDa@example.com"]).fetchall() == [(account_id,)]
 
 
-def test_address_that_is_not_folded_cannot_be_stored(dsn: str) -> None:
+def test_unfolded_address_cannot_be_stored(dsn: str) -> None:
     statement = "INSERT INTO accounts (id, email, display_name) VALUES (%s, 'Ada@example.com', 'Ada')"
     with psycopg.connect(dsn) as connection, pytest.raises(CheckViolation):
         connection.execute(statement, [uuid7()])

@@ -51,7 +51,7 @@ async def test_invitation_is_found_by_token_and_address_together(
     assert invitation.email == "ada.lovelace@example.com"
     found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email="ADA.lovelace@example.com")
     assert found is not None
-    assert (found.invitation.id, found.inviter_admitted) == (invitation.id, True)
+    assert (found.invitation.id, found.inviter_is_active) == (invitation.id, True)
     other = await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL)
     assert other is None
     unknown = await invitations.get_open_invitation_locked(database, token_hash=b"y" * 32, email=invitation.email)
@@ -101,7 +101,7 @@ async def test_lookup_reports_a_banned_or_deleted_inviter(
     await database.execute(update(Account).where(Account.id == account.id).values({column: func.now()}))
     found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL)
     assert found is not None
-    assert not found.inviter_admitted
+    assert not found.inviter_is_active
 
 
 async def test_invitation_ends_once_with_its_outcome(database: Database, ours: UUID, account: Account) -> None:

@@ -114,7 +114,7 @@ async def test_role_of_another_organization_cannot_be_given(
     database: Database, account: Account, ours: UUID, theirs: UUID
 ) -> None:
     mine, other = await role(database, ours, "tasks.read"), await role(database, theirs, "tasks.write")
-    found = await members.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
+    found = await roles.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
     assert found == {mine: ["tasks.read"]}
     with pytest.raises(ForeignKeyMissing):
         await members.replace_member_roles(database, organization_id=ours, account_id=account.id, role_ids=[other])

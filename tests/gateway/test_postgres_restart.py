@@ -120,6 +120,16 @@ async def test_gateway_serves_again_within_five_seconds(start: Start) -> None:
         eventually(lambda: healthy(gateway.address) or None, gateway)
 
 
+def test_restarted_postgres_ends_with_a_gateway_that_is_killed(start: Start) -> None:
+    gateway = start()
+    assert healthy(gateway.address)
+    os.kill(postmaster(gateway), signal.SIGKILL)
+    gateway.event("postgres_restarted")
+    gateway.process.kill()
+    gateway.process.wait()
+    eventually(lambda: not gateway.processes() or None)
+
+
 async def test_failed_restart_of_postgres_is_logged_with_the_reason_and_repeated(start: Start) -> None:
     gateway = start()
     assert healthy(gateway.address)

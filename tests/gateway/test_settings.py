@@ -160,7 +160,16 @@ def test_a_database_url_may_have_several_hosts(set_environment: Set) -> None:
     assert read_settings().database_url is not None
 
 
-@pytest.mark.parametrize("storage", ["memory://", "async+memcached://host:11211", "async+redis://host:none"])
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "memory://",
+        "async+memcached://host:11211",
+        "async+redis://host:none",
+        "async+redis://:1/a@host",
+        "async+redis://:1#a@host",
+    ],
+)
 def test_an_unsupported_rate_limit_storage_is_refused(set_environment: Set, storage: str) -> None:
     set_environment(RATE_LIMIT_STORAGE=storage)
     assert problems().keys() == {"RATE_LIMIT_STORAGE"}
@@ -184,7 +193,16 @@ def test_trusted_proxies_that_are_no_networks_or_include_all_addresses_are_refus
 
 @pytest.mark.parametrize(
     "address",
-    ["smtp.example.com:25", "http://smtp.example.com", "smtp://", "smtps://host:none", "smtp://ada:p%C3%A4ss@host"],
+    [
+        "smtp.example.com:25",
+        "http://smtp.example.com",
+        "smtp://",
+        "smtps://host:none",
+        "smtp://ada:p%C3%A4ss@host",
+        "smtp://ada:1/2@host",
+        "smtp://ada:1?2@host",
+        "smtp://ada:1#2@host",
+    ],
 )
 def test_an_invalid_smtp_url_is_refused(set_environment: Set, address: str) -> None:
     set_environment(SMTP_URL=address)

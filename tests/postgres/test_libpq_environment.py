@@ -1,4 +1,4 @@
-"""libpq reads dozens of environment variables and service files. None of them changes where the embedded server's clients go."""
+"""No environment variable or service file of libpq changes the server that clients of the embedded server connect to."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="module")
 def started(server: EmbeddedPostgres) -> object:
-    """When the embedded server was started: no other server has the same time."""
+    """The start time of the embedded server, which identifies it."""
     return through_psycopg(server.dsn)
 
 

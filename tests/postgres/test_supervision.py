@@ -1,4 +1,4 @@
-"""A server that was killed is started again by its owner, and nothing that was committed is lost."""
+"""The owner restarts a killed server, and no commit is lost."""
 
 import asyncio
 import os

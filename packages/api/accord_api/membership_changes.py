@@ -9,7 +9,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Database, Executor, Transaction, opened
 from accord_db.engine.scope import acting_for
-from accord_db.queries import members, organizations
+from accord_db.queries import members, organizations, roles
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.permissions import AnyPermission, held
@@ -61,11 +61,11 @@ async def held_now(tx: Executor, organization_id: UUID, account_id: UUID) -> Per
 
 async def given_by(tx: Executor, organization_id: UUID, role: str | None, role_ids: Sequence[UUID]) -> Permissions:
     """The permissions of the built-in role and the custom roles. Raises ROLE_NOT_FOUND."""
-    roles = await members.get_permissions_of_roles(tx, organization_id=organization_id, role_ids=role_ids)
+    permissions = await roles.get_permissions_of_roles(tx, organization_id=organization_id, role_ids=role_ids)
     for role_id in role_ids:
-        if role_id not in roles:
+        if role_id not in permissions:
             raise RpcError(Reason.REASON_ROLE_NOT_FOUND, role_id=str(role_id))
-    return held(role, [name for names in roles.values() for name in names])
+    return held(role, [name for names in permissions.values() for name in names])
 
 
 async def require_held(tx: Executor, organization_id: UUID, permissions: Iterable[AnyPermission]) -> None:

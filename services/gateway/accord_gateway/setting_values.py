@@ -49,6 +49,8 @@ def _rate_limit_storage(value: SecretStr) -> SecretStr:
         url.scheme not in RATE_LIMIT_STORAGES
         or not _has_usable_port(url)
         or (url.hostname and not _is_host(url.hostname))
+        or not re.fullmatch(r"/?\d*", url.path)  # the number of the database
+        or url.fragment
     ):
         raise ValueError("must be async+memory://, or look like async+redis://host:6379")
     return SecretStr(_with_ascii_host(value.get_secret_value()))
@@ -88,7 +90,9 @@ def _encryption_keys(value: object) -> object:
 
 def _smtp_url(value: SecretStr) -> SecretStr:
     url = _split_secret(value)
-    if url.scheme not in ("smtp", "smtps") or not _is_host(url.hostname) or not _has_usable_port(url):
+    # A path, query or fragment is the rest of a password whose special characters are not encoded.
+    rest = url.path.strip("/") or url.query or url.fragment
+    if url.scheme not in ("smtp", "smtps") or not _is_host(url.hostname) or not _has_usable_port(url) or rest:
         raise ValueError("must look like smtps://user:password@host:465, or smtp://user:password@host:587 for STARTTLS")
     if not unquote(f"{url.username}{url.password}").isascii():
         raise ValueError("must have a user and password in ASCII: SMTP authentication supports no other characters")

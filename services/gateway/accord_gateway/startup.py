@@ -70,8 +70,8 @@ def prepare(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres 
 
 @contextmanager
 def open_database(settings: Settings) -> Iterator[DatabaseAddresses]:
-    """The database for a command, which may run while a gateway serves. Uses an embedded PostgreSQL that runs, and otherwise starts
-    it until the block ends. Raises StartupError."""
+    """The database for a command that may run while a gateway serves: an embedded server that runs already is used, and otherwise
+    started until the block ends. Raises StartupError."""
     ignore_libpq_environment(settings)
     if settings.database_url is not None:
         database = _configured(settings)

@@ -1,4 +1,4 @@
-"""The database's clock, which decides for all gateways: times in rows were written by it."""
+"""The database's clock, by which all gateways compare times in rows: the database wrote them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,10 +6,10 @@ from time import monotonic
 
 
 class DatabaseClock:
-    """The time on the database's clock without a query: the last measurement, continued by the process's monotonic clock.
+    """The time on the database's clock without a query: the last measurement plus the time on the process's monotonic clock.
 
-    The time of day of this machine has no part in it. `now` is never behind the database's clock, and ahead of it by at most
-    the round trip of the last measurement, which the gateway repeats every second.
+    It does not use the time of day of this machine. `now` is never behind the database's clock, and ahead of it by at most the
+    round trip of the last measurement, which the gateway repeats every second.
     """
 
     def __init__(self, elapsed: Callable[[], float] = monotonic) -> None:
@@ -30,5 +30,5 @@ class DatabaseClock:
         return (time - self.now()).total_seconds()
 
     def offset(self) -> timedelta:
-        """By how much the time of day of this machine is ahead of the database's clock."""
+        """How far the time of day of this machine is ahead of the database's clock."""
         return datetime.now(UTC) - self.now()

@@ -1,4 +1,4 @@
-"""A table's columns, described without SQLAlchemy's types: for the drift gate, which compares them with messages."""
+"""Descriptions of a table's columns without SQLAlchemy's types, for the drift check, which compares them with messages."""
 
 from dataclasses import dataclass
 from enum import StrEnum

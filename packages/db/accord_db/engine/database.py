@@ -60,7 +60,7 @@ class Database(Executor):
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Measures the database's clock. Raises Unavailable unless the server responds and takes writes."""
+        """Measures the database's clock. Raises Unavailable unless the server responds and accepts writes."""
         connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
         try:
             sent_at = monotonic()

@@ -1,4 +1,4 @@
-"""Case folding of addresses and names. The database's collation has no part in it: Turkish ones fold `I` to `ı`."""
+"""Case folding of addresses and names, independent of the database's collation: Turkish ones fold `I` to `ı`."""
 
 import string
 import unicodedata
@@ -12,9 +12,9 @@ _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 def fold_email(address: str) -> str:
     """The form in which an e-mail address is stored, compared and mailed to: A to Z in lower case, the rest unchanged.
 
-    RFC 5321, 2.4 lets a server distinguish the case of local parts and advises against it; no large provider does. Unicode
-    is left alone: the contract accepts ASCII only, and full case folding maps other characters to ASCII (the Kelvin sign to
-    k), so that a password reset could reach another mailbox (CVE-2019-19844).
+    RFC 5321, section 2.4 lets a server distinguish the case of local parts and advises against it; no large provider does. Other
+    letters do not change: the contract accepts only ASCII, and full case folding maps some characters to ASCII (the Kelvin sign
+    to k), so that a password reset could reach another mailbox (CVE-2019-19844).
     """
     return address.translate(_TO_LOWER)
 

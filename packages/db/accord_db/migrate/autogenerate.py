@@ -26,9 +26,9 @@ _UPGRADE = re.compile(r"^def upgrade\(\) -> None:\n", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Draft:
-    """What to review. `validation` is a second migration, which validates the CHECKs that the first one adds to tables in use.
-    `missing` is what neither of them writes, such as the expression of a computed column, and `warnings` is what is unsafe on
-    a database in use. A comment in the file lists both."""
+    """A migration to review. `validation` is a second migration, which validates the CHECKs that the first one adds to existing
+    tables. `missing` lists differences that neither contains, such as the expression of a computed column; `warnings` lists
+    statements that are unsafe on a database in use. A comment in the file has both."""
 
     path: Path
     validation: Path | None
@@ -82,7 +82,7 @@ def _missing(dsn: str, metadata: MetaData, versions: Path) -> list[str]:
 def _comment(missing: Iterable[str], warnings: Iterable[str]) -> str:
     rules = dict.fromkeys(warning.partition(": warning: ")[2].partition(" ")[0] for warning in warnings)
     lines = [
-        "`make check` refuses this migration. Write by hand:",
+        "`make check` rejects this migration. Write by hand:",
         *(f"  {line}" for missed in missing for line in missed.splitlines()),
         *(f"  a reason for {rule} in `unsafe`, or another statement" for rule in rules),
     ]

@@ -1,4 +1,4 @@
-"""Completes alembic's comparison: it compares no CHECK, guesses whether defaults are equal, and fails on JSON."""
+"""Completes alembic's comparison, which ignores CHECKs, is unreliable for defaults, and fails for JSON."""
 
 import re
 from collections.abc import Iterator
@@ -33,12 +33,12 @@ _CHECKS = """
 """
 
 Place = tuple[str, str]
-"""A table, and a column or constraint of it."""
+"""The names of a table and of one of its columns or constraints."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """A database, as PostgreSQL prints it."""
+    """The columns and CHECKs of a database, as PostgreSQL prints them."""
 
     types: dict[Place, str]
     defaults: dict[Place, str | None]
@@ -60,7 +60,7 @@ class Catalog:
 
 
 class Comparison:
-    """Between a database of the migrations and one of the models. Its methods are hooks of alembic."""
+    """Compares a database of the migrations with one of the models. alembic calls its methods."""
 
     def __init__(self, metadata: MetaData, migrated: Catalog, modelled: Catalog) -> None:
         self.metadata = plain(metadata)
@@ -69,14 +69,14 @@ class Comparison:
         """Statements for the next migration: to validate a constraint in the transaction that adds it would lock the table
         while its rows are read."""
         self.unsafe: dict[str, str] = {}
-        """Rules of squawk that the migration breaks without harm, with the reason."""
+        """Rules of squawk that the migration breaks safely, with the reason."""
 
     def type_differs(self, _context: Any, column: Column[Any], *_: Any) -> bool:
         place = column.table.name, column.name
         return self._migrated.types[place] != self._modelled.types.get(place)
 
     def complete(self, script: MigrationScript) -> None:
-        """For tables that exist. A new table is created with its defaults and checks."""
+        """For existing tables. A new table is created with its defaults and CHECKs."""
         assert script.upgrade_ops is not None
         assert script.downgrade_ops is not None
         self._change_defaults(script.upgrade_ops.ops, script.downgrade_ops.ops)
@@ -162,7 +162,7 @@ def _add(place: Place, definition: str) -> str:
 
 
 def _execute(sql: str) -> ExecuteSQLOp:
-    """`:name` would be a parameter of the statement."""
+    """Escapes `:name`, which would be a parameter of the statement."""
     return ExecuteSQLOp(re.sub(r"(?<!:):(?=\w)", r"\:", sql))
 
 

@@ -58,7 +58,7 @@ def check_drift(dsn: str, *, metadata: MetaData = accord_metadata, versions: Pat
 
 
 def create_models(dsn: str, metadata: MetaData) -> None:
-    """Raises MigrationError if PostgreSQL refuses the models."""
+    """Raises MigrationError if PostgreSQL rejects the models."""
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=NullPool)
     try:
         metadata.create_all(engine)

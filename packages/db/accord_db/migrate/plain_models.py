@@ -1,4 +1,4 @@
-"""The models as migrations write them: types of PostgreSQL in place of those of Python, and every CHECK with its name."""
+"""The models as migrations write them: with PostgreSQL's types instead of Python's, and every CHECK with its name."""
 
 from typing import Any, Final
 
@@ -6,7 +6,7 @@ from sqlalchemy import ARRAY, CheckConstraint, Dialect, Enum, MetaData, String, 
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# Not the driver's paramstyle, which doubles every %.
+# The driver's paramstyle would double every %.
 DIALECT: Final[Dialect] = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""How a database stores and sorts text."""
+"""The encoding and collation of a database."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class TextProblem(NamedTuple):
 class TextSettings:
     encoding: str
     locale: str
-    # Of the collation: with which indexes were built, and which the server's libraries have. None where it has no version.
+    # Versions of the collation: when indexes were built, and in the server's libraries now. None: it has no version.
     built_version: str | None
     actual_version: str | None
     database: str

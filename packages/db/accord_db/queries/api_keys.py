@@ -29,7 +29,7 @@ from accord_db.engine.database import Executor
 from accord_db.engine.dml import etag_matches, insert_row, update_row
 from accord_db.engine.expressions import interval
 from accord_db.engine.keyset import Listing, Page
-from accord_db.queries.accounts import admitted
+from accord_db.queries.accounts import is_active
 from accord_db.queries.members import permissions_in
 from accord_db.schema import Account, ApiKey, Member, Organization
 
@@ -96,7 +96,7 @@ _LIST_LIVE = (
     .join(Member, (Member.organization_id == ApiKey.organization_id) & (Member.account_id == ApiKey.created_by))
     .join(Organization, Organization.id == ApiKey.organization_id)
     .join(Account, Account.id == ApiKey.created_by)
-    .where(_UNREVOKED, _UNEXPIRED, Organization.deleted_at.is_(None), *admitted(Account))
+    .where(_UNREVOKED, _UNEXPIRED, Organization.deleted_at.is_(None), *is_active(Account))
     .execution_options(across_tenants=True)
 )
 

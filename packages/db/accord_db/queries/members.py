@@ -15,7 +15,6 @@ from sqlalchemy import (
     Row,
     Text,
     Uuid,
-    any_,
     bindparam,
     column,
     delete,
@@ -139,19 +138,6 @@ async def get_membership(db: Executor, *, organization_id: UUID, account_id: UUI
     """None if the account is no member, or the organization does not exist or is deleted."""
     row = await db.fetch_one(_GET_MEMBERSHIP, organization_id=organization_id, account_id=account_id)
     return Membership._make(row) if row is not None else None
-
-
-_GET_PERMISSIONS_OF_ROLES = select(Role.id, Role.permissions).where(
-    Role.organization_id == bindparam("organization_id"), Role.id == any_(bindparam("role_ids", type_=ARRAY(Uuid)))
-)
-
-
-async def get_permissions_of_roles(
-    db: Executor, *, organization_id: UUID, role_ids: Sequence[UUID]
-) -> dict[UUID, list[str]]:
-    """The names of each role's permissions, by role id. Roles that the organization does not have are missing."""
-    rows = await db.fetch_all(_GET_PERMISSIONS_OF_ROLES, organization_id=organization_id, role_ids=list(role_ids))
-    return {row.id: row.permissions for row in rows}
 
 
 _LISTING: Final = Listing[Row[Any]](_WITH_ACCOUNT, id=Member.account_id, orders={"created_at": Member.created_at})

@@ -32,7 +32,7 @@ from accord_db.engine.database import Executor
 from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.engine.keyset import Listing, Page
-from accord_db.queries.accounts import admitted
+from accord_db.queries.accounts import is_active
 from accord_db.queries.members import permissions_in, role_in
 from accord_db.schema import Account, Session
 
@@ -85,7 +85,7 @@ _impersonator = aliased(Account, name="impersonator")
 _VALID = (
     Session.revoked_at.is_(None),
     *_UNEXPIRED,
-    *admitted(Account),
+    *is_active(Account),
     # An impersonator is still an administrator, and the impersonated account is not.
     or_(
         Session.impersonator_id.is_(None),
@@ -94,7 +94,7 @@ _VALID = (
             exists().where(
                 _impersonator.id == Session.impersonator_id,
                 _impersonator.role == "administrator",
-                *admitted(_impersonator),
+                *is_active(_impersonator),
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Tokens that prove one thing once: mailed ones, and those of sign-ins that wait for their second step."""
+"""Account tokens, valid once and for one purpose: mailed ones, and those of sign-ins that wait for the second step."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -20,7 +20,7 @@ class TokenPurpose(StrEnum):
 
 
 class AccountToken(Model):
-    """Good once, until `expires_at`."""
+    """Valid once, until `expires_at`."""
 
     __tablename__ = "account_tokens"
 
@@ -36,9 +36,9 @@ class AccountToken(Model):
             values_callable=lambda purposes: [purpose.value for purpose in purposes],
         )
     )
-    # SHA-256 of the token; the token itself is kept nowhere.
+    # SHA-256 of the token. The token itself is not stored.
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
-    # The address that it was mailed to, and so the one that it proves.
+    # The address that it was mailed to, which it verifies.
     email: Mapped[str] = mapped_column(EmailAddress)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]

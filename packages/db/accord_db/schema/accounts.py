@@ -1,4 +1,4 @@
-"""People's accounts."""
+"""Accounts of persons."""
 
 from datetime import datetime
 
@@ -14,16 +14,16 @@ class Account(Shared, Versioned, Model):
     __tablename__ = "accounts"
 
     email: Mapped[str] = mapped_column(EmailAddress)
-    # When its owner proved that the address is theirs.
+    # When the owner verified the address.
     email_verified_at: Mapped[datetime | None]
     display_name: Mapped[str] = mapped_column(String(100))
-    # None if only providers can sign in to it.
+    # None if only identities of providers can sign in.
     password_hash: Mapped[str | None] = mapped_column(info={"sensitive": True})
-    # While it is set nobody signs in; until `banned_until`, if that is set too.
+    # The account is banned while this is set, but not after `banned_until`.
     banned_at: Mapped[datetime | None]
     banned_until: Mapped[datetime | None]
     ban_reason: Mapped[str | None] = mapped_column(String(500))
-    # What it may do in this installation as a whole: an administrator runs it.
+    # `administrator`: may administer the installation.
     role: Mapped[str] = mapped_column(server_default="person")
 
     __table_args__ = (
@@ -54,5 +54,5 @@ Index("ix_accounts_folded_email_id", Account.email.collate("C"), Account.id)
 Index("ix_accounts_display_name_prefix", func.lower(Account.display_name).collate("C"), Account.id)
 Index("ix_accounts_administrators", Account.id, postgresql_where=Account.role == "administrator")
 Index("ix_accounts_banned", Account.id, postgresql_where=Account.banned_at.is_not(None))
-# For the clean-up of those that were deleted long ago.
+# For the clean-up of deleted accounts.
 Index("ix_accounts_deleted_at", Account.deleted_at, postgresql_where=Account.deleted_at.is_not(None))

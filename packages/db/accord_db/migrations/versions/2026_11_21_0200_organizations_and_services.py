@@ -9,7 +9,7 @@ down_revision = "2026_11_21_0100"
 unsafe = {
     "adding-field-with-default": "owner_id rewrites tasks, once: at 2 million a second, with reads waiting as long",
     "adding-foreign-key-constraint": "the columns are new and hold nothing: there is nothing to check",
-    "ban-drop-constraint": "what an organization has outlives the account of whoever made it",
+    "ban-drop-constraint": "rows of an organization outlive the account of their creator",
     "constraint-missing-not-valid": "the columns are new and hold nothing: there is nothing to check",
     "require-concurrent-index-creation": "tasks are locked for their rewrite in any case; what is audited, and sign-ups, wait for it too",
     "require-concurrent-index-deletion": "in the transaction that makes its successor",
@@ -378,7 +378,7 @@ def _create_gateway_role() -> None:
             END IF;
         EXCEPTION
             WHEN insufficient_privilege THEN
-                NULL; -- then gateways log in as somebody else
+                NULL; -- gateways log in as another role
         END
         $$
     """)

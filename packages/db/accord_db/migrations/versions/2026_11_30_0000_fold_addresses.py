@@ -1,11 +1,11 @@
-"""Addresses folded without a collation: repairs what Turkish and Azerbaijani databases stored, finds duplicates."""
+"""Fold addresses independently of the collation; repair those of Turkish and Azerbaijani databases; find duplicates."""
 
 from alembic import op
 
 revision = "2026_11_30_0000"
 down_revision = "2026_11_21_0200"
 
-# There `lower('I')` is `ı`, and the contract accepts ASCII only: a stored `ı` was an `I`.
+# In these databases `lower('I')` is `ı`, and the contract accepts only ASCII: a stored `ı` was an `I`.
 _FOLDED = "lower(replace(email, 'ı', 'i') COLLATE \"C\")"
 
 
@@ -24,7 +24,7 @@ def upgrade() -> None:
         'organization_id, lower(name COLLATE "C")',
         "roles of one organization have the same name in upper and lower case. Rename all but one of each group",
     )
-    # Their mail went elsewhere, and proves nothing about the address.
+    # Their mail went to another address, and does not verify this one.
     op.execute("DELETE FROM account_tokens WHERE email LIKE '%ı%'")
     op.execute(
         "UPDATE invitations SET ended_at = now(), outcome = 'cancelled' WHERE ended_at IS NULL AND email LIKE '%ı%'"
