@@ -34,8 +34,8 @@ _KEPT = timedelta(days=30)
 
 
 def clean_up(database: Database, *, batch: int = 500) -> CleanUp:
-    due = expired_rows(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
-    return CleanUp(database, due, clean_up_metrics())
+    expired = expired_rows(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
+    return CleanUp(database, expired, clean_up_metrics())
 
 
 def counted(name: str, **labels: str) -> float:
@@ -99,7 +99,7 @@ async def test_an_unexpected_error_does_not_end_the_clean_up(
     await database.execute(_FILL)
     job = clean_up(database)
     with monkeypatch.context() as broken, capture_logs():
-        broken.setattr(job, "_due", None)
+        broken.setattr(job, "_expired", None)
         async with running(job.repeat(timedelta(milliseconds=1))):
             await asyncio.sleep(0.05)
             broken.undo()

@@ -519,7 +519,7 @@ def test_invalid_service_issuer_and_audience_are_refused(set_environment: Set, n
     assert problems().keys() == {"SERVICE_ISSUER", "SERVICE_AUDIENCE"}
 
 
-def test_env_example_lists_exactly_the_settings_with_their_deproblems() -> None:
+def test_env_example_lists_exactly_the_settings_with_their_defaults() -> None:
     listed = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
     assert list(listed) != []
     assert set(listed) == {name.upper() for name in Settings.model_fields}

@@ -176,14 +176,14 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
 
 def _require_utf8(addresses: DatabaseAddresses) -> None:
     for address in {addresses.direct, addresses.pooled}:
-        if found := read_text_settings(address).encoding_problem:
-            raise StartupError(f"Accord cannot use the database: {found.problem}.\n{found.remedy}")
+        if encoding := read_text_settings(address).encoding_problem:
+            raise StartupError(f"Accord cannot use the database: {encoding.problem}.\n{encoding.remedy}")
 
 
 def require_row_level_security(addresses: DatabaseAddresses, settings: Settings) -> None:
     """Checks that a query that omits the tenant finds no other tenant's rows. Raises StartupError, DatabaseError."""
-    if found := role_problem(addresses.pooled, gateway_role(settings)):
-        raise StartupError(f"The database does not separate tenants: {found.problem}.\n{found.remedy}")
+    if role := role_problem(addresses.pooled, gateway_role(settings)):
+        raise StartupError(f"The database does not separate tenants: {role.problem}.\n{role.remedy}")
 
 
 def gateway_role(settings: Settings) -> str | None:

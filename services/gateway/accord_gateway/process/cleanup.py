@@ -38,11 +38,11 @@ def clean_up_metrics() -> CleanUpMetrics:
 class CleanUp:
     """Every process of an installation repeats it. A lock in the database lets one run at a time."""
 
-    def __init__(self, database: Database, due: Sequence[ExpiredRows], metrics: CleanUpMetrics) -> None:
+    def __init__(self, database: Database, expired: Sequence[ExpiredRows], metrics: CleanUpMetrics) -> None:
         self._database = database
-        self._due = due
+        self._expired = expired
         # Creating the labels now exposes them with the value 0.
-        self._deleted = {each.table: metrics.deleted.labels(each.table) for each in due}
+        self._deleted = {each.table: metrics.deleted.labels(each.table) for each in expired}
         self._runs = {outcome: metrics.runs.labels(outcome) for outcome in Outcome}
         self._failing = False
 
@@ -67,15 +67,15 @@ class CleanUp:
 
     async def _delete_all(self) -> bool:
         """False if another process is cleaning up."""
-        for due in self._due:
+        for rows in self._expired:
             more = True
             while more:
                 async with self._database.transaction() as tx:
                     if not await try_lock_cleanup(tx):
                         return False
-                    deleted = await delete_batch(tx, due)
-                self._deleted[due.table].inc(deleted)
-                more = deleted == due.batch
+                    deleted = await delete_batch(tx, rows)
+                self._deleted[rows.table].inc(deleted)
+                more = deleted == rows.batch
         return True
 
     def _log_change(self, *, failing: bool, **fields: str) -> None:

@@ -17,7 +17,10 @@ from accord_postgres import EmbeddedPostgresError
 from accord_postgres.binaries import binaries
 
 OLDEST = 15
-CLOCKS_APART = timedelta(seconds=10)
+SERVER_STATE = """
+    SELECT clock_timestamp(), current_setting('transaction_read_only') = 'on', has_schema_privilege(current_schema(), 'CREATE')
+"""
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=10)
 SYNCHRONIZE = (
     "Synchronize both with NTP. Sessions, tokens, bans and limits follow the clock of the database; the log, TLS certificates "
     "and the check that a time in a request is in the future follow the clock of the machine."
@@ -54,45 +57,51 @@ def _embedded_programs() -> Finding:
 def _server(addresses: DatabaseAddresses, settings: Settings) -> Iterator[Finding]:
     try:
         connections = [*map(_connection, dict.fromkeys((addresses.direct, addresses.pooled)))]
-        for found in connections:
-            yield from found
-        if not any(READ_ONLY in found for found in connections):
+        for connection in connections:
+            yield from connection
+        if not any(READ_ONLY in connection for connection in connections):
             yield from _migrations(addresses, settings)
     except DatabaseError as error:
         yield Finding(f"cannot connect to the database: {error}", CHECK_URL)
 
 
-def _connection(address: str) -> list[Finding]:
+def _connection(dsn: str) -> list[Finding]:
     try:
-        connection = connect(address)
+        connection = connect(dsn)
     except Unavailable:
-        connection = connect(address, writable=False)
+        connection = connect(dsn, writable=False)
     with connection:
         info = connection.info
-        place = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
-        too_old = info.server_version < OLDEST * 10000
-        found = [Finding(place, f"Accord needs PostgreSQL {OLDEST} or later." if too_old else ""), _text(address)]
-        row = connection.execute("SELECT clock_timestamp()").fetchone()
-        found += [_clock(datetime.now(UTC) - row[0])] if row else []
-        if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
-            return [*found, READ_ONLY]
-        permitted = connection.execute("SELECT has_schema_privilege(current_schema(), 'CREATE')").fetchone()
-        if permitted and permitted[0]:
-            return [*found, Finding(f"{info.user} may create tables there")]
-        remedy = f'Migrations need this privilege: GRANT CREATE ON SCHEMA public TO "{info.user}"'
-        return [*found, Finding(f"{info.user} may not create tables there", remedy)]
+        database = f"PostgreSQL {info.server_version // 10000}, database {info.dbname} on {info.host}"
+        supported = info.server_version >= OLDEST * 10000
+        row = connection.execute(SERVER_STATE).fetchone()
+        assert row is not None
+        now, read_only, may_create_tables = row
+        return [
+            Finding(database, "" if supported else f"Accord needs PostgreSQL {OLDEST} or later."),
+            _text(dsn),
+            _clock(datetime.now(UTC) - now),
+            READ_ONLY if read_only else _privilege(info.user, granted=may_create_tables),
+        ]
+
+
+def _privilege(user: str, *, granted: bool) -> Finding:
+    if granted:
+        return Finding(f"{user} may create tables there")
+    remedy = f'Migrations need this privilege: GRANT CREATE ON SCHEMA public TO "{user}"'
+    return Finding(f"{user} may not create tables there", remedy)
 
 
 def _clock(ahead: timedelta) -> Finding:
-    if abs(ahead) <= CLOCKS_APART:
+    if abs(ahead) <= MAX_CLOCK_DIFFERENCE:
         return Finding("the clocks of this machine and of the database agree")
     seconds = round(ahead.total_seconds())
-    apart = f"{seconds} s ahead of" if seconds > 0 else f"{-seconds} s behind"
-    return Finding(f"the clock of this machine is {apart} the clock of the database", SYNCHRONIZE)
+    difference = f"{seconds} s ahead of" if seconds > 0 else f"{-seconds} s behind"
+    return Finding(f"the clock of this machine is {difference} the clock of the database", SYNCHRONIZE)
 
 
-def _text(address: str) -> Finding:
-    settings = read_text_settings(address)
+def _text(dsn: str) -> Finding:
+    settings = read_text_settings(dsn)
     if problem := settings.encoding_problem or settings.collation_problem:
         return Finding(*problem)
     return Finding(f"text is UTF-8; searches ignore case by the rules of the locale {settings.locale}")
