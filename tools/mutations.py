@@ -254,7 +254,7 @@ MUTATIONS = (
         "packages/auth/accord_auth/tokens.py",
         "    return body[_SECRET_BYTES:] == _checksum(prefix, body[:_SECRET_BYTES])\n",
         "    return True\n",
-        ("tests/auth/test_api_keys.py::test_a_malformed_key_is_refused_without_asking_the_database",),
+        ("tests/auth/test_api_keys.py::test_malformed_api_key_is_refused_without_a_query",),
     ),
     Mutation(
         "keys: what their maker may do does not matter",

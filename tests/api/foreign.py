@@ -55,12 +55,13 @@ async def member(world: World, owner: Owner) -> UUID | None:
     return (await world.member(owner.organization, "member")).account_id
 
 
-_RESOURCES: Final = {
+RESOURCES: Final = {
     message.DESCRIPTOR.name: metadata.tables[model.__tablename__]
     for service in SERVICES
     for message, model in getattr(service, "resources", {}).items()
 }
-_MADE: Final[Mapping[str, Make]] = {name: MakeRow(table) for name, table in _RESOURCES.items()}
+"""The tables of resources, by the names of the messages."""
+_MADE: Final[Mapping[str, Make]] = {name: MakeRow(table) for name, table in RESOURCES.items()}
 # By the full name of a field or the name of a resource.
 _EXCEPTIONS: Final[Mapping[str, Make]] = {
     "Account": account,

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import psycopg
@@ -45,10 +45,10 @@ class World:
         connect = partial(psycopg.connect, self.dsn)
         return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
 
-    def row(self, table: Table, owner: Person, organization: UUID | None) -> Row:
+    def row(self, table: Table, owner: Person, organization: UUID | None, **given: Any) -> Row:
         """A row of the organization, or of the person if there is none or the table has no organization."""
         with self._engine.begin() as connection:
-            return Rows(connection, owner.account_id, organization).insert(table)
+            return Rows(connection, owner.account_id, organization).insert(table, **given)
 
     def write(self, statement: str, *values: object) -> None:
         assert self._connection.execute(statement.encode(), values).rowcount == 1

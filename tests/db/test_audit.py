@@ -1,19 +1,21 @@
 """The audit log is append-only, and its listings use indexes."""
 
+import asyncio
 from datetime import UTC, datetime
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import psycopg
 import pytest
-from sqlalchemy import Delete, Update, bindparam, delete, select, update
+from sqlalchemy import Delete, Update, bindparam, delete, func, select, update
 
 from accord_db.engine.database import Database
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.ids import uuid7
 from accord_db.engine.keyset import Cursor, Page
-from accord_db.queries import audit
+from accord_db.queries import accounts, audit
 from accord_db.queries.audit import EventFilters
 from accord_db.schema import Account, AuditEvent
+from tests.conftest import Connect
 from tests.db.plans import generic_plan
 
 
@@ -164,3 +166,30 @@ def test_listing_events_uses_an_index(dsn: str, filters: list[str], index: str, 
     assert "Seq Scan" not in plan
     # The generic plan assumes a short range of time, and sorts it. For longer ranges PostgreSQL makes a custom plan.
     assert "Sort" not in plan or filters == ["occurred_from", "occurred_before"]
+
+
+async def test_event_of_a_call_that_waited_is_later_than_what_it_waited_for(connect: Connect, account: Account) -> None:
+    """Both calls lock the same row. The one that waits has begun first."""
+    one, other = await connect(), await connect()
+
+    async def call(database: Database, method: str, locked: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with database.transaction() as tx:
+            await tx.fetch_one(select(func.now()))
+            begun[method].set()
+            await locked.wait()
+            await accounts.get_account_locked(tx, account_id=account.id)
+            go_on.set()
+            await audit.insert_event(tx, event_id=uuid7(), account_id=account.id, method=method, **CALLED)
+
+    begun = {"first": asyncio.Event(), "second": asyncio.Event()}
+    has_lock = asyncio.Event()
+    waiting = asyncio.create_task(call(one, "second", has_lock, asyncio.Event()))
+    await begun["second"].wait()
+    await call(other, "first", begun["second"], has_lock)
+    await waiting
+    events = await one.fetch_all(select(AuditEvent.method).order_by(AuditEvent.occurred_at))
+    assert events == ["first", "second"]
+    assert [event.method for event in await audit.list_events(one, page=Page(10))] == ["second", "first"]
+
+
+CALLED: Final[Any] = {"peer": "192.0.2.1", "code": "OK", "request_id": "request"}

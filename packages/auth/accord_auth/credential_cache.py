@@ -137,7 +137,7 @@ class CredentialCache:
     def forget(self, id_: UUID) -> None:
         """Drops cached results and rechecks open streams."""
         self._callers.drop(id_)
-        self.streams.doubt(id_)
+        self.streams.changed(id_)
 
     def _changed_elsewhere(self, payload: str) -> None:
         try:
@@ -149,4 +149,4 @@ class CredentialCache:
 
     def _connection_changed(self) -> None:
         self._callers.clear()
-        self.streams.doubt_all()
+        self.streams.all_changed()

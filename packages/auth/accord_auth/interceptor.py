@@ -1,6 +1,6 @@
-"""Decides who may call a method, from the headers alone, before its message is read.
+"""Decides who may call a method, from the headers alone, before the message is read.
 
-What `protectedProcedure` is elsewhere: behind it, a handler of a method that is not public has a caller.
+The handler of a method that is not public always has a caller.
 """
 
 from accord.errors.v1.errors_pb2 import Reason
@@ -30,7 +30,7 @@ from accord_rpc.policy import Method, Policy
 
 
 class AuthInterceptor(CheckInterceptor):
-    """Holds every call of one method to the method's policy."""
+    """Enforces the access, permission and credentials of one method's policy."""
 
     @classmethod
     def of(
@@ -50,17 +50,17 @@ class AuthInterceptor(CheckInterceptor):
         if self._policy.access == ACCESS_PUBLIC:
             return
         credential = presented(header, context)
-        self._let_in(credential, await self._authenticator(credential).authenticate(credential.token))
+        self._admit_caller(credential, await self._authenticator(credential).authenticate(credential.token))
 
     def _authenticator(self, credential: Presented) -> Authenticator:
-        """Why a credential does not hold is nobody's business: one reason for all."""
+        """CREDENTIAL_INVALID is the only reason for a credential that is not valid, so that it reveals nothing."""
         authenticator = self._authenticators.get(credential.kind)
         if authenticator is None:
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         return authenticator
 
-    def _let_in(self, credential: Presented, found: Authenticated | None) -> Authenticated:
-        # Finders share what is remembered: that of another kind is not what was presented.
+    def _admit_caller(self, credential: Presented, found: Authenticated | None) -> Authenticated:
+        # Authenticators share the cache: its entry may be of another kind of credential.
         if found is None or found.caller.credential != credential.kind:
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         _authorize(found.caller, self._policy)
@@ -77,7 +77,7 @@ class AuthInterceptor(CheckInterceptor):
 
 
 class StreamAuthInterceptor(AuthInterceptor):
-    """For methods that stream: also while the call lasts, which ends when a new one would be refused."""
+    """For methods that stream: the call ends as soon as a new one would be refused."""
 
     def __init__(self, policy: Policy, authenticators: Authenticators, clock: DatabaseClock, streams: Streams) -> None:
         super().__init__(policy, authenticators, clock)
@@ -91,19 +91,19 @@ class StreamAuthInterceptor(AuthInterceptor):
         method_name: str,
     ) -> bytes | None:
         credential = presented(credential_header(call().headers), context)
-        authenticator, doubts = self._authenticator(credential), self._streams.doubts
-        found = self._let_in(credential, await authenticator.authenticate(credential.token))
-        admit = self._goes_on(found.caller)
-        with self._streams.hold(authenticator, credential.token, found, doubts=doubts, admit=admit):
+        authenticator, changes = self._authenticator(credential), self._streams.changes
+        found = self._admit_caller(credential, await authenticator.authenticate(credential.token))
+        admit = self._still_admitted(found.caller)
+        with self._streams.hold(authenticator, credential.token, found, changes=changes, admit=admit):
             return await method(request_or_iterator, context)
 
-    def _goes_on(self, began: Caller) -> Admit:
-        """To have signed in recently was asked when it began."""
+    def _still_admitted(self, began: Caller) -> Admit:
+        """A recent sign-in is required only when the stream begins."""
 
         def admit(caller: Caller) -> None:
             _authorize(caller, self._policy)
             if caller.organization_id != began.organization_id:
-                raise RpcError(Reason.REASON_PERMISSION_DENIED)  # what it shows belongs to the one where it began
+                raise RpcError(Reason.REASON_PERMISSION_DENIED)  # the stream shows rows of the first organization
 
         return admit
 
@@ -116,7 +116,7 @@ def _authorize(caller: Caller, policy: Policy) -> None:
 
 
 def _of_kind(caller: Caller, access: Access.ValueType) -> bool:
-    """Whether the access that a method grants includes this caller. What is not granted is denied."""
+    """Whether the method's access includes this kind of caller. Unknown values of access include none."""
     for_itself = caller.service_account_id == caller.account_id
     if access == ACCESS_SERVICE:
         return for_itself

@@ -272,8 +272,8 @@ def _ends_connection(result: PGresult) -> bool:
 
 
 def _parameters(settings: DatabaseSettings) -> dict[str, Any]:
-    """Of the connection string, and where it sets nothing, those that let a lost server be noticed."""
-    # A pooler reports the state of the server it has connected to first, which may not be the present one.
+    """Those of the connection string, with defaults that detect a lost server."""
+    # A pooler reports the state of the server that it connected to first, which may not be the current one.
     given = parse_for_writing(settings.dsn) if settings.prepare else parse(settings.dsn)
     if has_several_hosts(given):
         given = parse_for_writing(settings.dsn)

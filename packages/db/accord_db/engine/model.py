@@ -21,9 +21,12 @@ NAMING_CONVENTION = {
 # `sort_order` puts the id first and the other shared columns last, after the columns of the feature.
 # UUIDv7, created by the application: no sequence is needed, and new rows go to one end of the index.
 Id = Annotated[UUID, mapped_column(primary_key=True, sort_order=-1)]
-# By the database's clock: the start of the transaction.
+# By the database's clock, at the start of the transaction: the same instant for everything that one transaction writes. A
+# transaction that waited for a lock writes a time before that of the transaction it waited for.
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now(), sort_order=1)]
 UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)]
+# By the database's clock, when the row is inserted. For history: events on a row that its transactions lock sort as they occurred.
+OccurredAt = Annotated[datetime, mapped_column(server_default=func.clock_timestamp())]
 
 
 class Model(DeclarativeBase):

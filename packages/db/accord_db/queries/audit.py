@@ -96,7 +96,7 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
     "occurred_before": (AuditEvent.occurred_at < bindparam("occurred_before"))
     & (AuditEvent.id < bindparam("last_id", type_=AuditEvent.id.type)),
 }
-# An id holds the clock of the process that made it; `occurred_at` is the database's clock at the start of the transaction.
+# An id holds the clock of the process that made it; `occurred_at` is the database's clock when the event is inserted.
 # The index is on ids, so a range of time becomes a range of ids, widened by the largest difference between the clocks.
 _MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
 

@@ -1,12 +1,11 @@
 """Audit events: who called which method, and with which result."""
 
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Index, String, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.engine.model import Id, Model
+from accord_db.engine.model import Id, Model, OccurredAt
 from accord_db.engine.row_level_security import tenant_exempt
 
 
@@ -19,7 +18,7 @@ class AuditEvent(Model):
     __tablename__ = "audit_events"
 
     id: Mapped[Id]
-    occurred_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    occurred_at: Mapped[OccurredAt]
     account_id: Mapped[UUID | None]
     # The active organization.
     organization_id: Mapped[UUID | None]
