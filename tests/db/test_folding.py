@@ -80,7 +80,10 @@ SEARCHES = {
     ),
     ("managed_accounts.py", '"display_name": func.lower(Account.display_name).collate("C"),'),
     ("managed_accounts.py", 'return func.lower(bindparam(parameter, type_=String)).collate("C")'),
-    ("tasks.py", '"title_contains": Task.title.ilike(bindparam("title_contains")),'),
+    (
+        "keyset.py",
+        "return condition.column.ilike(bindparam(name)) if isinstance(condition, Contains) else condition",
+    ),
     ("accounts.py", "func.lower(Account.email),"),  # KEPT
     (
         "roles.py",
