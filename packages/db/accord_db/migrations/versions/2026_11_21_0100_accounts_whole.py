@@ -7,9 +7,9 @@ revision = "2026_11_21_0100"
 down_revision = "2026_11_21_0000"
 
 unsafe = {
-    "adding-field-with-default": "gen_random_uuid() rewrites accounts, once: its rows are few and short, people sign up one by one",
-    "ban-drop-not-null": "yesterday's release fails to read only the accounts that this one makes without a password",
-    "require-concurrent-index-creation": "for the same rows, as fast as the rewrite; sessions are as few, idempotency keys those of a day",
+    "adding-field-with-default": "gen_random_uuid() rewrites accounts once: the table is small",
+    "ban-drop-not-null": "the release before fails to read only accounts that this one creates without a password",
+    "require-concurrent-index-creation": "the tables are small: an index takes no longer than the rewrite of accounts",
 }
 
 

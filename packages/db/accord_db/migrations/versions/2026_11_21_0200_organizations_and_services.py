@@ -7,12 +7,12 @@ revision = "2026_11_21_0200"
 down_revision = "2026_11_21_0100"
 
 unsafe = {
-    "adding-field-with-default": "owner_id rewrites tasks, once: at 2 million a second, with reads waiting as long",
-    "adding-foreign-key-constraint": "the columns are new and hold nothing: there is nothing to check",
+    "adding-field-with-default": "owner_id rewrites tasks once, at 2 million rows per second; reads wait meanwhile",
+    "adding-foreign-key-constraint": "the columns are new and empty",
     "ban-drop-constraint": "rows of an organization outlive the account of their creator",
-    "constraint-missing-not-valid": "the columns are new and hold nothing: there is nothing to check",
-    "require-concurrent-index-creation": "tasks are locked for their rewrite in any case; what is audited, and sign-ups, wait for it too",
-    "require-concurrent-index-deletion": "in the transaction that makes its successor",
+    "constraint-missing-not-valid": "the columns are new and empty",
+    "require-concurrent-index-creation": "the rewrite locks tasks anyway; audited calls and sign-ups wait too",
+    "require-concurrent-index-deletion": "in the transaction that creates its replacement",
 }
 
 
