@@ -20,7 +20,7 @@ from accord_db.engine.listen import Listener
 from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
 from accord_gateway.settings import Settings
 from accord_rpc.pipeline.rate_limits import rate_limiter
-from tests.api.calls import Calls
+from tests.api.calls import Calls as Calls
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
