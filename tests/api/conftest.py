@@ -25,7 +25,7 @@ from accord_gateway.settings import Settings
 from accord_rpc.contract import Registry, check
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import Method
-from tests.api.calls import Calls
+from tests.api.calls import Calls as Calls
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server

@@ -63,12 +63,12 @@ def example(name: str, *references: str) -> Table:
     return table
 
 
-NOTES = example("notes", "organization_id organizations.id")
-TAGS = example("tags", "organization_id organizations.id")
-NOTE_ITEMS = example("note_items", "note_id notes.id")
-NOTE_ITEM_MARKS = example("note_item_marks", "note_item_id note_items.id")
-NOTE_TAGS = example("note_tags", "note_id notes.id", "tag_id tags.id")
-DRAFTS = example("drafts", "owner_id accounts.id")
+NOTES = example("example_notes", "organization_id organizations.id")
+TAGS = example("example_tags", "organization_id organizations.id")
+NOTE_ITEMS = example("example_note_items", "note_id example_notes.id")
+NOTE_ITEM_MARKS = example("example_note_item_marks", "note_item_id example_note_items.id")
+NOTE_TAGS = example("example_note_tags", "note_id example_notes.id", "tag_id example_tags.id")
+DRAFTS = example("example_drafts", "owner_id accounts.id")
 
 # Parents before children.
 TENANT_BOUND = [table for table in EXAMPLES.sorted_tables if is_tenant_bound(table)]
@@ -133,7 +133,14 @@ def key(tenant: Tenant, table: Table) -> Any:
 # --- a query without its predicate ------------------------------------------------------------------------------------
 def test_there_are_tenant_bound_tables_and_examples_of_each_kind() -> None:
     names = {table.name for table in TENANT_BOUND}
-    assert {"tasks", "notes", "note_items", "note_item_marks", "note_tags", "drafts"} <= names
+    assert {
+        "tasks",
+        "example_notes",
+        "example_note_items",
+        "example_note_item_marks",
+        "example_note_tags",
+        "example_drafts",
+    } <= names
     assert "accounts" not in names
 
 
@@ -187,7 +194,7 @@ async def test_child_cannot_be_moved_to_a_parent_of_another_tenant(
     database: Database, ours: Tenant, theirs: Tenant
 ) -> None:
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
-        await database.execute(update(NOTE_ITEMS).values(note_id=theirs.rows["notes"]["id"]))
+        await database.execute(update(NOTE_ITEMS).values(note_id=theirs.rows["example_notes"]["id"]))
     assert caught.value.sqlstate == "42501"
 
 
@@ -196,7 +203,11 @@ async def test_link_to_a_parent_of_another_tenant_is_denied(
     database: Database, ours: Tenant, theirs: Tenant, note: str, tag: str
 ) -> None:
     of = {"ours": ours, "theirs": theirs}
-    link = {"id": uuid7(), "note_id": of[note].rows["notes"]["id"], "tag_id": of[tag].rows["tags"]["id"]}
+    link = {
+        "id": uuid7(),
+        "note_id": of[note].rows["example_notes"]["id"],
+        "tag_id": of[tag].rows["example_tags"]["id"],
+    }
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
         await database.execute(insert(NOTE_TAGS).values(link))
     assert caught.value.sqlstate == "42501"
@@ -346,19 +357,19 @@ def test_policy_of_a_child_looks_up_its_parent_by_index(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("""
             WITH made AS (INSERT INTO organizations (id, name, slug) VALUES (gen_random_uuid(), 'x', 'x') RETURNING id)
-            INSERT INTO notes (id, organization_id) SELECT gen_random_uuid(), id FROM made, generate_series(1, 5000)
+            INSERT INTO example_notes (id, organization_id) SELECT gen_random_uuid(), id FROM made, generate_series(1, 5000)
         """)
         connection.execute("""
-            INSERT INTO note_items (id, note_id)
-            SELECT gen_random_uuid(), id FROM (SELECT id FROM notes LIMIT 5) AS few, generate_series(1, 2000)
+            INSERT INTO example_note_items (id, note_id)
+            SELECT gen_random_uuid(), id FROM (SELECT id FROM example_notes LIMIT 5) AS few, generate_series(1, 2000)
         """)
-        note = connection.execute("SELECT note_id FROM note_items LIMIT 1").fetchone()
+        note = connection.execute("SELECT note_id FROM example_note_items LIMIT 1").fetchone()
         assert note is not None
-        connection.execute("CREATE INDEX ON note_items (note_id)")
-        connection.execute("ANALYZE notes, note_items")
+        connection.execute("CREATE INDEX ON example_note_items (note_id)")
+        connection.execute("ANALYZE example_notes, example_note_items")
         connection.execute("SET ROLE accord_gateway")
-        plan = explained(connection, f"SELECT * FROM note_items WHERE note_id = '{note[0]}'")
-        assert "Index Scan using pk_notes on notes" in plan
+        plan = explained(connection, f"SELECT * FROM example_note_items WHERE note_id = '{note[0]}'")
+        assert "Index Scan using pk_example_notes on example_notes" in plan
         assert "Seq Scan" not in plan
         assert "hashed" not in plan
 

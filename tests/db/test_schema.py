@@ -17,7 +17,7 @@ from accord_db.engine.model import Model, Shared
 
 
 class Note(Shared, Model):
-    __tablename__ = "notes"
+    __tablename__ = "example_notes"
 
     text: Mapped[str]
 """
@@ -28,11 +28,11 @@ def test_table_in_a_new_file_is_registered_without_an_import(tmp_path: Path) -> 
     shutil.copytree(
         Path(accord_db.__file__).parent, tmp_path / "accord_db", ignore=shutil.ignore_patterns("__pycache__")
     )
-    (tmp_path / "accord_db/schema/notes.py").write_text(NOTES)
+    (tmp_path / "accord_db/schema/example_notes.py").write_text(NOTES)
     shown = "from accord_db.schema import metadata; print(*metadata.tables)"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", shown], env=environment, capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == {*metadata.tables, "notes"}
+    assert set(done.stdout.split()) == {*metadata.tables, "example_notes"}
 
 
 def test_metadata_contains_all_models() -> None:

@@ -39,3 +39,11 @@ class Dependencies:
     outbox: Outbox
     secret_key: bytes
     rules: Rules
+
+
+class Servicer:
+    """The first base of a servicer that needs the database and page tokens, as most features do."""
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._db = dependencies.database
+        self._paginator = dependencies.paginator

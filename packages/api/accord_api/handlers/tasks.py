@@ -6,7 +6,7 @@ from uuid import UUID
 from accord.errors.v1.errors_pb2 import Reason
 from accord.tasks.v1 import tasks_pb2 as pb
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer
-from accord_api.dependencies import Dependencies
+from accord_api.dependencies import Servicer
 from accord_db.engine.database import Executor
 from accord_db.engine.ids import uuid7
 from accord_db.queries import tasks
@@ -25,12 +25,8 @@ _filters: Final = ColumnMapper(pb.ListTasksRequest, TaskFilters)
 _NOT_FOUND: Final = Reason.REASON_TASK_NOT_FOUND
 
 
-class TaskService(TaskServiceServicer):
+class TaskService(Servicer, TaskServiceServicer):
     resources: ClassVar = {pb.Task: Task}
-
-    def __init__(self, dependencies: Dependencies) -> None:
-        self._db = dependencies.database
-        self._paginator = dependencies.paginator
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         owner_id, page, filters = caller().owner_id, self._paginator.page(request), _filters(request)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Enum, MetaData, Text, Uuid, func
+from sqlalchemy import ARRAY, Computed, DateTime, Enum, ForeignKey, MetaData, Text, Uuid, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
@@ -61,6 +61,13 @@ class Shared:
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[UpdatedAt]
     deleted_at: Mapped[datetime | None] = mapped_column(sort_order=3)
+
+
+class OwnedByAccount:
+    """Rows of the account that created them, deleted with it. Row-level security applies to them."""
+
+    created_by: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    owner_id: Mapped[UUID] = mapped_column(Computed("created_by", persisted=True))
 
 
 class Versioned:

@@ -94,7 +94,8 @@ def _with_owned_rows(owner: type[Account] | type[Organization], kept: timedelta,
 def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
     """Conditions that join rows to the row of the owner that they are deleted with: by foreign keys ON DELETE CASCADE, directly
     or through other tables, and for an account by `owner_id`, where an organization can own a row as well."""
-    if owner.name == Account.__tablename__ and "owner_id" in table.c:
+    direct = any(key.referred_table is owner and key.ondelete == "CASCADE" for key in table.foreign_key_constraints)
+    if owner.name == Account.__tablename__ and "owner_id" in table.c and not direct:
         yield table.c.owner_id == owner.c.id
     for key in table.foreign_key_constraints:
         joined = and_(*(element.parent == element.column for element in key.elements))
