@@ -20,7 +20,7 @@ from accord_db.queries import accounts
 from accord_db.queries import sessions as queries
 from tests.api.conftest import Client, Refusal, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, forget_password, sign_in, sign_up
-from tests.conftest import change
+from tests.conftest import WAITING, change
 from tests.factories import Headers, Person, bearer
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ async def test_password_that_is_changed_while_it_is_verified_reauthenticates_nob
         changing.execute("UPDATE accounts SET password_hash = 'another'")
         call = asyncio.ensure_future(reauthenticate(sessions, stale))
         async with asyncio.timeout(5):
-            while looking.execute("SELECT 1 FROM pg_locks WHERE NOT granted").rowcount == 0 and not call.done():
+            while looking.execute(f"SELECT FROM {WAITING}".encode()).rowcount == 0 and not call.done():
                 await asyncio.sleep(0.01)
         changing.commit()
         assert (await refusal(call)).reason == "PASSWORD_WRONG"

@@ -10,6 +10,7 @@ from accord_db.engine.errors import AlreadyExists, InvalidValue
 from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts
 from accord_db.schema import Account
+from tests.conftest import WAITING
 
 
 async def insert(database: Database, email: str, display_name: str = "Ada") -> Account | None:
@@ -150,7 +151,7 @@ async def test_whoever_locks_an_account_waits_for_whoever_has_it_locked_and_sees
 
 async def database_waits(database: Database) -> bool:
     """Whether a statement of this database waits for another's lock."""
-    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
+    waiting = select(func.count()).select_from(text(WAITING))
     return bool(await asyncio.create_task(database.fetch_one(waiting)))  # a task of its own is in no transaction
 
 

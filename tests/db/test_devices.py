@@ -14,7 +14,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import devices, sessions
 from accord_db.queries.devices import Poll
 from accord_db.schema import Account, DeviceSignIn, Session
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 from tests.db.conftest import NewAccount
 from tests.factories import Person, signed_in_person
 
@@ -137,9 +137,7 @@ async def test_of_polls_at_the_same_time_all_but_one_are_too_soon(
     with psycopg.connect(dsn) as somebody, psycopg.connect(dsn, autocommit=True) as onlooker:
         somebody.execute("SELECT FROM device_sign_ins FOR UPDATE")
         polls = [asyncio.create_task(poll(database)) for _ in range(8)]
-        while onlooker.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone() != (
-            8,
-        ):
+        while onlooker.execute(f"SELECT FROM {WAITING}".encode()).rowcount != 8:
             await asyncio.sleep(0.01)
     answers = await asyncio.gather(*polls)
     assert sum(each.too_soon for each in answers) == 7

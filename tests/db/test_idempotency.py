@@ -5,13 +5,14 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import bindparam, cast, func, update
+from sqlalchemy import bindparam, cast, func, select, text, update
 from sqlalchemy.types import Interval
 
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
 from accord_db.queries import idempotency
 from accord_db.schema import Account, IdempotencyKey
+from tests.conftest import WAITING
 from tests.db.conftest import NewAccount
 
 _AGE = update(IdempotencyKey).values(created_at=func.now() - cast(bindparam("age"), Interval))
@@ -20,6 +21,13 @@ _AGE = update(IdempotencyKey).values(created_at=func.now() - cast(bindparam("age
 async def claim(database: Database, account: Account, request_id: UUID, request_hash: bytes = b"hash") -> bool:
     key = await idempotency.claim_key(database, account_id=account.id, request_id=request_id, request_hash=request_hash)
     return key is not None
+
+
+async def waits(database: Database) -> None:
+    """Returns when a statement waits for the lock of another transaction."""
+    async with asyncio.timeout(10):
+        while not await asyncio.create_task(database.fetch_one(select(func.count()).select_from(text(WAITING)))):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_key_is_claimed_once(database: Database, account: Account) -> None:
@@ -66,7 +74,7 @@ async def test_who_comes_second_waits_and_finds_the_response_of_the_first(databa
     async with database.transaction() as transaction:
         await idempotency.claim_key(transaction, account_id=account.id, request_id=request_id, request_hash=b"hash")
         second = asyncio.create_task(claim(database, account, request_id))
-        await asyncio.sleep(0.2)
+        await waits(database)
         assert not second.done()
         await idempotency.store_response(transaction, account_id=account.id, request_id=request_id, response=b"answer")
     assert not await second
@@ -81,6 +89,6 @@ async def test_who_comes_second_does_it_when_the_first_fails(database: Database,
         async with database.transaction() as transaction:
             await idempotency.claim_key(transaction, account_id=account.id, request_id=request_id, request_hash=b"hash")
             second = asyncio.create_task(claim(database, account, request_id))
-            await asyncio.sleep(0.2)
+            await waits(database)
             raise ZeroDivisionError
     assert await second

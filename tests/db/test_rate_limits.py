@@ -13,11 +13,9 @@ from accord_db.engine.database import Database
 from accord_db.engine.errors import Conflict
 from accord_db.queries.rate_limits import Counted, Limit, UsedUp, count_call, take_back
 from accord_db.schema import RateLimit
-from tests.conftest import Connect, execute
+from tests.conftest import WAITING, Connect, execute
 
 ROWS = select(RateLimit.key, RateLimit.count.label("calls"))
-
-WAITING = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
 
 
 def limit(name: str, most: int = 3, seconds: int = 60) -> Limit:
@@ -109,7 +107,7 @@ async def test_calls_that_saw_room_for_one_and_waited_for_each_other_do_not_all_
     with psycopg.connect(dsn) as connection:
         connection.execute("SELECT FROM rate_limits FOR UPDATE")
         calls = [asyncio.create_task(count(database, mine)) for _ in range(5)]
-        while await database.fetch_one(WAITING) != 5:
+        while await database.fetch_one(select(func.count()).select_from(text(WAITING))) != 5:
             await asyncio.sleep(0.005)
     answers = await asyncio.gather(*calls)
     assert answers.count([]) == 1

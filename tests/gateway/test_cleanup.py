@@ -18,7 +18,7 @@ from accord_db.schema import RateLimit
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_postgres import EmbeddedPostgres
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 from tests.gateway.conftest import Start, eventually, figures
 from tests.ports import free_port
 
@@ -114,7 +114,7 @@ async def held_up(dsn: str) -> AsyncIterator[None]:
 
 
 async def test_it_ends_when_it_is_told_in_the_middle_of_a_batch(database: Database, held_up: None) -> None:
-    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted AND mode = 'RowShareLock'"))
+    waiting = select(func.count()).select_from(text(f"{WAITING} AND mode = 'RowShareLock'"))
     async with asyncio.timeout(10):
         async with running(clean_up(database).repeat(timedelta(milliseconds=1))):
             while not await database.fetch_one(waiting):
