@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.scope import set_tenant
 from accord_postgres import EmbeddedPostgres
 from features import Feature, unknown_features
@@ -107,6 +108,7 @@ def _all_tenants() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The DSN of a server on which tests may create databases."""
+    drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
     if given := os.environ.get("DATABASE_URL"):
         yield given
         return

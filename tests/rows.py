@@ -1,7 +1,8 @@
-"""Rows for tests, made from the types of a table's columns."""
+"""Rows for tests, made from a table's columns: types, lengths, choices, foreign keys and owners. A new table needs no line."""
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,11 +10,14 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     Boolean,
+    CheckConstraint,
     Column,
     ColumnElement,
+    Connection,
     DateTime,
     Enum,
     Float,
+    ForeignKeyConstraint,
     Integer,
     LargeBinary,
     String,
@@ -21,6 +25,9 @@ from sqlalchemy import (
     Uuid,
     and_,
     exists,
+    insert,
+    or_,
+    select,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -29,7 +36,8 @@ from accord_db.engine.row_level_security import tenant_column, tenant_parents
 
 Row = Mapping[str, Any]
 
-# In this order: SQLAlchemy's Enum is a String. Texts and bytes are unique, and bytes as long as a SHA-256.
+# In this order: SQLAlchemy's Enum is a String. Texts and bytes are unique, and bytes as long as a SHA-256. Times are in the
+# future, so that rows that expire have not.
 _VALUES: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[Any], Any]], ...]] = (
     (Uuid, lambda _: uuid7()),
     (Enum, lambda type_: type_.enums[0]),
@@ -37,21 +45,108 @@ _VALUES: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[Any], Any]], ...]] =
     (Boolean, lambda _: False),
     (Integer, lambda _: 1),
     (Float, lambda _: 1.0),
-    (DateTime, lambda _: datetime.now(UTC)),
+    (DateTime, lambda _: datetime.now(UTC) + timedelta(hours=1)),
     (LargeBinary, lambda _: uuid7().bytes * 2),
     (ARRAY, lambda _: []),
     (JSON, lambda _: {}),
 )
+# What a type does not show, by the column's name.
+_NAMED: Final[Mapping[str, Callable[[], Any]]] = {"email": lambda: f"{uuid7().hex}@example.com"}
+# Columns that hold the owner of a row, with a foreign key or without, and the owner's table.
+OWNERS: Final = {"account_id": "accounts", "created_by": "accounts", "organization_id": "organizations"}
 
 
 def row_of(table: Table, parents: Mapping[str, Row], **given: Any) -> dict[str, Any]:
-    """A value for each column that needs one. NOT NULL foreign keys refer to `parents`, which are rows by their tables' names."""
+    """A value for each column that needs one. NOT NULL foreign keys and owners refer to `parents`, which are rows by their
+    tables' names. A row that an organization can own is the organization's."""
     row = {column.name: _value(column) for column in table.c if _needs_value(column)}
+    for name, parent in OWNERS.items():
+        if parent in parents and (
+            name in row or (name in table.c and table.c[name].foreign_keys and parent != "accounts")
+        ):
+            row[name] = parents[parent]["id"]
     for key in table.foreign_key_constraints:
-        parent = parents.get(key.referred_table.name)
-        if parent is not None and not any(column.nullable for column in key.columns):
-            row |= {element.parent.name: parent[element.column.name] for element in key.elements}
+        parent = key.referred_table.name
+        if parent in parents and not is_optional(key):
+            row |= {element.parent.name: parents[parent][element.column.name] for element in key.elements}
     return row | {name: value for name, value in given.items() if name in table.c}
+
+
+class Rows:
+    """Inserts rows of one owner: of the organization, or of the account where there is none or a table has no organization."""
+
+    def __init__(self, connection: Connection, account_id: UUID, organization_id: UUID | None = None) -> None:
+        self._connection = connection
+        # The last row of each table, to which later rows refer.
+        self._rows: dict[str, Row] = {"accounts": {"id": account_id}}
+        if organization_id is not None:
+            self._rows["organizations"] = {"id": organization_id}
+
+    def insert(self, table: Table, **given: Any) -> Row:
+        """Inserts the rows that it refers to first, if there are none."""
+        for key in table.foreign_key_constraints:
+            parent = key.referred_table
+            if parent.name not in self._rows and not is_optional(key) and parent is not table:
+                self._rows[parent.name] = self._existing(parent) or self.insert(parent)
+        values = insert(table).values(row_of(table, self._rows, **given)).returning(*table.c)
+        row = dict(self._connection.execute(values).mappings().one())
+        self._rows[table.name] = row
+        return row
+
+    def _existing(self, table: Table) -> Row | None:
+        """A row whose key is known, such as a membership."""
+        owners = {name: self._rows[parent]["id"] for name, parent in OWNERS.items() if parent in self._rows}
+        if not owners.keys() >= set(table.primary_key.columns.keys()):
+            return None
+        same = [column == owners[column.name] for column in table.primary_key]
+        row = self._connection.execute(select(*table.c).where(*same)).mappings().one_or_none()
+        return dict(row) if row else None
+
+
+def is_optional(key: ForeignKeyConstraint) -> bool:
+    return any(column.nullable for column in key.columns)
+
+
+def needs_organization(table: Table) -> bool:
+    """Whether each of its rows belongs to an organization, itself or through a row that it refers to."""
+    return any(
+        key.referred_table.name == "organizations" or needs_organization(key.referred_table) for key in _parents(table)
+    )
+
+
+def can_be_of_organization(table: Table) -> bool:
+    return "organization_id" in table.c or any(can_be_of_organization(key.referred_table) for key in _parents(table))
+
+
+def has_owner(table: Table) -> bool:
+    """Whether accounts or organizations own its rows. They own themselves."""
+    owned = OWNERS.keys() & set(table.c.keys()) or table.name in OWNERS.values()
+    return bool(owned) or any(has_owner(key.referred_table) for key in _parents(table))
+
+
+def of_owner(table: Table, account_id: UUID, organization_id: UUID) -> ColumnElement[bool]:
+    """Whether a row is the account's or the organization's, by a column of its own or through a row that it refers to."""
+    ids = {"accounts": account_id, "organizations": organization_id}
+    own = [table.c[name] == ids[parent] for name, parent in OWNERS.items() if name in table.c]
+    if table.name in ids:
+        own.append(table.c.id == ids[table.name])
+    if own:
+        return or_(*own)
+    return or_(
+        *(
+            exists().where(
+                *(each.column == each.parent for each in key.elements),
+                of_owner(key.referred_table, account_id, organization_id),
+            )
+            for key in _parents(table)
+        ),
+    )
+
+
+def _parents(table: Table) -> Iterator[ForeignKeyConstraint]:
+    for key in table.foreign_key_constraints:
+        if key.referred_table is not table and not is_optional(key):
+            yield key
 
 
 def of_tenant(table: Table, tenant_id: UUID) -> ColumnElement[bool]:
@@ -74,7 +169,18 @@ def _needs_value(column: Column[Any]) -> bool:
 
 
 def _value(column: Column[Any]) -> Any:
+    if column.name in _NAMED:
+        return _NAMED[column.name]()
+    if choice := _first_choice(column):
+        return choice
     for type_, value in _VALUES:
         if isinstance(column.type, type_):
             return value(column.type)
     raise TypeError(f"tests/rows.py makes no {column.type!r}, which {column} needs")
+
+
+def _first_choice(column: Column[Any]) -> str | None:
+    """Of a CHECK such as `role IN ('owner', 'member')`."""
+    checks = [str(check.sqltext) for check in column.table.constraints if isinstance(check, CheckConstraint)]
+    found = (re.search(rf"\b{column.name} IN \('([^']*)'", check) for check in checks)
+    return next((match[1] for match in found if match), None)

@@ -48,8 +48,8 @@ MUTATIONS = (
     Mutation(
         "tasks: a question does not ask whose they are",
         f"{QUERIES}/tasks.py",
-        '_OWNED = Task.owner_id == bindparam("owner_id")\n',
-        '_OWNED = bindparam("owner_id", type_=Uuid).is_not(None)\n',
+        '_OWNED: Final = Task.owner_id == bindparam("owner_id")\n',
+        '_OWNED: Final = bindparam("owner_id", type_=Uuid).is_not(None)\n',
         foreign("GetTask.task_id", "UpdateTask.task.id"),
     ),
     Mutation(
@@ -62,22 +62,22 @@ MUTATIONS = (
     Mutation(
         "roles: a question does not ask whose they are",
         f"{QUERIES}/roles.py",
-        '_THEIRS = Role.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = Role.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
         foreign("GetRole.role_id", "DeleteRole.role_id"),
     ),
     Mutation(
         "keys: a question does not ask whose they are",
         f"{QUERIES}/api_keys.py",
-        '_THEIRS = ApiKey.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
         foreign("GetApiKey.api_key_id", "RevokeApiKey.api_key_id"),
     ),
     Mutation(
         "invitations: a question does not ask whose they are",
         f"{QUERIES}/invitations.py",
-        '_THEIRS = Invitation.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = Invitation.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
         foreign("CancelInvitation.invitation_id"),
     ),
     Mutation(
@@ -106,14 +106,17 @@ MUTATIONS = (
         "packages/db/accord_db/engine/row_level_security.py",
         "    return tenant_column(table) is not None or bool(tenant_parents(table))\n",
         "    return tenant_column(table) is not None\n",
-        (f"{ROWS}::test_table_with_a_tenant_is_no_problem_unless_it_is_exempt_too",),
+        (f"{ROWS}::test_tenant_bound_table_must_not_be_exempt",),
     ),
     Mutation(
         "rows: the policy of a child shows those of all parents",
         "packages/db/accord_db/engine/row_level_security.py",
         '    return f"(SELECT true FROM {parent} WHERE {same})"',
-        '    return f"({same}) IS NOT NULL" if False else "true"',
-        (f"{ROWS}::test_rows_of_another_tenant_are_not_found", f"{ROWS}::test_row_for_another_tenant_is_refused"),
+        '    return f"(SELECT true OR {same} FROM {parent} LIMIT 1)"',
+        (
+            f"{ROWS}::test_rows_of_another_tenant_are_not_found",
+            f"{ROWS}::test_insert_of_a_row_of_another_tenant_is_denied",
+        ),
     ),
     Mutation(
         "rows: a table may have neither a tenant nor a reason",
@@ -128,8 +131,8 @@ MUTATIONS = (
     Mutation(
         "invitations: whoever has the token may accept",
         f"{QUERIES}/invitations.py",
-        "        Invitation.email == _email,\n",
-        "        _email.is_not(None),\n",
+        "        _HAS_EMAIL,\n",
+        "        _HAS_EMAIL | _HAS_EMAIL.is_not(None),\n",
         ("tests/api/test_invitations.py::test_an_invitation_of_another_address_is_answered_exactly_as_an_absent_one",),
     ),
     Mutation(
@@ -183,8 +186,8 @@ MUTATIONS = (
     Mutation(
         "tenancy: row-level security shows the active organization where the policy has no permission",
         INTERCEPTOR,
-        "        set_tenant(caller.tenant_id)\n",
-        "        set_tenant(caller.organization_id or caller.account_id)\n",
+        "tenant_of(caller.tenant_id)",
+        "tenant_of(caller.organization_id or caller.account_id)",
         (
             f"{TENANCY}::test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked",
             "tests/api/test_row_level_security.py::test_call_without_a_permission_acts_for_the_account",
@@ -214,8 +217,8 @@ MUTATIONS = (
     Mutation(
         "access: a recent sign-in is not asked for",
         INTERCEPTOR,
-        "    if policy.fresh and datetime.now(UTC) >= caller.fresh_until:\n",
-        "    if False:\n",
+        "        if self._policy.fresh and self._clock.now() >= caller.fresh_until:\n",
+        "        if False:\n",
         MATRIX,
     ),
     Mutation(
@@ -251,7 +254,7 @@ MUTATIONS = (
         "packages/auth/accord_auth/tokens.py",
         "    return body[_SECRET_BYTES:] == _checksum(prefix, body[:_SECRET_BYTES])\n",
         "    return True\n",
-        ("tests/auth/test_api_keys.py::test_a_malformed_key_is_refused_without_asking_the_database",),
+        ("tests/auth/test_api_keys.py::test_malformed_api_key_is_refused_without_a_query",),
     ),
     Mutation(
         "keys: what their maker may do does not matter",
@@ -277,15 +280,15 @@ MUTATIONS = (
     Mutation(
         "administration: administrators act as one another",
         "packages/api/accord_api/handlers/admin.py",
-        "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account)",
-        "account_id == me.account_id or is_banned(account)",
+        "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account, self._db.clock)",
+        "account_id == me.account_id or is_banned(account, self._db.clock)",
         ("tests/api/test_admin.py::test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out",),
     ),
     Mutation(
-        "masks: they may name what is output-only",
+        "masks: a path may name a field that cannot be changed",
         "packages/rpc/accord_rpc/masks.py",
-        "    return field.name not in _NAMING and _FIXED.isdisjoint(behavior)\n",
-        "    return field.name not in _NAMING\n",
+        "            if path not in self._readers\n",
+        "            if False\n",
         ("tests/api/test_masks.py::test_a_mask_names_what_can_be_changed_and_nothing_else",),
     ),
 )
@@ -293,6 +296,9 @@ MUTATIONS = (
 
 def main(words: Sequence[str]) -> int:
     chosen = [mutation for mutation in MUTATIONS if not words or any(word in mutation.name for word in words)]
+    if not chosen:
+        print(f"No mutation's name has {' or '.join(words)}.", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory(prefix="accord-mutations-") as folder:
         tree = Path(folder)
         copy(tree)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -24,6 +25,7 @@ from accord_gateway.settings import Settings
 from accord_rpc.contract import Registry, check
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import Method
+from tests.api.calls import Calls
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
@@ -48,6 +50,10 @@ class Client:
 
     async def somebody(self) -> Person:
         return await signed_in_person(self.database)
+
+    def calls(self, contract: ModuleType, person: Person) -> Calls:
+        """Of the services in `contract`, such as `tasks_pb2`."""
+        return Calls(self.channel, contract, person.headers)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,18 +1,20 @@
-"""How to make a thing of somebody, for each id that a request may have."""
+"""Makes what an id in a request can name, for one owner or another: a row of the resource's table, made from its columns."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from sqlalchemy import Table
 
-from accord_auth.tokens import new_session_token, token_hash
-from accord_db.engine.ids import uuid7
+from accord_api.registration import SERVICES
+from accord_db.schema import metadata
+from tests.api.matrix import every_method
 from tests.api.requests import is_output_only, is_uuid, least, names_it
-from tests.api.services import new_service
 from tests.api.world import World
 from tests.factories import Person
+from tests.rows import can_be_of_organization, needs_organization
 
 
 @dataclass(frozen=True)
@@ -26,31 +28,23 @@ class Owner:
 Make = Callable[[World, Owner], Awaitable[UUID | None]]
 
 
-# --- what there is of a person, whichever organization is active ------------------------------------------------------
+@dataclass(frozen=True)
+class MakeRow:
+    """Makes a row of the table of a resource."""
+
+    table: Table
+
+    async def __call__(self, world: World, owner: Owner) -> UUID | None:
+        if owner.organization is None and needs_organization(self.table):
+            return None
+        return cast(UUID, world.row(self.table, owner.person, owner.organization)["id"])
+
+
+# --- exceptions -------------------------------------------------------------------------------------------------------
 async def account(_: World, owner: Owner) -> UUID:
     return owner.person.account_id
 
 
-async def session(world: World, owner: Owner) -> UUID:
-    made = uuid7()
-    world.write(
-        "INSERT INTO sessions (id, account_id, token_hash, expires_at) VALUES (%s, %s, %s, now() + interval '1 hour')",
-        *(made, owner.person.account_id, token_hash(new_session_token())),
-    )
-    return made
-
-
-async def linked_provider(world: World, owner: Owner) -> UUID:
-    made = uuid7()
-    world.write(
-        "INSERT INTO linked_providers (id, account_id, provider, issuer, subject, email)"
-        " VALUES (%s, %s, 'corp', 'https://corp.example', %s, %s)",
-        *(made, owner.person.account_id, uuid4().hex, owner.person.email),
-    )
-    return made
-
-
-# --- what there is of an organization ---------------------------------------------------------------------------------
 async def organization(_: World, owner: Owner) -> UUID | None:
     return owner.organization
 
@@ -61,56 +55,28 @@ async def member(world: World, owner: Owner) -> UUID | None:
     return (await world.member(owner.organization, "member")).account_id
 
 
-async def role(world: World, owner: Owner) -> UUID | None:
-    return world.role(owner.organization, ()) if owner.organization else None
-
-
-async def invitation(world: World, owner: Owner) -> UUID | None:
-    return world.invitation(owner.organization, owner.person).id if owner.organization else None
-
-
-async def api_key(world: World, owner: Owner) -> UUID | None:
-    return world.key(owner.organization, owner.person, ()).id if owner.organization else None
-
-
-# --- what there is of either ------------------------------------------------------------------------------------------
-async def task(world: World, owner: Owner) -> UUID:
-    made = uuid7()
-    row = (made, owner.person.account_id, owner.organization)
-    world.write("INSERT INTO tasks (id, title, created_by, organization_id) VALUES (%s, 'A task', %s, %s)", *row)
-    return made
-
-
-# --- what there is of the operator ------------------------------------------------------------------------------------
-async def service_account(world: World, _: Owner) -> UUID:
-    return (await new_service(world.database)).id
-
-
-# Whichever organization is active; membership too is a person's.
-OF_PERSONS: Final[tuple[Make, ...]] = (
-    account,
-    linked_provider,
-    organization,
-    service_account,
-    session,
-)
-
-# By the full name of a field, or by what it is called without `_id` or `_ids`; `id` is the message's own name.
-MAKERS: Final[Mapping[str, Make]] = {
-    "account": account,
-    "api_key": api_key,
-    "client": service_account,
-    "invitation": invitation,
-    "linked_provider": linked_provider,
-    "organization": organization,
-    "role": role,
-    "session": session,
-    "task": task,
-    # Somebody else's, or none: what these name is a member.
+RESOURCES: Final = {
+    message.DESCRIPTOR.name: metadata.tables[model.__tablename__]
+    for service in SERVICES
+    for message, model in getattr(service, "resources", {}).items()
+}
+"""The tables of resources, by the names of the messages."""
+_MADE: Final[Mapping[str, Make]] = {name: MakeRow(table) for name, table in RESOURCES.items()}
+# By the full name of a field or the name of a resource.
+_EXCEPTIONS: Final[Mapping[str, Make]] = {
+    "Account": account,
+    "Client": _MADE["ServiceAccount"],
+    "Organization": organization,
+    # An account of another person names no one here: the account of a member is meant.
     "accord.members.v1.Member.account_id": member,
     "accord.members.v1.RemoveMemberRequest.account_id": member,
     "accord.members.v1.TransferOwnershipRequest.account_id": member,
 }
+
+
+def is_of_person(make: Make) -> bool:
+    """Whether it makes the same, whichever organization is active. Membership of an organization is a person's too."""
+    return make in (account, organization) or (isinstance(make, MakeRow) and not can_be_of_organization(make.table))
 
 
 @dataclass(frozen=True)
@@ -127,14 +93,14 @@ class Place:
 
     @property
     def make(self) -> Make | None:
-        return MAKERS.get(self.field.full_name) or MAKERS.get(self._resource)
+        return _EXCEPTIONS.get(self.field.full_name) or _EXCEPTIONS.get(self._resource) or _MADE.get(self._resource)
 
     @property
     def _resource(self) -> str:
+        """`ApiKey` for `api_key_id`, `api_key_ids` and the `id` of ApiKey."""
         if self.field.name == "id":
-            name = cast(Descriptor, self.field.containing_type).name
-            return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
-        return self.field.name.removesuffix("s").removesuffix("_id")
+            return cast(Descriptor, self.field.containing_type).name
+        return self.field.name.removesuffix("s").removesuffix("_id").title().replace("_", "")
 
     def __str__(self) -> str:
         return f"{self.method.name}.{self.path}"
@@ -150,6 +116,12 @@ def places(method: MethodDescriptor) -> list[Place]:
         for field in part.message_type.fields
     ]
     return [place for place in here + below if _is_id(place.field)]
+
+
+def makers() -> list[Make]:
+    """One for each thing that a request can name."""
+    found = (place.make for method in every_method() for place in places(method))
+    return list(dict.fromkeys(make for make in found if make))
 
 
 async def own_request(world: World, owner: Owner, method: MethodDescriptor) -> Any:

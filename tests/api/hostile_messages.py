@@ -115,7 +115,7 @@ class _Forger:
 
     def _field(self, field: FieldDescriptor, depth: int) -> "SearchStrategy[bytes]":
         """All of the field: nothing, one record, or many."""
-        usual, odd = self._values(field, _rules(field), depth)
+        usual, odd = self._entries(field, depth) if _is_map(field) else self._values(field, _rules(field), depth)
         record = partial(_record, field.number, _wire_type(field))
         if not field.is_repeated:
             one = _weighted((30, usual), (1, odd)).map(record)
@@ -130,7 +130,7 @@ class _Forger:
         record: Callable[[bytes], bytes],
     ) -> "SearchStrategy[bytes]":
         few = st.lists(_weighted((60, usual), (1, odd)), min_size=1, max_size=4)
-        most = _limits(_rules(field).repeated) or [10]
+        most = _limits(_rules(field).map if _is_map(field) else _rules(field).repeated) or [10]
         counts = _any(sorted({max(0, limit + more) for limit in most for more in (-1, 0, 1)}))
         many = st.tuples(few, counts).map(lambda drawn: list(islice(cycle(drawn[0]), drawn[1])))
         if _rules(field).repeated.items.string.uuid:  # or nothing that must be unique would ever be many
@@ -160,12 +160,31 @@ class _Forger:
             return st.just(struct.pack(code, 1)), _any(_FLOATS[:6]).map(partial(struct.pack, code))
         return _numbers(field, rules)
 
+    def _entries(self, field: FieldDescriptor, depth: int) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
+        """The entries of a map, by the rules of its keys and values; entries without one of them, and the same key again."""
+        assert field.message_type is not None
+        key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+        keys, odd_keys = self._values(key, _rules(field).map.keys, depth)
+        values, odd_values = self._values(value, _rules(field).map.values, depth + 1)
+        write_key, write_value = (partial(_record, each.number, _wire_type(each)) for each in (key, value))
+        usual = st.tuples(keys.map(write_key), values.map(write_value)).map(b"".join)
+        odd = st.one_of(
+            st.tuples(odd_keys.map(write_key), values.map(write_value)).map(b"".join),
+            st.tuples(keys.map(write_key), odd_values.map(write_value)).map(b"".join),
+            keys.map(write_key),
+            values.map(write_value),
+            st.binary(max_size=16),
+        )
+        return usual, odd
+
     def _message_values(
         self, of: Descriptor, rules: validate_pb2.FieldRules, depth: int
     ) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
         odd = st.binary(max_size=16)
         if of.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
             return _times(rules), st.tuples(_any(_SECONDS), _any(_NANOS)).map(_time)
+        if of.full_name in _JSON:
+            return _jsons(of.full_name, self._known)
         if of.full_name == "google.protobuf.FieldMask":
             paths = st.lists(_weighted((40, _any(self._names)), (1, _any(_TEXTS))), min_size=1, max_size=3)
             return _weighted((2, st.just([])), (1, paths)).map(_mask), odd
@@ -238,8 +257,114 @@ def _limits(rules: Message) -> list[int]:
     ]
 
 
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
 def _rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
     return field.GetOptions().Extensions[validate_pb2.field]
+
+
+# --- JSON: google.protobuf.Struct, Value and ListValue ----------------------------------------------------------------
+_JSON = ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue")
+_JSON_NUMBERS = (0.0, 1.0, -1.0, 1.5, 2.0**53, 2.0**53 + 2, 1e308, -0.0)
+
+
+def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
+    """Nested JSON that is valid, and JSON that jsonb or a careless reader cannot take."""
+    texts = _any([*known[:5], "a", "ü", "__proto__", "$ref"])
+    leaves = st.one_of(st.none(), st.booleans(), _any(_JSON_NUMBERS), texts)
+    odd_texts = st.one_of(_any(_TEXTS[:40]), _any(["\0", "a\0b"]))
+    odd_numbers = _any([float("nan"), float("inf"), float("-inf"), 1e308])
+    hostile = st.one_of(
+        _nested(st.one_of(odd_numbers, odd_texts), st.one_of(texts, odd_texts)),
+        odd_numbers,
+        _any([20, 25]).map(_deep),  # a parser takes them
+        st.just([float(number) for number in range(1_000)]),
+    )
+    deep_or_long = st.one_of(
+        _any([40, 90, 200, 5_000]).map(_deep),
+        _any([1_000, 20_000]).map(lambda count: [float(number) for number in range(count)]),
+        _any([1_000, 20_000]).map(lambda count: {str(number): None for number in range(count)}),
+    )
+    write = partial(_json_as, of)
+    raw = _any(
+        [b"\x0a\x00", b"\x0a\x02\x0a\x00" * 2, b"\x12\x03\x1a\x01\xff"]
+    )  # no key, the same key twice, broken text
+    # Hostile values are well-formed, and must be common enough to reach a handler in a short run.
+    return _weighted((3, _nested(leaves, texts)), (1, hostile)).map(write), st.one_of(deep_or_long.map(write), raw)
+
+
+def _nested(leaves: "SearchStrategy[object]", keys: "SearchStrategy[str]") -> "SearchStrategy[object]":
+    @st.composite
+    def build(draw: st.DrawFn, depth: int = 0) -> object:
+        kind = draw(st.integers(0, 4)) if depth < 4 else 0
+        if kind < 3:
+            return draw(leaves)
+        size = draw(st.integers(0, 3))
+        if kind == 3:
+            return [draw(build(depth + 1)) for _ in range(size)]
+        return {draw(keys): draw(build(depth + 1)) for _ in range(size)}
+
+    return build()
+
+
+def _deep(depth: int) -> object:
+    value: object = None
+    for level in range(depth):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+def _json_as(of: str, value: object) -> bytes:
+    if of.endswith("Struct"):
+        return _struct(value if isinstance(value, dict) else {"value": value})
+    if of.endswith("ListValue"):
+        return _list(value if isinstance(value, list) else [value])
+    return _value(value)
+
+
+def _struct(value: "dict[str, object]") -> bytes:
+    entries = (_record(1, BYTES, key.encode()) + _record(2, BYTES, _value(each)) for key, each in value.items())
+    return b"".join(_record(1, BYTES, entry) for entry in entries)
+
+
+def _list(values: "list[object]") -> bytes:
+    return b"".join(_record(1, BYTES, _value(each)) for each in values)
+
+
+def _value(value: object) -> bytes:
+    """Not recursive in the nesting of single elements, which is deeper than Python's stack."""
+    around: list[tuple[int, bytes]] = []
+    while isinstance(value, dict | list) and len(value) == 1:
+        if isinstance(value, dict):
+            [(key, value)] = value.items()
+            around.append((5, _record(1, BYTES, key.encode())))
+        else:
+            [value] = value
+            around.append((6, b""))
+    written = _flat_value(value)
+    for kind, key_record in reversed(around):
+        inner = _record(1, BYTES, key_record + _record(2, BYTES, written)) if kind == 5 else _record(1, BYTES, written)
+        written = _record(kind, BYTES, inner)
+    return written
+
+
+def _flat_value(value: object) -> bytes:
+    match value:
+        case None:
+            return _record(1, VARINT, _varint(0))
+        case bool():
+            return _record(4, VARINT, _varint(int(value)))
+        case float():
+            return _record(2, FIXED64, struct.pack("<d", value))
+        case str():
+            return _record(3, BYTES, value.encode())
+        case dict():
+            return _record(5, BYTES, _struct(value))
+        case list():
+            return _record(6, BYTES, _list(value))
+    raise TypeError(type(value))
 
 
 # --- on the wire ------------------------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import providers, second_factors
 from accord_db.queries.providers import EncryptedTokens
 from tests.api.conftest import Client
-from tests.api.foreign import MAKERS, Owner
+from tests.api.foreign import Owner, makers
 from tests.api.services import AUDIENCE, new_service
 from tests.api.world import World
 from tests.factories import Person
 
 ENOUGH = 3  # of what is used up when it is found
+WRITTEN_BY_CALLS = {"audit_events", "idempotency_keys"}  # and of the other one no call is made
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ async def furnish(client: Client, world: World, homes: Homes, me: Person, other:
     for _ in range(ENOUGH):
         waiting = await device(client)
         known += [waiting.user_code, waiting.device_code, *await leaked_tokens(client)]
-    return known + organizations + await invitations(world, me) + await leaked_credentials(client)
+    known += await invitations(world, me) + await leaked_credentials(client)
+    world.complete(other, homes.theirs, WRITTEN_BY_CALLS)
+    return known + organizations
 
 
 # --- organizations ----------------------------------------------------------------------------------------------------
@@ -65,7 +68,7 @@ async def furnish_for_another(world: World, organization: UUID, owner: Person) -
 async def things_of(world: World, organization: UUID, person: Person) -> list[str]:
     """One of each that a request can name."""
     owner = Owner(person, organization)
-    made = [await make(world, owner) for make in dict.fromkeys(MAKERS.values())]
+    made = [await make(world, owner) for make in makers()]
     return [str(id) for id in made if id is not None]
 
 
@@ -142,7 +145,7 @@ async def confirmed_second_factor(tx: Transaction, of: Person) -> None:
     await second_factors.insert_second_factor(
         tx, second_factor_id=factor_id, account_id=of.account_id, secret=b"sealed"
     )
-    await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=1)
+    await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=1)
     await second_factors.insert_recovery_codes(
         tx, second_factor_id=factor_id, ids=[uuid7() for _ in codes], code_hashes=[code for code in codes if code]
     )

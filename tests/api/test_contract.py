@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from protovalidate import Validator
-from sqlalchemy import JSON, Column, DateTime, Enum, Interval, String, Table, Uuid
+from sqlalchemy import Column, DateTime, Enum, Interval, String, Table, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from accord.accounts.v1 import accounts_pb2
@@ -594,10 +595,10 @@ def test_message_that_matches_its_table_has_no_drift() -> None:
 @pytest.mark.parametrize(
     ("expires_at", "fault"),
     [
-        (None, "Session.expires_at: table made has no column of that name"),
-        (mapped_column(String, nullable=False), "needs a column that is timestamptz, which is text"),
-        (mapped_column(JSON, nullable=False), "needs a column that is timestamptz, which is jsonb"),
-        (mapped_column(Interval, nullable=False), "which is of a type that no field can have"),
+        (None, "Session.expires_at: table made has no column with that name"),
+        (mapped_column(String, nullable=False), "the field needs timestamptz, and the column is text"),
+        (mapped_column(JSONB, nullable=False), "the field needs timestamptz, and the column is jsonb"),
+        (mapped_column(Interval, nullable=False), "and the column is of a type that no field can have"),
         (
             mapped_column(DateTime(timezone=True), nullable=True),
             "needs a column that can be NULL, and only an optional",
@@ -618,8 +619,8 @@ def test_text_field_of_another_length_than_its_column_is_refused() -> None:
         etag=mapped_column(Uuid, nullable=False),
     )
     assert drift_of(accounts_pb2.Account, **columns) == [
-        "accord.accounts.v1.Account.email and made.email: max_len is 254, the column's length 100",
-        "accord.accounts.v1.Account.display_name and made.display_name: max_len is 100, the column's length None",
+        "accord.accounts.v1.Account.email and made.email: max_len is 254, and the column's length 100",
+        "accord.accounts.v1.Account.display_name and made.display_name: max_len is 100, and the column's length None",
     ]
 
 
@@ -639,7 +640,7 @@ def test_enum_field_with_other_values_than_its_column_is_refused() -> None:
     assert drift_of(thing, id=key, status=same) == []
     other = mapped_column(Enum("active", "ended", native_enum=False), nullable=False)
     (found,) = drift_of(thing, id=mapped_column(Uuid, primary_key=True), status=other)
-    assert "the enum has ['active', 'paused'], the column allows ['active', 'ended']" in found
+    assert "the enum has ['active', 'paused'], and the column allows ['active', 'ended']" in found
     row = SimpleNamespace(status="paused")
     assert MessageMapper(thing)(row) == thing(status=2)
 
@@ -650,4 +651,4 @@ def test_gateway_refuses_a_drift_by_name() -> None:
     registry = registered()
     registry.resources[accounts_pb2.Session] = wrong
     message = mismatch(contract_services(), registry)
-    assert "accord.accounts.v1.Session.expires_at: table made has no column of that name" in message
+    assert "accord.accounts.v1.Session.expires_at: table made has no column with that name" in message

@@ -128,7 +128,7 @@ def test_what_is_made_has_nothing_in_its_request_that_an_update_could_not_change
     answered = [field.message_type for field in method.output_type.fields if field.message_type is not None]
     for resource in answered:
         protected = {field.name for field in resource.fields if is_output_only(field) or names_it(field)}
-        if UPDATED.intersection({resource.full_name}):
+        if resource.full_name in UPDATED:
             assert not given & protected
 
 
@@ -142,5 +142,9 @@ def fields_in(message: Descriptor) -> Iterator[str]:
             yield from fields_in(field.message_type)
 
 
-def test_there_are_updates_to_be_tried() -> None:
+def test_there_are_updates_and_creates_to_be_tried() -> None:
     assert {"UpdateTask", "UpdateAccount"} <= {method.name for method in UPDATES}
+    made = {
+        field.message_type.full_name for method in CREATES for field in method.output_type.fields if field.message_type
+    }
+    assert {"accord.tasks.v1.Task", "accord.roles.v1.Role"} <= made & UPDATED

@@ -107,6 +107,12 @@ async def test_every_method_lets_in_whom_the_contract_says_and_nobody_else(
             print("\n\n" + table(cells, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     assert len(cells) == len(methods) * len(columns)
     assert [str(cell) for cell in cells if cell.got != cell.wanted] == []
+    # Each method was seen to let a caller in and, unless it is public, to refuse one; each reason was seen.
+    assert {cell.method for cell in cells if cell.got == LET_IN} == set(methods)
+    protected = {method for method in methods if policy_of(method).access != ACCESS_PUBLIC}
+    assert protected
+    assert {cell.method for cell in cells if cell.got == DENIED} == protected
+    assert {cell.got for cell in cells} == {LET_IN, MISSING, INVALID, DENIED, STALE}
 
 
 async def got(lines: Lines, method: MethodDescriptor, presented: Presented) -> str:

@@ -27,7 +27,11 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "_CURRENT", (*this, tasks._ALIVE, etag_matches(schema.Task)))
     known = tasks._LISTING
     listing = Listing[schema.Task](
-        select(schema.Task).where(anybodys), id=known._id, orders=known._orders, filters=known._filters
+        select(schema.Task).where(anybodys),
+        id=known._id,
+        orders=known._orders,
+        filters=known._conditions,
+        unless=known._unless,
     )
     monkeypatch.setattr(tasks, "_LISTING", listing)
 

@@ -35,7 +35,7 @@ from accord_auth.tokens import (
 from accord_db.engine.ids import uuid7
 from accord_db.queries import sessions
 from accord_rpc.contract import contract_services
-from accord_rpc.messages import fields_of
+from accord_rpc.fields import fields_of
 from accord_rpc.policy import Method, is_sensitive, read_methods
 from buf.validate import validate_pb2
 from tests.api.conftest import Client, refusal

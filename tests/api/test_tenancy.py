@@ -35,7 +35,7 @@ from accord_rpc.caller import Caller, caller
 from accord_rpc.contract import ContractMismatch, check, contract_services
 from tests.api import probe as another_module
 from tests.api.conftest import Client, read_refusal, refusal
-from tests.api.foreign import MAKERS, OF_PERSONS, Owner, own_request
+from tests.api.foreign import Owner, is_of_person, makers, own_request
 from tests.api.matrix import every_method, path_of, policy_of
 from tests.api.probe import ProbeClient, owner_of
 from tests.api.services import Service, new_service, token_for
@@ -195,7 +195,7 @@ def test_handler_that_only_names_something_else_so_is_not_refused(name: str) -> 
 # --- every method of the contract -------------------------------------------------------------------------------------
 METHODS: Final = [method for method in every_method() if policy_of(method).access != ACCESS_PUBLIC]
 READS: Final = [m for m in METHODS if m.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS]
-OF_ORGANIZATIONS: Final = [make for make in dict.fromkeys(MAKERS.values()) if make not in OF_PERSONS]
+OF_ORGANIZATIONS: Final = [make for make in makers() if not is_of_person(make)]
 TENANT_BOUND: Final = [table for table in metadata.sorted_tables if is_tenant_bound(table)]
 
 

@@ -25,7 +25,7 @@ from accord_db.schema import Session
 EndSilently = Callable[[str], Awaitable[None]]
 
 HOUR = timedelta(hours=1)
-# Longer than any test: what is refused sooner was refused for another reason than that the cache had grown old.
+# Longer than any test: a refusal within it is not due to an expired cache entry.
 LONG = 60.0
 
 
@@ -143,17 +143,17 @@ def line(here: Sessions, postgres: str, dsn: str) -> Line:
     return Line(postgres, dsn, here.cache._listener)
 
 
-class HeldAnswers:
-    """Delays query results about a session, as a slow network does."""
+class DelayedLookup:
+    """Delays the result of a session lookup, as a slow network would."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.answered = asyncio.Event()
+        self.read = asyncio.Event()
         self.arrive = asyncio.Event()
         monkeypatch.setattr(sessions_module, "get_session_by_token_hash", self.held)
 
-    async def held(self, db: Database, *, token_hash: bytes, use_written_after: timedelta) -> LiveSession | None:
-        session = await get_session_by_token_hash(db, token_hash=token_hash, use_written_after=use_written_after)
-        self.answered.set()
+    async def held(self, db: Database, *, token_hash: bytes, use_recorded_every: timedelta) -> LiveSession | None:
+        session = await get_session_by_token_hash(db, token_hash=token_hash, use_recorded_every=use_recorded_every)
+        self.read.set()
         await self.arrive.wait()
         return session
 

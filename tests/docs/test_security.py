@@ -23,7 +23,7 @@ from accord_auth.sessions import IMPERSONATED_FOR
 from accord_gateway.settings import Settings
 from accord_rpc.caller import FRESH_FOR
 from accord_rpc.contract import contract_services
-from accord_rpc.messages import fields_of
+from accord_rpc.fields import fields_of
 from accord_rpc.policy import read_methods
 from tests.api.test_hostile_provider import MUTATIONS
 

@@ -32,6 +32,11 @@ def test_ten_guards_at_least_are_broken() -> None:
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) >= 10
 
 
+def test_words_that_no_mutation_has_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mutations.main(["no such mutation"]) == 1
+    assert capsys.readouterr().err == "No mutation's name has no such mutation.\n"
+
+
 def test_what_is_not_there_cannot_be_broken() -> None:
     gone = Mutation("gone", "Makefile", "no such text", "", ())
     with pytest.raises(SystemExit, match="occurs 0 times in Makefile"):

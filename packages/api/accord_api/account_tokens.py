@@ -1,4 +1,4 @@
-"""Tokens that prove one thing about an account, once: that its mail was read, or that a first step was made."""
+"""Single-use tokens of an account: they prove that its mail was read, or that the first step of a sign-in succeeded."""
 
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ from accord_rpc.errors import RpcError
 
 
 class Kind(NamedTuple):
-    """What a token is for, how it begins, and how long it is good."""
+    """The purpose, prefix and lifetime of a token."""
 
     purpose: TokenPurpose
     prefix: str
@@ -32,7 +32,7 @@ ALL: Final = (*MAILED, SECOND_STEP)
 
 
 async def issue(tx: Transaction, kind: Kind, *, account_id: UUID, email: str) -> str:
-    """The token, which is kept nowhere: the account's only one of its kind that is good from now on.
+    """Returns a new token, which is not stored, and invalidates the account's others of its kind.
 
     If there is no such account it is the same work, and the token is good for nothing. The account is to be locked.
     """
@@ -50,7 +50,7 @@ async def issue(tx: Transaction, kind: Kind, *, account_id: UUID, email: str) ->
 
 
 async def find(db: Database, token: str, *kinds: Kind) -> AccountToken:
-    """The row of a token that is good, of one of these kinds, and of a living account. It is not used by this."""
+    """The row of a valid token of one of these kinds. Does not use it. Raises TOKEN_INVALID."""
     if not any(well_formed(token, kind.prefix) for kind in kinds):
         raise invalid_token()
     purposes = [kind.purpose for kind in kinds]
@@ -62,7 +62,7 @@ async def find(db: Database, token: str, *kinds: Kind) -> AccountToken:
 
 
 async def use(tx: Transaction, found: AccountToken) -> Account:
-    """The account of a token that is good until now, and never again once the transaction is committed.
+    """Uses the token and returns its account. The token is invalid once the transaction commits. Raises TOKEN_INVALID.
 
     The account is locked first, as everywhere: of those who use a token at once, the others wait here and are refused.
     """
@@ -73,7 +73,7 @@ async def use(tx: Transaction, found: AccountToken) -> Account:
 
 
 async def void(tx: Transaction, account_id: UUID, *kinds: Kind) -> None:
-    """The account's tokens of these kinds are good for nothing from now on."""
+    """Invalidates the account's tokens of these kinds."""
     await account_tokens.delete_tokens(tx, account_id=account_id, purposes=[kind.purpose for kind in kinds])
 
 

@@ -1,5 +1,5 @@
-"""Changes of accounts by those who run the installation: one at a time, told to all who remember what an account may do,
-and never so that nobody is left to run it."""
+"""Changes of accounts by administrators: one at a time per account, announced to all processes, and never so that the last
+administrator goes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ ADMINISTRATOR: Final = "administrator"
 
 class Changing(NamedTuple):
     tx: Transaction
-    # As it was before.
+    # Before the change.
     account: Account
 
 
@@ -27,10 +27,10 @@ class Changing(NamedTuple):
 async def changing(
     db: Database | Transaction, live_sessions: Sessions, account_id: UUID, *, takes_administrator: bool = False
 ) -> AsyncIterator[Changing]:
-    """A transaction in which nobody else changes the account. What it changes holds from the next call on, in every process.
+    """A transaction that locks the account. Its changes hold from the next call on, in every process.
 
-    Raises ACCOUNT_NOT_FOUND; LAST_ADMINISTRATOR if the change takes the last one away; and PERMISSION_DENIED if the caller was
-    taken away while they waited for the locks."""
+    Raises ACCOUNT_NOT_FOUND; LAST_ADMINISTRATOR if `takes_administrator` would remove the last one; PERMISSION_DENIED if the
+    caller lost the role while waiting for the locks."""
     try:
         async with opened(db) as tx:
             if takes_administrator:
@@ -43,12 +43,12 @@ async def changing(
             await sessions.notify_account_changed(tx, account_id=account_id)
             yield Changing(tx, account)
     finally:
-        # Also when we were cancelled or cut off while it was committed.
+        # Also after a cancellation or a lost connection during the commit.
         live_sessions.forget(account_id)
 
 
 async def _get_account_locked(tx: Transaction, account_id: UUID) -> Account:
-    """Raises ACCOUNT_NOT_FOUND, also for one that is deleted."""
+    """Raises ACCOUNT_NOT_FOUND, also for a deleted account."""
     account = await accounts.get_account_locked(tx, account_id=account_id)
     if account is None:
         raise account_not_found(account_id)
@@ -56,15 +56,14 @@ async def _get_account_locked(tx: Transaction, account_id: UUID) -> Account:
 
 
 async def require_another(tx: Transaction, account_id: UUID) -> None:
-    """For an administrator who goes. To be asked before the account is locked: all are locked here, in one order.
-
-    Raises LAST_ADMINISTRATOR."""
+    """For an administrator who deletes the account. Call it before the account is locked: it locks all administrators, in one
+    order. Raises LAST_ADMINISTRATOR."""
     await accounts.lock_administrators(tx, account_id=account_id)
     await _require_another(tx, account_id)
 
 
 async def _require_another(tx: Transaction, account_id: UUID) -> None:
-    if not await accounts.has_administrator_beside(tx, account_id=account_id):
+    if not await accounts.has_other_administrator(tx, account_id=account_id):
         raise RpcError(Reason.REASON_LAST_ADMINISTRATOR, account_id=str(account_id))
 
 

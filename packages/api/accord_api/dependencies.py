@@ -1,4 +1,4 @@
-"""What handlers are made of. The gateway builds it once; every servicer takes it."""
+"""The dependencies of handlers. The gateway builds them once; every servicer takes them."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Which account an identity at a provider belongs to. It is told by issuer and subject, never by an address."""
+"""Accounts and the provider identities linked to them. Issuer and subject identify one, never an e-mail address."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -23,8 +23,8 @@ class Entered(NamedTuple):
 
 
 class LinkedIdentities:
-    """`link_by_email`: whether an identity that is new here belongs to the account with its address, where it is proved
-    to both the provider and us."""
+    """`link_by_email`: link a new identity to the account with its address, if both the provider and Accord have verified
+    the address."""
 
     def __init__(self, providers: Providers, outbox: Outbox, *, link_by_email: bool) -> None:
         self._providers = providers
@@ -32,8 +32,8 @@ class LinkedIdentities:
         self._link_by_email = link_by_email
 
     async def enter(self, tx: Transaction, proof: Proof) -> Entered:
-        """The account to sign in to, if need be a new one. Raises SIGN_IN_REFUSED, PROVIDER_EMAIL_NOT_VERIFIED,
-        PROVIDER_EMAIL_IN_USE, and PROVIDER_SIGN_IN_FAILED if the identity is unlinked at this moment."""
+        """The account to sign in to; creates it if the identity is new. Raises SIGN_IN_REFUSED, PROVIDER_EMAIL_NOT_VERIFIED,
+        PROVIDER_EMAIL_IN_USE, and PROVIDER_SIGN_IN_FAILED if the identity is being unlinked."""
         linked = await self._find(tx, proof)
         if linked is None:
             return await self._enter_first(tx, proof)
@@ -43,17 +43,17 @@ class LinkedIdentities:
         return Entered(account, is_new=False)
 
     async def link(self, tx: Transaction, proof: Proof, *, account_id: UUID) -> LinkedProvider:
-        """Renews what is linked to the account already. Raises PROVIDER_LINKED_ELSEWHERE."""
+        """Links the identity, or updates it if it is linked to this account. Raises PROVIDER_LINKED_ELSEWHERE."""
         linked = await self._find(tx, proof)
         if linked is not None and linked.account_id != account_id:
             raise RpcError(Reason.REASON_PROVIDER_LINKED_ELSEWHERE)
         account = await get_own_account_locked(tx)
         renewed = await self._renew(tx, linked, proof) if linked is not None else None
-        return renewed or await self._link_and_tell(tx, account, proof)
+        return renewed or await self._link_and_notify(tx, account, proof)
 
     async def unlink(self, tx: Transaction, linked_provider_id: UUID, *, account_id: UUID) -> None:
         """Raises LINKED_PROVIDER_NOT_FOUND, LAST_WAY_IN."""
-        # Of two who unlink at once, the second sees what the first has left.
+        # The lock makes a concurrent unlink see the remaining identities.
         account = await get_own_account_locked(tx)
         rows = {row.id: row for row in await providers.list_linked_providers(tx, account_id=account_id)}
         if (unlinked := rows.pop(linked_provider_id, None)) is None:
@@ -63,10 +63,10 @@ class LinkedIdentities:
         ):
             raise RpcError(Reason.REASON_LAST_WAY_IN)
         await providers.delete_linked_provider(tx, linked_provider_id=linked_provider_id, account_id=account_id)
-        await self._tell(tx, Mail.PROVIDER_UNLINKED, account, unlinked.provider)
+        await self._notify(tx, Mail.PROVIDER_UNLINKED, account, unlinked.provider)
 
     async def _find(self, tx: Transaction, proof: Proof) -> LinkedProvider | None:
-        """Nobody else links it until the transaction ends."""
+        """Locked: no other transaction links the identity until this one ends."""
         issuer, subject = proof.identity.issuer, proof.identity.subject
         await providers.lock_identity(tx, issuer=issuer, subject=subject)
         return await providers.get_linked_provider(tx, issuer=issuer, subject=subject)
@@ -90,18 +90,18 @@ class LinkedIdentities:
 
     async def _link_by_address(self, tx: Transaction, proof: Proof, email: str) -> Account:
         known = await accounts.get_account_by_email(tx, email=email)
-        # Whoever signed up with an address that they have not proved may be waiting for its owner to come this way.
+        # An attacker may have signed up with the address of a victim, to wait for this sign-in.
         if known is None or not self._link_by_email or known.email_verified_at is None:
             raise RpcError(Reason.REASON_PROVIDER_EMAIL_IN_USE)
         account = await _account(tx, known.id)
-        if account.email != known.email:  # changed at this moment
+        if account.email != known.email:  # changed concurrently
             raise RpcError(Reason.REASON_PROVIDER_EMAIL_IN_USE)
-        await self._link_and_tell(tx, account, proof)
+        await self._link_and_notify(tx, account, proof)
         return account
 
-    async def _link_and_tell(self, tx: Transaction, account: Account, proof: Proof) -> LinkedProvider:
+    async def _link_and_notify(self, tx: Transaction, account: Account, proof: Proof) -> LinkedProvider:
         linked = await self._insert(tx, account, proof)
-        await self._tell(tx, Mail.PROVIDER_LINKED, account, linked.provider)
+        await self._notify(tx, Mail.PROVIDER_LINKED, account, linked.provider)
         return linked
 
     async def _insert(self, tx: Transaction, account: Account, proof: Proof) -> LinkedProvider:
@@ -118,7 +118,7 @@ class LinkedIdentities:
         )
 
     async def _renew(self, tx: Transaction, linked: LinkedProvider, proof: Proof) -> LinkedProvider | None:
-        """With what the provider tells and gives now. None if it is unlinked by now."""
+        """Stores the provider's current e-mail address and tokens. None if the identity was unlinked meanwhile."""
         return await providers.update_linked_provider(
             tx,
             linked_provider_id=linked.id,
@@ -127,14 +127,14 @@ class LinkedIdentities:
             tokens=self._providers.encrypted(proof, row_id=linked.id, account_id=linked.account_id),
         )
 
-    async def _tell(self, tx: Transaction, mail: Mail, account: Account, provider: str) -> None:
+    async def _notify(self, tx: Transaction, mail: Mail, account: Account, provider: str) -> None:
         settings = self._providers.providers.get(provider)
         name = settings.display_name if settings else provider
         await self._outbox.post(tx, mail, to=account.email, display_name=account.display_name, provider=name)
 
 
 async def _account(tx: Transaction, account_id: UUID) -> Account:
-    """Locked. Whether it is banned is seen to by whoever opens a session. Raises SIGN_IN_REFUSED if it is deleted."""
+    """Locked. Opening a session checks for a ban. Raises SIGN_IN_REFUSED if the account is deleted."""
     call().note(account_id=account_id)
     account = await accounts.get_account_locked(tx, account_id=account_id)
     if account is None:

@@ -1,4 +1,4 @@
-"""Mail is posted in the transaction of what it tells of, and sent by the gateway once that is committed."""
+"""Mail is stored in the transaction of the change it reports. The gateway sends it after the commit."""
 
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -13,7 +13,7 @@ from accord_db.queries import outbox
 
 
 class Mail(StrEnum):
-    """What can be mailed: the name of its templates, and the values that they take."""
+    """The kinds of mail: the name of the templates, and the values they take."""
 
     takes: frozenset[str]
 
@@ -39,7 +39,7 @@ class Mail(StrEnum):
 
 
 class Content(NamedTuple):
-    """What is encrypted of a message."""
+    """The encrypted part of a message."""
 
     to: str
     values: dict[str, str]
@@ -54,19 +54,18 @@ class Content(NamedTuple):
 
 
 class Outbox:
-    """Encrypts what it posts: there are tokens in it that are hashed everywhere else."""
+    """Encrypts messages, because they contain tokens that are hashed everywhere else."""
 
     def __init__(self, keys: Keyring) -> None:
         self._keys = keys
 
     async def post(self, tx: Transaction, mail: Mail, *, to: str | None, **values: str) -> None:
-        """To None it is the same work, and nothing is posted. Raises TypeError when the values are not those that the mail
-        takes."""
+        """With `to=None` it does the same work and stores nothing. Raises TypeError if `values` are not those of the mail."""
         if values.keys() != mail.takes:
             raise TypeError(f"{mail} takes {sorted(mail.takes)}, not {sorted(values)}")
         message_id = uuid7()
         content = Content(to or "", values).sealed(self._keys, message_id)
-        await outbox.insert_message(tx, message_id=message_id, template=mail, content=content, wanted=to is not None)
+        await outbox.insert_message(tx, message_id=message_id, template=mail, content=content, stored=to is not None)
 
 
 def _place(message_id: UUID) -> Place:

@@ -1,4 +1,4 @@
-"""The account of whoever calls. It may have been deleted since the call was let in: then the call is refused after all."""
+"""The caller's account. It may have been deleted since the call was authenticated; then CREDENTIAL_INVALID is raised."""
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db.engine.database import Executor, Transaction
@@ -16,7 +16,7 @@ async def get_own_account(db: Executor) -> Account:
 
 
 async def get_own_account_locked(tx: Transaction) -> Account:
-    """Nobody else changes it, or locks it, until the transaction ends."""
+    """Locked until the transaction ends."""
     account = await accounts.get_account_locked(tx, account_id=caller().account_id)
     if account is None:
         raise deleted()

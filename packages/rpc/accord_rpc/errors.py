@@ -1,10 +1,12 @@
 """The errors that handlers and interceptors raise: a reason of the contract, never a status."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.reasons import AnyReason, reason_name
+
+T = TypeVar("T")
 
 
 class FieldViolation(NamedTuple):
@@ -43,8 +45,19 @@ def invalid(*violations: FieldViolation) -> RpcError:
     return RpcError(Reason.REASON_INVALID_MESSAGE, violations=violations)
 
 
-def missing_or_stale(current: object | None, not_found: Reason.ValueType, **ids: str) -> RpcError:
+def found(result: T | None, not_found: AnyReason, **ids: str) -> T:
+    """The result of a query. Raises `not_found`, with the ids in its metadata, for None and for a count of 0."""
+    if not result:
+        raise _about(not_found, ids)
+    return result
+
+
+def missing_or_stale(current: object | None, not_found: AnyReason, **ids: str) -> RpcError:
     """Why a change found no row: ETAG_MISMATCH if the row exists (`current`), else `not_found`."""
-    error = RpcError(not_found if current is None else Reason.REASON_ETAG_MISMATCH)
+    return _about(not_found if current is None else Reason.REASON_ETAG_MISMATCH, ids)
+
+
+def _about(reason: AnyReason, ids: dict[str, str]) -> RpcError:
+    error = RpcError(reason)
     error.metadata = ids
     return error

@@ -1,38 +1,49 @@
-"""Messages and rows, mapped by name in both directions: a field holds the value of the column that is called the same.
+"""Messages and rows, mapped by name in both directions: a field holds the value of the column with the same name.
 
-| field                              | column             | Python                         |
-|------------------------------------|--------------------|--------------------------------|
-| scalar                             | its counterpart    | the same value                 |
-| string with the rule `uuid`        | uuid               | UUID; None if empty            |
-| enum                               | text with a CHECK  | `active` for `STATUS_ACTIVE`   |
-| google.protobuf.Timestamp          | timestamptz        | datetime, to the microsecond   |
-| Struct, Value, ListValue           | jsonb              | dict, list, str, float, …      |
-| repeated scalar, string or enum    | array              | list                           |
+| field                               | column                       | Python                                                      |
+|-------------------------------------|------------------------------|-------------------------------------------------------------|
+| bool, int32, int64, double          | boolean, integer, bigint, double precision | the same value                                |
+| string, bytes                       | text, bytea                  | the same value; text without NUL                            |
+| string with the rule `uuid`         | uuid                         | UUID; unset if empty                                        |
+| enum                                | text with a CHECK            | `active` for `STATUS_ACTIVE`; unset for `STATUS_UNSPECIFIED` |
+| google.protobuf.Timestamp           | timestamptz                  | datetime, to the microsecond                                |
+| google.protobuf.Struct, ListValue, Value | jsonb                   | dict, list, any of them; see json_values.py                 |
+| repeated scalar, string or enum     | an array of that column      | list                                                        |
+
+NULL is an unset field, which is declared `optional` or in a `oneof`. Without it, an unset Struct is `{}`, a ListValue `[]`. A row whose choice this release does not know, because a newer one wrote it, gives the enum's UNSPECIFIED.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, cast
+from functools import partial
+from itertools import count
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args, get_type_hints
 from uuid import UUID
 
 import uuid_utils
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from accord.policy.v1 import policy_pb2
 from accord_rpc.errors import FieldViolation, invalid
-from buf.validate import validate_pb2
+from accord_rpc.fields import (
+    choices,
+    column_kind,
+    field_named,
+    fields_of,
+    is_optional,
+    is_timestamp,
+    is_uuid,
+    must_not_be_empty,
+    unmappable,
+)
+from accord_rpc.json_values import is_json, json_reader, json_writer, without_nul
 
 M = TypeVar("M", bound=Message)
 # A TypedDict whose keys are names of fields.
 S = TypeVar("S")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LARGEST_EXACT: Final = 2**53  # of the integers a double holds exactly
-_JSON_MESSAGES: Final = frozenset(each.DESCRIPTOR.full_name for each in (Struct, Value, ListValue))
 
 
 def to_timestamp(time: datetime) -> Timestamp:
@@ -41,21 +52,24 @@ def to_timestamp(time: datetime) -> Timestamp:
 
 
 def to_datetime(timestamp: Timestamp) -> datetime:
-    """Rounded down to the microsecond, PostgreSQL's resolution."""
+    """Rounded down to the microsecond, PostgreSQL's resolution. Raises OverflowError outside the years 1 to 9999."""
     return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1_000)
 
 
 class MessageMapper(Generic[M]):
-    """Makes messages of one type from rows that have a column for every field. NULL leaves a field unset."""
+    """Makes messages of one type from rows that have a column for every field. Raises TypeError, when it is made, for a field
+    that no column can hold."""
 
     def __init__(self, message: type[M]) -> None:
         self._message = message
         fields = fields_of(message)
+        for field in fields:
+            _require_mappable(field)
         singular = [field for field in fields if not field.is_repeated]
         self._times = [field.name for field in singular if is_timestamp(field)]
         self._texts = [field.name for field in singular if field.type == FieldDescriptor.TYPE_STRING]
         self._choices = [(field.name, choices(field)) for field in singular if field.enum_type is not None]
-        self._jsons = [(field.name, _json_writer(field)) for field in singular if is_json(field)]
+        self._jsons = [(field.name, json_writer(field)) for field in singular if is_json(field)]
         self._lists = [(field.name, _element_writer(field)) for field in fields if field.is_repeated]
         known = {*self._times, *self._texts, *(name for name, _ in (*self._choices, *self._jsons, *self._lists))}
         self._plain = [field.name for field in fields if field.name not in known]
@@ -76,7 +90,7 @@ class MessageMapper(Generic[M]):
                 setattr(message, name, value if type(value) is str else _uuid_text(value))
         for name, numbers in self._choices:
             if (value := getattr(row, name)) is not None:
-                setattr(message, name, numbers[value])
+                setattr(message, name, numbers.get(value, 0))
         for name in self._times:
             if (value := getattr(row, name)) is not None:
                 since, timestamp = value - _EPOCH, getattr(message, name)
@@ -91,22 +105,72 @@ class MessageMapper(Generic[M]):
 
 
 class ColumnMapper(Generic[S]):
-    """Reads fields of a message as the values of the columns that they fill.
+    """Reads fields of a message as the values of their columns.
 
-    `shape` is a TypedDict of the fields to read. Every key is present, None for an optional field that is unset; with
-    `only_set` the keys of set fields alone (a field without presence is set if it is not empty or zero), as filters need
-    them. Raises TypeError if the message has no such field or no column can hold it."""
+    `shape` is a TypedDict of the fields to read. A key that is NotRequired is left out if its field is unset (a field without
+    presence: empty or zero): the column keeps its default, a filter does not apply. A key whose type admits None is None for
+    an unset field; for any other key the field must be set. Raises TypeError, when it is made, if the message has no such
+    field or no column can hold it."""
 
-    def __init__(self, message: type[Message], shape: type[S], *, only_set: bool = False) -> None:
-        fields = cast(Mapping[str, FieldDescriptor], message.DESCRIPTOR.fields_by_name)  # a union of two equal classes
-        if unknown := shape.__annotations__.keys() - fields.keys():
-            raise TypeError(f"{message.DESCRIPTOR.full_name} has no field {', '.join(sorted(unknown))}")
-        self._only_set = only_set
-        self._readers = [(name, reader_of(fields[name]), _is_set(fields[name])) for name in shape.__annotations__]
+    def __init__(self, message: type[Message], shape: type[S]) -> None:
+        descriptor = cast(Descriptor, message.DESCRIPTOR)  # annotated as a union of two equal classes
+        required = cast(Any, shape).__required_keys__
+        self._fields = [
+            (name, FieldReader(field_named(descriptor, name), nullable=nullable), name in required)
+            for name, nullable in nullable_keys(shape).items()
+        ]
 
-    def __call__(self, message: Message) -> S:
-        values = {name: read(message) for name, read, is_set in self._readers if not self._only_set or is_set(message)}
-        return cast(S, values)
+    def __call__(self, message: Message, *, path: str = "") -> S:
+        """`path` leads to the message and ends with a dot: `requests[1].`. Raises INVALID_MESSAGE, with the field's path, for a
+        value that the column cannot hold."""
+        fields = self._fields
+        return cast(
+            S,
+            {name: field.read(message, path) for name, field, required in fields if required or field.is_set(message)},
+        )
+
+
+class FieldReader:
+    """Reads one field of a message as the value of its column."""
+
+    def __init__(self, field: FieldDescriptor, *, nullable: bool) -> None:
+        _require_mappable(field)
+        self._name = field.name
+        self._convert = _converter(field)
+        self._nullable = nullable
+        self._is_repeated = field.is_repeated
+        self._has_presence = field.has_presence
+        # An unset Struct without `optional` is empty. An unset time is not the epoch.
+        self._is_null_if_unset = is_optional(field) or is_timestamp(field)
+        self._needs_content = must_not_be_empty(field)
+
+    def is_set(self, message: Message) -> bool:
+        return message.HasField(self._name) if self._has_presence else bool(getattr(message, self._name))
+
+    def read(self, message: Message, path: str = "") -> object:
+        """None for a nullable field that is unset. `path` leads to the message and ends with a dot. Raises INVALID_MESSAGE for
+        a value that the column cannot hold, and for an unset field that is not nullable."""
+        path += self._name
+        value = self._value(message, path)
+        if value is None or (self._needs_content and not value):
+            return None if self._nullable else _must_be_set(path)
+        return value
+
+    def _value(self, message: Message, path: str) -> object:
+        if self._is_null_if_unset and not message.HasField(self._name):
+            return None
+        value = getattr(message, self._name)
+        return self._elements(value, path) if self._is_repeated else self._convert(value, path)
+
+    def _elements(self, values: Iterable[object], path: str) -> list[object]:
+        paths = (f"{path}[{index}]" for index in count())
+        converted = ((self._convert(value, place), place) for value, place in zip(values, paths, strict=False))
+        return [_must_be_set(place) if value is None else value for value, place in converted]
+
+
+def nullable_keys(shape: type[Any]) -> dict[str, bool]:
+    """The keys of a TypedDict, and whether None is among the values of each."""
+    return {name: type(None) in get_args(hint) for name, hint in get_type_hints(shape).items()}
 
 
 def etag_of(message: Any) -> UUID | None:
@@ -114,79 +178,46 @@ def etag_of(message: Any) -> UUID | None:
     return UUID(message.etag) if message.etag else None
 
 
-def fields_of(message: type[Message]) -> Sequence[FieldDescriptor]:
-    """The fields that columns hold. The handler sets `computed` fields."""
-    fields = cast(Sequence[FieldDescriptor], message.DESCRIPTOR.fields)  # annotated as a union of two equal classes
-    return [field for field in fields if not field.GetOptions().Extensions[policy_pb2.computed]]
+def _require_mappable(field: FieldDescriptor) -> None:
+    if column_kind(field) is None:
+        raise TypeError(f"{field.full_name}: {unmappable(field)}")
 
 
-def choices(field: FieldDescriptor) -> dict[str, int]:
-    """The values that the column of an enum field may hold, with their numbers: `active` for `STATUS_ACTIVE` of Status, and
-    the name of a permission."""
-    values = field.enum_type.values if field.enum_type else []
-    prefix = next(
-        (value.name.removesuffix("UNSPECIFIED") for value in values if value.number == 0),
-        "",
-    )
-    names = {value.number: value.name.removeprefix(prefix).lower() for value in values if value.number}
-    for value in values:
-        if permission := value.GetOptions().Extensions[policy_pb2.permission_name]:
-            names[value.number] = permission
-    return {name: number for number, name in names.items()}
+def _must_be_set(path: str) -> NoReturn:
+    raise invalid(FieldViolation(path, "must be set"))
 
 
-def is_timestamp(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.full_name == Timestamp.DESCRIPTOR.full_name
-
-
-def is_json(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.full_name in _JSON_MESSAGES
-
-
-def is_uuid(field: FieldDescriptor) -> bool:
-    rules = field.GetOptions().Extensions[validate_pb2.field]
-    return bool(rules.repeated.items.string.uuid if field.is_repeated else rules.string.uuid)
-
-
-def is_mappable(field: FieldDescriptor) -> bool:
-    """Whether a column can hold the field."""
-    if field.message_type is None:
-        return field.type != FieldDescriptor.TYPE_GROUP
-    return not field.is_repeated and (is_timestamp(field) or is_json(field))
-
-
-def reader_of(field: FieldDescriptor) -> Callable[[Message], object]:
-    """A function from the message to the value of the field's column; None for an optional field that is unset."""
-    if not is_mappable(field):
-        raise TypeError(f"{field.full_name}: no column can hold a field of this type")
-    name, convert = field.name, _converter(field)
-    if field.is_repeated:
-        return lambda message: [convert(value) for value in getattr(message, name)]
-    if field.has_presence:
-        return lambda message: convert(getattr(message, name)) if message.HasField(name) else None
-    return lambda message: convert(getattr(message, name))
-
-
-def _is_set(field: FieldDescriptor) -> Callable[[Message], bool]:
-    name = field.name
-    if field.has_presence:
-        return lambda message: message.HasField(name)
-    return lambda message: bool(getattr(message, name))
-
-
-def _converter(field: FieldDescriptor) -> Callable[[Any], object]:
+def _converter(field: FieldDescriptor) -> Callable[[Any, str], object]:
+    """A function from a value of the field and its path to the column's value; None if it is unset."""
     if field.enum_type is not None:
-        return {number: name for name, number in choices(field).items()}.get
+        return partial(_choice, {number: name for name, number in choices(field).items()})
     if is_timestamp(field):
-        return to_datetime
+        return _time
     if is_json(field):
-        return _json_reader(field)
+        return json_reader(field)
     if is_uuid(field):
-        return lambda text: UUID(text) if text else None
-    return _unchanged
+        return _uuid
+    return without_nul if field.type == FieldDescriptor.TYPE_STRING else _unchanged
 
 
-def _unchanged(value: object) -> object:
+def _choice(names: Mapping[int, str], number: int, path: str) -> str | None:
+    if number and number not in names:
+        raise invalid(FieldViolation(path, "must be one of the defined values"))
+    return names.get(number)
+
+
+def _time(timestamp: Timestamp, path: str) -> datetime:
+    try:
+        return to_datetime(timestamp)
+    except OverflowError:
+        raise invalid(FieldViolation(path, "must be in the years 1 to 9999")) from None
+
+
+def _uuid(text: str, path: str) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _unchanged(value: object, path: str) -> object:
     return value
 
 
@@ -196,69 +227,10 @@ def _uuid_text(value: Any) -> str:
 
 def _element_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.enum_type is not None:
-        return choices(field).__getitem__
-    return _uuid_text if is_uuid(field) else _unchanged
+        numbers = choices(field)
+        return lambda value: numbers.get(value, 0)
+    return _uuid_text if is_uuid(field) else _same
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------------
-
-
-def _json_writer(field: FieldDescriptor) -> Callable[[Any, Any], None]:
-    if field.message_type is not None and field.message_type.full_name == Value.DESCRIPTOR.full_name:
-        return _write_value
-    return lambda message, value: message.update(value) if isinstance(value, Mapping) else message.extend(value)
-
-
-def _write_value(message: Value, value: Any) -> None:
-    holder = ListValue()
-    holder.append(value)
-    message.CopyFrom(holder.values[0])
-
-
-def _json_reader(field: FieldDescriptor) -> Callable[[Any], object]:
-    readers: dict[str, Callable[[Any, str], object]] = {
-        Struct.DESCRIPTOR.full_name: _read_struct,
-        ListValue.DESCRIPTOR.full_name: lambda value, path: _read_list(value.values, path),
-        Value.DESCRIPTOR.full_name: _read_value,
-    }
-    read = readers[field.message_type.full_name] if field.message_type else _read_value
-    return lambda value: read(value, field.name)
-
-
-def _read_struct(struct: Struct, path: str) -> dict[str, object]:
-    """Raises INVALID_MESSAGE for what jsonb cannot hold: NaN, infinities, NUL in text."""
-    for key in struct.fields:
-        _require_no_nul(key, path)
-    return {key: _read_value(value, path) for key, value in struct.fields.items()}
-
-
-def _read_list(values: Iterable[Value], path: str) -> list[object]:
-    return [_read_value(value, path) for value in values]
-
-
-def _read_value(value: Value, path: str) -> object:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return _read_struct(value.struct_value, path)
-        case "list_value":
-            return _read_list(value.list_value.values, path)
-        case "string_value":
-            return _require_no_nul(value.string_value, path)
-        case "number_value":
-            return _read_number(value.number_value, path)
-        case "bool_value":
-            return value.bool_value
-        case _:
-            return None
-
-
-def _read_number(number: float, path: str) -> float:
-    if not math.isfinite(number):
-        raise invalid(FieldViolation(path, "must hold finite numbers"))
-    return int(number) if number.is_integer() and abs(number) <= _LARGEST_EXACT else number
-
-
-def _require_no_nul(text: str, path: str) -> str:
-    if "\0" in text:
-        raise invalid(FieldViolation(path, "must hold no NUL character"))
-    return text
+def _same(value: object) -> object:
+    return value

@@ -10,7 +10,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE
 from accord_api.dependencies import Dependencies
 from accord_api.membership_changes import changing, require_held
-from accord_auth.api_keys import new_api_key, shown
+from accord_auth.api_keys import key_prefix, new_api_key
 from accord_auth.tokens import token_hash
 from accord_db.engine.database import Executor
 from accord_db.engine.ids import uuid7
@@ -24,8 +24,8 @@ from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import MessageMapper, etag_of, to_datetime
 from accord_rpc.permissions import AnyPermission, held, join_permissions, names, of_accord, of_application
 
-# Of one organization, that are not revoked.
-_AT_MOST: Final = 1000
+# Keys of one organization that are not revoked.
+_MAX_KEYS: Final = 1000
 
 
 class _Changes(ApiKeyChanges, total=False):
@@ -33,7 +33,7 @@ class _Changes(ApiKeyChanges, total=False):
 
 
 _fill: Final = MessageMapper(pb.ApiKey).fill
-_changes: Final = MaskedChanges(pb.ApiKey, _Changes)
+_changes: Final = MaskedChanges(pb.UpdateApiKeyRequest, _Changes)
 
 
 class ApiKeyService(ApiKeyServiceServicer):
@@ -51,7 +51,7 @@ class ApiKeyService(ApiKeyServiceServicer):
         call().note(target=api_key_id)
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             await require_held(tx, organization_id, scopes)
-            if await api_keys.count_api_keys(tx, organization_id=organization_id) >= _AT_MOST:
+            if await api_keys.count_api_keys(tx, organization_id=organization_id) >= _MAX_KEYS:
                 raise RpcError(Reason.REASON_TOO_MANY_API_KEYS)
             api_key = await api_keys.insert_api_key(
                 tx,
@@ -59,16 +59,16 @@ class ApiKeyService(ApiKeyServiceServicer):
                 organization_id=organization_id,
                 created_by=me.account_id,
                 name=request.name,
-                prefix=shown(key),
+                prefix=key_prefix(key),
                 key_hash=token_hash(key),
                 scopes=names(scopes),
                 calls_per_minute=request.calls_per_minute if request.HasField("calls_per_minute") else None,
                 expires_at=to_datetime(request.expires_at) if request.HasField("expires_at") else None,
             )
-        return pb.CreateApiKeyResponse(key=key, api_key=_told(api_key))
+        return pb.CreateApiKeyResponse(key=key, api_key=_to_message(api_key))
 
     async def GetApiKey(self, request: pb.GetApiKeyRequest, context: Context) -> pb.GetApiKeyResponse:
-        return pb.GetApiKeyResponse(api_key=_told(await _get(self._db, request.api_key_id)))
+        return pb.GetApiKeyResponse(api_key=_to_message(await _get(self._db, request.api_key_id)))
 
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: Context) -> pb.ListApiKeysResponse:
         page = self._paginator.page(request)
@@ -76,11 +76,11 @@ class ApiKeyService(ApiKeyServiceServicer):
             self._db, organization_id=caller().active_organization_id, page=page, show_ended=request.show_ended
         )
         response = pb.ListApiKeysResponse()
-        response.next_page_token = page.fill(response.api_keys, rows, _tell)
+        response.next_page_token = page.fill(response.api_keys, rows, _fill_message)
         return response
 
     async def UpdateApiKey(self, request: pb.UpdateApiKeyRequest, context: Context) -> pb.UpdateApiKeyResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request.api_key, request.update_mask)
+        organization_id, changed = caller().active_organization_id, _changes(request)
         call().note(target=UUID(request.api_key.id))
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             before = await _get(tx, request.api_key.id)
@@ -95,7 +95,7 @@ class ApiKeyService(ApiKeyServiceServicer):
             )
         if api_key is None:
             raise _ended(before) if before.revoked_at else _changed_since(before)
-        return pb.UpdateApiKeyResponse(api_key=_told(api_key))
+        return pb.UpdateApiKeyResponse(api_key=_to_message(api_key))
 
     async def RotateApiKey(self, request: pb.RotateApiKeyRequest, context: Context) -> pb.RotateApiKeyResponse:
         me, key, seen_etag = caller(), new_api_key(), UUID(request.etag)
@@ -110,13 +110,13 @@ class ApiKeyService(ApiKeyServiceServicer):
                 api_key_id=before.id,
                 organization_id=organization_id,
                 etag=seen_etag,
-                prefix=shown(key),
+                prefix=key_prefix(key),
                 key_hash=token_hash(key),
                 overlap=_overlap(request),
             )
         if api_key is None:
             raise _changed_since(before) if before.etag != seen_etag else _ended(before)
-        return pb.RotateApiKeyResponse(key=key, api_key=_told(api_key))
+        return pb.RotateApiKeyResponse(key=key, api_key=_to_message(api_key))
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, context: Context) -> pb.RevokeApiKeyResponse:
         organization_id, api_key_id = caller().active_organization_id, UUID(request.api_key_id)
@@ -124,16 +124,16 @@ class ApiKeyService(ApiKeyServiceServicer):
         async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_API_KEYS_WRITE) as tx:
             revoked = await api_keys.revoke_api_key(tx, api_key_id=api_key_id, organization_id=organization_id)
             api_key = revoked or await _get(tx, request.api_key_id)
-        return pb.RevokeApiKeyResponse(api_key=_told(api_key))
+        return pb.RevokeApiKeyResponse(api_key=_to_message(api_key))
 
 
-def _told(api_key: ApiKey) -> pb.ApiKey:
+def _to_message(api_key: ApiKey) -> pb.ApiKey:
     message = pb.ApiKey()
-    _tell(message, api_key)
+    _fill_message(message, api_key)
     return message
 
 
-def _tell(message: pb.ApiKey, api_key: ApiKey) -> None:
+def _fill_message(message: pb.ApiKey, api_key: ApiKey) -> None:
     _fill(message, api_key)
     scopes = held(None, api_key.scopes)
     message.scopes.extend(of_accord(scopes))
@@ -145,7 +145,7 @@ async def _get(db: Executor, api_key_id: str) -> ApiKey:
         db, api_key_id=UUID(api_key_id), organization_id=caller().active_organization_id
     )
     if api_key is None:
-        # Also for a key of another organization: whether there is one is not theirs to know.
+        # Also for a key of another organization, whose existence must not be revealed.
         raise RpcError(Reason.REASON_API_KEY_NOT_FOUND, api_key_id=api_key_id)
     return api_key
 

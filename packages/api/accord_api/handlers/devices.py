@@ -1,4 +1,4 @@
-"""DeviceService: signs in what has no browser of its own (RFC 8628)."""
+"""DeviceService: signs in devices without a browser (RFC 8628)."""
 
 from datetime import timedelta
 from typing import Final
@@ -27,7 +27,7 @@ from accord_rpc.messages import MessageMapper, to_timestamp
 _LIFETIME: Final = timedelta(minutes=10)
 _INTERVAL_SECONDS: Final = 5
 _SLOWER_BY_SECONDS: Final = 5  # RFC 8628, 3.5
-# Of 20^8 user codes, one that is drawn is taken as good as never.
+# There are 20^8 user codes: a random one is almost never taken.
 _DRAWS: Final = 5
 
 _to_device_sign_in: Final = MessageMapper(pb.DeviceSignIn)
@@ -67,7 +67,7 @@ class DeviceService(DeviceServiceServicer):
         return pb.PollDeviceSignInResponse(session_token=token, session=_to_session(session))
 
     async def GetDeviceSignIn(self, request: pb.GetDeviceSignInRequest, context: Context) -> pb.GetDeviceSignInResponse:
-        sign_in = await devices.get_undecided_device_sign_in(
+        sign_in = await devices.get_pending_device_sign_in(
             self._db, user_code_hash=self._user_codes.hash(request.user_code)
         )
         if sign_in is None:
@@ -131,9 +131,9 @@ class DeviceService(DeviceServiceServicer):
     async def _poll(self, device_code: str) -> Poll:
         if not well_formed(device_code, DEVICE_PREFIX):
             raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
-        # Before any transaction of this call, and so committed whatever it is answered: a refusal grows the interval.
+        # Before any transaction of this call, so that it is committed with every status: SLOW_DOWN extends the interval.
         poll = await devices.poll_device_sign_in(
-            self._db, device_code_hash=token_hash(device_code), slower_by_seconds=_SLOWER_BY_SECONDS
+            self._db, device_code_hash=token_hash(device_code), slow_down_seconds=_SLOWER_BY_SECONDS
         )
         if poll is None:
             raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
@@ -141,14 +141,14 @@ class DeviceService(DeviceServiceServicer):
         return poll
 
     async def _open_session(self, approved: Poll) -> tuple[str, schema.Session]:
-        """Whoever bans or deletes the account, or ends its sessions, locks it too: either they find this session, or it
-        is not opened."""
+        """Locks the account, as a ban, a deletion and the end of all sessions do: either they find this session, or it is
+        not opened."""
         assert approved.account_id is not None
         async with self._db.transaction() as tx:
             account = await accounts.get_account_locked(tx, account_id=approved.account_id)
             if (
                 account is None
-                or is_banned(account)
+                or is_banned(account, self._db.clock)
                 or not await devices.use_device_sign_in(tx, sign_in_id=approved.id)
             ):
                 raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)

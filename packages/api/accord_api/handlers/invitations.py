@@ -1,4 +1,4 @@
-"""InvitationService: how people come to belong to an organization."""
+"""InvitationService: invitations to the active organization."""
 
 from datetime import timedelta
 from typing import ClassVar, Final
@@ -24,7 +24,7 @@ from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash, well_fo
 from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.ids import uuid7
 from accord_db.engine.scope import acting_for
-from accord_db.queries import invitations, members, memberships, organizations
+from accord_db.queries import invitations, members, organizations, roles
 from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
 from accord_db.schema import Account, Invitation
 from accord_rpc.call import Context, call
@@ -34,8 +34,8 @@ from accord_rpc.messages import MessageMapper
 from accord_rpc.permissions import ROLE_NAMES, ROLES, held
 
 LIFETIME: Final = timedelta(days=7)
-# That wait for an answer, in one organization.
-_AT_MOST: Final = 1000
+# Open invitations of one organization.
+_MAX_OPEN: Final = 1000
 
 _fill: Final = MessageMapper(pb.Invitation).fill
 _STATUSES: Final[dict[Status, pb.InvitationStatus.ValueType]] = {
@@ -80,7 +80,7 @@ class InvitationService(InvitationServiceServicer):
             )
             await self._mail(tx, invitation, token, inviter)
         response = pb.CreateInvitationResponse()
-        _tell(response.invitation, InvitationWithStatus(invitation, "pending"))
+        _fill_message(response.invitation, InvitationWithStatus(invitation, "pending"))
         return response
 
     async def ListInvitations(self, request: pb.ListInvitationsRequest, context: Context) -> pb.ListInvitationsResponse:
@@ -89,7 +89,7 @@ class InvitationService(InvitationServiceServicer):
             self._db, organization_id=caller().active_organization_id, page=page, show_ended=request.show_ended
         )
         response = pb.ListInvitationsResponse()
-        response.next_page_token = page.fill(response.invitations, rows, _tell, key=lambda row: row.invitation)
+        response.next_page_token = page.fill(response.invitations, rows, _fill_message, key=lambda row: row.invitation)
         return response
 
     async def CancelInvitation(
@@ -107,7 +107,7 @@ class InvitationService(InvitationServiceServicer):
             ):
                 found = await _get(tx, invitation_id, organization_id)
         response = pb.CancelInvitationResponse()
-        _tell(response.invitation, found)
+        _fill_message(response.invitation, found)
         return response
 
     async def AcceptInvitation(
@@ -147,7 +147,7 @@ class InvitationService(InvitationServiceServicer):
 
 
 def _proved(account: Account) -> Account:
-    """Nobody invites, or is invited, under an address that may be another's."""
+    """Raises EMAIL_NOT_VERIFIED: an unverified address may belong to another person."""
     if account.email_verified_at is None:
         raise RpcError(Reason.REASON_EMAIL_NOT_VERIFIED)
     return account
@@ -158,13 +158,13 @@ async def _require_invitable(tx: Executor, organization_id: UUID, email: str) ->
         raise RpcError(Reason.REASON_MEMBER_EXISTS)
     if await invitations.is_invited(tx, organization_id=organization_id, email=email):
         raise RpcError(Reason.REASON_INVITATION_EXISTS)
-    if await invitations.count_open_invitations(tx, organization_id=organization_id) >= _AT_MOST:
+    if await invitations.count_open_invitations(tx, organization_id=organization_id) >= _MAX_OPEN:
         raise RpcError(Reason.REASON_TOO_MANY_INVITATIONS)
 
 
 async def _left(tx: Executor, invitation: Invitation) -> tuple[list[UUID], Permissions]:
-    """What an invitation gives now: its roles that are not deleted meanwhile, and all that it permits."""
-    left = await memberships.get_permissions_of_roles(
+    """The roles of the invitation that still exist, and the permissions they give."""
+    left = await roles.get_permissions_of_roles(
         tx, organization_id=invitation.organization_id, role_ids=invitation.role_ids
     )
     return list(left), held(invitation.role, [name for names in left.values() for name in names])
@@ -178,8 +178,7 @@ async def _get(tx: Executor, invitation_id: UUID, organization_id: UUID) -> Invi
 
 
 async def _find(tx: Transaction, token: str) -> OpenInvitation:
-    """What the token of a call stands for, if it was sent to whoever calls; their account is locked, and so is the
-    organization."""
+    """The open invitation with this token, if it was sent to the caller. Locks the caller's account and the organization."""
     me = _proved(await get_own_account_locked(tx))
     if not well_formed(token, INVITATION_PREFIX):
         raise _void()
@@ -194,7 +193,7 @@ async def _accept(tx: Transaction, found: OpenInvitation) -> None:
     invitation, organization_id = found.invitation, found.invitation.organization_id
     role_ids, permissions = await _left(tx, invitation)
     inviter = await held_now(tx, organization_id, invitation.created_by)
-    if not (found.inviter_admitted and inviter >= permissions | {PERMISSION_INVITATIONS_WRITE}):
+    if not (found.inviter_is_active and inviter >= permissions | {PERMISSION_INVITATIONS_WRITE}):
         raise _void()
     if invitation.role == "owner" and not await is_owner(tx, organization_id, invitation.created_by):
         raise _void()
@@ -209,11 +208,11 @@ async def _accept(tx: Transaction, found: OpenInvitation) -> None:
 
 
 def _void() -> RpcError:
-    """One answer, whatever is wrong with the token."""
+    """One reason for every problem of the token."""
     return RpcError(Reason.REASON_INVITATION_NOT_FOUND)
 
 
-def _tell(message: pb.Invitation, found: InvitationWithStatus) -> None:
+def _fill_message(message: pb.Invitation, found: InvitationWithStatus) -> None:
     invitation = found.invitation
     _fill(message, invitation)
     if invitation.role is not None:

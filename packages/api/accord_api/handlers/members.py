@@ -1,4 +1,4 @@
-"""MemberService: who belongs to the active organization, and with which roles."""
+"""MemberService: members of the active organization and their roles."""
 
 from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
@@ -40,7 +40,7 @@ class MemberService(MemberServiceServicer):
         page = self._paginator.page(request, row_id="account_id")
         rows = await members.list_members(self._db, organization_id=caller().active_organization_id, page=page)
         response = pb.ListMembersResponse()
-        response.next_page_token = page.fill(response.members, rows, _tell)
+        response.next_page_token = page.fill(response.members, rows, _fill_message)
         return response
 
     async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Context) -> pb.UpdateMemberResponse:
@@ -52,7 +52,7 @@ class MemberService(MemberServiceServicer):
                 raise RpcError(Reason.REASON_ETAG_MISMATCH, account_id=str(account_id))
             await _give(tx, organization_id, now, _wanted(request, now))
             response = pb.UpdateMemberResponse()
-            _tell(response.member, await _get(tx, organization_id, account_id))
+            _fill_message(response.member, await _get(tx, organization_id, account_id))
         return response
 
     async def RemoveMember(self, request: pb.RemoveMemberRequest, context: Context) -> pb.RemoveMemberResponse:
@@ -93,7 +93,7 @@ class MemberService(MemberServiceServicer):
             for new_role, of in (("owner", account_id), ("admin", me.account_id)):
                 await members.update_member_role(tx, organization_id=organization_id, account_id=of, role=new_role)
             response = pb.TransferOwnershipResponse()
-            _tell(response.member, await _get(tx, organization_id, account_id))
+            _fill_message(response.member, await _get(tx, organization_id, account_id))
         return response
 
 
@@ -102,7 +102,7 @@ class _MemberChanges(TypedDict, total=False):
     role_ids: list[UUID]
 
 
-_changes: Final = MaskedChanges(pb.Member, _MemberChanges)
+_changes: Final = MaskedChanges(pb.UpdateMemberRequest, _MemberChanges)
 
 
 class _Roles(NamedTuple):
@@ -111,8 +111,8 @@ class _Roles(NamedTuple):
 
 
 def _wanted(request: pb.UpdateMemberRequest, now: MemberWithAccount) -> _Roles:
-    """What the member is to have after: what the mask does not name, they keep."""
-    changed = _changes(request.member, request.update_mask)
+    """The roles after the update. Fields outside of the mask keep their values."""
+    changed = _changes(request)
     return _Roles(changed.get("role", now.role), changed.get("role_ids", now.role_ids))
 
 
@@ -129,7 +129,7 @@ async def _give(tx: Transaction, organization_id: UUID, now: MemberWithAccount, 
 
 
 async def _remove(tx: Transaction, organization_id: UUID, now: MemberWithAccount) -> None:
-    """With what they have made there that works in their name: it is not to come back with them."""
+    """Also ends what acts in the member's name, API keys and invitations, so that it does not return with a new membership."""
     await _require_another_owner(tx, organization_id, now)
     await members.delete_member(tx, organization_id=organization_id, account_id=now.account_id)
     await api_keys.revoke_api_keys_of_member(tx, organization_id=organization_id, created_by=now.account_id)
@@ -137,7 +137,7 @@ async def _remove(tx: Transaction, organization_id: UUID, now: MemberWithAccount
 
 
 async def _require_another_owner(tx: Transaction, organization_id: UUID, now: MemberWithAccount) -> None:
-    """If it is an owner who is to be one no more."""
+    """Raises LAST_OWNER if the only owner would lose the role."""
     place = {"organization_id": organization_id, "account_id": now.account_id}
     if now.role == "owner" and not await members.has_other_owner(tx, **place):
         raise last_owner(organization_id)
@@ -150,7 +150,7 @@ async def _get(db: Executor, organization_id: UUID, account_id: UUID) -> MemberW
     return member
 
 
-def _tell(message: pb.Member, found: MemberWithAccount) -> None:
+def _fill_message(message: pb.Member, found: MemberWithAccount) -> None:
     _fill(message, found)
     message.email, message.display_name = found.email, found.display_name
     message.role_ids.extend(map(str, found.role_ids))

@@ -1,4 +1,4 @@
-"""OrganizationService: what people share their work in, and which of it a session is about."""
+"""OrganizationService: organizations, and the one that is active in a session."""
 
 from typing import ClassVar, Final
 from uuid import UUID
@@ -30,7 +30,7 @@ from accord_rpc.messages import MessageMapper
 from accord_rpc.permissions import ROLES
 
 _fill: Final = MessageMapper(pb.Organization).fill
-_changes: Final = MaskedChanges(pb.Organization, OrganizationChanges)
+_changes: Final = MaskedChanges(pb.UpdateOrganizationRequest, OrganizationChanges)
 
 
 class OrganizationService(OrganizationServiceServicer):
@@ -46,7 +46,7 @@ class OrganizationService(OrganizationServiceServicer):
         self, request: pb.CreateOrganizationRequest, context: Context
     ) -> pb.CreateOrganizationResponse:
         async with self._db.transaction() as tx:
-            # Locked, or it could be deleted meanwhile, and the organization would have no owner.
+            # Locked: if it were deleted meanwhile, the organization would have no owner.
             me = await get_own_account_locked(tx)
             organization = await organizations.insert_organization(
                 tx, organization_id=uuid7(), name=request.name, slug=request.slug
@@ -61,7 +61,7 @@ class OrganizationService(OrganizationServiceServicer):
     async def GetOrganization(self, request: pb.GetOrganizationRequest, context: Context) -> pb.GetOrganizationResponse:
         me = caller()
         organization_id = UUID(request.organization_id) if request.organization_id else me.organization_id
-        if organization_id is None:  # none is named, and none is active
+        if organization_id is None:  # none is requested and none is active
             raise RpcError(Reason.REASON_ORGANIZATION_NOT_FOUND)
         if (only := _only(me)) and only != organization_id:
             raise organization_not_found(organization_id)
@@ -76,7 +76,9 @@ class OrganizationService(OrganizationServiceServicer):
             self._db, account_id=me.account_id, page=page, only=_only(me), show_deleted=request.show_deleted
         )
         response = pb.ListOrganizationsResponse()
-        response.next_page_token = page.fill(response.organizations, rows, _tell, key=lambda row: row.organization)
+        response.next_page_token = page.fill(
+            response.organizations, rows, _fill_message, key=lambda row: row.organization
+        )
         return response
 
     async def UpdateOrganization(
@@ -93,7 +95,7 @@ class OrganizationService(OrganizationServiceServicer):
                 organization = await organizations.update_organization(
                     tx,
                     organization_id=organization_id,
-                    changes=_changes(request.organization, request.update_mask),
+                    changes=_changes(request),
                     etag=_etag(request.organization.etag),
                 )
                 mine = await _mine(tx, organization_id)
@@ -153,12 +155,12 @@ class OrganizationService(OrganizationServiceServicer):
             )
         finally:
             self._sessions.forget(me.session_id)
-        if not is_set:  # revoked since the call was let in
+        if not is_set:  # revoked since the call was authenticated
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
 
 
 def _only(me: Caller) -> UUID | None:
-    """The one organization that the caller sees, whichever its account belongs to."""
+    """An API key sees its own organization only."""
     return me.organization_id if me.credential == CREDENTIAL_API_KEY else None
 
 
@@ -185,11 +187,11 @@ def _etag(etag: str) -> UUID | None:
 
 def _message(organization: schema.Organization, role: str | None) -> pb.Organization:
     message = pb.Organization()
-    _tell(message, OrganizationWithRole(organization, role))
+    _fill_message(message, OrganizationWithRole(organization, role))
     return message
 
 
-def _tell(message: pb.Organization, found: OrganizationWithRole) -> None:
+def _fill_message(message: pb.Organization, found: OrganizationWithRole) -> None:
     _fill(message, found.organization)
     if found.role is not None:
         message.role = ROLES[found.role]

@@ -1,4 +1,4 @@
-"""ProviderService: signs people in with OpenID Connect providers."""
+"""ProviderService: sign-in with OpenID Connect providers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,15 +102,15 @@ def _callback(request: pb.CompleteProviderSignInRequest | pb.LinkProviderRequest
 
 @contextmanager
 def _refusals(failed: Reason.ValueType) -> Iterator[None]:
-    """What the caller is told of a provider's faults: no more than that there was one. The rest is for the log.
+    """Maps errors of a provider to reasons. The caller learns only that the provider failed; the log has the details.
 
-    `failed` is the reason if it has said what does not hold; if it has said nothing, it is UNAVAILABLE.
+    `failed` is the reason if the provider responded wrongly. If it did not respond, the reason is UNAVAILABLE.
     """
     try:
         yield
     except (SignInFailed, ProviderUnreachable) as fault:
         log = structlog.get_logger("accord.providers").bind(reason=str(fault), request_id=call().request_id)
-        if fault.provider is None:  # it is the caller who came with what nobody has begun
+        if fault.provider is None:  # the caller sent a token that no sign-in began with
             log.info("provider_sign_in_unknown")
         else:
             log.warning("provider_failed", provider=fault.provider)

@@ -1,5 +1,6 @@
-"""RoleService: the active organization's own roles, and what the caller may do there."""
+"""RoleService: custom roles of the active organization, and the caller's permissions in it."""
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from accord_api.dependencies import Dependencies
 from accord_api.membership_changes import changing, require_held
 from accord_db.engine.database import Executor
 from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.folding import fold_name
 from accord_db.engine.ids import uuid7
 from accord_db.queries import roles
 from accord_db.queries.roles import RoleChanges
@@ -22,8 +24,8 @@ from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import MessageMapper, etag_of
 from accord_rpc.permissions import AnyPermission, held, join_permissions, names, of_accord, of_application
 
-# Of one organization.
-_AT_MOST: Final = 100
+# Per organization.
+_MAX_ROLES: Final = 100
 
 
 class _Changes(RoleChanges, total=False):
@@ -31,7 +33,7 @@ class _Changes(RoleChanges, total=False):
 
 
 _fill: Final = MessageMapper(pb.Role).fill
-_changes: Final = MaskedChanges(pb.Role, _Changes)
+_changes: Final = MaskedChanges(pb.UpdateRoleRequest, _Changes)
 
 
 class RoleService(RoleServiceServicer):
@@ -49,8 +51,10 @@ class RoleService(RoleServiceServicer):
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
                 await require_held(tx, organization_id, permissions)
-                if await roles.count_roles(tx, organization_id=organization_id) >= _AT_MOST:
+                names_taken = await roles.list_role_names(tx, organization_id=organization_id)
+                if len(names_taken) >= _MAX_ROLES:
                     raise RpcError(Reason.REASON_TOO_MANY_ROLES)
+                _require_free(request.name, names_taken.values())
                 role = await roles.insert_role(
                     tx,
                     role_id=role_id,
@@ -60,20 +64,20 @@ class RoleService(RoleServiceServicer):
                 )
         except AlreadyExists:
             raise RpcError(Reason.REASON_ROLE_NAME_TAKEN) from None
-        return pb.CreateRoleResponse(role=_told(role))
+        return pb.CreateRoleResponse(role=_to_message(role))
 
     async def GetRole(self, request: pb.GetRoleRequest, context: Context) -> pb.GetRoleResponse:
-        return pb.GetRoleResponse(role=_told(await _get(self._db, request.role_id)))
+        return pb.GetRoleResponse(role=_to_message(await _get(self._db, request.role_id)))
 
     async def ListRoles(self, request: pb.ListRolesRequest, context: Context) -> pb.ListRolesResponse:
         page = self._paginator.page(request)
         rows = await roles.list_roles(self._db, organization_id=caller().active_organization_id, page=page)
         response = pb.ListRolesResponse()
-        response.next_page_token = page.fill(response.roles, rows, _tell)
+        response.next_page_token = page.fill(response.roles, rows, _fill_message)
         return response
 
     async def UpdateRole(self, request: pb.UpdateRoleRequest, context: Context) -> pb.UpdateRoleResponse:
-        organization_id, changed = caller().active_organization_id, _changes(request.role, request.update_mask)
+        organization_id, changed = caller().active_organization_id, _changes(request)
         call().note(target=UUID(request.role.id))
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
@@ -81,6 +85,10 @@ class RoleService(RoleServiceServicer):
                 join_permissions(changed, "permissions", before.permissions)
                 after = changed.get("permissions", [])
                 await require_held(tx, organization_id, held(None, [*before.permissions, *after]))
+                if "name" in changed:
+                    others = await roles.list_role_names(tx, organization_id=organization_id)
+                    others.pop(before.id)
+                    _require_free(changed["name"], others.values())
                 role = await roles.update_role(
                     tx,
                     role_id=before.id,
@@ -92,7 +100,7 @@ class RoleService(RoleServiceServicer):
             raise RpcError(Reason.REASON_ROLE_NAME_TAKEN) from None
         if role is None:
             raise _changed_since(request.role.id)
-        return pb.UpdateRoleResponse(role=_told(role))
+        return pb.UpdateRoleResponse(role=_to_message(role))
 
     async def DeleteRole(self, request: pb.DeleteRoleRequest, context: Context) -> pb.DeleteRoleResponse:
         organization_id = caller().active_organization_id
@@ -115,8 +123,14 @@ class RoleService(RoleServiceServicer):
         )
 
 
+def _require_free(name: str, taken: Iterable[str]) -> None:
+    """Raises ROLE_NAME_TAKEN. The organization is locked, so that no name is taken meanwhile."""
+    if fold_name(name) in map(fold_name, taken):
+        raise RpcError(Reason.REASON_ROLE_NAME_TAKEN)
+
+
 async def _get(db: Executor, role_id: str) -> Role:
-    """Also not found if it is one of another organization: whether there is one is not theirs to know."""
+    """Raises ROLE_NOT_FOUND, also for a role of another organization."""
     role = await roles.get_role(db, role_id=UUID(role_id), organization_id=caller().active_organization_id)
     if role is None:
         raise RpcError(Reason.REASON_ROLE_NOT_FOUND, role_id=role_id)
@@ -127,13 +141,13 @@ def _changed_since(role_id: str) -> RpcError:
     return RpcError(Reason.REASON_ETAG_MISMATCH, role_id=role_id)
 
 
-def _told(role: Role) -> pb.Role:
+def _to_message(role: Role) -> pb.Role:
     message = pb.Role()
-    _tell(message, role)
+    _fill_message(message, role)
     return message
 
 
-def _tell(message: pb.Role, role: Role) -> None:
+def _fill_message(message: pb.Role, role: Role) -> None:
     _fill(message, role)
     permissions = held(None, role.permissions)
     message.permissions.extend(of_accord(permissions))

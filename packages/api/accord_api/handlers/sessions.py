@@ -1,4 +1,4 @@
-"""SessionService: shows people their sessions, and ends those they do not want."""
+"""SessionService: lists, ends and renews sessions of the caller's account."""
 
 from functools import partial
 from typing import Final
@@ -10,6 +10,7 @@ from accord.sessions.v1 import sessions_pb2 as pb
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
 from accord_api.dependencies import Dependencies
 from accord_api.own_account import get_own_account_locked
+from accord_api.sign_ins import require_verified_hash
 from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, sessions
 from accord_db.queries.sessions import SessionWithStatus, Status
@@ -41,7 +42,7 @@ class SessionService(SessionServiceServicer):
         if found is None:
             raise _not_found(session_id)
         response = pb.GetSessionResponse()
-        _tell(response.session, found, me)
+        _fill_message(response.session, found, me)
         return response
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
@@ -52,7 +53,7 @@ class SessionService(SessionServiceServicer):
         )
         response = pb.ListSessionsResponse()
         response.next_page_token = page.fill(
-            response.sessions, rows, partial(_tell, me=me), key=lambda row: row.session
+            response.sessions, rows, partial(_fill_message, me=me), key=lambda row: row.session
         )
         return response
 
@@ -71,7 +72,7 @@ class SessionService(SessionServiceServicer):
         me = caller()
         call().note(target=me.account_id)
         async with self._db.transaction() as tx:
-            # Whoever opens one for it, or in its name, has it locked: so that none is missed.
+            # Opening a session of the account locks it too, so that none is missed.
             await get_own_account_locked(tx)
             revoked = await self._sessions.revoke_all(tx, me.account_id, but=me.session_id)
         return pb.RevokeOtherSessionsResponse(revoked_count=revoked)
@@ -84,17 +85,18 @@ class SessionService(SessionServiceServicer):
             raise RpcError(Reason.REASON_PASSWORD_WRONG)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=me.account_id)
-            if account is None or now is None or now.password_hash != account.password_hash:
-                raise RpcError(Reason.REASON_PASSWORD_WRONG)  # changed since: what was proved is not the present one
+            if account is None or now is None:  # deleted since the password was verified
+                raise RpcError(Reason.REASON_PASSWORD_WRONG)
+            require_verified_hash(now, account)
             await self._verify_second_factor(tx, request)
             renewed = await self._sessions.renew(
                 tx, session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
             )
-        if renewed is None:  # revoked, or given another token, since the call was let in
+        if renewed is None:  # revoked or renewed since the call was authenticated
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         token, session = renewed
         response = pb.ReauthenticateResponse(session_token=token)
-        _tell(response.session, SessionWithStatus(session, "active"), me)
+        _fill_message(response.session, SessionWithStatus(session, "active"), me)
         return response
 
     async def _verify_second_factor(self, tx: Transaction, request: pb.ReauthenticateRequest) -> None:
@@ -106,11 +108,11 @@ class SessionService(SessionServiceServicer):
 
 
 def _not_found(session_id: UUID) -> RpcError:
-    """Also for the session of somebody else: whether there is one is not theirs to know."""
+    """Also for a session of another account, whose existence must not be revealed."""
     return RpcError(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
 
 
-def _tell(message: Session, found: SessionWithStatus, me: Caller) -> None:
+def _fill_message(message: Session, found: SessionWithStatus, me: Caller) -> None:
     _fill(message, found.session)
     message.status = _STATUSES[found.status]
     message.current = found.session.id == me.session_id

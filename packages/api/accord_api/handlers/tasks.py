@@ -14,14 +14,15 @@ from accord_db.queries.tasks import NewTask, TaskChanges, TaskFilters
 from accord_db.schema import Task
 from accord_rpc.call import Context
 from accord_rpc.caller import caller
-from accord_rpc.errors import RpcError, missing_or_stale
+from accord_rpc.errors import RpcError, found, missing_or_stale
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import ColumnMapper, MessageMapper, etag_of
 
 _to_task: Final = MessageMapper(pb.Task)
 _new: Final = ColumnMapper(pb.CreateTaskRequest, NewTask)
-_changes: Final = MaskedChanges(pb.Task, TaskChanges)
-_filters: Final = ColumnMapper(pb.ListTasksRequest, TaskFilters, only_set=True)
+_changes: Final = MaskedChanges(pb.UpdateTaskRequest, TaskChanges)
+_filters: Final = ColumnMapper(pb.ListTasksRequest, TaskFilters)
+_NOT_FOUND: Final = Reason.REASON_TASK_NOT_FOUND
 
 
 class TaskService(TaskServiceServicer):
@@ -42,9 +43,7 @@ class TaskService(TaskServiceServicer):
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         task = await tasks.get_task(self._db, task_id=UUID(request.task_id), owner_id=caller().owner_id)
-        if task is None:
-            raise _not_found(request.task_id)
-        return pb.GetTaskResponse(task=_to_task(task))
+        return pb.GetTaskResponse(task=_to_task(found(task, _NOT_FOUND, task_id=request.task_id)))
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Context) -> pb.CreateTaskResponse:
         me = caller()
@@ -56,7 +55,7 @@ class TaskService(TaskServiceServicer):
 
     async def UpdateTask(self, request: pb.UpdateTaskRequest, context: Context) -> pb.UpdateTaskResponse:
         owner_id, task_id = caller().owner_id, UUID(request.task.id)
-        changes = _changes(request.task, request.update_mask)
+        changes = _changes(request)
         async with self._db.transaction() as tx:
             task = await tasks.update_task(
                 tx, task_id=task_id, owner_id=owner_id, changes=changes, etag=etag_of(request.task)
@@ -78,34 +77,27 @@ class TaskService(TaskServiceServicer):
         async with self._db.transaction() as tx:
             task = await tasks.undelete_task(tx, task_id=task_id, owner_id=owner_id)
             task = task or await tasks.get_task(tx, task_id=task_id, owner_id=owner_id)
-        if task is None:
-            raise _not_found(request.task_id)
-        return pb.UndeleteTaskResponse(task=_to_task(task))
+        return pb.UndeleteTaskResponse(task=_to_task(found(task, _NOT_FOUND, task_id=request.task_id)))
 
     async def BatchGetTasks(self, request: pb.BatchGetTasksRequest, context: Context) -> pb.BatchGetTasksResponse:
         ids = [UUID(task_id) for task_id in request.task_ids]
         rows = await tasks.get_tasks(self._db, task_ids=ids, owner_id=caller().owner_id)
-        found = {row.id: row for row in rows}
+        by_id = {row.id: row for row in rows}
         response = pb.BatchGetTasksResponse()
-        for task_id, requested in zip(ids, request.task_ids, strict=True):
-            if task_id not in found:
-                raise _not_found(requested)
-            _to_task.fill(response.tasks.add(), found[task_id])
+        for task_id in ids:
+            _to_task.fill(response.tasks.add(), found(by_id.get(task_id), _NOT_FOUND, task_id=str(task_id)))
         return response
 
     async def BatchCreateTasks(
         self, request: pb.BatchCreateTasksRequest, context: Context
     ) -> pb.BatchCreateTasksResponse:
-        me, new = caller(), [(uuid7(), _new(each)) for each in request.requests]
+        me, requests = caller(), enumerate(request.requests)
+        new = [(uuid7(), _new(each, path=f"requests[{index}].")) for index, each in requests]
         async with self._db.transaction() as tx:
             rows = await tasks.insert_tasks(tx, new, created_by=me.account_id, organization_id=me.organization_id)
         return pb.BatchCreateTasksResponse(tasks=map(_to_task, rows))
 
 
-def _not_found(task_id: str) -> RpcError:
-    return RpcError(Reason.REASON_TASK_NOT_FOUND, task_id=task_id)
-
-
 async def _missing_or_stale(db: Executor, task_id: UUID, owner_id: UUID) -> RpcError:
     current = await tasks.get_task(db, task_id=task_id, owner_id=owner_id)
-    return missing_or_stale(current, Reason.REASON_TASK_NOT_FOUND, task_id=str(task_id))
+    return missing_or_stale(current, _NOT_FOUND, task_id=str(task_id))

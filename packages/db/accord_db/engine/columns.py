@@ -1,4 +1,4 @@
-"""A table's columns, described without SQLAlchemy's types: for the drift gate, which compares them with messages."""
+"""Descriptions of a table's columns without SQLAlchemy's types, for the drift check, which compares them with messages."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
-    JSON,
     BigInteger,
     Boolean,
     DateTime,
@@ -18,9 +17,9 @@ from sqlalchemy import (
     Uuid,
     inspect,
 )
-from sqlalchemy.types import TypeEngine
-
-from accord_db.engine.model import Model
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 class ColumnKind(StrEnum):
@@ -49,7 +48,7 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], ColumnKind], ...] = (
     (Float, ColumnKind.FLOAT),
     (DateTime, ColumnKind.TIME),
     (LargeBinary, ColumnKind.BYTES),
-    (JSON, ColumnKind.JSON),
+    (JSONB, ColumnKind.JSON),
     (ARRAY, ColumnKind.ARRAY),
 )
 
@@ -57,24 +56,39 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], ColumnKind], ...] = (
 @dataclass(frozen=True, slots=True)
 class Column:
     """`length` in characters, None if unbounded. `choices` are the values that a CHECK allows. `item` describes the elements
-    of an array."""
+    of an array. `has_default`: the database fills the column in. `null_is_json`: NULL is stored as JSON null."""
 
     kind: ColumnKind
     nullable: bool
+    has_default: bool
     length: int | None
     choices: frozenset[str]
     item: "Column | None" = None
+    null_is_json: bool = False
 
 
-def columns_of(model: type[Model]) -> dict[str, Column]:
-    return {name: _column(column.type, bool(column.nullable)) for name, column in inspect(model).columns.items()}
+def columns_of(model: type[DeclarativeBase]) -> dict[str, Column]:
+    return {
+        name: _column(column.type, bool(column.nullable), column.server_default is not None)
+        for name, column in inspect(model).columns.items()
+    }
 
 
-def _column(type_: TypeEngine[Any], nullable: bool) -> Column:
+def _column(type_: TypeEngine[Any], nullable: bool, has_default: bool) -> Column:
+    if isinstance(type_, TypeDecorator):
+        return _column(type_.impl_instance, nullable, has_default)
     return Column(
-        kind=next((kind for known, kind in _KINDS if isinstance(type_, known)), ColumnKind.OTHER),
+        kind=_kind(type_),
         nullable=nullable,
+        has_default=has_default,
         length=getattr(type_, "length", None),
         choices=frozenset(getattr(type_, "enums", ())),
-        item=_column(type_.item_type, nullable=False) if isinstance(type_, ARRAY) else None,
+        item=_column(type_.item_type, False, False) if isinstance(type_, ARRAY) else None,
+        null_is_json=isinstance(type_, JSONB) and not type_.none_as_null,
     )
+
+
+def _kind(type_: TypeEngine[Any]) -> ColumnKind:
+    if isinstance(type_, ARRAY) and type_.dimensions not in (None, 1):
+        return ColumnKind.OTHER
+    return next((kind for known, kind in _KINDS if isinstance(type_, known)), ColumnKind.OTHER)

@@ -1,4 +1,4 @@
-"""Lists by keyset: a page begins after a cursor, so that its cost does not grow with the pages before it."""
+"""Lists with keyset pagination: a page begins after a cursor, so that its cost does not grow with the page number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import iterate
 
 from accord_db.engine.executor import Executor
+from accord_db.engine.expressions import like_containing
 
 R = TypeVar("R")
 
-# PostgreSQL plans an unknown LIMIT as a tenth of the table and replans each call: 50 µs for a page of 20 instead of 31. So
-# the usual sizes, plus the row that shows whether there is a next page, are literals. Others stay a parameter, or callers
-# could have a thousand statements prepared.
+# PostgreSQL assumes that a LIMIT parameter is a tenth of the table, and plans at every execution: 50 µs instead of 31 for a
+# page of 20. So the usual page sizes, plus the row that shows whether there is a next page, are literals. Other sizes are a
+# parameter, so that callers cannot fill the connection with prepared statements.
 _LITERAL_LIMITS: Final = frozenset({11, 21, 51, 101})
 
 
@@ -30,7 +31,7 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which rows of a list to fetch: at most `limit`, after the cursor."""
+    """The page of a list to fetch: at most `limit` rows after the cursor."""
 
     limit: int
     after: Cursor | None = None
@@ -38,11 +39,19 @@ class Page:
     descending: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """A filter: the column contains the parameter's text, in upper or lower case."""
+
+    column: Any
+
+
 class Listing(Generic[R]):
     """The statements of one list. Every combination of filters and order is compiled once.
 
     `orders` are the columns a page can be ordered by; rows of equal value are ordered by `id`. `filters` are conditions by
-    name; a condition may have a bind parameter of the same name."""
+    name. A condition with a bind parameter of the same name applies unless the filter's value is None; one without, if the
+    value is true. The conditions in `unless` apply if the value is missing or false."""
 
     def __init__(
         self,
@@ -50,13 +59,17 @@ class Listing(Generic[R]):
         *,
         id: Any,
         orders: Mapping[str, Any],
-        filters: Mapping[str, ColumnElement[bool]] | None = None,
+        filters: Mapping[str, ColumnElement[bool] | Contains] | None = None,
+        unless: Mapping[str, ColumnElement[bool]] | None = None,
     ) -> None:
         self._statement = statement
         self._id = id
         self._orders = orders
-        self._filters = dict(filters or {})
-        self._bound = {name for name, condition in self._filters.items() if name in _parameters(condition)}
+        filters = filters or {}
+        self._conditions = {name: _condition(name, condition) for name, condition in filters.items()}
+        self._bound = {name for name, condition in self._conditions.items() if name in _parameters(condition)}
+        self._patterns = {name for name, condition in filters.items() if isinstance(condition, Contains)}
+        self._unless = dict(unless or {})
         if nullable := [name for name, column in orders.items() if getattr(column, "nullable", False)]:
             raise ValueError(f"keyset order by a column that can be NULL: {', '.join(nullable)}")
         self._page = cache(self._build_page)
@@ -65,25 +78,30 @@ class Listing(Generic[R]):
     async def fetch(
         self, db: Executor, page: Page, *, filters: Mapping[str, object] | None = None, **parameters: object
     ) -> list[R]:
-        """Rows in a total order. A filter applies unless its value is None; one without a parameter, if it is true."""
-        chosen = self._chosen(filters)
+        """Rows in a total order. `parameters` are those of the statement."""
+        names, values = self._chosen(filters or {})
         limit = page.limit if page.limit in _LITERAL_LIMITS else None
-        statement = self._page(frozenset(chosen), page.order_by, page.descending, page.after is not None, limit)
-        parameters |= {name: chosen[name] for name in self._bound & chosen.keys()}
+        statement = self._page(names, page.order_by, page.descending, page.after is not None, limit)
         if page.after is not None:
-            parameters |= {"after_value": page.after.value, "after_id": page.after.id}
+            values |= {"after_value": page.after.value, "after_id": page.after.id}
         if limit is None:
-            parameters["limit"] = page.limit
-        return cast(list[R], await db.fetch_all(statement, **parameters))
+            values["limit"] = page.limit
+        return cast(list[R], await db.fetch_all(statement, **parameters, **values))
 
     async def count(self, db: Executor, *, filters: Mapping[str, object] | None = None, **parameters: object) -> int:
-        chosen = self._chosen(filters)
-        parameters |= {name: chosen[name] for name in self._bound & chosen.keys()}
-        return await db.fetch_one(self._count(frozenset(chosen)), **parameters) or 0
+        names, values = self._chosen(filters or {})
+        return await db.fetch_one(self._count(names), **parameters, **values) or 0
 
-    def _chosen(self, filters: Mapping[str, object] | None) -> dict[str, object]:
-        given = (filters or {}).items()
-        return {name: value for name, value in given if (value is not None if name in self._bound else value)}
+    def _chosen(self, filters: Mapping[str, object]) -> tuple[frozenset[str], dict[str, object]]:
+        """The conditions that apply, and the values of their parameters."""
+        if unknown := filters.keys() - self._conditions.keys() - self._unless.keys():
+            raise TypeError(f"the list has no filter {', '.join(sorted(unknown))}")
+        values = {name: filters[name] for name in self._bound & filters.keys() if filters[name] is not None}
+        flags = {name for name in self._conditions.keys() - self._bound if filters.get(name)}
+        shown = {name for name in self._unless if not filters.get(name)}
+        for name in self._patterns & values.keys():
+            values[name] = like_containing(str(values[name]))
+        return frozenset({*values, *flags, *shown}), values
 
     def _build_page(
         self, filters: frozenset[str], order_by: str, descending: bool, later: bool, limit: int | None
@@ -100,7 +118,12 @@ class Listing(Generic[R]):
         return self._filtered(filters).with_only_columns(func.count(), maintain_column_froms=True)
 
     def _filtered(self, filters: frozenset[str]) -> Select[*tuple[Any, ...]]:
-        return self._statement.where(*(self._filters[name] for name in sorted(filters)))
+        conditions = self._conditions | self._unless
+        return self._statement.where(*(conditions[name] for name in sorted(filters)))
+
+
+def _condition(name: str, condition: ColumnElement[bool] | Contains) -> ColumnElement[bool]:
+    return condition.column.ilike(bindparam(name)) if isinstance(condition, Contains) else condition
 
 
 def _parameters(condition: ColumnElement[bool]) -> set[str]:

@@ -9,8 +9,7 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, update
 
 from accord_db.engine.database import Executor
 from accord_db.engine.dml import etag_matches, insert_row, insert_rows, update_row
-from accord_db.engine.expressions import like_containing
-from accord_db.engine.keyset import Listing, Page
+from accord_db.engine.keyset import Contains, Listing, Page
 from accord_db.schema import Task
 
 
@@ -79,29 +78,21 @@ _LISTING: Final = Listing[Task](
     id=Task.id,
     orders={"created_at": Task.created_at, "updated_at": Task.updated_at, "title": Task.title},
     filters={
-        "alive": _ALIVE,
         "completed": Task.completed == bindparam("completed"),
-        "title_contains": Task.title.ilike(bindparam("title_contains")),
+        "title_contains": Contains(Task.title),
         "created_from": Task.created_at >= bindparam("created_from"),
         "created_before": Task.created_at < bindparam("created_before"),
     },
+    unless={"show_deleted": _ALIVE},
 )
 
 
 async def list_tasks(db: Executor, *, owner_id: UUID, page: Page, **filters: Unpack[TaskFilters]) -> list[Task]:
-    return await _LISTING.fetch(db, page, filters=_conditions(filters), owner_id=owner_id)
+    return await _LISTING.fetch(db, page, filters=filters, owner_id=owner_id)
 
 
 async def count_tasks(db: Executor, *, owner_id: UUID, **filters: Unpack[TaskFilters]) -> int:
-    return await _LISTING.count(db, filters=_conditions(filters), owner_id=owner_id)
-
-
-def _conditions(filters: TaskFilters) -> dict[str, object]:
-    conditions: dict[str, object] = {**filters, "alive": not filters.get("show_deleted")}
-    conditions.pop("show_deleted", None)
-    if text := filters.get("title_contains"):
-        conditions["title_contains"] = like_containing(text)
-    return conditions
+    return await _LISTING.count(db, filters=filters, owner_id=owner_id)
 
 
 async def update_task(

@@ -1,4 +1,7 @@
-"""Every table there is: one import line a feature."""
+"""The tables. Every module of this package is imported, so that `metadata` is complete; the imports by name are exports."""
+
+from importlib import import_module
+from pkgutil import walk_packages
 
 from accord_db.engine.model import Model
 from accord_db.schema.account_tokens import AccountToken, TokenPurpose
@@ -17,6 +20,9 @@ from accord_db.schema.second_factors import RecoveryCode, SecondFactor
 from accord_db.schema.services import ServiceAccount, SigningKey
 from accord_db.schema.sessions import Session
 from accord_db.schema.tasks import Task
+
+for _module in walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)
 
 metadata = Model.metadata
 

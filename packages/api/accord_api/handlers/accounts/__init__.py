@@ -1,4 +1,4 @@
-"""AccountService: signs people up, in and out, and keeps what an account is."""
+"""AccountService: sign-up, sign-in, and the caller's account."""
 
 from accord_api.handlers.accounts.emails import Emails
 from accord_api.handlers.accounts.passwords import AccountPasswords
@@ -10,4 +10,4 @@ __all__ = ["AccountService"]
 
 
 class AccountService(SigningUp, SigningIn, Emails, AccountPasswords, Profiles):
-    """Each of these has the methods of one idea, and all of them have the same parts."""
+    """Each base class has the methods of one subject."""

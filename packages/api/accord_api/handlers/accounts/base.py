@@ -1,4 +1,4 @@
-"""What the methods of AccountService are made of, and what more than one idea of them needs."""
+"""The dependencies and shared steps of AccountService's methods."""
 
 from typing import ClassVar, Final
 
@@ -32,11 +32,11 @@ class AccountParts(AccountServiceServicer):
         self._verified_email_required = dependencies.rules.verified_email_required
 
     def _check_new_password(self, field: str, password: str, *, email: str) -> None:
-        if faults := self._passwords.faults(password, email=email):
-            raise invalid(*(FieldViolation(field, fault) for fault in faults))
+        if problems := self._passwords.problems(password, email=email):
+            raise invalid(*(FieldViolation(field, problem) for problem in problems))
 
     async def _mail_token(self, tx: Transaction, kind: Kind, mail: Mail, account: Account | None, *, to: str) -> None:
-        """For nobody it is the same work, and there is neither a token nor a mail."""
+        """Without an account it does the same work, and neither issues a token nor sends mail."""
         account_id, name = (account.id, account.display_name) if account else (uuid7(), "")
         token = await account_tokens.issue(tx, kind, account_id=account_id, email=to)
         await self._outbox.post(tx, mail, to=to if account else None, display_name=name, token=token)

@@ -15,7 +15,7 @@ from accord_rpc.errors import RpcError
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import etag_of
 
-_changes: Final = MaskedChanges(pb.Account, AccountChanges)
+_changes: Final = MaskedChanges(pb.UpdateAccountRequest, AccountChanges)
 
 
 class Profiles(AccountParts):
@@ -29,11 +29,11 @@ class Profiles(AccountParts):
             account = await accounts.update_account(
                 tx,
                 account_id=me,
-                changes=_changes(request.account, request.update_mask),
+                changes=_changes(request),
                 etag=etag_of(request.account),
             )
             if account is None:
-                # Is it no longer there, or no longer the one that the etag names?
+                # Either the account is deleted, or it has another etag.
                 await get_own_account(tx)
                 raise RpcError(Reason.REASON_ETAG_MISMATCH)
         return pb.UpdateAccountResponse(account=to_account(account))
@@ -47,7 +47,9 @@ class Profiles(AccountParts):
             account = await accounts.delete_account(tx, account_id=me)
             if account is None:
                 raise deleted()
-            if account.role == ADMINISTRATOR and not caller().administrator:  # has become one since the call was let in
+            if (
+                account.role == ADMINISTRATOR and not caller().administrator
+            ):  # has become one since the call was authenticated
                 await require_another(tx, me)
             await account_tokens.void(tx, me, *account_tokens.ALL)
             await providers.delete_linked_providers_of_account(tx, account_id=me)

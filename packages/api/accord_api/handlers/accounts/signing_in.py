@@ -21,7 +21,7 @@ class SigningIn(AccountParts):
         async with self._db.transaction() as tx:
             token, session, second_step_token = await self._sign_ins.open(tx, account)
             if new_hash is not None:
-                await accounts.update_password_hash(tx, account_id=account.id, password_hash=new_hash)
+                await accounts.renew_password_hash(tx, account_id=account.id, password_hash=new_hash)
         return pb.SignInResponse(
             session_token=token,
             session=to_session(session) if session else None,
@@ -29,17 +29,17 @@ class SigningIn(AccountParts):
         )
 
     async def _authenticated(self, request: pb.SignInRequest) -> Account:
-        """Every refusal is one look-up and one verification, whatever the reason."""
+        """Does one lookup and one verification in every case. Raises SIGN_IN_REFUSED."""
         account = await accounts.get_account_by_email(self._db, email=request.email)
         if account is not None:
             call().note(account_id=account.id, target=account.id)
         known = await self._passwords.verify(account.password_hash if account else None, request.password)
-        if account is None or not known or is_banned(account):
+        if account is None or not known or is_banned(account, self._db.clock):
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
         return account
 
     async def _new_hash(self, account: Account, password: str) -> str | None:
-        """For an account whose hash was made at another cost than today's."""
+        """A new hash if the stored one was made with other cost parameters, else None."""
         outdated = account.password_hash is not None and self._passwords.needs_rehash(account.password_hash)
         return await self._passwords.hash(password) if outdated else None
 
@@ -65,7 +65,7 @@ class SigningIn(AccountParts):
         me = caller()
         session = await sessions.get_session(self._db, session_id=me.session_id, account_id=me.account_id)
         account = await get_own_account(self._db)
-        if session is None:  # cleaned away since the call was let in
+        if session is None:  # deleted by the clean-up since the call was authenticated
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         response = pb.GetSessionResponse(session=to_session(session), account=to_account(account))
         response.session.status, response.session.current = pb.SessionStatus.SESSION_STATUS_ACTIVE, True

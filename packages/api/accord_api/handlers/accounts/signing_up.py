@@ -20,17 +20,17 @@ class SigningUp(AccountParts):
                 display_name=request.display_name,
                 password_hash=password_hash,
             )
-            # Three statements in either case: how long it takes must not tell whether the account is new.
+            # Three statements in either case: the duration must not reveal whether the account is new.
             if account is None:
-                await self._tell_owner(tx, request.email)
+                await self._notify_owner(tx, request.email)
             else:
                 call().note(account_id=account.id, target=account.id)
                 await self._mail_token(tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account, to=account.email)
         return pb.SignUpResponse()
 
-    async def _tell_owner(self, tx: Transaction, email: str) -> None:
+    async def _notify_owner(self, tx: Transaction, email: str) -> None:
         owner = await accounts.get_account_by_email(tx, email=email)
-        if owner is None:  # deleted since it was in the way
+        if owner is None:  # deleted since the conflict
             return
         call().note(account_id=owner.id, target=owner.id)
         await self._outbox.post(tx, Mail.ACCOUNT_EXISTS, to=owner.email, display_name=owner.display_name)

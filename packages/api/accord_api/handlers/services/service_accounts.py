@@ -1,4 +1,4 @@
-"""ServiceAccountService: gives programs of the operator an account of their own, and takes it back."""
+"""ServiceAccountService: accounts of programs, for administrators."""
 
 from typing import ClassVar, Final
 from uuid import UUID
@@ -51,7 +51,7 @@ class ServiceAccountService(ServiceAccountServiceServicer):
         page = self._paginator.page(request)
         rows = await services.list_service_accounts(self._db, page=page)
         response = pb.ListServiceAccountsResponse()
-        response.next_page_token = page.fill(response.service_accounts, rows, _tell)
+        response.next_page_token = page.fill(response.service_accounts, rows, _fill_message)
         return response
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, context: Context) -> pb.RotateSecretResponse:
@@ -79,7 +79,7 @@ class ServiceAccountService(ServiceAccountServiceServicer):
                 account = await services.disable_service_account(tx, service_account_id=account_id)
                 account = account or await services.get_service_account(tx, service_account_id=account_id)
         finally:
-            # Also when we were cancelled or cut off while it was committed.
+            # Also after a cancellation or a lost connection during the commit.
             self._sessions.forget(account_id)
         if account is None:
             raise _not_found(account_id)
@@ -100,11 +100,11 @@ class ServiceAccountService(ServiceAccountServiceServicer):
 
 def _to_service_account(account: schema.ServiceAccount) -> pb.ServiceAccount:
     message = pb.ServiceAccount()
-    _tell(message, account)
+    _fill_message(message, account)
     return message
 
 
-def _tell(message: pb.ServiceAccount, account: schema.ServiceAccount) -> None:
+def _fill_message(message: pb.ServiceAccount, account: schema.ServiceAccount) -> None:
     _fill(message, account)
     message.audiences[:] = account.audiences
 

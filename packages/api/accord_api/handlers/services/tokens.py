@@ -1,4 +1,4 @@
-"""TokenService: gives services the tokens with which they call others."""
+"""TokenService: issues tokens to services."""
 
 from typing import Final
 from uuid import UUID
@@ -18,7 +18,7 @@ from accord_rpc.call import Context, call
 from accord_rpc.caller import Caller, caller
 from accord_rpc.errors import RpcError
 
-# Half of the time that a key is published before it signs.
+# Half of the time between the publication of a key and its first signature.
 _MAX_AGE: Final = Duration(seconds=86_400)
 
 
@@ -40,7 +40,7 @@ class TokenService(TokenServiceServicer):
         me = caller().account_id
         person = await self._person(request.subject_token)
         client = await services.get_client(self._db, service_account_id=me)
-        if client is None:  # disabled since the call was let in
+        if client is None:  # disabled since the call was authenticated
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         if request.audience not in client.audiences:
             raise RpcError(Reason.REASON_AUDIENCE_NOT_ALLOWED)
@@ -69,7 +69,7 @@ class TokenService(TokenServiceServicer):
         return client
 
     async def _person(self, subject_token: str) -> Caller:
-        """Whose session it is; of a good session that nobody else acts in."""
+        """The user of a valid session that is not an impersonation. Raises SUBJECT_TOKEN_INVALID."""
         found = await self._sessions.authenticate(subject_token)
         if found is None or found.caller.credential != CREDENTIAL_SESSION or found.caller.impersonator_id:
             raise RpcError(Reason.REASON_SUBJECT_TOKEN_INVALID)

@@ -1,0 +1,132 @@
+"""A feature with JSON, lists and enums on the real gateway: what clients see of the mapping between messages and columns."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from google.protobuf import json_format
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+import accord_api.registration as registration
+import accord_gateway.server.gateway as wiring
+from accord_rpc.contract import contract_services
+from tests.api.conftest import Client, refusal
+from tests.factories import Person
+from tests.rpc.things import ThingService, create_table, pb, stubs
+
+SETTINGS = {"theme": "dark", "limits": [1, 2.5, None], "nested": {"on": True}}
+
+
+@pytest.fixture(autouse=True)
+def _served(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_table(dsn)
+    services = [*contract_services(), pb.DESCRIPTOR.services_by_name["ThingService"]]
+    monkeypatch.setattr(registration, "SERVICES", (*registration.SERVICES, ThingService))
+    monkeypatch.setattr(wiring, "contract_services", lambda: services)
+
+
+@pytest.fixture
+def things(client: Client) -> Any:
+    return stubs.ThingServiceStub(client.channel)
+
+
+def new(**fields: Any) -> Any:
+    least = {
+        "name": "A thing",
+        "owner_key": str(uuid4()),
+        "seen_at": Timestamp(seconds=1),
+        "something": Value(bool_value=True),
+    }
+    return pb.CreateThingRequest(**least | fields)
+
+
+def struct(value: dict[str, Any]) -> Struct:
+    return json_format.ParseDict(value, Struct())
+
+
+async def create(things: Any, who: Person, **fields: Any) -> Any:
+    return (await things.CreateThing(new(**fields), metadata=who.headers)).thing
+
+
+async def update(things: Any, who: Person, thing: Any, *paths: str) -> Any:
+    request = pb.UpdateThingRequest(thing=thing, update_mask=FieldMask(paths=paths))
+    return (await things.UpdateThing(request, metadata=who.headers)).thing
+
+
+async def test_json_lists_and_enums_are_created_read_updated_and_filtered(things: Any, me: Person) -> None:
+    made = await create(things, me, settings=struct(SETTINGS), tags=["red", "blue"], state=pb.STATE_IN_USE)
+    assert UUID(made.id).version == 7
+    assert json_format.MessageToDict(made.settings) == SETTINGS
+    assert (list(made.tags), made.state) == (["red", "blue"], pb.STATE_IN_USE)
+    assert (await things.GetThing(pb.GetThingRequest(thing_id=made.id), metadata=me.headers)).thing == made
+
+    other = await create(things, me)
+    assert (other.state, list(other.tags)) == (pb.STATE_NEW, [])  # the table's defaults
+    assert other.HasField("settings")
+    assert not other.HasField("extra")
+
+    body = pb.Thing(id=made.id, etag=made.etag, settings=struct({"theme": "light"}), tags=["green"], state=pb.STATE_NEW)
+    changed = await update(things, me, body, "settings", "tags")
+    assert json_format.MessageToDict(changed.settings) == {"theme": "light"}
+    assert (list(changed.tags), changed.state) == (["green"], pb.STATE_IN_USE)
+    changed = await update(
+        things, me, pb.Thing(id=made.id, state=pb.STATE_NEW, extra=struct({})), "state", "extra", "tags"
+    )
+    assert (changed.state, list(changed.tags), changed.HasField("extra")) == (pb.STATE_NEW, [], True)
+    stale = pb.UpdateThingRequest(thing=body, update_mask=FieldMask(paths=["tags"]))
+    assert (await refusal(things.UpdateThing(stale, metadata=me.headers))).reason == "ETAG_MISMATCH"
+
+
+async def listed(things: Any, me: Person, **filters: Any) -> list[str]:
+    response = await things.ListThings(pb.ListThingsRequest(order_by="name", **filters), metadata=me.headers)
+    return [thing.name for thing in response.things]
+
+
+async def test_list_filters_by_enum_list_text_time_and_presence(things: Any, me: Person) -> None:
+    await create(things, me, name="one", state=pb.STATE_IN_USE, tags=["red"], extra=struct({}))
+    await create(things, me, name="two", tags=["red", "blue"], active=True, seen_at=Timestamp(seconds=100))
+    assert await listed(things, me) == ["one", "two"]
+    assert await listed(things, me, state=pb.STATE_IN_USE) == ["one"]
+    assert await listed(things, me, states=[pb.STATE_NEW, pb.STATE_IN_USE]) == ["one", "two"]
+    assert await listed(things, me, states=[pb.STATE_NEW]) == ["two"]
+    assert await listed(things, me, tag="red") == ["one", "two"]
+    assert await listed(things, me, tag="blue") == ["two"]
+    assert await listed(things, me, tag="%") == []
+    assert await listed(things, me, active=False) == ["one"]
+    assert await listed(things, me, name_contains="O") == ["one", "two"]
+    assert await listed(things, me, name_contains="%") == []
+    assert await listed(things, me, seen_from=Timestamp(seconds=2)) == ["two"]
+    assert await listed(things, me, has_extra=True) == ["one"]
+    assert await listed(things, me, has_extra=True, tag="blue") == []
+
+
+async def test_pages_in_any_order_hold_everything_once(things: Any, me: Person) -> None:
+    requests = [new(name=f"same {number % 2}", small=number % 2, real=number % 3 / 2) for number in range(7)]
+    await things.BatchCreateThings(pb.BatchCreateThingsRequest(requests=requests), metadata=me.headers)
+    for order_by in ("name", "name desc", "small", "real desc", "owner_key", "seen_at desc", "created_at"):
+        whole = await things.ListThings(pb.ListThingsRequest(order_by=order_by), metadata=me.headers)
+        paged, token = list[Any](), ""
+        while token or not paged:
+            request = pb.ListThingsRequest(order_by=order_by, page_size=2, page_token=token)
+            page = await things.ListThings(request, metadata=me.headers)
+            paged, token = paged + list(page.things), page.next_page_token
+        assert paged == list(whole.things)
+        assert len(paged) == 7
+
+
+async def test_value_that_a_column_cannot_hold_is_an_invalid_argument_with_its_path(things: Any, me: Person) -> None:
+    nan = Struct(fields={"a": Value(number_value=float("nan"))})
+    refused = await refusal(things.CreateThing(new(settings=nan), metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert refused.violations == {"settings": "must contain only finite numbers"}
+    batch = pb.BatchCreateThingsRequest(requests=[new(), new(tags=["a\0"])])
+    refused = await refusal(things.BatchCreateThings(batch, metadata=me.headers))
+    assert refused.violations == {"requests[1].tags[0]": "must not contain the NUL character"}
+    made = await create(things, me)
+    body = pb.Thing(id=made.id, extra=nan)
+    update = pb.UpdateThingRequest(thing=body, update_mask=FieldMask(paths=["extra"]))
+    assert list((await refusal(things.UpdateThing(update, metadata=me.headers))).violations) == ["thing.extra"]
+    assert await listed(things, me) == ["A thing"]
