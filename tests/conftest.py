@@ -28,6 +28,12 @@ from accord_postgres import EmbeddedPostgres
 from features import Feature, unknown_features
 
 TESTS: Final = Path(__file__).parent
+# To be counted: the sessions of this database that wait for a lock. Unlike pg_stat_activity, it changes during a
+# transaction.
+WAITING: Final = (
+    "pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_locks WHERE database ="
+    " (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
 MEMORY: Final = Path("/dev/shm")
 MEMORY_NEEDED: Final = 2 * 1024**3  # bytes; a worker's server takes a tenth of that
 
@@ -37,7 +43,7 @@ _TEMPLATE_LOCK: Final = 7_061_993
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--hostile", type=int, default=60, metavar="N", help="send N hostile messages to each method (default: 60)"
+        "--hostile", type=int, default=50, metavar="N", help="send N hostile messages to each method (default: 50)"
     )
     parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
     parser.addoption(

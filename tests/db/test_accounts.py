@@ -10,6 +10,7 @@ from accord_db.engine.errors import AlreadyExists, InvalidValue
 from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts
 from accord_db.schema import Account
+from tests.conftest import WAITING
 
 
 async def insert(database: Database, email: str, display_name: str = "Ada") -> Account | None:
@@ -154,7 +155,7 @@ async def test_second_lock_of_an_account_waits_for_the_first_and_sees_its_change
 
 async def database_waits(database: Database) -> bool:
     """Whether a statement waits for a lock."""
-    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
+    waiting = select(func.count()).select_from(text(WAITING))
     return bool(await asyncio.create_task(database.fetch_one(waiting)))  # another task is not part of the transaction
 
 

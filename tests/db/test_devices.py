@@ -14,7 +14,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import devices, sessions
 from accord_db.queries.devices import Poll
 from accord_db.schema import Account, DeviceSignIn, Session
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 from tests.db.conftest import NewAccount
 from tests.factories import Person, signed_in_person
 
@@ -132,7 +132,7 @@ async def test_every_poll_that_is_too_soon_makes_the_interval_longer(database: D
 
 async def test_all_but_one_of_concurrent_polls_are_too_soon(connect: Connect, waiting: DeviceSignIn, dsn: str) -> None:
     database = await connect(pool_size=10)
-    waiting_for_locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting_for_locks = f"SELECT count(*) FROM {WAITING}".encode()
     with psycopg.connect(dsn) as holder, psycopg.connect(dsn, autocommit=True) as observer:
         holder.execute("SELECT FROM device_sign_ins FOR UPDATE")
         polls = [asyncio.create_task(poll(database)) for _ in range(8)]

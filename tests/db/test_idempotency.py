@@ -5,13 +5,14 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import bindparam, cast, func, update
+from sqlalchemy import bindparam, cast, func, select, text, update
 from sqlalchemy.types import Interval
 
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
 from accord_db.queries import idempotency
 from accord_db.schema import Account, IdempotencyKey
+from tests.conftest import WAITING
 from tests.db.conftest import NewAccount
 
 _AGE = update(IdempotencyKey).values(created_at=func.now() - cast(bindparam("age"), Interval))
@@ -61,12 +62,19 @@ async def test_key_is_free_again_after_a_day_without_the_old_response(database: 
     assert (key.request_hash, key.response) == (b"new", None)
 
 
+async def until_waiting(database: Database) -> None:
+    """Returns when a statement waits for the lock of another transaction."""
+    async with asyncio.timeout(10):
+        while not await asyncio.create_task(database.fetch_one(select(func.count()).select_from(text(WAITING)))):
+            await asyncio.sleep(0.01)
+
+
 async def test_second_claim_waits_and_finds_the_response_of_the_first(database: Database, account: Account) -> None:
     request_id = uuid7()
     async with database.transaction() as transaction:
         await idempotency.claim_key(transaction, account_id=account.id, request_id=request_id, request_hash=b"hash")
         second = asyncio.create_task(claim(database, account, request_id))
-        await asyncio.sleep(0.2)
+        await until_waiting(database)
         assert not second.done()
         await idempotency.store_response(transaction, account_id=account.id, request_id=request_id, response=b"first")
     assert not await second
@@ -81,6 +89,6 @@ async def test_second_claim_succeeds_if_the_first_transaction_fails(database: Da
         async with database.transaction() as transaction:
             await idempotency.claim_key(transaction, account_id=account.id, request_id=request_id, request_hash=b"hash")
             second = asyncio.create_task(claim(database, account, request_id))
-            await asyncio.sleep(0.2)
+            await until_waiting(database)
             raise ZeroDivisionError
     assert await second

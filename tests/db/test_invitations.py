@@ -11,7 +11,7 @@ from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import invitations, members, organizations
 from accord_db.queries.invitations import Outcome
 from accord_db.schema import Account, Invitation
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 
 EMAIL = "ada@example.com"
 HASH = b"x" * 32
@@ -76,7 +76,7 @@ async def test_invitation_to_a_deleted_organization_is_not_found_by_its_token(
 
 async def is_waited_for(database: Database) -> bool:
     """Whether a statement waits for a lock."""
-    return bool(await database.fetch_one(select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))))
+    return bool(await database.fetch_one(select(func.count()).select_from(text(WAITING))))
 
 
 async def test_lookup_waits_for_a_deletion_of_the_organization_and_finds_nothing(

@@ -13,11 +13,9 @@ from accord_db.engine.database import Database
 from accord_db.engine.errors import Conflict
 from accord_db.queries.rate_limits import Counted, Exceeded, Limit, count_call, refund_calls
 from accord_db.schema import RateLimit
-from tests.conftest import Connect, execute
+from tests.conftest import WAITING, Connect, execute
 
 ROWS = select(RateLimit.key, RateLimit.count.label("calls"))
-
-WAITING = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))
 
 
 def limit(name: str, max_calls: int = 3, seconds: int = 60) -> Limit:
@@ -107,7 +105,7 @@ async def test_concurrent_calls_that_waited_for_a_lock_cannot_exceed_the_limit(c
     with psycopg.connect(dsn) as connection:
         connection.execute("SELECT FROM rate_limits FOR UPDATE")
         calls = [asyncio.create_task(count(database, mine)) for _ in range(5)]
-        while await database.fetch_one(WAITING) != 5:
+        while await database.fetch_one(select(func.count()).select_from(text(WAITING))) != 5:
             await asyncio.sleep(0.005)
     results = await asyncio.gather(*calls)
     assert results.count([]) == 1

@@ -63,9 +63,18 @@ async def test_queries_are_unavailable_while_postgresql_is_down(server: Embedded
         await database.fetch_one(ONE)
     assert caught.value.retry_after > 0
     server.start()
-    await asyncio.sleep(1.2)
+    async with asyncio.timeout(5):
+        while await outcome(database) == "unavailable":
+            await process_events()
     assert await database.fetch_one(ONE) == 1
     await database.close()
+
+
+async def outcome(database: Database) -> object:
+    try:
+        return await database.fetch_one(ONE)
+    except Unavailable:
+        return "unavailable"
 
 
 async def test_pool_reconnects_after_the_server_is_killed_during_queries(

@@ -18,7 +18,7 @@ from accord_db.schema import RateLimit
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_postgres import EmbeddedPostgres
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 from tests.gateway.conftest import Start, eventually, read_metrics
 from tests.ports import free_port
 
@@ -115,7 +115,7 @@ async def locked_table(dsn: str) -> AsyncIterator[None]:
 
 
 async def test_cancellation_ends_a_batch_that_waits_for_a_lock(database: Database, locked_table: None) -> None:
-    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted AND mode = 'RowShareLock'"))
+    waiting = select(func.count()).select_from(text(f"{WAITING} AND mode = 'RowShareLock'"))
     async with asyncio.timeout(10):
         async with running(clean_up(database).repeat(timedelta(milliseconds=1))):
             while not await database.fetch_one(waiting):
