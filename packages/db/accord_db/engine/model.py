@@ -24,6 +24,9 @@ Id = Annotated[UUID, mapped_column(primary_key=True, sort_order=-1)]
 # By the database's clock, the same instant for all that one transaction writes.
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now(), sort_order=1)]
 UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)]
+# For histories. now() is the start of the transaction: a row written after a wait for a lock would sort before what the
+# transaction waited for. clock_timestamp() is the time of the insert.
+OccurredAt = Annotated[datetime, mapped_column(server_default=func.clock_timestamp())]
 
 
 class Model(DeclarativeBase):
