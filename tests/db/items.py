@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import ARRAY, Integer, MetaData, create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from accord_db.engine.model import NAMING_CONVENTION, CreatedAt, Id, Model, Versioned, one_of
+from accord_db.engine.model import NAMING_CONVENTION, CreatedAt, Id, Model, OccurredAt, Versioned, one_of
 
 
 class ItemBase(DeclarativeBase):
@@ -27,6 +27,7 @@ class Item(Versioned, ItemBase):
     owner: Mapped[UUID | None]
     note: Mapped[str | None] = mapped_column(server_default="none")
     ended_at: Mapped[datetime | None]
+    occurred_at: Mapped[OccurredAt]
     settings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     extra: Mapped[dict[str, Any] | None]
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))

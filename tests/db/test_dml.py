@@ -11,6 +11,7 @@ from accord_db.engine.database import Database
 from accord_db.engine.dml import etag_matches, insert_row, insert_rows, update_row
 from accord_db.engine.errors import AlreadyExists, InvalidValue
 from accord_db.engine.ids import uuid7
+from tests.conftest import Connect
 from tests.db.items import Item, create_table
 
 THIS: Final = (Item.id == bindparam("item_id"), etag_matches(Item))
@@ -100,3 +101,14 @@ async def test_update_sets_the_named_columns_and_a_new_etag(database: Database) 
     assert await database.fetch_one(select(Item.extra.is_(None))) is True
     assert await update_row(database, Item, THIS, {"name": "y"}, item_id=row.id, seen_etag=row.etag) is None
     assert (await update_row(database, Item, THIS, {"name": "y"}, item_id=row.id, seen_etag=None)) is not None
+
+
+async def test_history_written_after_a_wait_sorts_after_what_it_waited_for(connect: Connect) -> None:
+    """now() is the start of the transaction, which was earlier."""
+    database = await connect(pool_size=2)
+    async with database.transaction() as waiting:
+        await waiting.fetch_one(select(func.now()))
+        first = await insert_row(database, Item, id=uuid7(), name="first")
+        second = await insert_row(waiting, Item, id=uuid7(), name="second")
+    assert second.created_at < first.created_at
+    assert second.occurred_at > first.occurred_at
