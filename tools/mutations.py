@@ -282,14 +282,14 @@ MUTATIONS = (
         "packages/api/accord_api/membership_changes.py",
         "    if not await held_now(tx, organization_id, caller().account_id) >= frozenset(permissions):\n",
         "    if not await held_now(tx, organization_id, caller().account_id):\n",
-        ("tests/api/test_members.py::test_a_role_can_be_given_and_taken_by_who_holds_all_that_it_permits",),
+        ("tests/api/test_members.py::test_role_can_be_assigned_and_removed_only_by_holders_of_its_permissions",),
     ),
     Mutation(
         "members: the last owner can leave",
         "packages/api/accord_api/handlers/members.py",
         '    if now.role == "owner" and not await members.has_other_owner(tx, **place):\n',
         "    if False:\n",
-        ("tests/api/test_members.py::test_the_last_owner_stays_one",),
+        ("tests/api/test_members.py::test_last_owner_cannot_be_demoted_or_removed",),
     ),
     Mutation(
         "administration: an administrator impersonates another",
