@@ -296,7 +296,7 @@ MUTATIONS = (
         "packages/api/accord_api/handlers/admin.py",
         "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account, self._db.clock)",
         "account_id == me.account_id or is_banned(account, self._db.clock)",
-        ("tests/api/test_admin.py::test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out",),
+        ("tests/api/test_admin.py::test_caller_administrator_and_banned_account_cannot_be_impersonated",),
     ),
     Mutation(
         "masks: a path names a read-only field",
