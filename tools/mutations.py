@@ -133,7 +133,7 @@ MUTATIONS = (
         f"{QUERIES}/invitations.py",
         "        _HAS_EMAIL,\n",
         "        _HAS_EMAIL | _HAS_EMAIL.is_not(None),\n",
-        ("tests/api/test_invitations.py::test_an_invitation_of_another_address_is_answered_exactly_as_an_absent_one",),
+        ("tests/api/test_invitations.py::test_invitation_for_another_address_is_not_found",),
     ),
     Mutation(
         "policies: a method does not require its permission",
