@@ -40,7 +40,7 @@ MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract
 
 
 def foreign(*places: str) -> tuple[str, ...]:
-    test = "tests/api/test_foreign_ids.py::test_what_is_foreign_is_answered_as_what_is_not_there"
+    test = "tests/api/test_foreign_ids.py::test_resource_of_another_tenant_is_not_found"
     return tuple(f"{test}[{place} in an organization]" for place in places)
 
 
