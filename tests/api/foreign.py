@@ -75,7 +75,7 @@ _EXCEPTIONS: Final[Mapping[str, Make]] = {
 
 
 def is_of_person(make: Make) -> bool:
-    """Whether the resource belongs to the person, whichever organization is active. Memberships count as the person's."""
+    """Whether the resource belongs to the person, whichever organization is active. Memberships count too."""
     return make in (account, organization) or (isinstance(make, MakeRow) and not can_be_of_organization(make.table))
 
 

@@ -218,7 +218,7 @@ async def test_key_without_the_scope_is_refused(client: Client, me: Person, ours
 
 
 def methods_without_keys() -> Iterator[Method]:
-    """Methods that are neither public nor accept API keys."""
+    """Methods that require a credential and do not accept API keys."""
     for method in read_methods(contract_services())[0]:
         policy = method.policy
         if policy.access != ACCESS_PUBLIC and CREDENTIAL_API_KEY not in policy.credentials:

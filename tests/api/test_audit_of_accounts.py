@@ -215,7 +215,7 @@ async def test_every_audited_method_writes_an_event_on_success(recorded: Recorde
 
 
 async def call_every_method(recorded: RecordedClient) -> tuple[str, str]:
-    """Calls every method successfully. Returns the id of the account and that of the account made by the provider sign-in."""
+    """Calls every method successfully. Returns the ids of the account and of that made by the provider sign-in."""
     headers, me = await sign_up(recorded)
     headers = await change_sessions(recorded, headers)
     headers = await change_account(recorded, headers)

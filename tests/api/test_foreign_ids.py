@@ -1,6 +1,6 @@
 """The id of a resource of another owner gets the same response as an unknown id: code, message and details.
 
-The ids are read from the descriptors of the contract. A new id field fails here until `foreign.py` can create its resource.
+The ids are read from the descriptors of the contract. A new id field fails until `foreign.py` can create its resource.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def row_level_security_is_disabled(dsn: str) -> None:
-    """These tests are about the predicates of the queries. tests/db/test_row_level_security.py is about the second check."""
+    """These tests cover the predicates of the queries. tests/db/test_row_level_security.py covers the second check."""
     tenant_bound = [name for name, table in metadata.tables.items() if is_tenant_bound(table)]
     assert "tasks" in tenant_bound
     disable = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")

@@ -148,7 +148,7 @@ async def test_repeated_request_id_creates_one_organization(
     assert count(dsn, "organizations") == 1
 
 
-async def test_account_deleted_concurrently_owns_no_organization(
+async def test_concurrent_account_deletion_leaves_no_ownerless_organization(
     dsn: str, client: Client, organizations: "OrganizationServiceAsyncStub"
 ) -> None:
     people = [await client.somebody() for _ in range(20)]

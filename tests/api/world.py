@@ -1,4 +1,4 @@
-"""Writes people, organizations and their rows to the database directly, for tests that need many of them in any state."""
+"""Writes people, organizations and their rows to the database directly, for tests that need many in any state."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
