@@ -40,7 +40,7 @@ MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract
 
 
 def foreign(*places: str) -> tuple[str, ...]:
-    test = "tests/api/test_foreign_ids.py::test_what_is_foreign_is_answered_as_what_is_not_there"
+    test = "tests/api/test_foreign_ids.py::test_resource_of_another_tenant_is_not_found"
     return tuple(f"{test}[{place} in an organization]" for place in places)
 
 
@@ -133,7 +133,7 @@ MUTATIONS = (
         f"{QUERIES}/invitations.py",
         "        _HAS_EMAIL,\n",
         "        _HAS_EMAIL | _HAS_EMAIL.is_not(None),\n",
-        ("tests/api/test_invitations.py::test_an_invitation_of_another_address_is_answered_exactly_as_an_absent_one",),
+        ("tests/api/test_invitations.py::test_invitation_for_another_address_is_not_found",),
     ),
     Mutation(
         "policies: a method does not require its permission",
@@ -282,21 +282,21 @@ MUTATIONS = (
         "packages/api/accord_api/membership_changes.py",
         "    if not await held_now(tx, organization_id, caller().account_id) >= frozenset(permissions):\n",
         "    if not await held_now(tx, organization_id, caller().account_id):\n",
-        ("tests/api/test_members.py::test_a_role_can_be_given_and_taken_by_who_holds_all_that_it_permits",),
+        ("tests/api/test_members.py::test_role_can_be_assigned_and_removed_only_by_holders_of_its_permissions",),
     ),
     Mutation(
         "members: the last owner can leave",
         "packages/api/accord_api/handlers/members.py",
         '    if now.role == "owner" and not await members.has_other_owner(tx, **place):\n',
         "    if False:\n",
-        ("tests/api/test_members.py::test_the_last_owner_stays_one",),
+        ("tests/api/test_members.py::test_last_owner_cannot_be_demoted_or_removed",),
     ),
     Mutation(
         "administration: an administrator impersonates another",
         "packages/api/accord_api/handlers/admin.py",
         "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account, self._db.clock)",
         "account_id == me.account_id or is_banned(account, self._db.clock)",
-        ("tests/api/test_admin.py::test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out",),
+        ("tests/api/test_admin.py::test_caller_administrator_and_banned_account_cannot_be_impersonated",),
     ),
     Mutation(
         "masks: a path names a read-only field",

@@ -1,4 +1,4 @@
-"""Makes what an id in a request can name, for one owner or another: a row of the resource's table, made from its columns."""
+"""Creates the resource that an id field of a request refers to, for a given owner, as a row of the resource's table."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tests.rows import can_be_of_organization, needs_organization
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a thing is: the organization's, or if there is none, the person's."""
+    """The owner of a resource: the organization, or the person if `organization` is None."""
 
     person: Person
     organization: UUID | None
@@ -30,7 +30,7 @@ Make = Callable[[World, Owner], Awaitable[UUID | None]]
 
 @dataclass(frozen=True)
 class MakeRow:
-    """Makes a row of the table of a resource."""
+    """Inserts a row into the table. Returns None if the row requires an organization and the owner has none."""
 
     table: Table
 
@@ -60,14 +60,14 @@ RESOURCES: Final = {
     for service in SERVICES
     for message, model in getattr(service, "resources", {}).items()
 }
-"""The tables of resources, by the names of the messages."""
+"""Tables of resources by message name."""
 _MADE: Final[Mapping[str, Make]] = {name: MakeRow(table) for name, table in RESOURCES.items()}
-# By the full name of a field or the name of a resource.
+# Keys are full names of fields or names of resources.
 _EXCEPTIONS: Final[Mapping[str, Make]] = {
     "Account": account,
     "Client": _MADE["ServiceAccount"],
     "Organization": organization,
-    # An account of another person names no one here: the account of a member is meant.
+    # These ids refer to members. The id of an account that is not a member refers to nothing.
     "accord.members.v1.Member.account_id": member,
     "accord.members.v1.RemoveMemberRequest.account_id": member,
     "accord.members.v1.TransferOwnershipRequest.account_id": member,
@@ -75,13 +75,13 @@ _EXCEPTIONS: Final[Mapping[str, Make]] = {
 
 
 def is_of_person(make: Make) -> bool:
-    """Whether it makes the same, whichever organization is active. Membership of an organization is a person's too."""
+    """Whether the resource belongs to the person, whichever organization is active. Memberships count too."""
     return make in (account, organization) or (isinstance(make, MakeRow) and not can_be_of_organization(make.table))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a request has an id: in itself, or in a message of it."""
+    """An id field of a request. `part` is the field of the nested message that contains it, or None at the top level."""
 
     method: MethodDescriptor
     part: FieldDescriptor | None
@@ -97,7 +97,7 @@ class Place:
 
     @property
     def _resource(self) -> str:
-        """`ApiKey` for `api_key_id`, `api_key_ids` and the `id` of ApiKey."""
+        """The name of the resource: `ApiKey` for `api_key_id`, `api_key_ids` and the `id` of ApiKey."""
         if self.field.name == "id":
             return cast(Descriptor, self.field.containing_type).name
         return self.field.name.removesuffix("s").removesuffix("_id").title().replace("_", "")
@@ -107,7 +107,7 @@ class Place:
 
 
 def places(method: MethodDescriptor) -> list[Place]:
-    """Of ids that callers give. A `request_id` is of nothing, and what is output-only is not read."""
+    """The id fields that callers set. `request_id` refers to no resource, and output-only fields are ignored."""
     here = [Place(method, None, field) for field in method.input_type.fields]
     below = [
         Place(method, part, field)
@@ -119,13 +119,13 @@ def places(method: MethodDescriptor) -> list[Place]:
 
 
 def makers() -> list[Make]:
-    """One for each thing that a request can name."""
+    """One function per kind of resource that requests refer to."""
     found = (place.make for method in every_method() for place in places(method))
     return list(dict.fromkeys(make for make in found if make))
 
 
 async def own_request(world: World, owner: Owner, method: MethodDescriptor) -> Any:
-    """As little as keeps the rules, about what is the owner's. Lists of ids that may be empty are."""
+    """The smallest valid request about resources of the owner. Optional lists of ids stay empty."""
     request = least(method)
     for place in places(method):
         if place.make and (names_it(place.field) or not (place.part or place.field.is_repeated)):

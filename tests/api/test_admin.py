@@ -1,4 +1,4 @@
-"""Those who run the installation: what they may do with the accounts of others, and how it is told who did it."""
+"""AdminService: account management, bans, roles, impersonation and audit events."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -96,7 +96,7 @@ async def promote(admin: "AdminServiceAsyncStub", by: Person, account_id: UUID) 
     return await set_role(admin, by, account_id, ADMINISTRATOR)
 
 
-async def end_sessions(admin: "AdminServiceAsyncStub", by: Person, account_id: UUID) -> int:
+async def revoke_sessions(admin: "AdminServiceAsyncStub", by: Person, account_id: UUID) -> int:
     request = RevokeAccountSessionsRequest(account_id=str(account_id))
     return (await admin.RevokeAccountSessions(request, metadata=by.headers)).revoked_count
 
@@ -136,13 +136,13 @@ async def is_refused(channel: grpc.aio.Channel, headers: Headers) -> bool:
 
 
 async def until_refused(channel: grpc.aio.Channel, headers: Headers) -> None:
-    async with asyncio.timeout(3):  # less than what is remembered would last
+    async with asyncio.timeout(3):  # shorter than the lifetime of a cache entry
         while not await is_refused(channel, headers):
             await asyncio.sleep(0.01)
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
-async def test_accounts_are_listed_the_newest_first_a_page_at_a_time(
+async def test_list_accounts_returns_pages_newest_first(
     admin: "AdminServiceAsyncStub", client: Client, root: Person
 ) -> None:
     people = [root, *[await client.somebody() for _ in range(4)]]
@@ -152,7 +152,7 @@ async def test_accounts_are_listed_the_newest_first_a_page_at_a_time(
     assert {account.role for account in found[:-1]} == {PERSON}
 
 
-async def test_accounts_are_searched_by_the_beginning_of_address_or_name(
+async def test_accounts_are_searched_by_prefix_of_email_or_display_name(
     admin: "AdminServiceAsyncStub", client: Client, root: Person
 ) -> None:
     for email, name in (("ada@example.com", "Ada L"), ("Adam@example.com", "Zoe"), ("b@example.com", "ADA B")):
@@ -183,7 +183,7 @@ async def test_a_page_of_another_list_is_refused(
     assert (await refusal(admin.ListAccounts(request, metadata=root.headers))).reason == "PAGE_TOKEN_INVALID"
 
 
-async def test_a_deleted_account_is_found_by_its_id_and_listed_when_asked_for(
+async def test_deleted_account_is_returned_by_id_and_listed_with_show_deleted(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person
 ) -> None:
     await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=me.headers)
@@ -192,7 +192,7 @@ async def test_a_deleted_account_is_found_by_its_id_and_listed_when_asked_for(
     assert (await listed(admin, root, show_deleted=True))[0].id == str(me.account_id)
 
 
-async def test_an_account_that_is_not_there_is_said_so(
+async def test_unknown_or_deleted_account_is_not_found(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person
 ) -> None:
     await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=me.headers)
@@ -201,7 +201,7 @@ async def test_an_account_that_is_not_there_is_said_so(
         partial(unban, admin, root),
         partial(set_role, admin, root, role=ADMINISTRATOR),
         partial(impersonate, admin, root),
-        partial(end_sessions, admin, root),
+        partial(revoke_sessions, admin, root),
     ]
     calls: list[Callable[[UUID], Awaitable[object]]] = [*changes, partial(get, admin, root)]
     for call in calls:
@@ -213,7 +213,7 @@ async def test_an_account_that_is_not_there_is_said_so(
 
 
 # --- bans -------------------------------------------------------------------------------------------------------------
-async def test_who_is_banned_is_refused_on_the_next_call_in_every_gateway(
+async def test_banned_user_is_refused_on_the_next_call_in_every_gateway(
     admin: "AdminServiceAsyncStub", client: Client, elsewhere: grpc.aio.Channel, root: Person, me: Person
 ) -> None:
     for channel in (client.channel, elsewhere):
@@ -224,26 +224,26 @@ async def test_who_is_banned_is_refused_on_the_next_call_in_every_gateway(
     await until_refused(elsewhere, me.headers)
 
 
-async def test_a_ban_reaches_the_keys_that_somebody_made_in_every_gateway(
+async def test_ban_disables_the_api_keys_of_the_user_in_every_gateway(
     admin: "AdminServiceAsyncStub", client: Client, elsewhere: grpc.aio.Channel, root: Person, me: Person
 ) -> None:
     key = await api_key_of(client.database, me, await organization_of(client.database, me))
     here, there = TaskServiceStub(client.channel), TaskServiceStub(elsewhere)
 
-    async def asked(tasks: "TaskServiceAsyncStub") -> str:
+    async def list_outcome(tasks: "TaskServiceAsyncStub") -> str:
         return await outcome(tasks.ListTasks(ListTasksRequest(), metadata=key.headers))
 
-    assert [await asked(here), await asked(there)] == ["OK", "OK"]
+    assert [await list_outcome(here), await list_outcome(there)] == ["OK", "OK"]
     await ban(admin, root, me.account_id)
-    assert await asked(here) == "CREDENTIAL_INVALID"
+    assert await list_outcome(here) == "CREDENTIAL_INVALID"
     async with asyncio.timeout(3):
-        while await asked(there) != "CREDENTIAL_INVALID":
+        while await list_outcome(there) != "CREDENTIAL_INVALID":
             await asyncio.sleep(0.01)
     await unban(admin, root, me.account_id)
-    assert await asked(here) == "OK"
+    assert await list_outcome(here) == "OK"
 
 
-async def test_who_is_banned_does_not_sign_in_until_the_ban_is_lifted(
+async def test_banned_user_cannot_sign_in_until_unbanned(
     admin: "AdminServiceAsyncStub", client: Client, root: Person
 ) -> None:
     await sign_up(client)
@@ -259,7 +259,7 @@ async def test_who_is_banned_does_not_sign_in_until_the_ban_is_lifted(
     assert (await sign_in(client)).session_token
 
 
-async def test_a_ban_ends_by_itself_at_its_time(
+async def test_ban_expires_at_banned_until(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, dsn: str
 ) -> None:
     await sign_up(client)
@@ -275,7 +275,7 @@ async def test_a_ban_ends_by_itself_at_its_time(
 
 
 @pytest.mark.parametrize("seconds", [-60, 253402300800])
-async def test_a_ban_ends_at_a_time_to_come_that_calendars_know(
+async def test_ban_until_must_be_in_the_future_and_representable(
     admin: "AdminServiceAsyncStub", root: Person, me: Person, seconds: int
 ) -> None:
     until = Timestamp(seconds=seconds if seconds > 0 else int(datetime.now(UTC).timestamp()) + seconds)
@@ -284,7 +284,7 @@ async def test_a_ban_ends_at_a_time_to_come_that_calendars_know(
     assert list(refused.violations) == ["until"]
 
 
-async def test_all_sessions_of_somebody_are_ended(
+async def test_administrator_revokes_all_sessions_of_an_account(
     admin: "AdminServiceAsyncStub", client: Client, elsewhere: grpc.aio.Channel, root: Person
 ) -> None:
     await sign_up(client)
@@ -292,26 +292,26 @@ async def test_all_sessions_of_somebody_are_ended(
     for headers in mine:
         assert not await is_refused(elsewhere, headers)
     [account] = await listed(admin, root, email_prefix=EMAIL)
-    assert await end_sessions(admin, root, UUID(account.id)) == 2
+    assert await revoke_sessions(admin, root, UUID(account.id)) == 2
     for headers in mine:
         assert await is_refused(client.channel, headers)
         await until_refused(elsewhere, headers)
 
 
 # --- administrators ---------------------------------------------------------------------------------------------------
-async def test_a_role_holds_from_the_next_call_on_in_every_gateway(
+async def test_role_change_takes_effect_on_the_next_call_in_every_gateway(
     admin: "AdminServiceAsyncStub", elsewhere: grpc.aio.Channel, root: Person, me: Person
 ) -> None:
     there = AdminServiceStub(elsewhere)
 
-    async def asked(stub: "AdminServiceAsyncStub") -> str:
+    async def list_outcome(stub: "AdminServiceAsyncStub") -> str:
         return await outcome(stub.ListAccounts(ListAccountsRequest(), metadata=me.headers))
 
-    assert [await asked(admin), await asked(there)] == ["PERMISSION_DENIED"] * 2
+    assert [await list_outcome(admin), await list_outcome(there)] == ["PERMISSION_DENIED"] * 2
     assert (await set_role(admin, root, me.account_id, ADMINISTRATOR)).role == ADMINISTRATOR
-    assert await asked(admin) == "OK"
+    assert await list_outcome(admin) == "OK"
     async with asyncio.timeout(3):
-        while await asked(there) != "OK":
+        while await list_outcome(there) != "OK":
             await asyncio.sleep(0.01)
     assert (await set_role(there, me, root.account_id, PERSON)).role == PERSON
     async with asyncio.timeout(3):
@@ -319,7 +319,7 @@ async def test_a_role_holds_from_the_next_call_on_in_every_gateway(
             await asyncio.sleep(0.01)
 
 
-async def test_nobody_becomes_an_administrator_whose_address_is_not_proved(
+async def test_account_with_unverified_email_cannot_become_administrator(
     admin: "AdminServiceAsyncStub", client: Client, root: Person
 ) -> None:
     await sign_up(client)
@@ -328,11 +328,11 @@ async def test_nobody_becomes_an_administrator_whose_address_is_not_proved(
     assert refused.reason == "EMAIL_NOT_VERIFIED"
 
 
-async def test_the_last_administrator_stays(
+async def test_last_administrator_cannot_be_demoted_banned_or_deleted(
     admin: "AdminServiceAsyncStub", client: Client, database: Database, root: Person
 ) -> None:
-    kept_out = await administrator(database)
-    await accounts.ban_account(database, account_id=kept_out.account_id)
+    banned = await administrator(database)
+    await accounts.ban_account(database, account_id=banned.account_id)
     for call in (
         lambda: set_role(admin, root, root.account_id, PERSON),
         lambda: ban(admin, root, root.account_id),
@@ -344,53 +344,53 @@ async def test_the_last_administrator_stays(
     assert (await set_role(admin, root, root.account_id, PERSON)).role == PERSON
 
 
-async def test_of_administrators_who_remove_one_another_at_once_one_stays(
+async def test_one_administrator_remains_after_concurrent_removals(
     admin: "AdminServiceAsyncStub", database: Database
 ) -> None:
     people = [await administrator(database) for _ in range(10)]
 
     async def remove(number: int) -> str:
-        by, whom = people[number % 10], people[(number + 1 + number // 10) % 10]
+        by, target = people[number % 10], people[(number + 1 + number // 10) % 10]
         if number % 2:
-            return await outcome(ban(admin, by, whom.account_id))
-        return await outcome(set_role(admin, by, whom.account_id, PERSON))
+            return await outcome(ban(admin, by, target.account_id))
+        return await outcome(set_role(admin, by, target.account_id, PERSON))
 
-    ends = await asyncio.gather(*(remove(number) for number in range(50)))
-    assert set(ends) <= {"OK", "LAST_ADMINISTRATOR", "PERMISSION_DENIED", "CREDENTIAL_INVALID", "CONFLICT"}
+    outcomes = await asyncio.gather(*(remove(number) for number in range(50)))
+    assert set(outcomes) <= {"OK", "LAST_ADMINISTRATOR", "PERMISSION_DENIED", "CREDENTIAL_INVALID", "CONFLICT"}
     left = [person for person in people if await accounts.is_administrator(database, account_id=person.account_id)]
     assert left
     assert len(left) < len(people)
 
 
-@pytest.mark.parametrize("go", [set_role, ban], ids=["demoted", "banned"])
-async def test_who_is_left_is_asked_when_the_others_have_gone(
-    admin: "AdminServiceAsyncStub", database: Database, dsn: str, root: Person, go: Callable[..., Awaitable[object]]
+@pytest.mark.parametrize("remove", [set_role, ban], ids=["demoted", "banned"])
+async def test_last_administrator_check_waits_for_concurrent_demotions(
+    admin: "AdminServiceAsyncStub", database: Database, dsn: str, root: Person, remove: Callable[..., Awaitable[object]]
 ) -> None:
     other = await administrator(database)
     async with database.transaction() as tx:
         await accounts.update_role(tx, account_id=other.account_id, role="person")
-        arguments = {"role": PERSON} if go is set_role else {}
-        asked = asyncio.ensure_future(outcome(go(admin, root, root.account_id, **arguments)))
-        while not asked.done() and not is_waited(dsn):
+        arguments = {"role": PERSON} if remove is set_role else {}
+        pending = asyncio.ensure_future(outcome(remove(admin, root, root.account_id, **arguments)))
+        while not pending.done() and not is_call_waiting(dsn):
             await asyncio.sleep(0.01)
-    assert await asked == "LAST_ADMINISTRATOR"
+    assert await pending == "LAST_ADMINISTRATOR"
 
 
-async def test_who_became_the_last_administrator_while_their_call_waited_does_not_delete_their_account(
+async def test_caller_who_became_the_last_administrator_during_the_call_cannot_delete_their_account(
     client: Client, database: Database, dsn: str, root: Person, me: Person
 ) -> None:
     async with database.transaction() as tx:
         await accounts.update_role(tx, account_id=me.account_id, role="administrator")
         await accounts.update_role(tx, account_id=root.account_id, role="person")
         call = client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=me.headers)
-        asked = asyncio.ensure_future(outcome(call))
-        while not asked.done() and not is_waited(dsn):
+        pending = asyncio.ensure_future(outcome(call))
+        while not pending.done() and not is_call_waiting(dsn):
             await asyncio.sleep(0.01)
-    assert await asked == "LAST_ADMINISTRATOR"
+    assert await pending == "LAST_ADMINISTRATOR"
 
 
-@pytest.mark.parametrize("call", [promote, ban, unban, end_sessions, impersonate])
-async def test_who_is_no_administrator_any_more_when_it_is_their_turn_is_refused(
+@pytest.mark.parametrize("call", [promote, ban, unban, revoke_sessions, impersonate])
+async def test_caller_demoted_during_the_call_is_refused(
     admin: "AdminServiceAsyncStub",
     database: Database,
     dsn: str,
@@ -402,33 +402,33 @@ async def test_who_is_no_administrator_any_more_when_it_is_their_turn_is_refused
     async with database.transaction() as tx:
         await accounts.get_account_locked(tx, account_id=me.account_id)
         await accounts.update_role(tx, account_id=root.account_id, role="person")
-        asked = asyncio.ensure_future(outcome(call(admin, root, me.account_id)))
-        while not asked.done() and not is_waited(dsn):
+        pending = asyncio.ensure_future(outcome(call(admin, root, me.account_id)))
+        while not pending.done() and not is_call_waiting(dsn):
             await asyncio.sleep(0.01)
-    assert await asked == "PERMISSION_DENIED"
+    assert await pending == "PERMISSION_DENIED"
 
 
-async def test_whose_sessions_are_ended_while_their_call_waits_acts_as_nobody(
+async def test_caller_whose_sessions_are_revoked_during_the_call_cannot_impersonate(
     admin: "AdminServiceAsyncStub", database: Database, dsn: str, root: Person, me: Person
 ) -> None:
-    """Or whoever stole one of them would go on in another that nobody has seen."""
+    """Otherwise an attacker with a stolen session could continue in a new session that was not revoked."""
     async with database.transaction() as tx:
         await accounts.get_account_locked(tx, account_id=root.account_id)
         await revoke_sessions_of_account(tx, account_id=root.account_id)
-        asked = asyncio.ensure_future(outcome(impersonate(admin, root, me.account_id)))
-        while not asked.done() and not is_waited(dsn):
+        pending = asyncio.ensure_future(outcome(impersonate(admin, root, me.account_id)))
+        while not pending.done() and not is_call_waiting(dsn):
             await asyncio.sleep(0.01)
-    assert await asked == "CREDENTIAL_INVALID"
+    assert await pending == "CREDENTIAL_INVALID"
     assert count(dsn, "sessions WHERE impersonator_id IS NOT NULL") == 0
 
 
-def is_waited(dsn: str) -> bool:
+def is_call_waiting(dsn: str) -> bool:
     """Whether a call waits for the lock of another transaction."""
     return count(dsn, WAITING) > 0
 
 
 @pytest.mark.parametrize("call", [set_role, impersonate])
-async def test_power_is_given_by_who_has_signed_in_recently(
+async def test_set_role_and_impersonate_require_a_recent_sign_in(
     admin: "AdminServiceAsyncStub", root: Person, me: Person, dsn: str, call: Callable[..., Awaitable[object]]
 ) -> None:
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '11 minutes'")
@@ -437,7 +437,7 @@ async def test_power_is_given_by_who_has_signed_in_recently(
 
 
 # --- impersonation ----------------------------------------------------------------------------------------------------
-async def test_an_administrator_acts_as_somebody_and_it_is_told_everywhere(
+async def test_impersonation_is_recorded_in_logs_audit_events_and_sessions(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person, log: list[Any]
 ) -> None:
     headers, session = await impersonate(admin, root, me.account_id)
@@ -461,13 +461,13 @@ async def test_an_administrator_acts_as_somebody_and_it_is_told_everywhere(
     assert (began.account_id, began.target) == (str(root.account_id), str(me.account_id))
     assert began.stated_reason == "asked for help"
     assert not began.HasField("impersonator_id")
-    # And to the person, among their sessions:
+    # In the list of sessions of the user:
     mine = await SessionServiceStub(client.channel).ListSessions(ListSessionsRequest(), metadata=me.headers)
     assert [each.impersonator_id for each in mine.sessions] == [str(root.account_id), ""]
     assert not mine.sessions[0].HasField("peer")
 
 
-async def test_acting_as_somebody_lasts_an_hour_however_it_is_used(
+async def test_impersonation_session_lasts_one_hour_and_is_not_extended(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person, dsn: str
 ) -> None:
     headers, session = await impersonate(admin, root, me.account_id)
@@ -477,12 +477,12 @@ async def test_acting_as_somebody_lasts_an_hour_however_it_is_used(
     assert used.expires_at == session.expires_at
     assert used.idle_expires_at.ToNanoseconds() <= session.expires_at.ToNanoseconds()
     change(dsn, "UPDATE sessions SET expires_at = now() WHERE impersonator_id IS NOT NULL")
-    async with asyncio.timeout(10):  # what is remembered lasts for five seconds
+    async with asyncio.timeout(10):  # cache entries live for five seconds
         while not await is_refused(client.channel, headers):
             await asyncio.sleep(0.05)
 
 
-async def test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out(
+async def test_caller_administrator_and_banned_account_cannot_be_impersonated(
     admin: "AdminServiceAsyncStub", client: Client, database: Database, root: Person, me: Person
 ) -> None:
     other, banned = await administrator(database), await client.somebody()
@@ -496,7 +496,7 @@ async def test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out(
 IN_PERSON = [method for method in read_methods(contract_services())[0] if method.policy.in_person]
 
 
-def test_what_only_the_person_may_do_is_marked() -> None:
+def test_methods_that_manage_credentials_are_marked_in_person() -> None:
     names = {method.name for method in IN_PERSON}
     assert {
         "Reauthenticate",
@@ -509,8 +509,8 @@ def test_what_only_the_person_may_do_is_marked() -> None:
     assert {method.name for method in IN_PERSON if method.policy.fresh} < names
 
 
-def test_what_gives_power_that_outlasts_the_session_is_marked() -> None:
-    """So nothing that an administrator does as somebody lets anybody in, or more, once that has ended."""
+def test_methods_that_grant_lasting_access_are_marked_in_person() -> None:
+    """Nothing done during impersonation may grant access that lasts after it."""
     names = {method.name for method in IN_PERSON}
     assert {
         "CreateApiKey",
@@ -525,7 +525,7 @@ def test_what_gives_power_that_outlasts_the_session_is_marked() -> None:
 
 
 @pytest.mark.parametrize("method", IN_PERSON, ids=lambda method: method.path)
-async def test_what_only_the_person_may_do_is_refused_to_who_acts_as_them(
+async def test_in_person_methods_are_refused_during_impersonation(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person, method: Method
 ) -> None:
     headers, _ = await impersonate(admin, root, me.account_id)
@@ -533,7 +533,7 @@ async def test_what_only_the_person_may_do_is_refused_to_who_acts_as_them(
     assert (await refusal(call(b"", metadata=headers))).reason == "PERMISSION_DENIED"
 
 
-async def test_a_password_that_the_administrator_knows_does_not_make_it_fresh(
+async def test_impersonation_session_cannot_be_reauthenticated_by_password(
     admin: "AdminServiceAsyncStub", client: Client, root: Person
 ) -> None:
     await sign_up(client)
@@ -544,7 +544,7 @@ async def test_a_password_that_the_administrator_knows_does_not_make_it_fresh(
     assert (await refusal(again)).reason == "PERMISSION_DENIED"
 
 
-async def test_who_acts_as_somebody_is_no_administrator_meanwhile(
+async def test_impersonation_session_has_no_administrator_access(
     admin: "AdminServiceAsyncStub", root: Person, me: Person
 ) -> None:
     headers, _ = await impersonate(admin, root, me.account_id)
@@ -552,7 +552,7 @@ async def test_who_acts_as_somebody_is_no_administrator_meanwhile(
     assert (await refusal(admin.ListAccounts(request, metadata=headers))).reason == "PERMISSION_DENIED"
 
 
-async def test_acting_as_somebody_is_stopped(
+async def test_stop_impersonating_ends_the_session(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person
 ) -> None:
     headers, _ = await impersonate(admin, root, me.account_id)
@@ -566,12 +566,12 @@ async def test_acting_as_somebody_is_stopped(
 Ending = Callable[["AdminServiceAsyncStub", grpc.aio.Channel, Person, Person, Person], Awaitable[object]]
 
 
-async def _demoted(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, boss: Person, by: Person, __: Person) -> None:
-    await set_role(admin, boss, by.account_id, PERSON)
+async def _demoted(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, root: Person, by: Person, __: Person) -> None:
+    await set_role(admin, root, by.account_id, PERSON)
 
 
-async def _banned(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, boss: Person, by: Person, __: Person) -> None:
-    await ban(admin, boss, by.account_id)
+async def _banned(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, root: Person, by: Person, __: Person) -> None:
+    await ban(admin, root, by.account_id)
 
 
 async def _deleted(_: "AdminServiceAsyncStub", channel: grpc.aio.Channel, __: Person, by: Person, ___: Person) -> None:
@@ -585,26 +585,26 @@ async def _signed_out(
     await SessionServiceStub(channel).RevokeOtherSessions(request, metadata=by.headers)
 
 
-async def _ended(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, boss: Person, by: Person, __: Person) -> None:
-    await end_sessions(admin, boss, by.account_id)
+async def _ended(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, root: Person, by: Person, __: Person) -> None:
+    await revoke_sessions(admin, root, by.account_id)
 
 
-async def _promoted(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, boss: Person, __: Person, me: Person) -> None:
-    await set_role(admin, boss, me.account_id, ADMINISTRATOR)
+async def _promoted(admin: "AdminServiceAsyncStub", _: grpc.aio.Channel, root: Person, __: Person, me: Person) -> None:
+    await set_role(admin, root, me.account_id, ADMINISTRATOR)
 
 
-async def _thrown_out(
+async def _other_sessions_revoked(
     _: "AdminServiceAsyncStub", channel: grpc.aio.Channel, __: Person, ___: Person, me: Person
 ) -> None:
     request = RevokeOtherSessionsRequest()
     await SessionServiceStub(channel).RevokeOtherSessions(request, metadata=me.headers)
 
 
-ENDINGS = [_demoted, _banned, _deleted, _signed_out, _ended, _promoted, _thrown_out]
+ENDINGS = [_demoted, _banned, _deleted, _signed_out, _ended, _promoted, _other_sessions_revoked]
 
 
 @pytest.mark.parametrize("end", ENDINGS, ids=lambda end: end.__name__.strip("_"))
-async def test_acting_as_somebody_ends_in_every_gateway_and_does_not_come_back(
+async def test_impersonation_ends_in_every_gateway_and_is_not_restored(
     admin: "AdminServiceAsyncStub",
     client: Client,
     elsewhere: grpc.aio.Channel,
@@ -630,7 +630,7 @@ async def test_acting_as_somebody_ends_in_every_gateway_and_does_not_come_back(
 
 
 # --- audit events -----------------------------------------------------------------------------------------------------
-async def test_what_administrators_do_is_audited_with_whom_it_was_done_to_and_why(
+async def test_audit_events_of_administrators_record_target_and_stated_reason(
     admin: "AdminServiceAsyncStub", root: Person, me: Person
 ) -> None:
     await ban(admin, root, me.account_id, reason="spam")
@@ -652,7 +652,7 @@ async def test_what_administrators_do_is_audited_with_whom_it_was_done_to_and_wh
     assert await events(admin, root, occurred_from=lifted.occurred_at) == [slip, lifted]
 
 
-async def test_what_was_done_as_somebody_is_found_by_who_did_it(
+async def test_audit_events_of_impersonation_are_filtered_by_actor(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person
 ) -> None:
     headers, _ = await impersonate(admin, root, me.account_id)

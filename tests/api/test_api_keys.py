@@ -61,13 +61,13 @@ def keys(client: Client) -> "ApiKeyServiceAsyncStub":
 
 @pytest.fixture
 async def ours(client: Client, me: Person) -> UUID:
-    """An organization of mine, which is active."""
+    """An organization owned by `me`, active in the session."""
     return await owned(client, me)
 
 
 @pytest.fixture
 async def key(client: Client, me: Person, ours: UUID) -> Key:
-    """Of mine, for all that I may do."""
+    """A key of `me` with all scopes that `me` holds."""
     return await api_key_of(client.database, me, ours)
 
 
@@ -78,16 +78,18 @@ async def owned(client: Client, person: Person) -> UUID:
 
 
 async def member(client: Client, organization_id: UUID, role: str | None, *permissions: Permission.ValueType) -> Person:
-    """Somebody else who belongs to it, and calls about it; the permissions are those of a role of its own."""
+    """Another member with the organization active. `permissions` are granted by a custom role."""
     person = await client.somebody()
     await joined(client.database, organization_id, person, role)
     await activate(client.database, person, organization_id)
     if permissions:
-        await give(client, organization_id, person, *permissions)
+        await assign_role(client, organization_id, person, *permissions)
     return person
 
 
-async def give(client: Client, organization_id: UUID, person: Person, *permissions: Permission.ValueType) -> None:
+async def assign_role(
+    client: Client, organization_id: UUID, person: Person, *permissions: Permission.ValueType
+) -> None:
     role = await roles.insert_role(
         client.database,
         role_id=uuid7(),
@@ -101,39 +103,39 @@ async def give(client: Client, organization_id: UUID, person: Person, *permissio
 
 
 async def create(
-    keys: "ApiKeyServiceAsyncStub", who: Person, *scopes: Permission.ValueType, name: str = "CI", **more: object
+    keys: "ApiKeyServiceAsyncStub", caller: Person, *scopes: Permission.ValueType, name: str = "CI", **more: object
 ) -> CreateApiKeyResponse:
     request = CreateApiKeyRequest(name=name, scopes=scopes, **more)  # type: ignore[arg-type]  # the other fields
-    return await keys.CreateApiKey(request, metadata=who.headers)
+    return await keys.CreateApiKey(request, metadata=caller.headers)
 
 
-async def get(keys: "ApiKeyServiceAsyncStub", who: Person, api_key_id: str | UUID) -> ApiKey:
-    return (await keys.GetApiKey(GetApiKeyRequest(api_key_id=str(api_key_id)), metadata=who.headers)).api_key
+async def get(keys: "ApiKeyServiceAsyncStub", caller: Person, api_key_id: str | UUID) -> ApiKey:
+    return (await keys.GetApiKey(GetApiKeyRequest(api_key_id=str(api_key_id)), metadata=caller.headers)).api_key
 
 
-async def update(keys: "ApiKeyServiceAsyncStub", who: Person, api_key: ApiKey, *paths: str) -> ApiKey:
+async def update(keys: "ApiKeyServiceAsyncStub", caller: Person, api_key: ApiKey, *paths: str) -> ApiKey:
     request = UpdateApiKeyRequest(api_key=api_key, update_mask=FieldMask(paths=paths))
-    return (await keys.UpdateApiKey(request, metadata=who.headers)).api_key
+    return (await keys.UpdateApiKey(request, metadata=caller.headers)).api_key
 
 
 async def rotate(
-    keys: "ApiKeyServiceAsyncStub", who: Person, api_key: ApiKey, overlap: int = 0
+    keys: "ApiKeyServiceAsyncStub", caller: Person, api_key: ApiKey, overlap: int = 0
 ) -> RotateApiKeyResponse:
     request = RotateApiKeyRequest(api_key_id=api_key.id, etag=api_key.etag, overlap=Duration(seconds=overlap))
-    return await keys.RotateApiKey(request, metadata=who.headers)
+    return await keys.RotateApiKey(request, metadata=caller.headers)
 
 
-async def revoke(keys: "ApiKeyServiceAsyncStub", who: Person, api_key_id: str | UUID) -> ApiKey:
-    return (await keys.RevokeApiKey(RevokeApiKeyRequest(api_key_id=str(api_key_id)), metadata=who.headers)).api_key
+async def revoke(keys: "ApiKeyServiceAsyncStub", caller: Person, api_key_id: str | UUID) -> ApiKey:
+    return (await keys.RevokeApiKey(RevokeApiKeyRequest(api_key_id=str(api_key_id)), metadata=caller.headers)).api_key
 
 
-async def names_of(keys: "ApiKeyServiceAsyncStub", who: Person, *, show_ended: bool = False) -> list[str]:
-    response = await keys.ListApiKeys(ListApiKeysRequest(show_ended=show_ended), metadata=who.headers)
+async def names_of(keys: "ApiKeyServiceAsyncStub", caller: Person, *, show_ended: bool = False) -> list[str]:
+    response = await keys.ListApiKeys(ListApiKeysRequest(show_ended=show_ended), metadata=caller.headers)
     return [api_key.name for api_key in response.api_keys]
 
 
 async def calls(client: Client, headers: Headers) -> str:
-    """What a read is answered with: OK, or the reason."""
+    """The outcome of a read: OK or the reason."""
     return await outcome(client.tasks.ListTasks(ListTasksRequest(), metadata=headers))
 
 
@@ -141,7 +143,7 @@ def x_api_key(key: str) -> Headers:
     return (("x-api-key", key),)
 
 
-async def test_created_key_is_told_once_and_works(
+async def test_created_key_is_returned_once_and_authenticates(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     created = await create(keys, me, *TASKS, name="Nightly import", calls_per_minute=600)
@@ -162,9 +164,9 @@ async def test_key_may_be_sent_in_either_header(client: Client, key: Key) -> Non
     assert await calls(client, (("authorization", f"bearer {key.key}"),)) == "OK"
 
 
-async def test_a_session_token_is_no_api_key_and_the_other_way_round(client: Client, me: Person, key: Key) -> None:
+async def test_session_token_and_api_key_are_not_interchangeable(client: Client, me: Person, key: Key) -> None:
     for headers in (me.headers, key.headers):
-        assert await calls(client, headers) == "OK"  # and so both are remembered
+        assert await calls(client, headers) == "OK"  # caches both credentials
     assert await calls(client, x_api_key(me.token)) == "CREDENTIAL_INVALID"
     assert await calls(client, x_api_key(f"Bearer {key.key}")) == "CREDENTIAL_INVALID"
     assert await calls(client, bearer(key.key.replace("ack_", "acs_"))) == "CREDENTIAL_INVALID"
@@ -174,12 +176,12 @@ async def test_a_session_token_is_no_api_key_and_the_other_way_round(client: Cli
 async def test_two_credentials_on_one_call_are_refused(
     client: Client, me: Person, key: Key, second: Callable[[Person, Key], Headers]
 ) -> None:
-    """Also if both are good, and even if they are the same."""
+    """Even if both are valid or identical."""
     assert await calls(client, x_api_key(key.key) + second(me, key)) == "CREDENTIAL_AMBIGUOUS"
     assert await calls(client, bearer(key.key) + second(me, key)) == "CREDENTIAL_AMBIGUOUS"
 
 
-async def test_key_works_in_its_organization_and_nowhere_else(client: Client, me: Person, key: Key) -> None:
+async def test_key_has_access_to_its_organization_only(client: Client, me: Person, key: Key) -> None:
     made = await client.tasks.CreateTask(CreateTaskRequest(title="By a key"), metadata=key.headers)
     assert made.task.created_by == str(me.account_id)
     here = await client.tasks.ListTasks(ListTasksRequest(), metadata=me.headers)
@@ -193,7 +195,7 @@ async def test_key_works_in_its_organization_and_nowhere_else(client: Client, me
 
 
 async def other_session(client: Client, person: Person) -> Headers:
-    """Without an organization."""
+    """A session without an active organization."""
     token = new_session_token()
     await sessions.insert_session(
         client.database,
@@ -215,8 +217,8 @@ async def test_key_without_the_scope_is_refused(client: Client, me: Person, ours
     assert await calls(client, nothing.headers) == "PERMISSION_DENIED"
 
 
-def without_keys() -> Iterator[Method]:
-    """The methods that are not public and do not say that they accept keys."""
+def methods_without_keys() -> Iterator[Method]:
+    """Methods that require a credential and do not accept API keys."""
     for method in read_methods(contract_services())[0]:
         policy = method.policy
         if policy.access != ACCESS_PUBLIC and CREDENTIAL_API_KEY not in policy.credentials:
@@ -224,9 +226,9 @@ def without_keys() -> Iterator[Method]:
 
 
 async def test_key_never_reaches_a_method_that_does_not_accept_keys(client: Client, key: Key) -> None:
-    """Refused before the message is read: this one is empty, and breaks the rules of most."""
+    """The refusal precedes validation: the empty message is invalid for most methods."""
     refused = {}
-    for method in without_keys():
+    for method in methods_without_keys():
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = client.channel.unary_unary(method.path)
         good, bad = call(b"", metadata=key.headers), call(b"", metadata=x_api_key(new_api_key()))
         refused[method.path] = ((await refusal(good)).reason, (await refusal(bad)).reason)
@@ -234,8 +236,8 @@ async def test_key_never_reaches_a_method_that_does_not_accept_keys(client: Clie
     assert set(refused.values()) == {("PERMISSION_DENIED", "CREDENTIAL_INVALID")}, refused
 
 
-def test_what_guards_credentials_does_not_accept_keys() -> None:
-    refusing = {method.path for method in without_keys()}
+def test_services_that_manage_credentials_do_not_accept_keys() -> None:
+    refusing = {method.path for method in methods_without_keys()}
     for service in ("api_keys.v1.ApiKeyService", "sessions.v1.SessionService", "admin.v1.AdminService"):
         assert {path for path in refusing if service in path}
         assert not [
@@ -246,31 +248,31 @@ def test_what_guards_credentials_does_not_accept_keys() -> None:
 
 
 def statements() -> float:
-    """How many this process has asked so far."""
+    """The number of statements executed by this process."""
     samples = (sample for metric in REGISTRY.collect() if metric.name == "db_queries" for sample in metric.samples)
     return sum(sample.value for sample in samples if sample.name == "db_queries_total")
 
 
-async def test_malformed_key_is_refused_without_asking_the_database(client: Client, key: Key) -> None:
-    async def asked(headers: Headers) -> float:
+async def test_malformed_key_is_refused_without_a_query(client: Client, key: Key) -> None:
+    async def statements_of(headers: Headers) -> float:
         before = statements()
         assert await calls(client, headers) == "CREDENTIAL_INVALID"
         return statements() - before
 
     last = "A" if key.key[-1] != "A" else "B"
     for malformed in (key.key[:-1], key.key[:-1] + last, "ack_" + "A" * 48, "ack_", key.key.upper()):
-        assert await asked(x_api_key(malformed)) == 0
-        assert await asked(bearer(malformed)) == 0
-    assert await asked(x_api_key(new_api_key())) == 1
+        assert await statements_of(x_api_key(malformed)) == 0
+        assert await statements_of(bearer(malformed)) == 0
+    assert await statements_of(x_api_key(new_api_key())) == 1
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-async def test_key_that_is_over_is_refused(client: Client, key: Key, dsn: str, column: str) -> None:
+async def test_expired_or_revoked_key_is_refused(client: Client, key: Key, dsn: str, column: str) -> None:
     change(dsn, f"UPDATE api_keys SET {column} = now()")
     assert await calls(client, key.headers) == "CREDENTIAL_INVALID"
 
 
-async def test_key_of_a_demoted_maker_holds_less_from_the_next_call_on(
+async def test_key_of_a_demoted_creator_loses_permissions_on_the_next_call(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     other = await member(client, ours, "member")
@@ -283,14 +285,14 @@ async def test_key_of_a_demoted_maker_holds_less_from_the_next_call_on(
 
 
 async def eventually(client: Client, key: Key, reason: str) -> None:
-    """As soon as the notice is here, which what was written without the gateway cannot wait for."""
+    """Polls until the notification arrives, because the change was written without the gateway."""
     async with asyncio.timeout(5):
         while await calls(client, key.headers) != reason:
             await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("scopes", [(PERMISSION_ORGANIZATION_DELETE,), (*TASKS, PERMISSION_ORGANIZATION_DELETE)])
-async def test_nobody_makes_a_key_for_more_than_they_may(
+async def test_member_cannot_create_a_key_with_scopes_they_do_not_hold(
     client: Client, keys: "ApiKeyServiceAsyncStub", ours: UUID, scopes: Scopes
 ) -> None:
     admin = await member(client, ours, "admin")
@@ -299,28 +301,28 @@ async def test_nobody_makes_a_key_for_more_than_they_may(
     assert await outcome(create(keys, admin, *TASKS)) == "OK"
 
 
-async def test_nobody_changes_a_key_that_may_do_more_than_they_before_or_after(
+async def test_member_cannot_update_a_key_whose_old_or_new_scopes_they_do_not_hold(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     admin = await member(client, ours, "admin")
-    mighty = (await create(keys, me, PERMISSION_ORGANIZATION_DELETE)).api_key
-    modest = (await create(keys, me, PERMISSION_TASKS_READ)).api_key
-    for api_key, scopes in ((mighty, TASKS), (modest, (PERMISSION_ORGANIZATION_DELETE,))):
+    broad = (await create(keys, me, PERMISSION_ORGANIZATION_DELETE)).api_key
+    narrow = (await create(keys, me, PERMISSION_TASKS_READ)).api_key
+    for api_key, scopes in ((broad, TASKS), (narrow, (PERMISSION_ORGANIZATION_DELETE,))):
         changed = ApiKey(id=api_key.id, scopes=scopes)
         assert await outcome(update(keys, admin, changed, "scopes")) == "PERMISSION_DENIED"
         assert await get(keys, me, api_key.id) == api_key
-    assert await outcome(update(keys, admin, ApiKey(id=mighty.id, name="Mine now"), "name")) == "PERMISSION_DENIED"
-    changed = await update(keys, admin, ApiKey(id=modest.id, scopes=TASKS), "scopes")
+    assert await outcome(update(keys, admin, ApiKey(id=broad.id, name="Mine now"), "name")) == "PERMISSION_DENIED"
+    changed = await update(keys, admin, ApiKey(id=narrow.id, scopes=TASKS), "scopes")
     assert list(changed.scopes) == list(TASKS)
 
 
-async def test_whoever_has_lost_the_permission_meanwhile_makes_no_key(
+async def test_member_with_a_stale_cached_permission_cannot_create_a_key(
     client: Client, keys: "ApiKeyServiceAsyncStub", ours: UUID, dsn: str
 ) -> None:
-    """The gateway still remembers that they had it."""
+    """The gateway still caches the permission."""
     admin = await client.somebody()
     await joined(client.database, ours, admin, "admin")
-    # Without a notice, since nothing is remembered of what was told of a moment ago.
+    # Written without a notification, because a recent notification prevents caching.
     change(dsn, "UPDATE sessions SET active_organization_id = %s WHERE id = %s", ours, admin.session_id)
     assert await names_of(keys, admin) == []
     change(dsn, "UPDATE members SET role = 'member' WHERE account_id = %s", admin.account_id)
@@ -328,13 +330,13 @@ async def test_whoever_has_lost_the_permission_meanwhile_makes_no_key(
     assert await outcome(create(keys, admin, PERMISSION_TASKS_READ)) == "PERMISSION_DENIED"
 
 
-async def test_reading_and_changing_keys_are_permissions_of_their_own(
+async def test_reading_and_writing_keys_are_separate_permissions(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, key: Key
 ) -> None:
-    nobody = await member(client, ours, "member")
+    plain = await member(client, ours, "member")
     reader = await member(client, ours, None, PERMISSION_API_KEYS_READ)
     writer = await member(client, ours, None, PERMISSION_API_KEYS_WRITE, PERMISSION_TASKS_READ)
-    assert await outcome(get(keys, nobody, key.id)) == "PERMISSION_DENIED"
+    assert await outcome(get(keys, plain, key.id)) == "PERMISSION_DENIED"
     assert await outcome(get(keys, reader, key.id)) == "OK"
     assert await outcome(create(keys, reader, PERMISSION_TASKS_READ)) == "PERMISSION_DENIED"
     assert await outcome(revoke(keys, reader, key.id)) == "PERMISSION_DENIED"
@@ -365,13 +367,13 @@ async def test_key_of_another_organization_is_not_found(
     assert await names_of(keys, me, show_ended=True) == []
 
 
-async def test_update_changes_what_the_mask_names(
+async def test_update_changes_the_fields_of_the_mask(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     made = (await create(keys, me, *TASKS, calls_per_minute=10)).api_key
     expires_at = to_timestamp(datetime.now(UTC) + timedelta(days=1))
-    wanted = ApiKey(id=made.id, name="Renamed", scopes=[PERMISSION_MEMBERS_READ], expires_at=expires_at)
-    changed = await update(keys, me, wanted, "name", "scopes", "expires_at", "calls_per_minute")
+    desired = ApiKey(id=made.id, name="Renamed", scopes=[PERMISSION_MEMBERS_READ], expires_at=expires_at)
+    changed = await update(keys, me, desired, "name", "scopes", "expires_at", "calls_per_minute")
     assert (changed.name, list(changed.scopes)) == ("Renamed", [PERMISSION_MEMBERS_READ])
     assert changed.expires_at == expires_at
     assert not changed.HasField("calls_per_minute")
@@ -382,7 +384,7 @@ async def test_update_changes_what_the_mask_names(
     assert cleared == await get(keys, me, made.id)
 
 
-async def test_changed_scopes_hold_from_the_next_call_on(
+async def test_changed_scopes_take_effect_on_the_next_call(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, key: Key
 ) -> None:
     assert await calls(client, key.headers) == "OK"
@@ -391,14 +393,14 @@ async def test_changed_scopes_hold_from_the_next_call_on(
 
 
 @pytest.mark.parametrize("path", ["organization_id", "created_by", "prefix", "revoked_at", "last_used_at", "key_hash"])
-async def test_update_of_what_is_not_theirs_to_set_is_refused(
+async def test_update_of_a_read_only_field_is_refused(
     keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, path: str
 ) -> None:
     made = (await create(keys, me, *TASKS)).api_key
     assert (await refusal(update(keys, me, made, path))).reason == "INVALID_MESSAGE"
 
 
-async def test_update_with_an_old_etag_changes_nothing(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_update_with_a_stale_etag_changes_nothing(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
     made = (await create(keys, me, *TASKS)).api_key
     seen = ApiKey(id=made.id, etag=made.etag, name="Seen")
     await update(keys, me, seen, "name")
@@ -406,7 +408,7 @@ async def test_update_with_an_old_etag_changes_nothing(keys: "ApiKeyServiceAsync
     assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
 
 
-async def test_use_of_a_key_leaves_its_etag_alone(
+async def test_use_of_a_key_does_not_change_its_etag(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     created = await create(keys, me, *TASKS)
@@ -414,7 +416,7 @@ async def test_use_of_a_key_leaves_its_etag_alone(
     assert await outcome(rotate(keys, me, created.api_key)) == "OK"
 
 
-async def test_rotated_key_has_a_new_secret_and_the_old_one_for_the_overlap(
+async def test_both_secrets_of_a_rotated_key_are_accepted_during_the_overlap(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, dsn: str
 ) -> None:
     created = await create(keys, me, *TASKS)
@@ -441,7 +443,7 @@ async def test_without_an_overlap_the_old_secret_is_refused_at_once(
     assert await calls(client, x_api_key(rotated.key)) == "OK"
 
 
-async def test_of_50_rotations_at_once_one_is_done(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_one_of_50_concurrent_rotations_succeeds(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
     made = (await create(keys, me, *TASKS)).api_key
     outcomes = await asyncio.gather(*(outcome(rotate(keys, me, made, overlap=60)) for _ in range(50)))
     assert sorted(outcomes) == ["ETAG_MISMATCH"] * 49 + ["OK"]
@@ -453,17 +455,17 @@ async def test_rotation_needs_an_etag(keys: "ApiKeyServiceAsyncStub", me: Person
 
 
 @pytest.mark.parametrize("seconds", [-1, 7 * 86_400 + 1])
-async def test_an_overlap_is_no_longer_than_a_week(
+async def test_overlap_is_at_most_one_week(
     keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, seconds: int
 ) -> None:
     made = (await create(keys, me, *TASKS)).api_key
     assert (await refusal(rotate(keys, me, made, overlap=seconds))).violations.keys() == {"overlap"}
 
 
-async def test_only_whoever_made_a_key_rotates_it(
+async def test_only_the_creator_of_a_key_can_rotate_it(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
-    """Who has its new secret calls in the name of its maker. To revoke it is another matter."""
+    """The new secret acts as the creator of the key. Other administrators may still revoke it."""
     admin = await member(client, ours, "admin")
     theirs = await create(keys, admin, *TASKS)
     assert await outcome(rotate(keys, me, theirs.api_key)) == "PERMISSION_DENIED"
@@ -473,7 +475,7 @@ async def test_only_whoever_made_a_key_rotates_it(
     assert await calls(client, x_api_key(mine.key)) == "CREDENTIAL_INVALID"
 
 
-async def test_revoked_key_stays_as_it_is(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_revoked_key_cannot_be_changed(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
     made = (await create(keys, me, *TASKS)).api_key
     revoked = await revoke(keys, me, made.id)
     assert await revoke(keys, me, made.id) == revoked
@@ -484,7 +486,7 @@ async def test_revoked_key_stays_as_it_is(keys: "ApiKeyServiceAsyncStub", me: Pe
     assert await get(keys, me, made.id) == revoked
 
 
-async def test_expired_key_is_not_rotated_but_may_be_given_more_time(
+async def test_expired_key_cannot_be_rotated_but_can_be_extended(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, dsn: str
 ) -> None:
     created = await create(keys, me, *TASKS)
@@ -495,14 +497,16 @@ async def test_expired_key_is_not_rotated_but_may_be_given_more_time(
     assert await calls(client, x_api_key(created.key)) == "OK"
 
 
-async def test_a_key_that_is_made_expires_in_the_future(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_expiry_of_a_new_key_must_be_in_the_future(
+    keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
+) -> None:
     past = to_timestamp(datetime.now(UTC) - timedelta(seconds=1))
     assert (await refusal(create(keys, me, *TASKS, expires_at=past))).violations.keys() == {"expires_at"}
     future = to_timestamp(datetime.now(UTC) + timedelta(days=1))
     assert (await create(keys, me, *TASKS, expires_at=future)).api_key.expires_at == future
 
 
-async def test_list_has_the_keys_of_all_members_the_newest_first_and_those_that_are_over_if_asked(
+async def test_list_returns_keys_of_all_members_newest_first_and_ended_keys_with_show_ended(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, dsn: str
 ) -> None:
     admin = await member(client, ours, "admin")
@@ -516,17 +520,17 @@ async def test_list_has_the_keys_of_all_members_the_newest_first_and_those_that_
     assert await names_of(keys, me, show_ended=True) == ["mine", "theirs", "expired", "revoked"]
 
 
-async def test_pages_together_are_the_whole_list(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_pages_contain_every_key_once(keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID) -> None:
     for n in range(5):
         await create(keys, me, *TASKS, name=str(n))
-    told, token = [], ""
+    listed, token = [], ""
     while True:
         request = ListApiKeysRequest(page_size=2, page_token=token)
         page = await keys.ListApiKeys(request, metadata=me.headers)
-        told += [api_key.name for api_key in page.api_keys]
+        listed += [api_key.name for api_key in page.api_keys]
         if not (token := page.next_page_token):
             break
-    assert told == ["4", "3", "2", "1", "0"]
+    assert listed == ["4", "3", "2", "1", "0"]
     request = ListApiKeysRequest(page_size=2, page_token="nonsense")
     assert (await refusal(keys.ListApiKeys(request, metadata=me.headers))).reason == "PAGE_TOKEN_INVALID"
 
@@ -546,7 +550,7 @@ async def test_an_organization_has_at_most_1000_keys_that_are_not_revoked(
     assert await outcome(create(keys, me, *TASKS)) == "OK"
 
 
-async def test_calls_of_a_key_are_limited_over_all_methods_together(client: Client, me: Person, ours: UUID) -> None:
+async def test_rate_limit_of_a_key_is_shared_by_all_methods(client: Client, me: Person, ours: UUID) -> None:
     key = await api_key_of(client.database, me, ours, calls_per_minute=3)
     other = await api_key_of(client.database, me, ours)
     for _ in range(2):
@@ -561,7 +565,7 @@ async def test_calls_of_a_key_are_limited_over_all_methods_together(client: Clie
     assert await calls(client, me.headers) == "OK"
 
 
-async def test_a_changed_limit_holds_at_once(
+async def test_changed_rate_limit_takes_effect_immediately(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     key = await api_key_of(client.database, me, ours, calls_per_minute=1)
@@ -572,16 +576,16 @@ async def test_a_changed_limit_holds_at_once(
     assert await calls(client, key.headers) == "OK"
 
 
-async def test_nothing_is_accepted_after_the_answer_to_a_revocation(
+async def test_no_call_is_accepted_after_the_response_to_a_revocation(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, key: Key
 ) -> None:
     revoked, used = asyncio.Event(), asyncio.Event()
-    answers: list[tuple[bool, str]] = []
+    outcomes: list[tuple[bool, str]] = []
 
     async def use() -> None:
         for _ in range(200):
             begun_after = revoked.is_set()
-            answers.append((begun_after, await calls(client, key.headers)))
+            outcomes.append((begun_after, await calls(client, key.headers)))
             used.set()
             if begun_after:
                 return
@@ -591,11 +595,11 @@ async def test_nothing_is_accepted_after_the_answer_to_a_revocation(
     await revoke(keys, me, key.id)
     revoked.set()
     await asyncio.gather(*users)
-    assert {answer for begun_after, answer in answers if begun_after} == {"CREDENTIAL_INVALID"}
-    assert "OK" in {answer for _, answer in answers}
+    assert {result for begun_after, result in outcomes if begun_after} == {"CREDENTIAL_INVALID"}
+    assert "OK" in {result for _, result in outcomes}
 
 
-async def test_what_is_done_with_keys_is_in_the_audit_and_no_key_is(
+async def test_audit_events_record_key_changes_without_secrets(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID, dsn: str
 ) -> None:
     created = await create(keys, me, *TASKS)

@@ -1,5 +1,7 @@
-"""Every method of accounts that the contract calls audited leaves one event: who did what, on what, when, from where, and
-how it ended. The methods are those of the contract, so that none can be forgotten."""
+"""Every audited method of the account services writes one event with actor, method, target, time, peer and outcome.
+
+The methods are read from the contract.
+"""
 
 from base64 import b32decode
 from collections.abc import AsyncIterator
@@ -76,14 +78,14 @@ AUDITED = {
     for method in read_methods(contract_services())[0]
     if method.policy.audit and method.service.split(".")[1] in SERVICES
 }
-# What these are refused for once they are let in is a reason of their own, or, at sign-up, a password that is none.
+# Methods that can fail after authorization: with a reason of their own or, for SignUp, with an invalid password.
 REFUSABLE = {path for path, method in AUDITED.items() if method.policy.errors or method.name == "SignUp"}
-# A device that begins belongs to nobody yet.
-OF_NOBODY = {"BeginDeviceSignIn"}
+# A device sign-in that has just begun has no account.
+WITHOUT_ACCOUNT = {"BeginDeviceSignIn"}
 
 
-class Answered(NamedTuple):
-    """How a call ended, as whoever called saw it."""
+class RecordedCall(NamedTuple):
+    """The outcome of a call, as the client received it."""
 
     method: str
     request_id: str
@@ -91,10 +93,10 @@ class Answered(NamedTuple):
 
 
 class Journal(grpc.aio.UnaryUnaryClientInterceptor):
-    """Writes down each call of an audited method."""
+    """Records each call of an audited method."""
 
     def __init__(self) -> None:
-        self.calls: list[Answered] = []
+        self.calls: list[RecordedCall] = []
 
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         call = await continuation(details, request)
@@ -102,13 +104,13 @@ class Journal(grpc.aio.UnaryUnaryClientInterceptor):
         trailers = dict(await call.trailing_metadata())
         path = details.method if isinstance(details.method, str) else details.method.decode()
         if path in AUDITED:
-            self.calls.append(Answered(path, trailers["x-request-id"], code.name))
+            self.calls.append(RecordedCall(path, trailers["x-request-id"], code.name))
         return call
 
 
 @dataclass(frozen=True)
-class Life:
-    """One person's, on a channel that is written down."""
+class RecordedClient:
+    """Stubs on a channel that records the calls of audited methods."""
 
     channel: grpc.aio.Channel
     journal: Journal
@@ -136,14 +138,14 @@ class Life:
         return ProviderServiceStub(self.channel)
 
     async def sign_in(self, password: str = PASSWORD, email: str = EMAIL) -> SignInResponse:
-        answer: SignInResponse = await self.accounts.SignIn(SignInRequest(email=email, password=password))
-        return answer
+        response: SignInResponse = await self.accounts.SignIn(SignInRequest(email=email, password=password))
+        return response
 
     async def mailed(self, to: str, mail: Mail) -> str:
         return await mailed_token(self.client.database, to, mail)
 
     async def second_factor(self, headers: Headers) -> list[str]:
-        """Sets one up; its recovery codes."""
+        """Sets up a second factor. Returns the recovery codes."""
         made = await self.factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
         app = await Authenticator.shown(self.client.database, b32decode(made.secret))
         confirm = ConfirmSecondFactorRequest(code=app.code())
@@ -158,10 +160,10 @@ def gateway_settings(provider: Provider) -> Settings:
 
 
 @pytest.fixture
-async def life(client: Client, gateway: tuple[Any, str], provider: Provider) -> AsyncIterator[Life]:
+async def recorded(client: Client, gateway: tuple[Any, str], provider: Provider) -> AsyncIterator[RecordedClient]:
     journal = Journal()
     async with grpc.aio.insecure_channel(gateway[1], interceptors=[journal]) as channel:
-        yield Life(channel, journal, client, provider)
+        yield RecordedClient(channel, journal, client, provider)
 
 
 class Event(NamedTuple):
@@ -177,7 +179,7 @@ class Event(NamedTuple):
 
 
 def events(dsn: str) -> dict[str, Event]:
-    """All there are, by their request ids, of which each has its own."""
+    """All events by request id. Each request id occurs once."""
     columns = ", ".join(name + "::text" if name == "account_id" else name for name in Event._fields)
     with psycopg.connect(dsn, row_factory=class_row(Event)) as connection:
         rows = connection.execute(f"SELECT {columns} FROM audit_events").fetchall()
@@ -194,115 +196,115 @@ def clock(dsn: str) -> datetime:
     return now
 
 
-async def test_every_audited_method_leaves_an_event_when_it_succeeds(life: Life, dsn: str) -> None:
+async def test_every_audited_method_writes_an_event_on_success(recorded: RecordedClient, dsn: str) -> None:
     began = clock(dsn)
-    me, newcomer = await live(life)
+    me, newcomer = await call_every_method(recorded)
     ended = clock(dsn)
     found = events(dsn)
-    assert {call.method for call in life.journal.calls} == AUDITED.keys()
-    assert {call.request_id for call in life.journal.calls} == found.keys()
-    for call in life.journal.calls:
+    assert {call.method for call in recorded.journal.calls} == AUDITED.keys()
+    assert {call.request_id for call in recorded.journal.calls} == found.keys()
+    for call in recorded.journal.calls:
         event, name = found[call.request_id], AUDITED[call.method].name
         assert (event.method, event.code, event.reason) == (call.method, "OK", None)
-        who = newcomer if name == "CompleteProviderSignIn" else None if name in OF_NOBODY else me
-        assert event.account_id == who, name
+        account_id = newcomer if name == "CompleteProviderSignIn" else None if name in WITHOUT_ACCOUNT else me
+        assert event.account_id == account_id, name
         assert event.target is not None, name
         assert event.peer == "127.0.0.1"
         assert event.user_agent
         assert began <= event.occurred_at <= ended
 
 
-async def live(life: Life) -> tuple[str, str]:
-    """Everything that can be done with an account, and succeeds: whose it was, and who came by the provider."""
-    headers, me = await begin(life)
-    headers = await stay(life, headers)
-    headers = await change(life, headers)
-    await let_devices_in(life, headers)
-    newcomer = await use_provider(life, headers)
-    codes = await life.second_factor(headers)
-    waiting = await life.sign_in(OTHER_PASSWORD, OTHER_EMAIL)
-    await life.accounts.CompleteSignIn(
+async def call_every_method(recorded: RecordedClient) -> tuple[str, str]:
+    """Calls every method successfully. Returns the ids of the account and of that made by the provider sign-in."""
+    headers, me = await sign_up(recorded)
+    headers = await change_sessions(recorded, headers)
+    headers = await change_account(recorded, headers)
+    await sign_in_devices(recorded, headers)
+    newcomer = await use_provider(recorded, headers)
+    codes = await recorded.second_factor(headers)
+    waiting = await recorded.sign_in(OTHER_PASSWORD, OTHER_EMAIL)
+    await recorded.accounts.CompleteSignIn(
         CompleteSignInRequest(second_step_token=waiting.second_step_token, recovery_code=codes[0])
     )
-    await life.factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=headers)
-    await life.factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=headers)
-    await life.accounts.DeleteAccount(DeleteAccountRequest(), metadata=headers)
+    await recorded.factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=headers)
+    await recorded.factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=headers)
+    await recorded.accounts.DeleteAccount(DeleteAccountRequest(), metadata=headers)
     return me, newcomer
 
 
-async def begin(life: Life) -> tuple[Headers, str]:
-    await life.accounts.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Ada"))
-    await life.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=EMAIL))
-    token = await life.mailed(EMAIL, Mail.VERIFY_EMAIL)
-    await life.accounts.VerifyEmail(VerifyEmailRequest(token=token))
-    signed_in = await life.sign_in()
+async def sign_up(recorded: RecordedClient) -> tuple[Headers, str]:
+    await recorded.accounts.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Ada"))
+    await recorded.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=EMAIL))
+    token = await recorded.mailed(EMAIL, Mail.VERIFY_EMAIL)
+    await recorded.accounts.VerifyEmail(VerifyEmailRequest(token=token))
+    signed_in = await recorded.sign_in()
     return bearer(signed_in.session_token), signed_in.session.account_id
 
 
-async def stay(life: Life, headers: Headers) -> Headers:
-    out, other, _ = [await life.sign_in() for _ in range(3)]
-    await life.accounts.SignOut(SignOutRequest(), metadata=bearer(out.session_token))
-    await life.sessions.RevokeSession(RevokeSessionRequest(session_id=other.session.id), metadata=headers)
-    await life.sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=headers)
-    again = await life.sessions.Reauthenticate(ReauthenticateRequest(password=PASSWORD), metadata=headers)
+async def change_sessions(recorded: RecordedClient, headers: Headers) -> Headers:
+    out, other, _ = [await recorded.sign_in() for _ in range(3)]
+    await recorded.accounts.SignOut(SignOutRequest(), metadata=bearer(out.session_token))
+    await recorded.sessions.RevokeSession(RevokeSessionRequest(session_id=other.session.id), metadata=headers)
+    await recorded.sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=headers)
+    again = await recorded.sessions.Reauthenticate(ReauthenticateRequest(password=PASSWORD), metadata=headers)
     return bearer(again.session_token)
 
 
-async def change(life: Life, headers: Headers) -> Headers:
-    accounts = life.accounts
+async def change_account(recorded: RecordedClient, headers: Headers) -> Headers:
+    accounts = recorded.accounts
     await accounts.UpdateAccount(UpdateAccountRequest(account=Account(display_name="Ada L.")), metadata=headers)
     await accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)
-    token = await life.mailed(OTHER_EMAIL, Mail.CHANGE_EMAIL)
+    token = await recorded.mailed(OTHER_EMAIL, Mail.CHANGE_EMAIL)
     await accounts.VerifyEmail(VerifyEmailRequest(token=token))
     new = ChangePasswordRequest(current_password=PASSWORD, new_password="between the other two")
     await accounts.ChangePassword(new, metadata=headers)
     await accounts.RequestPasswordReset(RequestPasswordResetRequest(email=OTHER_EMAIL))
-    token = await life.mailed(OTHER_EMAIL, Mail.RESET_PASSWORD)
+    token = await recorded.mailed(OTHER_EMAIL, Mail.RESET_PASSWORD)
     await accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
-    return bearer((await life.sign_in(OTHER_PASSWORD, OTHER_EMAIL)).session_token)
+    return bearer((await recorded.sign_in(OTHER_PASSWORD, OTHER_EMAIL)).session_token)
 
 
-async def let_devices_in(life: Life, headers: Headers) -> None:
+async def sign_in_devices(recorded: RecordedClient, headers: Headers) -> None:
     begin = BeginDeviceSignInRequest(device_name="terminal")
-    approved, denied = [await life.devices.BeginDeviceSignIn(begin) for _ in range(2)]
-    await life.devices.ApproveDevice(ApproveDeviceRequest(user_code=approved.user_code), metadata=headers)
-    await life.devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=approved.device_code))
-    await life.devices.DenyDevice(DenyDeviceRequest(user_code=denied.user_code), metadata=headers)
+    approved, denied = [await recorded.devices.BeginDeviceSignIn(begin) for _ in range(2)]
+    await recorded.devices.ApproveDevice(ApproveDeviceRequest(user_code=approved.user_code), metadata=headers)
+    await recorded.devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=approved.device_code))
+    await recorded.devices.DenyDevice(DenyDeviceRequest(user_code=denied.user_code), metadata=headers)
 
 
-async def use_provider(life: Life, headers: Headers) -> str:
-    asked = {"provider": "honest", "redirect_uri": REDIRECT_URI}
-    begun = await life.providers.BeginProviderSignIn(BeginProviderSignInRequest(**asked))
-    back = life.provider.sign_in(begun.authorization_url)
+async def use_provider(recorded: RecordedClient, headers: Headers) -> str:
+    fields = {"provider": "honest", "redirect_uri": REDIRECT_URI}
+    begun = await recorded.providers.BeginProviderSignIn(BeginProviderSignInRequest(**fields))
+    back = recorded.provider.sign_in(begun.authorization_url)
     token = begun.provider_sign_in_token
-    came = await life.providers.CompleteProviderSignIn(
+    completed = await recorded.providers.CompleteProviderSignIn(
         CompleteProviderSignInRequest(provider_sign_in_token=token, **back)
     )
-    life.provider.subject = "subject-2"
-    begun = await life.providers.BeginLinkProvider(BeginLinkProviderRequest(**asked), metadata=headers)
-    back = life.provider.sign_in(begun.authorization_url)
+    recorded.provider.subject = "subject-2"
+    begun = await recorded.providers.BeginLinkProvider(BeginLinkProviderRequest(**fields), metadata=headers)
+    back = recorded.provider.sign_in(begun.authorization_url)
     token = begun.provider_sign_in_token
     link = LinkProviderRequest(provider_sign_in_token=token, **back)
-    linked = await life.providers.LinkProvider(link, metadata=headers)
+    linked = await recorded.providers.LinkProvider(link, metadata=headers)
     unlink = UnlinkProviderRequest(linked_provider_id=linked.linked_provider.id)
-    await life.providers.UnlinkProvider(unlink, metadata=headers)
-    account_id: str = came.session.account_id
+    await recorded.providers.UnlinkProvider(unlink, metadata=headers)
+    account_id: str = completed.session.account_id
     return account_id
 
 
-async def test_every_audited_method_leaves_an_event_when_it_is_refused(life: Life, dsn: str) -> None:
-    headers, me = await begin(life)
-    refusals = [*refused_to_anyone(life), *refused_to_whoever_is_signed_in(life)]
+async def test_every_audited_method_writes_an_event_on_refusal(recorded: RecordedClient, dsn: str) -> None:
+    headers, me = await sign_up(recorded)
+    refusals = [*attempts_without_sign_in(recorded), *attempts_of_a_signed_in_caller(recorded)]
     for attempt in refusals:
-        await be_refused(attempt, headers)
-    await life.second_factor(headers)
-    again = Attempt(life.factors.CreateSecondFactor, CreateSecondFactorRequest(), "SECOND_FACTOR_EXISTS")
-    await be_refused(again, headers)
+        await assert_refused(attempt, headers)
+    await recorded.second_factor(headers)
+    again = Attempt(recorded.factors.CreateSecondFactor, CreateSecondFactorRequest(), "SECOND_FACTOR_EXISTS")
+    await assert_refused(again, headers)
     new = CreateOrganizationRequest(name="Acme", slug="acme")
-    await OrganizationServiceStub(life.client.channel).CreateOrganization(new, metadata=headers)
-    gone = Attempt(life.accounts.DeleteAccount, DeleteAccountRequest(), "LAST_OWNER")
-    await be_refused(gone, headers)
-    calls = [call for call in life.journal.calls if call.code != "OK"]
+    await OrganizationServiceStub(recorded.client.channel).CreateOrganization(new, metadata=headers)
+    gone = Attempt(recorded.accounts.DeleteAccount, DeleteAccountRequest(), "LAST_OWNER")
+    await assert_refused(gone, headers)
+    calls = [call for call in recorded.journal.calls if call.code != "OK"]
     found = {key: event for key, event in events(dsn).items() if event.code != "OK"}
     assert {call.method for call in calls} == REFUSABLE
     assert {call.request_id for call in calls} == found.keys()
@@ -320,13 +322,14 @@ class Attempt(NamedTuple):
     reason: str
 
 
-async def be_refused(attempt: Attempt, headers: Headers) -> None:
+async def assert_refused(attempt: Attempt, headers: Headers) -> None:
     with pytest.raises(grpc.aio.AioRpcError):
         await attempt.method(attempt.request, metadata=headers)
 
 
-def refused_to_anyone(life: Life) -> list[Attempt]:
-    accounts, callback = life.accounts, CompleteProviderSignInRequest(provider_sign_in_token="x", state="x", code="x")
+def attempts_without_sign_in(recorded: RecordedClient) -> list[Attempt]:
+    accounts = recorded.accounts
+    callback = CompleteProviderSignInRequest(provider_sign_in_token="x", state="x", code="x")
     own_address = SignUpRequest(email=OTHER_EMAIL, password=OTHER_EMAIL, display_name="x")
     reset = ResetPasswordRequest(token="x", new_password=OTHER_PASSWORD)
     step = CompleteSignInRequest(second_step_token="x", code="123456")
@@ -336,27 +339,27 @@ def refused_to_anyone(life: Life) -> list[Attempt]:
         Attempt(accounts.CompleteSignIn, step, "TOKEN_INVALID"),
         Attempt(accounts.VerifyEmail, VerifyEmailRequest(token="x"), "TOKEN_INVALID"),
         Attempt(accounts.ResetPassword, reset, "TOKEN_INVALID"),
-        Attempt(life.devices.PollDeviceSignIn, PollDeviceSignInRequest(device_code="x"), "DEVICE_CODE_EXPIRED"),
-        Attempt(life.providers.CompleteProviderSignIn, callback, "PROVIDER_SIGN_IN_FAILED"),
+        Attempt(recorded.devices.PollDeviceSignIn, PollDeviceSignInRequest(device_code="x"), "DEVICE_CODE_EXPIRED"),
+        Attempt(recorded.providers.CompleteProviderSignIn, callback, "PROVIDER_SIGN_IN_FAILED"),
     ]
 
 
-def refused_to_whoever_is_signed_in(life: Life) -> list[Attempt]:
+def attempts_of_a_signed_in_caller(recorded: RecordedClient) -> list[Attempt]:
     nothing, password = str(uuid7()), ReauthenticateRequest(password=OTHER_PASSWORD)
     stale = UpdateAccountRequest(account=Account(display_name="x", etag=str(uuid4())))
     wrong = ChangePasswordRequest(current_password=OTHER_PASSWORD, new_password="neither of the other two")
     callback = LinkProviderRequest(provider_sign_in_token="x", state="x", code="x")
     unlink, no_factor = UnlinkProviderRequest(linked_provider_id=nothing), "SECOND_FACTOR_NOT_FOUND"
     return [
-        Attempt(life.accounts.UpdateAccount, stale, "ETAG_MISMATCH"),
-        Attempt(life.accounts.ChangePassword, wrong, "PASSWORD_WRONG"),
-        Attempt(life.sessions.RevokeSession, RevokeSessionRequest(session_id=nothing), "SESSION_NOT_FOUND"),
-        Attempt(life.sessions.Reauthenticate, password, "PASSWORD_WRONG"),
-        Attempt(life.devices.ApproveDevice, ApproveDeviceRequest(user_code="x"), "USER_CODE_NOT_FOUND"),
-        Attempt(life.devices.DenyDevice, DenyDeviceRequest(user_code="x"), "USER_CODE_NOT_FOUND"),
-        Attempt(life.providers.LinkProvider, callback, "PROVIDER_SIGN_IN_FAILED"),
-        Attempt(life.providers.UnlinkProvider, unlink, "LINKED_PROVIDER_NOT_FOUND"),
-        Attempt(life.factors.ConfirmSecondFactor, ConfirmSecondFactorRequest(code="123456"), no_factor),
-        Attempt(life.factors.CreateRecoveryCodes, CreateRecoveryCodesRequest(), no_factor),
-        Attempt(life.factors.DeleteSecondFactor, DeleteSecondFactorRequest(), no_factor),
+        Attempt(recorded.accounts.UpdateAccount, stale, "ETAG_MISMATCH"),
+        Attempt(recorded.accounts.ChangePassword, wrong, "PASSWORD_WRONG"),
+        Attempt(recorded.sessions.RevokeSession, RevokeSessionRequest(session_id=nothing), "SESSION_NOT_FOUND"),
+        Attempt(recorded.sessions.Reauthenticate, password, "PASSWORD_WRONG"),
+        Attempt(recorded.devices.ApproveDevice, ApproveDeviceRequest(user_code="x"), "USER_CODE_NOT_FOUND"),
+        Attempt(recorded.devices.DenyDevice, DenyDeviceRequest(user_code="x"), "USER_CODE_NOT_FOUND"),
+        Attempt(recorded.providers.LinkProvider, callback, "PROVIDER_SIGN_IN_FAILED"),
+        Attempt(recorded.providers.UnlinkProvider, unlink, "LINKED_PROVIDER_NOT_FOUND"),
+        Attempt(recorded.factors.ConfirmSecondFactor, ConfirmSecondFactorRequest(code="123456"), no_factor),
+        Attempt(recorded.factors.CreateRecoveryCodes, CreateRecoveryCodesRequest(), no_factor),
+        Attempt(recorded.factors.DeleteSecondFactor, DeleteSecondFactorRequest(), no_factor),
     ]

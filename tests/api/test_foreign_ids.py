@@ -1,6 +1,6 @@
-"""The id of what belongs to somebody else is answered exactly as an id of nothing: code, message and details.
+"""The id of a resource of another owner gets the same response as an unknown id: code, message and details.
 
-The ids are found in the contract's descriptors. A new one fails here until `foreign.py` says what it is the id of.
+The ids are read from the descriptors of the contract. A new id field fails until `foreign.py` can create its resource.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from tests.api.requests import change, names_it, updated
 from tests.api.world import World
 from tests.conftest import execute
 
-# To an administrator nothing is foreign.
+# An administrator has access to the resources of all owners.
 PLACES: Final = [
     place for method in every_method() if policy_of(method).access != ACCESS_ADMIN for place in places(method)
 ]
-IN_ORGANIZATION, ALONE, LEFT = "in an organization", "alone", "with an organization active that I have left"
+IN_ORGANIZATION, ALONE, LEFT = "in an organization", "alone", "after leaving the active organization"
 # A method with a permission refuses a former member whatever the id is: tests/api/test_matrix.py.
 WITHOUT_PERMISSION: Final = [place for place in PLACES if not policy_of(place.method).permission]
 CASES: Final = (
@@ -37,13 +37,13 @@ CASES: Final = (
     + [(place, ALONE) for place in PLACES if place in WITHOUT_PERMISSION or policy_of(place.method).personal]
     + [(place, LEFT) for place in WITHOUT_PERMISSION]
 )
-# What calls leave behind, whoever is named in them.
+# Tables that record calls, whatever ids the calls contain.
 TRACES: Final = {"audit_events", "rate_limits", "idempotency_keys"}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """I own the organization that is active, if one is and I have not left it."""
+    """`me` owns the active organization, except if none is active or `me` has left it."""
 
     client: Client
     world: World
@@ -53,7 +53,7 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def row_level_security_is_disabled(dsn: str) -> None:
-    """These tests are about the predicates of the queries. tests/db/test_row_level_security.py is about the second check."""
+    """These tests cover the predicates of the queries. tests/db/test_row_level_security.py covers the second check."""
     tenant_bound = [name for name, table in metadata.tables.items() if is_tenant_bound(table)]
     assert "tasks" in tenant_bound
     disable = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
@@ -64,51 +64,51 @@ def row_level_security_is_disabled(dsn: str) -> None:
 async def scene(client: Client, world: World, where: str) -> Scene:
     me, stranger, loner = [await world.person() for _ in range(3)]
     mine, other_of_mine, theirs = [world.organization() for _ in range(3)]
-    for who, organization in ((me, mine), (me, other_of_mine), (stranger, theirs)):
-        world.join(who, organization, "owner")
+    for person, organization in ((me, mine), (me, other_of_mine), (stranger, theirs)):
+        world.join(person, organization, "owner")
     active = mine if where == IN_ORGANIZATION else None
     if active:
         world.activate(me, mine)
     others = {
-        "another organization's": Owner(stranger, theirs),
-        "somebody's of their own": Owner(loner, None),
-        "of an organization of mine that is not active": Owner(me, other_of_mine),
+        "of another organization": Owner(stranger, theirs),
+        "of a person without an organization": Owner(loner, None),
+        "of an organization of the caller that is not active": Owner(me, other_of_mine),
     }
     if where == LEFT:
         left, colleague = world.organization(), await world.person()
-        for who in (me, colleague):
-            world.join(who, left, "owner")
+        for person in (me, colleague):
+            world.join(person, left, "owner")
         world.activate(me, left)
         world.leave(me, left)
-        others["of the organization that I have left"] = Owner(colleague, left)
+        others["of the organization that the caller has left"] = Owner(colleague, left)
     if active:
-        others["my own, outside of the organization"] = Owner(me, None)
+        others["of the caller outside the organization"] = Owner(me, None)
     return Scene(client, world, Owner(me, active), others)
 
 
 @pytest.mark.parametrize(("place", "where"), CASES, ids=[f"{place} {where}" for place, where in CASES])
-async def test_what_is_foreign_is_answered_as_what_is_not_there(
-    scene: Scene, place: Place, dsn: str, log: list[Any]
-) -> None:
+async def test_resource_of_another_tenant_is_not_found(scene: Scene, place: Place, dsn: str, log: list[Any]) -> None:
     assert place.make, (
         f"{place.field.full_name} names no resource of a servicer. Name the field after the resource, or add a function to"
         f" _EXCEPTIONS of tests/api/foreign.py under {place.field.full_name!r}"
     )
-    absent = await ask(scene, place, uuid7())
-    foreign = {name: id for name, id in (await made_by_others(scene, place)).items() if id is not None}
+    absent = await response_to(scene, place, uuid7())
+    foreign = {name: id for name, id in (await ids_of_others(scene, place)).items() if id is not None}
     assert foreign
     before = rows_of(dsn, foreign.values())
     for name, id in foreign.items():
-        assert await ask(scene, place, id) == absent, name
+        assert await response_to(scene, place, id) == absent, name
     assert rows_of(dsn, foreign.values()) == before
     own = await place.make(scene.world, scene.me)
     assert own is not None or scene.me.organization is None
     if own is not None and policy_of(place.method).access != ACCESS_PUBLIC:
-        assert await ask(scene, place, own) != absent, "nor is what is the caller's own: this proves nothing"
+        assert await response_to(scene, place, own) != absent, (
+            "the caller's own resource gets the response of an unknown id, so this test proves nothing"
+        )
 
 
-async def made_by_others(scene: Scene, place: Place) -> dict[str, UUID | None]:
-    """By whose they are."""
+async def ids_of_others(scene: Scene, place: Place) -> dict[str, UUID | None]:
+    """The id of one resource of each other owner, by the description of the owner."""
     assert place.make
     return {
         name: await place.make(scene.world, owner)
@@ -117,29 +117,29 @@ async def made_by_others(scene: Scene, place: Place) -> dict[str, UUID | None]:
     }
 
 
-class Answer(NamedTuple):
-    """All that a caller sees, with a word in place of the id that was asked for."""
+class Response(NamedTuple):
+    """The response that the caller receives, with a placeholder for the requested id."""
 
     code: grpc.StatusCode
     message: str
     details: tuple[str, ...]
 
 
-async def ask(scene: Scene, place: Place, id: UUID) -> Answer:
+async def response_to(scene: Scene, place: Place, id: UUID) -> Response:
     request = await request_with(scene, place, id)
-    assert requests.faults(request) == [], "tests/api/requests.py does not know how to keep these rules"
+    assert requests.faults(request) == [], "tests/api/requests.py cannot satisfy these validation rules"
     try:
-        answered = await requests.send(scene.client.channel, place.method, request, scene.me.person.headers)
+        response = await requests.send(scene.client.channel, place.method, request, scene.me.person.headers)
     except grpc.aio.AioRpcError as error:
         status = Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"])
         assert error.code() is not grpc.StatusCode.INTERNAL
         details = tuple(repr(detail.value).replace(str(id), "…") for detail in status.details)
-        return Answer(error.code(), status.message, details)
-    return Answer(grpc.StatusCode.OK, "", (repr(answered).replace(str(id), "…"),))
+        return Response(error.code(), status.message, details)
+    return Response(grpc.StatusCode.OK, "", (repr(response).replace(str(id), "…"),))
 
 
 async def request_with(scene: Scene, place: Place, id: UUID) -> Any:
-    """The id in its place, and in others what is the caller's own."""
+    """A request with the id in `place` and the ids of the caller's own resources in all other places."""
     request = await own_request(scene.world, scene.me, place.method)
     resource = updated(place.method)
     if resource and place.part == resource and not names_it(place.field):
@@ -149,7 +149,7 @@ async def request_with(scene: Scene, place: Place, id: UUID) -> Any:
 
 
 def rows_of(dsn: str, ids: Any) -> dict[str, list[Any]]:
-    """Every row that mentions one of them."""
+    """All rows that contain one of the ids, by table."""
     with psycopg.connect(dsn) as connection:
         query = sql.SQL("SELECT t::text FROM {} t WHERE t::text LIKE ANY(%s) ORDER BY 1")
         return {
@@ -158,7 +158,7 @@ def rows_of(dsn: str, ids: Any) -> dict[str, list[Any]]:
         }
 
 
-def test_there_are_ids_to_be_foreign() -> None:
+def test_ids_are_found_in_the_contract() -> None:
     assert {"GetTask.task_id", "UpdateTask.task.id", "BatchGetTasks.task_ids", "UpdateMember.member.role_ids"} <= {
         str(place) for place in PLACES
     }

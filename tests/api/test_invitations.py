@@ -63,7 +63,7 @@ def invitations(client: Client) -> "InvitationServiceAsyncStub":
 
 @pytest.fixture
 async def ours(client: Client, me: Person) -> UUID:
-    """An organization of mine, which is active."""
+    """An organization owned by `me`, active in the session."""
     organization_id = await organization_of(client.database, me)
     await activate(client.database, me, organization_id)
     return organization_id
@@ -75,7 +75,7 @@ async def guest(client: Client) -> Person:
 
 
 async def member(client: Client, organization_id: UUID, role: str | None, *role_ids: UUID) -> Person:
-    """Somebody else who belongs to it, and calls about it."""
+    """Another member with the organization active in the session."""
     person = await client.somebody()
     await joined(client.database, organization_id, person, role)
     await members.replace_member_roles(
@@ -85,7 +85,7 @@ async def member(client: Client, organization_id: UUID, role: str | None, *role_
     return person
 
 
-async def own_role(client: Client, organization_id: UUID, *permissions: AnyPermission) -> UUID:
+async def new_role(client: Client, organization_id: UUID, *permissions: AnyPermission) -> UUID:
     role = await roles.insert_role(
         client.database,
         role_id=uuid4(),
@@ -98,39 +98,39 @@ async def own_role(client: Client, organization_id: UUID, *permissions: AnyPermi
 
 async def invite(
     invitations: "InvitationServiceAsyncStub",
-    who: Person,
+    caller: Person,
     email: str,
     role: Role.ValueType = ROLE_MEMBER,
     *role_ids: UUID,
     request_id: str = "",
 ) -> Invitation:
     request = CreateInvitationRequest(email=email, role=role, role_ids=map(str, role_ids), request_id=request_id)
-    return (await invitations.CreateInvitation(request, metadata=who.headers)).invitation
+    return (await invitations.CreateInvitation(request, metadata=caller.headers)).invitation
 
 
 async def token_for(client: Client, person: Person) -> str:
     return await mailed_token(client.database, person.email, Mail.INVITATION)
 
 
-async def accept(invitations: "InvitationServiceAsyncStub", who: Person, token: str) -> str:
+async def accept(invitations: "InvitationServiceAsyncStub", caller: Person, token: str) -> str:
     request = AcceptInvitationRequest(token=token)
-    return (await invitations.AcceptInvitation(request, metadata=who.headers)).organization_id
+    return (await invitations.AcceptInvitation(request, metadata=caller.headers)).organization_id
 
 
-async def decline(invitations: "InvitationServiceAsyncStub", who: Person, token: str) -> None:
-    await invitations.DeclineInvitation(DeclineInvitationRequest(token=token), metadata=who.headers)
+async def decline(invitations: "InvitationServiceAsyncStub", caller: Person, token: str) -> None:
+    await invitations.DeclineInvitation(DeclineInvitationRequest(token=token), metadata=caller.headers)
 
 
-async def cancel(invitations: "InvitationServiceAsyncStub", who: Person, invitation_id: str) -> Invitation:
+async def cancel(invitations: "InvitationServiceAsyncStub", caller: Person, invitation_id: str) -> Invitation:
     request = CancelInvitationRequest(invitation_id=invitation_id)
-    return (await invitations.CancelInvitation(request, metadata=who.headers)).invitation
+    return (await invitations.CancelInvitation(request, metadata=caller.headers)).invitation
 
 
 async def list_(
-    invitations: "InvitationServiceAsyncStub", who: Person, *, show_ended: bool = False
+    invitations: "InvitationServiceAsyncStub", caller: Person, *, show_ended: bool = False
 ) -> list[Invitation]:
     request = ListInvitationsRequest(show_ended=show_ended)
-    return list((await invitations.ListInvitations(request, metadata=who.headers)).invitations)
+    return list((await invitations.ListInvitations(request, metadata=caller.headers)).invitations)
 
 
 async def is_member(client: Client, organization_id: UUID, person: Person) -> bool:
@@ -138,22 +138,22 @@ async def is_member(client: Client, organization_id: UUID, person: Person) -> bo
     return found is not None
 
 
-async def is_refused_as_unknown(invitations: "InvitationServiceAsyncStub", who: Person, token: str) -> None:
-    refused = await refusal(accept(invitations, who, token))
-    absent = await refusal(accept(invitations, who, new_token("acj_")))
+async def assert_not_found(invitations: "InvitationServiceAsyncStub", caller: Person, token: str) -> None:
+    refused = await refusal(accept(invitations, caller, token))
+    absent = await refusal(accept(invitations, caller, new_token("acj_")))
     assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "INVITATION_NOT_FOUND")
     assert refused == absent
 
 
-def age(dsn: str, interval: str) -> None:
+def move_expiry_back(dsn: str, interval: str) -> None:
     execute(dsn, sql.SQL("UPDATE invitations SET expires_at = expires_at - {}::interval").format(interval))
 
 
 # --- invite and accept --------------------------------------------------------------------------------------------------
-async def test_whoever_accepts_becomes_a_member_with_the_roles_of_the_invitation(
+async def test_accepting_an_invitation_creates_a_member_with_its_roles(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
-    role_id = await own_role(client, ours, PERMISSION_TASKS_READ)
+    role_id = await new_role(client, ours, PERMISSION_TASKS_READ)
     invitation = await invite(invitations, me, guest.email, ROLE_ADMIN, role_id)
     assert UUID(invitation.id).version == 7
     assert (invitation.email, invitation.role, list(invitation.role_ids)) == (guest.email, ROLE_ADMIN, [str(role_id)])
@@ -170,54 +170,54 @@ async def test_whoever_accepts_becomes_a_member_with_the_roles_of_the_invitation
     assert over.HasField("ended_at")
 
 
-async def test_whoever_accepts_may_do_what_members_may_from_the_next_call_on(
+async def test_new_member_has_access_on_the_next_call(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await activate(client.database, guest, ours)
     await invite(invitations, me, guest.email, ROLE_ADMIN)
-    assert await outcome(list_(invitations, guest)) == "PERMISSION_DENIED"  # and that is remembered
+    assert await outcome(list_(invitations, guest)) == "PERMISSION_DENIED"  # caches the refusal
     await accept(invitations, guest, await token_for(client, guest))
     assert await outcome(list_(invitations, guest)) == "OK"
 
 
-async def test_the_letter_says_who_invites_to_what_and_the_token_is_kept_nowhere_else(
+async def test_email_names_inviter_and_organization_and_only_the_email_contains_the_token(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     invitation = await invite(invitations, me, guest.email)
-    [letter] = await mailed(client.database, guest.email)
-    token = letter.values["token"]
-    assert letter.template == Mail.INVITATION
-    assert letter.values == {"inviter": "Somebody", "organization": "Somebody's", "token": token}
+    [email] = await mailed(client.database, guest.email)
+    token = email.values["token"]
+    assert email.template == Mail.INVITATION
+    assert email.values == {"inviter": "Somebody", "organization": "Somebody's", "token": token}
     assert token.startswith("acj_")
     rows = await client.database.fetch_all(select(func.row_to_json(Row.__table__.table_valued())))  # type: ignore[attr-defined]
     assert token not in str(rows)
     assert token not in str(invitation)
 
 
-async def test_an_invitation_works_once(
+async def test_invitation_can_be_accepted_once(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
     token = await token_for(client, guest)
     await accept(invitations, guest, token)
     await members.delete_member(client.database, organization_id=ours, account_id=guest.account_id)
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
     assert await outcome(decline(invitations, guest, token)) == "INVITATION_NOT_FOUND"
     assert not await is_member(client, ours, guest)
 
 
-async def test_of_fifty_who_accept_one_invitation_at_once_one_does_and_there_is_one_member(
+async def test_one_of_fifty_concurrent_acceptances_succeeds_and_creates_one_member(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
     token = await token_for(client, guest)
     outcomes = await asyncio.gather(*(outcome(accept(invitations, guest, token)) for _ in range(50)))
     assert sorted(outcomes) == sorted(["OK"] + ["INVITATION_NOT_FOUND"] * 49)
-    belonging = select(func.count()).select_from(MemberRow).where(MemberRow.organization_id == ours)
-    assert await client.database.fetch_one(belonging) == 2  # I am one, too
+    member_count = select(func.count()).select_from(MemberRow).where(MemberRow.organization_id == ours)
+    assert await client.database.fetch_one(member_count) == 2  # the owner and the guest
 
 
-async def test_of_accepting_declining_and_cancelling_at_once_one_happens(
+async def test_only_one_of_concurrent_accept_decline_and_cancel_takes_effect(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     for _ in range(10):
@@ -235,19 +235,19 @@ async def test_of_accepting_declining_and_cancelling_at_once_one_happens(
         assert (accepted == "OK") == (over.status == ACCEPTED) == await is_member(client, ours, guest)
 
 
-async def test_whoever_declines_is_no_member_and_cannot_think_again(
+async def test_declined_invitation_creates_no_member_and_cannot_be_accepted(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
     token = await token_for(client, guest)
     await decline(invitations, guest, token)
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
     assert [each.status for each in await list_(invitations, me, show_ended=True)] == [DECLINED]
-    await invite(invitations, me, guest.email)  # they can be asked again
+    await invite(invitations, me, guest.email)  # a new invitation is allowed
     assert await accept(invitations, guest, await token_for(client, guest))
 
 
-async def test_a_member_cannot_accept_another_invitation_and_does_not_use_it_up(
+async def test_member_cannot_accept_an_invitation_and_it_stays_pending(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email, ROLE_ADMIN)
@@ -260,19 +260,21 @@ async def test_a_member_cannot_accept_another_invitation_and_does_not_use_it_up(
     assert [each.status for each in await list_(invitations, me)] == [PENDING]
 
 
-# --- whose it is --------------------------------------------------------------------------------------------------------
-async def test_an_invitation_of_another_address_is_answered_exactly_as_an_absent_one(
+# --- email address ------------------------------------------------------------------------------------------------------
+async def test_invitation_for_another_address_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
     token, other = await token_for(client, guest), await client.somebody()
-    for who in (other, me):
-        await is_refused_as_unknown(invitations, who, token)
-        assert await refusal(decline(invitations, who, token)) == await refusal(decline(invitations, who, "nonsense"))
+    for caller in (other, me):
+        await assert_not_found(invitations, caller, token)
+        assert await refusal(decline(invitations, caller, token)) == await refusal(
+            decline(invitations, caller, "nonsense")
+        )
     assert await accept(invitations, guest, token) == str(ours)
 
 
-async def test_the_address_must_be_proved_to_accept_or_decline_whatever_the_token(
+async def test_accept_and_decline_require_a_verified_email_for_any_token(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person, dsn: str
 ) -> None:
     await invite(invitations, me, guest.email)
@@ -285,23 +287,23 @@ async def test_the_address_must_be_proved_to_accept_or_decline_whatever_the_toke
     assert await accept(invitations, guest, token) == str(ours)
 
 
-async def test_whoever_has_another_address_meanwhile_cannot_accept(
+async def test_account_whose_email_changed_cannot_accept(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
     token = await token_for(client, guest)
     await accounts.update_email(client.database, account_id=guest.account_id, email=f"{uuid4().hex}@example.com")
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
 
 
-async def test_an_address_is_the_same_in_upper_and_lower_case(
+async def test_email_of_an_invitation_is_case_insensitive(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     assert (await invite(invitations, me, guest.email.upper())).email == guest.email
     assert await accept(invitations, guest, await token_for(client, guest)) == str(ours)
 
 
-async def test_whoever_has_not_proved_their_own_address_invites_nobody(
+async def test_caller_with_an_unverified_email_cannot_invite(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person, dsn: str
 ) -> None:
     execute(dsn, sql.SQL("UPDATE accounts SET email_verified_at = NULL WHERE email = {}").format(me.email))
@@ -309,43 +311,43 @@ async def test_whoever_has_not_proved_their_own_address_invites_nobody(
     assert await mailed(client.database, guest.email) == []
 
 
-# --- when it is worth nothing -------------------------------------------------------------------------------------------
-async def test_an_invitation_is_good_for_seven_days(
+# --- invalid invitations ------------------------------------------------------------------------------------------------
+async def test_invitation_expires_after_seven_days(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person, dsn: str
 ) -> None:
     await invite(invitations, me, guest.email)
     token = await token_for(client, guest)
-    age(dsn, "7 days 1 second")
-    await is_refused_as_unknown(invitations, guest, token)
+    move_expiry_back(dsn, "7 days 1 second")
+    await assert_not_found(invitations, guest, token)
     assert await list_(invitations, me) == []
     assert [each.status for each in await list_(invitations, me, show_ended=True)] == [EXPIRED]
-    age(dsn, "-1 minute")
+    move_expiry_back(dsn, "-1 minute")
     assert await accept(invitations, guest, token) == str(ours)
 
 
-async def test_a_cancelled_invitation_is_worth_nothing(
+async def test_cancelled_invitation_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     invitation = await invite(invitations, me, guest.email)
     cancelled = await cancel(invitations, me, invitation.id)
     assert cancelled.status == CANCELLED
-    assert await cancel(invitations, me, invitation.id) == cancelled  # nothing happens
-    await is_refused_as_unknown(invitations, guest, await token_for(client, guest))
+    assert await cancel(invitations, me, invitation.id) == cancelled  # cancelling twice has no effect
+    await assert_not_found(invitations, guest, await token_for(client, guest))
 
 
-async def test_an_invitation_to_a_deleted_organization_is_worth_nothing(
+async def test_invitation_to_a_deleted_organization_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
     token = await token_for(client, guest)
     await OrganizationServiceStub(client.channel).DeleteOrganization(DeleteOrganizationRequest(), metadata=me.headers)
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
     assert await outcome(decline(invitations, guest, token)) == "INVITATION_NOT_FOUND"
     assert not await is_member(client, ours, guest)
 
 
 @pytest.mark.parametrize("role", [ROLE_MEMBER, ROLE_UNSPECIFIED])
-async def test_an_invitation_of_somebody_who_was_demoted_or_removed_since_is_worth_nothing(
+async def test_invitation_of_a_demoted_or_removed_inviter_is_not_found(
     client: Client,
     invitations: "InvitationServiceAsyncStub",
     me: Person,
@@ -362,12 +364,12 @@ async def test_an_invitation_of_somebody_who_was_demoted_or_removed_since_is_wor
     else:
         gone = RemoveMemberRequest(account_id=str(inviter.account_id))
         await members_stub.RemoveMember(gone, metadata=me.headers)
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
     assert not await is_member(client, ours, guest)
 
 
 @pytest.mark.parametrize("column", ["banned_at", "deleted_at"])
-async def test_an_invitation_of_somebody_who_is_banned_or_gone_is_worth_nothing(
+async def test_invitation_of_a_banned_or_deleted_inviter_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", ours: UUID, guest: Person, dsn: str, column: str
 ) -> None:
     inviter = await member(client, ours, "admin")
@@ -375,30 +377,30 @@ async def test_an_invitation_of_somebody_who_is_banned_or_gone_is_worth_nothing(
     token = await token_for(client, guest)
     statement = sql.SQL("UPDATE accounts SET {} = now() WHERE email = {}")
     execute(dsn, statement.format(sql.Identifier(column), inviter.email))
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
 
 
-async def test_an_invitation_gives_nothing_that_its_inviter_does_not_hold_when_it_is_accepted(
+async def test_invitation_with_permissions_the_inviter_does_not_hold_on_acceptance_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
-    """A role that it gives has grown since, beyond what the inviter holds."""
-    role_id = await own_role(client, ours, PERMISSION_TASKS_READ)
-    inviting = await own_role(client, ours, PERMISSION_INVITATIONS_WRITE, PERMISSION_TASKS_READ)
+    """A role of the invitation gained a permission that the inviter does not hold."""
+    role_id = await new_role(client, ours, PERMISSION_TASKS_READ)
+    inviting = await new_role(client, ours, PERMISSION_INVITATIONS_WRITE, PERMISSION_TASKS_READ)
     inviter = await member(client, ours, None, inviting)
     await invite(invitations, inviter, guest.email, ROLE_UNSPECIFIED, role_id)
     token = await token_for(client, guest)
     changes = roles.RoleChanges(permissions=names([PERMISSION_TASKS_READ, PERMISSION_TASKS_WRITE]))
     await roles.update_role(client.database, role_id=role_id, organization_id=ours, changes=changes)
-    await is_refused_as_unknown(invitations, guest, token)
+    await assert_not_found(invitations, guest, token)
     changes = roles.RoleChanges(permissions=names([PERMISSION_TASKS_READ]))
     await roles.update_role(client.database, role_id=role_id, organization_id=ours, changes=changes)
     assert await accept(invitations, guest, token) == str(ours)
 
 
-async def test_an_invitation_gives_what_is_left_of_its_roles(
+async def test_deleted_roles_of_an_invitation_are_not_assigned(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
-    gone, stays = await own_role(client, ours), await own_role(client, ours, PERMISSION_TASKS_READ)
+    gone, stays = await new_role(client, ours), await new_role(client, ours, PERMISSION_TASKS_READ)
     await invite(invitations, me, guest.email, ROLE_UNSPECIFIED, gone, stays)
     await roles.delete_role(client.database, role_id=gone, organization_id=ours)
     await accept(invitations, guest, await token_for(client, guest))
@@ -407,47 +409,47 @@ async def test_an_invitation_gives_what_is_left_of_its_roles(
     assert (found.role, found.role_ids) == (None, [stays])
 
 
-# --- nobody gives or takes what they do not hold ------------------------------------------------------------------------
-async def test_nobody_invites_to_more_than_they_hold(
+# --- privilege escalation -----------------------------------------------------------------------------------------------
+async def test_member_cannot_invite_with_roles_they_do_not_hold(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     admin = await member(client, ours, "admin")
-    inviting = await member(client, ours, None, await own_role(client, ours, PERMISSION_INVITATIONS_WRITE))
-    more = await own_role(client, ours, PERMISSION_TASKS_READ)
-    for who, role, role_ids in (
+    inviting = await member(client, ours, None, await new_role(client, ours, PERMISSION_INVITATIONS_WRITE))
+    more = await new_role(client, ours, PERMISSION_TASKS_READ)
+    for caller, role, role_ids in (
         (admin, ROLE_OWNER, ()),
         (inviting, ROLE_OWNER, ()),
         (inviting, ROLE_ADMIN, ()),
         (inviting, ROLE_MEMBER, ()),
         (inviting, ROLE_UNSPECIFIED, (more,)),
     ):
-        refused = await refusal(invite(invitations, who, guest.email, role, *role_ids))
+        refused = await refusal(invite(invitations, caller, guest.email, role, *role_ids))
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
     assert await mailed(client.database, guest.email) == []
     assert await list_(invitations, me, show_ended=True) == []
     assert await outcome(invite(invitations, admin, guest.email, ROLE_ADMIN)) == "OK"
 
 
-async def test_only_owners_invite_owners_and_cancel_that_whatever_others_hold(
+async def test_only_owners_can_invite_owners_or_cancel_such_invitations(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
-    custom = await member(client, ours, None, await own_role(client, ours, *held("owner")))
+    custom = await member(client, ours, None, await new_role(client, ours, *held("owner")))
     assert await outcome(invite(invitations, custom, guest.email, ROLE_OWNER)) == "PERMISSION_DENIED"
     invitation = await invite(invitations, me, guest.email, ROLE_OWNER)
     assert await outcome(cancel(invitations, custom, invitation.id)) == "PERMISSION_DENIED"
 
 
-async def test_an_invitation_of_an_owner_by_who_is_none_any_more_is_worth_nothing_whatever_they_hold(
+async def test_owner_invitation_of_a_former_owner_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", ours: UUID, guest: Person
 ) -> None:
-    inviter = await member(client, ours, "owner", await own_role(client, ours, *held("owner")))
+    inviter = await member(client, ours, "owner", await new_role(client, ours, *held("owner")))
     await invite(invitations, inviter, guest.email, ROLE_OWNER)
     place = {"organization_id": ours, "account_id": inviter.account_id}
     await members.update_member_role(client.database, **place, role="admin")
-    await is_refused_as_unknown(invitations, guest, await token_for(client, guest))
+    await assert_not_found(invitations, guest, await token_for(client, guest))
 
 
-async def test_nobody_cancels_an_invitation_to_more_than_they_hold(
+async def test_admin_cannot_cancel_an_owner_invitation(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     invitation = await invite(invitations, me, guest.email, ROLE_OWNER)
@@ -456,7 +458,7 @@ async def test_nobody_cancels_an_invitation_to_more_than_they_hold(
     assert [each.status for each in await list_(invitations, admin)] == [PENDING]
 
 
-async def test_a_plain_member_neither_sees_nor_makes_nor_cancels_invitations(
+async def test_member_without_permission_cannot_list_create_or_cancel_invitations(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     invitation = await invite(invitations, me, guest.email)
@@ -469,7 +471,7 @@ async def test_a_plain_member_neither_sees_nor_makes_nor_cancels_invitations(
         assert (await refusal(call)).reason == "PERMISSION_DENIED"
 
 
-async def test_an_invitation_of_another_organization_is_answered_exactly_as_an_absent_one(
+async def test_invitation_of_another_organization_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     other = await member(client, await organization_of(client.database, me), "owner")
@@ -482,31 +484,31 @@ async def test_an_invitation_of_another_organization_is_answered_exactly_as_an_a
     assert await list_(invitations, other) == [theirs]
 
 
-async def test_a_role_of_another_organization_cannot_be_given(
+async def test_role_of_another_organization_cannot_be_in_an_invitation(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
-    foreign = await own_role(client, await organization_of(client.database, me))
+    foreign = await new_role(client, await organization_of(client.database, me))
     for role_id in (foreign, uuid4()):
         refused = await refusal(invite(invitations, me, guest.email, ROLE_MEMBER, role_id))
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "ROLE_NOT_FOUND")
         assert refused.metadata == {"role_id": str(role_id)}
 
 
-# --- how many -----------------------------------------------------------------------------------------------------------
-async def test_an_address_is_invited_once_at_a_time(
+# --- limits -------------------------------------------------------------------------------------------------------------
+async def test_address_has_at_most_one_pending_invitation(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person, dsn: str
 ) -> None:
     outcomes = await asyncio.gather(*(outcome(invite(invitations, me, guest.email)) for _ in range(10)))
     assert sorted(outcomes) == sorted(["OK"] + ["INVITATION_EXISTS"] * 9)
     assert (await refusal(invite(invitations, me, guest.email.upper()))).code == grpc.StatusCode.ALREADY_EXISTS
     assert len(await mailed(client.database, guest.email)) == 1
-    age(dsn, "7 days 1 second")
+    move_expiry_back(dsn, "7 days 1 second")
     assert await outcome(invite(invitations, me, guest.email)) == "OK"
     elsewhere = await member(client, await organization_of(client.database, me), "owner")
     assert await outcome(invite(invitations, elsewhere, guest.email)) == "OK"
 
 
-async def test_a_member_is_not_invited(
+async def test_member_cannot_be_invited(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     plain = await member(client, ours, "member")
@@ -514,7 +516,7 @@ async def test_a_member_is_not_invited(
         assert await outcome(invite(invitations, me, email)) == "MEMBER_EXISTS"
 
 
-async def test_a_repeated_request_id_makes_and_mails_one_invitation(
+async def test_repeated_request_id_creates_and_mails_one_invitation(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     request_id = str(uuid4())
@@ -523,7 +525,7 @@ async def test_a_repeated_request_id_makes_and_mails_one_invitation(
     assert len(await mailed(client.database, guest.email)) == 1
 
 
-async def test_a_thousand_invitations_wait_for_an_answer_at_most(
+async def test_organization_has_at_most_1000_pending_invitations(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, dsn: str
 ) -> None:
     filled = sql.SQL(
@@ -534,24 +536,24 @@ async def test_a_thousand_invitations_wait_for_an_answer_at_most(
     execute(dsn, filled.format(str(ours), str(me.account_id)))
     outcomes = await asyncio.gather(*(outcome(invite(invitations, me, f"b{n}@example.com")) for n in range(5)))
     assert sorted(outcomes) == sorted(["OK"] + ["TOO_MANY_INVITATIONS"] * 4)
-    age(dsn, "1 day")
+    move_expiry_back(dsn, "1 day")
     assert await outcome(invite(invitations, me, "later@example.com")) == "OK"
 
 
-async def test_an_organization_sends_a_hundred_invitations_a_day_whoever_invites(
+async def test_all_members_together_can_send_100_invitations_a_day(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     admin = await member(client, ours, "admin")
     for number in range(100):
         await invite(invitations, (me, admin)[number % 2], f"{number}@example.com")
-    for who in (me, admin):
-        refused = await refusal(invite(invitations, who, "more@example.com"))
+    for caller in (me, admin):
+        refused = await refusal(invite(invitations, caller, "more@example.com"))
         assert (refused.reason, refused.quota) == ("RATE_LIMITED", [f"organization:{ours}"])
     other = await member(client, await organization_of(client.database, me), "owner")
     assert await outcome(invite(invitations, other, "more@example.com")) == "OK"
 
 
-async def test_invitations_are_listed_the_newest_first_and_in_pages(
+async def test_list_invitations_returns_pages_newest_first(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     ids = [(await invite(invitations, me, f"{name}@example.com")).id for name in "abc"][::-1]
@@ -572,7 +574,7 @@ async def test_invitations_are_listed_the_newest_first_and_in_pages(
     ("request_", "field"),
     [
         (CreateInvitationRequest(role=ROLE_MEMBER), "email"),
-        (CreateInvitationRequest(email="nobody", role=ROLE_MEMBER), "email"),
+        (CreateInvitationRequest(email="invalid", role=ROLE_MEMBER), "email"),
         (CreateInvitationRequest(email="a@example.com\r\nBcc: b@example.com", role=ROLE_MEMBER), "email"),
         (CreateInvitationRequest(email="a" * 250 + "@example.com", role=ROLE_MEMBER), "email"),
         (CreateInvitationRequest(email="a@example.com"), ""),
@@ -580,14 +582,14 @@ async def test_invitations_are_listed_the_newest_first_and_in_pages(
         (CreateInvitationRequest(email="a@example.com", role_ids=[str(UUID(int=1))] * 2), "role_ids"),
     ],
 )
-async def test_an_invitation_outside_the_limits_names_the_field(
+async def test_invalid_invitation_reports_the_field(
     invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, request_: CreateInvitationRequest, field: str
 ) -> None:
     refused = await refusal(invitations.CreateInvitation(request_, metadata=me.headers))
     assert (refused.reason, list(refused.violations)) == ("INVALID_MESSAGE", [field])
 
 
-async def test_what_happens_to_an_invitation_is_in_the_audit_by_its_id(
+async def test_audit_events_record_the_invitation_id(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     invitation = await invite(invitations, me, guest.email)

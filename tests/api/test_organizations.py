@@ -41,47 +41,51 @@ async def other(client: Client) -> Person:
 
 
 async def create(
-    organizations: "OrganizationServiceAsyncStub", who: Person, slug: str = "acme", **fields: str
+    organizations: "OrganizationServiceAsyncStub", caller: Person, slug: str = "acme", **fields: str
 ) -> Organization:
     request = CreateOrganizationRequest(name="Acme", slug=slug, **fields)
-    return (await organizations.CreateOrganization(request, metadata=who.headers)).organization
+    return (await organizations.CreateOrganization(request, metadata=caller.headers)).organization
 
 
-async def get(organizations: "OrganizationServiceAsyncStub", who: Person, organization_id: object = "") -> Organization:
+async def get(
+    organizations: "OrganizationServiceAsyncStub", caller: Person, organization_id: object = ""
+) -> Organization:
     request = GetOrganizationRequest(organization_id=str(organization_id))
-    return (await organizations.GetOrganization(request, metadata=who.headers)).organization
+    return (await organizations.GetOrganization(request, metadata=caller.headers)).organization
 
 
 async def set_active(
-    organizations: "OrganizationServiceAsyncStub", who: Person, organization_id: object = ""
+    organizations: "OrganizationServiceAsyncStub", caller: Person, organization_id: object = ""
 ) -> Organization:
     request = SetActiveOrganizationRequest(organization_id=str(organization_id))
-    return (await organizations.SetActiveOrganization(request, metadata=who.headers)).organization
+    return (await organizations.SetActiveOrganization(request, metadata=caller.headers)).organization
 
 
 async def update(
-    organizations: "OrganizationServiceAsyncStub", who: Person, *paths: str, **fields: Any
+    organizations: "OrganizationServiceAsyncStub", caller: Person, *paths: str, **fields: Any
 ) -> Organization:
     request = UpdateOrganizationRequest(organization=Organization(**fields), update_mask=FieldMask(paths=paths))
-    return (await organizations.UpdateOrganization(request, metadata=who.headers)).organization
+    return (await organizations.UpdateOrganization(request, metadata=caller.headers)).organization
 
 
-async def delete(organizations: "OrganizationServiceAsyncStub", who: Person, etag: str = "") -> Organization:
+async def delete(organizations: "OrganizationServiceAsyncStub", caller: Person, etag: str = "") -> Organization:
     request = DeleteOrganizationRequest(etag=etag)
-    return (await organizations.DeleteOrganization(request, metadata=who.headers)).organization
+    return (await organizations.DeleteOrganization(request, metadata=caller.headers)).organization
 
 
-async def undelete(organizations: "OrganizationServiceAsyncStub", who: Person, organization_id: object) -> Organization:
+async def undelete(
+    organizations: "OrganizationServiceAsyncStub", caller: Person, organization_id: object
+) -> Organization:
     request = UndeleteOrganizationRequest(organization_id=str(organization_id))
-    return (await organizations.UndeleteOrganization(request, metadata=who.headers)).organization
+    return (await organizations.UndeleteOrganization(request, metadata=caller.headers)).organization
 
 
-async def listed(organizations: "OrganizationServiceAsyncStub", who: Person, **request: Any) -> list[Organization]:
+async def listed(organizations: "OrganizationServiceAsyncStub", caller: Person, **request: Any) -> list[Organization]:
     """All pages."""
     found, token = list[Organization](), ""
     while True:
         page = await organizations.ListOrganizations(
-            ListOrganizationsRequest(page_token=token, **request), metadata=who.headers
+            ListOrganizationsRequest(page_token=token, **request), metadata=caller.headers
         )
         found += page.organizations
         if not (token := page.next_page_token):
@@ -97,7 +101,7 @@ def not_found(refused: Refusal, organization_id: object) -> bool:
 
 
 # --- create -----------------------------------------------------------------------------------------------------------
-async def test_create_organization_answers_it_whole_and_its_creator_owns_it(
+async def test_create_organization_returns_it_and_makes_the_creator_owner(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     made = await create(organizations, me)
@@ -112,12 +116,12 @@ async def test_create_organization_answers_it_whole_and_its_creator_owns_it(
     assert owner.role == "owner"
 
 
-async def test_a_new_organization_is_not_active(organizations: "OrganizationServiceAsyncStub", me: Person) -> None:
+async def test_new_organization_is_not_active(organizations: "OrganizationServiceAsyncStub", me: Person) -> None:
     await create(organizations, me)
     assert (await refusal(get(organizations, me))).reason == "ORGANIZATION_NOT_FOUND"
 
 
-async def test_a_slug_is_taken_for_everybody(
+async def test_slug_is_unique_across_all_users(
     organizations: "OrganizationServiceAsyncStub", me: Person, other: Person
 ) -> None:
     await create(organizations, me)
@@ -126,16 +130,16 @@ async def test_a_slug_is_taken_for_everybody(
     assert await listed(organizations, other) == []
 
 
-async def test_of_fifty_who_want_a_slug_at_once_one_gets_it(
+async def test_one_of_fifty_concurrent_creations_with_the_same_slug_succeeds(
     dsn: str, client: Client, organizations: "OrganizationServiceAsyncStub"
 ) -> None:
     people = [await client.somebody() for _ in range(50)]
-    answers = await asyncio.gather(*(outcome(create(organizations, who)) for who in people))
-    assert sorted(answers) == ["OK"] + 49 * ["SLUG_TAKEN"]
+    outcomes = await asyncio.gather(*(outcome(create(organizations, caller)) for caller in people))
+    assert sorted(outcomes) == ["OK"] + 49 * ["SLUG_TAKEN"]
     assert (count(dsn, "organizations"), count(dsn, "members")) == (1, 1)
 
 
-async def test_create_organization_with_the_same_request_id_makes_it_once(
+async def test_repeated_request_id_creates_one_organization(
     dsn: str, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     request_id = str(uuid4())
@@ -144,30 +148,30 @@ async def test_create_organization_with_the_same_request_id_makes_it_once(
     assert count(dsn, "organizations") == 1
 
 
-async def test_whose_account_is_being_deleted_makes_no_organization(
+async def test_concurrent_account_deletion_leaves_no_ownerless_organization(
     dsn: str, client: Client, organizations: "OrganizationServiceAsyncStub"
 ) -> None:
     people = [await client.somebody() for _ in range(20)]
     await asyncio.gather(
-        *(outcome(client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=who.headers)) for who in people),
-        *(outcome(create(organizations, who, slug=f"slug-{number}")) for number, who in enumerate(people)),
+        *(outcome(client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=caller.headers)) for caller in people),
+        *(outcome(create(organizations, caller, slug=f"slug-{number}")) for number, caller in enumerate(people)),
     )
     ownerless = "organizations o WHERE NOT EXISTS (SELECT FROM members m JOIN accounts a ON a.id = m.account_id"
     assert count(dsn, f"{ownerless} WHERE m.organization_id = o.id AND a.deleted_at IS NULL)") == 0
 
 
 @pytest.mark.parametrize("slug", ["", "-", "-a", "a-", "A", "a_b", "a b", "ä", "a" * 64, "a\n"])
-async def test_what_is_no_slug_is_refused(organizations: "OrganizationServiceAsyncStub", me: Person, slug: str) -> None:
+async def test_invalid_slug_is_refused(organizations: "OrganizationServiceAsyncStub", me: Person, slug: str) -> None:
     assert list((await refusal(create(organizations, me, slug))).violations) == ["slug"]
 
 
 @pytest.mark.parametrize("slug", ["a", "0", "a-b", "a--b", "a" * 63])
-async def test_what_is_a_slug_is_taken(organizations: "OrganizationServiceAsyncStub", me: Person, slug: str) -> None:
+async def test_valid_slug_is_accepted(organizations: "OrganizationServiceAsyncStub", me: Person, slug: str) -> None:
     assert (await create(organizations, me, slug)).slug == slug
 
 
 # --- get and list -----------------------------------------------------------------------------------------------------
-async def test_an_organization_of_others_is_answered_as_one_that_does_not_exist(
+async def test_organization_of_another_user_is_not_found(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person
 ) -> None:
     theirs = await organization_of(client.database, other)
@@ -176,7 +180,7 @@ async def test_an_organization_of_others_is_answered_as_one_that_does_not_exist(
             assert not_found(await refusal(call(organizations, me, organization_id)), organization_id)
 
 
-async def test_without_a_name_the_active_organization_is_answered(
+async def test_get_without_an_id_returns_the_active_organization(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     first, _ = [await organization_of(client.database, me) for _ in range(2)]
@@ -184,7 +188,7 @@ async def test_without_a_name_the_active_organization_is_answered(
     assert (await get(organizations, me)).id == str(first)
 
 
-async def test_each_organization_tells_the_role_of_whoever_asks(
+async def test_list_organizations_returns_the_role_of_the_caller(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     made = [await organization_of(client.database, me, role) for role in ("owner", "admin", "member", None)]
@@ -194,7 +198,7 @@ async def test_each_organization_tells_the_role_of_whoever_asks(
     )
 
 
-async def test_list_organizations_pages_through_mine_and_no_others(
+async def test_list_organizations_pages_through_organizations_of_the_caller_only(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person
 ) -> None:
     mine = []
@@ -211,15 +215,15 @@ async def test_a_page_token_of_another_list_is_refused(
     for _ in range(2):
         await joined(client.database, await organization_of(client.database, me), other)
     page = await organizations.ListOrganizations(ListOrganizationsRequest(page_size=1), metadata=me.headers)
-    for who, request in (
+    for caller, request in (
         (other, ListOrganizationsRequest(page_token=page.next_page_token)),
         (me, ListOrganizationsRequest(page_token=page.next_page_token, show_deleted=True)),
     ):
-        refused = await refusal(organizations.ListOrganizations(request, metadata=who.headers))
+        refused = await refusal(organizations.ListOrganizations(request, metadata=caller.headers))
         assert refused.reason == "PAGE_TOKEN_INVALID"
 
 
-async def test_an_api_key_sees_its_own_organization_alone(
+async def test_api_key_has_access_to_its_organization_only(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     its, another = [await organization_of(client.database, me) for _ in range(2)]
@@ -235,7 +239,7 @@ async def test_an_api_key_sees_its_own_organization_alone(
 
 
 # --- the active organization ------------------------------------------------------------------------------------------
-async def test_the_organization_that_is_set_is_active_for_that_session_alone(
+async def test_set_active_organization_affects_the_session_of_the_caller_only(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person
 ) -> None:
     made = await organization_of(client.database, me)
@@ -245,7 +249,7 @@ async def test_the_organization_that_is_set_is_active_for_that_session_alone(
     assert (await refusal(get(organizations, other))).reason == "ORGANIZATION_NOT_FOUND"
 
 
-async def test_the_session_tells_which_organization_is_active(
+async def test_get_session_returns_the_active_organization(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     made, sessions = await create(organizations, me), SessionServiceStub(client.channel)
@@ -257,7 +261,7 @@ async def test_the_session_tells_which_organization_is_active(
     assert not session.HasField("impersonator_id")
 
 
-async def test_none_can_be_active_again(organizations: "OrganizationServiceAsyncStub", me: Person) -> None:
+async def test_active_organization_can_be_cleared(organizations: "OrganizationServiceAsyncStub", me: Person) -> None:
     made = await create(organizations, me)
     await set_active(organizations, me, made.id)
     response = await organizations.SetActiveOrganization(SetActiveOrganizationRequest(), metadata=me.headers)
@@ -265,7 +269,7 @@ async def test_none_can_be_active_again(organizations: "OrganizationServiceAsync
     assert (await refusal(get(organizations, me))).reason == "ORGANIZATION_NOT_FOUND"
 
 
-async def test_what_was_remembered_of_a_session_is_forgotten_when_another_organization_is_active(
+async def test_cached_session_is_invalidated_when_the_active_organization_changes(
     organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     for slug in ("one", "two", "three"):
@@ -274,7 +278,7 @@ async def test_what_was_remembered_of_a_session_is_forgotten_when_another_organi
         assert (await get(organizations, me)).slug == slug
 
 
-async def test_a_session_that_is_over_has_no_active_organization(
+async def test_revoked_session_cannot_set_an_active_organization(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     made = await organization_of(client.database, me)
@@ -285,7 +289,7 @@ async def test_a_session_that_is_over_has_no_active_organization(
     assert not is_set
 
 
-async def test_a_session_of_another_account_is_left_alone(client: Client, me: Person, other: Person) -> None:
+async def test_session_of_another_account_cannot_be_updated(client: Client, me: Person, other: Person) -> None:
     made = await organization_of(client.database, me)
     assert not await sessions.update_session_organization(
         client.database, session_id=other.session_id, account_id=me.account_id, organization_id=made
@@ -295,13 +299,13 @@ async def test_a_session_of_another_account_is_left_alone(client: Client, me: Pe
 # --- update -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 async def mine(client: Client, organizations: "OrganizationServiceAsyncStub", me: Person) -> Organization:
-    """It is active."""
+    """An organization owned by `me`, active in the session."""
     made = await create(organizations, me)
     await set_active(organizations, me, made.id)
     return made
 
 
-async def test_update_organization_changes_what_the_mask_names(
+async def test_update_organization_changes_the_fields_of_the_mask(
     organizations: "OrganizationServiceAsyncStub", me: Person, mine: Organization
 ) -> None:
     now = await update(organizations, me, "name", id=mine.id, name="Other", slug="other")
@@ -312,7 +316,7 @@ async def test_update_organization_changes_what_the_mask_names(
     assert await get(organizations, me) == now
 
 
-async def test_update_of_a_state_that_is_gone_changes_nothing(
+async def test_update_with_a_stale_etag_changes_nothing(
     organizations: "OrganizationServiceAsyncStub", me: Person, mine: Organization
 ) -> None:
     now = await update(organizations, me, id=mine.id, name="Other", etag=mine.etag)
@@ -321,7 +325,7 @@ async def test_update_of_a_state_that_is_gone_changes_nothing(
     assert await get(organizations, me) == now
 
 
-async def test_update_to_a_slug_that_is_taken_changes_nothing(
+async def test_update_to_an_existing_slug_changes_nothing(
     organizations: "OrganizationServiceAsyncStub", me: Person, other: Person, mine: Organization
 ) -> None:
     await create(organizations, other, "other")
@@ -343,7 +347,7 @@ async def test_only_the_active_organization_is_updated(
 
 
 @pytest.mark.parametrize("path", ["id", "role", "created_at", "updated_at", "deleted_at", "etag", "*", "owner"])
-async def test_a_mask_cannot_name_what_is_not_to_be_changed(
+async def test_mask_cannot_name_a_read_only_field(
     organizations: "OrganizationServiceAsyncStub", me: Person, mine: Organization, path: str
 ) -> None:
     refused = await refusal(update(organizations, me, path, id=mine.id, role=ROLE_MEMBER))
@@ -358,7 +362,7 @@ async def test_name_and_slug_cannot_be_cleared(
     assert (await refusal(update(organizations, me, field, id=mine.id))).reason == "INVALID_MESSAGE"
 
 
-async def test_a_member_updates_and_deletes_nothing(
+async def test_member_cannot_update_or_delete(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person, mine: Organization
 ) -> None:
     await joined(client.database, UUID(mine.id), other, "member")
@@ -368,7 +372,7 @@ async def test_a_member_updates_and_deletes_nothing(
     assert await get(organizations, me) == mine
 
 
-async def test_an_admin_updates_and_does_not_delete(
+async def test_admin_can_update_but_not_delete(
     client: Client, organizations: "OrganizationServiceAsyncStub", other: Person, mine: Organization
 ) -> None:
     await joined(client.database, UUID(mine.id), other, "admin")
@@ -378,7 +382,7 @@ async def test_an_admin_updates_and_does_not_delete(
 
 
 # --- delete and undelete ----------------------------------------------------------------------------------------------
-async def test_a_deleted_organization_is_there_for_nobody_from_the_next_call_on(
+async def test_deleted_organization_is_not_found_on_the_next_call(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person, mine: Organization
 ) -> None:
     await joined(client.database, UUID(mine.id), other, "admin")
@@ -386,14 +390,14 @@ async def test_a_deleted_organization_is_there_for_nobody_from_the_next_call_on(
     assert (await get(organizations, other)).id == mine.id
     deleted = await delete(organizations, me, mine.etag)
     assert deleted.HasField("deleted_at")
-    for who in (me, other):
-        for call in (get(organizations, who, mine.id), set_active(organizations, who, mine.id)):
+    for caller in (me, other):
+        for call in (get(organizations, caller, mine.id), set_active(organizations, caller, mine.id)):
             assert not_found(await refusal(call), mine.id)
-        assert (await refusal(update(organizations, who, id=mine.id, name="Late"))).reason == "PERMISSION_DENIED"
-        assert await listed(organizations, who) == []
+        assert (await refusal(update(organizations, caller, id=mine.id, name="Late"))).reason == "PERMISSION_DENIED"
+        assert await listed(organizations, caller) == []
 
 
-async def test_delete_of_a_state_that_is_gone_deletes_nothing(
+async def test_delete_with_a_stale_etag_deletes_nothing(
     organizations: "OrganizationServiceAsyncStub", me: Person, mine: Organization
 ) -> None:
     now = await update(organizations, me, id=mine.id, name="Other")
@@ -401,7 +405,7 @@ async def test_delete_of_a_state_that_is_gone_deletes_nothing(
     assert await get(organizations, me) == now
 
 
-async def test_delete_wants_a_recent_sign_in(
+async def test_delete_requires_a_recent_sign_in(
     dsn: str, client: Client, organizations: "OrganizationServiceAsyncStub", me: Person
 ) -> None:
     await activate(client.database, me, await organization_of(client.database, me))
@@ -409,7 +413,7 @@ async def test_delete_wants_a_recent_sign_in(
     assert (await refusal(delete(organizations, me))).reason == "SIGN_IN_NOT_FRESH"
 
 
-async def test_undelete_brings_everything_back_at_once(
+async def test_undelete_restores_everything_immediately(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person, mine: Organization
 ) -> None:
     await joined(client.database, UUID(mine.id), other, "admin")
@@ -423,13 +427,13 @@ async def test_undelete_brings_everything_back_at_once(
     assert (await update(organizations, other, id=mine.id, name="Again")).name == "Again"
 
 
-async def test_undelete_of_what_is_not_deleted_answers_it_as_it_is(
+async def test_undelete_of_an_organization_that_is_not_deleted_returns_it_unchanged(
     organizations: "OrganizationServiceAsyncStub", me: Person, mine: Organization
 ) -> None:
     assert await undelete(organizations, me, mine.id) == mine
 
 
-async def test_only_an_owner_undeletes(
+async def test_only_an_owner_can_undelete(
     client: Client, organizations: "OrganizationServiceAsyncStub", me: Person, other: Person, mine: Organization
 ) -> None:
     await joined(client.database, UUID(mine.id), other, "admin")
@@ -437,7 +441,7 @@ async def test_only_an_owner_undeletes(
     assert not_found(await refusal(undelete(organizations, other, mine.id)), mine.id)
 
 
-async def test_undelete_is_refused_when_somebody_has_the_slug_meanwhile(
+async def test_undelete_is_refused_while_another_organization_has_the_slug(
     organizations: "OrganizationServiceAsyncStub", me: Person, other: Person, mine: Organization
 ) -> None:
     await delete(organizations, me)

@@ -53,14 +53,14 @@ def roles(client: Client) -> "RoleServiceAsyncStub":
 
 @pytest.fixture
 async def ours(client: Client, me: Person) -> UUID:
-    """An organization of mine, which is active."""
+    """An organization owned by `me`, active in the session."""
     organization_id = await organization_of(client.database, me)
     await activate(client.database, me, organization_id)
     return organization_id
 
 
 async def member(client: Client, organization_id: UUID, role: str | None = None, *own: Role) -> Person:
-    """Somebody else who belongs to it, and calls about it."""
+    """Another member with the organization active in the session."""
     person = await client.somebody()
     await joined(client.database, organization_id, person, role)
     await members.replace_member_roles(
@@ -74,7 +74,7 @@ async def member(client: Client, organization_id: UUID, role: str | None = None,
 
 
 async def create(
-    roles: "RoleServiceAsyncStub", who: Person, *permissions: AnyPermission, name: str = "", request_id: str = ""
+    roles: "RoleServiceAsyncStub", caller: Person, *permissions: AnyPermission, name: str = "", request_id: str = ""
 ) -> Role:
     request = CreateRoleRequest(
         name=name or uuid4().hex,
@@ -82,33 +82,33 @@ async def create(
         app_permissions=of_application(permissions),
         request_id=request_id,
     )
-    return (await roles.CreateRole(request, metadata=who.headers)).role
+    return (await roles.CreateRole(request, metadata=caller.headers)).role
 
 
-async def get(roles: "RoleServiceAsyncStub", who: Person, role_id: str) -> Role:
-    return (await roles.GetRole(GetRoleRequest(role_id=role_id), metadata=who.headers)).role
+async def get(roles: "RoleServiceAsyncStub", caller: Person, role_id: str) -> Role:
+    return (await roles.GetRole(GetRoleRequest(role_id=role_id), metadata=caller.headers)).role
 
 
-async def update(roles: "RoleServiceAsyncStub", who: Person, role: Role, *paths: str) -> Role:
+async def update(roles: "RoleServiceAsyncStub", caller: Person, role: Role, *paths: str) -> Role:
     request = UpdateRoleRequest(role=role, update_mask=FieldMask(paths=paths))
-    return (await roles.UpdateRole(request, metadata=who.headers)).role
+    return (await roles.UpdateRole(request, metadata=caller.headers)).role
 
 
-async def delete(roles: "RoleServiceAsyncStub", who: Person, role_id: str, etag: str = "") -> None:
-    await roles.DeleteRole(DeleteRoleRequest(role_id=role_id, etag=etag), metadata=who.headers)
+async def delete(roles: "RoleServiceAsyncStub", caller: Person, role_id: str, etag: str = "") -> None:
+    await roles.DeleteRole(DeleteRoleRequest(role_id=role_id, etag=etag), metadata=caller.headers)
 
 
-def given_by(message: Role | GetMyPermissionsResponse) -> list[AnyPermission]:
-    """Accord's and the application's."""
+def permissions_of(message: Role | GetMyPermissionsResponse) -> list[AnyPermission]:
+    """Permissions of Accord and of the application."""
     return [*message.permissions, *message.app_permissions]
 
 
-async def list_names(roles: "RoleServiceAsyncStub", who: Person) -> list[str]:
-    return [role.name for role in (await roles.ListRoles(ListRolesRequest(), metadata=who.headers)).roles]
+async def list_names(roles: "RoleServiceAsyncStub", caller: Person) -> list[str]:
+    return [role.name for role in (await roles.ListRoles(ListRolesRequest(), metadata=caller.headers)).roles]
 
 
 class Caller(Protocol):
-    """Whatever its credential is."""
+    """A person, an API key or a service."""
 
     @property
     def headers(self) -> Headers: ...
@@ -123,12 +123,12 @@ class Bearer:
         return bearer(self.token)
 
 
-async def mine(roles: "RoleServiceAsyncStub", who: Caller) -> GetMyPermissionsResponse:
-    return await roles.GetMyPermissions(GetMyPermissionsRequest(), metadata=who.headers)
+async def my_permissions(roles: "RoleServiceAsyncStub", caller: Caller) -> GetMyPermissionsResponse:
+    return await roles.GetMyPermissions(GetMyPermissionsRequest(), metadata=caller.headers)
 
 
-# --- make, look, change, delete ---------------------------------------------------------------------------------------
-async def test_a_role_is_answered_as_it_was_made(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
+# --- create, get, list, update, delete --------------------------------------------------------------------------------
+async def test_get_role_returns_the_created_role(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
     role = await create(roles, me, PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ, name=" Ünï 𝕏 ")
     assert UUID(role.id).version == 7
     assert role.name == " Ünï 𝕏 "
@@ -138,15 +138,15 @@ async def test_a_role_is_answered_as_it_was_made(roles: "RoleServiceAsyncStub", 
     assert await get(roles, me, role.id) == role
 
 
-async def test_a_role_may_permit_nothing_and_everything(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
-    everything = sorted(held("owner"))
-    assert list((await create(roles, me)).permissions) == []
-    assert given_by(await create(roles, me, *everything)) == everything
-
-
-async def test_roles_are_listed_the_newest_first_and_in_pages(
+async def test_role_can_have_no_permissions_or_all_of_them(
     roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
+    everything = sorted(held("owner"))
+    assert list((await create(roles, me)).permissions) == []
+    assert permissions_of(await create(roles, me, *everything)) == everything
+
+
+async def test_list_roles_returns_pages_newest_first(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
     for name in ("a", "b", "c"):
         await create(roles, me, name=name)
     assert await list_names(roles, me) == ["c", "b", "a"]
@@ -167,7 +167,7 @@ async def test_a_page_token_of_another_organization_is_refused(
     assert (await refusal(call)).reason == "PAGE_TOKEN_INVALID"
 
 
-async def test_an_update_changes_what_the_mask_names_and_nothing_else(
+async def test_update_changes_only_the_fields_of_the_mask(
     roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me, PERMISSION_TASKS_READ, name="before")
@@ -182,7 +182,7 @@ async def test_an_update_changes_what_the_mask_names_and_nothing_else(
 
 
 @pytest.mark.parametrize("path", ["id", "etag", "created_at", "updated_at", "organization_id", "*", ""])
-async def test_a_mask_cannot_name_what_is_not_the_callers_to_change(
+async def test_mask_cannot_name_a_read_only_field(
     roles: "RoleServiceAsyncStub", me: Person, ours: UUID, path: str
 ) -> None:
     role = await create(roles, me)
@@ -190,7 +190,9 @@ async def test_a_mask_cannot_name_what_is_not_the_callers_to_change(
     assert (refused.reason, list(refused.violations)) == ("INVALID_MESSAGE", ["update_mask"])
 
 
-async def test_a_stale_etag_changes_and_deletes_nothing(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_update_and_delete_with_a_stale_etag_change_nothing(
+    roles: "RoleServiceAsyncStub", me: Person, ours: UUID
+) -> None:
     stale = await create(roles, me)
     role = await update(roles, me, Role(id=stale.id, name="newer"))
     for call in (
@@ -205,7 +207,7 @@ async def test_a_stale_etag_changes_and_deletes_nothing(roles: "RoleServiceAsync
     assert await list_names(roles, me) == []
 
 
-async def test_a_name_is_taken_once_in_each_organization_in_upper_and_lower_case(
+async def test_role_name_is_unique_in_an_organization_and_case_insensitive(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     await create(roles, me, name="Support")
@@ -216,12 +218,12 @@ async def test_a_name_is_taken_once_in_each_organization_in_upper_and_lower_case
     ):
         refused = await refusal(call)
         assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ROLE_NAME_TAKEN")
-    await update(roles, me, Role(id=other.id, name="OTHER"))  # its own name is not in its way
+    await update(roles, me, Role(id=other.id, name="OTHER"))  # no conflict with its own name
     elsewhere = await member(client, await organization_of(client.database, me), "owner")
     assert (await create(roles, elsewhere, name="Support")).name == "Support"
 
 
-async def test_fifty_roles_of_one_name_at_once_are_one_role(
+async def test_one_of_fifty_concurrent_creations_with_the_same_name_succeeds(
     roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     outcomes = await asyncio.gather(*(outcome(create(roles, me, name="one")) for _ in range(50)))
@@ -229,14 +231,14 @@ async def test_fifty_roles_of_one_name_at_once_are_one_role(
     assert await list_names(roles, me) == ["one"]
 
 
-async def test_a_repeated_request_id_makes_one_role(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
+async def test_repeated_request_id_creates_one_role(roles: "RoleServiceAsyncStub", me: Person, ours: UUID) -> None:
     request_id = str(uuid4())
     first = await create(roles, me, name="once", request_id=request_id)
     assert await create(roles, me, name="once", request_id=request_id) == first
     assert await list_names(roles, me) == ["once"]
 
 
-async def test_an_organization_has_a_hundred_roles_at_most(
+async def test_organization_has_at_most_100_roles(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     for number in range(98):
@@ -248,7 +250,7 @@ async def test_an_organization_has_a_hundred_roles_at_most(
     assert (await refusal(create(roles, me))).code == grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_a_role_of_another_organization_is_answered_exactly_as_an_absent_one(
+async def test_role_of_another_organization_is_not_found(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     other = await member(client, await organization_of(client.database, me), "owner")
@@ -276,19 +278,19 @@ async def test_a_role_of_another_organization_is_answered_exactly_as_an_absent_o
         (CreateRoleRequest(name="line\nbreak"), "name"),
         (CreateRoleRequest(name="x", permissions=[PERMISSION_TASKS_READ] * 2), "permissions"),
         (CreateRoleRequest(name="x", permissions=[PERMISSION_UNSPECIFIED]), "permissions[0]"),
-        (CreateRoleRequest(name="x", permissions=[9999]), "permissions[0]"),  # type: ignore[list-item]  # of no release
+        (CreateRoleRequest(name="x", permissions=[9999]), "permissions[0]"),  # type: ignore[list-item]  # unknown value
         (CreateRoleRequest(name="x", request_id="1"), "request_id"),
     ],
 )
-async def test_a_role_outside_the_limits_names_the_field(
+async def test_invalid_role_reports_the_field(
     roles: "RoleServiceAsyncStub", me: Person, ours: UUID, request_: CreateRoleRequest, field: str
 ) -> None:
     refused = await refusal(roles.CreateRole(request_, metadata=me.headers))
     assert (refused.reason, list(refused.violations)) == ("INVALID_MESSAGE", [field])
 
 
-# --- nobody gives or takes what they do not hold ------------------------------------------------------------------------
-async def test_a_role_holds_any_subset_of_what_its_creator_holds_and_nothing_more(
+# --- privilege escalation -----------------------------------------------------------------------------------------------
+async def test_new_role_has_only_permissions_that_its_creator_holds(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     admin = await member(client, ours, "admin")
@@ -299,17 +301,17 @@ async def test_a_role_holds_any_subset_of_what_its_creator_holds_and_nothing_mor
     assert "more" not in await list_names(roles, me)
 
 
-async def test_nobody_adds_to_a_role_what_they_do_not_hold(
+async def test_member_cannot_add_permissions_they_do_not_hold(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me, READ, WRITE)
     holder = await member(client, ours, None, role)
-    grab = Role(id=role.id, permissions=[READ, WRITE, PERMISSION_API_KEYS_WRITE])
-    assert await outcome(update(roles, holder, grab)) == "PERMISSION_DENIED"
-    assert list((await mine(roles, holder)).permissions) == [READ, WRITE]
+    extended = Role(id=role.id, permissions=[READ, WRITE, PERMISSION_API_KEYS_WRITE])
+    assert await outcome(update(roles, holder, extended)) == "PERMISSION_DENIED"
+    assert list((await my_permissions(roles, holder)).permissions) == [READ, WRITE]
 
 
-async def test_nobody_changes_or_deletes_a_role_that_permits_what_they_do_not_hold(
+async def test_member_cannot_change_or_delete_a_role_with_permissions_they_do_not_hold(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me, PERMISSION_TASKS_READ, PERMISSION_ORGANIZATION_DELETE)
@@ -324,19 +326,19 @@ async def test_nobody_changes_or_deletes_a_role_that_permits_what_they_do_not_ho
     assert await get(roles, me, role.id) == role
 
 
-async def test_what_a_holder_takes_from_their_own_role_they_cannot_give_it_back(
+async def test_holder_cannot_restore_a_permission_they_removed_from_their_own_role(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me, READ, WRITE, PERMISSION_TASKS_READ)
     holder = await member(client, ours, None, role)
     await update(roles, holder, Role(id=role.id, permissions=[READ, WRITE]))
-    back = Role(id=role.id, permissions=[READ, WRITE, PERMISSION_TASKS_READ])
-    assert await outcome(update(roles, holder, back)) == "PERMISSION_DENIED"
-    await update(roles, me, back)
-    assert list((await mine(roles, holder)).permissions) == [READ, WRITE, PERMISSION_TASKS_READ]
+    restored = Role(id=role.id, permissions=[READ, WRITE, PERMISSION_TASKS_READ])
+    assert await outcome(update(roles, holder, restored)) == "PERMISSION_DENIED"
+    await update(roles, me, restored)
+    assert list((await my_permissions(roles, holder)).permissions) == [READ, WRITE, PERMISSION_TASKS_READ]
 
 
-async def test_a_member_without_the_permission_neither_makes_nor_changes_nor_deletes_roles(
+async def test_member_without_permission_cannot_create_change_or_delete_roles(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me)
@@ -349,7 +351,7 @@ async def test_a_member_without_the_permission_neither_makes_nor_changes_nor_del
     assert await outcome(get(roles, stranger, role.id)) == "PERMISSION_DENIED"
 
 
-async def test_whoever_loses_the_permission_while_their_call_waits_for_another_is_refused(
+async def test_caller_who_loses_the_permission_during_the_call_is_refused(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID, connect: Connect
 ) -> None:
     role, elsewhere = await create(roles, me, READ, WRITE), await connect()
@@ -365,7 +367,7 @@ async def test_whoever_loses_the_permission_while_their_call_waits_for_another_i
             )
         ]
         async with asyncio.timeout(10):
-            while await waiting(client) < len(calls):
+            while await waiting_calls(client) < len(calls):
                 await asyncio.sleep(0.01)
         nothing = queries.RoleChanges(permissions=[])
         await queries.update_role(tx, role_id=UUID(role.id), organization_id=ours, changes=nothing)
@@ -373,21 +375,21 @@ async def test_whoever_loses_the_permission_while_their_call_waits_for_another_i
     assert await get(roles, me, harmless.id) == harmless
 
 
-async def waiting(client: Client) -> int:
-    """How many calls wait for the lock of the organization."""
+async def waiting_calls(client: Client) -> int:
+    """The number of calls that wait for the lock of the organization."""
     blocked = text("cardinality(pg_blocking_pids(pid)) > 0 AND datname = current_database()")
     return (
         await client.database.fetch_one(select(func.count()).select_from(text("pg_stat_activity")).where(blocked)) or 0
     )
 
 
-async def test_two_who_take_the_right_to_write_roles_from_each_other_at_once_do_not_both_succeed(
+async def test_one_of_two_concurrent_mutual_revocations_succeeds(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     for _ in range(5):
         one, other = await create(roles, me, READ, WRITE), await create(roles, me, READ, WRITE)
         its, others = await member(client, ours, None, one), await member(client, ours, None, other)
-        await asyncio.gather(mine(roles, its), mine(roles, others))  # both are remembered with the permission
+        await asyncio.gather(my_permissions(roles, its), my_permissions(roles, others))  # caches the permission of both
         outcomes = await asyncio.gather(
             outcome(update(roles, its, Role(id=other.id), "permissions")),
             outcome(update(roles, others, Role(id=one.id), "permissions")),
@@ -395,8 +397,8 @@ async def test_two_who_take_the_right_to_write_roles_from_each_other_at_once_do_
         assert sorted(outcomes) == ["OK", "PERMISSION_DENIED"]
 
 
-# --- a change holds from the next call on -------------------------------------------------------------------------------
-async def test_a_changed_role_holds_from_the_next_call_on(
+# --- cache invalidation -------------------------------------------------------------------------------------------------
+async def test_role_change_takes_effect_on_the_next_call(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me)
@@ -412,15 +414,15 @@ async def test_a_changed_role_holds_from_the_next_call_on(
     assert await outcome(get(roles, holder, role.id)) == "PERMISSION_DENIED"
 
 
-async def test_a_changed_role_holds_in_another_process_too(
+async def test_role_change_takes_effect_in_another_process(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID, dsn: str
 ) -> None:
     role = await create(roles, me, READ)
     holder = await member(client, ours, None, role)
-    async with process(dsn) as there:  # which remembers for longer than this test lasts
+    async with process(dsn) as there:  # its cache entries outlive this test
         assert (found := await there.authenticate(holder.token))
         assert found.caller.permissions == {READ}
-        assert await there.authenticate(holder.token) is found  # remembered
+        assert await there.authenticate(holder.token) is found  # cached
         await update(roles, me, Role(id=role.id, permissions=[PERMISSION_TASKS_READ]))
         async with asyncio.timeout(5):
             while (found := await there.authenticate(holder.token)) and READ in found.caller.permissions:
@@ -434,8 +436,8 @@ async def test_a_changed_role_holds_in_another_process_too(
         assert found
 
 
-# --- what may I do ------------------------------------------------------------------------------------------------------
-async def test_my_permissions_are_those_of_all_my_roles_in_the_active_organization(
+# --- GetMyPermissions ---------------------------------------------------------------------------------------------------
+async def test_get_my_permissions_returns_the_union_of_all_roles_of_the_caller(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     one = await create(roles, me, PERMISSION_ORGANIZATION_WRITE, READ)
@@ -443,45 +445,45 @@ async def test_my_permissions_are_those_of_all_my_roles_in_the_active_organizati
     for role, own in (("owner", ()), ("admin", ()), ("member", (one, two)), (None, (one, two)), (None, ())):
         person = await member(client, ours, role, *own)
         expected = held(role).union(*(each.permissions for each in own))
-        answer = await mine(roles, person)
-        assert answer.organization_id == str(ours)
-        assert given_by(answer) == sorted(expected)
+        response = await my_permissions(roles, person)
+        assert response.organization_id == str(ours)
+        assert permissions_of(response) == sorted(expected)
 
 
-async def test_an_api_key_may_do_what_its_scopes_and_whoever_made_it_both_permit(
+async def test_permissions_of_an_api_key_are_the_intersection_of_scopes_and_creator_permissions(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me, READ, PERMISSION_TASKS_READ)
-    maker = await member(client, ours, None, role)
-    key = await api_key_of(client.database, maker, ours, [PERMISSION_TASKS_READ, PERMISSION_TASKS_WRITE])
-    answer = await mine(roles, key)
-    assert (answer.organization_id, list(answer.permissions)) == (str(ours), [PERMISSION_TASKS_READ])
+    creator = await member(client, ours, None, role)
+    key = await api_key_of(client.database, creator, ours, [PERMISSION_TASKS_READ, PERMISSION_TASKS_WRITE])
+    response = await my_permissions(roles, key)
+    assert (response.organization_id, list(response.permissions)) == (str(ours), [PERMISSION_TASKS_READ])
     await update(roles, me, Role(id=role.id), "permissions")
-    assert list((await mine(roles, key)).permissions) == []
+    assert list((await my_permissions(roles, key)).permissions) == []
 
 
-async def test_a_service_that_acts_for_somebody_may_do_what_they_may(
+async def test_service_acting_for_a_user_has_the_permissions_of_the_user(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     role = await create(roles, me, READ, PERMISSION_TASKS_READ)
     person = await member(client, ours, None, role)
     acting = Bearer(await token_for(client.channel, await new_service(client.database), person))
-    answer = await mine(roles, acting)
-    assert (answer.organization_id, list(answer.permissions)) == (str(ours), [READ, PERMISSION_TASKS_READ])
+    response = await my_permissions(roles, acting)
+    assert (response.organization_id, list(response.permissions)) == (str(ours), [READ, PERMISSION_TASKS_READ])
     await update(roles, me, Role(id=role.id, permissions=[READ]))
-    assert list((await mine(roles, acting)).permissions) == [READ]
+    assert list((await my_permissions(roles, acting)).permissions) == [READ]
 
 
-async def test_without_an_active_organization_nothing_is_permitted(
+async def test_caller_without_an_active_organization_has_no_permissions(
     client: Client, roles: "RoleServiceAsyncStub", me: Person
 ) -> None:
     await organization_of(client.database, me)
-    assert await mine(roles, me) == GetMyPermissionsResponse()
+    assert await my_permissions(roles, me) == GetMyPermissionsResponse()
 
 
-async def test_in_an_organization_that_one_does_not_belong_to_nothing_is_permitted(
+async def test_non_member_has_no_permissions_in_the_active_organization(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     stranger = await client.somebody()
     await activate(client.database, stranger, ours)
-    assert list((await mine(roles, stranger)).permissions) == []
+    assert list((await my_permissions(roles, stranger)).permissions) == []

@@ -1,4 +1,4 @@
-"""People, organizations and what they have, written past the handlers: for tests that need many, in any state."""
+"""Writes people, organizations and their rows to the database directly, for tests that need many in any state."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class World:
         return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
 
     def row(self, table: Table, owner: Person, organization: UUID | None, **given: Any) -> Row:
-        """A row of the organization, or of the person if there is none or the table has no organization."""
+        """A row of the organization. Without one, or if the table has no organization column, a row of the person."""
         with self._engine.begin() as connection:
             return Rows(connection, owner.account_id, organization).insert(table, **given)
 
@@ -54,7 +54,7 @@ class World:
         assert self._connection.execute(statement.encode(), values).rowcount == 1
 
     def complete(self, owner: Person, organization: UUID, but: Collection[str]) -> None:
-        """A row in each table where the person and the organization have none, but for the tables that are named."""
+        """Inserts a row into each table in which the owner has none, except the tables in `but`."""
         with self._engine.begin() as connection:
             rows = Rows(connection, owner.account_id, organization)
             for table in filter(has_owner, metadata.sorted_tables):
@@ -78,27 +78,29 @@ class World:
         self.write(f"UPDATE organizations SET deleted_at = now() WHERE id = ({theirs})", owner.account_id)
 
     async def member(self, of: UUID, role: str | None, permissions: Permissions = ()) -> Person:
-        """Whose session has the organization active; the permissions are those of a role of their own."""
-        who = await self.person()
-        self.join(who, of, role)
-        self.activate(who, of)
+        """A member with the organization active in the session. `permissions` are granted by a custom role."""
+        person = await self.person()
+        self.join(person, of, role)
+        self.activate(person, of)
         if permissions:
-            self.give(who, of, self.role(of, permissions))
-        return who
+            self.give(person, of, self.role(of, permissions))
+        return person
 
-    def join(self, who: Person, organization: UUID, role: str | None) -> None:
-        row = (organization, who.account_id, role)
+    def join(self, person: Person, organization: UUID, role: str | None) -> None:
+        row = (organization, person.account_id, role)
         self.write("INSERT INTO members (organization_id, account_id, role) VALUES (%s, %s, %s)", *row)
 
-    def leave(self, who: Person, organization: UUID) -> None:
-        self.write("DELETE FROM members WHERE (organization_id, account_id) = (%s, %s)", organization, who.account_id)
+    def leave(self, person: Person, organization: UUID) -> None:
+        self.write(
+            "DELETE FROM members WHERE (organization_id, account_id) = (%s, %s)", organization, person.account_id
+        )
 
-    def demote(self, who: Person, organization: UUID, role: str | None) -> None:
+    def demote(self, person: Person, organization: UUID, role: str | None) -> None:
         where = "WHERE (organization_id, account_id) = (%s, %s)"
-        self.write(f"UPDATE members SET role = %s {where}", role, organization, who.account_id)
+        self.write(f"UPDATE members SET role = %s {where}", role, organization, person.account_id)
 
-    def activate(self, who: Person, organization: UUID) -> None:
-        self.change_session(who, "active_organization_id = %s", organization)
+    def activate(self, person: Person, organization: UUID) -> None:
+        self.change_session(person, "active_organization_id = %s", organization)
 
     def role(self, of: UUID, permissions: Permissions) -> UUID:
         made = uuid7()
@@ -106,12 +108,12 @@ class World:
         self.write("INSERT INTO roles (id, organization_id, name, permissions) VALUES (%s, %s, %s, %s)", *row)
         return made
 
-    def give(self, who: Person, organization: UUID, role: UUID) -> None:
-        row = (organization, who.account_id, role)
+    def give(self, person: Person, organization: UUID, role: UUID) -> None:
+        row = (organization, person.account_id, role)
         self.write("INSERT INTO member_roles (organization_id, account_id, role_id) VALUES (%s, %s, %s)", *row)
 
     def key(self, of: UUID, creator: Person, scopes: Permissions, change: str = "name = 'CI'") -> Key:
-        """`change` is what is different about its row."""
+        """`change` is the SET clause applied to the new row."""
         made, key = uuid7(), new_token(API_KEY_PREFIX)
         self.write(
             "INSERT INTO api_keys (id, organization_id, created_by, name, prefix, key_hash, scopes)"
@@ -122,7 +124,7 @@ class World:
         return Key(made, key)
 
     def invitation(self, of: UUID, inviter: Person, email: str | None = None) -> Invited:
-        """Of somebody who does not know of it, unless it is said whom."""
+        """An invitation for `email`, or for an unused address if `email` is None."""
         made, token = uuid7(), new_token(INVITATION_PREFIX)
         self.write(
             "INSERT INTO invitations (id, organization_id, email, role, role_ids, token_hash, created_by, expires_at)"
