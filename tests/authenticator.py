@@ -1,4 +1,4 @@
-"""An authenticator app, on a phone whose clock is the database's."""
+"""An authenticator app that uses the clock of the database."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -14,19 +14,19 @@ _NOW = select(func.now())
 @dataclass(frozen=True)
 class Authenticator:
     secret: bytes
-    step: int
+    step: int  # at enrollment
 
     @classmethod
-    async def shown(cls, db: Executor, secret: bytes) -> Self:
+    async def enrolled(cls, db: Executor, secret: bytes) -> Self:
         now = await db.fetch_one(_NOW)
         assert now is not None
         return cls(secret, totp.step_at(now))
 
-    def code(self, off: int = 0) -> str:
-        """Of the step in which it was shown the secret, or of one after or before it. Should another step begin meanwhile,
-        those of this one and the next are still good."""
-        return totp.code_at(self.secret, self.step + off)
+    def code(self, steps: int = 0) -> str:
+        """The code of the enrollment step, or of a later (positive) or earlier step. The gateway accepts codes of adjacent
+        steps, so a test may run past the end of the step."""
+        return totp.code_at(self.secret, self.step + steps)
 
     def wrong_code(self) -> str:
-        near = {self.code(off) for off in range(-3, 4)}
+        near = {self.code(steps) for steps in range(-3, 4)}
         return next(code for code in (f"{number:06}" for number in range(8)) if code not in near)

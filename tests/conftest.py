@@ -1,7 +1,7 @@
 """PostgreSQL for the tests, and the number of processes that run them.
 
 Each pytest worker starts an embedded server. With DATABASE_URL, all workers use that server instead: the tests create
-and drop databases of their own on it and only connect to the database that the URL names.
+and drop their own databases on it. They connect to the URL's database but do not change it.
 """
 
 import os
@@ -28,7 +28,7 @@ from accord_postgres import EmbeddedPostgres
 from features import Feature, unknown_features
 
 TESTS: Final = Path(__file__).parent
-# To be counted: the sessions of this database that wait for a lock. Unlike pg_stat_activity, it changes during a
+# For `count`: the sessions of this database that wait for a lock. Unlike pg_stat_activity, pg_locks changes during a
 # transaction.
 WAITING: Final = (
     "pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_locks WHERE database ="
@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def depends_on_server(item: pytest.Item) -> bool:
     """A test depends on the PostgreSQL server if it executes SQL in this process: if it is about the database, the API
     or authentication and has a database. Other tests start gateways, which execute the same SQL."""
-    about = item.path.relative_to(TESTS).parts[0]
-    return about in ("db", "api", "auth") and "dsn" in getattr(item, "fixturenames", ())
+    folder = item.path.relative_to(TESTS).parts[0]
+    return folder in ("db", "api", "auth") and "dsn" in getattr(item, "fixturenames", ())
 
 
 def concerns_any(item: pytest.Item, features: Collection[Feature]) -> bool:
@@ -109,8 +109,8 @@ def _all_tenants() -> None:
 def postgres() -> Iterator[str]:
     """The DSN of a server on which tests may create databases."""
     drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
-    if given := os.environ.get("DATABASE_URL"):
-        yield given
+    if dsn := os.environ.get("DATABASE_URL"):
+        yield dsn
         return
     # pytest's own folder is closed to the unprivileged account that the server runs as.
     with (
@@ -139,7 +139,7 @@ def template(postgres: str) -> Iterator[str]:
         with psycopg.connect(postgres, autocommit=True) as one_at_a_time:
             one_at_a_time.execute("SELECT pg_advisory_lock(%s)", [_TEMPLATE_LOCK])
             migrate.apply(dsn)
-            # Tests that wait for a lock look into pg_stat_activity, where gateways see their own sessions only.
+            # Tests that wait for a lock read pg_stat_activity, where the gateway's role sees only its own sessions.
             execute(dsn, sql.SQL("GRANT pg_read_all_stats TO accord_gateway"))
         yield str(conninfo_to_dict(dsn)["dbname"])
 
@@ -154,9 +154,9 @@ def databases(postgres: str, template: str) -> Iterator["Databases"]:
 @pytest.fixture
 def dsn(databases: "Databases") -> Iterator[str]:
     """A migrated, empty database for this test only."""
-    dsn = databases.take()
+    dsn = databases.acquire()
     yield dsn
-    databases.give_back(dsn)
+    databases.release(dsn)
 
 
 @pytest.fixture
@@ -207,11 +207,11 @@ class Databases:
     def _begin(self) -> Future[str]:
         return self._background.submit(create_database, self._connection, template=self._template)
 
-    def take(self) -> str:
+    def acquire(self) -> str:
         name, self._next = self._next.result(), self._begin()
         return make_conninfo(self._server, dbname=name)
 
-    def give_back(self, dsn: str) -> None:
+    def release(self, dsn: str) -> None:
         if self._dropped is not None:
             self._dropped.result()
         name = str(conninfo_to_dict(dsn)["dbname"])

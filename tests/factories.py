@@ -1,4 +1,4 @@
-"""Rows for tests: each is told only what the test is about."""
+"""Inserts accounts, API keys and organizations for tests, with defaults for all values that a test does not set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, api_keys, members, organizations, sessions
 from accord_rpc.permissions import PERMISSION_NAMES, AnyPermission, names
 
-# Of the form that hashes have, and of no password that anybody knows: it was drawn.
-_HASH_OF_NOTHING = "$argon2id$v=19$m=19456,t=2,p=1$5zvLT29oEoG/qvKj7FuJGg$vG0wHL1HOnYT2l2kU3HhAFlLJWh6ey0/4l0dVHcbKOs"
+# A well-formed hash of no known password: its salt and digest are random.
+_UNUSABLE_PASSWORD_HASH = (
+    "$argon2id$v=19$m=19456,t=2,p=1$5zvLT29oEoG/qvKj7FuJGg$vG0wHL1HOnYT2l2kU3HhAFlLJWh6ey0/4l0dVHcbKOs"
+)
 
 
 Headers = tuple[tuple[str, str], ...]
@@ -25,7 +27,7 @@ def bearer(token: str) -> Headers:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with an account who is signed in."""
+    """A user with an account and a session."""
 
     account_id: UUID
     session_id: UUID
@@ -38,13 +40,13 @@ class Person:
 
 
 async def signed_in_person(db: Executor, *, lifetime: timedelta = timedelta(hours=1)) -> Person:
-    """Without the cost of hashing a password: nobody can sign in to this account."""
+    """The account has no usable password, because hashing one is slow: tests cannot call SignIn for it."""
     account = await accounts.insert_account(
         db,
         account_id=uuid7(),
         email=f"{uuid4().hex}@example.com",
         display_name="Somebody",
-        password_hash=_HASH_OF_NOTHING,
+        password_hash=_UNUSABLE_PASSWORD_HASH,
     )
     assert account is not None
     await accounts.update_email_verified(db, account_id=account.id, email=account.email)
@@ -76,7 +78,7 @@ async def api_key_of(
     calls_per_minute: int | None = None,
     lifetime: timedelta | None = None,
 ) -> Key:
-    """Its scopes are all permissions there are, unless they are given: it may do what the person may."""
+    """By default its scopes are all permissions, so it can do what the person can."""
     api_key_id, key = uuid7(), new_api_key()
     await api_keys.insert_api_key(
         db,
@@ -94,7 +96,7 @@ async def api_key_of(
 
 
 async def organization_of(db: Executor, person: Person, role: str | None = "owner", *, slug: str | None = None) -> UUID:
-    """The id of a new organization, to which nobody else belongs. It is not active: see `activate`."""
+    """The id of a new organization whose only member is the person. It is not their active one: see `activate`."""
     organization = await organizations.insert_organization(
         db, organization_id=uuid7(), name="Somebody's", slug=slug or f"slug-{uuid4().hex}"
     )
@@ -104,13 +106,13 @@ async def organization_of(db: Executor, person: Person, role: str | None = "owne
 
 
 async def joined(db: Executor, organization_id: UUID, person: Person, role: str | None = "member") -> None:
-    """With no built-in role if that is None: then a role of the organization's own says what they may do."""
+    """Makes the person a member. Without a built-in role, only custom roles grant permissions."""
     await members.insert_member(db, organization_id=organization_id, account_id=person.account_id, role=role)
 
 
 async def activate(db: Executor, person: Person, organization_id: UUID | None) -> None:
-    """Makes it the one that the person's calls are about, whether or not they belong to it. A gateway that has seen their
-    token already learns of it in a moment, and not at once."""
+    """Makes it the active organization of the person's session, without a check of membership. A gateway that has cached the
+    session reads the change after a delay."""
     await sessions.update_session_organization(
         db, session_id=person.session_id, account_id=person.account_id, organization_id=organization_id
     )

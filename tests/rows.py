@@ -1,4 +1,4 @@
-"""Rows for tests, made from a table's columns: types, lengths, choices, foreign keys and owners. A new table needs no line."""
+"""Generates rows for tests from the columns of a table: types, lengths, choices, foreign keys and owners."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -36,8 +36,8 @@ from accord_db.engine.row_level_security import tenant_column, tenant_parents
 
 Row = Mapping[str, Any]
 
-# In this order: SQLAlchemy's Enum is a String. Texts and bytes are unique, and bytes as long as a SHA-256. Times are in the
-# future, so that rows that expire have not.
+# The order matters: SQLAlchemy's Enum is a subclass of String. Texts and bytes are unique. Bytes have the length of a SHA-256
+# digest. Times are in the future, so that no row has expired.
 _VALUES: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[Any], Any]], ...]] = (
     (Uuid, lambda _: uuid7()),
     (Enum, lambda type_: type_.enums[0]),
@@ -50,15 +50,15 @@ _VALUES: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[Any], Any]], ...]] =
     (ARRAY, lambda _: []),
     (JSON, lambda _: {}),
 )
-# What a type does not show, by the column's name.
+# Values of columns with a format that the type does not define, by the column's name.
 _NAMED: Final[Mapping[str, Callable[[], Any]]] = {"email": lambda: f"{uuid7().hex}@example.com"}
 # Columns that hold the owner of a row, with a foreign key or without, and the owner's table.
 OWNERS: Final = {"account_id": "accounts", "created_by": "accounts", "organization_id": "organizations"}
 
 
 def row_of(table: Table, parents: Mapping[str, Row], **given: Any) -> dict[str, Any]:
-    """A value for each column that needs one. NOT NULL foreign keys and owners refer to `parents`, which are rows by their
-    tables' names. A row that an organization can own is the organization's."""
+    """A value for each column that requires one. NOT NULL foreign keys and owner columns refer to `parents`, which maps names
+    of tables to rows. The organization owns the row if the table has a foreign key to it."""
     row = {column.name: _value(column) for column in table.c if _needs_value(column)}
     for name, parent in OWNERS.items():
         if parent in parents and (
@@ -73,7 +73,7 @@ def row_of(table: Table, parents: Mapping[str, Row], **given: Any) -> dict[str, 
 
 
 class Rows:
-    """Inserts rows of one owner: of the organization, or of the account where there is none or a table has no organization."""
+    """Inserts rows of one organization; without one, or in tables without an organization, rows of the account."""
 
     def __init__(self, connection: Connection, account_id: UUID, organization_id: UUID | None = None) -> None:
         self._connection = connection
@@ -83,7 +83,7 @@ class Rows:
             self._rows["organizations"] = {"id": organization_id}
 
     def insert(self, table: Table, **given: Any) -> Row:
-        """Inserts the rows that it refers to first, if there are none."""
+        """Also inserts the rows that it refers to, unless they exist."""
         for key in table.foreign_key_constraints:
             parent = key.referred_table
             if parent.name not in self._rows and not is_optional(key) and parent is not table:
@@ -94,7 +94,7 @@ class Rows:
         return row
 
     def _existing(self, table: Table) -> Row | None:
-        """A row whose key is known, such as a membership."""
+        """The row whose primary key consists of owners, such as a membership."""
         owners = {name: self._rows[parent]["id"] for name, parent in OWNERS.items() if parent in self._rows}
         if not owners.keys() >= set(table.primary_key.columns.keys()):
             return None
@@ -108,7 +108,7 @@ def is_optional(key: ForeignKeyConstraint) -> bool:
 
 
 def needs_organization(table: Table) -> bool:
-    """Whether each of its rows belongs to an organization, itself or through a row that it refers to."""
+    """Whether each row belongs to an organization, by its own column or through a row that it refers to."""
     return any(
         key.referred_table.name == "organizations" or needs_organization(key.referred_table) for key in _parents(table)
     )
@@ -119,13 +119,13 @@ def can_be_of_organization(table: Table) -> bool:
 
 
 def has_owner(table: Table) -> bool:
-    """Whether accounts or organizations own its rows. They own themselves."""
+    """Whether accounts or organizations own the rows. Accounts and organizations own themselves."""
     owned = OWNERS.keys() & set(table.c.keys()) or table.name in OWNERS.values()
     return bool(owned) or any(has_owner(key.referred_table) for key in _parents(table))
 
 
 def of_owner(table: Table, account_id: UUID, organization_id: UUID) -> ColumnElement[bool]:
-    """Whether a row is the account's or the organization's, by a column of its own or through a row that it refers to."""
+    """Whether the account or the organization owns a row, by its own column or through a row that it refers to."""
     ids = {"accounts": account_id, "organizations": organization_id}
     own = [table.c[name] == ids[parent] for name, parent in OWNERS.items() if name in table.c]
     if table.name in ids:
@@ -150,7 +150,7 @@ def _parents(table: Table) -> Iterator[ForeignKeyConstraint]:
 
 
 def of_tenant(table: Table, tenant_id: UUID) -> ColumnElement[bool]:
-    """Whether a row of a tenant-bound table is the tenant's."""
+    """Whether a row of a tenant-bound table belongs to the tenant."""
     column = tenant_column(table)
     if column is not None:
         return column == tenant_id
@@ -176,11 +176,11 @@ def _value(column: Column[Any]) -> Any:
     for type_, value in _VALUES:
         if isinstance(column.type, type_):
             return value(column.type)
-    raise TypeError(f"tests/rows.py makes no {column.type!r}, which {column} needs")
+    raise TypeError(f"tests/rows.py generates no {column.type!r} for {column}. Add the type to _VALUES.")
 
 
 def _first_choice(column: Column[Any]) -> str | None:
-    """Of a CHECK such as `role IN ('owner', 'member')`."""
+    """The first choice of a CHECK such as `role IN ('owner', 'member')`."""
     checks = [str(check.sqltext) for check in column.table.constraints if isinstance(check, CheckConstraint)]
-    found = (re.search(rf"\b{column.name} IN \('([^']*)'", check) for check in checks)
-    return next((match[1] for match in found if match), None)
+    matches = (re.search(rf"\b{column.name} IN \('([^']*)'", check) for check in checks)
+    return next((match[1] for match in matches if match), None)

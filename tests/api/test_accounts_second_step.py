@@ -60,7 +60,7 @@ async def guarded(client: Client) -> Guarded:
         factor_id, secret = await factors.create(tx, account_id)
         await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=0)
         _, codes = await factors.renew_recovery_codes(tx, account_id)
-    app = await Authenticator.shown(client.database, secret)
+    app = await Authenticator.enrolled(client.database, secret)
     return Guarded(account_id, bearer(before.session_token), app, codes)
 
 

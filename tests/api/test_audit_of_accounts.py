@@ -147,7 +147,7 @@ class RecordedClient:
     async def second_factor(self, headers: Headers) -> list[str]:
         """Sets up a second factor. Returns the recovery codes."""
         made = await self.factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
-        app = await Authenticator.shown(self.client.database, b32decode(made.secret))
+        app = await Authenticator.enrolled(self.client.database, b32decode(made.secret))
         confirm = ConfirmSecondFactorRequest(code=app.code())
         confirmed = await self.factors.ConfirmSecondFactor(confirm, metadata=headers)
         return list(confirmed.recovery_codes)

@@ -238,7 +238,7 @@ async def test_account_with_a_second_factor_waits_for_its_second_step(client: Cl
     assert not waiting.session_token
     assert not waiting.HasField("session")
     assert count(dsn, "sessions") == sessions
-    code = (await Authenticator.shown(client.database, secret)).code()
+    code = (await Authenticator.enrolled(client.database, secret)).code()
     completed = await client.accounts.CompleteSignIn(
         CompleteSignInRequest(second_step_token=waiting.second_step_token, code=code)
     )

@@ -69,7 +69,7 @@ class Ada:
         return self.app.code(off)
 
     async def keep(self, made: CreateSecondFactorResponse) -> None:
-        self.app = await Authenticator.shown(self.client.database, b32decode(made.secret))
+        self.app = await Authenticator.enrolled(self.client.database, b32decode(made.secret))
 
     async def sign_in(self) -> SignInResponse:
         return await self.client.accounts.SignIn(SignInRequest(email=self.email, password=PASSWORD))

@@ -247,7 +247,7 @@ async def live_a_life(client: Client, channel: grpc.aio.Channel, provider: Provi
 async def two_steps(client: Client, channel: grpc.aio.Channel, headers: Any) -> Any:
     accounts, factors = AccountServiceStub(channel), SecondFactorServiceStub(channel)
     made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
-    app = await Authenticator.shown(client.database, b32decode(made.secret))
+    app = await Authenticator.enrolled(client.database, b32decode(made.secret))
     confirmed = await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=app.code()), metadata=headers)
     first, second, *_ = confirmed.recovery_codes
     waiting = await accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD))

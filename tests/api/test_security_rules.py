@@ -172,7 +172,7 @@ async def test_other_sessions_can_be_ended_after_a_second_factor_was_added_or_re
     other, mine = await sign_in(client), await sign_in(client)
     factors = SecondFactorServiceStub(client.channel)
     made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=bearer(mine.session_token))
-    code = (await Authenticator.shown(client.database, b32decode(made.secret))).code()
+    code = (await Authenticator.enrolled(client.database, b32decode(made.secret))).code()
     await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine.session_token))
     assert await session_reason(client, other.session_token) is None
     await end_other_sessions(client, mine, other)

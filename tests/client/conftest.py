@@ -11,7 +11,7 @@ import accord_client.aio
 from accord_client import SessionToken
 from accord_db.engine.database import Database
 from tests.api.conftest import _contract_read_once, gateway, gateway_settings, listener, log, probe
-from tests.client.scripted import Scripted
+from tests.client.scripted import ScriptedServer
 from tests.factories import Person, signed_in_person
 from tests.gateway.conftest import database_url, start
 
@@ -19,8 +19,8 @@ __all__ = ["_contract_read_once", "database_url", "gateway", "gateway_settings",
 
 
 @dataclass(frozen=True)
-class Calling:
-    """A signed-in person, with a blocking and an asyncio channel to the gateway."""
+class Channels:
+    """A blocking and an asyncio channel to the gateway, with the credentials of a signed-in user."""
 
     person: Person
     threads: grpc.Channel
@@ -28,15 +28,15 @@ class Calling:
 
 
 @pytest.fixture
-async def calling(gateway: tuple[object, str], database: Database) -> AsyncIterator[Calling]:
+async def channels(gateway: tuple[object, str], database: Database) -> AsyncIterator[Channels]:
     person = await signed_in_person(database)
     credentials = SessionToken(person.token)
     with accord_client.open_channel(gateway[1], credentials=credentials, tls=None) as threads:
         async with accord_client.aio.open_channel(gateway[1], credentials=credentials, tls=None) as aio:
-            yield Calling(person, threads, aio)
+            yield Channels(person, threads, aio)
 
 
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    with Scripted() as server:
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
         yield server

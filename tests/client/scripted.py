@@ -1,4 +1,4 @@
-"""A server of every method there is, which answers what a test says and keeps what it was asked."""
+"""A server that implements every method with scripts of a test, and records the calls."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.errors import RpcError
 from accord_rpc.status import STATUS_HEADER, status_of
 
-Script = Callable[["Asked"], Message | RpcError]
+Script = Callable[["ReceivedCall"], Message | RpcError]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A call as it came; `attempt` counts those of the method, from 1 on."""
+class ReceivedCall:
+    """`attempt` counts the calls of the method, from 1. `time_left` is in seconds; None without a deadline."""
 
     method: str
     request: bytes
@@ -28,16 +28,16 @@ class Asked:
     attempt: int
 
     def header(self, name: str) -> str | None:
-        found = [value for key, value in self.headers if key == name]
-        assert len(found) < 2
-        return str(found[0]) if found else None
+        values = [value for key, value in self.headers if key == name]
+        assert len(values) < 2
+        return str(values[0]) if values else None
 
 
 @dataclass
-class Scripted(grpc.GenericRpcHandler):
-    """What a script answers instead of a message, is refused as the gateway would refuse it."""
+class ScriptedServer(grpc.GenericRpcHandler):
+    """A script returns the response, or an error, which is sent as the gateway sends it."""
 
-    asked: list[Asked] = field(default_factory=list)
+    calls: list[ReceivedCall] = field(default_factory=list)
     scripts: dict[str, Script] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -51,49 +51,49 @@ class Scripted(grpc.GenericRpcHandler):
     def __exit__(self, *raised: object) -> None:
         self._server.stop(None).wait()
 
-    def of(self, method: str) -> list[Asked]:
-        return [asked for asked in self.asked if asked.method == method]
+    def calls_of(self, method: str) -> list[ReceivedCall]:
+        return [call for call in self.calls if call.method == method]
 
     def service(self, handler_call_details: Any) -> "grpc.RpcMethodHandler[bytes, bytes]":
         method = handler_call_details.method.rpartition("/")[2]
 
-        def answer(request: bytes, context: Any) -> bytes:
+        def respond(request: bytes, context: Any) -> bytes:
             with self._lock:
                 self._attempts[method] += 1
                 left = context.time_remaining()
-                asked = Asked(
+                call = ReceivedCall(
                     method, request, list(context.invocation_metadata()), left, attempt=self._attempts[method]
                 )
-                self.asked.append(asked)
-            answered = self.scripts[method](asked)
-            if isinstance(answered, RpcError):
-                refuse(context, answered)
-            assert isinstance(answered, Message)
-            return answered.SerializeToString()
+                self.calls.append(call)
+            response = self.scripts[method](call)
+            if isinstance(response, RpcError):
+                abort(context, response)
+            assert isinstance(response, Message)
+            return response.SerializeToString()
 
-        return handler(method, answer)
+        return method_handler(method, respond)
 
 
-def handler(method: str, answer: Callable[[bytes, Any], bytes]) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    """For methods of the probe, which are named after the kinds of call. A server's stream asks the script twice."""
+def method_handler(method: str, respond: Callable[[bytes, Any], bytes]) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """Recognizes the probe's streaming methods by name. A stream of responses runs the script twice."""
     match method:
         case "ServerStream":
             return grpc.unary_stream_rpc_method_handler(
-                lambda request, context: (answer(request, context) for _ in range(2))
+                lambda request, context: (respond(request, context) for _ in range(2))
             )
         case "ClientStream":
-            return grpc.stream_unary_rpc_method_handler(lambda requests, context: answer(b"", context))
+            return grpc.stream_unary_rpc_method_handler(lambda requests, context: respond(b"", context))
         case "BothStream":
-            return grpc.stream_stream_rpc_method_handler(lambda requests, context: iter([answer(b"", context)]))
+            return grpc.stream_stream_rpc_method_handler(lambda requests, context: iter([respond(b"", context)]))
         case _:
-            return grpc.unary_unary_rpc_method_handler(answer)
+            return grpc.unary_unary_rpc_method_handler(respond)
 
 
-def refuse(context: Any, refused: RpcError) -> None:
-    failed = status_of(refused, frozenset({refused.reason}))
-    context.set_trailing_metadata(((STATUS_HEADER, failed.details),))
-    context.abort(failed.code, failed.message)
+def abort(context: Any, error: RpcError) -> None:
+    status = status_of(error, frozenset({error.reason}))
+    context.set_trailing_metadata(((STATUS_HEADER, status.details),))
+    context.abort(status.code, status.message)
 
 
-def unavailable_until(attempt: int, answer: Message) -> Script:
-    return lambda asked: answer if asked.attempt >= attempt else RpcError(Reason.REASON_UNAVAILABLE, retry_after=1)
+def unavailable_until(attempt: int, response: Message) -> Script:
+    return lambda call: response if call.attempt >= attempt else RpcError(Reason.REASON_UNAVAILABLE, retry_after=1)

@@ -1,4 +1,4 @@
-"""Who calls is said once, in one header, and only where it is asked."""
+"""The client sends each credential in one header, and none to public methods."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from accord_client import ApiKey, Credentials, ServiceAccount, ServiceToken, Ses
 from accord_db.engine.database import Database
 from accord_rpc.errors import RpcError
 from tests.api.services import new_service
-from tests.client.scripted import Scripted, unavailable_until
+from tests.client.scripted import ScriptedServer, unavailable_until
 from tests.factories import api_key_of, organization_of, signed_in_person
 
 SENT = [
@@ -26,53 +26,53 @@ SENT = [
 
 
 @pytest.fixture
-def answering(scripted: Scripted) -> Scripted:
-    scripted.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
-    scripted.scripts["SignIn"] = unavailable_until(1, SignInResponse())
-    return scripted
+def responding(server: ScriptedServer) -> ScriptedServer:
+    server.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
+    server.scripts["SignIn"] = unavailable_until(1, SignInResponse())
+    return server
 
 
-def credentials_of(server: Scripted) -> list[tuple[str, str]]:
-    [asked] = server.asked
-    return [(name, value) for name, value in asked.headers if name in ("authorization", "x-api-key")]
+def credentials_of(server: ScriptedServer) -> list[tuple[str, str]]:
+    [call] = server.calls
+    return [(name, value) for name, value in call.headers if name in ("authorization", "x-api-key")]
 
 
 @pytest.mark.parametrize(("credentials", "header"), SENT)
-async def test_credential_goes_in_one_header(
-    answering: Scripted, credentials: Credentials, header: tuple[str, str]
+async def test_credential_is_sent_in_one_header(
+    responding: ScriptedServer, credentials: Credentials, header: tuple[str, str]
 ) -> None:
-    with accord_client.open_channel(answering.address, credentials=credentials, tls=None) as channel:
+    with accord_client.open_channel(responding.address, credentials=credentials, tls=None) as channel:
         TaskServiceStub(channel).GetTask(GetTaskRequest())
-    assert credentials_of(answering) == [header]
-    answering.asked.clear()
-    async with accord_client.aio.open_channel(answering.address, credentials=credentials, tls=None) as aio:
+    assert credentials_of(responding) == [header]
+    responding.calls.clear()
+    async with accord_client.aio.open_channel(responding.address, credentials=credentials, tls=None) as aio:
         await TaskServiceStub(aio).GetTask(GetTaskRequest())
-    assert credentials_of(answering) == [header]
+    assert credentials_of(responding) == [header]
 
 
-def test_public_methods_are_told_no_credential(answering: Scripted) -> None:
-    with accord_client.open_channel(answering.address, credentials=SessionToken("token"), tls=None) as channel:
+def test_no_credential_is_sent_to_public_methods(responding: ScriptedServer) -> None:
+    with accord_client.open_channel(responding.address, credentials=SessionToken("token"), tls=None) as channel:
         AccountServiceStub(channel).SignIn(SignInRequest())
-    assert credentials_of(answering) == []
+    assert credentials_of(responding) == []
 
 
-def test_credential_of_a_call_goes_before_that_of_the_channel(answering: Scripted) -> None:
-    with accord_client.open_channel(answering.address, credentials=SessionToken("token"), tls=None) as channel:
+def test_credential_of_a_call_overrides_the_credential_of_the_channel(responding: ScriptedServer) -> None:
+    with accord_client.open_channel(responding.address, credentials=SessionToken("token"), tls=None) as channel:
         TaskServiceStub(channel).GetTask(GetTaskRequest(), metadata=(("x-api-key", "ack_key"),))
-    assert credentials_of(answering) == [("x-api-key", "ack_key")]
+    assert credentials_of(responding) == [("x-api-key", "ack_key")]
 
 
-def test_credential_that_cannot_be_renewed_is_not_tried_again(scripted: Scripted) -> None:
-    scripted.scripts["GetTask"] = lambda asked: RpcError(Reason.REASON_CREDENTIAL_INVALID)
+def test_call_with_a_credential_that_cannot_be_renewed_is_not_retried(server: ScriptedServer) -> None:
+    server.scripts["GetTask"] = lambda call: RpcError(Reason.REASON_CREDENTIAL_INVALID)
     with (
-        accord_client.open_channel(scripted.address, credentials=SessionToken("token"), tls=None) as channel,
+        accord_client.open_channel(server.address, credentials=SessionToken("token"), tls=None) as channel,
         pytest.raises(errors.CredentialInvalid),
     ):
         TaskServiceStub(channel).GetTask(GetTaskRequest())
-    assert len(scripted.asked) == 1
+    assert len(server.calls) == 1
 
 
-async def test_gateway_accepts_all_of_them(gateway: tuple[object, str], database: Database) -> None:
+async def test_gateway_accepts_every_kind_of_credential(gateway: tuple[object, str], database: Database) -> None:
     person, service = await signed_in_person(database), await new_service(database)
     key = await api_key_of(database, person, await organization_of(database, person))
     account = ServiceAccount(str(service.id), service.secret)
@@ -88,5 +88,5 @@ async def test_gateway_accepts_all_of_them(gateway: tuple[object, str], database
     "credentials",
     [SessionToken("secret"), ServiceToken("secret"), ApiKey("secret"), ServiceAccount("client", "secret")],
 )
-def test_secrets_are_not_shown(credentials: Credentials) -> None:
+def test_secrets_are_not_in_the_text_of_credentials(credentials: Credentials) -> None:
     assert "secret" not in repr(credentials) + str(credentials)

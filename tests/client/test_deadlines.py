@@ -1,4 +1,4 @@
-"""A call has the deadline of its policy if its caller names none."""
+"""A call without a timeout has the default deadline of its method's policy."""
 
 import threading
 from collections.abc import Iterator
@@ -14,43 +14,43 @@ from accord_client import errors
 from accord_client.contract import Methods, contract
 from accord_rpc.contract import contract_services
 from accord_rpc.policy import read_methods
-from tests.client.scripted import Asked, Scripted, unavailable_until
+from tests.client.scripted import ReceivedCall, ScriptedServer, unavailable_until
 
 PATH = "/accord.tasks.v1.TaskService/GetTask"
 SHORT = 0.2  # seconds
 
 
 @pytest.fixture
-def silent(scripted: Scripted) -> Iterator[Scripted]:
-    """It answers no GetTask before the test is over."""
-    over = threading.Event()
+def unresponsive(server: ScriptedServer) -> Iterator[ScriptedServer]:
+    """A server that does not respond to GetTask during the test."""
+    test_ended = threading.Event()
 
-    def wait(asked: Asked) -> GetTaskResponse:
-        over.wait(30)
+    def wait(call: ReceivedCall) -> GetTaskResponse:
+        test_ended.wait(30)
         return GetTaskResponse()
 
-    scripted.scripts["GetTask"] = wait
-    yield scripted
-    over.set()
+    server.scripts["GetTask"] = wait
+    yield server
+    test_ended.set()
 
 
 @pytest.fixture
-def short() -> Methods:
-    """The contract, were it to allow GetTask no more than a moment."""
+def short_deadline() -> Methods:
+    """The contract with a short deadline for GetTask."""
     return {PATH: replace(contract()[PATH], default_deadline=SHORT)}
 
 
-def test_deadline_of_the_contract_is_sent(scripted: Scripted) -> None:
-    scripted.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
-    scripted.scripts["ListTasks"] = unavailable_until(1, ListTasksResponse())
-    with accord_client.open_channel(scripted.address, tls=None) as channel:
+def test_deadline_of_the_policy_is_sent(server: ScriptedServer) -> None:
+    server.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
+    server.scripts["ListTasks"] = unavailable_until(1, ListTasksResponse())
+    with accord_client.open_channel(server.address, tls=None) as channel:
         TaskServiceStub(channel).GetTask(GetTaskRequest())
         TaskServiceStub(channel).ListTasks(ListTasksRequest())
         TaskServiceStub(channel).GetTask(GetTaskRequest(), timeout=60)
-    assert [asked.time_left for asked in scripted.asked] == pytest.approx([5, 10, 60], abs=2)
+    assert [call.time_left for call in server.calls] == pytest.approx([5, 10, 60], abs=2)
 
 
-def test_default_deadlines_are_those_that_the_gateway_uses() -> None:
+def test_default_deadlines_equal_those_of_the_gateway() -> None:
     methods, _ = read_methods(contract_services())
     assert len(methods) > 80
     assert {path: method.default_deadline for path, method in contract().items()} == {
@@ -58,32 +58,32 @@ def test_default_deadlines_are_those_that_the_gateway_uses() -> None:
     }
 
 
-def test_deadline_is_kept(silent: Scripted, short: Methods) -> None:
+def test_call_ends_at_the_deadline(unresponsive: ScriptedServer, short_deadline: Methods) -> None:
     with (
-        accord_client.open_channel(silent.address, tls=None, methods=short) as channel,
+        accord_client.open_channel(unresponsive.address, tls=None, methods=short_deadline) as channel,
         pytest.raises(errors.DeadlineExceeded) as failed,
     ):
         TaskServiceStub(channel).GetTask(GetTaskRequest())
-    assert failed.value.request_id == silent.asked[0].header("x-request-id")
+    assert failed.value.request_id == unresponsive.calls[0].header("x-request-id")
 
 
-async def test_deadline_is_kept_with_asyncio(silent: Scripted, short: Methods) -> None:
-    async with accord_client.aio.open_channel(silent.address, tls=None, methods=short) as channel:
+async def test_call_ends_at_the_deadline_with_asyncio(unresponsive: ScriptedServer, short_deadline: Methods) -> None:
+    async with accord_client.aio.open_channel(unresponsive.address, tls=None, methods=short_deadline) as channel:
         with pytest.raises(errors.DeadlineExceeded) as failed:
             await TaskServiceStub(channel).GetTask(GetTaskRequest())
-    assert failed.value.request_id == silent.asked[0].header("x-request-id")
+    assert failed.value.request_id == unresponsive.calls[0].header("x-request-id")
 
 
-def test_deadline_of_the_caller_goes_before_that_of_the_contract(silent: Scripted) -> None:
-    with accord_client.open_channel(silent.address, tls=None) as channel, pytest.raises(errors.DeadlineExceeded):
+def test_timeout_of_the_caller_overrides_the_deadline_of_the_policy(unresponsive: ScriptedServer) -> None:
+    with accord_client.open_channel(unresponsive.address, tls=None) as channel, pytest.raises(errors.DeadlineExceeded):
         TaskServiceStub(channel).GetTask(GetTaskRequest(), timeout=SHORT)
 
 
-def test_deadline_is_for_all_attempts_together(scripted: Scripted, short: Methods) -> None:
-    scripted.scripts["GetTask"] = unavailable_until(100, GetTaskResponse())
+def test_deadline_includes_all_attempts(server: ScriptedServer, short_deadline: Methods) -> None:
+    server.scripts["GetTask"] = unavailable_until(100, GetTaskResponse())
     with (
-        accord_client.open_channel(scripted.address, tls=None, methods=short) as channel,
+        accord_client.open_channel(server.address, tls=None, methods=short_deadline) as channel,
         pytest.raises((errors.DeadlineExceeded, errors.Unavailable)),
     ):
         TaskServiceStub(channel).GetTask(GetTaskRequest())
-    assert len(scripted.asked) < 5
+    assert len(server.calls) < 5

@@ -1,4 +1,4 @@
-"""A call that fails raises the exception that is named after the reason."""
+"""A failed call raises the exception class of its reason."""
 
 import asyncio
 import pickle
@@ -16,25 +16,25 @@ from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, GetTaskRequest, GetTask
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_client import CallFailed, SessionToken, Violation, errors
 from accord_rpc.errors import RpcError
-from tests.client.conftest import Calling
-from tests.client.scripted import Scripted
+from tests.client.conftest import Channels
+from tests.client.scripted import ScriptedServer
 from tests.ports import free_port
 
 REASONS = [value for enum in (Reason, reasons_pb2.Reason) for value in enum.DESCRIPTOR.values if value.number]
 
 
-async def failed_in_both(calling: Calling, method: str, request: Any) -> list[CallFailed]:
-    """What it raises from a thread, and from asyncio."""
+async def failures_of(channels: Channels, method: str, request: Any) -> list[CallFailed]:
+    """The exception of the blocking call, then that of the asyncio call."""
     with pytest.raises(CallFailed) as from_thread:
-        await asyncio.to_thread(getattr(TaskServiceStub(calling.threads), method), request)
+        await asyncio.to_thread(getattr(TaskServiceStub(channels.threads), method), request)
     with pytest.raises(CallFailed) as from_asyncio:
-        await getattr(TaskServiceStub(calling.aio), method)(request)
+        await getattr(TaskServiceStub(channels.aio), method)(request)
     return [from_thread.value, from_asyncio.value]
 
 
-async def test_reason_is_the_name_of_the_exception(calling: Calling) -> None:
+async def test_exception_is_named_after_the_reason(channels: Channels) -> None:
     task_id = str(uuid4())
-    for failed in await failed_in_both(calling, "GetTask", GetTaskRequest(task_id=task_id)):
+    for failed in await failures_of(channels, "GetTask", GetTaskRequest(task_id=task_id)):
         assert type(failed) is errors.TaskNotFound
         assert isinstance(failed, errors.NotFound)
         assert (failed.reason, failed.code) == ("TASK_NOT_FOUND", grpc.StatusCode.NOT_FOUND)
@@ -47,28 +47,28 @@ async def test_reason_is_the_name_of_the_exception(calling: Calling) -> None:
         assert isinstance(failed.__cause__, grpc.RpcError)
 
 
-async def test_violations_name_the_fields(calling: Calling) -> None:
-    for failed in await failed_in_both(calling, "CreateTask", CreateTaskRequest(title="")):
+async def test_violations_name_the_invalid_fields(channels: Channels) -> None:
+    for failed in await failures_of(channels, "CreateTask", CreateTaskRequest(title="")):
         assert isinstance(failed, errors.InvalidMessage)
         assert [violation.field for violation in failed.violations] == ["title"]
         assert "title: " in str(failed)
 
 
-async def test_request_id_is_the_one_in_the_log(calling: Calling, log: list[Any]) -> None:
-    for failed in await failed_in_both(calling, "GetTask", GetTaskRequest(task_id=str(uuid4()))):
+async def test_exception_has_the_request_id_of_the_log(channels: Channels, log: list[Any]) -> None:
+    for failed in await failures_of(channels, "GetTask", GetTaskRequest(task_id=str(uuid4()))):
         assert [line["reason"] for line in log if line.get("request_id") == failed.request_id] == ["TASK_NOT_FOUND"]
 
 
-async def test_request_id_of_the_caller_is_kept(calling: Calling) -> None:
+async def test_exception_has_the_request_id_of_the_caller(channels: Channels) -> None:
     with pytest.raises(errors.TaskNotFound) as failed:
-        await TaskServiceStub(calling.aio).GetTask(
+        await TaskServiceStub(channels.aio).GetTask(
             GetTaskRequest(task_id=str(uuid4())), metadata=(("x-request-id", "mine"),)
         )
     assert failed.value.request_id == "mine"
 
 
 @pytest.mark.parametrize("value", REASONS, ids=[value.name for value in REASONS])
-def test_every_reason_has_an_exception_below_that_of_its_code(value: Any) -> None:
+def test_every_reason_has_a_subclass_of_the_exception_of_its_code(value: Any) -> None:
     name = value.name.removeprefix("REASON_")
     code = next(
         code for code in grpc.StatusCode if code.value[0] == value.GetOptions().Extensions[errors_pb2.answer].code
@@ -79,12 +79,12 @@ def test_every_reason_has_an_exception_below_that_of_its_code(value: Any) -> Non
     assert issubclass(exception, errors.BY_CODE[code])
 
 
-def test_there_is_an_exception_for_every_code() -> None:
+def test_every_status_code_has_an_exception() -> None:
     assert set(errors.BY_CODE) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
 
 
-def ask(server: Scripted, *, answering: RpcError) -> CallFailed:
-    server.scripts["GetTask"] = lambda asked: answering
+def failed_call(server: ScriptedServer, *, error: RpcError) -> CallFailed:
+    server.scripts["GetTask"] = lambda call: error
     with (
         accord_client.open_channel(server.address, credentials=SessionToken("token"), tls=None) as channel,
         pytest.raises(CallFailed) as failed,
@@ -93,38 +93,38 @@ def ask(server: Scripted, *, answering: RpcError) -> CallFailed:
     return failed.value
 
 
-def test_quota_and_delay_are_told(scripted: Scripted) -> None:
-    failed = ask(scripted, answering=RpcError(Reason.REASON_RATE_LIMITED, retry_after=1.5, quota="caller"))
+def test_exception_has_the_quota_and_the_retry_delay(server: ScriptedServer) -> None:
+    failed = failed_call(server, error=RpcError(Reason.REASON_RATE_LIMITED, retry_after=1.5, quota="caller"))
     assert type(failed) is errors.RateLimited
     assert (failed.quota, failed.retry_after) == ("caller", 1.5)
 
 
-def test_error_id_is_told(scripted: Scripted) -> None:
-    failed = ask(scripted, answering=RpcError(Reason.REASON_INTERNAL, error_id="4711"))
+def test_exception_has_the_error_id(server: ScriptedServer) -> None:
+    failed = failed_call(server, error=RpcError(Reason.REASON_INTERNAL, error_id="4711"))
     assert type(failed) is errors.Internal
     assert failed.error_id == "4711"
 
 
-def test_reason_that_the_client_does_not_know_is_told_by_its_code(
-    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+def test_unknown_reason_raises_the_exception_of_its_code(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {name: kind for name, kind in errors.BY_REASON.items() if name != "TASK_NOT_FOUND"}
     monkeypatch.setattr("accord_client.failures.BY_REASON", known)
-    failed = ask(scripted, answering=RpcError(Reason.REASON_TASK_NOT_FOUND, task_id="7"))
+    failed = failed_call(server, error=RpcError(Reason.REASON_TASK_NOT_FOUND, task_id="7"))
     assert type(failed) is errors.NotFound
     assert (failed.reason, failed.metadata) == ("TASK_NOT_FOUND", {"task_id": "7"})
 
 
-def test_what_fails_on_the_way_is_named_after_its_code() -> None:
+def test_failed_connection_raises_the_exception_of_its_code() -> None:
     with (
         accord_client.open_channel(f"127.0.0.1:{free_port()}", credentials=None, tls=None) as channel,
         pytest.raises(errors.Unavailable) as failed,
     ):
-        TaskServiceStub(channel).UpdateTask(GetTaskRequest())  # type: ignore[arg-type]  # nobody will read it
+        TaskServiceStub(channel).UpdateTask(GetTaskRequest())  # type: ignore[arg-type]  # the request is not sent
     assert failed.value.request_id
 
 
-def test_exceptions_travel_between_processes() -> None:
+def test_exceptions_can_be_pickled() -> None:
     raised = errors.TaskNotFound("There is none.", metadata={"task_id": "7"}, violations=[Violation("a", "b")])
     copy = pickle.loads(pickle.dumps(raised))
     assert type(copy) is errors.TaskNotFound
@@ -132,11 +132,11 @@ def test_exceptions_travel_between_processes() -> None:
     assert str(copy) == str(raised)
 
 
-def test_future_has_the_exception_too(scripted: Scripted) -> None:
-    scripted.scripts["GetTask"] = lambda asked: (
-        GetTaskResponse() if asked.request else RpcError(Reason.REASON_TASK_NOT_FOUND)
+def test_future_raises_the_exception(server: ScriptedServer) -> None:
+    server.scripts["GetTask"] = lambda call: (
+        GetTaskResponse() if call.request else RpcError(Reason.REASON_TASK_NOT_FOUND)
     )
-    with accord_client.open_channel(scripted.address, tls=None) as channel:
+    with accord_client.open_channel(server.address, tls=None) as channel:
         tasks = TaskServiceStub(channel)
         assert tasks.GetTask.future(GetTaskRequest(task_id="7")).result(10) == GetTaskResponse()
         future = tasks.GetTask.future(GetTaskRequest())
@@ -151,8 +151,8 @@ def test_future_has_the_exception_too(scripted: Scripted) -> None:
         assert (response, call.code()) == (GetTaskResponse(), grpc.StatusCode.OK)
 
 
-async def test_call_knows_its_code_and_trailers(calling: Calling) -> None:
-    call = TaskServiceStub(calling.aio).GetTask(GetTaskRequest(task_id=str(uuid4())))
+async def test_call_returns_its_code_and_trailing_metadata(channels: Channels) -> None:
+    call = TaskServiceStub(channels.aio).GetTask(GetTaskRequest(task_id=str(uuid4())))
     assert await call.code() == grpc.StatusCode.NOT_FOUND
     assert "x-request-id" in dict(await call.trailing_metadata())
     with pytest.raises(errors.TaskNotFound):

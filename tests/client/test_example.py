@@ -1,4 +1,4 @@
-"""The example calls the gateway from a process of its own, which has nothing of Accord but the client and the contract."""
+"""The example calls the gateway from a separate environment that has only the client and contract packages of Accord."""
 
 import asyncio
 import subprocess
@@ -15,23 +15,23 @@ from tests.factories import signed_in_person
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "packages/client/examples/tasks.py"
-OURS = ("accord-contract", "accord-client")
-# What these need, directly and by others.
-FOREIGN = ("grpcio", "protobuf", "googleapis-common-protos", "typing-extensions")
+ACCORD = ("accord-contract", "accord-client")
+# Their direct and indirect dependencies.
+DEPENDENCIES = ("grpcio", "protobuf", "googleapis-common-protos", "typing-extensions")
 
 Python = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """An environment with the two packages, installed from wheels as they would be elsewhere, without a network."""
+    """An environment with the two packages, installed from wheels without a network."""
     folder = tmp_path_factory.mktemp("elsewhere")
     venv.create(folder / "venv", with_pip=False)
     [packages] = (folder / "venv/lib").glob("python*/site-packages")
-    members = [str(ROOT / "packages" / name.removeprefix("accord-")) for name in OURS]
+    members = [str(ROOT / "packages" / name.removeprefix("accord-")) for name in ACCORD]
     pip("wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", *members)
     pip("install", "--no-deps", f"--target={packages}", *map(str, folder.glob("*.whl")))
-    for name in FOREIGN:
+    for name in DEPENDENCIES:
         link_files(name, packages)
 
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -48,7 +48,7 @@ def pip(*arguments: str) -> None:
 
 
 def link_files(name: str, packages: Path) -> None:
-    """Those of an installed package: there is no network to install it from once more."""
+    """Links the files of an installed package, because it cannot be downloaded without a network."""
     for file in distribution(name).files or ():
         target = packages / file
         if ".." not in file.parts and not target.exists():
@@ -65,33 +65,33 @@ async def test_example_calls_the_gateway(gateway: tuple[object, str], database: 
     assert done.returncode == 0
 
 
-async def test_example_says_what_is_wrong(gateway: tuple[object, str], database: Database, python: Python) -> None:
+async def test_example_prints_the_error(gateway: tuple[object, str], database: Database, python: Python) -> None:
     person = await signed_in_person(database)
-    for title, token, said, code in (
+    for title, token, message, code in (
         ("", person.token, "title", 2),
         ("Water the plants", "acs_nonsense", "(CREDENTIAL_INVALID)", 3),
     ):
         arguments = (str(EXAMPLE), "--plain-text", gateway[1], title)
         done = await asyncio.to_thread(python, *arguments, ACCORD_SESSION_TOKEN=token)
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
         assert done.returncode == code
 
 
-def test_nothing_else_of_accord_is_there(python: Python) -> None:
-    found = python(
+def test_client_does_not_install_other_packages_of_accord(python: Python) -> None:
+    done = python(
         "-c",
         "import accord_client.aio, importlib.util as u;"
         "print([name for name in ('accord_db', 'accord_auth', 'accord_api', 'accord_gateway') if u.find_spec(name)])",
     )
-    assert (found.stdout, found.stderr) == ("[]\n", "")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_what_it_needs_is_what_it_says(python: Python) -> None:
+def test_packages_declare_their_dependencies(python: Python) -> None:
     script = "from importlib.metadata import requires; print(*requires('accord-client'), *requires('accord-contract'))"
-    assert set(python("-c", script).stdout.split()) <= {*OURS, *FOREIGN}
+    assert set(python("-c", script).stdout.split()) <= {*ACCORD, *DEPENDENCIES}
 
 
-def test_types_are_told_to_whoever_checks_them(python: Python) -> None:
+def test_client_has_the_marker_of_typed_packages(python: Python) -> None:
     script = "from importlib.resources import files; print((files('accord_client') / 'py.typed').is_file())"
     assert python("-c", script).stdout == "True\n"

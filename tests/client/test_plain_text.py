@@ -1,4 +1,4 @@
-"""What is not encrypted stays on this machine."""
+"""The client connects without TLS only to addresses of this machine."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import accord_client.aio
 from accord.tasks.v1.tasks_pb2 import GetTaskRequest, GetTaskResponse
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_client import PlainTextRefused, SessionToken
-from tests.client.scripted import Scripted, unavailable_until
+from tests.client.scripted import ScriptedServer, unavailable_until
 
 OPEN: list[Callable[..., Any]] = [accord_client.open_channel, accord_client.aio.open_channel]
 
@@ -51,23 +51,23 @@ async def test_plain_text_to_another_machine_is_refused(
     "address",
     ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "dns:///localhost:1", "ipv4:127.0.0.1:1", "ipv6:[::1]:1"],
 )
-def test_plain_text_to_this_machine_is_not(address: str) -> None:
+def test_plain_text_to_this_machine_is_accepted(address: str) -> None:
     accord_client.open_channel(address, tls=None).close()
 
 
-def test_everything_is_encrypted_unless_told(scripted: Scripted) -> None:
-    scripted.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
+def test_channel_uses_tls_by_default(server: ScriptedServer) -> None:
+    server.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
     with (
-        accord_client.open_channel(scripted.address, credentials=SessionToken("token")) as channel,
+        accord_client.open_channel(server.address, credentials=SessionToken("token")) as channel,
         pytest.raises(accord_client.CallFailed),
     ):
         TaskServiceStub(channel).GetTask(GetTaskRequest(), timeout=1)
-    assert scripted.asked == []
+    assert server.calls == []
 
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """One that the environment names for everything."""
+    """A proxy that the environment variables configure for all addresses."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
@@ -77,11 +77,11 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield listening
 
 
-def test_plain_text_goes_through_no_proxy(scripted: Scripted, proxy: socket.socket) -> None:
-    scripted.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
+def test_plain_text_does_not_use_a_proxy(server: ScriptedServer, proxy: socket.socket) -> None:
+    server.scripts["GetTask"] = unavailable_until(1, GetTaskResponse())
     options = [("grpc.enable_http_proxy", 1)]
     with accord_client.open_channel(
-        scripted.address, credentials=SessionToken("token"), tls=None, options=options
+        server.address, credentials=SessionToken("token"), tls=None, options=options
     ) as channel:
         TaskServiceStub(channel).GetTask(GetTaskRequest())
     with pytest.raises(BlockingIOError):

@@ -1,4 +1,4 @@
-"""All four kinds of call, against a service that has them: from threads, from asyncio, and in both of its styles."""
+"""The four kinds of call, blocking and with asyncio, with its iterators and with its read and write methods."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ from tests.factories import Person, signed_in_person
 
 KINDS = ("Unary", "ServerStream", "ClientStream", "BothStream")
 STREAMING_REQUESTS = ("ClientStream", "BothStream")
-STREAMING_ANSWERS = ("ServerStream", "BothStream")
+STREAMING_RESPONSES = ("ServerStream", "BothStream")
 
 
 @pytest.fixture
@@ -47,28 +47,29 @@ def request(kind: str, act: str = "", *texts: str) -> Any:
     return iter(requests) if kind in STREAMING_REQUESTS else requests[0]
 
 
-def from_thread(address: str, credentials: Credentials, kind: str, sent: Any, **options: Any) -> list[str]:
+def call_blocking(address: str, credentials: Credentials, kind: str, sent: Any, **options: Any) -> list[str]:
     _, stubs = generated()
     with accord_client.open_channel(address, credentials=credentials, tls=None, methods=methods()) as channel:
-        answered = getattr(stubs.ProbeServiceStub(channel), kind)(sent, **options)
-        return [answer.text for answer in (answered if kind in STREAMING_ANSWERS else [answered])]
+        call = getattr(stubs.ProbeServiceStub(channel), kind)(sent, **options)
+        return [response.text for response in (call if kind in STREAMING_RESPONSES else [call])]
 
 
-async def threaded(*arguments: Any, **options: Any) -> list[str]:
-    return await asyncio.to_thread(from_thread, *arguments, **options)
+async def on_thread(*arguments: Any, **options: Any) -> list[str]:
+    return await asyncio.to_thread(call_blocking, *arguments, **options)
 
 
-async def iterated(address: str, credentials: Credentials, kind: str, sent: Any, **options: Any) -> list[str]:
+async def with_iterators(address: str, credentials: Credentials, kind: str, sent: Any, **options: Any) -> list[str]:
     _, stubs = generated()
     async with accord_client.aio.open_channel(address, credentials=credentials, tls=None, methods=methods()) as channel:
-        answered = getattr(stubs.ProbeServiceStub(channel), kind)(sent, **options)
-        if kind in STREAMING_ANSWERS:
-            return [answer.text async for answer in answered]
-        return [(await answered).text]
+        call = getattr(stubs.ProbeServiceStub(channel), kind)(sent, **options)
+        if kind in STREAMING_RESPONSES:
+            return [response.text async for response in call]
+        return [(await call).text]
 
 
-async def read_and_written(address: str, credentials: Credentials, kind: str, sent: Any, **options: Any) -> list[str]:
-    """As grpc.aio has it for those who want no iterators."""
+async def with_read_and_write(
+    address: str, credentials: Credentials, kind: str, sent: Any, **options: Any
+) -> list[str]:
     _, stubs = generated()
     async with accord_client.aio.open_channel(address, credentials=credentials, tls=None, methods=methods()) as channel:
         stub = getattr(stubs.ProbeServiceStub(channel), kind)
@@ -79,21 +80,21 @@ async def read_and_written(address: str, credentials: Credentials, kind: str, se
             for message in sent:
                 await call.write(message)
             await call.done_writing()
-        if kind not in STREAMING_ANSWERS:
+        if kind not in STREAMING_RESPONSES:
             return [(await call).text]
-        answers = []
-        while (answer := await call.read()) is not grpc.aio.EOF:
-            answers.append(answer.text)
-        return answers
+        texts = []
+        while (response := await call.read()) is not grpc.aio.EOF:
+            texts.append(response.text)
+        return texts
 
 
 Style = Callable[..., Any]
-styles = pytest.mark.parametrize("call", [threaded, iterated, read_and_written])
+styles = pytest.mark.parametrize("call", [on_thread, with_iterators, with_read_and_write])
 
 
 @styles
 @pytest.mark.parametrize(
-    ("kind", "texts", "answers"),
+    ("kind", "texts", "responses"),
     [
         ("Unary", ["one"], ["one"]),
         ("ServerStream", ["one"], ["one", "one", "one"]),
@@ -101,15 +102,15 @@ styles = pytest.mark.parametrize("call", [threaded, iterated, read_and_written])
         ("BothStream", ["one", "two"], ["one", "two"]),
     ],
 )
-async def test_all_kinds_of_call_are_answered(
-    call: Style, address: str, person: Person, kind: str, texts: list[str], answers: list[str]
+async def test_every_kind_of_call_returns_its_responses(
+    call: Style, address: str, person: Person, kind: str, texts: list[str], responses: list[str]
 ) -> None:
-    assert await call(address, SessionToken(person.token), kind, request(kind, "", *texts)) == answers
+    assert await call(address, SessionToken(person.token), kind, request(kind, "", *texts)) == responses
 
 
 @styles
 @pytest.mark.parametrize("kind", KINDS)
-async def test_all_kinds_of_call_raise_the_reason(call: Style, address: str, person: Person, kind: str) -> None:
+async def test_every_kind_of_call_raises_the_reason(call: Style, address: str, person: Person, kind: str) -> None:
     with pytest.raises(errors.TaskNotFound) as failed:
         await call(address, SessionToken(person.token), kind, request(kind, "refuse"))
     assert failed.value.metadata == {"task_id": "7"}
@@ -117,7 +118,7 @@ async def test_all_kinds_of_call_raise_the_reason(call: Style, address: str, per
 
 @styles
 @pytest.mark.parametrize("kind", KINDS)
-async def test_all_kinds_of_call_end_with_the_deadline_of_their_policy(
+async def test_every_kind_of_call_ends_at_the_deadline_of_its_policy(
     call: Style, address: str, person: Person, kind: str
 ) -> None:
     with pytest.raises(errors.DeadlineExceeded):
@@ -126,14 +127,14 @@ async def test_all_kinds_of_call_end_with_the_deadline_of_their_policy(
 
 @styles
 @pytest.mark.parametrize("kind", KINDS)
-async def test_all_kinds_of_call_are_refused_without_a_good_credential(call: Style, address: str, kind: str) -> None:
-    # grpc.aio itself says INTERNAL or InvalidStateError if the refusal overtakes the first request of a stream.
-    overtaken = (errors.Internal, asyncio.InvalidStateError) if kind in STREAMING_REQUESTS else ()
-    with pytest.raises((errors.CredentialInvalid, *overtaken)):
+async def test_every_kind_of_call_fails_with_an_invalid_credential(call: Style, address: str, kind: str) -> None:
+    # grpc.aio itself raises INTERNAL or InvalidStateError if the status arrives before the first request is sent.
+    early = (errors.Internal, asyncio.InvalidStateError) if kind in STREAMING_REQUESTS else ()
+    with pytest.raises((errors.CredentialInvalid, *early)):
         await call(address, SessionToken("acs_nonsense"), kind, request(kind))
 
 
-async def test_answers_come_while_requests_are_sent(address: str, person: Person) -> None:
+async def test_responses_arrive_while_requests_are_sent(address: str, person: Person) -> None:
     messages, stubs = generated()
     credentials = SessionToken(person.token)
     async with accord_client.aio.open_channel(address, credentials=credentials, tls=None, methods=methods()) as channel:
@@ -146,7 +147,7 @@ async def test_answers_come_while_requests_are_sent(address: str, person: Person
         assert await stream.code() is grpc.StatusCode.OK
 
 
-async def test_stream_that_is_cancelled_ends(address: str, person: Person) -> None:
+async def test_cancelled_stream_ends(address: str, person: Person) -> None:
     messages, stubs = generated()
     credentials = SessionToken(person.token)
     async with accord_client.aio.open_channel(address, credentials=credentials, tls=None, methods=methods()) as channel:
@@ -158,10 +159,10 @@ async def test_stream_that_is_cancelled_ends(address: str, person: Person) -> No
                 pass
 
 
-async def test_stream_that_is_cancelled_from_a_thread_ends(address: str, person: Person) -> None:
+async def test_cancelled_blocking_stream_ends(address: str, person: Person) -> None:
     messages, stubs = generated()
 
-    def cancelled() -> None:
+    def cancel_stream() -> None:
         with accord_client.open_channel(
             address, credentials=SessionToken(person.token), tls=None, methods=methods()
         ) as channel:
@@ -172,4 +173,4 @@ async def test_stream_that_is_cancelled_from_a_thread_ends(address: str, person:
                 pass
 
     with pytest.raises(errors.Cancelled):
-        await asyncio.to_thread(cancelled)
+        await asyncio.to_thread(cancel_stream)

@@ -1,4 +1,4 @@
-"""The client knows whom it talks to, and can prove who it is."""
+"""The client verifies the server's certificate, and can present a certificate of its own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,13 @@ from tests.gateway.conftest import GatewayProcess, Start
 
 
 @dataclass(frozen=True)
-class Served:
-    """A gateway with a certificate, and what a client needs to know of it."""
+class TlsGateway:
+    """A gateway with a certificate. `authorities` is the file with the authority that issued it."""
 
     gateway: GatewayProcess
     folder: Path
     authorities: Path
-    clients: trustme.CA | None = None  # who issues the certificates that it asks of clients
+    client_authority: trustme.CA | None = None  # issues the client certificates that the gateway requires
 
     @property
     def address(self) -> str:
@@ -50,29 +50,29 @@ def trust(path: Path, authority: trustme.CA) -> Path:
 
 
 @pytest.fixture
-def clients() -> trustme.CA:
-    """The authority that issues certificates to clients."""
+def client_authority() -> trustme.CA:
+    """The authority that issues client certificates."""
     return trustme.CA()
 
 
 @pytest.fixture
-def served(start: Start, database_url: str, tmp_path: Path) -> Served:
+def tls_gateway(start: Start, database_url: str, tmp_path: Path) -> TlsGateway:
     authority = trustme.CA()
     certificate, key = issue(tmp_path / "server", authority)
     gateway = start(DATABASE_URL=database_url, TLS_CERT_FILE=certificate, TLS_KEY_FILE=key)
-    return Served(gateway, tmp_path, trust(tmp_path / "authority.pem", authority))
+    return TlsGateway(gateway, tmp_path, trust(tmp_path / "authority.pem", authority))
 
 
 @pytest.fixture
-def mutual(start: Start, database_url: str, tmp_path: Path, clients: trustme.CA) -> Served:
-    """It talks to nobody without a certificate of `clients`."""
+def mutual_tls_gateway(start: Start, database_url: str, tmp_path: Path, client_authority: trustme.CA) -> TlsGateway:
+    """A gateway that requires a client certificate of `client_authority`."""
     authority = trustme.CA()
     certificate, key = issue(tmp_path / "server", authority)
-    authority_file = trust(tmp_path / "clients.pem", clients)
+    authority_file = trust(tmp_path / "clients.pem", client_authority)
     gateway = start(
         DATABASE_URL=database_url, TLS_CERT_FILE=certificate, TLS_KEY_FILE=key, TLS_CLIENT_CA_FILE=authority_file
     )
-    return Served(gateway, tmp_path, trust(tmp_path / "authority.pem", authority), clients)
+    return TlsGateway(gateway, tmp_path, trust(tmp_path / "authority.pem", authority), client_authority)
 
 
 @pytest.fixture
@@ -84,40 +84,40 @@ def list_tasks(channel: grpc.Channel) -> None:
     TaskServiceStub(channel).ListTasks(ListTasksRequest())
 
 
-def refused(channel: grpc.Channel) -> CallFailed:
-    """What comes of a call that is not repeated, and so is told at once that there is no connection."""
+def connection_error(channel: grpc.Channel) -> CallFailed:
+    """The error of a method that is not retried, so that it fails on the first connection error."""
     with pytest.raises(errors.Unavailable) as failed:
         TaskServiceStub(channel).UpdateTask(UpdateTaskRequest())
     return failed.value
 
 
-async def test_server_with_a_certificate_of_the_authority_is_called(served: Served, person: Person) -> None:
-    tls, credentials = Tls(authorities=served.authorities), SessionToken(person.token)
-    with accord_client.open_channel(served.address, credentials=credentials, tls=tls) as channel:
+async def test_certificate_of_a_trusted_authority_is_accepted(tls_gateway: TlsGateway, person: Person) -> None:
+    tls, credentials = Tls(authorities=tls_gateway.authorities), SessionToken(person.token)
+    with accord_client.open_channel(tls_gateway.address, credentials=credentials, tls=tls) as channel:
         list_tasks(channel)
-    async with accord_client.aio.open_channel(served.address, credentials=credentials, tls=tls) as aio:
+    async with accord_client.aio.open_channel(tls_gateway.address, credentials=credentials, tls=tls) as aio:
         await TaskServiceStub(aio).ListTasks(ListTasksRequest())
 
 
-async def test_server_with_a_certificate_of_another_authority_is_not(served: Served, person: Person) -> None:
-    others = trust(served.folder / "others.pem", trustme.CA())
+async def test_certificate_of_another_authority_is_rejected(tls_gateway: TlsGateway, person: Person) -> None:
+    other_authority = trust(tls_gateway.folder / "others.pem", trustme.CA())
     credentials = SessionToken(person.token)
-    for tls in (Tls(authorities=others), Tls()):
-        with accord_client.open_channel(served.address, credentials=credentials, tls=tls) as channel:
-            assert "CERTIFICATE_VERIFY_FAILED" in refused(channel).message
-        async with accord_client.aio.open_channel(served.address, credentials=credentials, tls=tls) as aio:
+    for tls in (Tls(authorities=other_authority), Tls()):
+        with accord_client.open_channel(tls_gateway.address, credentials=credentials, tls=tls) as channel:
+            assert "CERTIFICATE_VERIFY_FAILED" in connection_error(channel).message
+        async with accord_client.aio.open_channel(tls_gateway.address, credentials=credentials, tls=tls) as aio:
             with pytest.raises(errors.Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
                 await TaskServiceStub(aio).UpdateTask(UpdateTaskRequest())
-    assert [event for event in served.gateway.events if event["event"] == "call"] == []
+    assert [event for event in tls_gateway.gateway.events if event["event"] == "call"] == []
 
 
-def test_server_with_a_certificate_of_another_name_is_not(served: Served) -> None:
-    tls = Tls(authorities=served.authorities, server_name="gateway.example.com")
-    with accord_client.open_channel(served.address, tls=tls) as channel:
-        assert "Hostname Verification Check failed" in refused(channel).message
+def test_certificate_of_another_name_is_rejected(tls_gateway: TlsGateway) -> None:
+    tls = Tls(authorities=tls_gateway.authorities, server_name="gateway.example.com")
+    with accord_client.open_channel(tls_gateway.address, tls=tls) as channel:
+        assert "Hostname Verification Check failed" in connection_error(channel).message
 
 
-def test_name_that_is_not_in_the_address_can_be_told(start: Start, database_url: str, tmp_path: Path) -> None:
+def test_server_name_of_the_certificate_can_be_set(start: Start, database_url: str, tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate, key = issue(tmp_path / "server", authority, "gateway.example.com")
     gateway = start(DATABASE_URL=database_url, TLS_CERT_FILE=certificate, TLS_KEY_FILE=key)
@@ -126,27 +126,33 @@ def test_name_that_is_not_in_the_address_can_be_told(start: Start, database_url:
         AccountServiceStub(channel).SignIn(SignInRequest())
 
 
-async def test_certificate_of_the_client_lets_it_in(mutual: Served, person: Person, clients: trustme.CA) -> None:
-    certificate, key = mutual.issue("client", clients)
-    tls = Tls(authorities=mutual.authorities, certificate=certificate, key=key)
-    with accord_client.open_channel(mutual.address, credentials=SessionToken(person.token), tls=tls) as channel:
+async def test_client_with_a_certificate_is_accepted(
+    mutual_tls_gateway: TlsGateway, person: Person, client_authority: trustme.CA
+) -> None:
+    certificate, key = mutual_tls_gateway.issue("client", client_authority)
+    tls = Tls(authorities=mutual_tls_gateway.authorities, certificate=certificate, key=key)
+    with accord_client.open_channel(
+        mutual_tls_gateway.address, credentials=SessionToken(person.token), tls=tls
+    ) as channel:
         list_tasks(channel)
 
 
-async def test_without_it_or_with_another_nobody_gets_in(mutual: Served, person: Person) -> None:
-    certificate, key = mutual.issue("client", trustme.CA())
+async def test_client_without_a_certificate_or_with_one_of_another_authority_is_rejected(
+    mutual_tls_gateway: TlsGateway, person: Person
+) -> None:
+    certificate, key = mutual_tls_gateway.issue("client", trustme.CA())
     credentials = SessionToken(person.token)
-    for tls in (Tls(mutual.authorities), Tls(mutual.authorities, certificate, key)):
-        with accord_client.open_channel(mutual.address, credentials=credentials, tls=tls) as channel:
-            refused(channel)
-    assert [event for event in mutual.gateway.events if event["event"] == "call"] == []
+    for tls in (Tls(mutual_tls_gateway.authorities), Tls(mutual_tls_gateway.authorities, certificate, key)):
+        with accord_client.open_channel(mutual_tls_gateway.address, credentials=credentials, tls=tls) as channel:
+            connection_error(channel)
+    assert [event for event in mutual_tls_gateway.gateway.events if event["event"] == "call"] == []
 
 
-def test_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
+def test_certificate_without_a_key_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Set both"):
         Tls(certificate=tmp_path / "client.pem")
 
 
-def test_file_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_error_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
         accord_client.open_channel("localhost:1", tls=Tls(authorities=tmp_path / "nowhere.pem"))

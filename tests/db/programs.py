@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq
 
 from accord_postgres import EmbeddedPostgres
-from accord_postgres.account import choose_account, hand_over
+from accord_postgres.account import change_owner, choose_account
 from accord_postgres.launch import launch
 
 
@@ -20,7 +20,7 @@ from accord_postgres.launch import launch
 def running(program: Sequence[str | Path], folder: Path) -> Iterator[None]:
     """Runs the program as a user other than root, which owns the folder. Its output goes to output.log."""
     account = choose_account(folder)
-    hand_over(folder, account.owner)
+    change_owner(folder, account.owner)
     with (folder / "output.log").open("wb") as output:
         process = launch(program, identity=account.identity, folder=folder, output=output)
     try:
@@ -32,7 +32,7 @@ def running(program: Sequence[str | Path], folder: Path) -> Iterator[None]:
 
 def run(program: Sequence[str | Path], folder: Path) -> None:
     account = choose_account(folder)
-    hand_over(folder, account.owner)
+    change_owner(folder, account.owner)
     with (folder / "output.log").open("wb") as output:
         process = launch(program, identity=account.identity, folder=folder, output=output)
     assert process.wait() == 0, (folder / "output.log").read_text()

@@ -1,4 +1,4 @@
-"""The gateway's role, made as docs/operating.md says, writes the audit log and can do nothing else to it."""
+"""The gateway's role, created with the SQL of docs/operating.md, can only read the audit log and insert into it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +20,10 @@ ATTEMPTS = {
     "change nothing": "UPDATE audit_events SET code = code WHERE false",
     "delete": "DELETE FROM audit_events",
     "truncate": "TRUNCATE audit_events",
-    "switch the trigger off": "ALTER TABLE audit_events DISABLE TRIGGER audit_events_only_grows",
-    "switch all triggers off": "SET session_replication_role = replica",
+    "disable the trigger": "ALTER TABLE audit_events DISABLE TRIGGER audit_events_only_grows",
+    "disable all triggers": "SET session_replication_role = replica",
     "drop the trigger": "DROP TRIGGER audit_events_only_grows ON audit_events",
-    "replace what it calls": "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE sql AS 'SELECT null'",
+    "replace the function of the trigger": "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE sql AS 'SELECT null'",
     "drop the table": "DROP TABLE audit_events",
     "rename the table": "ALTER TABLE audit_events RENAME TO former_events",
     "add a rule": "CREATE RULE lost AS ON INSERT TO audit_events DO INSTEAD NOTHING",
@@ -34,18 +34,18 @@ ATTEMPTS = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """One on which roles may be made."""
+    """The DSN of a server on which the test may create roles."""
     with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
         yield server.dsn
 
 
 @pytest.fixture(scope="module")
 def gateway(server: str) -> str:
-    """The database as the gateway's role sees it, made and migrated as the page says."""
+    """A DSN with the gateway's role. The database is created and migrated as the page describes."""
     roles, rights = SQL
     superuser = make_conninfo(server, dbname="postgres")
     run(superuser, "DROP DATABASE accord")
-    # Here the superuser has the name that the page gives to whoever gateways log in as.
+    # Embedded PostgreSQL's superuser already has the name of the page's login role.
     run(superuser, roles.replace("ROLE accord LOGIN", "ROLE accord_login LOGIN"))
     run(server, rights.replace("TO accord;", "TO accord_login;"))
     migrate.apply(make_conninfo(server, user="accord_owner"))
@@ -54,7 +54,7 @@ def gateway(server: str) -> str:
 
 @pytest.fixture
 async def event(gateway: str) -> None:
-    """One that the gateway's role has written."""
+    """An audit event, inserted with the gateway's role."""
     database = await Database.connect(DatabaseSettings(dsn=gateway, pool_size=1))
     try:
         await audit.insert_event(
@@ -66,18 +66,18 @@ async def event(gateway: str) -> None:
 
 @pytest.mark.usefixtures("event")
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_role_of_the_gateway_cannot(attempt: str, gateway: str) -> None:
+def test_role_of_the_gateway_cannot_change_the_log(attempt: str, gateway: str) -> None:
     before = events(gateway)
     with pytest.raises(psycopg.Error) as caught:
         run(gateway, ATTEMPTS[attempt])
-    # 42501 is insufficient_privilege; a command that only an owner may give is refused with it too.
+    # 42501 is insufficient_privilege. Commands that only an owner may run also fail with it.
     assert caught.value.sqlstate == "42501"
     assert events(gateway) == before
 
 
 @pytest.mark.usefixtures("event")
-def test_role_of_the_gateway_may_not_even_ask_to_change_the_log(gateway: str) -> None:
-    """The privilege is not there at all, so that it is not the trigger alone that refuses."""
+def test_role_of_the_gateway_has_no_privilege_to_change_the_log(gateway: str) -> None:
+    """Changes fail because of the missing privilege too, not only because of the trigger."""
     with psycopg.connect(gateway) as connection:
         query = "SELECT has_table_privilege('audit_events', privilege) FROM unnest(%s::text[]) AS privilege"
         held = connection.execute(query, (["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"],)).fetchall()
@@ -88,7 +88,7 @@ def test_role_of_the_gateway_may_not_even_ask_to_change_the_log(gateway: str) ->
 
 @pytest.mark.usefixtures("event")
 @pytest.mark.parametrize("attempt", ["change", "change nothing", "delete", "truncate"])
-def test_owner_who_may_is_refused_by_the_trigger(attempt: str, server: str, gateway: str) -> None:
+def test_trigger_rejects_changes_by_the_owner(attempt: str, server: str, gateway: str) -> None:
     before = events(gateway)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="only ever added"):
         run(make_conninfo(server, user="accord_owner"), ATTEMPTS[attempt])

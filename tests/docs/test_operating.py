@@ -1,4 +1,4 @@
-"""What docs/operating.md says of names, roles and the retry policy is so."""
+"""Names, roles and the retry policy of docs/operating.md match the code."""
 
 import json
 import re
@@ -60,32 +60,32 @@ def test_names_in_capitals_are_settings_codes_or_reasons() -> None:
     assert len(named & settings) > 10
 
 
-def test_settings_of_the_example_are_all_there_are() -> None:
-    explained = set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
-    assert explained == {name.upper() for name in Settings.model_fields}
+def test_example_lists_every_setting() -> None:
+    listed = set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+    assert listed == {name.upper() for name in Settings.model_fields}
 
 
-def test_figures_are_those_that_are_served() -> None:
-    counted = [
+def test_page_lists_every_metric() -> None:
+    declared = [
         metric
-        for some in (call_metrics(), metrics(), clean_up_metrics(), mail_metrics())
-        for metric in vars(some).values()
+        for group in (call_metrics(), metrics(), clean_up_metrics(), mail_metrics())
+        for metric in vars(group).values()
     ]
     served = {
-        family.name: family.type for metric in counted if hasattr(metric, "collect") for family in metric.collect()
+        family.name: family.type for metric in declared if hasattr(metric, "collect") for family in metric.collect()
     }
     named = set(re.findall(r"^\| `(\w+)", PAGE, flags=re.MULTILINE))
     assert named == {f"{name}_total" if kind == "counter" else name for name, kind in served.items()}
 
 
-def test_retry_policy_is_the_one_that_is_tested() -> None:
+def test_retry_policy_equals_the_tested_one() -> None:
     [shown] = [block for _, block in BLOCKS if "retryPolicy" in block]
     assert json.loads(shown) == SERVICE_CONFIG
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """One on which roles may be made."""
+    """The DSN of a server on which the test may create roles."""
     with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
         superuser = make_conninfo(server.dsn, dbname="postgres")
         run(superuser, "DROP DATABASE accord")
@@ -99,17 +99,17 @@ def run(dsn: str, statements: str) -> None:
 
 
 @pytest.mark.parametrize("role", [GATEWAY_ROLE, None])
-async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_tables(
+async def test_role_of_the_gateway_can_read_and_write_rows_and_cannot_create_tables(
     server: str, role: str | None
 ) -> None:
     roles, rights = SQL
-    # Here the superuser has the name that the page gives to whoever gateways log in as.
+    # Embedded PostgreSQL's superuser already has the name of the page's login role.
     run(server, roles.replace("ROLE accord LOGIN", "ROLE accord_login LOGIN"))
     run(make_conninfo(server, dbname="accord"), rights.replace("TO accord;", "TO accord_login;"))
     owner, gateway = (make_conninfo(server, dbname="accord", user=role) for role in ("accord_owner", "accord_login"))
     migrate.apply(owner)
     assert migrate.is_current(gateway)
-    # As itself is how it acts behind a pooler.
+    # Behind a pooler, the gateway does not switch to GATEWAY_ROLE.
     assert role_problem(gateway, GATEWAY_ROLE) is role_problem(gateway, None) is None
     assert role_problem(owner, None) is not None
     database = await Database.connect(DatabaseSettings(dsn=gateway, pool_size=1, role=role))
@@ -126,20 +126,20 @@ async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_table
         run(gateway, "CREATE TABLE mine ()")
 
 
-def test_one_role_for_everything_makes_the_gateways_role_if_it_may_and_is_told_what_to_run_if_not(server: str) -> None:
-    run(server, "CREATE ROLE nobody LOGIN; CREATE ROLE maker LOGIN CREATEROLE")
-    run(server, "CREATE DATABASE first OWNER nobody; CREATE DATABASE second OWNER maker")
-    nobody, maker = (
-        make_conninfo(server, dbname=name, user=user) for name, user in (("first", "nobody"), ("second", "maker"))
+def test_migration_creates_the_gateways_role_or_reports_the_statement_that_does(server: str) -> None:
+    run(server, "CREATE ROLE plain LOGIN; CREATE ROLE creator LOGIN CREATEROLE")
+    run(server, "CREATE DATABASE first OWNER plain; CREATE DATABASE second OWNER creator")
+    plain, creator = (
+        make_conninfo(server, dbname=name, user=user) for name, user in (("first", "plain"), ("second", "creator"))
     )
     with pytest.raises(migrate.MigrationError) as caught:
-        migrate.apply(nobody)
+        migrate.apply(plain)
     assert "CREATE ROLE accord_gateway NOLOGIN; GRANT accord_gateway TO" in str(caught.value)
-    migrate.apply(maker)
-    assert role_problem(maker, GATEWAY_ROLE) is None
-    migrate.apply(nobody)  # now that it is there
-    fault = role_problem(nobody, GATEWAY_ROLE)
-    assert fault is not None
-    assert fault.remedy == 'Have a superuser run: GRANT accord_gateway TO "nobody";'
-    run(server, fault.remedy.partition(": ")[2])
-    assert role_problem(nobody, GATEWAY_ROLE) is None
+    migrate.apply(creator)
+    assert role_problem(creator, GATEWAY_ROLE) is None
+    migrate.apply(plain)  # the role exists now
+    problem = role_problem(plain, GATEWAY_ROLE)
+    assert problem is not None
+    assert problem.remedy == 'Have a superuser run: GRANT accord_gateway TO "plain";'
+    run(server, problem.remedy.partition(": ")[2])
+    assert role_problem(plain, GATEWAY_ROLE) is None

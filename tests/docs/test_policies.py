@@ -8,7 +8,7 @@ pytestmark = pytest.mark.every_feature
 
 
 def test_page_matches_the_contract() -> None:
-    assert policies.PAGE.read_text() == policies.page(), "run `make stubs`, and review what it changed"
+    assert policies.PAGE.read_text() == policies.page(), "run `make stubs`, and review its changes"
 
 
 def test_every_permission_and_every_method_is_on_the_page() -> None:

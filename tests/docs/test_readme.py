@@ -1,4 +1,4 @@
-"""What README.md shows is true: its commands are run by CI, its calls and its list of targets are what there is."""
+"""CI runs the commands of README.md; its targets, folders and links exist."""
 
 import re
 import shlex
@@ -19,15 +19,15 @@ MAIL_MARKER = "<!-- .ci/run runs these too -->\n"
 PAGE_MARKER = "<!-- .ci/run runs this -->\n"
 
 
-def block_behind(marker: str) -> str:
+def block_after(marker: str) -> str:
     block = re.search(re.escape(marker) + r"```sh\n(.*?)```", README, flags=re.DOTALL)
-    assert block, f"there is no block behind {marker}"
+    assert block, f"there is no block after {marker}"
     return block[1]
 
 
 def other_commands() -> list[str]:
     blocks = re.findall(r"^```sh\n(.*?)```", README, flags=re.MULTILINE | re.DOTALL)
-    marked = {block_behind(marker) for marker in (BUF_MARKER, GRPCURL_MARKER, MAIL_MARKER)}
+    marked = {block_after(marker) for marker in (BUF_MARKER, GRPCURL_MARKER, MAIL_MARKER)}
     return [line for block in blocks if block not in marked for line in block.splitlines()]
 
 
@@ -38,8 +38,8 @@ def without_addresses(text: str) -> str:
 @pytest.mark.parametrize("command", other_commands())
 def test_command_is_run_by_ci(command: str) -> None:
     script = re.sub(r'"[^"\n]*"', '""', without_addresses(CI))
-    wanted = re.escape(without_addresses(command))
-    assert re.search(rf"^ *(step \"\" |\w+=\S+ )?{wanted}( |$)", script, flags=re.MULTILINE)
+    pattern = re.escape(without_addresses(command))
+    assert re.search(rf"^ *(step \"\" |\w+=\S+ )?{pattern}( |$)", script, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_calls_are_run_by_ci(page: str, marker: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["accounts", "organizations", "services", "administration"])
-def test_shell_of_a_page_is_run_by_ci(name: str) -> None:
+def test_every_shell_block_of_a_page_is_run_by_ci(name: str) -> None:
     page = (ROOT / f"docs/{name}.md").read_text()
     assert page.count("```sh\n") == page.count(f"{PAGE_MARKER}```sh\n")
 
 
 def calls(block: str) -> list[tuple[str, ...]]:
-    """Method, message and headers of each call, whatever client makes it."""
+    """Method, message and headers of each call of buf or grpcurl."""
     commands = re.split(r"^(?=\S)", block.replace("\\\n", " "), flags=re.MULTILINE)
     return [call(shlex.split(command.removeprefix("TOKEN=$(").partition("|")[0])) for command in commands if command]
 
@@ -76,18 +76,18 @@ def call(words: list[str]) -> tuple[str, ...]:
     return (method, *(value for flag, value in pairwise(words) if flag in ("-d", "-H")))
 
 
-def test_grpcurl_makes_the_calls_of_buf() -> None:
-    made = calls(block_behind(BUF_MARKER))
-    assert [method.partition("/")[2] for method, *_ in made] == ["SignUp", "SignIn", "CreateTask", "ListTasks"]
-    assert calls(block_behind(GRPCURL_MARKER)) == made
+def test_grpcurl_and_buf_send_the_same_calls() -> None:
+    buf_calls = calls(block_after(BUF_MARKER))
+    assert [method.partition("/")[2] for method, *_ in buf_calls] == ["SignUp", "SignIn", "CreateTask", "ListTasks"]
+    assert calls(block_after(GRPCURL_MARKER)) == buf_calls
 
 
-def test_what_make_can_do_is_what_it_says() -> None:
-    said = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "```\n" + re.sub("^  ", "", said, flags=re.MULTILINE) + "```" in README
+def test_readme_shows_the_output_of_make_help() -> None:
+    printed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "```\n" + re.sub("^  ", "", printed, flags=re.MULTILINE) + "```" in README
 
 
-def test_folders_that_it_names_are_there() -> None:
+def test_named_folders_exist() -> None:
     tree = re.search(r"^proto/ .*?(?=```)", README, flags=re.MULTILINE | re.DOTALL)
     assert tree
     named = {line.split()[0] for line in tree[0].splitlines()}
@@ -96,17 +96,17 @@ def test_folders_that_it_names_are_there() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     links = re.findall(r"\]\(([^):]*)\)", page.read_text())
-    assert [link for link in links if not leads_somewhere(page, *link.partition("#"))] == []
+    assert [link for link in links if not has_target(page, *link.partition("#"))] == []
 
 
-def leads_somewhere(page: Path, path: str, sign: str, section: str) -> bool:
+def has_target(page: Path, path: str, sign: str, section: str) -> bool:
     target = page.parent / path if path else page
     return target.exists() and (not sign or section in sections(target))
 
 
 def sections(page: Path) -> set[str]:
-    """The names by which headings can be linked to."""
+    """The anchors of the headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""The rules, tests, limits and lifetimes of docs/security.md are those of the code."""
+"""The rules, tests, rate limits and lifetimes of docs/security.md match the code."""
 
 import ast
 import gzip
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/security.md").read_text()
 METHODS = read_methods(contract_services())[0]
 
-# All rules of levels 1 and 2 of OWASP ASVS 5.0, chapters 6, 7, 9 and 10: by section, the last number and those of level 3.
+# OWASP ASVS 5.0, chapters 6, 7, 9 and 10: for each section, its last rule and its rules of level 3, which do not apply.
 ASVS: dict[str, tuple[int, set[int]]] = {
     "6.1": (3, set()),
     "6.2": (12, set()),
@@ -84,51 +84,51 @@ Row = tuple[str, ...]
 
 
 def rules() -> list[tuple[str, str]]:
-    """Each rule of the page with what is said of it."""
+    """Each rule of the page with its text."""
     return re.findall(r"^- \*\*(\d[^*]*)\*\* (.*(?:\n  .*)*)", PAGE, flags=re.MULTILINE)
 
 
 def named_tests(text: str) -> list[Row]:
-    """File, function and, if only one of its cases is meant, which."""
+    """File, function and case. The case is empty if the text names the whole function."""
     return re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)(?:\[([^\]`]+)\])?`", text)
 
 
 def table(first_heading: str) -> list[Row]:
-    """The rows of the table whose first column is so called."""
-    found = re.search(rf"^\| {first_heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
-    assert found, f"there is no table of {first_heading}"
-    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in found[1].splitlines()]
+    """The rows of the table whose first column has this heading."""
+    match = re.search(rf"^\| {first_heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
+    assert match, f"there is no table of {first_heading}"
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in match[1].splitlines()]
 
 
-def test_every_rule_of_asvs_has_one_row() -> None:
-    demanded = [
+def test_every_rule_of_asvs_is_listed_once() -> None:
+    required = [
         f"{section}.{number}"
-        for section, (last, third) in ASVS.items()
+        for section, (last, level_3) in ASVS.items()
         for number in range(1, last + 1)
-        if number not in third
+        if number not in level_3
     ]
     in_chapters = [rule for rule, _ in rules() if re.fullmatch(r"(6|7|9|10)\.\d+\.\d+", rule)]
-    assert in_chapters == demanded
-    assert len(demanded) == 89
+    assert in_chapters == required
+    assert len(required) == 89
 
 
 @pytest.mark.parametrize(("rule", "text"), rules(), ids=[rule for rule, _ in rules()])
-def test_rule_is_held_by_tests_or_says_why_not(rule: str, text: str) -> None:
-    asked, _, how = text.replace("\n ", "").removeprefix("*").partition("* ")
-    assert asked.endswith(".")
+def test_rule_names_tests_or_a_reason(rule: str, text: str) -> None:
+    requirement, _, how = text.replace("\n ", "").removeprefix("*").partition("* ")
+    assert requirement.endswith(".")
     reason = re.match(r"(?:Not applicable|Not met): (\S.{9,})", how)
     assert reason or not re.search(r"not (applicable|met)\b", how, flags=re.IGNORECASE)
     assert reason or named_tests(how)
 
 
-def test_tests_that_are_named_are_there() -> None:
+def test_named_tests_exist() -> None:
     named = named_tests(PAGE)
     assert len(named) > 150
     assert len(named) == PAGE.count("::")
     assert [(file, name) for file, name, _ in named if name not in functions(file)] == []
 
 
-def test_cases_that_are_named_are_there() -> None:
+def test_named_cases_exist() -> None:
     cases = [(name, case) for _, name, case in named_tests(PAGE) if case]
     assert {name for name, _ in cases} == {"test_mutation_gets_nobody_in"}
     assert {case for _, case in cases} <= MUTATIONS.keys()
@@ -152,35 +152,35 @@ def in_words(limit: RateLimit) -> str:
     return f"{KEYS[limit.key]}: {limit.count} {counted} per {WINDOWS[limit.window.seconds]}"
 
 
-def test_limits_are_those_of_the_contract() -> None:
+def test_rate_limits_equal_those_of_the_contract() -> None:
     limits = list(limits_of_the_contract())
     assert len(limits) > 15
     assert table("Method") == limits
 
 
-def test_ways_in_are_those_of_the_contract() -> None:
-    giving = {
+def test_sign_in_methods_equal_those_of_the_contract() -> None:
+    returning_sessions = {
         method.name for method in METHODS if "session_token" in {field.name for field in fields_of(method.response)}
     }
     section = PAGE.partition("\n## Sign-in methods\n")[2]
     shown = re.findall(r"^\| `(\w+)` \|(?:[^|]+\|){3}$", section, flags=re.MULTILINE)
     assert len(shown) == len(set(shown))
-    assert set(shown) == giving
+    assert set(shown) == returning_sessions
 
 
-def test_lifetimes_are_those_of_the_code() -> None:
+def test_lifetimes_equal_those_of_the_code() -> None:
     rows = lifetimes()
-    assert {what: time_of(long) for what, long, _ in rows} == LIFETIMES
+    assert {name: time_of(duration) for name, duration, _ in rows} == LIFETIMES
     assert len([setting for *_, setting in rows if setting]) == 2
-    for what, _, setting in rows:
+    for name, _, setting in rows:
         if setting:
-            assert Settings.model_fields[setting.lower()].default == LIFETIMES[what]
+            assert Settings.model_fields[setting.lower()].default == LIFETIMES[name]
 
 
 def lifetimes() -> list[Row]:
-    """What lasts, how long, and the setting that changes it, if one does."""
-    rows = [(what, re.fullmatch(r"(\d+ \w+)(?: \(`(\w+)`\))?", value)) for what, value in table("Lifetime")]
-    return [(what, value[1], value[2] or "") for what, value in rows if value]
+    """Name, duration, and the setting that changes it; empty without one."""
+    rows = [(name, re.fullmatch(r"(\d+ \w+)(?: \(`(\w+)`\))?", value)) for name, value in table("Lifetime")]
+    return [(name, match[1], match[2] or "") for name, match in rows if match]
 
 
 def time_of(text: str) -> timedelta:
@@ -188,13 +188,13 @@ def time_of(text: str) -> timedelta:
     return timedelta(**{unit if unit.endswith("s") else f"{unit}s": int(number)})
 
 
-def test_times_in_sentences_are_those_of_the_table() -> None:
-    """Where the page says for how long a session lasts, it says the same everywhere."""
-    days = {long for _, long, _ in lifetimes() if long.endswith("days")}
+def test_durations_in_sentences_equal_those_of_the_table() -> None:
+    """Every number of days on the page is in the table of lifetimes."""
+    days = {duration for _, duration, _ in lifetimes() if duration.endswith("days")}
     assert set(re.findall(r"\b\d+ days\b", PAGE)) == days
 
 
-def test_words_that_no_password_is_made_of_are_those_of_the_code() -> None:
+def test_forbidden_words_of_passwords_equal_those_of_the_code() -> None:
     words = inspect.signature(Passwords).parameters["context_words"].default
     assert re.findall(r"^- the name of the product: `(\w+)`\.$", PAGE, flags=re.MULTILINE) == sorted(words)
     packed = ROOT / "packages/auth/accord_auth/common_passwords.txt.gz"

@@ -1,4 +1,4 @@
-"""The messages that docs/troubleshooting.md quotes are those that the code prints."""
+"""The messages that docs/troubleshooting.md quotes are in the code."""
 
 import ast
 import re
@@ -11,20 +11,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 SOURCES = [path for folder in ("packages", "services", "tools") for path in (ROOT / folder).rglob("*.py")]
 
-# What PostgreSQL, grpcio and clients say.
+# Messages of PostgreSQL, grpcio and clients.
 FOREIGN = re.compile(
     r"connection failed: |(Failed to dial target host … )?connect: connection refused|Failed to connect to remote host"
     r"|failed to find service named|server does not support|first record does not|WRONG_VERSION_NUMBER|Socket closed"
     r"|pre-existing shared memory|RuntimeError: The grpc package installed|psql |\tIs the server running"
 )
-# What is filled into a message: names of files and methods, numbers, and whatever is in brackets.
+# Values in a message: names of files and methods, numbers, and text in brackets.
 FILLED = re.compile(r"…|\(.*?\)|\S*[/\d_.]\S*|'.*?'|\bPORT\b|\bMETRICS_PORT\b")
-ENOUGH = 12  # characters; fewer would be found anywhere
+SHORTEST_FRAGMENT = 12  # characters; shorter fragments would match unrelated text
 
 
 @cache
-def printed() -> str:
-    """Every text of the code and the contract, implicit concatenation undone."""
+def string_constants() -> str:
+    """Every string constant of the code, and the contract's errors. The parser joins adjacent string literals."""
     trees = (ast.parse(path.read_text()) for path in SOURCES if not path.name.endswith(("_pb2.py", "_pb2_grpc.py")))
     texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     errors = (ROOT / "proto/accord/errors/v1/errors.proto").read_text()
@@ -40,7 +40,7 @@ def quotes() -> list[str]:
 
 
 def fragments(quote: str) -> list[str]:
-    return [part for piece in FILLED.split(quote) if len(part := piece.strip(" :,`")) >= ENOUGH]
+    return [part for piece in FILLED.split(quote) if len(part := piece.strip(" :,`")) >= SHORTEST_FRAGMENT]
 
 
 def test_page_quotes_messages() -> None:
@@ -48,12 +48,12 @@ def test_page_quotes_messages() -> None:
 
 
 @pytest.mark.parametrize("quote", [quote for quote in quotes() if fragments(quote) and not FOREIGN.match(quote)])
-def test_quoted_message_is_printed(quote: str) -> None:
-    """Values are filled in, and so not all of it is in the code; what is must be so to the letter."""
-    assert any(words in printed() for fragment in fragments(quote) for words in _runs(fragment))
+def test_quoted_message_is_in_the_code(quote: str) -> None:
+    """The code does not contain the values of a message. The text around them must be equal."""
+    assert any(words in string_constants() for fragment in fragments(quote) for words in _prefixes(fragment))
 
 
-def _runs(fragment: str) -> list[str]:
-    """The fragment, and for one that ends in a value what is before it."""
+def _prefixes(fragment: str) -> list[str]:
+    """The fragment and its prefixes, because a fragment may end in a value."""
     words = fragment.split()
-    return [run for end in range(len(words), 0, -1) if len(run := " ".join(words[:end])) >= ENOUGH]
+    return [prefix for end in range(len(words), 0, -1) if len(prefix := " ".join(words[:end])) >= SHORTEST_FRAGMENT]

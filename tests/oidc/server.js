@@ -1,5 +1,5 @@
-// An OpenID Connect provider of somebody else's, for tests: npm's oidc-provider, on a port of its own, until stdin ends.
-// People are whoever they say: `ada` is ada@example.com, verified unless the name begins with "unverified".
+// A third-party OpenID Connect provider for tests: npm's oidc-provider, on a free port, until stdin ends.
+// It accepts every login name: `ada` has the email ada@example.com, which is verified unless the name begins with "unverified".
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 import Provider from 'oidc-provider';

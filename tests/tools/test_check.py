@@ -18,7 +18,7 @@ TESTS = Step("tests", ("python", "-c", "import sys; print('tests ran with', sys.
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
-    """The steps that this test checks with."""
+    """An empty list of steps in place of the steps of `make check`."""
     steps: list[Step] = []
     monkeypatch.setattr(check, "STEPS", steps)
     return steps
@@ -61,15 +61,15 @@ def test_make_check_refuses_a_feature_that_does_not_exist() -> None:
     assert "No such feature: taskz. The features are: account_tokens, accounts, " in done.stderr
 
 
-def test_tests_are_the_last_step_and_the_others_check_the_rest() -> None:
+def test_tests_are_the_last_step_after_ruff_mypy_and_lint_imports() -> None:
     programs = [step.command[0] for step in check.STEPS]
     assert programs[-1] == "pytest"
     assert {"ruff", "mypy", "lint-imports"} <= set(programs)
 
 
-def test_ci_checks_everything() -> None:
+def test_ci_runs_every_step() -> None:
     assert '  step "make check, on embedded PostgreSQL" make check\n' in CI
 
 
-def test_ci_sends_the_long_run_of_hostile_messages_once() -> None:
+def test_ci_sends_1000_hostile_messages_per_method_once() -> None:
     assert CI.count("--hostile=1000") == 1

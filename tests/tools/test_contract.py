@@ -1,3 +1,5 @@
+"""The checks of the contract: comments, compatibility and number ranges."""
+
 from pathlib import Path
 from shutil import copytree
 
@@ -12,11 +14,11 @@ package accord.notes.v1;
 
 // Notes.
 service NoteService {
-  // Answers one note.
+  // Returns one note.
   rpc GetNote(GetNoteRequest) returns (GetNoteResponse);
 }
 
-// Which note.
+// The id of a note.
 message GetNoteRequest {
   // Its id.
   string note_id = 1;
@@ -32,7 +34,7 @@ message GetNoteResponse {
 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The one proto file of a contract that has been released; main is out of sight."""
+    """The only proto file of a released contract. There is no main branch to compare with."""
     notes = tmp_path / "proto/accord/notes/v1/notes.proto"
     notes.parent.mkdir(parents=True)
     notes.write_text(NOTES)
@@ -43,13 +45,13 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return notes
 
 
-def test_contract_that_only_grows_breaks_nobody(notes: Path, tmp_path: Path) -> None:
+def test_added_field_is_compatible(notes: Path, tmp_path: Path) -> None:
     notes.write_text(NOTES.replace("string text = 1;", "string text = 1;\n  // Its title.\n  string title = 2;"))
     contract.breaking(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("old", "new", "error"),
     [
         ("string text = 1;", "int64 text = 1;", "changed type"),
         ("string text = 1;", "string text = 2;", "deleted"),
@@ -59,29 +61,27 @@ def test_contract_that_only_grows_breaks_nobody(notes: Path, tmp_path: Path) -> 
         ("returns (GetNoteResponse)", "returns (stream GetNoteResponse)", "stream"),
     ],
 )
-def test_change_that_a_caller_would_notice_is_refused(
-    notes: Path, tmp_path: Path, old: str, new: str, fault: str
-) -> None:
+def test_incompatible_change_is_an_error(notes: Path, tmp_path: Path, old: str, new: str, error: str) -> None:
     notes.write_text(NOTES.replace(old, new))
-    with pytest.raises(stubs.ContractError, match=fault):
+    with pytest.raises(stubs.ContractError, match=error):
         contract.breaking(tmp_path)
 
 
-@pytest.mark.parametrize("comment", ["// Answers one note.", "// Its id.", "// The note."])
-def test_contract_without_a_comment_is_refused(notes: Path, tmp_path: Path, comment: str) -> None:
+@pytest.mark.parametrize("comment", ["// Returns one note.", "// Its id.", "// The note."])
+def test_contract_without_a_comment_is_an_error(notes: Path, tmp_path: Path, comment: str) -> None:
     notes.write_text(NOTES.replace(comment, ""))
     with pytest.raises(stubs.ContractError, match=r"proto/accord/notes/v1/notes.proto:.*comment"):
         contract.lint(tmp_path)
 
 
-def test_file_that_does_not_compile_is_shown_with_its_line(notes: Path, tmp_path: Path) -> None:
+def test_syntax_error_is_reported_with_its_line(notes: Path, tmp_path: Path) -> None:
     notes.write_text(NOTES + "messag Typo {}\n")
     with pytest.raises(stubs.ContractError, match=r"notes.proto:21"):
         contract.lint(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("file", "value", "fault"),
+    ("file", "value", "error"),
     [
         ("app/v1/reasons.proto", "REASON_X = 999", "uses reserved number 999"),
         ("app/v1/permissions.proto", "PERMISSION_X = 999", "uses reserved number 999"),
@@ -89,15 +89,15 @@ def test_file_that_does_not_compile_is_shown_with_its_line(notes: Path, tmp_path
         ("policy/v1/policy.proto", "PERMISSION_X = 1000", "uses reserved number 1000"),
     ],
 )
-def test_number_of_the_other_range_does_not_compile(tmp_path: Path, file: str, value: str, fault: str) -> None:
-    """Accord's reasons and permissions have numbers below 1000, an application's from 1000."""
+def test_number_of_the_other_range_is_an_error(tmp_path: Path, file: str, value: str, error: str) -> None:
+    """Accord's reasons and permissions have numbers below 1000; those of the application have numbers from 1000."""
     sources = tmp_path / "proto"
     copytree(stubs.SOURCES, sources)
     zero = f"{value.partition('_')[0]}_UNSPECIFIED = 0;\n"
     text = (sources / "accord" / file).read_text()
     assert text.count(zero) == 1
     (sources / "accord" / file).write_text(text.replace(zero, f"{zero}  {value};\n"))
-    with pytest.raises(stubs.ContractError, match=fault):
+    with pytest.raises(stubs.ContractError, match=error):
         stubs.compile_image(sources, tmp_path / "image")
 
 

@@ -1,4 +1,4 @@
-"""Which tests concern a feature."""
+"""The features, and the selection of a feature's tests."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def test_features_are_the_packages_with_methods_and_the_modules_of_queries() -> 
     assert all(unknown_features([name]) is None for name in names)
 
 
-def test_unknown_feature_is_reported_with_those_that_exist() -> None:
+def test_error_of_an_unknown_feature_lists_the_features() -> None:
     error = unknown_features(["tasks", "taskz", "x"])
     assert error is not None
     assert error.startswith("No such feature: taskz, x. The features are: ")
@@ -36,7 +36,7 @@ def test_unknown_feature_is_reported_with_those_that_exist() -> None:
         ("test_hostile.py", "test_large_messages", "accord.tasks.v1.TaskService]"),
     ],
 )
-def test_feature_concerns(file: str, test: str, case: str) -> None:
+def test_feature_selects(file: str, test: str, case: str) -> None:
     assert Feature("tasks").concerns(file, test, case)
 
 
@@ -49,7 +49,7 @@ def test_feature_concerns(file: str, test: str, case: str) -> None:
         ("test_wire.py", "test_asyncio_taskgroup", ""),
     ],
 )
-def test_feature_does_not_concern(file: str, test: str, case: str) -> None:
+def test_feature_does_not_select(file: str, test: str, case: str) -> None:
     assert not Feature("tasks").concerns(file, test, case)
 
 

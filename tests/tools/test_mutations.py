@@ -31,7 +31,7 @@ def test_there_are_at_least_ten_mutations() -> None:
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) >= 10
 
 
-def test_words_without_a_mutation_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_that_match_no_mutation_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert mutations.main(["no such mutation"]) == 1
     assert capsys.readouterr().err == "No mutation's name has no such mutation.\n"
 

@@ -1,4 +1,4 @@
-"""Which tests pytest runs, and in how many processes."""
+"""The selection of tests, and the number of processes that run them."""
 
 import os
 import subprocess
@@ -26,40 +26,40 @@ FILES = (
 )
 
 
-def pytest_in_a_process(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def run_pytest(*arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def selected(*options: str) -> dict[str, int]:
-    """The number of tests that are selected of each file."""
-    done = pytest_in_a_process("--collect-only", "--quiet", "--numprocesses=0", *options, *FILES)
+    """The number of selected tests of each file."""
+    done = run_pytest("--collect-only", "--quiet", "--numprocesses=0", *options, *FILES)
     assert done.returncode == 0, done.stdout + done.stderr
     files = [line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line]
     return {file: files.count(file) for file in FILES}
 
 
 def test_tests_that_execute_sql_in_this_process_depend_on_the_server() -> None:
-    everything, depending = selected(), selected("-m", "server")
+    every_test, depending = selected(), selected("-m", "server")
     for file in ("tests/api/test_tasks.py", "tests/db/test_tasks.py"):
-        assert depending[file] == everything[file] > 0, file
+        assert depending[file] == every_test[file] > 0, file
     for file in ("tests/api/test_matrix.py", "tests/auth/test_sessions.py", "tests/db/test_row_level_security.py"):
-        assert 0 < depending[file] <= everything[file], file
+        assert 0 < depending[file] <= every_test[file], file
     for file in ("tests/client/test_retries.py", "tests/gateway/test_health.py"):
-        assert depending[file] == 0 < everything[file], file
+        assert depending[file] == 0 < every_test[file], file
 
 
-def test_tests_of_a_feature_come_from_every_layer() -> None:
-    everything, concerning = selected(), selected("--feature=tasks")
+def test_feature_selects_tests_of_every_layer() -> None:
+    every_test, concerning = selected(), selected("--feature=tasks")
     for file in ("tests/api/test_matrix.py", "tests/api/test_tasks.py", "tests/db/test_tasks.py"):
-        assert concerning[file] == everything[file] > 0, file
-    assert 0 < concerning["tests/api/test_foreign_ids.py"] < everything["tests/api/test_foreign_ids.py"]
-    assert concerning["tests/auth/test_sessions.py"] == 0 < everything["tests/auth/test_sessions.py"]
+        assert concerning[file] == every_test[file] > 0, file
+    assert 0 < concerning["tests/api/test_foreign_ids.py"] < every_test["tests/api/test_foreign_ids.py"]
+    assert concerning["tests/auth/test_sessions.py"] == 0 < every_test["tests/auth/test_sessions.py"]
 
 
 def test_unknown_feature_is_an_error() -> None:
-    done = pytest_in_a_process("--collect-only", "--feature=taskz", "tests/tools/test_features.py")
+    done = run_pytest("--collect-only", "--feature=taskz", "tests/tools/test_features.py")
     assert done.returncode == int(pytest.ExitCode.USAGE_ERROR)
     assert "No such feature: taskz." in done.stderr
 

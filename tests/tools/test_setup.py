@@ -1,4 +1,4 @@
-"""`make setup`: which Python and which configuration of pip it uses, and what it reports. Packages come from a local folder."""
+"""`make setup`: its choice of Python, its use of pip's configuration, and its errors. Packages come from a local folder."""
 
 import ast
 import fcntl
@@ -51,7 +51,7 @@ backend-path = ["."]
 
 
 class Checkout:
-    """A repository with the real Makefile and set-up script, one locked package and one package of its own."""
+    """A repository with the real Makefile and set-up script, one locked package and one package in the repository."""
 
     def __init__(self, around: Path) -> None:
         self.folder = folder = around / "with a space"
@@ -84,13 +84,13 @@ class Checkout:
         (self.folder / "requirements.lock").write_text("".join(lines))
 
     def default_python(self, script: str) -> None:
-        """What `python3` runs."""
+        """Sets the script that `python3` runs."""
         program = self._bin / "python3"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
 
     def make(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """Only the folder of wheels is given to pip as an index, through `environment` unless that has another one."""
+        """Configures pip to use only the folder of wheels, unless `environment` sets PIP_CONFIG_FILE."""
         others = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON", "MAKE"))}
         index = {} if "PIP_CONFIG_FILE" in environment else {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.index)}
         home = {"HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder), "XDG_CONFIG_DIRS": str(self.folder)}
@@ -109,7 +109,7 @@ class Checkout:
         return done
 
     def interpreter(self) -> Path:
-        """The Python that created .venv; as a virtual environment it has a home of its own."""
+        """The Python that created .venv."""
         return (self.folder / ".venv/bin/python").readlink()
 
     def installed(self) -> set[str]:
@@ -131,7 +131,7 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def checkout() -> Iterator[Checkout]:
-    """With an environment that a Python given by name has created."""
+    """A checkout whose environment was created with `make setup PYTHON=...`."""
     with TemporaryDirectory(prefix="accord-") as folder:
         checkout = Checkout(Path(folder).resolve())
         checkout.default_python("echo 'python3 was used' >&2; exit 1")
@@ -143,21 +143,21 @@ def test_setup_installs_the_lock_and_the_packages_of_the_repository(checkout: Ch
     assert checkout.installed() == {"locked", "accord-member"}
 
 
-def test_python_that_created_the_environment_is_used_by_later_makes(checkout: Checkout) -> None:
+def test_later_setups_use_the_python_that_created_the_environment(checkout: Checkout) -> None:
     assert "The environment in .venv is ready" in checkout.setup().stdout
     checkout.uninstall()
     checkout.setup()
     assert checkout.installed() == {"locked", "accord-member"}
 
 
-def test_python_is_remembered_when_the_installation_fails(checkout: Checkout) -> None:
+def test_setup_after_a_failed_installation_uses_the_same_python(checkout: Checkout) -> None:
     checkout.uninstall()
     assert checkout.make("setup", PIP_FIND_LINKS="/nowhere").returncode != 0
     checkout.setup()
     assert checkout.installed() == {"locked", "accord-member"}
 
 
-def test_environment_stays_with_its_python_until_another_one_is_named(checkout: Checkout) -> None:
+def test_environment_is_created_again_only_for_another_python(checkout: Checkout) -> None:
     other = checkout.folder / "other"
     subprocess.run([sys.executable, "-m", "venv", "--copies", "--without-pip", other], check=True)
     checkout.default_python(f'exec "{sys.executable}" "$@"')
@@ -174,7 +174,7 @@ def test_environment_stays_with_its_python_until_another_one_is_named(checkout: 
     checkout.setup()
 
 
-def test_installation_ignores_where_pip_is_configured_to_install(checkout: Checkout) -> None:
+def test_installation_ignores_the_configured_target_of_pip(checkout: Checkout) -> None:
     other_requirements = checkout.folder / "other.txt"
     other_requirements.write_text("missing==1.0\n")
     checkout.uninstall()
@@ -196,7 +196,7 @@ def test_installation_ignores_where_pip_is_configured_to_install(checkout: Check
 
 
 @pytest.mark.parametrize("section", ["global", "install"])
-def test_files_of_pip_set_the_index_and_not_where_to_install(checkout: Checkout, section: str) -> None:
+def test_configuration_files_of_pip_set_the_index_and_not_the_target(checkout: Checkout, section: str) -> None:
     file = checkout.folder / "pip.conf"
     file.write_text(
         f"[{section}]\nno-index = true\nfind-links =\n    /nowhere\n    {checkout.index}\n"
@@ -208,7 +208,7 @@ def test_files_of_pip_set_the_index_and_not_where_to_install(checkout: Checkout,
     assert list(checkout.elsewhere.iterdir()) == []
 
 
-def test_unreadable_file_of_pip_is_named(checkout: Checkout) -> None:
+def test_error_names_the_unreadable_configuration_file_of_pip(checkout: Checkout) -> None:
     file = checkout.folder / "pip.conf"
     file.write_text("no section\n")
     checkout.uninstall()
@@ -236,7 +236,7 @@ def test_installation_ignores_the_search_path_of_python(checkout: Checkout) -> N
     assert list(checkout.elsewhere.iterdir()) == []
 
 
-def test_packages_that_the_lock_no_longer_lists_are_removed(checkout: Checkout) -> None:
+def test_packages_that_are_no_longer_in_the_lock_are_removed(checkout: Checkout) -> None:
     checkout.lock(checkout.wheel("locked"), checkout.wheel("dropped"))
     checkout.setup()
     assert "dropped" in checkout.installed()
@@ -245,7 +245,7 @@ def test_packages_that_the_lock_no_longer_lists_are_removed(checkout: Checkout) 
     assert checkout.installed() == {"locked", "accord-member"}
 
 
-def test_download_with_another_hash_is_refused(checkout: Checkout) -> None:
+def test_download_with_another_hash_is_an_error(checkout: Checkout) -> None:
     wheel = checkout.wheel("locked")
     checkout.lock(wheel)
     checkout.uninstall()
@@ -258,7 +258,7 @@ def test_download_with_another_hash_is_refused(checkout: Checkout) -> None:
     checkout.setup()
 
 
-def test_second_terminal_waits_for_the_first(checkout: Checkout) -> None:
+def test_second_setup_waits_for_the_first(checkout: Checkout) -> None:
     checkout.uninstall()
     script = checkout.folder / SOURCE.parent.name / "setup.py"
     with (checkout.folder / "requirements.lock").open() as lock:
@@ -274,7 +274,7 @@ def test_second_terminal_waits_for_the_first(checkout: Checkout) -> None:
     checkout.setup()
 
 
-def test_script_can_be_parsed_by_the_pythons_it_refuses() -> None:
+def test_script_can_be_parsed_by_unsupported_versions_of_python() -> None:
     tree = ast.parse(SOURCE.read_text(), feature_version=(3, 6))
     assert not any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in ast.walk(tree))
 

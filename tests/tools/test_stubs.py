@@ -1,3 +1,5 @@
+"""The generated stubs, and the files that differ from them."""
+
 from pathlib import Path
 
 import pytest
@@ -20,20 +22,20 @@ def folder_with(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def test_missing_changed_and_left_over_files_are_stale(fresh: Path, tmp_path: Path) -> None:
+def test_missing_changed_and_obsolete_files_are_stale(fresh: Path, tmp_path: Path) -> None:
     committed = folder_with(
         tmp_path / "committed",
         {
             "accord/gone/v1/gone_pb2.py": "",
             "accord/notes/v1/notes_pb2.py": "same",
-            "accord/notes/v1/__pycache__/notes_pb2.pyc": "is nobody's business",
+            "accord/notes/v1/__pycache__/notes_pb2.pyc": "is ignored",
             "pyproject.toml": "is not generated",
         },
     )
     assert stubs.stale_files(fresh, committed) == ["accord/gone/v1/gone_pb2.py", "accord/tasks/v1/tasks_pb2.py"]
 
 
-def test_folder_brought_up_to_date_holds_what_is_fresh_and_nothing_else(fresh: Path, tmp_path: Path) -> None:
+def test_updated_folder_equals_the_fresh_one(fresh: Path, tmp_path: Path) -> None:
     committed = folder_with(
         tmp_path / "committed",
         {
@@ -49,9 +51,9 @@ def test_folder_brought_up_to_date_holds_what_is_fresh_and_nothing_else(fresh: P
     assert not (committed / "accord/gone").exists()
 
 
-def test_two_generations_of_one_contract_are_the_same(tmp_path: Path) -> None:
-    once, again = folder_with(tmp_path / "once", {}), folder_with(tmp_path / "again", {})
-    stubs.generate(stubs.SOURCES, once)
-    stubs.generate(stubs.SOURCES, again)
-    assert stubs.generated_files(once)
-    assert not stubs.stale_files(once, again)
+def test_two_generations_of_one_contract_are_equal(tmp_path: Path) -> None:
+    first, second = folder_with(tmp_path / "first", {}), folder_with(tmp_path / "second", {})
+    stubs.generate(stubs.SOURCES, first)
+    stubs.generate(stubs.SOURCES, second)
+    assert stubs.generated_files(first)
+    assert not stubs.stale_files(first, second)

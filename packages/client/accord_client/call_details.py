@@ -1,4 +1,4 @@
-"""What the client adds to a call: its deadline, its request ids and its credential."""
+"""Adds the deadline, the request ids and the credential to a call."""
 
 import time
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class CallerDetails(Protocol):
 
 
 class OutgoingCall:
-    """What all attempts at a call share."""
+    """The deadline, the request id and the metadata that all attempts at a call share."""
 
     def __init__(self, caller_details: CallerDetails, methods: Methods) -> None:
         self._caller_details = caller_details
@@ -80,7 +80,7 @@ class OutgoingCall:
 
     def request(self, request: R) -> R:
         """A copy of the request with a request id, by which the server recognizes a retry. The caller's message is not
-        changed: if it is sent in another call, that call is another request."""
+        changed, so a second call with it has another id."""
         if self._method is None or not self._method.takes_request_id or cast(Any, request).request_id:
             return request
         copy = type(request)()

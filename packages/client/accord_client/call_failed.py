@@ -7,7 +7,7 @@ import grpc
 
 
 class Violation(NamedTuple):
-    """One fault of a request: the path of the field (`task.title`) and its rule."""
+    """One invalid field of a request: its path (`task.title`) and the violated rule."""
 
     field: str
     description: str
@@ -47,7 +47,7 @@ class CallFailed(Exception):
 
     @property
     def error_id(self) -> str | None:
-        """Set if the server has a fault. Quote it when you report the fault."""
+        """Set for internal errors of the server. Quote it when you report the error."""
         return self.metadata.get("error_id")
 
     def __str__(self) -> str:

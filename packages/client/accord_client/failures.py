@@ -50,11 +50,11 @@ def _status(trailers: Iterable[Any] | None) -> Status:
 
 def _detail(status: Status, kind: type[M]) -> M:
     """The first detail of that type, or an empty message."""
-    found = kind()
+    unpacked = kind()
     for detail in status.details:
         try:
-            if detail.Unpack(found):
+            if detail.Unpack(unpacked):
                 break
         except DecodeError:
-            found.Clear()
-    return found
+            unpacked.Clear()
+    return unpacked

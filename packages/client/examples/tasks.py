@@ -40,12 +40,12 @@ def main() -> int:
 
 def run(tasks: TaskServiceStub, title: str) -> None:
     # The client sends a request_id, so retries create one task.
-    made = tasks.CreateTask(CreateTaskRequest(title=title)).task
+    created = tasks.CreateTask(CreateTaskRequest(title=title)).task
     for task in open_tasks(tasks):
         print(f"open: {task.title}")
     try:
         # The client does not retry updates: the etag detects a change in between.
-        tasks.UpdateTask(UpdateTaskRequest(task=Task(id=made.id, etag=made.etag, completed=True)))
+        tasks.UpdateTask(UpdateTaskRequest(task=Task(id=created.id, etag=created.etag, completed=True)))
     except EtagMismatch:
         print(f"changed by another client: {title}")
     else:

@@ -1,4 +1,4 @@
-"""The account that runs PostgreSQL, which refuses root; initdb also refuses a user without an entry in /etc/passwd."""
+"""The operating system account that runs PostgreSQL. PostgreSQL rejects root; initdb rejects users without a passwd entry."""
 
 import os
 import pwd
@@ -14,16 +14,16 @@ from accord_postgres.launch import launch
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemAccount:
     title: str
     owner: int
     """The uid of the data folder's owner, outside of any user namespace."""
     identity: str
-    """For trampoline.py."""
+    """The argument of trampoline.py."""
 
 
-def choose_account(folder: Path) -> Account:
-    """The first account that works. The owner of existing data is preferred."""
+def choose_account(folder: Path) -> SystemAccount:
+    """The first account that can run PostgreSQL. Prefers the owner of existing data. Raises EmbeddedPostgresError if none can."""
     require_own_folder(folder)
     errors: list[str] = []
     for account in candidates(data_owner(folder)):
@@ -32,13 +32,13 @@ def choose_account(folder: Path) -> Account:
             return account
         errors.append(f"\n  {account.title}: {error}")
     raise EmbeddedPostgresError(
-        f"{refused()}, and no other account works:{''.join(errors)}\n"
+        f"{rejection()}, and no other account works:{''.join(errors)}\n"
         "Run as a normal user, or move the checkout to a folder that every account can reach (not under /root), "
         "or set DATABASE_URL."
     )
 
 
-def refused() -> str:
+def rejection() -> str:
     if os.geteuid() == 0:
         return "PostgreSQL refuses to run as root"
     return f"PostgreSQL refuses to run as uid {os.geteuid()}, which has no entry in /etc/passwd"
@@ -46,12 +46,12 @@ def refused() -> str:
 
 def require_own_folder(folder: Path) -> None:
     """Root can change the owner of a folder; other users cannot."""
-    me = os.geteuid()
+    uid = os.geteuid()
     owners = {path.stat().st_uid for path in (folder, folder / "data") if path.exists()}
-    if me != 0 and owners - {me}:
+    if uid != 0 and owners - {uid}:
         raise EmbeddedPostgresError(
-            f"{folder} belongs to uid {min(owners - {me})}, and this is uid {me}: it was created by another user, or with "
-            f"sudo. Run `sudo chown -R {me} {folder}`, or remove it to start with an empty database."
+            f"{folder} belongs to uid {min(owners - {uid})}, and this is uid {uid}: it was created by another user, or with "
+            f"sudo. Run `sudo chown -R {uid} {folder}`, or remove it to start with an empty database."
         )
 
 
@@ -60,22 +60,22 @@ def data_owner(folder: Path) -> int:
     return data.stat().st_uid if data.exists() else os.geteuid()
 
 
-def candidates(data_owner: int) -> Iterator[Account]:
-    me = os.geteuid()
-    if me != 0 and has_entry(me):
-        yield Account("this user", me, "same")
-    if me == 0 and data_owner != 0:
+def candidates(data_owner: int) -> Iterator[SystemAccount]:
+    own_uid = os.geteuid()
+    if own_uid != 0 and has_entry(own_uid):
+        yield SystemAccount("this user", own_uid, "same")
+    if own_uid == 0 and data_owner != 0:
         yield account_of(data_owner)
     if sys.platform == "linux":
-        yield Account("a user namespace", me, "namespace:{}:{}".format(*nobody()))
-    if me == 0:
+        yield SystemAccount("a user namespace", own_uid, "namespace:{}:{}".format(*nobody()))
+    if own_uid == 0:
         uid, gid = nobody()
-        yield Account("the account nobody", uid, f"account:{uid}:{gid}")
+        yield SystemAccount("the account nobody", uid, f"account:{uid}:{gid}")
 
 
-def account_of(uid: int) -> Account:
+def account_of(uid: int) -> SystemAccount:
     group = pwd.getpwuid(uid).pw_gid if has_entry(uid) else uid
-    return Account(f"the owner of the data, uid {uid}", uid, f"account:{uid}:{group}")
+    return SystemAccount(f"the owner of the data, uid {uid}", uid, f"account:{uid}:{group}")
 
 
 def nobody() -> tuple[int, int]:
@@ -94,8 +94,8 @@ def has_entry(uid: int) -> bool:
     return True
 
 
-def check(account: Account, folder: Path) -> str | None:
-    """The error message if the identity, the folder or the programs cannot be used by the account; None if all can."""
+def check(account: SystemAccount, folder: Path) -> str | None:
+    """The error message if the account cannot use the identity, the folder or the programs; otherwise None."""
     process = launch(
         [binaries() / "postgres", "--version"],
         identity=account.identity,
@@ -106,11 +106,11 @@ def check(account: Account, folder: Path) -> str | None:
     return None if process.returncode == 0 else output.decode(errors="replace").strip()
 
 
-def hand_over(folder: Path, owner: int) -> None:
-    """Makes the account the owner of the folder. Recursive only if the owner of the data changes."""
+def change_owner(folder: Path, owner: int) -> None:
+    """Does nothing unless run by root. Recursive only if the data folder has another owner."""
     if os.geteuid() != 0:
         return
     paths = folder.iterdir() if data_owner(folder) == owner else folder.rglob("*")
-    # The data folder after its contents, so that the next start repeats an interrupted run.
+    # A folder changes after its contents, so that the next start repeats an interrupted change.
     for path in reversed([folder, *paths]):
         os.chown(path, owner, -1, follow_symlinks=False)

@@ -16,7 +16,7 @@ from typing import Self
 import psycopg
 
 from accord_postgres import commands
-from accord_postgres.account import Account, choose_account, hand_over, require_own_folder
+from accord_postgres.account import SystemAccount, change_owner, choose_account, require_own_folder
 from accord_postgres.address import address
 from accord_postgres.binaries import MAJOR
 from accord_postgres.errors import EmbeddedPostgresError, plain_os_errors, space_hint
@@ -66,7 +66,7 @@ class EmbeddedPostgres:
         self._sockets = socket_folder(self._folder)
         self._log = ServerLog(self._folder / "server.log")
         self._sync = sync
-        self._account: Account | None = None
+        self._account: SystemAccount | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._server_lock = -1
         self._held = ExitStack()
@@ -138,7 +138,7 @@ class EmbeddedPostgres:
         self._account = choose_account(self._folder)
         self._make_sockets(self._account, held)
         self._log.open().close()
-        hand_over(self._folder, self._account.owner)
+        change_owner(self._folder, self._account.owner)
         if not self._data.exists():
             self._make_cluster()
         self._require_same_major()
@@ -188,7 +188,7 @@ class EmbeddedPostgres:
         with self._log.open() as log:
             return launch(program, identity=identity, folder=self._folder, output=log, keep_open=[lock])
 
-    def _make_sockets(self, account: Account, held: ExitStack) -> None:
+    def _make_sockets(self, account: SystemAccount, held: ExitStack) -> None:
         make_private(self._sockets, owner=account.owner)
         if self._sockets.parent != self._folder:
             held.callback(remove_if_empty, self._sockets)

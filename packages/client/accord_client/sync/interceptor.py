@@ -1,4 +1,4 @@
-"""Adds ids, a deadline and a credential to each call, and repeats a call once if its token was rejected."""
+"""Adds ids, a deadline and a credential to each call, and retries a call once if its token was rejected."""
 
 from collections.abc import Callable
 from typing import Any
