@@ -130,7 +130,7 @@ def test_tests_that_are_named_are_there() -> None:
 
 def test_cases_that_are_named_are_there() -> None:
     cases = [(name, case) for _, name, case in named_tests(PAGE) if case]
-    assert {name for name, _ in cases} == {"test_mutation_gets_nobody_in"}
+    assert {name for name, _ in cases} == {"test_mutation_cannot_sign_in"}
     assert {case for _, case in cases} <= MUTATIONS.keys()
 
 
