@@ -1,4 +1,4 @@
-"""A service with all four kinds of call inside the real pipeline. The field `act` of a request selects a misbehavior."""
+"""A service with all four kinds of call inside the real pipeline. The `act` of a request selects a misbehavior."""
 
 import asyncio
 import importlib

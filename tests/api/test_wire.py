@@ -1,8 +1,8 @@
-"""Calls that violate HTTP/2 or gRPC: each gets a definite response and does not affect other calls. After every test the
-server still serves calls, all its slots are free, and its log contains no warning and no error.
+"""Calls that violate HTTP/2 or gRPC: each gets a definite response and does not affect other calls. After every test
+the server still serves calls, all its slots are free, and its log contains no warning and no error.
 
-gRPC itself rejects calls that violate its framing, before Accord sees them: with a status (INTERNAL for most) and without
-details.
+gRPC itself rejects calls that violate its framing, before Accord sees them: with a status (INTERNAL for most) and
+without details.
 """
 
 import asyncio
@@ -232,7 +232,7 @@ async def test_unparsable_message_is_an_invalid_argument_without_names_of_types(
         assert not [word for word in ("accord", "request", "timestamp", "proto", "decode", "utf") if word in text]
 
 
-# --- calls with no message or more than one ----------------------------------------------------------------------------
+# --- calls with no message or more than one ---------------------------------------------------------------------------
 @pytest.mark.parametrize("path", [GET_SESSION, SIGN_IN])
 async def test_call_that_ends_before_its_message_is_an_invalid_argument(send: Send, me: Person, path: str) -> None:
     for data in (None, b"", b"\0\0", framed(b"x" * 100)[:50]):
