@@ -150,7 +150,7 @@ MUTATIONS = (
     option (accord.policy.v1.policy) = {
       access: ACCESS_SIGNED_IN
 """,
-        ("tests/api/test_contract.py::test_contract_as_it_is_served_has_no_fault",),
+        ("tests/api/test_contract.py::test_served_contract_is_valid",),
     ),
     Mutation(
         "policies: a write requires the permission to read",

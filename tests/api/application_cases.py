@@ -1,4 +1,4 @@
-"""Run by test_application.py, where the contract has an application's reason and permission."""
+"""Tests that test_application.py runs with a contract that has a reason and a permission of an application."""
 
 import importlib
 from collections.abc import AsyncIterator
@@ -66,13 +66,13 @@ async def launch(database: Database, dsn: str) -> AsyncIterator[Launcher]:
 
 
 @pytest.fixture
-def ours(world: World) -> UUID:
+def organization(world: World) -> UUID:
     return world.organization()
 
 
 @pytest.fixture
-async def owner(world: World, ours: UUID) -> Person:
-    return await world.member(ours, "owner")
+async def owner(world: World, organization: UUID) -> Person:
+    return await world.member(organization, "owner")
 
 
 @pytest.fixture
@@ -85,9 +85,7 @@ def keys(client: Client) -> "ApiKeyServiceAsyncStub":
     return ApiKeyServiceStub(client.channel)
 
 
-async def test_reason_is_on_the_wire_and_in_the_log_by_its_name(
-    launch: Launcher, owner: Person, log: list[Any]
-) -> None:
+async def test_reason_is_returned_and_logged_by_name(launch: Launcher, owner: Person, log: list[Any]) -> None:
     await launch(owner.headers)
     refused = await refusal(launch(owner.headers, "not ready"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PROBE_NOT_READY")
@@ -96,37 +94,37 @@ async def test_reason_is_on_the_wire_and_in_the_log_by_its_name(
     assert [line["reason"] for line in log if line.get("method") and "reason" in line] == ["PROBE_NOT_READY"]
 
 
-async def test_reason_that_the_method_does_not_list_is_internal(launch: Launcher, owner: Person) -> None:
+async def test_undeclared_reason_is_an_internal_error(launch: Launcher, owner: Person) -> None:
     refused = await refusal(launch(owner.headers, "lost"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
-async def test_built_in_roles_hold_the_permission_as_the_contract_says(
-    launch: Launcher, roles: "RoleServiceAsyncStub", world: World, ours: UUID
+async def test_built_in_roles_have_the_permission_that_the_contract_declares(
+    launch: Launcher, roles: "RoleServiceAsyncStub", world: World, organization: UUID
 ) -> None:
     for role, held in (("owner", True), ("admin", True), ("member", False)):
-        person = await world.member(ours, role)
+        person = await world.member(organization, role)
         mine = await roles.GetMyPermissions(GetMyPermissionsRequest(), metadata=person.headers)
         assert list(mine.app_permissions) == [LAUNCH] * held
         assert all(permission < 1000 for permission in mine.permissions)
         assert await outcome(launch(person.headers)) == ("OK" if held else "PERMISSION_DENIED")
 
 
-async def test_custom_role_gives_the_permission(
-    launch: Launcher, roles: "RoleServiceAsyncStub", world: World, ours: UUID, owner: Person
+async def test_custom_role_grants_the_permission(
+    launch: Launcher, roles: "RoleServiceAsyncStub", world: World, organization: UUID, owner: Person
 ) -> None:
     request = CreateRoleRequest(name="Pilot", permissions=[PERMISSION_TASKS_READ], app_permissions=[LAUNCH])
     role = (await roles.CreateRole(request, metadata=owner.headers)).role
     assert (list(role.permissions), list(role.app_permissions)) == ([PERMISSION_TASKS_READ], [LAUNCH])
     world.write("UPDATE roles SET name = 'Flight' WHERE permissions = '{tasks.read,probes.launch}'")
-    pilot = await world.member(ours, "member")
+    pilot = await world.member(organization, "member")
     assert await outcome(launch(pilot.headers)) == "PERMISSION_DENIED"
-    world.give(pilot, ours, UUID(role.id))
+    world.give(pilot, organization, UUID(role.id))
     assert await outcome(launch(pilot.headers)) == "OK"
 
 
-async def test_update_of_one_list_of_a_role_leaves_the_other(
-    roles: "RoleServiceAsyncStub", ours: UUID, owner: Person
+async def test_update_of_one_list_of_a_role_keeps_the_other(
+    roles: "RoleServiceAsyncStub", organization: UUID, owner: Person
 ) -> None:
     request = CreateRoleRequest(name="Pilot", permissions=[PERMISSION_TASKS_READ], app_permissions=[LAUNCH])
     role = (await roles.CreateRole(request, metadata=owner.headers)).role
@@ -145,19 +143,19 @@ async def test_update_of_one_list_of_a_role_leaves_the_other(
     assert await update(Role(), "permissions", "app_permissions") == ([], [])
 
 
-async def test_permission_that_the_caller_does_not_hold_cannot_be_given(
-    roles: "RoleServiceAsyncStub", keys: "ApiKeyServiceAsyncStub", world: World, ours: UUID, owner: Person
+async def test_permission_that_the_caller_does_not_have_cannot_be_granted(
+    roles: "RoleServiceAsyncStub", keys: "ApiKeyServiceAsyncStub", world: World, organization: UUID, owner: Person
 ) -> None:
     role = (await roles.CreateRole(CreateRoleRequest(name="Empty"), metadata=owner.headers)).role
-    lesser = await world.member(ours, "member")
-    world.give(lesser, ours, world.role(ours, _named("roles.write", "api_keys.write")))
+    member = await world.member(organization, "member")
+    world.give(member, organization, world.role(organization, _named("roles.write", "api_keys.write")))
     create = CreateRoleRequest(name="More", app_permissions=[LAUNCH])
     update = UpdateRoleRequest(role=Role(id=role.id, app_permissions=[LAUNCH]))
     key = CreateApiKeyRequest(name="More", app_scopes=[LAUNCH])
     for call in (
-        roles.CreateRole(create, metadata=lesser.headers),
-        roles.UpdateRole(update, metadata=lesser.headers),
-        keys.CreateApiKey(key, metadata=lesser.headers),
+        roles.CreateRole(create, metadata=member.headers),
+        roles.UpdateRole(update, metadata=member.headers),
+        keys.CreateApiKey(key, metadata=member.headers),
     ):
         assert await outcome(cast(Any, call)) == "PERMISSION_DENIED"
 
@@ -166,11 +164,11 @@ async def test_api_key_has_the_permission_as_a_scope(
     launch: Launcher, keys: "ApiKeyServiceAsyncStub", owner: Person
 ) -> None:
     request = CreateApiKeyRequest(name="CI", scopes=[PERMISSION_TASKS_READ], app_scopes=[LAUNCH])
-    made = await keys.CreateApiKey(request, metadata=owner.headers)
-    assert (list(made.api_key.scopes), list(made.api_key.app_scopes)) == ([PERMISSION_TASKS_READ], [LAUNCH])
-    headers = (("x-api-key", made.key),)
+    created = await keys.CreateApiKey(request, metadata=owner.headers)
+    assert (list(created.api_key.scopes), list(created.api_key.app_scopes)) == ([PERMISSION_TASKS_READ], [LAUNCH])
+    headers = (("x-api-key", created.key),)
     assert await outcome(launch(headers)) == "OK"
-    change = UpdateApiKeyRequest(api_key=ApiKey(id=made.api_key.id), update_mask=FieldMask(paths=["app_scopes"]))
+    change = UpdateApiKeyRequest(api_key=ApiKey(id=created.api_key.id), update_mask=FieldMask(paths=["app_scopes"]))
     changed = (await keys.UpdateApiKey(change, metadata=owner.headers)).api_key
     assert (list(changed.scopes), list(changed.app_scopes)) == ([PERMISSION_TASKS_READ], [])
     assert await outcome(launch(headers)) == "PERMISSION_DENIED"
@@ -183,7 +181,7 @@ def test_client_has_an_exception_for_the_reason() -> None:
     assert errors.BY_REASON["PROBE_NOT_READY"] is errors.ProbeNotReady
 
 
-def test_page_of_policies_has_the_permission() -> None:
+def test_policies_page_lists_the_permission() -> None:
     assert "| `probes.launch` | ● | ● |  |" in policies.page()
 
 

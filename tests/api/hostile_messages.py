@@ -1,7 +1,7 @@
-"""What a caller of bad intentions, or of bad luck, might send: derived from a message's descriptor and rules alone.
+"""Messages that an attacker or a faulty client might send, generated from the descriptor and the rules of a message.
 
-Messages are made as bytes, since much of what has to be survived cannot be said with generated classes. Most of them are
-nearly valid: what breaks at the first byte never comes near a handler.
+The messages are bytes, because generated classes cannot express many malformed messages. Most of them are nearly valid:
+a message that cannot be parsed never reaches a handler.
 """
 
 import re
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 VARINT, FIXED64, BYTES, GROUP, END_OF_GROUP, FIXED32 = range(6)
 
-MOST_BYTES = 4 * 1024 * 1024  # what the gateway takes in one message
-_DEEPEST = 3  # of messages within messages, where their types have no end
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # the limit of the gateway for one message
+_MAX_DEPTH = 3  # of nested messages, because types can be recursive
 
 _NUMBERS = (0, 1, -1, 127, 128, 2**31 - 1, 2**31, -(2**31), 2**32, 2**63 - 1, -(2**63), 2**64 - 1)
 _SECONDS = (0, 1, -1, 1_800_000_000, 9_404_999_212_800, -62_135_596_801, 253_402_300_800, 2**63 - 1, -(2**63))
@@ -58,7 +58,7 @@ _TEXTS = (
     *("a@b", "a@b.c\n", "@", "a@@b", '"a b"@c.d', "ü@ü.ü", "a@[127.0.0.1]", "x" * 255 + "@example.com"),
     *("x" * 100_000, "\U0010ffff" * 1000),
 )
-# What no text may hold in protobuf: half a surrogate pair, an overlong NUL, a byte that never occurs, half a character.
+# Invalid in a protobuf string: half a surrogate pair, an overlong NUL, a byte outside UTF-8, an incomplete character.
 _NOT_UTF8 = (
     b"\xed\xa0\x80",
     b"\xed\xa0\xbd\xed\xb0\x80",
@@ -71,29 +71,29 @@ _NOT_UTF8 = (
 
 
 def hostile_messages(of: type[Message], known: Sequence[str]) -> "SearchStrategy[bytes]":
-    """`known` are texts that mean something to the server: ids, e-mails, page tokens."""
+    """`known` contains strings that are meaningful to the server: ids, email addresses, page tokens."""
     descriptor = cast(Descriptor, of.DESCRIPTOR)
-    message = _Forger(descriptor, known).message(descriptor)
+    message = _Generator(descriptor, known).message(descriptor)
     return _weighted(
         (40, message),
-        (1, message.flatmap(_cut)),
+        (1, message.flatmap(_truncated)),
         (1, message.flatmap(_flipped)),
         (1, st.binary(max_size=64)),
-        (1, _any(list(_abysses(descriptor)))),
+        (1, _any(list(_deeply_nested(descriptor)))),
     )
 
 
 def heavy_messages(of: type[Message]) -> Iterator[tuple[str, bytes]]:
-    """For each field, a name and a message as large as can be sent: one value that fills it, or as many as fit."""
+    """For each field, names and messages of the maximum size, with one large value or with as many values as fit."""
     for name, fields in _paths(cast(Descriptor, of.DESCRIPTOR)):
         if fields[-1].type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-            yield f"{name}: one value", _within(fields, b"x" * (MOST_BYTES - 64))
+            yield f"{name}: one value", _within(fields, b"x" * (MAX_MESSAGE_BYTES - 64))
         smallest = _record(fields[-1].number, *_smallest(fields[-1]))
-        yield f"{name}: many values", _around(fields[:-1], smallest * ((MOST_BYTES - 64) // len(smallest)))
-    yield "unknown fields", b"\xf8\x07\x00" * ((MOST_BYTES - 64) // 3)
+        yield f"{name}: many values", _around(fields[:-1], smallest * ((MAX_MESSAGE_BYTES - 64) // len(smallest)))
+    yield "unknown fields", b"\xf8\x07\x00" * ((MAX_MESSAGE_BYTES - 64) // 3)
 
 
-class _Forger:
+class _Generator:
     def __init__(self, request: Descriptor, known: Sequence[str]) -> None:
         self._known = list(known)
         self._uuids = [text for text in known if _is_uuid(text)]
@@ -108,13 +108,13 @@ class _Forger:
         return _weighted(
             (40, whole),
             (1, st.permutations(fields).flatmap(lambda shuffled: st.tuples(*shuffled)).map(b"".join)),
-            (1, st.tuples(whole, whole).map(b"".join)),  # what is singular is there twice
+            (1, st.tuples(whole, whole).map(b"".join)),  # singular fields occur twice
             (1, st.tuples(whole, _unknown_fields(of)).map(b"".join)),
             (1, st.tuples(whole, _any(of.fields).flatmap(_wrong_wire_type)).map(b"".join)),
         )
 
     def _field(self, field: FieldDescriptor, depth: int) -> "SearchStrategy[bytes]":
-        """All of the field: nothing, one record, or many."""
+        """All records of the field: none, one, or many."""
         usual, odd = self._entries(field, depth) if _is_map(field) else self._values(field, _rules(field), depth)
         record = partial(_record, field.number, _wire_type(field))
         if not field.is_repeated:
@@ -133,20 +133,21 @@ class _Forger:
         most = _limits(_rules(field).map if _is_map(field) else _rules(field).repeated) or [10]
         counts = _any(sorted({max(0, limit + more) for limit in most for more in (-1, 0, 1)}))
         many = st.tuples(few, counts).map(lambda drawn: list(islice(cycle(drawn[0]), drawn[1])))
-        if _rules(field).repeated.items.string.uuid:  # or nothing that must be unique would ever be many
+        if _rules(field).repeated.items.string.uuid:  # generates unique values, which `few` rarely contains
             many = counts.map(lambda count: [str(UUID(int=number)).encode() for number in range(count)])
         values = _weighted((1, st.just([])), (25, few), (2, many))
         return values.flatmap(
             lambda drawn: _weighted(
                 (9, st.just(b"".join(map(record, drawn)))),
-                (1, st.just(_record(field.number, BYTES, b"".join(drawn)))),  # packed, whether or not it may be
+                # packed, even if the type does not allow it
+                (1, st.just(_record(field.number, BYTES, b"".join(drawn)))),
             )
         )
 
     def _values(
         self, field: FieldDescriptor, rules: validate_pb2.FieldRules, depth: int
     ) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
-        """The payload of one record: values that may well be valid, and others."""
+        """Strategies for the payload of one record: for likely valid values, and for others."""
         if field.is_repeated:
             rules = rules.repeated.items
         if field.message_type is not None:
@@ -161,7 +162,7 @@ class _Forger:
         return _numbers(field, rules)
 
     def _entries(self, field: FieldDescriptor, depth: int) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
-        """The entries of a map, by the rules of its keys and values; entries without one of them, and the same key again."""
+        """Entries of a map: valid ones, and ones with an invalid or missing key or value."""
         assert field.message_type is not None
         key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
         keys, odd_keys = self._values(key, _rules(field).map.keys, depth)
@@ -188,7 +189,7 @@ class _Forger:
         if of.full_name == "google.protobuf.FieldMask":
             paths = st.lists(_weighted((40, _any(self._names)), (1, _any(_TEXTS))), min_size=1, max_size=3)
             return _weighted((2, st.just([])), (1, paths)).map(_mask), odd
-        return (st.just(b"") if depth >= _DEEPEST else self.message(of, depth + 1)), odd
+        return (st.just(b"") if depth >= _MAX_DEPTH else self.message(of, depth + 1)), odd
 
     def _texts(self, rules: validate_pb2.StringRules) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
         odd = st.one_of(
@@ -211,22 +212,22 @@ class _Forger:
             return _any(allowed).map(str.encode)
         if rules.pattern and (matching := _matching(rules.pattern)) is not None:
             return matching
-        # Where the rules leave room for few of them, such as short codes, these are not to be lost among the others.
+        # Prefer known strings that fit the rules: a short code would be rare among all of them.
         fit = [text for text in self._known if len(text) <= (rules.max_len or len(text))] or self._known
         return st.one_of(_any(fit).map(str.encode), _lengths(rules, (0,)))
 
 
 def _matching(pattern: str) -> "SearchStrategy[bytes] | None":
-    """None for a pattern that only RE2 knows."""
+    """None for a pattern that is valid in RE2 but not in Python."""
     try:
         return st.from_regex(re.compile(pattern), fullmatch=True).map(str.encode)
     except re.error:
         return None
 
 
-def _lengths(rules: validate_pb2.StringRules, beside: Iterable[int]) -> "SearchStrategy[bytes]":
-    """Texts as long as the rules say, or so much longer."""
-    lengths = sorted({max(0, limit + more) for limit in _limits(rules) or [10] for more in beside})
+def _lengths(rules: validate_pb2.StringRules, offsets: Iterable[int]) -> "SearchStrategy[bytes]":
+    """Strings with the limits of the rules as length, plus each of `offsets`."""
+    lengths = sorted({max(0, limit + offset) for limit in _limits(rules) or [10] for offset in offsets})
     return st.tuples(_any(_UNITS), _any(lengths)).map(lambda drawn: (drawn[0] * drawn[1]).encode())
 
 
@@ -249,7 +250,7 @@ def _times(rules: validate_pb2.FieldRules) -> "SearchStrategy[bytes]":
 
 
 def _limits(rules: Message) -> list[int]:
-    """Every number that the rules name."""
+    """Every integer in the rules."""
     return [
         value
         for _, value in rules.ListFields()
@@ -271,7 +272,7 @@ _JSON_NUMBERS = (0.0, 1.0, -1.0, 1.5, 2.0**53, 2.0**53 + 2, 1e308, -0.0)
 
 
 def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
-    """Nested JSON that is valid, and JSON that jsonb or a careless reader cannot take."""
+    """Valid nested JSON, and JSON that jsonb or a parser may reject."""
     texts = _any([*known[:5], "a", "ü", "__proto__", "$ref"])
     leaves = st.one_of(st.none(), st.booleans(), _any(_JSON_NUMBERS), texts)
     odd_texts = st.one_of(_any(_TEXTS[:40]), _any(["\0", "a\0b"]))
@@ -279,7 +280,7 @@ def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], Searc
     hostile = st.one_of(
         _nested(st.one_of(odd_numbers, odd_texts), st.one_of(texts, odd_texts)),
         odd_numbers,
-        _any([20, 25]).map(_deep),  # a parser takes them
+        _any([20, 25]).map(_deep),  # within the limit of the parser
         st.just([float(number) for number in range(1_000)]),
     )
     deep_or_long = st.one_of(
@@ -290,8 +291,8 @@ def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], Searc
     write = partial(_json_as, of)
     raw = _any(
         [b"\x0a\x00", b"\x0a\x02\x0a\x00" * 2, b"\x12\x03\x1a\x01\xff"]
-    )  # no key, the same key twice, broken text
-    # Hostile values are well-formed, and must be common enough to reach a handler in a short run.
+    )  # no key, the same key twice, an invalid string
+    # The hostile values are well-formed and frequent, so that some reach a handler in a short run.
     return _weighted((3, _nested(leaves, texts)), (1, hostile)).map(write), st.one_of(deep_or_long.map(write), raw)
 
 
@@ -334,7 +335,7 @@ def _list(values: "list[object]") -> bytes:
 
 
 def _value(value: object) -> bytes:
-    """Not recursive in the nesting of single elements, which is deeper than Python's stack."""
+    """Iterates over nested single elements, because they are deeper than the stack of Python."""
     around: list[tuple[int, bytes]] = []
     while isinstance(value, dict | list) and len(value) == 1:
         if isinstance(value, dict):
@@ -436,8 +437,8 @@ def _unknown_fields(of: Descriptor) -> "SearchStrategy[bytes]":
     return st.tuples(numbers, st.one_of(payloads, texts)).map(lambda drawn: _record(drawn[0], *drawn[1]))
 
 
-def _abysses(of: Descriptor) -> Iterator[bytes]:
-    """Messages, or groups, ten thousand deep."""
+def _deeply_nested(of: Descriptor) -> Iterator[bytes]:
+    """Deeply nested messages and groups."""
     for number in {field.number for field in of.fields if field.message_type is not None} | {1000}:
         nested = b""
         for _ in range(2_000):
@@ -447,7 +448,7 @@ def _abysses(of: Descriptor) -> Iterator[bytes]:
         yield _varint(number << 3 | GROUP) * 90 + _varint(number << 3 | END_OF_GROUP) * 90
 
 
-def _cut(message: bytes) -> "SearchStrategy[bytes]":
+def _truncated(message: bytes) -> "SearchStrategy[bytes]":
     return st.integers(0, max(0, len(message) - 1)).map(lambda size: message[:size])
 
 
@@ -461,10 +462,10 @@ def _flipped(message: bytes) -> "SearchStrategy[bytes]":
 
 
 def _weighted(*choices: "tuple[int, SearchStrategy[T]]") -> "SearchStrategy[T]":
-    """One of the strategies, each as often as its weight says."""
+    """Draws from one of the strategies, with the given weights."""
     table = [strategy for weight, strategy in choices for _ in range(weight)]
 
-    # A composite names no arguments: what hypothesis's own combinators hold is printed, and printing it all never ends.
+    # A composite has no arguments to print: the repr of the combinators of hypothesis would be endless here.
     @st.composite
     def pick(draw: st.DrawFn) -> T:
         return draw(table[draw(st.integers(0, len(table) - 1))])
@@ -485,11 +486,11 @@ Path = tuple[FieldDescriptor, ...]
 
 
 def _paths(of: Descriptor, above: Path = ()) -> Iterator[tuple[str, Path]]:
-    """Every field of the message and of the messages in it, with the fields that lead there."""
+    """Every field of the message and of nested messages, with the path of fields that leads to it."""
     for field in of.fields:
         path = (*above, field)
         yield ".".join(step.name for step in path), path
-        if field.message_type is not None and len(path) <= _DEEPEST:
+        if field.message_type is not None and len(path) <= _MAX_DEPTH:
             yield from _paths(field.message_type, path)
 
 

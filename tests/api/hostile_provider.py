@@ -1,4 +1,4 @@
-"""An OpenID Connect provider of our own, honest until it is told how to lie, on loopback."""
+"""An OpenID Connect provider on loopback. It conforms to the standard until a test replaces one of its steps."""
 
 import base64
 import hashlib
@@ -99,8 +99,8 @@ def hmac_signer(key: bytes) -> Callable[[bytes], bytes]:
 
 
 @dataclass
-class Answer:
-    """What an endpoint answers. A body that is not bytes is written as JSON."""
+class HttpResponse:
+    """The response of an endpoint. A body that is not bytes is encoded as JSON."""
 
     body: object
     status: int = 200
@@ -111,22 +111,22 @@ class Answer:
 
 
 class Provider:
-    """Each of its steps is an attribute that a mutation may put something else in the place of."""
+    """Each of its steps is an attribute that a mutation may replace."""
 
     def __init__(self) -> None:
         self.port = 0
-        self.signer, self.stranger = Signer(private=key_of("provider")), Signer(private=key_of("stranger"))
+        self.signer, self.unknown_key = Signer(private=key_of("provider")), Signer(private=key_of("unknown"))
         self.curve = CurveSigner()
         self.subject, self.email = "subject-1", "victim@example.com"
-        self.asked: dict[str, Json] = {}
+        self.authorizations: dict[str, Json] = {}
         self.requests: list[str] = []
-        # The steps. Each is handed what an honest provider would answer.
-        self.metadata: Callable[[Json], Answer] = Answer
-        self.keys: Callable[[Json], Answer] = Answer
+        # The steps. The argument of each is the value that a conforming provider would return.
+        self.metadata: Callable[[Json], HttpResponse] = HttpResponse
+        self.keys: Callable[[Json], HttpResponse] = HttpResponse
         self.claims: Callable[[Json], Json | bytes] = lambda claims: claims
         self.sign: Callable[[bytes], str] = self.signed
-        self.answer: Callable[[Json], Answer] = Answer
-        self.user_info: Callable[[Json], Answer] = Answer
+        self.token_response: Callable[[Json], HttpResponse] = HttpResponse
+        self.user_info: Callable[[Json], HttpResponse] = HttpResponse
         self.callback: Callable[[Json], Json] = lambda parameters: parameters
 
     @property
@@ -134,7 +134,7 @@ class Provider:
         return f"http://127.0.0.1:{self.port}"
 
     def settings(self) -> ProviderEntry:
-        """For an installation that knows it."""
+        """The settings of an installation that trusts this provider."""
         return ProviderEntry(
             issuer=self.issuer,
             client_id=CLIENT_ID,
@@ -146,15 +146,15 @@ class Provider:
         return jws({"alg": "RS256", "kid": self.signer.kid, "typ": "JWT", **header}, payload, self.signer.sign)
 
     def sign_in(self, authorization_url: str) -> Json:
-        """What a person who is sent there comes back with: the parameters on the redirect URI."""
-        asked = dict(parse_qsl(urlsplit(authorization_url).query))
-        assert asked["response_type"] == "code"
-        assert asked["code_challenge_method"] == "S256"
-        code = f"code-{len(self.asked)}-of-the-provider"
-        self.asked[code] = asked
-        return self.callback({"code": code, "state": asked["state"], "issuer": self.issuer})
+        """Signs the user in and returns the parameters of the redirect URI."""
+        authorization = dict(parse_qsl(urlsplit(authorization_url).query))
+        assert authorization["response_type"] == "code"
+        assert authorization["code_challenge_method"] == "S256"
+        code = f"code-{len(self.authorizations)}-of-the-provider"
+        self.authorizations[code] = authorization
+        return self.callback({"code": code, "state": authorization["state"], "issuer": self.issuer})
 
-    def answer_to(self, path: str, form: dict[str, list[str]]) -> Answer:
+    def respond(self, path: str, form: dict[str, list[str]]) -> HttpResponse:
         self.requests.append(path)
         match path:
             case "/.well-known/openid-configuration":
@@ -165,7 +165,7 @@ class Provider:
                 return self._tokens(form)
             case "/userinfo":
                 return self.user_info({"sub": self.subject, "email": self.email, "email_verified": True})
-        return Answer({"error": "not_found"}, 404)
+        return HttpResponse({"error": "not_found"}, 404)
 
     def _metadata(self) -> Json:
         return {
@@ -181,17 +181,17 @@ class Provider:
             "authorization_response_iss_parameter_supported": True,
         }
 
-    def _tokens(self, form: dict[str, list[str]]) -> Answer:
-        asked = self.asked.get(form["code"][0])
-        if asked is None:
-            return Answer({"error": "invalid_grant"}, 400)
+    def _tokens(self, form: dict[str, list[str]]) -> HttpResponse:
+        authorization = self.authorizations.get(form["code"][0])
+        if authorization is None:
+            return HttpResponse({"error": "invalid_grant"}, 400)
         access_token = "an access token of the provider"
-        claims = self.claims(self._claims(asked, access_token))
+        claims = self.claims(self._claims(authorization, access_token))
         payload = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
         tokens = {"access_token": access_token, "token_type": "Bearer", "expires_in": 300}
-        return self.answer({**tokens, "id_token": self.sign(payload)})
+        return self.token_response({**tokens, "id_token": self.sign(payload)})
 
-    def _claims(self, asked: Json, access_token: str) -> Json:
+    def _claims(self, authorization: Json, access_token: str) -> Json:
         now = int(time.time())
         digest = hashlib.sha256(access_token.encode()).digest()
         return {
@@ -200,7 +200,7 @@ class Provider:
             "sub": self.subject,
             "exp": now + 300,
             "iat": now,
-            "nonce": asked["nonce"],
+            "nonce": authorization["nonce"],
             "at_hash": b64(digest[:16]),
             "email": self.email,
             "email_verified": True,
@@ -212,25 +212,25 @@ class Provider:
 def serving(provider: Provider) -> Iterator[Provider]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(provider.answer_to(urlsplit(self.path).path, {}))
+            self._write(provider.respond(urlsplit(self.path).path, {}))
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            self._answer(provider.answer_to(urlsplit(self.path).path, parse_qs(body)))
+            self._write(provider.respond(urlsplit(self.path).path, parse_qs(body)))
 
-        def _answer(self, answer: Answer) -> None:
-            body = answer.bytes()
-            self.send_response(answer.status)
-            for name, value in {"Content-Length": str(len(body)), **answer.headers}.items():
+        def _write(self, response: HttpResponse) -> None:
+            body = response.bytes()
+            self.send_response(response.status)
+            for name, value in {"Content-Length": str(len(body)), **response.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             try:
                 self.wfile.write(body)
             except OSError:
-                self.close_connection = True  # too long for whoever asked
+                self.close_connection = True  # the client refused a body of this size
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 — its name there
-            """Nothing: what is asked is kept in `requests`."""
+            """Logs nothing: `requests` records the paths."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     provider.port = server.server_address[1]

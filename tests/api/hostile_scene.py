@@ -1,4 +1,4 @@
-"""What two people and their organizations have beside their tasks, so that an attack finds something to break."""
+"""Rows of two users and of their organizations, which give an attack something to break."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,24 +22,24 @@ from tests.api.services import AUDIENCE, new_service
 from tests.api.world import World
 from tests.factories import Person
 
-ENOUGH = 3  # of what is used up when it is found
-WRITTEN_BY_CALLS = {"audit_events", "idempotency_keys"}  # and of the other one no call is made
+COPIES = 3  # of resources that the first successful call uses up
+WRITTEN_BY_CALLS = {"audit_events", "idempotency_keys"}  # empty for `other`, who makes no call
 
 
 @dataclass(frozen=True)
-class Homes:
-    """The organizations that the two own, each of them one."""
+class OwnedOrganizations:
+    """The organization of each user."""
 
     mine: UUID
     theirs: UUID
 
 
-async def furnish(client: Client, world: World, homes: Homes, me: Person, other: Person) -> list[str]:
-    """What the attack is told of it. Of the other's tokens and codes it is told none."""
-    organizations = [str(homes.mine), *await furnish_for_another(world, homes.theirs, other)]
-    organizations += [id for _ in range(ENOUGH) for id in await things_of(world, homes.mine, me)]
+async def populate(client: Client, world: World, owned: OwnedOrganizations, me: Person, other: Person) -> list[str]:
+    """Returns the ids and tokens that the attack knows. They include no token and no code of `other`."""
+    organizations = [str(owned.mine), *await populate_other(world, owned.theirs, other)]
+    organizations += [id for _ in range(COPIES) for id in await resources_of(world, owned.mine, me)]
     async with client.database.transaction() as tx:
-        known = [await linked_provider(tx, who) for who in (me, other)]
+        known = [await linked_provider(tx, person) for person in (me, other)]
         await confirmed_second_factor(tx, other)
         for kind in (CHANGE_EMAIL, SECOND_STEP):
             await token(tx, other, kind)
@@ -47,56 +47,56 @@ async def furnish(client: Client, world: World, homes: Homes, me: Person, other:
     await SecondFactorServiceStub(client.channel).CreateSecondFactor(CreateSecondFactorRequest(), metadata=me.headers)
     await approved_device(client, other)
     known.append((await approved_device(client, me)).device_code)
-    for _ in range(ENOUGH):
+    for _ in range(COPIES):
         waiting = await device(client)
         known += [waiting.user_code, waiting.device_code, *await leaked_tokens(client)]
     known += await invitations(world, me) + await leaked_credentials(client)
-    world.complete(other, homes.theirs, WRITTEN_BY_CALLS)
+    world.complete(other, owned.theirs, WRITTEN_BY_CALLS)
     return known + organizations
 
 
 # --- organizations ----------------------------------------------------------------------------------------------------
-async def furnish_for_another(world: World, organization: UUID, owner: Person) -> list[str]:
-    """Everything that there can be: the ids of it."""
+async def populate_other(world: World, organization: UUID, owner: Person) -> list[str]:
+    """Inserts one of each kind of resource. Returns the ids that a request can name."""
     world.join(owner, organization, "owner")
     world.give(owner, organization, world.role(organization, ()))
     service = await new_service(world.database)
     world.write("UPDATE service_accounts SET created_by = %s WHERE id = %s", owner.account_id, service.id)
-    return await things_of(world, organization, owner)
+    return await resources_of(world, organization, owner)
 
 
-async def things_of(world: World, organization: UUID, person: Person) -> list[str]:
-    """One of each that a request can name."""
+async def resources_of(world: World, organization: UUID, person: Person) -> list[str]:
+    """Inserts one of each resource that a request can name. Returns the ids."""
     owner = Owner(person, organization)
-    made = [await make(world, owner) for make in makers()]
-    return [str(id) for id in made if id is not None]
+    created = [await make(world, owner) for make in makers()]
+    return [str(id) for id in created if id is not None]
 
 
 async def invitations(world: World, me: Person) -> list[str]:
-    """That I may accept or decline, and one that is not mine; and organizations that I may bring back or leave."""
+    """Invitations of `me` and one of another user, and organizations that `me` may restore or leave."""
     host = await world.person()
-    made = [world.organization() for _ in range(2 * ENOUGH)]
+    made = [world.organization() for _ in range(2 * COPIES)]
     for organization in made:
         world.join(host, organization, "owner")
-    deleted = made[ENOUGH:]
+    deleted = made[COPIES:]
     for organization in deleted:
         world.join(me, organization, "owner")
         world.write("UPDATE organizations SET deleted_at = now() WHERE id = %s", organization)
-    for_me = [world.invitation(organization, host, me.email).token for organization in made[:ENOUGH]]
+    for_me = [world.invitation(organization, host, me.email).token for organization in made[:COPIES]]
     return [*map(str, made), *for_me, world.invitation(made[0], host).token]
 
 
 async def leaked_credentials(client: Client) -> list[str]:
-    """Of a service, with which it gets tokens, and of a session, for which it exchanges one."""
-    service, careless = await new_service(client.database), await client.somebody()
-    return [*[str(service.id), service.secret, AUDIENCE] * ENOUGH, careless.token]
+    """The credentials of a service, which can request tokens, and a session token, which the service can exchange."""
+    service, victim = await new_service(client.database), await client.somebody()
+    return [*[str(service.id), service.secret, AUDIENCE] * COPIES, victim.token]
 
 
 async def known_to_administrators(world: World) -> list[str]:
-    """Nobody whose rows are out of reach, since to administrators nobody is."""
-    subjects = [await world.person() for _ in range(ENOUGH)]
-    services = [await new_service(world.database) for _ in range(ENOUGH)]
-    known = [text for who in subjects for text in (str(who.account_id), who.email)]
+    """Ids of accounts and services that the attack may change; without `other`, which must stay unchanged."""
+    subjects = [await world.person() for _ in range(COPIES)]
+    services = [await new_service(world.database) for _ in range(COPIES)]
+    known = [text for person in subjects for text in (str(person.account_id), person.email)]
     return known + [str(id) for service in services for id in (service.id, service.etag)] + ["Somebody"]
 
 
@@ -104,31 +104,31 @@ async def known_to_administrators(world: World) -> list[str]:
 
 
 async def leaked_tokens(client: Client) -> list[str]:
-    """Of somebody else: whoever has them may change that account by them."""
-    careless = await client.somebody()
+    """Tokens of another account. A caller with such a token may change that account."""
+    victim = await client.somebody()
     async with client.database.transaction() as tx:
-        return [await token(tx, careless, kind) for kind in (VERIFY_EMAIL, RESET_PASSWORD, SECOND_STEP)]
+        return [await token(tx, victim, kind) for kind in (VERIFY_EMAIL, RESET_PASSWORD, SECOND_STEP)]
 
 
-async def token(tx: Transaction, of: Person, kind: Kind) -> str:
-    return await account_tokens.issue(tx, kind, account_id=of.account_id, email=of.email)
+async def token(tx: Transaction, person: Person, kind: Kind) -> str:
+    return await account_tokens.issue(tx, kind, account_id=person.account_id, email=person.email)
 
 
-async def linked_provider(tx: Transaction, of: Person) -> str:
+async def linked_provider(tx: Transaction, person: Person) -> str:
     linked = await providers.insert_linked_provider(
         tx,
         linked_provider_id=uuid7(),
-        account_id=of.account_id,
+        account_id=person.account_id,
         provider="corp",
         issuer="https://corp.example",
-        subject=of.email,
-        email=of.email,
+        subject=person.email,
+        email=person.email,
         tokens=EncryptedTokens(b"sealed", None, None),
     )
     return str(linked.id)
 
 
-async def provider_sign_in(database: Database, of: Person) -> None:
+async def provider_sign_in(database: Database, person: Person) -> None:
     await providers.insert_provider_sign_in(
         database,
         sign_in_id=uuid7(),
@@ -136,14 +136,14 @@ async def provider_sign_in(database: Database, of: Person) -> None:
         provider="corp",
         redirect_uri="https://app.example/callback",
         lifetime=timedelta(minutes=10),
-        account_id=of.account_id,
+        account_id=person.account_id,
     )
 
 
-async def confirmed_second_factor(tx: Transaction, of: Person) -> None:
+async def confirmed_second_factor(tx: Transaction, person: Person) -> None:
     factor_id, codes = uuid7(), [recovery_code_hash(code) for code in new_recovery_codes()]
     await second_factors.insert_second_factor(
-        tx, second_factor_id=factor_id, account_id=of.account_id, secret=b"sealed"
+        tx, second_factor_id=factor_id, account_id=person.account_id, secret=b"sealed"
     )
     await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=1)
     await second_factors.insert_recovery_codes(
@@ -156,8 +156,8 @@ async def device(client: Client) -> BeginDeviceSignInResponse:
     return await DeviceServiceStub(client.channel).BeginDeviceSignIn(request)
 
 
-async def approved_device(client: Client, by: Person) -> BeginDeviceSignInResponse:
+async def approved_device(client: Client, approver: Person) -> BeginDeviceSignInResponse:
     begun = await device(client)
     request = ApproveDeviceRequest(user_code=begun.user_code)
-    await DeviceServiceStub(client.channel).ApproveDevice(request, metadata=by.headers)
+    await DeviceServiceStub(client.channel).ApproveDevice(request, metadata=approver.headers)
     return begun

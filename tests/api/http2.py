@@ -1,4 +1,4 @@
-"""A caller that speaks HTTP/2 without gRPC's manners: it says what no gRPC library would, and hears what comes back."""
+"""An HTTP/2 client below the level of gRPC, which sends frames that no gRPC library would send."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -20,9 +20,9 @@ from h2.events import (
 
 Headers = Iterable[tuple[str | bytes, str | bytes]]
 
-FRAME = 16_384  # bytes; the most that every server takes
+FRAME = 16_384  # bytes; the largest frame that every server accepts
 
-_RUDE = H2Configuration(
+_UNVALIDATED = H2Configuration(
     client_side=True,
     header_encoding="latin-1",
     validate_outbound_headers=False,
@@ -31,13 +31,13 @@ _RUDE = H2Configuration(
 
 
 @dataclass
-class Answer:
-    """What came back on one stream. Headers and trailers are one: an error has both in one frame."""
+class Response:
+    """The response on one stream. Headers and trailers share one dict, because an error sends both in one frame."""
 
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
-    reset: int | None = None  # the code of RST_STREAM
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    reset: int | None = None  # error code of RST_STREAM
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def status(self) -> int | None:
@@ -45,28 +45,28 @@ class Answer:
 
 
 class Wire:
-    """One connection. `closed` is set when the server has ended it."""
+    """One connection. `closed` is set when the server closes it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self.writer = reader, writer
-        self.http = H2Connection(_RUDE)
-        self.answers: dict[int, Answer] = {}
+        self.http = H2Connection(_UNVALIDATED)
+        self.responses: dict[int, Response] = {}
         self.closed = asyncio.Event()
-        self.ready = asyncio.Event()  # the server's settings are here
+        self.ready = asyncio.Event()  # set when the server's settings have arrived
 
-    def begin(self, path: str, headers: Headers = (), *, over: bool = False, base: Headers | None = None) -> int:
-        """Sends the headers of a call, after those that every gRPC call has (or `base`). Returns its stream."""
+    def begin(self, path: str, headers: Headers = (), *, end_stream: bool = False, base: Headers | None = None) -> int:
+        """Sends the headers that every gRPC call has (or `base`), then `headers`. Returns the stream id."""
         stream = self.http.get_next_available_stream_id()
-        self.answers[stream] = Answer()
-        self.http.send_headers(stream, [*(gRPC(path) if base is None else base), *headers], end_stream=over)
+        self.responses[stream] = Response()
+        self.http.send_headers(stream, [*(gRPC(path) if base is None else base), *headers], end_stream=end_stream)
         self.flush()
         return stream
 
-    def send(self, stream: int, data: bytes, *, over: bool = False) -> None:
-        """As much as fits into the first window (64 KiB): nobody waits here for another."""
+    def send(self, stream: int, data: bytes, *, end_stream: bool = False) -> None:
+        """Sends at most the initial flow-control window (64 KiB); it does not wait for a window update."""
         for start in range(0, len(data), FRAME):
             self.http.send_data(stream, data[start : start + FRAME])
-        if over:
+        if end_stream:
             self.http.end_stream(stream)
         self.flush()
 
@@ -74,17 +74,17 @@ class Wire:
         self.http.reset_stream(stream)
         self.flush()
 
-    async def answer(self, stream: int, seconds: float = 10) -> Answer:
-        """Raises TimeoutError if there is none, which is what must not happen."""
-        answer = self.answers[stream]
+    async def response(self, stream: int, seconds: float = 10) -> Response:
+        """Raises TimeoutError if the stream has not ended after `seconds`."""
+        response = self.responses[stream]
         async with asyncio.timeout(seconds):
-            await answer.over.wait()
-        return answer
+            await response.ended.wait()
+        return response
 
-    async def call(self, path: str, data: bytes, headers: Headers = (), *, base: Headers | None = None) -> Answer:
+    async def call(self, path: str, data: bytes, headers: Headers = (), *, base: Headers | None = None) -> Response:
         stream = self.begin(path, headers, base=base)
-        self.send(stream, data, over=True)
-        return await self.answer(stream)
+        self.send(stream, data, end_stream=True)
+        return await self.response(stream)
 
     def flush(self) -> None:
         self.writer.write(self.http.data_to_send())
@@ -92,11 +92,11 @@ class Wire:
     async def listen(self) -> None:
         while data := await self._read():
             for event in self.http.receive_data(data):
-                self._hear(event)
+                self._handle(event)
             self.flush()
         self.closed.set()
-        for answer in self.answers.values():
-            answer.over.set()
+        for response in self.responses.values():
+            response.ended.set()
 
     async def _read(self) -> bytes:
         try:
@@ -104,19 +104,19 @@ class Wire:
         except ConnectionError:
             return b""
 
-    def _hear(self, event: Event) -> None:
-        answer = self.answers.get(getattr(event, "stream_id", None) or 0, Answer())
+    def _handle(self, event: Event) -> None:
+        response = self.responses.get(getattr(event, "stream_id", None) or 0, Response())
         match event:
             case ResponseReceived() | TrailersReceived():
-                answer.headers |= {str(name): str(value) for name, value in event.headers or ()}
+                response.headers |= {str(name): str(value) for name, value in event.headers or ()}
             case DataReceived():
-                answer.data += event.data or b""
+                response.data += event.data or b""
                 self.http.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
             case StreamReset():
-                answer.reset = int(event.error_code or 0)
-                answer.over.set()
+                response.reset = int(event.error_code or 0)
+                response.ended.set()
             case StreamEnded():
-                answer.over.set()
+                response.ended.set()
             case RemoteSettingsChanged():
                 self.ready.set()
             case ConnectionTerminated():
@@ -124,8 +124,8 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(address: str, *, hasty: bool = False) -> AsyncIterator[Wire]:
-    """The server's limits hold for a client once it has acknowledged them; a hasty one has not heard of them yet."""
+async def connected(address: str, *, before_settings: bool = False) -> AsyncIterator[Wire]:
+    """Waits for the server's settings unless `before_settings`: limits bind a client once it has acknowledged them."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     wire = Wire(reader, writer)
@@ -133,7 +133,7 @@ async def connected(address: str, *, hasty: bool = False) -> AsyncIterator[Wire]
     wire.flush()
     listening = asyncio.create_task(wire.listen())
     try:
-        if not hasty:
+        if not before_settings:
             await wire.ready.wait()
         yield wire
     finally:
@@ -142,7 +142,7 @@ async def connected(address: str, *, hasty: bool = False) -> AsyncIterator[Wire]
 
 
 def gRPC(path: str) -> list[tuple[str, str]]:
-    """The headers that every call has."""
+    """The headers of every gRPC call."""
     return [
         (":method", "POST"),
         (":scheme", "http"),
@@ -154,5 +154,5 @@ def gRPC(path: str) -> list[tuple[str, str]]:
 
 
 def framed(message: bytes, *, compressed: bool = False) -> bytes:
-    """A message as gRPC puts it on a stream."""
+    """The message with its gRPC length prefix."""
     return bytes([compressed]) + len(message).to_bytes(4, "big") + message

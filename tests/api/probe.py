@@ -1,4 +1,4 @@
-"""A service of all four kinds of call whose handlers misbehave as they are told, behind the real pipeline."""
+"""A service with all four kinds of call inside the real pipeline. The `act` of a request selects a misbehavior."""
 
 import asyncio
 import importlib
@@ -45,7 +45,7 @@ _CONTRACT = Path(__file__).parents[2] / "proto"
 
 @cache
 def generated() -> tuple[ModuleType, ModuleType]:
-    """The messages and stubs of the probe, made at the first use: nothing generated for tests is committed."""
+    """The messages and stubs of the probe, generated at the first use. Code generated for tests is not committed."""
     target = mkdtemp(prefix="accord-probe-")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     rules = _rules_descriptor(target)
@@ -65,7 +65,7 @@ def _rules_descriptor(target: str) -> Path:
 
 
 class Probe:
-    """What the handlers of the probe do, by the name in `act`. `entered` counts the handlers that ran."""
+    """The handlers of the probe, which perform the act of the request. `entered` counts the handlers that ran."""
 
     def __init__(self, database: Database) -> None:
         self._messages, _ = generated()
@@ -85,37 +85,37 @@ class Probe:
                 raise
         if name == "tenant":
             return tenant().decode()
-        if name == "owner":  # through getattr, so that the check at start does not see it
+        if name == "owner":  # getattr hides the attribute from the check at startup
             return str(getattr(caller(), text))
         if name == "tasks":  # a query without a predicate on the owner
             return " ".join(await self._database.fetch_all(select(Task.title)))
         await _ACTS.get(name, _nothing)(self)
         return text
 
-    def answer(self, text: str) -> Any:
+    def response(self, text: str) -> Any:
         return self._messages.ProbeResponse(text=text)
 
     async def Unary(self, request: Any, context: object) -> Any:
-        if request.act == "answer nothing":
+        if request.act == "return nothing":
             return None
-        if request.act == "who":
-            return self.answer(str(caller().account_id))
-        return self.answer(await self.act(request.act, request.text))
+        if request.act == "account id":
+            return self.response(str(caller().account_id))
+        return self.response(await self.act(request.act, request.text))
 
     async def ServerStream(self, request: Any, context: object) -> AsyncIterator[Any]:
         for _ in range(3):
-            yield self.answer(request.text)
+            yield self.response(request.text)
         await self.act(request.act, "")
 
     async def ClientStream(self, requests: AsyncIterator[Any], context: object) -> Any:
-        return self.answer(",".join([await self.act(request.act, request.text) async for request in requests]))
+        return self.response(",".join([await self.act(request.act, request.text) async for request in requests]))
 
     async def BothStream(self, requests: AsyncIterator[Any], context: object) -> AsyncIterator[Any]:
         async for request in requests:
-            yield self.answer(await self.act(request.act, request.text))
+            yield self.response(await self.act(request.act, request.text))
 
     async def GuessByToken(self, request: Any, context: object) -> Any:
-        """`text` is the account that the token would tell."""
+        """`text` is the id of the account to which the token belongs."""
         if request.act == "in a transaction":
             async with self._database.transaction():
                 await limit_account(UUID(request.text))
@@ -129,7 +129,7 @@ class Probe:
 
 
 def owner_of(me: Caller) -> UUID:
-    """For handlers that must be refused at start."""
+    """For handlers that the check at startup must refuse."""
     return me.owner_id
 
 
@@ -232,7 +232,7 @@ def build_pipeline_server(
     registered: Registry,
     proxies: Sequence[Network] = (),
 ) -> grpc.aio.Server:
-    """A server of these services alone, behind the pipeline of the gateway."""
+    """A server with only these services inside the pipeline of the gateway."""
     validator = Validator()
     methods = check(services, registered, validator)
     sessions = Sessions(database, listener, lifetime=timedelta(hours=1))
@@ -261,7 +261,7 @@ class ProbeClient:
     async def call(
         self, method: str, act: str = "", text: str = "", *, headers: Any = None, **options: Any
     ) -> list[str]:
-        """The texts of all answers, whatever kind of call the method is."""
+        """The texts of all responses, for every kind of method."""
         messages, _ = generated()
         request = messages.ProbeRequest(act=act, text=text)
         return await self.send(method, request, headers=headers, **options)
@@ -271,8 +271,8 @@ class ProbeClient:
         options.setdefault("timeout", None)
         options["metadata"] = self.person.headers if headers is None else headers
         stub = getattr(stubs.ProbeServiceStub(self.channel), method)
-        given = requests[0] if method not in ("ClientStream", "BothStream") else list(requests)
-        answered = stub(given, **options)
+        argument = requests[0] if method not in ("ClientStream", "BothStream") else list(requests)
+        call = stub(argument, **options)
         if method in ("ServerStream", "BothStream", "Watch"):
-            return [answer.text async for answer in answered]
-        return [(await answered).text]
+            return [response.text async for response in call]
+        return [(await call).text]

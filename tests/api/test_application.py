@@ -1,7 +1,7 @@
-"""A reason and a permission that an application adds in accord/app/v1 work everywhere.
+"""A reason and a permission that an application adds in accord/app/v1 work on the server and in the client.
 
-The values of an enum are fixed when its module is imported, so the cases in application_cases.py run in another process, on
-Python that is generated from a copy of the contract with the two values.
+The values of an enum are fixed when its module is imported, so the cases in application_cases.py run in another
+process, with code that is generated from a copy of the contract with the two values.
 """
 
 import os
@@ -43,7 +43,7 @@ VALUES = {
 
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
-    """A folder with the Python of the contract, its client exceptions, and the service of application.proto."""
+    """A folder with the generated code of the contract, its client exceptions, and the service of application.proto."""
     sources, target = tmp_path / "proto", tmp_path / "python"
     copytree(stubs.SOURCES, sources)
     for name, values in VALUES.items():

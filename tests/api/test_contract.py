@@ -1,4 +1,4 @@
-"""What the gateway refuses to start with. Contracts are made here, with one thing wrong in each."""
+"""Contracts with which the gateway refuses to start. Each test builds a contract with one fault."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -123,7 +123,7 @@ def text_field(
     return field
 
 
-def test_policy_without_fault_is_read() -> None:
+def test_valid_policy_is_read() -> None:
     assert faults(GOOD) == ""
 
 
@@ -218,7 +218,7 @@ def test_policy_that_contradicts_itself_or_the_contract_is_refused(policy: Metho
     assert fault in faults(policy)
 
 
-def test_request_id_is_refused_where_it_could_not_be_kept() -> None:
+def test_request_id_is_refused_on_methods_that_cannot_store_it() -> None:
     request_id = text_field("request_id")
     assert faults(GOOD, request_id) == ""
     assert "cannot take a request_id" in faults(GOOD, request_id, streaming=True)
@@ -226,17 +226,17 @@ def test_request_id_is_refused_where_it_could_not_be_kept() -> None:
     assert "must not be stored" in faults(GOOD, request_id, text_field("secret", 2, sensitive=True))
 
 
-def test_field_that_names_an_account_must_be_what_a_rate_limit_counts() -> None:
+def test_field_that_names_an_account_requires_a_rate_limit_by_account() -> None:
     counting = changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, durable=True)])
     email = text_field("email", names_account=True)
     assert faults(counting, email) == ""
-    assert faults(counting) == ""  # the handler finds the account, and says so
+    assert faults(counting) == ""  # the handler finds the account and calls limit_account
     assert "yet no rate limit of its policy counts by account" in faults(GOOD, email)
     assert "several fields" in faults(counting, email, text_field("other", 2, names_account=True))
     assert "streams its requests" in faults(counting, email, client_streaming=True)
 
 
-def test_field_that_names_an_account_must_be_a_single_text_of_the_request_itself() -> None:
+def test_field_that_names_an_account_must_be_a_single_string_of_the_request_itself() -> None:
     counting = changed(rate_limits=[limit(RateLimitKey.RATE_LIMIT_KEY_ACCOUNT, durable=True)])
     several, number, inner = (text_field("email", names_account=True) for _ in range(3))
     several.label, number.type = FieldDescriptorProto.LABEL_REPEATED, FieldDescriptorProto.TYPE_INT64
@@ -266,15 +266,15 @@ def policy_with_defaults(policy: MethodPolicy, defaults: PolicyDefaults = DEFAUL
 
 
 def default(name: str) -> PolicyDefaults:
-    """One of the defaults alone."""
+    """Only this one of the defaults."""
     return PolicyDefaults(**{name: getattr(DEFAULTS, name)})
 
 
-def test_defaults_are_credentials_rate_limits_and_deadlines_alone() -> None:
+def test_only_credentials_rate_limits_and_deadlines_have_defaults() -> None:
     assert FIELDS == ["credentials", "rate_limits", "default_deadline", "max_deadline"]
 
 
-def test_method_takes_what_it_does_not_declare_from_its_service() -> None:
+def test_method_inherits_undeclared_fields_from_its_service() -> None:
     policy = policy_with_defaults(SIGNED_IN)
     assert policy.credentials == {Credential.CREDENTIAL_SESSION, Credential.CREDENTIAL_API_KEY}
     assert policy.rate_limits == tuple(DEFAULTS.rate_limits)
@@ -282,7 +282,7 @@ def test_method_takes_what_it_does_not_declare_from_its_service() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_value_of_the_method_replaces_the_default_and_leaves_the_others(name: str) -> None:
+def test_value_of_a_method_overrides_only_its_own_default(name: str) -> None:
     own = MethodPolicy(
         access=Access.ACCESS_SIGNED_IN,
         credentials=[Credential.CREDENTIAL_SERVICE_TOKEN],
@@ -307,7 +307,7 @@ def test_public_method_ignores_the_credentials_of_its_service() -> None:
     assert list(effective_policy(method).credentials) == []
 
 
-def test_method_without_a_deadline_anywhere_is_refused() -> None:
+def test_method_without_any_deadline_is_refused() -> None:
     found = faults(SIGNED_IN)
     assert "made.MadeService.Do: neither its policy nor its service has a default_deadline" in found
     assert "its max_deadline is missing" in found
@@ -366,7 +366,7 @@ def test_no_method_of_the_contract_repeats_a_default() -> None:
 
 # --- permissions and reasons ------------------------------------------------------------------------------------------
 class Value(NamedTuple):
-    """Of an enum of reasons or permissions. Its options are those of the kind of enum, unless they are given."""
+    """A value of an enum of reasons or permissions. Only the options of its kind are set."""
 
     number: int
     name: str = "A"
@@ -378,7 +378,7 @@ class Value(NamedTuple):
 
 
 ACCORD, APPLICATION = ("accord.made.v1", "accord.app.v1")
-NOTHING: Sequence[Value] = ()
+NO_VALUES: Sequence[Value] = ()
 
 
 def enum(package: str, kind: str, values: Sequence[Value]) -> EnumDescriptor:
@@ -409,22 +409,22 @@ def found_in(kind: str, accord: Sequence[Value], application: Sequence[Value] = 
 
 
 @pytest.mark.parametrize("kind", ["Permission", "Reason"])
-def test_numbers_below_1000_are_those_of_accord_and_others_those_of_the_application(kind: str) -> None:
+def test_numbers_below_1000_belong_to_accord_and_others_to_the_application(kind: str) -> None:
     assert found_in(kind, [Value(999)], [Value(1000, "B", "b.c")]) == []
     assert found_in(kind, [Value(1000)]) == [
         "accord.made.v1.A: numbers from 1000 belong to the application (accord.app.v1)"
     ]
     for number in (999, 1, -1):
-        assert found_in(kind, NOTHING, [Value(number)]) == ["accord.app.v1.A: numbers below 1000 belong to Accord"]
+        assert found_in(kind, NO_VALUES, [Value(number)]) == ["accord.app.v1.A: numbers below 1000 belong to Accord"]
 
 
 @pytest.mark.parametrize("kind", ["Permission", "Reason"])
 def test_number_with_two_names_is_refused(kind: str) -> None:
     twice = [Value(1000), Value(1000, "B", "b.c")]
-    assert found_in(kind, NOTHING, twice) == ["accord.app.v1.B: shares its number 1000 with A"]
+    assert found_in(kind, NO_VALUES, twice) == ["accord.app.v1.B: shares its number 1000 with A"]
 
 
-def test_reason_of_the_application_with_the_name_of_one_of_accord_is_refused() -> None:
+def test_reason_of_the_application_with_a_name_of_accord_is_refused() -> None:
     same = found_in("Reason", [Value(1)], [Value(1000)])
     assert same == ["accord.app.v1.A: Accord has a reason with this name"]
 
@@ -439,7 +439,7 @@ def test_reason_without_a_code_or_a_message_is_refused(number: int) -> None:
 
 def test_only_accord_declares_reasons_of_the_pipeline() -> None:
     assert found_in("Reason", [Value(1, pipeline=True)]) == []
-    [found] = found_in("Reason", NOTHING, [Value(1000, pipeline=True)])
+    [found] = found_in("Reason", NO_VALUES, [Value(1000, pipeline=True)])
     assert "only reasons of Accord's pipeline set `pipeline`" in found
 
 
@@ -466,7 +466,7 @@ def test_two_permissions_with_one_stored_name_are_refused() -> None:
     assert both == [f"accord.made.v1.A: {shared}", f"accord.app.v1.B: {shared}"]
 
 
-def test_reasons_and_permissions_of_the_contract_have_no_fault() -> None:
+def test_reasons_and_permissions_of_the_contract_are_valid() -> None:
     assert (permission_faults(), reason_faults()) == ([], [])
     declared = [*Permission.values(), *permissions_pb2.Permission.values()]
     assert len(PERMISSION_NAMES) == len(set(PERMISSION_NAMES.values())) == len(declared) - 2
@@ -477,16 +477,16 @@ def test_reasons_and_permissions_of_the_contract_have_no_fault() -> None:
     ("faults_of", "kind", "fault"),
     [(permission_faults, "Permission", "A: has no name like"), (reason_faults, "Reason", "A: declares no status code")],
 )
-def test_gateway_refuses_a_reason_or_permission_of_the_application_that_is_incomplete(
+def test_gateway_refuses_an_incomplete_reason_or_permission_of_the_application(
     monkeypatch: pytest.MonkeyPatch, faults_of: Any, kind: str, fault: str
 ) -> None:
     incomplete = enum(APPLICATION, kind, [Value(1000, stored="", message="")])
-    monkeypatch.setattr(faults_of, "__defaults__", (enum(ACCORD, kind, NOTHING), incomplete))
+    monkeypatch.setattr(faults_of, "__defaults__", (enum(ACCORD, kind, NO_VALUES), incomplete))
     assert f"accord.app.v1.{fault}" in mismatch(contract_services(), registered())
 
 
 def test_options_of_the_application_are_part_of_the_policy() -> None:
-    """Without values of an application, the numbers stand for Accord's."""
+    """Uses numbers of Accord, because this contract has no values of an application."""
     read, missing = Permission.PERMISSION_TASKS_READ, Reason.REASON_TASK_NOT_FOUND
     [method], found = read_methods([contract(GOOD, app_permission=read, app_errors=[missing])])
     assert found == []
@@ -523,13 +523,13 @@ def registered() -> Registry:
     return register(dependencies())
 
 
-def test_contract_as_it_is_served_has_no_fault() -> None:
+def test_served_contract_is_valid() -> None:
     methods = check(contract_services(), registered(), Validator())
     assert {method.path for method in methods} == set(registered().handlers)
     assert len(methods) >= 12
 
 
-def test_service_without_a_handler_and_handler_without_a_service_are_refused_together() -> None:
+def test_service_without_a_handler_and_handler_without_a_service_are_both_reported() -> None:
     recorder = registered()
     recorder.services.remove("accord.tasks.v1.TaskService")
     recorder.add_registered_method_handlers("accord.old.v1.OldService", {})
@@ -542,11 +542,11 @@ def test_method_that_no_handler_implements_is_refused() -> None:
     from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer
     from accord_api.handlers.tasks import TaskService
 
-    class Forgetful(TaskService):
+    class Incomplete(TaskService):
         GetTask = TaskServiceServicer.GetTask  # type: ignore[assignment]
 
     recorder = registered()
-    recorder.add(Forgetful(dependencies()))
+    recorder.add(Incomplete(dependencies()))
     assert "accord.tasks.v1.TaskService.GetTask: the handler does not implement it" in mismatch(
         contract_services(), recorder
     )
@@ -568,7 +568,7 @@ def test_table_without_a_tenant_or_a_reason_is_refused() -> None:
 
 # --- drift ------------------------------------------------------------------------------------------------------------
 def drift_of(message: type[Message], **columns: Any) -> list[str]:
-    """What the gate says of a message and a table with these columns."""
+    """The faults that the check reports for a message and a table with these columns."""
     base = type("Base", (DeclarativeBase,), {})
     return list(drift(message, type("Made", (base,), {"__tablename__": "made", **columns})))
 
@@ -610,7 +610,7 @@ def test_field_that_does_not_match_its_column_is_refused(expires_at: Any, fault:
     assert fault in found
 
 
-def test_text_field_of_another_length_than_its_column_is_refused() -> None:
+def test_string_field_with_another_length_than_its_column_is_refused() -> None:
     columns = session_columns(
         email=mapped_column(String(100), nullable=False),
         display_name=mapped_column(String, nullable=False),
@@ -645,7 +645,7 @@ def test_enum_field_with_other_values_than_its_column_is_refused() -> None:
     assert MessageMapper(thing)(row) == thing(status=2)
 
 
-def test_gateway_refuses_a_drift_by_name() -> None:
+def test_gateway_names_a_field_that_differs_from_its_column() -> None:
     base = type("Base", (DeclarativeBase,), {})
     wrong = type("Made", (base,), {"__tablename__": "made", **session_columns(expires_at=None)})
     registry = registered()

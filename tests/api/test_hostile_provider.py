@@ -1,4 +1,4 @@
-"""A provider that lies in every way we know of gets nobody in: no account, no session, no link comes of it."""
+"""A malicious OpenID Connect provider creates no account, no session and no link with any known attack."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from tests.api.hostile_provider import (
     CLIENT_SECRET,
     REDIRECT_URI,
     TRUSTED_AUDIENCES,
-    Answer,
+    HttpResponse,
     Json,
     Provider,
     Signer,
@@ -46,7 +46,7 @@ Mutate = Callable[[Provider], None]
 
 def metadata(**changes: object) -> Mutate:
     def mutate(provider: Provider) -> None:
-        provider.metadata = lambda honest: Answer(changed(honest, changes, provider))
+        provider.metadata = lambda honest: HttpResponse(changed(honest, changes, provider))
 
     return mutate
 
@@ -58,9 +58,9 @@ def claims(**changes: object) -> Mutate:
     return mutate
 
 
-def answer(**changes: object) -> Mutate:
+def token_response(**changes: object) -> Mutate:
     def mutate(provider: Provider) -> None:
-        provider.answer = lambda honest: Answer(changed(honest, changes, provider))
+        provider.token_response = lambda honest: HttpResponse(changed(honest, changes, provider))
 
     return mutate
 
@@ -74,12 +74,12 @@ def callback(**changes: object) -> Mutate:
 
 def keys(make: Callable[[Provider], object]) -> Mutate:
     def mutate(provider: Provider) -> None:
-        provider.keys = lambda _: Answer(make(provider))
+        provider.keys = lambda _: HttpResponse(make(provider))
 
     return mutate
 
 
-def answers_at(step: str, make: Callable[[Json], Answer]) -> Mutate:
+def responds_with(step: str, make: Callable[[Json], HttpResponse]) -> Mutate:
     return lambda provider: setattr(provider, step, make)
 
 
@@ -91,7 +91,7 @@ def signs(make: Callable[[Provider, bytes], str]) -> Mutate:
 
 
 def changed(honest: Json, changes: Mapping[str, object], provider: Provider) -> Json:
-    """With other values; a function is asked for the value, None takes the field away."""
+    """Replaces fields. A callable computes the new value; None removes the field."""
     values = {name: value(honest, provider) if callable(value) else value for name, value in changes.items()}
     return {name: value for name, value in {**honest, **values}.items() if value is not None}
 
@@ -106,12 +106,12 @@ def together(*mutations: Mutate) -> Mutate:
 
 def weak(provider: Provider) -> None:
     signer = Signer("weak", 1024)
-    provider.keys = lambda _: Answer({"keys": [signer.jwk]})
+    provider.keys = lambda _: HttpResponse({"keys": [signer.jwk]})
     provider.sign = lambda payload: jws({"alg": "RS256", "kid": "weak"}, payload, signer.sign)
 
 
-def by_header(provider: Provider, payload: bytes, **header: Any) -> str:
-    return jws({"alg": "RS256", "kid": "stranger", **header}, payload, provider.stranger.sign)
+def signed_by_unknown_key(provider: Provider, payload: bytes, **header: Any) -> str:
+    return jws({"alg": "RS256", "kid": "unknown", **header}, payload, provider.unknown_key.sign)
 
 
 def flipped(token: str) -> str:
@@ -122,9 +122,9 @@ def flipped(token: str) -> str:
 
 
 def with_other_subject(token: str) -> str:
-    """The signature of one payload under another."""
+    """Keeps the signature and replaces the payload."""
     head, payload, signature = token.split(".")
-    claims = json.loads(unb64(payload)) | {"sub": "somebody else"}
+    claims = json.loads(unb64(payload)) | {"sub": "another user"}
     return f"{head}.{b64(json.dumps(claims))}.{signature}"
 
 
@@ -146,15 +146,15 @@ HTML = {"Content-Type": "text/html"}
 JSON = {"Content-Type": "application/json"}
 
 CLAIMS: Mapping[str, Mutate] = {
-    "issuer of somebody else": claims(iss="https://accounts.google.com"),
-    "issuer with a slash more": claims(iss=lambda honest, _: honest["iss"] + "/"),
+    "another issuer": claims(iss="https://accounts.google.com"),
+    "issuer with an extra slash": claims(iss=lambda honest, _: honest["iss"] + "/"),
     "issuer in another case": claims(iss=lambda honest, _: honest["iss"].upper()),
     "no issuer": claims(iss=None),
     "issuer as a list": claims(iss=lambda honest, _: [honest["iss"]]),
     "audience of another client": claims(aud="another client"),
     "no audience": claims(aud=None),
     "empty audience": claims(aud=[]),
-    "audience that begins like ours": claims(aud=CLIENT_ID + "-2"),
+    "audience with our client id as a prefix": claims(aud=CLIENT_ID + "-2"),
     "several audiences without azp": claims(aud=[CLIENT_ID, "another client"]),
     "several audiences with another azp": claims(aud=[CLIENT_ID, "another client"], azp="another client"),
     "another azp": claims(azp="another client"),
@@ -172,17 +172,17 @@ CLAIMS: Mapping[str, Mutate] = {
         provider, "claims", lambda honest: json.dumps({**honest, "exp": float("inf")}).encode()
     ),
     "expiry true": claims(exp=True),
-    "made in the future": claims(iat=lambda *_: int(time()) + 3600, exp=lambda *_: int(time()) + 7200),
-    "made long ago": claims(iat=lambda *_: int(time()) - 86_400),
-    "no time at which it was made": claims(iat=None),
-    "not good yet": claims(nbf=lambda *_: int(time()) + 3600),
+    "issued in the future": claims(iat=lambda *_: int(time()) + 3600, exp=lambda *_: int(time()) + 7200),
+    "issued long ago": claims(iat=lambda *_: int(time()) - 86_400),
+    "no issue time": claims(iat=None),
+    "not valid yet": claims(nbf=lambda *_: int(time()) + 3600),
     "nonce of another sign-in": claims(nonce="another nonce"),
     "no nonce": claims(nonce=None),
     "empty nonce": claims(nonce=""),
     "nonce as a list": claims(nonce=lambda honest, _: [honest["nonce"]]),
-    "nonce cut short": claims(nonce=lambda honest, _: honest["nonce"][:-1]),
+    "truncated nonce": claims(nonce=lambda honest, _: honest["nonce"][:-1]),
     "hash of another access token": claims(at_hash=b64(b"x" * 16)),
-    "hash of an access token cut short": claims(at_hash=lambda honest, _: honest["at_hash"][:-4]),
+    "truncated hash of the access token": claims(at_hash=lambda honest, _: honest["at_hash"][:-4]),
     "hash of an access token as a number": claims(at_hash=1),
     "no subject": claims(sub=None),
     "empty subject": claims(sub=""),
@@ -194,7 +194,7 @@ CLAIMS: Mapping[str, Mutate] = {
     ),
     "claims that are no JSON": lambda provider: setattr(provider, "claims", lambda _: b"sub=1"),
     "subject twice": lambda provider: setattr(
-        provider, "claims", lambda honest: json.dumps(honest).encode()[:-1] + b', "sub": "somebody else"}'
+        provider, "claims", lambda honest: json.dumps(honest).encode()[:-1] + b', "sub": "another user"}'
     ),
     "claims nested deep": lambda provider: setattr(provider, "claims", lambda _: DEEP),
 }
@@ -212,31 +212,35 @@ SIGNATURES: Mapping[str, Mutate] = {
         keys(lambda _: {"keys": [octet_key(b"k" * 32)]}),
         signs(lambda _, payload: jws({"alg": "HS256", "kid": "oct"}, payload, hmac_signer(b"k" * 32))),
     ),
-    "signed by a stranger under a known key's id": signs(lambda p, payload: by_header(p, payload, kid="rsa")),
-    "signed by a stranger": signs(by_header),
-    "signed by the key in its header": signs(lambda p, payload: by_header(p, payload, jwk=p.stranger.jwk)),
-    "signed by a key that its header leads to": signs(
-        lambda p, payload: by_header(p, payload, jku=f"{p.issuer}/other-keys")
+    "signed by an unknown key with the id of a known key": signs(
+        lambda p, payload: signed_by_unknown_key(p, payload, kid="rsa")
+    ),
+    "signed by an unknown key": signs(signed_by_unknown_key),
+    "signed by the key in its header": signs(
+        lambda p, payload: signed_by_unknown_key(p, payload, jwk=p.unknown_key.jwk)
+    ),
+    "signed by a key at a URL in its header": signs(
+        lambda p, payload: signed_by_unknown_key(p, payload, jku=f"{p.issuer}/other-keys")
     ),
     "signed by the certificate in its header": signs(
-        lambda p, payload: by_header(p, payload, x5c=["MIIB"], x5u=f"{p.issuer}/certificate")
+        lambda p, payload: signed_by_unknown_key(p, payload, x5c=["MIIB"], x5u=f"{p.issuer}/certificate")
     ),
     "signature missing": signs(lambda p, payload: p.signed(payload).rpartition(".")[0] + "."),
     "signature cut off": signs(lambda p, payload: p.signed(payload).rpartition(".")[0]),
     "signature with a changed letter": signs(lambda p, payload: flipped(p.signed(payload))),
     "signature of another payload": signs(lambda p, payload: with_other_subject(p.signed(payload))),
-    "signature of nought": signs(
+    "signature of zeros": signs(
         lambda p, payload: jws({"alg": "ES256", "kid": p.curve.kid}, payload, lambda _: bytes(64))
     ),
     "curve's algorithm with the RSA key": signs(
         lambda p, payload: jws({"alg": "ES256", "kid": "rsa"}, payload, p.signer.sign)
     ),
-    "an algorithm that the metadata leave out": signs(
+    "an algorithm that is not in the metadata": signs(
         lambda p, payload: jws({"alg": "RS512", "kid": "rsa"}, payload, p.signer.sign)
     ),
     "a weak key": weak,
-    "a header that is critical": signs(lambda p, payload: p.signed(payload, crit=["exp"], exp=1)),
-    "a known header that is critical": signs(lambda p, payload: p.signed(payload, crit=["kid"])),
+    "an unknown critical header": signs(lambda p, payload: p.signed(payload, crit=["exp"], exp=1)),
+    "a known critical header": signs(lambda p, payload: p.signed(payload, crit=["kid"])),
     "a payload that is not encoded": signs(lambda p, payload: p.signed(payload, b64=False, crit=["b64"])),
     "an access token": typed("at+jwt"),
     "a logout token": typed("logout+jwt"),
@@ -245,71 +249,71 @@ SIGNATURES: Mapping[str, Mutate] = {
     "a token in JSON": signs(lambda p, payload: json.dumps({"payload": b64(payload), "signatures": []})),
     "a key for encryption": keys(lambda p: {"keys": [{**p.signer.jwk, "use": "enc"}]}),
     "a key of another algorithm": keys(lambda p: {"keys": [{**p.signer.jwk, "alg": "PS256"}]}),
-    "the key's id twice": keys(lambda p: {"keys": [{**p.stranger.jwk, "kid": "rsa"}, p.signer.jwk]}),
+    "the key's id twice": keys(lambda p: {"keys": [{**p.unknown_key.jwk, "kid": "rsa"}, p.signer.jwk]}),
     "the key's id twice, the right one first": keys(
-        lambda p: {"keys": [p.signer.jwk, {**p.stranger.jwk, "kid": "rsa"}]}
+        lambda p: {"keys": [p.signer.jwk, {**p.unknown_key.jwk, "kid": "rsa"}]}
     ),
 }
 ENDPOINTS: Mapping[str, Mutate] = {
     "no keys": keys(lambda _: {"keys": []}),
     "keys that are no list": keys(lambda p: {"keys": {"rsa": p.signer.jwk}}),
-    "keys that are no JSON": answers_at("keys", lambda _: Answer(b"<html>")),
-    "keys without end": answers_at("keys", lambda _: Answer(LONG)),
-    "keys somewhere else": answers_at("keys", lambda _: Answer(b"", 302, {"Location": "/other-keys"})),
-    "no ID token": answer(id_token=None),
-    "ID token as a number": answer(id_token=7),
-    "no access token": answer(access_token=None),
-    "tokens of another type": answer(token_type="mac"),
-    "tokens as HTML": answers_at("answer", lambda honest: Answer(honest, headers=HTML)),
-    "tokens without end": answers_at("answer", lambda _: Answer(LONG)),
-    "tokens nested deep": answers_at("answer", lambda _: Answer(DEEP)),
-    "tokens somewhere else": answers_at("answer", lambda _: Answer(b"", 307, {"Location": "/token2"})),
-    "tokens that are compressed": answers_at(
-        "answer", lambda honest: Answer(honest, headers={**JSON, "Content-Encoding": "gzip"})
+    "keys that are no JSON": responds_with("keys", lambda _: HttpResponse(b"<html>")),
+    "oversized keys": responds_with("keys", lambda _: HttpResponse(LONG)),
+    "redirected keys": responds_with("keys", lambda _: HttpResponse(b"", 302, {"Location": "/other-keys"})),
+    "no ID token": token_response(id_token=None),
+    "ID token as a number": token_response(id_token=7),
+    "no access token": token_response(access_token=None),
+    "tokens of another type": token_response(token_type="mac"),
+    "tokens as HTML": responds_with("token_response", lambda honest: HttpResponse(honest, headers=HTML)),
+    "oversized tokens": responds_with("token_response", lambda _: HttpResponse(LONG)),
+    "tokens nested deep": responds_with("token_response", lambda _: HttpResponse(DEEP)),
+    "redirected tokens": responds_with("token_response", lambda _: HttpResponse(b"", 307, {"Location": "/token2"})),
+    "tokens that are compressed": responds_with(
+        "token_response", lambda honest: HttpResponse(honest, headers={**JSON, "Content-Encoding": "gzip"})
     ),
-    "an error": answers_at("answer", lambda _: Answer({"error": "invalid_grant"}, 400)),
-    "an error that says 200": answers_at("answer", lambda _: Answer({"error": "invalid_grant"})),
-    "a fault": answers_at("answer", lambda _: Answer(b"", 500)),
-    "user info of somebody else": together(
+    "an error": responds_with("token_response", lambda _: HttpResponse({"error": "invalid_grant"}, 400)),
+    "an error with status 200": responds_with("token_response", lambda _: HttpResponse({"error": "invalid_grant"})),
+    "a server error": responds_with("token_response", lambda _: HttpResponse(b"", 500)),
+    "user info of another user": together(
         claims(email=None, email_verified=None),
-        answers_at("user_info", lambda honest: Answer({**honest, "sub": "somebody else"})),
+        responds_with("user_info", lambda honest: HttpResponse({**honest, "sub": "another user"})),
     ),
 }
 METADATA: Mapping[str, Mutate] = {
     "metadata of another issuer": metadata(issuer="https://accounts.google.com"),
-    "metadata with a slash more": metadata(issuer=lambda honest, _: honest["issuer"] + "/"),
+    "metadata with an extra slash in the issuer": metadata(issuer=lambda honest, _: honest["issuer"] + "/"),
     "metadata without issuer": metadata(issuer=None),
-    "tokens in clear elsewhere": metadata(token_endpoint="http://example.com/token"),
-    "keys in clear elsewhere": metadata(jwks_uri="http://example.com/keys"),
+    "token endpoint without TLS": metadata(token_endpoint="http://example.com/token"),
+    "keys without TLS": metadata(jwks_uri="http://example.com/keys"),
     "keys in a file": metadata(jwks_uri="file:///etc/passwd"),
-    "no keys anywhere": metadata(jwks_uri=None),
-    "a script to send people to": metadata(authorization_endpoint="javascript:alert(1)"),
+    "no URL of keys": metadata(jwks_uri=None),
+    "a script as the authorization endpoint": metadata(authorization_endpoint="javascript:alert(1)"),
     "an endpoint with a password in it": metadata(token_endpoint="https://a:b@example.com/token"),
     "an endpoint with a line break": metadata(token_endpoint="https://example.com/\r\nX: y"),
     "plain PKCE": metadata(code_challenge_methods_supported=["plain"]),
     "implicit flow alone": metadata(response_types_supported=["id_token token"]),
     "unsigned tokens": metadata(id_token_signing_alg_values_supported=["none", "HS256"]),
-    "metadata elsewhere": answers_at("metadata", lambda _: Answer(b"", 302, {"Location": "/elsewhere"})),
-    "metadata without end": answers_at("metadata", lambda _: Answer(LONG)),
-    "metadata nested deep": answers_at("metadata", lambda _: Answer(DEEP)),
-    "metadata that are a list": answers_at("metadata", lambda honest: Answer([honest])),
-    "metadata as HTML": answers_at("metadata", lambda honest: Answer(honest, headers=HTML)),
+    "redirected metadata": responds_with("metadata", lambda _: HttpResponse(b"", 302, {"Location": "/elsewhere"})),
+    "oversized metadata": responds_with("metadata", lambda _: HttpResponse(LONG)),
+    "metadata nested deep": responds_with("metadata", lambda _: HttpResponse(DEEP)),
+    "metadata that are a list": responds_with("metadata", lambda honest: HttpResponse([honest])),
+    "metadata as HTML": responds_with("metadata", lambda honest: HttpResponse(honest, headers=HTML)),
 }
 CALLBACKS: Mapping[str, Mutate] = {
-    "state of somebody else": callback(state="x" * 43),
-    "state cut short": callback(state=lambda honest, _: honest["state"][:-1]),
-    "state with a letter more": callback(state=lambda honest, _: honest["state"] + "A"),
+    "state of another user": callback(state="x" * 43),
+    "truncated state": callback(state=lambda honest, _: honest["state"][:-1]),
+    "state with an extra character": callback(state=lambda honest, _: honest["state"] + "A"),
     "no state": callback(state=None),
-    "code that nobody was given": callback(code="another code"),
+    "code that was never issued": callback(code="another code"),
     "no code": callback(code=None),
-    "answer of another issuer": callback(issuer="https://accounts.google.com"),
-    "answer that does not name its issuer": callback(issuer=None),
-    "answer of an issuer with a slash more": callback(issuer=lambda honest, _: honest["issuer"] + "/"),
+    "response of another issuer": callback(issuer="https://accounts.google.com"),
+    "response without an issuer": callback(issuer=None),
+    "response of an issuer with an extra slash": callback(issuer=lambda honest, _: honest["issuer"] + "/"),
 }
-# What is signed and fresh, but vouches for no address.
+# Valid ID tokens without a verified email address.
 ADDRESSES: Mapping[str, Mutate] = {
     "address that is not verified": claims(email_verified=False),
-    "address that it says nothing about": claims(email_verified=None),
+    "address without email_verified": claims(email_verified=None),
     "address verified by a word": claims(email_verified="false"),
     "address verified by a number": claims(email_verified=2),
     "address with a line break": claims(email="victim@example.com\nBcc: x@example.com"),
@@ -323,7 +327,7 @@ REFUSALS = {"PROVIDER_SIGN_IN_FAILED", "UNAVAILABLE", "INVALID_MESSAGE", "PROVID
 
 @dataclass(frozen=True)
 class Client:
-    """Whoever signs in, and whatever came of it."""
+    """Signs in through the provider and counts the resulting rows."""
 
     stub: Any
     database: Database
@@ -376,14 +380,14 @@ def test_there_are_enough_mutations() -> None:
     assert len(MUTATIONS) >= 100
 
 
-async def test_honest_provider_gets_somebody_in(client: Client, provider: Provider) -> None:
+async def test_conforming_provider_signs_a_user_in(client: Client, provider: Provider) -> None:
     completed = await client.sign_in(provider)
     assert completed.session_token
     assert completed.account_created
     assert client.rows() == (1, 1, 1)
 
 
-async def test_the_other_key_of_an_honest_provider_does_too(client: Client, provider: Provider) -> None:
+async def test_second_key_of_a_conforming_provider_signs_a_user_in(client: Client, provider: Provider) -> None:
     signs(lambda p, payload: jws({"alg": "ES256", "kid": p.curve.kid}, payload, p.curve.sign))(provider)
     assert (await client.sign_in(provider)).session_token
 
@@ -396,7 +400,7 @@ async def test_the_other_key_of_an_honest_provider_does_too(client: Client, prov
     ],
     ids=["trusted audience", "email_verified as a string"],
 )
-async def test_known_deviation_of_an_honest_provider_is_accepted(
+async def test_known_deviation_from_the_standard_is_accepted(
     client: Client, provider: Provider, changes: dict[str, object]
 ) -> None:
     claims(**changes)(provider)
@@ -405,7 +409,7 @@ async def test_known_deviation_of_an_honest_provider_is_accepted(
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-async def test_mutation_gets_nobody_in(client: Client, provider: Provider, mutation: str) -> None:
+async def test_mutation_cannot_sign_in(client: Client, provider: Provider, mutation: str) -> None:
     MUTATIONS[mutation](provider)
     assert await reason(client.sign_in(provider)) in REFUSALS
     assert client.rows() == (0, 0, 0)
@@ -414,9 +418,9 @@ async def test_mutation_gets_nobody_in(client: Client, provider: Provider, mutat
 
 @pytest.mark.parametrize(
     "mutation",
-    ["nonce of another sign-in", "audience of another client", "expired", "unsigned", "signed by a stranger"],
+    ["nonce of another sign-in", "audience of another client", "expired", "unsigned", "signed by an unknown key"],
 )
-async def test_mutation_does_not_sign_in_who_has_signed_in_before(
+async def test_mutation_cannot_sign_in_to_an_existing_account(
     client: Client, provider: Provider, mutation: str
 ) -> None:
     await client.sign_in(provider)
@@ -425,8 +429,8 @@ async def test_mutation_does_not_sign_in_who_has_signed_in_before(
     assert client.rows() == (1, 1, 1)
 
 
-async def test_what_came_back_from_another_sign_in_is_refused(client: Client, provider: Provider) -> None:
-    """Code and state of an attacker's own sign-in, brought to somebody else's (cross-site request forgery)."""
+async def test_callback_of_another_sign_in_is_refused(client: Client, provider: Provider) -> None:
+    """The code and state of an attacker's sign-in in a victim's browser (cross-site request forgery)."""
     mine, theirs = await client.begin(), await client.begin()
     back = provider.sign_in(theirs.authorization_url)
     assert await reason(client.complete(mine, back)) == "PROVIDER_SIGN_IN_FAILED"
@@ -434,7 +438,7 @@ async def test_what_came_back_from_another_sign_in_is_refused(client: Client, pr
 
 
 async def test_code_of_another_sign_in_is_refused(client: Client, provider: Provider) -> None:
-    """A code that was stolen, brought with one's own state: the nonce in its ID token is the other's."""
+    """A stolen code with the attacker's state: the ID token has the nonce of the victim."""
     mine, theirs = await client.begin(), await client.begin()
     stolen = provider.sign_in(theirs.authorization_url)["code"]
     back = provider.sign_in(mine.authorization_url) | {"code": stolen}
@@ -442,7 +446,7 @@ async def test_code_of_another_sign_in_is_refused(client: Client, provider: Prov
     assert client.rows() == (0, 0, 0)
 
 
-async def test_what_came_back_is_good_once(client: Client, provider: Provider) -> None:
+async def test_callback_is_accepted_once(client: Client, provider: Provider) -> None:
     begun = await client.begin()
     back = provider.sign_in(begun.authorization_url)
     await client.complete(begun, back)
@@ -450,7 +454,7 @@ async def test_what_came_back_is_good_once(client: Client, provider: Provider) -
     assert client.rows() == (1, 1, 1)
 
 
-async def test_of_fifty_who_bring_it_at_once_one_is_believed_even_if_the_provider_takes_a_code_twice(
+async def test_one_of_fifty_concurrent_callbacks_is_accepted_even_if_the_provider_accepts_a_code_twice(
     client: Client, provider: Provider
 ) -> None:
     begun = await client.begin()
@@ -461,14 +465,14 @@ async def test_of_fifty_who_bring_it_at_once_one_is_believed_even_if_the_provide
     assert client.rows() == (1, 1, 1)
 
 
-async def test_sign_in_that_failed_cannot_be_tried_again(client: Client, provider: Provider) -> None:
+async def test_failed_sign_in_cannot_be_retried(client: Client, provider: Provider) -> None:
     begun = await client.begin()
     back = provider.sign_in(begun.authorization_url)
     assert await reason(client.complete(begun, back | {"code": "another code"})) == "PROVIDER_SIGN_IN_FAILED"
     assert await reason(client.complete(begun, back)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_every_letter_of_the_token_counts(client: Client, provider: Provider) -> None:
+async def test_token_with_a_changed_character_is_refused(client: Client, provider: Provider) -> None:
     begun = await client.begin()
     back = provider.sign_in(begun.authorization_url)
     token = begun.provider_sign_in_token
@@ -479,7 +483,7 @@ async def test_every_letter_of_the_token_counts(client: Client, provider: Provid
     assert await reason(client.complete(begun, back)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_sign_in_that_took_too_long_is_refused(client: Client, provider: Provider) -> None:
+async def test_expired_sign_in_is_refused(client: Client, provider: Provider) -> None:
     begun = await client.begin()
     with psycopg.connect(client.dsn, autocommit=True) as connection:
         connection.execute("UPDATE provider_sign_ins SET expires_at = now()")
@@ -487,14 +491,14 @@ async def test_sign_in_that_took_too_long_is_refused(client: Client, provider: P
     assert await reason(client.complete(begun, back)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_redirect_uri_must_be_one_of_those_allowed_to_the_letter(client: Client) -> None:
+async def test_redirect_uri_must_exactly_match_an_allowed_one(client: Client) -> None:
     for uri in (REDIRECT_URI + "/", REDIRECT_URI + "?x", REDIRECT_URI.upper(), "https://example.com", "javascript:1"):
         request = BeginProviderSignInRequest(provider="hostile", redirect_uri=uri)
         assert await reason(client.stub.BeginProviderSignIn(request)) == "INVALID_MESSAGE"
 
 
-async def test_link_that_somebody_else_began_is_refused(client: Client, provider: Provider) -> None:
-    """An attacker's begun link in a victim's hands would let the attacker's identity into the victim's account."""
+async def test_link_of_another_user_is_refused(client: Client, provider: Provider) -> None:
+    """If a victim completed a link of an attacker, the attacker could sign in to the victim's account."""
     attacker, victim = await signed_in_person(client.database), await signed_in_person(client.database)
     begun = await client.stub.BeginLinkProvider(
         BeginLinkProviderRequest(provider="hostile", redirect_uri=REDIRECT_URI), metadata=attacker.headers
@@ -505,7 +509,7 @@ async def test_link_that_somebody_else_began_is_refused(client: Client, provider
     assert client.rows()[2] == 0
 
 
-async def test_link_and_sign_in_do_not_stand_for_one_another(client: Client, provider: Provider) -> None:
+async def test_link_and_sign_in_are_not_interchangeable(client: Client, provider: Provider) -> None:
     me = await signed_in_person(client.database)
     link = await client.stub.BeginLinkProvider(
         BeginLinkProviderRequest(provider="hostile", redirect_uri=REDIRECT_URI), metadata=me.headers

@@ -1,3 +1,5 @@
+"""Each stage of the pipeline, for unary and streaming methods of the probe service."""
+
 import asyncio
 import json
 from datetime import timedelta
@@ -23,7 +25,7 @@ KINDS = ("Unary", "ServerStream", "ClientStream", "BothStream")
 
 # --- every kind of call -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", KINDS)
-async def test_call_of_each_kind_is_answered(probe: ProbeClient, kind: str) -> None:
+async def test_call_of_each_kind_gets_a_response(probe: ProbeClient, kind: str) -> None:
     assert set(await probe.call(kind, text="hello")) == {"hello"}
 
 
@@ -37,7 +39,7 @@ async def test_call_of_each_kind_without_a_credential_is_refused_before_the_hand
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_unexpected_exception_answers_internal_with_an_error_id_and_nothing_else(
+async def test_unexpected_exception_returns_internal_with_only_an_error_id(
     probe: ProbeClient, kind: str, log: list[Any]
 ) -> None:
     refused = await refusal(probe.call(kind, "raise"))
@@ -50,7 +52,7 @@ async def test_unexpected_exception_answers_internal_with_an_error_id_and_nothin
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("act", ["cancel", "exit", "time out"])
-async def test_handler_that_raises_what_it_should_not_gets_a_definite_answer(
+async def test_handler_that_raises_cancellation_exit_or_timeout_returns_internal(
     probe: ProbeClient, kind: str, act: str
 ) -> None:
     assert (await refusal(probe.call(kind, act))).code == grpc.StatusCode.INTERNAL
@@ -58,18 +60,18 @@ async def test_handler_that_raises_what_it_should_not_gets_a_definite_answer(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_refusal_reaches_the_caller_with_its_reason_and_metadata(probe: ProbeClient, kind: str) -> None:
+async def test_error_reaches_the_caller_with_its_reason_and_metadata(probe: ProbeClient, kind: str) -> None:
     refused = await refusal(probe.call(kind, "refuse"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "TASK_NOT_FOUND")
     assert refused.metadata == {"task_id": "7"}
 
 
-async def test_reason_that_the_method_does_not_declare_is_a_fault_of_ours(probe: ProbeClient) -> None:
+async def test_undeclared_reason_is_an_internal_error(probe: ProbeClient) -> None:
     assert (await refusal(probe.call("Unary", "refuse undeclared"))).reason == "INTERNAL"
 
 
-async def test_handler_that_answers_nothing_is_a_fault_of_ours(probe: ProbeClient) -> None:
-    assert (await refusal(probe.call("Unary", "answer nothing"))).reason == "INTERNAL"
+async def test_handler_that_returns_none_is_an_internal_error(probe: ProbeClient) -> None:
+    assert (await refusal(probe.call("Unary", "return nothing"))).reason == "INTERNAL"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +105,7 @@ async def test_deadline_longer_than_the_policy_allows_is_cut(probe: ProbeClient)
     assert refused.reason == "DEADLINE_EXCEEDED"
 
 
-async def test_stream_of_requests_that_stops_half_way_is_ended_by_the_deadline(probe: ProbeClient) -> None:
+async def test_stalled_stream_of_requests_ends_at_the_deadline(probe: ProbeClient) -> None:
     messages, stubs = generated()
 
     async def stop_half_way(kind: str) -> None:
@@ -118,8 +120,8 @@ async def test_stream_of_requests_that_stops_half_way_is_ended_by_the_deadline(p
     await asyncio.gather(*map(stop_half_way, ("ClientStream", "BothStream")))
 
 
-async def test_message_that_never_comes_is_answered_at_the_deadline(probe: ProbeClient) -> None:
-    """Seen by grpcio as a stream, since its unary stubs cannot keep a message back; on the wire they are the same."""
+async def test_call_without_a_message_ends_at_the_deadline(probe: ProbeClient) -> None:
+    """Uses streaming stubs, because unary stubs of grpcio always send a message; on the wire both are the same."""
     calls: list[grpc.aio.StreamUnaryCall[Any, Any]] = [
         probe.channel.stream_unary(f"/probe.v1.ProbeService/{method}")(metadata=headers)
         for method, headers in (("Unary", probe.person.headers), ("Public", ()))
@@ -140,13 +142,11 @@ async def test_cancelling_the_call_cancels_the_handler(probe: ProbeClient, log: 
 
 
 # --- credentials ------------------------------------------------------------------------------------------------------
-async def test_handler_of_a_signed_in_method_has_its_own_caller_among_many(
-    probe: ProbeClient, database: Database
-) -> None:
+async def test_concurrent_handlers_each_see_their_own_caller(probe: ProbeClient, database: Database) -> None:
     people = [await signed_in_person(database) for _ in range(10)]
-    asked = [person for person in people for _ in range(15)]
-    answers = await asyncio.gather(*(probe.call("Unary", "who", headers=person.headers) for person in asked))
-    assert answers == [[str(person.account_id)] for person in asked]
+    callers = [person for person in people for _ in range(15)]
+    responses = await asyncio.gather(*(probe.call("Unary", "account id", headers=person.headers) for person in callers))
+    assert responses == [[str(person.account_id)] for person in callers]
 
 
 @pytest.mark.parametrize(
@@ -176,25 +176,25 @@ async def test_second_credential_is_refused_even_if_it_is_the_same(probe: ProbeC
         assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_AMBIGUOUS")
 
 
-async def test_scheme_of_the_credential_is_read_in_any_case(probe: ProbeClient) -> None:
+async def test_scheme_of_the_credential_is_case_insensitive(probe: ProbeClient) -> None:
     assert await probe.call("Unary", text="x", headers=(("authorization", f"bEARER {probe.person.token}"),)) == ["x"]
 
 
-async def test_public_method_does_not_look_at_a_credential(probe: ProbeClient) -> None:
+async def test_public_method_ignores_a_credential(probe: ProbeClient) -> None:
     assert await probe.call("Public", text="x", headers=(("authorization", "Bearer gone"),)) == ["x"]
 
 
-async def test_handler_of_a_public_method_that_asks_for_the_caller_is_a_fault_of_ours(probe: ProbeClient) -> None:
-    assert (await refusal(probe.call("Public", "who", headers=probe.person.headers))).reason == "INTERNAL"
+async def test_use_of_the_caller_in_a_public_method_is_an_internal_error(probe: ProbeClient) -> None:
+    assert (await refusal(probe.call("Public", "account id", headers=probe.person.headers))).reason == "INTERNAL"
 
 
 @pytest.mark.parametrize("method", ["Admin", "Service", "KeysOnly"])
-async def test_method_for_others_is_denied(probe: ProbeClient, method: str) -> None:
+async def test_method_for_another_kind_of_caller_is_denied(probe: ProbeClient, method: str) -> None:
     refused = await refusal(probe.call(method))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
-async def test_fresh_method_wants_a_sign_in_of_the_last_ten_minutes(probe: ProbeClient, dsn: str) -> None:
+async def test_fresh_method_requires_a_sign_in_within_ten_minutes(probe: ProbeClient, dsn: str) -> None:
     execute(dsn, sql.SQL("UPDATE sessions SET authenticated_at = now() - interval '9 minutes 50 seconds'"))
     assert await probe.call("Fresh", text="x") == ["x"]
 
@@ -206,17 +206,17 @@ async def test_fresh_method_refuses_an_older_sign_in(probe: ProbeClient, dsn: st
     assert await probe.call("Unary", text="x") == ["x"]
 
 
-async def test_expired_and_revoked_sessions_are_refused_alike(probe: ProbeClient, database: Database) -> None:
+async def test_expired_and_revoked_sessions_get_the_same_error(probe: ProbeClient, database: Database) -> None:
     expired = await signed_in_person(database, lifetime=timedelta(seconds=-1))
     revoked = await signed_in_person(database)
     await sessions.revoke_session(database, session_id=revoked.session_id, account_id=revoked.account_id)
-    first, second = [await refusal(probe.call("Unary", headers=who.headers)) for who in (expired, revoked)]
+    first, second = [await refusal(probe.call("Unary", headers=person.headers)) for person in (expired, revoked)]
     assert first == second
     assert first.reason == "CREDENTIAL_INVALID"
 
 
 # --- rate limits ------------------------------------------------------------------------------------------------------
-async def test_limit_by_caller_refuses_with_the_time_to_wait_and_leaves_others_alone(
+async def test_limit_by_caller_returns_the_time_to_wait_and_does_not_affect_other_callers(
     probe: ProbeClient, database: Database
 ) -> None:
     for _ in range(3):
@@ -243,7 +243,7 @@ async def test_invalid_message_does_not_count_against_the_limit(probe: ProbeClie
     assert await probe.call("Limited", text="x") == ["x"]
 
 
-async def test_limit_that_cannot_be_counted_refuses(database: Database, listener: Listener) -> None:
+async def test_call_is_refused_if_its_limit_cannot_be_counted(database: Database, listener: Listener) -> None:
     server, probe = build_probe_server(database, listener, rate_limiter("async+redis://127.0.0.1:1"))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -255,18 +255,18 @@ async def test_limit_that_cannot_be_counted_refuses(database: Database, listener
 
 
 # --- retries and audit ------------------------------------------------------------------------------------------------
-async def test_handler_that_lost_against_another_transaction_runs_again(probe: ProbeClient) -> None:
+async def test_handler_is_retried_after_a_conflict_with_another_transaction(probe: ProbeClient) -> None:
     assert await probe.call("Unary", "conflict twice", "x") == ["x"]
     assert probe.probe.conflicts == 3
 
 
-async def test_handler_that_loses_every_time_is_answered_aborted(probe: ProbeClient) -> None:
+async def test_handler_that_always_conflicts_returns_aborted(probe: ProbeClient) -> None:
     refused = await refusal(probe.call("Unary", "conflict always"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "CONFLICT")
     assert probe.probe.conflicts > 2
 
 
-async def test_audited_call_leaves_an_event_whatever_its_outcome(probe: ProbeClient, dsn: str) -> None:
+async def test_audited_call_writes_an_event_for_every_outcome(probe: ProbeClient, dsn: str) -> None:
     await probe.call("Audited", text="x")
     await refusal(probe.call("Audited", "refuse"))
     await refusal(probe.call("Audited", "raise"))
@@ -284,7 +284,7 @@ async def test_audited_call_leaves_an_event_whatever_its_outcome(probe: ProbeCli
     assert len({event[5] for event in events}) == 3
 
 
-async def test_answer_that_decides_nothing_is_no_event(probe: ProbeClient, dsn: str) -> None:
+async def test_pending_outcome_writes_no_event(probe: ProbeClient, dsn: str) -> None:
     refused = await refusal(probe.call("Audited", "refuse undecided"))
     assert (refused.reason, refused.retry_after) == ("AUTHORIZATION_PENDING", 5)
     await probe.call("Audited")
@@ -292,8 +292,8 @@ async def test_answer_that_decides_nothing_is_no_event(probe: ProbeClient, dsn: 
         assert connection.execute("SELECT code FROM audit_events").fetchall() == [("OK",)]
 
 
-# --- what is seen of a call -------------------------------------------------------------------------------------------
-async def test_call_leaves_one_log_line_without_its_message(probe: ProbeClient, log: list[Any]) -> None:
+# --- telemetry --------------------------------------------------------------------------------------------------------
+async def test_call_writes_one_log_line_without_its_message(probe: ProbeClient, log: list[Any]) -> None:
     messages, _ = generated()
     await probe.send("Unary", messages.ProbeRequest(text="visible", secret="hidden"))
     (line,) = [line for line in log if line["event"] == "call"]
@@ -305,7 +305,7 @@ async def test_call_leaves_one_log_line_without_its_message(probe: ProbeClient, 
     assert probe.person.token not in json.dumps(line)
 
 
-async def test_request_id_of_the_caller_is_kept_and_answered(probe: ProbeClient, log: list[Any]) -> None:
+async def test_request_id_of_the_caller_is_logged_and_returned(probe: ProbeClient, log: list[Any]) -> None:
     headers = (*probe.person.headers, ("x-request-id", "from-the-edge.1"))
     await probe.call("Unary", headers=headers)
     assert log[-1]["request_id"] == "from-the-edge.1"
@@ -316,7 +316,7 @@ async def test_request_id_of_the_caller_is_kept_and_answered(probe: ProbeClient,
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 65, "<script>", '"quoted"'])
-async def test_request_id_that_could_harm_a_log_is_replaced(probe: ProbeClient, log: list[Any], sent: str) -> None:
+async def test_malformed_request_id_is_replaced(probe: ProbeClient, log: list[Any], sent: str) -> None:
     await probe.call("Unary", headers=(*probe.person.headers, ("x-request-id", sent)))
     assert log[-1]["request_id"] != sent
 
@@ -335,7 +335,7 @@ async def test_call_is_counted_by_method_and_code(probe: ProbeClient, kind: str)
     assert {code: handled(kind, code) - count for code, count in before.items()} == dict.fromkeys(before, 1)
 
 
-async def test_time_of_a_call_is_measured_whole(probe: ProbeClient) -> None:
+async def test_duration_of_a_timed_out_call_is_measured(probe: ProbeClient) -> None:
     labels = {"service": "probe.v1.ProbeService", "method": "Unary"}
     before = REGISTRY.get_sample_value("grpc_server_handling_seconds_sum", labels) or 0
     with pytest.raises(grpc.aio.AioRpcError):
@@ -355,8 +355,8 @@ async def test_unknown_method_is_unimplemented_and_counted_under_one_name(
     assert log[-1]["method"] == path
 
 
-async def test_nothing_is_left_of_a_thousand_calls(probe: ProbeClient, log: list[Any]) -> None:
-    """No task, and so no call, is left behind by any way in which a call can end."""
+async def test_thousand_calls_leak_no_task(probe: ProbeClient, log: list[Any]) -> None:
+    """No outcome of a call leaves a task behind."""
     acts = ["", "raise", "refuse", "cancel", "exit"]
     before = len(asyncio.all_tasks())
     await asyncio.gather(

@@ -1,4 +1,4 @@
-"""A feature with JSON, lists and enums on the real gateway: what clients see of the mapping between messages and columns."""
+"""A feature with JSON, lists and enums on the real gateway: the mapping between messages and columns."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -34,46 +34,48 @@ def things(client: Client) -> Any:
 
 
 def new(**fields: Any) -> Any:
-    least = {
+    required = {
         "name": "A thing",
         "owner_key": str(uuid4()),
         "seen_at": Timestamp(seconds=1),
         "something": Value(bool_value=True),
     }
-    return pb.CreateThingRequest(**least | fields)
+    return pb.CreateThingRequest(**required | fields)
 
 
 def struct(value: dict[str, Any]) -> Struct:
     return json_format.ParseDict(value, Struct())
 
 
-async def create(things: Any, who: Person, **fields: Any) -> Any:
-    return (await things.CreateThing(new(**fields), metadata=who.headers)).thing
+async def create(things: Any, owner: Person, **fields: Any) -> Any:
+    return (await things.CreateThing(new(**fields), metadata=owner.headers)).thing
 
 
-async def update(things: Any, who: Person, thing: Any, *paths: str) -> Any:
+async def update(things: Any, owner: Person, thing: Any, *paths: str) -> Any:
     request = pb.UpdateThingRequest(thing=thing, update_mask=FieldMask(paths=paths))
-    return (await things.UpdateThing(request, metadata=who.headers)).thing
+    return (await things.UpdateThing(request, metadata=owner.headers)).thing
 
 
 async def test_json_lists_and_enums_are_created_read_updated_and_filtered(things: Any, me: Person) -> None:
-    made = await create(things, me, settings=struct(SETTINGS), tags=["red", "blue"], state=pb.STATE_IN_USE)
-    assert UUID(made.id).version == 7
-    assert json_format.MessageToDict(made.settings) == SETTINGS
-    assert (list(made.tags), made.state) == (["red", "blue"], pb.STATE_IN_USE)
-    assert (await things.GetThing(pb.GetThingRequest(thing_id=made.id), metadata=me.headers)).thing == made
+    created = await create(things, me, settings=struct(SETTINGS), tags=["red", "blue"], state=pb.STATE_IN_USE)
+    assert UUID(created.id).version == 7
+    assert json_format.MessageToDict(created.settings) == SETTINGS
+    assert (list(created.tags), created.state) == (["red", "blue"], pb.STATE_IN_USE)
+    assert (await things.GetThing(pb.GetThingRequest(thing_id=created.id), metadata=me.headers)).thing == created
 
     other = await create(things, me)
-    assert (other.state, list(other.tags)) == (pb.STATE_NEW, [])  # the table's defaults
+    assert (other.state, list(other.tags)) == (pb.STATE_NEW, [])  # defaults of the table
     assert other.HasField("settings")
     assert not other.HasField("extra")
 
-    body = pb.Thing(id=made.id, etag=made.etag, settings=struct({"theme": "light"}), tags=["green"], state=pb.STATE_NEW)
+    body = pb.Thing(
+        id=created.id, etag=created.etag, settings=struct({"theme": "light"}), tags=["green"], state=pb.STATE_NEW
+    )
     changed = await update(things, me, body, "settings", "tags")
     assert json_format.MessageToDict(changed.settings) == {"theme": "light"}
     assert (list(changed.tags), changed.state) == (["green"], pb.STATE_IN_USE)
     changed = await update(
-        things, me, pb.Thing(id=made.id, state=pb.STATE_NEW, extra=struct({})), "state", "extra", "tags"
+        things, me, pb.Thing(id=created.id, state=pb.STATE_NEW, extra=struct({})), "state", "extra", "tags"
     )
     assert (changed.state, list(changed.tags), changed.HasField("extra")) == (pb.STATE_NEW, [], True)
     stale = pb.UpdateThingRequest(thing=body, update_mask=FieldMask(paths=["tags"]))
@@ -103,7 +105,7 @@ async def test_list_filters_by_enum_list_text_time_and_presence(things: Any, me:
     assert await listed(things, me, has_extra=True, tag="blue") == []
 
 
-async def test_pages_in_any_order_hold_everything_once(things: Any, me: Person) -> None:
+async def test_pages_in_every_order_contain_each_row_once(things: Any, me: Person) -> None:
     requests = [new(name=f"same {number % 2}", small=number % 2, real=number % 3 / 2) for number in range(7)]
     await things.BatchCreateThings(pb.BatchCreateThingsRequest(requests=requests), metadata=me.headers)
     for order_by in ("name", "name desc", "small", "real desc", "owner_key", "seen_at desc", "created_at"):
@@ -117,7 +119,7 @@ async def test_pages_in_any_order_hold_everything_once(things: Any, me: Person) 
         assert len(paged) == 7
 
 
-async def test_value_that_a_column_cannot_hold_is_an_invalid_argument_with_its_path(things: Any, me: Person) -> None:
+async def test_value_that_a_column_cannot_store_is_an_invalid_argument_with_its_path(things: Any, me: Person) -> None:
     nan = Struct(fields={"a": Value(number_value=float("nan"))})
     refused = await refusal(things.CreateThing(new(settings=nan), metadata=me.headers))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
@@ -125,8 +127,8 @@ async def test_value_that_a_column_cannot_hold_is_an_invalid_argument_with_its_p
     batch = pb.BatchCreateThingsRequest(requests=[new(), new(tags=["a\0"])])
     refused = await refusal(things.BatchCreateThings(batch, metadata=me.headers))
     assert refused.violations == {"requests[1].tags[0]": "must not contain the NUL character"}
-    made = await create(things, me)
-    body = pb.Thing(id=made.id, extra=nan)
+    created = await create(things, me)
+    body = pb.Thing(id=created.id, extra=nan)
     update = pb.UpdateThingRequest(thing=body, update_mask=FieldMask(paths=["extra"]))
     assert list((await refusal(things.UpdateThing(update, metadata=me.headers))).violations) == ["thing.extra"]
     assert await listed(things, me) == ["A thing"]

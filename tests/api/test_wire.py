@@ -1,7 +1,7 @@
-"""What arrives from callers that keep to no rules of HTTP/2 or gRPC: each gets a definite answer, and takes nothing from
-the others. After every test here the server answers as ever, all its slots are free, and its log tells of no fault.
+"""Calls that violate HTTP/2 or gRPC: each gets a definite response and does not affect other calls. After every test
+the server still serves calls, all its slots are free, and its log contains no warning and no error.
 
-What breaks gRPC's own framing is answered by gRPC itself before Accord sees it: with a status (INTERNAL for most), and
+gRPC itself rejects calls that violate its framing, before Accord sees them: with a status (INTERNAL for most) and
 without details.
 """
 
@@ -36,22 +36,22 @@ from accord_gateway.settings import Settings
 from accord_rpc.contract import check
 from accord_rpc.policy import Method
 from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
-from tests.api.http2 import Answer, Headers, connected, framed, gRPC
+from tests.api.http2 import Headers, Response, connected, framed, gRPC
 from tests.factories import Person
 
-WHO = "/accord.accounts.v1.AccountService/GetSession"
+GET_SESSION = "/accord.accounts.v1.AccountService/GetSession"
 SIGN_IN = "/accord.accounts.v1.AccountService/SignIn"
 SIGN_UP = "/accord.accounts.v1.AccountService/SignUp"
 SIGN_OUT = "/accord.accounts.v1.AccountService/SignOut"
 GET = "/accord.tasks.v1.TaskService/GetTask"
 CREATE = "/accord.tasks.v1.TaskService/CreateTask"
 
-OK, INVALID, TOO_LATE, EXHAUSTED, UNKNOWN_METHOD, INTERNAL, NOBODY = 0, 3, 4, 8, 12, 13, 16
-DEFAULT_DEADLINE, MAX_DEADLINE, HANDSHAKE = 1.0, 2.0, 0.5  # seconds; shorter than in life, to be waited for
+OK, INVALID, TOO_LATE, EXHAUSTED, UNKNOWN_METHOD, INTERNAL, UNAUTHENTICATED = 0, 3, 4, 8, 12, 13, 16
+DEFAULT_DEADLINE, MAX_DEADLINE, HANDSHAKE = 1.0, 2.0, 0.5  # seconds; shorter than in production
 MIB = 1024 * 1024
-NOTHING = framed(b"")  # the whole of an empty message
+EMPTY = framed(b"")  # an empty message
 
-Send = Callable[..., Awaitable[Answer]]
+Send = Callable[..., Awaitable[Response]]
 
 
 @pytest.fixture
@@ -63,11 +63,13 @@ def slots() -> int:
 async def gateway(
     database: Database, listener: Listener, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Gateway, str]]:
-    """The gateway as it is, but for its patience and its size."""
+    """The production gateway with shorter timeouts and fewer slots."""
     options = wiring.channel_options
-    patience = {"grpc.server_handshake_timeout_ms": int(HANDSHAKE * 1000)}
-    monkeypatch.setattr(wiring, "check", lambda *given: [_hurried(method) for method in check(*given)])
-    monkeypatch.setattr(wiring, "channel_options", lambda given: list((dict(options(given)) | patience).items()))
+    timeouts = {"grpc.server_handshake_timeout_ms": int(HANDSHAKE * 1000)}
+    monkeypatch.setattr(
+        wiring, "check", lambda *arguments: [_with_short_deadlines(method) for method in check(*arguments)]
+    )
+    monkeypatch.setattr(wiring, "channel_options", lambda settings: list((dict(options(settings)) | timeouts).items()))
     settings = Settings(port=0, metrics_port=0, max_concurrent_calls=slots)
     gateway = build_server(Runtime(settings, SECRET_KEY, database, listener))
     port = listen(gateway.server, settings)
@@ -76,7 +78,7 @@ async def gateway(
     await gateway.server.stop(None)
 
 
-def _hurried(method: Method) -> Method:
+def _with_short_deadlines(method: Method) -> Method:
     policy = replace(method.policy, default_deadline=DEFAULT_DEADLINE, max_deadline=MAX_DEADLINE)
     return replace(method, policy=policy)
 
@@ -91,11 +93,13 @@ def log() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as lines:
         yield lines
     assert [line for line in lines if line["log_level"] != "info"] == []
-    assert "acs_" not in repr(lines), "a token is in the log"
+    assert "acs_" not in repr(lines), "the log contains a token"
 
 
 @pytest.fixture(autouse=True)
-async def as_ever(log: list[Any], gateway: tuple[Gateway, str], client: Client, me: Person) -> AsyncIterator[None]:
+async def server_still_serves(
+    log: list[Any], gateway: tuple[Gateway, str], client: Client, me: Person
+) -> AsyncIterator[None]:
     yield
     await until_all_slots_are_free(gateway[0])
     await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
@@ -109,65 +113,65 @@ async def until_all_slots_are_free(gateway: Gateway) -> None:
 
 @pytest.fixture
 async def send(address: str) -> Send:
-    """Sends one call on a connection of its own: gRPC goes on to refuse what looks like something it has refused."""
+    """Sends each call on a new connection: gRPC keeps rejecting headers that it has rejected before on a connection."""
 
     async def send(
-        path: str, data: bytes | None, headers: Headers = (), *, over: bool = True, base: Headers | None = None
-    ) -> Answer:
+        path: str, data: bytes | None, headers: Headers = (), *, end_stream: bool = True, base: Headers | None = None
+    ) -> Response:
         async with connected(address) as wire:
-            stream = wire.begin(path, headers, base=base, over=over and data is None)
+            stream = wire.begin(path, headers, base=base, end_stream=end_stream and data is None)
             if data is not None:
-                wire.send(stream, data, over=over)
-            return await wire.answer(stream)
+                wire.send(stream, data, end_stream=end_stream)
+            return await wire.response(stream)
 
     return send
 
 
-def details(answer: Answer) -> Status:
-    encoded = answer.headers.get("grpc-status-details-bin", "")
+def details(response: Response) -> Status:
+    encoded = response.headers.get("grpc-status-details-bin", "")
     return Status.FromString(b64decode(encoded + "=" * (-len(encoded) % 4)))
 
 
-def reason(answer: Answer) -> str | None:
-    """Why Accord refused; None if it was not Accord that did."""
-    found = [ErrorInfo.FromString(each.value) for each in details(answer).details if each.Is(ErrorInfo.DESCRIPTOR)]
+def reason(response: Response) -> str | None:
+    """The reason in ErrorInfo; None if gRPC and not Accord rejected the call."""
+    found = [ErrorInfo.FromString(each.value) for each in details(response).details if each.Is(ErrorInfo.DESCRIPTOR)]
     return found[0].reason if found else None
 
 
-async def statuses(answers: dict[str, Awaitable[Answer]]) -> dict[str, int | None]:
-    return dict(zip(answers, [each.status for each in await asyncio.gather(*answers.values())], strict=True))
+async def statuses(responses: dict[str, Awaitable[Response]]) -> dict[str, int | None]:
+    return dict(zip(responses, [each.status for each in await asyncio.gather(*responses.values())], strict=True))
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", [GET, SIGN_IN])
 async def test_message_of_five_mebibytes_is_refused(client: Client, me: Person, path: str) -> None:
-    assert await code_of(ask(client, path, bytes(5 * MIB), me)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await code_of(call(client, path, bytes(5 * MIB), me)) == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_message_of_four_mebibytes_is_read(client: Client, me: Person) -> None:
-    refused = await refusal(ask(client, GET, b"\xff" * 4 * MIB, me))
+async def test_message_of_four_mebibytes_is_parsed(client: Client, me: Person) -> None:
+    refused = await refusal(call(client, GET, b"\xff" * 4 * MIB, me))
     assert refused.reason == "INVALID_MESSAGE"
 
 
-def ask(client: Client, path: str, message: bytes, who: Person) -> Awaitable[bytes]:
-    """Through gRPC's own client."""
+def call(client: Client, path: str, message: bytes, caller: Person) -> Awaitable[bytes]:
+    """Sends the serialized message with the client of gRPC."""
     method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = client.channel.unary_unary(path)
-    return method(message, metadata=who.headers)
+    return method(message, metadata=caller.headers)
 
 
-async def code_of(call: Awaitable[object]) -> grpc.StatusCode:
+async def code_of(pending: Awaitable[object]) -> grpc.StatusCode:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
+        await pending
     return caught.value.code()
 
 
-@pytest.mark.parametrize("path", [WHO, SIGN_IN])
+@pytest.mark.parametrize("path", [GET_SESSION, SIGN_IN])
 async def test_gzip_bomb_is_refused_before_it_is_expanded(send: Send, me: Person, path: str) -> None:
     bomb = framed(gzipped(bytes(60 * MIB)), compressed=True)
     assert len(bomb) < 64 * 1024
     before = getrusage(RUSAGE_SELF).ru_maxrss
-    answer = await send(path, bomb, [*me.headers, ("grpc-encoding", "gzip")])
-    assert (answer.status, answer.data) == (EXHAUSTED, b"")
+    response = await send(path, bomb, [*me.headers, ("grpc-encoding", "gzip")])
+    assert (response.status, response.data) == (EXHAUSTED, b"")
     assert getrusage(RUSAGE_SELF).ru_maxrss - before < 30 * 1024  # KiB
 
 
@@ -176,36 +180,37 @@ def gzipped(data: bytes) -> bytes:
     return deflate.compress(data) + deflate.flush()
 
 
-async def test_message_that_is_compressed_as_it_says_is_read(send: Send, me: Person) -> None:
+async def test_compressed_message_is_read(send: Send, me: Person) -> None:
     message = CreateTaskRequest(title="compressed" * 20).SerializeToString()
-    answer = await send(CREATE, framed(gzipped(message), compressed=True), [*me.headers, ("grpc-encoding", "gzip")])
-    assert answer.status == OK
+    response = await send(CREATE, framed(gzipped(message), compressed=True), [*me.headers, ("grpc-encoding", "gzip")])
+    assert response.status == OK
 
 
-async def test_encoding_that_is_not_known_is_refused(send: Send, me: Person) -> None:
+async def test_unknown_encoding_is_refused(send: Send, me: Person) -> None:
     encodings = ("", "nonsense", "br", "GZIP", "gzip,gzip")
-    answers = {each: send(WHO, NOTHING, [*me.headers, ("grpc-encoding", each)]) for each in encodings}
-    assert await statuses(answers) == dict.fromkeys(encodings, INTERNAL)
+    responses = {each: send(GET_SESSION, EMPTY, [*me.headers, ("grpc-encoding", each)]) for each in encodings}
+    assert await statuses(responses) == dict.fromkeys(encodings, INTERNAL)
 
 
-async def test_message_that_is_not_compressed_as_it_says_is_refused(send: Send, me: Person) -> None:
+async def test_message_that_is_not_compressed_with_its_declared_encoding_is_refused(send: Send, me: Person) -> None:
     message = framed(b"nonsense", compressed=True)
-    answers = {
-        each: send(WHO, message, [*me.headers, ("grpc-encoding", each)]) for each in ("gzip", "deflate", "identity")
+    responses = {
+        each: send(GET_SESSION, message, [*me.headers, ("grpc-encoding", each)])
+        for each in ("gzip", "deflate", "identity")
     }
-    answers["unset"] = send(WHO, message, me.headers)
-    assert await statuses(answers) == dict.fromkeys(answers, INTERNAL)
+    responses["unset"] = send(GET_SESSION, message, me.headers)
+    assert await statuses(responses) == dict.fromkeys(responses, INTERNAL)
 
 
-async def test_message_that_claims_to_have_four_gibibytes_is_refused(send: Send, me: Person) -> None:
-    assert (await send(WHO, b"\0\xff\xff\xff\xff", me.headers, over=False)).status == EXHAUSTED
+async def test_message_with_a_length_prefix_of_four_gibibytes_is_refused(send: Send, me: Person) -> None:
+    assert (await send(GET_SESSION, b"\0\xff\xff\xff\xff", me.headers, end_stream=False)).status == EXHAUSTED
 
 
-NO_MESSAGES_OF_THESE = (
+UNPARSABLE_MESSAGES = (
     b"\xff",
     b"\xff" * 11,
-    b"\x0a\x05ab",  # a text that is shorter than it says
-    b"\x0a\x02\xff\xfe",  # a text that is not UTF-8
+    b"\x0a\x05ab",  # a string that is shorter than its length
+    b"\x0a\x02\xff\xfe",  # a string that is not UTF-8
     b"\x0a\x03\xed\xa0\x80",  # half a surrogate pair
     b"\x0b",  # a group that does not end
     b"\x0c",  # the end of a group that did not begin
@@ -217,24 +222,24 @@ NO_MESSAGES_OF_THESE = (
 
 
 @pytest.mark.parametrize("path", [GET, SIGN_IN])
-async def test_bytes_of_something_else_are_an_invalid_argument_without_names_of_types(
+async def test_unparsable_message_is_an_invalid_argument_without_names_of_types(
     client: Client, me: Person, path: str
 ) -> None:
-    for message in NO_MESSAGES_OF_THESE:
-        refused = await refusal(ask(client, path, message, me))
+    for message in UNPARSABLE_MESSAGES:
+        refused = await refusal(call(client, path, message, me))
         assert (refused.code.value[0], refused.reason) == (INVALID, "INVALID_MESSAGE")
-        told = f"{refused.message} {refused.violations}".lower()
-        assert not [word for word in ("accord", "request", "timestamp", "proto", "decode", "utf") if word in told]
+        text = f"{refused.message} {refused.violations}".lower()
+        assert not [word for word in ("accord", "request", "timestamp", "proto", "decode", "utf") if word in text]
 
 
-# --- calls without a message, and with too many -----------------------------------------------------------------------
-@pytest.mark.parametrize("path", [WHO, SIGN_IN])
+# --- calls with no message or more than one ---------------------------------------------------------------------------
+@pytest.mark.parametrize("path", [GET_SESSION, SIGN_IN])
 async def test_call_that_ends_before_its_message_is_an_invalid_argument(send: Send, me: Person, path: str) -> None:
     for data in (None, b"", b"\0\0", framed(b"x" * 100)[:50]):
-        answer = await send(path, data, me.headers)
-        assert (answer.status, reason(answer)) == (INVALID, "INVALID_MESSAGE")
+        response = await send(path, data, me.headers)
+        assert (response.status, reason(response)) == (INVALID, "INVALID_MESSAGE")
         (bad,) = [
-            BadRequest.FromString(each.value) for each in details(answer).details if each.Is(BadRequest.DESCRIPTOR)
+            BadRequest.FromString(each.value) for each in details(response).details if each.Is(BadRequest.DESCRIPTOR)
         ]
         assert bad.field_violations[0].description == "the call carried no message"
 
@@ -242,12 +247,14 @@ async def test_call_that_ends_before_its_message_is_an_invalid_argument(send: Se
 async def test_half_sent_calls_end_at_the_deadline(address: str, me: Person) -> None:
     async with connected(address) as wire:
         began = perf_counter()
-        streams = [wire.begin(path, headers) for path, headers in ((WHO, me.headers), (SIGN_IN, ())) for _ in range(3)]
+        streams = [
+            wire.begin(path, headers) for path, headers in ((GET_SESSION, me.headers), (SIGN_IN, ())) for _ in range(3)
+        ]
         for stream, data in zip(streams, [None, b"\0\0", framed(b"x" * 100)[:50]] * 2, strict=True):
             if data is not None:
                 wire.send(stream, data)
-        answers = [await wire.answer(stream) for stream in streams]
-        assert [(each.status, reason(each)) for each in answers] == [(TOO_LATE, "DEADLINE_EXCEEDED")] * 6
+        responses = [await wire.response(stream) for stream in streams]
+        assert [(each.status, reason(each)) for each in responses] == [(TOO_LATE, "DEADLINE_EXCEEDED")] * 6
         assert DEFAULT_DEADLINE <= perf_counter() - began < 2 * DEFAULT_DEADLINE
 
 
@@ -255,14 +262,14 @@ async def test_call_that_arrives_byte_by_byte_ends_at_the_deadline(address: str,
     async with connected(address) as wire:
         stream = wire.begin(GET, me.headers)
         for byte in framed(b"x" * 1000):
-            if wire.answers[stream].over.is_set():
+            if wire.responses[stream].ended.is_set():
                 break
             wire.send(stream, bytes([byte]))
             await asyncio.sleep(0.02)
-        assert wire.answers[stream].status == TOO_LATE
+        assert wire.responses[stream].status == TOO_LATE
 
 
-async def test_half_sent_call_ends_when_it_said_but_never_later_than_the_maximum(send: Send, me: Person) -> None:
+async def test_half_sent_call_ends_at_its_own_deadline_and_at_the_latest_at_the_maximum(send: Send, me: Person) -> None:
     expected = {
         "300m": 0.3,
         "1m": 0,
@@ -272,30 +279,32 @@ async def test_half_sent_call_ends_when_it_said_but_never_later_than_the_maximum
         "18446744073709551616n": DEFAULT_DEADLINE,
     }
 
-    async def seconds(said: str) -> float:
+    async def seconds(grpc_timeout: str) -> float:
         began = perf_counter()
-        assert (await send(WHO, None, [*me.headers, ("grpc-timeout", said)], over=False)).status == TOO_LATE
+        assert (
+            await send(GET_SESSION, None, [*me.headers, ("grpc-timeout", grpc_timeout)], end_stream=False)
+        ).status == TOO_LATE
         return perf_counter() - began
 
-    await send(WHO, NOTHING, me.headers)  # the session is known from now on: nobody waits for the database
+    await send(GET_SESSION, EMPTY, me.headers)  # caches the session, so that no call below waits for the database
     for lasted, least in zip(await asyncio.gather(*map(seconds, expected)), expected.values(), strict=True):
         assert least <= lasted < least + DEFAULT_DEADLINE
 
 
-async def test_timeout_that_is_none_is_refused(send: Send, me: Person) -> None:
-    said = ("", "0", "-1S", "1", "S", "1h", "1.5S", "nonsense", "\0")
-    answers = {each: send(WHO, NOTHING, [*me.headers, ("grpc-timeout", each)]) for each in said}
-    assert await statuses(answers) == dict.fromkeys(said, INTERNAL)
+async def test_malformed_timeout_is_refused(send: Send, me: Person) -> None:
+    timeouts = ("", "0", "-1S", "1", "S", "1h", "1.5S", "nonsense", "\0")
+    responses = {each: send(GET_SESSION, EMPTY, [*me.headers, ("grpc-timeout", each)]) for each in timeouts}
+    assert await statuses(responses) == dict.fromkeys(timeouts, INTERNAL)
 
 
 async def test_half_sent_call_without_a_credential_is_refused_at_once(send: Send) -> None:
     began = perf_counter()
-    answer = await send(WHO, None, over=False)
-    assert (answer.status, reason(answer)) == (NOBODY, "CREDENTIAL_MISSING")
+    response = await send(GET_SESSION, None, end_stream=False)
+    assert (response.status, reason(response)) == (UNAUTHENTICATED, "CREDENTIAL_MISSING")
     assert perf_counter() - began < DEFAULT_DEADLINE / 2
 
 
-async def test_second_message_of_a_call_that_has_one_is_not_read(send: Send, me: Person, dsn: str) -> None:
+async def test_second_message_of_a_unary_call_is_ignored(send: Send, me: Person, dsn: str) -> None:
     first, second = (framed(CreateTaskRequest(title=title).SerializeToString()) for title in ("first", "second"))
     assert (await send(CREATE, first + second, me.headers)).status == OK
     assert titles(dsn) == ["first"]
@@ -306,30 +315,32 @@ def titles(dsn: str) -> list[str]:
         return [row[0] for row in connection.execute("SELECT title FROM tasks ORDER BY id").fetchall()]
 
 
-async def test_call_is_answered_though_its_side_stays_open(send: Send, me: Person) -> None:
-    assert (await send(WHO, NOTHING, me.headers, over=False)).status == OK
+async def test_call_gets_its_response_before_the_client_ends_the_stream(send: Send, me: Person) -> None:
+    assert (await send(GET_SESSION, EMPTY, me.headers, end_stream=False)).status == OK
 
 
 # --- headers ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("path", [WHO, SIGN_IN, "/nowhere"])
+@pytest.mark.parametrize("path", [GET_SESSION, SIGN_IN, "/nowhere"])
 async def test_headers_of_twenty_kilobytes_are_refused(send: Send, me: Person, path: str) -> None:
     one, many = [("x-big", "y" * 20_000)], [(f"x-{number}", "y" * 200) for number in range(100)]
-    answers = {"one": send(path, NOTHING, [*me.headers, *one]), "many": send(path, NOTHING, [*me.headers, *many])}
-    assert await statuses(answers) == {"one": EXHAUSTED, "many": EXHAUSTED}
+    responses = {"one": send(path, EMPTY, [*me.headers, *one]), "many": send(path, EMPTY, [*me.headers, *many])}
+    assert await statuses(responses) == {"one": EXHAUSTED, "many": EXHAUSTED}
 
 
 async def test_headers_of_twelve_kilobytes_are_read(send: Send, me: Person) -> None:
-    assert (await send(WHO, NOTHING, [*me.headers, ("x-big", "y" * 12_000)])).status == OK
+    assert (await send(GET_SESSION, EMPTY, [*me.headers, ("x-big", "y" * 12_000)])).status == OK
 
 
-@pytest.mark.parametrize("hasty", [False, True])
-async def test_headers_that_unfold_to_megabytes_are_survived(address: str, me: Person, hasty: bool) -> None:
-    """HPACK says with one byte what it has said before. A client that has not yet acknowledged the server's limits is
-    not held to them by gRPC; it is let go at a limit of gRPC's own."""
-    async with connected(address, hasty=hasty) as wire:
-        stream = wire.begin(WHO, [*me.headers, *[("x-big", "y" * 3000)] * 1000])
-        wire.send(stream, NOTHING, over=True)
-        assert (await wire.answer(stream)).status in ({OK, EXHAUSTED} if hasty else {EXHAUSTED})
+@pytest.mark.parametrize("before_settings", [False, True])
+async def test_server_survives_headers_that_decompress_to_megabytes(
+    address: str, me: Person, before_settings: bool
+) -> None:
+    """HPACK repeats a header with one byte. gRPC does not apply the server's limits to a client that has not yet
+    acknowledged them; it applies a built-in limit."""
+    async with connected(address, before_settings=before_settings) as wire:
+        stream = wire.begin(GET_SESSION, [*me.headers, *[("x-big", "y" * 3000)] * 1000])
+        wire.send(stream, EMPTY, end_stream=True)
+        assert (await wire.response(stream)).status in ({OK, EXHAUSTED} if before_settings else {EXHAUSTED})
 
 
 CREDENTIALS: dict[str, tuple[Callable[[str], list[tuple[str, str | bytes]]], str]] = {
@@ -345,7 +356,7 @@ CREDENTIALS: dict[str, tuple[Callable[[str], list[tuple[str, str | bytes]]], str
     "UTF-8": (lambda good: [("authorization", "Bearer ünïcödé".encode())], "CREDENTIAL_INVALID"),
     "not ASCII after it": (lambda good: [("authorization", f"{good}ü".encode())], "CREDENTIAL_INVALID"),
     "10 KB": (lambda good: [("authorization", "Bearer " + "x" * 10_240)], "CREDENTIAL_INVALID"),
-    "10 KB that begin well": (lambda good: [("authorization", good + "A" * 10_240)], "CREDENTIAL_INVALID"),
+    "10 KB with a valid prefix": (lambda good: [("authorization", good + "A" * 10_240)], "CREDENTIAL_INVALID"),
     "two spaces": (lambda good: [("authorization", good.replace(" ", "  "))], "CREDENTIAL_INVALID"),
     "no token": (lambda good: [("authorization", "Bearer")], "CREDENTIAL_INVALID"),
     "another scheme": (lambda good: [("authorization", "Basic YTpi")], "CREDENTIAL_INVALID"),
@@ -355,23 +366,23 @@ CREDENTIALS: dict[str, tuple[Callable[[str], list[tuple[str, str | bytes]]], str
 }
 
 
-async def test_credential_that_is_not_exactly_one_good_token_is_refused(send: Send, me: Person) -> None:
+async def test_credential_that_is_not_exactly_one_valid_token_is_refused(send: Send, me: Person) -> None:
     for name, (headers, expected) in CREDENTIALS.items():
-        answer = await send(WHO, NOTHING, headers(f"Bearer {me.token}"))
-        assert (name, answer.status, reason(answer)) == (name, NOBODY, expected)
-        assert me.token not in repr(answer)
+        response = await send(GET_SESSION, EMPTY, headers(f"Bearer {me.token}"))
+        assert (name, response.status, reason(response)) == (name, UNAUTHENTICATED, expected)
+        assert me.token not in repr(response)
 
 
-async def test_header_that_http2_does_not_allow_is_refused(send: Send, me: Person) -> None:
+async def test_header_that_http2_forbids_is_refused(send: Send, me: Person) -> None:
     headers = {"Authorization": "x", "": "x", "a b": "x", "x-bin": "%", ":admin": "true"}
-    answers = {name: send(WHO, NOTHING, [*me.headers, (name, value)]) for name, value in headers.items()}
-    assert await statuses(answers) == dict.fromkeys(headers, INTERNAL)
+    responses = {name: send(GET_SESSION, EMPTY, [*me.headers, (name, value)]) for name, value in headers.items()}
+    assert await statuses(responses) == dict.fromkeys(headers, INTERNAL)
 
 
 USER_AGENTS = (b"nul\0", b"\xff\xfe", b"line\r\nbreak", b"\x1b[31mred", b"\xed\xa0\x80", b"x" * 10_000)
 
 
-async def test_user_agent_that_no_row_can_hold_keeps_nothing_from_being_done_and_audited(send: Send, dsn: str) -> None:
+async def test_call_with_an_unstorable_user_agent_is_executed_and_audited(send: Send, dsn: str) -> None:
     for number, agent in enumerate(USER_AGENTS):
         for password in ("a long enough password", "too short"):
             request = SignUpRequest(email=f"{number}@example.com", password=password, display_name="A")
@@ -391,50 +402,50 @@ PATHS = (
 
 async def test_path_that_is_not_exactly_a_method_is_unimplemented(send: Send, me: Person, log: list[Any]) -> None:
     for path in PATHS:
-        answer = await send(path, NOTHING, me.headers)
-        assert (path, answer.status, reason(answer)) == (path, UNKNOWN_METHOD, "METHOD_UNKNOWN")
+        response = await send(path, EMPTY, me.headers)
+        assert (path, response.status, reason(response)) == (path, UNKNOWN_METHOD, "METHOD_UNKNOWN")
         assert log[-1]["method"].isprintable()
 
 
-async def test_other_verb_than_post_is_refused(send: Send, me: Person) -> None:
+async def test_http_method_other_than_post_is_refused(send: Send, me: Person) -> None:
     verbs = ("GET", "PUT", "DELETE", "nonsense", "")
-    bases = {verb: [(":method", verb), *gRPC(WHO)[1:]] for verb in verbs}
-    answers = {verb: send("", NOTHING, me.headers, base=base) for verb, base in bases.items()}
-    assert set((await statuses(answers)).values()) <= {INTERNAL, None}  # without a status the stream was reset
+    bases = {verb: [(":method", verb), *gRPC(GET_SESSION)[1:]] for verb in verbs}
+    responses = {verb: send("", EMPTY, me.headers, base=base) for verb, base in bases.items()}
+    assert set((await statuses(responses)).values()) <= {INTERNAL, None}  # None: the stream was reset
 
 
-async def test_call_without_a_header_that_every_call_has_is_refused(send: Send, me: Person) -> None:
-    needed = (":method", ":scheme", ":path", ":authority", "te")
-    bases = {missing: [each for each in gRPC(WHO) if each[0] != missing] for missing in needed}
-    answers = {missing: send("", NOTHING, me.headers, base=base) for missing, base in bases.items()}
-    assert set((await statuses(answers)).values()) <= {INTERNAL, None}
+async def test_call_without_a_required_header_is_refused(send: Send, me: Person) -> None:
+    required = (":method", ":scheme", ":path", ":authority", "te")
+    bases = {missing: [each for each in gRPC(GET_SESSION) if each[0] != missing] for missing in required}
+    responses = {missing: send("", EMPTY, me.headers, base=base) for missing, base in bases.items()}
+    assert set((await statuses(responses)).values()) <= {INTERNAL, None}
 
 
-async def test_content_type_is_not_looked_at(send: Send, me: Person) -> None:
-    """Not by gRPC, and it is not shown to us. A browser cannot send the `te` without which nothing is answered."""
+async def test_content_type_is_ignored(send: Send, me: Person) -> None:
+    """gRPC neither checks it nor passes it on. A browser still cannot make a call: it cannot send the required `te`."""
     kinds = ("application/grpc+proto", "application/json", "text/html", "nonsense", "")
-    bases = {kind: [*gRPC(WHO)[:-1], ("content-type", kind)] for kind in kinds}
-    answers = {kind: send("", NOTHING, me.headers, base=base) for kind, base in bases.items()}
-    assert await statuses(answers) == dict.fromkeys(kinds, OK)
+    bases = {kind: [*gRPC(GET_SESSION)[:-1], ("content-type", kind)] for kind in kinds}
+    responses = {kind: send("", EMPTY, me.headers, base=base) for kind, base in bases.items()}
+    assert await statuses(responses) == dict.fromkeys(kinds, OK)
 
 
 # --- connections ------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("hasty", [False, True])
-async def test_one_connection_has_at_most_a_hundred_calls_open(
-    address: str, client: Client, me: Person, hasty: bool
+@pytest.mark.parametrize("before_settings", [False, True])
+async def test_connection_has_at_most_a_hundred_open_calls(
+    address: str, client: Client, me: Person, before_settings: bool
 ) -> None:
-    async with connected(address, hasty=hasty) as wire:
+    async with connected(address, before_settings=before_settings) as wire:
         wire.http.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 10_000  # ignores the server's setting
         wire.http.remote_settings.acknowledge()
         streams = [wire.begin(SIGN_IN) for _ in range(300)]
         for _ in range(20):
             await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
-        answers = [await wire.answer(stream) for stream in streams]
-        assert sum(answer.status == TOO_LATE for answer in answers) <= 100
-        assert all(answer.status is not None or answer.reset is not None for answer in answers)
+        responses = [await wire.response(stream) for stream in streams]
+        assert sum(response.status == TOO_LATE for response in responses) <= 100
+        assert all(response.status is not None or response.reset is not None for response in responses)
 
 
-async def test_call_beyond_the_slots_is_refused_at_once_and_served_when_one_is_free(
+async def test_call_is_refused_at_once_without_a_free_slot_and_served_with_one(
     gateway: tuple[Gateway, str], client: Client, me: Person, slots: int
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -450,7 +461,7 @@ async def test_call_beyond_the_slots_is_refused_at_once_and_served_when_one_is_f
 
 
 @pytest.mark.parametrize("path", [SIGN_IN, CREATE], ids=["public", "signed in"])
-async def test_two_thousand_requests_without_their_messages_keep_no_one_out(
+async def test_two_thousand_requests_without_messages_do_not_block_other_callers(
     gateway: tuple[Gateway, str], address: str, client: Client, me: Person, path: str
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -467,9 +478,7 @@ async def test_two_thousand_requests_without_their_messages_keep_no_one_out(
 @pytest.mark.parametrize(
     "data", [None, framed(CreateTaskRequest(title="reset").SerializeToString())], ids=["headers", "calls"]
 )
-async def test_two_thousand_rapid_resets_leave_nothing_behind(
-    address: str, me: Person, data: bytes | None, dsn: str
-) -> None:
+async def test_two_thousand_rapid_resets_leak_nothing(address: str, me: Person, data: bytes | None, dsn: str) -> None:
     async with connected(address) as wire:
         for number in range(2_000):
             stream = wire.begin(CREATE, me.headers)
@@ -492,11 +501,11 @@ NOT_HTTP2 = (
     PREFACE,
     PREFACE[:10],
     PREFACE + b"\xff" * 100,
-    PREFACE + b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x05\x01\x04\0\0\0\x01" + b"\xff" * 5,  # headers that are none
+    PREFACE + b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x05\x01\x04\0\0\0\x01" + b"\xff" * 5,  # an invalid header block
 )
 
 
-async def test_connection_that_does_not_speak_http2_is_closed(address: str) -> None:
+async def test_connection_without_http2_is_closed(address: str) -> None:
     async def closed_after(data: bytes) -> None:
         host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -509,7 +518,7 @@ async def test_connection_that_does_not_speak_http2_is_closed(address: str) -> N
     await asyncio.gather(*map(closed_after, NOT_HTTP2))
 
 
-async def test_flood_of_pings_ends_its_connection(address: str) -> None:
+async def test_flood_of_pings_closes_the_connection(address: str) -> None:
     async with connected(address) as wire:
         for _ in range(50):
             wire.http.ping(b"12345678")

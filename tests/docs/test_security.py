@@ -130,7 +130,7 @@ def test_named_tests_exist() -> None:
 
 def test_named_cases_exist() -> None:
     cases = [(name, case) for _, name, case in named_tests(PAGE) if case]
-    assert {name for name, _ in cases} == {"test_mutation_gets_nobody_in"}
+    assert {name for name, _ in cases} == {"test_mutation_cannot_sign_in"}
     assert {case for _, case in cases} <= MUTATIONS.keys()
 
 
