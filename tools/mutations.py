@@ -303,7 +303,7 @@ MUTATIONS = (
         "packages/rpc/accord_rpc/masks.py",
         "            if path not in self._readers\n",
         "            if False\n",
-        ("tests/api/test_masks.py::test_a_mask_names_what_can_be_changed_and_nothing_else",),
+        ("tests/api/test_masks.py::test_mask_with_a_path_that_cannot_be_changed_is_invalid",),
     ),
 )
 
