@@ -190,7 +190,7 @@ MUTATIONS = (
         "tenant_of(caller.organization_id or caller.account_id)",
         (
             f"{TENANCY}::test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked",
-            "tests/api/test_row_level_security.py::test_call_without_a_permission_acts_for_the_account",
+            "tests/api/test_row_level_security.py::test_tenant_of_a_call_without_a_permission_is_the_account",
         ),
     ),
     Mutation(
