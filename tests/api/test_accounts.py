@@ -102,7 +102,7 @@ async def test_invalid_email_is_a_violation_of_its_field(client: Client, email: 
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "nul\0", "line\nbreak"])
-async def test_wrong_name_is_refused_by_its_field(client: Client, name: str) -> None:
+async def test_invalid_name_is_a_violation_of_its_field(client: Client, name: str) -> None:
     request = SignUpRequest(email=EMAIL, password=PASSWORD, display_name=name)
     assert list((await refusal(client.accounts.SignUp(request))).violations) == ["display_name"]
 
