@@ -21,7 +21,7 @@ from accord_auth.passwords import Passwords
 from accord_db.engine.metrics import metrics
 from tests.api.conftest import Client, Refusal, refusal
 from tests.api.mailbox import mailed_token
-from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, forget_password, sign_up
+from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, remove_password, sign_up
 from tests.conftest import change
 
 Call = Callable[[Client, str], Awaitable[object]]
@@ -39,7 +39,7 @@ async def addresses(client: Client, dsn: str) -> dict[str, str]:
             token = await mailed_token(client.database, email, Mail.VERIFY_EMAIL)
             await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
     ban(dsn, ADDRESSES["banned"])
-    forget_password(dsn, ADDRESSES["provider-only"])
+    remove_password(dsn, ADDRESSES["provider-only"])
     change(dsn, "UPDATE accounts SET deleted_at = now() WHERE email = %s", ADDRESSES["deleted"])
     return ADDRESSES | {"unknown": UNKNOWN}
 

@@ -25,10 +25,10 @@ from tests.api.signing_in import (
     OTHER_PASSWORD,
     PASSWORD,
     ban,
-    forget_password,
     hash_changed_during,
     outdated_hash,
     refused_sign_in,
+    remove_password,
     sign_in,
     sign_up,
     signed_in,
@@ -97,7 +97,7 @@ async def test_wrong_current_password_changes_nothing(client: Client) -> None:
 
 async def test_account_without_a_password_cannot_change_it(client: Client, dsn: str) -> None:
     headers = await signed_in(client)
-    forget_password(dsn, EMAIL)
+    remove_password(dsn, EMAIL)
     assert (await refusal(change_password(client, headers))).reason == "PASSWORD_WRONG"
 
 
@@ -190,7 +190,7 @@ async def test_reset_verifies_the_email_and_invalidates_its_other_tokens(client:
 
 async def test_reset_sets_a_password_on_an_account_that_only_used_providers(client: Client, dsn: str) -> None:
     await sign_up(client)
-    forget_password(dsn, EMAIL)
+    remove_password(dsn, EMAIL)
     await reset(client, await reset_token(client))
     await sign_in(client, password=OTHER_PASSWORD)
 

@@ -23,9 +23,9 @@ from tests.api.signing_in import (
     EMAIL,
     OTHER_PASSWORD,
     PASSWORD,
-    forget_password,
     hash_changed_during,
     outdated_hash,
+    remove_password,
     sign_in,
     sign_up,
 )
@@ -325,7 +325,7 @@ async def test_wrong_password_does_not_reauthenticate(sessions: "SessionServiceA
 async def test_reauthentication_of_an_account_without_a_password_is_refused_as_a_wrong_password(
     sessions: "SessionServiceAsyncStub", stale: Headers, dsn: str
 ) -> None:
-    forget_password(dsn, EMAIL)
+    remove_password(dsn, EMAIL)
     assert (await refusal(reauthenticate(sessions, stale))).reason == "PASSWORD_WRONG"
 
 
