@@ -164,7 +164,7 @@ async def test_a_token_of_another_purpose_is_refused(client: Client, me: Person,
 
 
 @each(ALL)
-async def test_a_token_under_the_prefix_of_another_purpose_is_refused(
+async def test_a_token_with_the_prefix_of_another_purpose_is_refused(
     client: Client, me: Person, example: Example
 ) -> None:
     """Even if its checksum is recomputed and the same hash is stored."""
@@ -180,7 +180,7 @@ async def test_a_session_token_is_refused_as_an_account_token(client: Client, me
 
 
 @each(ALL)
-async def test_an_account_token_opens_no_session(client: Client, me: Person, example: Example) -> None:
+async def test_an_account_token_is_refused_as_a_session_token(client: Client, me: Person, example: Example) -> None:
     token = await example.token(client.database, me)
     who = Person(me.account_id, me.session_id, me.email, token)
     refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=who.headers))
@@ -252,7 +252,7 @@ async def test_database_contains_mailed_tokens_only_encrypted(client: Client, ds
 
 
 @each(ALL)
-async def test_the_refusal_of_a_token_is_audited_without_it(
+async def test_a_refused_token_is_audited_without_its_value(
     client: Client, me: Person, dsn: str, example: Example
 ) -> None:
     token = new_token(example.kind.prefix)

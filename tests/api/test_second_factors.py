@@ -273,7 +273,7 @@ async def test_last_of_many_concurrently_created_factors_can_be_confirmed(
     assert len(confirmed) == 1
 
 
-async def test_sign_in_waits_for_its_second_step(ada: Ada) -> None:
+async def test_sign_in_creates_a_session_only_after_its_second_step(ada: Ada) -> None:
     first = await ada.sign_in()
     assert first.session_token == ""
     assert not first.HasField("session")
@@ -313,7 +313,7 @@ async def test_used_code_is_refused_at_the_next_sign_in(ada: Ada) -> None:
     assert reason(await refusal(ada.complete(await ada.second_step(), code=ada.code(+1)))) == CODE_WRONG
 
 
-async def test_second_step_token_opens_one_session(ada: Ada) -> None:
+async def test_second_step_token_creates_one_session(ada: Ada) -> None:
     token = await ada.second_step()
     await ada.complete(token, code=ada.code(+1))
     refused = await refusal(ada.complete(token, recovery_code=ada.recovery_codes[0]))

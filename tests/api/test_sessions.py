@@ -111,7 +111,7 @@ async def test_get_session_without_an_id_returns_the_caller_s_session(
     assert (kept, idle) == (30 * 86_400, 14 * 86_400)
 
 
-async def test_get_session_of_another_of_my_sessions_is_not_current(
+async def test_another_session_of_the_user_is_not_current(
     sessions: "SessionServiceAsyncStub", mine: list[Headers]
 ) -> None:
     other = await session_of(sessions, mine[1])

@@ -248,9 +248,7 @@ class Acme:
         try:
             shown = repr([response async for response in self._responses(method, request, headers)])
         except grpc.aio.AioRpcError as error:
-            reason = read_refusal(
-                error
-            ).reason  # error details repeat ids of the request, see tests/api/test_foreign_ids.py
+            reason = read_refusal(error).reason  # its details repeat ids of the request: tests/api/test_foreign_ids.py
         return CallResult(reason, {id for id in self.ids() if str(id) in shown}, self.rows() == before)
 
     async def _responses(self, method: MethodDescriptor, request: Any, headers: Headers) -> AsyncIterator[Any]:
