@@ -174,7 +174,7 @@ MUTATIONS = (
         "packages/rpc/accord_rpc/tenancy.py",
         "        if method.policy.permission or (handler := _function(handlers.get(method.path))) is None:\n",
         "        if True:\n",
-        (f"{TENANCY}::test_handler_that_reads_the_owner_in_a_method_without_a_permission_is_refused_at_start",),
+        (f"{TENANCY}::test_startup_fails_if_a_handler_reads_the_owner_in_a_method_without_a_permission",),
     ),
     Mutation(
         "tenancy: the owner is available where the policy has no permission",
@@ -189,8 +189,8 @@ MUTATIONS = (
         "tenant_of(caller.tenant_id)",
         "tenant_of(caller.organization_id or caller.account_id)",
         (
-            f"{TENANCY}::test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked",
-            "tests/api/test_row_level_security.py::test_call_without_a_permission_acts_for_the_account",
+            f"{TENANCY}::test_row_level_security_hides_rows_from_a_former_member_when_no_permission_was_checked",
+            "tests/api/test_row_level_security.py::test_tenant_of_a_call_without_a_permission_is_the_account",
         ),
     ),
     Mutation(
@@ -198,7 +198,7 @@ MUTATIONS = (
         INTERCEPTOR,
         "    return policy.permission in caller.permissions\n",
         "    return not caller.permissions or policy.permission in caller.permissions\n",
-        (f"{TENANCY}::test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member",),
+        (f"{TENANCY}::test_no_method_returns_or_changes_rows_of_an_organization_for_a_former_member",),
     ),
     Mutation(
         "audit: a handler sets no target",
@@ -303,7 +303,7 @@ MUTATIONS = (
         "packages/rpc/accord_rpc/masks.py",
         "            if path not in self._readers\n",
         "            if False\n",
-        ("tests/api/test_masks.py::test_a_mask_names_what_can_be_changed_and_nothing_else",),
+        ("tests/api/test_masks.py::test_mask_with_a_path_that_cannot_be_changed_is_invalid",),
     ),
 )
 

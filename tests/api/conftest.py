@@ -52,14 +52,14 @@ class Client:
         return await signed_in_person(self.database)
 
     def calls(self, contract: ModuleType, person: Person) -> Calls:
-        """Of the services in `contract`, such as `tasks_pb2`."""
+        """Calls of the services in `contract`, such as `tasks_pb2`."""
         return Calls(self.channel, contract, person.headers)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _contract_read_once() -> Iterator[None]:
-    """Gateways of a worker share what depends on the contract alone, which takes most of their start: the compiled rules
-    of all messages, and the comparison of the contract with the same handlers."""
+    """Shares between the gateways of a worker what depends only on the contract and takes most of the startup: the compiled
+    rules of all messages, and the comparison of the contract with the handlers."""
     validator, checked = Validator(), dict[object, list[Method]]()
 
     def check_once(services: Iterable[ServiceDescriptor], registry: Registry, _: Validator) -> list[Method]:
@@ -172,7 +172,7 @@ class Refusal:
 
 
 async def refusal(call: Awaitable[object]) -> Refusal:
-    """Awaits a call that must fail with a status of the form that all error statuses have."""
+    """Awaits a call that must fail. Checks the form of its status, which is the same for all errors."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asyncio.wait_for(_awaited(call), 20)  # a call that hangs fails the test
     return read_refusal(caught.value)

@@ -1,4 +1,4 @@
-"""Somebody else's provider, npm's oidc-provider on a port of its own, and somebody with a browser who signs in there."""
+"""An independent OpenID Connect provider (npm's oidc-provider) on its own port, and a browser that signs in there."""
 
 import fcntl
 import html
@@ -29,7 +29,7 @@ class OidcProvider:
     def settings(
         self, client_id: str = "rsa", *, scopes: Sequence[str] = ("openid", "email", "profile")
     ) -> ProviderEntry:
-        """For one of its clients, which are named after the key that signs for them."""
+        """Settings for one of the provider's clients, which are named after their signing key."""
         return ProviderEntry(
             issuer=self.issuer,
             client_id=client_id,
@@ -41,7 +41,7 @@ class OidcProvider:
 
 @dataclass(frozen=True)
 class CameBack:
-    """What the provider has put on the redirect URI."""
+    """The parameters of the redirect URI (RFC 6749, section 4.1.2)."""
 
     redirect_uri: str
     state: str
@@ -51,7 +51,7 @@ class CameBack:
 
 @contextmanager
 def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int = 600) -> Iterator[OidcProvider]:
-    """What is not in the ID token is at its userinfo endpoint, as the standard has it for a flow with a code."""
+    """Claims that are not in the ID token are at the userinfo endpoint (OpenID Connect Core, section 5.4)."""
     node = _installed()
     options = {
         "redirectUris": REDIRECT_URIS,
@@ -62,7 +62,7 @@ def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int 
         [node, "server.js", json.dumps(options)],
         cwd=FOLDER,
         text=True,
-        stdin=subprocess.PIPE,  # it ends with it, and so with us
+        stdin=subprocess.PIPE,  # the provider exits when this pipe closes, also if the tests are killed
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -74,29 +74,29 @@ def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int 
 
 
 def _installed() -> str:
-    """Where node is, with the package installed once, exactly as it is locked."""
+    """The path of node. Installs the package once, exactly as locked."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("Node.js and npm are not both installed")
     with (FOLDER / "package-lock.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        wanted, done = (FOLDER / "package-lock.json").read_bytes(), FOLDER / "node_modules" / ".accord-lock"
-        if not done.exists() or done.read_bytes() != wanted:
+        locked, installed = (FOLDER / "package-lock.json").read_bytes(), FOLDER / "node_modules" / ".accord-lock"
+        if not installed.exists() or installed.read_bytes() != locked:
             command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
             subprocess.run(command, cwd=FOLDER, check=True, stdin=subprocess.DEVNULL)
-            done.write_bytes(wanted)
+            installed.write_bytes(locked)
     return node
 
 
 async def sign_in_there(authorization_url: str, name: str) -> CameBack:
-    """Goes where the URL leads, says that it is `name`, agrees to everything, and is sent back."""
+    """Opens the URL, signs in as `name`, consents, and follows the redirects back to the client."""
     async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
         response = await browser.get(authorization_url)
         while True:
             if response.is_redirect:
                 location = response.headers["location"]
                 if location.startswith(REDIRECT_URIS):
-                    return _came_back(location)
+                    return _parse_redirect(location)
                 response = await browser.get(response.url.join(location))
                 continue
             assert response.status_code == 200, response.text
@@ -108,6 +108,6 @@ async def sign_in_there(authorization_url: str, name: str) -> CameBack:
             response = await browser.post(response.url.join(html.unescape(form[1])), data=fields)
 
 
-def _came_back(location: str) -> CameBack:
+def _parse_redirect(location: str) -> CameBack:
     address, query = location.partition("?")[0], dict(parse_qsl(urlsplit(location).query))
     return CameBack(address, query["state"], query["code"], query["iss"])

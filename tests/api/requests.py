@@ -1,4 +1,4 @@
-"""Requests that keep the contract's rules, made of the descriptors alone: as little as will do."""
+"""Minimal valid requests of any method, generated from the descriptors."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -17,11 +17,11 @@ from buf.validate import validate_pb2
 from tests.factories import Headers
 
 MASK: Final = "update_mask"
-# Of what patterns ask for, the first that fits is taken.
+# Candidates for fields with a pattern. The first that matches is used.
 _TEXTS: Final = ("example", "123456", "https://app.example/callback", "corp")
 _PASSWORD: Final = "correct horse battery staple"
-# What rules ask for that are those of a message as a whole, or the handler's: by the field's full name.
-_BESIDE: Final[dict[str, Any]] = {
+# Values required by rules of a whole message or of a handler, by the full name of the field.
+_VALUES: Final[dict[str, Any]] = {
     "accord.accounts.v1.ChangePasswordRequest.new_password": _PASSWORD,
     "accord.accounts.v1.CompleteSignInRequest.code": "123456",
     "accord.accounts.v1.ResetPasswordRequest.new_password": _PASSWORD,
@@ -31,7 +31,7 @@ _BESIDE: Final[dict[str, Any]] = {
 
 
 def least(method: MethodDescriptor) -> Any:
-    """With every field that must be there, and what an update changes."""
+    """A request with the required fields only, and for an update one changed field."""
     request = _least(method.input_type)
     if resource := updated(method):
         change(request, resource, next(changeable(cast(Descriptor, resource.message_type))))
@@ -57,7 +57,7 @@ def _validator() -> Validator:
 
 
 def updated(method: MethodDescriptor) -> FieldDescriptor | None:
-    """The field that holds the resource, of a method that changes one by a mask."""
+    """The field of the resource, if the method is an update with a mask."""
     fields = method.input_type.fields
     if MASK not in method.input_type.fields_by_name:
         return None
@@ -65,10 +65,10 @@ def updated(method: MethodDescriptor) -> FieldDescriptor | None:
 
 
 def change(request: Any, resource: FieldDescriptor, field: FieldDescriptor) -> None:
-    """Has the request change this field of the resource and no other."""
-    part = getattr(request, resource.name)
-    part.SetInParent()
-    _fill(part, field)
+    """Sets this field of the resource and a mask of only this field."""
+    message = getattr(request, resource.name)
+    message.SetInParent()
+    _fill(message, field)
     del request.update_mask.paths[:]
     request.update_mask.paths.append(field.name)
 
@@ -82,7 +82,7 @@ def is_output_only(field: FieldDescriptor) -> bool:
 
 
 def names_it(field: FieldDescriptor) -> bool:
-    """Whether it says which resource is meant, or in which state."""
+    """True for fields that identify the resource or its version."""
     return field_behavior_pb2.IDENTIFIER in _behaviors(field) or field.name in ("id", "etag")
 
 
@@ -91,7 +91,7 @@ def _behaviors(field: FieldDescriptor) -> list[int]:
 
 
 def rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
-    """Those of each value, if there are several."""
+    """The rules of the field, or of its items if it is repeated."""
     own = field.GetOptions().Extensions[validate_pb2.field]
     return own.repeated.items if field.is_repeated else own
 
@@ -103,14 +103,14 @@ def is_uuid(field: FieldDescriptor) -> bool:
 def _least(of: Descriptor) -> Any:
     message = GetMessageClass(of)()
     for field in of.fields:
-        if _is_demanded(field):
+        if _is_required(field):
             _fill(message, field)
     return message
 
 
-def _is_demanded(field: FieldDescriptor) -> bool:
+def _is_required(field: FieldDescriptor) -> bool:
     own = field.GetOptions().Extensions[validate_pb2.field]
-    if field.full_name in _BESIDE or own.required:
+    if field.full_name in _VALUES or own.required:
         return True
     if field.is_repeated:
         return bool(own.repeated.min_items)
@@ -132,8 +132,8 @@ def _fill(message: Any, field: FieldDescriptor) -> None:
 
 
 def _value(field: FieldDescriptor) -> Any:
-    if field.full_name in _BESIDE:
-        return _BESIDE[field.full_name]
+    if field.full_name in _VALUES:
+        return _VALUES[field.full_name]
     if field.message_type is not None:
         return _least(field.message_type)
     if field.enum_type is not None:
@@ -152,17 +152,17 @@ def text(field: FieldDescriptor) -> str:
 
 
 def _accepts(field: FieldDescriptor, text: str) -> bool:
-    """Whether the rules of the field let it hold the text. Asked of a message that has nothing else."""
+    """True if the text satisfies the rules of the field, checked in a message without other fields."""
     message: Any = GetMessageClass(cast(Descriptor, field.containing_type))()
     if field.is_repeated:
         getattr(message, field.name).append(text)
     else:
         setattr(message, field.name, text)
-    found = _validator().collect_violations(message)
-    return all(_field(violation) != field.name for violation in found)
+    violations = _validator().collect_violations(message)
+    return all(_field(violation) != field.name for violation in violations)
 
 
 def _field(violation: Violation) -> str:
-    """Empty if it is of the message as a whole."""
+    """The name of the field. Empty for a rule of the whole message."""
     field = violation.proto.field
     return field.elements[0].field_name if field else ""

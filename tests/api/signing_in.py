@@ -1,4 +1,4 @@
-"""How tests sign up and in."""
+"""Sign-up and sign-in for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) 
 
 
 async def signed_in(client: Client, email: str = EMAIL) -> Headers:
-    """The headers of somebody who has just signed up, and in."""
+    """Signs up a new user and returns the headers of their session."""
     await sign_up(client, email)
     return bearer((await sign_in(client, email)).session_token)
 
@@ -40,27 +40,27 @@ def ban(dsn: str, email: str) -> None:
     change(dsn, "UPDATE accounts SET banned_at = now() WHERE email = %s", email)
 
 
-def forget_password(dsn: str, email: str) -> None:
-    """Leaves an account that only providers can sign in to."""
+def remove_password(dsn: str, email: str) -> None:
+    """Removes the password, so that only a provider can sign in to the account."""
     change(dsn, "UPDATE accounts SET password_hash = NULL WHERE email = %s", email)
 
 
 def outdated_hash(password: str = PASSWORD) -> str:
-    """A hash at another cost than the gateway's, which verifies and is renewed at the next sign-in."""
+    """A valid hash with other parameters than the gateway's. The next sign-in renews it."""
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)
 
 
 @asynccontextmanager
 async def hash_changed_during(dsn: str, password_hash: str) -> AsyncIterator[None]:
-    """Changes the hash of every account, and commits once the call that the block starts has verified the hash before and
-    waits for the row."""
-    with psycopg.connect(dsn) as changing, psycopg.connect(dsn, autocommit=True) as looking:
-        changing.execute("UPDATE accounts SET password_hash = %s", [password_hash])
+    """Changes the hash of every account. Commits when the call started in the block has verified the old hash and waits for
+    the row lock."""
+    with psycopg.connect(dsn) as writer, psycopg.connect(dsn, autocommit=True) as observer:
+        writer.execute("UPDATE accounts SET password_hash = %s", [password_hash])
         yield
         async with asyncio.timeout(20):
-            while looking.execute(_WAITING).rowcount == 0:
+            while observer.execute(_WAITING).rowcount == 0:
                 await asyncio.sleep(0.01)
-        changing.commit()
+        writer.commit()
 
 
 _WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

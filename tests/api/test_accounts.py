@@ -34,13 +34,13 @@ from tests.conftest import change, count
 from tests.factories import bearer
 
 
-async def test_person_who_signed_up_signs_in_and_is_known(client: Client) -> None:
+async def test_user_signs_up_and_signs_in(client: Client) -> None:
     await sign_up(client, "SomeBody@Example.com", name="Søme Bødy")
     response = await sign_in(client, "somebody@EXAMPLE.com")
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response.session_token))
     assert (who.account.email, who.account.display_name) == (EMAIL, "Søme Bødy")
     assert (who.session.status, who.session.current) == (SessionStatus.SESSION_STATUS_ACTIVE, True)
-    who.session.ClearField("status")  # told of sessions that there are, and not of one that is just opened
+    who.session.ClearField("status")  # SignIn sets neither on the session that it creates
     who.session.ClearField("current")
     assert who.session == response.session
     assert who.session.account_id == who.account.id
@@ -48,7 +48,7 @@ async def test_person_who_signed_up_signs_in_and_is_known(client: Client) -> Non
     assert lifetime.days == 30
 
 
-async def test_wrong_password_and_unknown_account_are_answered_alike(client: Client) -> None:
+async def test_wrong_password_and_unknown_account_get_the_same_response(client: Client) -> None:
     await sign_up(client)
     wrong = await refused_sign_in(client, password=PASSWORD + "!")
     unknown = await refused_sign_in(client, email="nobody@example.com")
@@ -58,19 +58,19 @@ async def test_wrong_password_and_unknown_account_are_answered_alike(client: Cli
 
 
 @pytest.mark.parametrize("password", [PASSWORD.upper(), PASSWORD + " ", " " + PASSWORD, PASSWORD[:-1], PASSWORD * 2])
-async def test_password_is_verified_exactly_as_it_was_chosen(client: Client, password: str) -> None:
+async def test_password_is_verified_exactly_as_it_was_set(client: Client, password: str) -> None:
     await sign_up(client)
     assert (await refused_sign_in(client, password=password)).reason == "SIGN_IN_REFUSED"
 
 
-async def test_sign_up_with_an_address_that_has_an_account_answers_alike_and_changes_nothing(client: Client) -> None:
+async def test_sign_up_with_an_existing_email_gets_the_same_response_and_changes_nothing(client: Client) -> None:
     first = await sign_up(client)
     assert await sign_up(client, EMAIL.upper(), "another password, long") == first
     assert (await refused_sign_in(client, password="another password, long")).reason == "SIGN_IN_REFUSED"
     await sign_in(client)
 
 
-async def test_of_ten_sign_ups_at_once_one_account_comes(client: Client, dsn: str) -> None:
+async def test_ten_concurrent_sign_ups_create_one_account(client: Client, dsn: str) -> None:
     await asyncio.gather(*(sign_up(client) for _ in range(10)))
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
@@ -79,13 +79,13 @@ async def test_of_ten_sign_ups_at_once_one_account_comes(client: Client, dsn: st
 @pytest.mark.parametrize(
     "password", ["correct horse b", "x" * 128, "ü" * 15, "𝕏" * 128, " " * 15, "\0" * 15, "tab\tand\nline......"]
 )
-async def test_password_just_inside_the_limits_is_taken_with_any_character(client: Client, password: str) -> None:
+async def test_password_at_its_length_limits_is_accepted_with_any_character(client: Client, password: str) -> None:
     await sign_up(client, password=password)
     await sign_in(client, password=password)
 
 
 @pytest.mark.parametrize("password", ["", "x" * 7, "x" * 14, "ü" * 14, "x" * 129, "𝕏" * 129])
-async def test_password_outside_the_limits_is_refused_by_its_field(client: Client, password: str) -> None:
+async def test_password_outside_its_length_limits_is_a_violation_of_its_field(client: Client, password: str) -> None:
     request = SignUpRequest(email=EMAIL, password=password, display_name="Me")
     refused = await refusal(client.accounts.SignUp(request))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
@@ -96,18 +96,18 @@ async def test_password_outside_the_limits_is_refused_by_its_field(client: Clien
 @pytest.mark.parametrize(
     "email", ["", "x", "@", "a@", "@b", "a b@c.de", "a@b@c", "x" * 250 + "@b.de", "a@b.de\0", "a@b.de\n", "Me <a@b.de>"]
 )
-async def test_wrong_address_is_refused_by_its_field(client: Client, email: str) -> None:
+async def test_invalid_email_is_a_violation_of_its_field(client: Client, email: str) -> None:
     refused = await refusal(client.accounts.SignUp(SignUpRequest(email=email, password=PASSWORD, display_name="Me")))
     assert list(refused.violations) == ["email"]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "nul\0", "line\nbreak"])
-async def test_wrong_name_is_refused_by_its_field(client: Client, name: str) -> None:
+async def test_invalid_name_is_a_violation_of_its_field(client: Client, name: str) -> None:
     request = SignUpRequest(email=EMAIL, password=PASSWORD, display_name=name)
     assert list((await refusal(client.accounts.SignUp(request))).violations) == ["display_name"]
 
 
-async def test_token_is_refused_after_sign_out_and_other_sessions_go_on(client: Client) -> None:
+async def test_token_is_refused_after_sign_out_and_other_sessions_remain_valid(client: Client) -> None:
     await sign_up(client)
     mine, other = await sign_in(client), await sign_in(client)
     assert mine.session_token != other.session_token
@@ -117,27 +117,27 @@ async def test_token_is_refused_after_sign_out_and_other_sessions_go_on(client: 
     await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(other.session_token))
 
 
-async def test_token_that_is_sent_along_with_a_sign_in_is_never_adopted(client: Client) -> None:
-    """Session fixation: neither one that the sender made up nor one of theirs becomes the token of who signs in."""
+async def test_token_sent_with_a_sign_in_is_never_adopted(client: Client) -> None:
+    """Session fixation: no token that the attacker invented or owns becomes the token of the user who signs in."""
     await sign_up(client)
-    attacker, made_up = await client.somebody(), new_session_token()
+    attacker, invented = await client.somebody(), new_session_token()
     mine = await sign_in(client)
-    for token in (made_up, attacker.token, mine.session_token):
+    for token in (invented, attacker.token, mine.session_token):
         headers = bearer(token)
         response = await client.accounts.SignIn(SignInRequest(email=EMAIL, password=PASSWORD), metadata=headers)
-        assert response.session_token not in (made_up, attacker.token, mine.session_token)
+        assert response.session_token not in (invented, attacker.token, mine.session_token)
         assert response.session.id != mine.session.id
-    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(made_up)))
+    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=bearer(invented)))
     assert refused.reason == "CREDENTIAL_INVALID"
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=attacker.headers)
     assert who.account.id == str(attacker.account_id)
 
 
-async def test_token_that_was_just_used_is_refused_by_the_next_call_after_sign_out(client: Client) -> None:
-    """Many times, since what could go wrong is a race between the cache and the revocation."""
-    people = [await client.somebody() for _ in range(10)]
+async def test_recently_used_token_is_refused_on_the_next_call_after_sign_out(client: Client) -> None:
+    """Repeated, because the possible fault is a race between the cache and the revocation."""
+    users = [await client.somebody() for _ in range(10)]
 
-    async def use_then_leave(headers: Any) -> None:
+    async def use_then_sign_out(headers: Any) -> None:
         await asyncio.gather(
             *(client.accounts.GetSession(GetSessionRequest(), metadata=headers) for _ in range(5)),
         )
@@ -154,11 +154,11 @@ async def test_token_that_was_just_used_is_refused_by_the_next_call_after_sign_o
             return False
         return True
 
-    await asyncio.gather(*(use_then_leave(person.headers) for person in people))
+    await asyncio.gather(*(use_then_sign_out(user.headers) for user in users))
 
 
-async def test_sign_out_in_one_gateway_is_known_in_another(client: Client, dsn: str, settings: Any) -> None:
-    person = await client.somebody()
+async def test_sign_out_in_one_gateway_takes_effect_in_another(client: Client, dsn: str, settings: Any) -> None:
+    user = await client.somebody()
     database, listener = await Database.connect(settings), Listener(dsn)
     other_settings = Settings(port=0, metrics_port=0)
     other = build_server(Runtime(other_settings, SECRET_KEY, database, listener))
@@ -169,17 +169,17 @@ async def test_sign_out_in_one_gateway_is_known_in_another(client: Client, dsn: 
         await asyncio.sleep(0.01)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         elsewhere = Client(channel, client.tasks, type(client.accounts)(channel), database)
-        await elsewhere.accounts.GetSession(GetSessionRequest(), metadata=person.headers)
-        await client.accounts.SignOut(SignOutRequest(), metadata=person.headers)
+        await elsewhere.accounts.GetSession(GetSessionRequest(), metadata=user.headers)
+        await client.accounts.SignOut(SignOutRequest(), metadata=user.headers)
         await asyncio.sleep(0.1)  # a notification takes a millisecond; the cache alone would keep it for seconds
-        refused = await refusal(elsewhere.accounts.GetSession(GetSessionRequest(), metadata=person.headers))
+        refused = await refusal(elsewhere.accounts.GetSession(GetSessionRequest(), metadata=user.headers))
     assert refused.reason == "CREDENTIAL_INVALID"
     await other.server.stop(None)
     await listener.close()
     await database.close()
 
 
-async def test_account_that_is_deleted_is_signed_out(client: Client, dsn: str) -> None:
+async def test_deleted_account_is_signed_out(client: Client, dsn: str) -> None:
     await sign_up(client)
     response = await sign_in(client)
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -189,7 +189,7 @@ async def test_account_that_is_deleted_is_signed_out(client: Client, dsn: str) -
     assert (await refused_sign_in(client)).reason == "SIGN_IN_REFUSED"
 
 
-async def test_token_and_password_are_nowhere_in_the_database(client: Client, dsn: str) -> None:
+async def test_database_contains_no_token_and_no_password(client: Client, dsn: str) -> None:
     await sign_up(client)
     token = (await sign_in(client)).session_token
     with psycopg.connect(dsn) as connection:
@@ -200,7 +200,7 @@ async def test_token_and_password_are_nowhere_in_the_database(client: Client, ds
     assert "$argon2id$" in rows
 
 
-async def test_password_and_token_are_in_no_log_line(client: Client) -> None:
+async def test_log_lines_contain_no_password_and_no_token(client: Client) -> None:
     with structlog.testing.capture_logs() as lines:
         await sign_up(client)
         response = await sign_in(client)
@@ -231,18 +231,18 @@ async def test_events_of_an_account_are_audited(client: Client, dsn: str) -> Non
 
 
 async def test_sign_in_is_limited_by_address(client: Client) -> None:
-    answers = [await refused_sign_in(client, email=f"somebody{number % 3}@example.com") for number in range(21)]
-    assert {answer.reason for answer in answers[:20]} == {"SIGN_IN_REFUSED"}
-    assert answers[20].reason == "RATE_LIMITED"
+    refusals = [await refused_sign_in(client, email=f"somebody{number % 3}@example.com") for number in range(21)]
+    assert {refused.reason for refused in refusals[:20]} == {"SIGN_IN_REFUSED"}
+    assert refusals[20].reason == "RATE_LIMITED"
 
 
-async def test_guessing_one_password_is_limited_after_ten_failures_of_one_address(client: Client) -> None:
-    answers = [await refused_sign_in(client, email=EMAIL if number % 2 else EMAIL.upper()) for number in range(11)]
-    assert {answer.reason for answer in answers[:10]} == {"SIGN_IN_REFUSED"}
-    assert answers[10].reason == "RATE_LIMITED"
+async def test_sign_in_is_limited_after_ten_failures_of_one_account(client: Client) -> None:
+    refusals = [await refused_sign_in(client, email=EMAIL if number % 2 else EMAIL.upper()) for number in range(11)]
+    assert {refused.reason for refused in refusals[:10]} == {"SIGN_IN_REFUSED"}
+    assert refusals[10].reason == "RATE_LIMITED"
 
 
-async def test_password_is_hashed_again_at_sign_in_when_the_parameters_have_changed(client: Client, dsn: str) -> None:
+async def test_sign_in_renews_the_hash_when_its_parameters_have_changed(client: Client, dsn: str) -> None:
     await sign_up(client)
     change(dsn, "UPDATE accounts SET password_hash = %s", outdated_hash())
     await sign_in(client)

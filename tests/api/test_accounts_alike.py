@@ -1,6 +1,6 @@
-"""Nobody learns from an answer whether an address has an account, or what kind (ASVS 5.0, 6.3.8).
+"""No response reveals whether an e-mail address has an account, or of which kind (ASVS 5.0, 6.3.8).
 
-That answers take the same time is measured in the benchmarks; here it is that they take the same work.
+The benchmarks measure that responses take the same time. These tests check that they take the same work.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from accord_auth.passwords import Passwords
 from accord_db.engine.metrics import metrics
 from tests.api.conftest import Client, Refusal, refusal
 from tests.api.mailbox import mailed_token
-from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, forget_password, sign_up
+from tests.api.signing_in import OTHER_PASSWORD, PASSWORD, ban, remove_password, sign_up
 from tests.conftest import change
 
 Call = Callable[[Client, str], Awaitable[object]]
@@ -32,14 +32,14 @@ ADDRESSES = {name: f"{name}@example.com" for name in ("verified", "unverified", 
 
 @pytest.fixture
 async def addresses(client: Client, dsn: str) -> dict[str, str]:
-    """One of each kind of account, and one of none."""
+    """The e-mail address of one account of each kind, and one without an account."""
     for email in ADDRESSES.values():
         await sign_up(client, email)
         if not email.startswith("unverified"):
             token = await mailed_token(client.database, email, Mail.VERIFY_EMAIL)
             await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
     ban(dsn, ADDRESSES["banned"])
-    forget_password(dsn, ADDRESSES["provider-only"])
+    remove_password(dsn, ADDRESSES["provider-only"])
     change(dsn, "UPDATE accounts SET deleted_at = now() WHERE email = %s", ADDRESSES["deleted"])
     return ADDRESSES | {"unknown": UNKNOWN}
 
@@ -56,25 +56,25 @@ async def resend(client: Client, email: str) -> object:
     return await client.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=email))
 
 
-async def sign_in_wrongly(client: Client, email: str) -> Refusal:
+async def sign_in_with_a_wrong_password(client: Client, email: str) -> Refusal:
     return await refusal(client.accounts.SignIn(SignInRequest(email=email, password=OTHER_PASSWORD)))
 
 
-CALLS = pytest.mark.parametrize("call", [sign_up_again, request_reset, resend, sign_in_wrongly])
+CALLS = pytest.mark.parametrize("call", [sign_up_again, request_reset, resend, sign_in_with_a_wrong_password])
 
 
 @CALLS
-async def test_all_kinds_of_accounts_and_none_are_answered_alike(
+async def test_every_kind_of_account_and_an_unknown_one_get_the_same_response(
     client: Client, addresses: dict[str, str], call: Call
 ) -> None:
-    answers = [await call(client, email) for email in addresses.values()]
-    assert all(answer == answers[0] for answer in answers), answers
+    responses = [await call(client, email) for email in addresses.values()]
+    assert all(response == responses[0] for response in responses), responses
 
 
-async def test_right_password_of_an_account_that_cannot_sign_in_is_answered_like_a_wrong_one(
+async def test_right_password_of_an_account_that_cannot_sign_in_gets_the_response_of_a_wrong_one(
     client: Client, addresses: dict[str, str]
 ) -> None:
-    wrong = await sign_in_wrongly(client, addresses["verified"])
+    wrong = await sign_in_with_a_wrong_password(client, addresses["verified"])
     assert wrong.reason == "SIGN_IN_REFUSED"
     for kind in ("banned", "provider-only", "deleted", "unknown"):
         request = SignInRequest(email=addresses[kind], password=PASSWORD)
@@ -82,25 +82,25 @@ async def test_right_password_of_an_account_that_cannot_sign_in_is_answered_like
 
 
 @CALLS
-async def test_all_kinds_of_accounts_and_none_are_the_same_work(
+async def test_every_kind_of_account_and_an_unknown_one_cause_the_same_work(
     client: Client, addresses: dict[str, str], call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works = {}
+    work_by_kind = {}
     for kind, email in addresses.items():
         with counted(monkeypatch) as work:
             await call(client, email)
-        works[kind] = +work
-    expected = works["unknown"]
+        work_by_kind[kind] = +work
+    expected = work_by_kind["unknown"]
     assert expected["insert audit_events"] == 1
-    assert expected["argon2"] == (call in (sign_up_again, sign_in_wrongly))
-    if call is sign_up_again:  # for a new account a token is kept, for another one its owner is looked up
-        works = {kind: Counter({"statements": work.total()}) for kind, work in works.items()}
-    assert works == dict.fromkeys(works, works["unknown"])
+    assert expected["argon2"] == (call in (sign_up_again, sign_in_with_a_wrong_password))
+    if call is sign_up_again:  # a new account stores a token, an existing one reads its owner: one statement each
+        work_by_kind = {kind: Counter({"statements": work.total()}) for kind, work in work_by_kind.items()}
+    assert work_by_kind == dict.fromkeys(work_by_kind, work_by_kind["unknown"])
 
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Statements, by what they do to which table, and passwords that are hashed or verified."""
+    """Counts statements by operation and table, and hashed or verified passwords."""
     work, in_thread = Counter[str](), Passwords._in_thread
 
     async def counting(self: Passwords, hash_or_verify: Callable[[], object]) -> object:

@@ -1,4 +1,4 @@
-"""How an e-mail address is proved, and changed for another."""
+"""Verification and change of e-mail addresses."""
 
 import asyncio
 
@@ -58,16 +58,16 @@ async def templates(client: Client, to: str) -> list[Mail]:
 
 
 # --- sign-up ----------------------------------------------------------------------------------------------------------
-async def test_sign_up_mails_a_token_that_proves_the_address(client: Client) -> None:
+async def test_sign_up_mails_a_token_that_verifies_the_email(client: Client) -> None:
     headers = await signed_in(client)
     assert not (await account(client, headers)).HasField("email_verified_at")
     await verify(client, await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL))
     assert (await account(client, headers)).HasField("email_verified_at")
 
 
-async def test_sign_up_with_an_address_that_has_an_account_tells_its_owner_and_gives_no_token(client: Client) -> None:
+async def test_sign_up_with_an_existing_email_notifies_its_owner_without_a_token(client: Client) -> None:
     await sign_up(client, name="Me")
-    await sign_up(client, EMAIL.upper(), OTHER_PASSWORD, "Somebody else")
+    await sign_up(client, EMAIL.upper(), OTHER_PASSWORD, "Another name")
     first, second = await mailed(client.database, EMAIL)
     assert first.template == Mail.VERIFY_EMAIL
     assert second == Letter(Mail.ACCOUNT_EXISTS, {"display_name": "Me"})
@@ -78,14 +78,14 @@ async def test_refused_sign_up_mails_nothing(client: Client) -> None:
     assert await mailed_to_anyone(client.database) == []
 
 
-# --- proved or not ----------------------------------------------------------------------------------------------------
-async def test_unproved_address_signs_in_where_that_is_allowed(client: Client) -> None:
+# --- verification -----------------------------------------------------------------------------------------------------
+async def test_account_with_an_unverified_email_signs_in_by_default(client: Client) -> None:
     await sign_up(client)
     assert (await sign_in(client)).session_token
 
 
 @MUST_BE_VERIFIED
-async def test_unproved_address_is_told_so_after_the_right_password_alone(client: Client) -> None:
+async def test_email_not_verified_is_reported_only_for_the_right_password(client: Client) -> None:
     await sign_up(client)
     assert (await refused_sign_in(client, password=OTHER_PASSWORD)).reason == "SIGN_IN_REFUSED"
     refused = await refused_sign_in(client)
@@ -95,13 +95,13 @@ async def test_unproved_address_is_told_so_after_the_right_password_alone(client
 
 
 @MUST_BE_VERIFIED
-async def test_banned_account_with_an_unproved_address_is_not_told_so(client: Client, dsn: str) -> None:
+async def test_email_not_verified_is_not_reported_for_a_banned_account(client: Client, dsn: str) -> None:
     await sign_up(client)
     ban(dsn, EMAIL)
     assert (await refused_sign_in(client)).reason == "SIGN_IN_REFUSED"
 
 
-async def test_proof_of_an_address_that_is_the_account_s_no_more_is_refused(client: Client, dsn: str) -> None:
+async def test_verification_token_of_a_former_email_is_refused(client: Client, dsn: str) -> None:
     headers = await signed_in(client)
     token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
     change(dsn, "UPDATE accounts SET email = %s", OTHER_EMAIL)
@@ -109,25 +109,25 @@ async def test_proof_of_an_address_that_is_the_account_s_no_more_is_refused(clie
     assert not (await account(client, headers)).HasField("email_verified_at")
 
 
-async def test_an_address_is_proved_from_its_first_proof(client: Client) -> None:
+async def test_verification_time_is_that_of_the_first_verification(client: Client) -> None:
     headers = await signed_in(client)
     await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
     await verify(client, await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL))
-    proved = (await account(client, headers)).email_verified_at
+    verified_at = (await account(client, headers)).email_verified_at
     token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
     await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=PASSWORD))
-    assert (await account(client, bearer((await sign_in(client)).session_token))).email_verified_at == proved
+    assert (await account(client, bearer((await sign_in(client)).session_token))).email_verified_at == verified_at
 
 
-async def test_account_that_is_banned_can_prove_its_address_and_stays_banned(client: Client, dsn: str) -> None:
+async def test_banned_account_can_verify_its_email_and_stays_banned(client: Client, dsn: str) -> None:
     await sign_up(client)
     ban(dsn, EMAIL)
     await verify(client, await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL))
     assert (await refused_sign_in(client)).reason == "SIGN_IN_REFUSED"
 
 
-# --- once more --------------------------------------------------------------------------------------------------------
-async def test_another_token_is_mailed_and_the_former_one_useless(client: Client) -> None:
+# --- resend -----------------------------------------------------------------------------------------------------------
+async def test_resend_mails_a_new_token_and_invalidates_the_former_one(client: Client) -> None:
     await sign_up(client)
     former = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
     await client.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=EMAIL.upper()))
@@ -137,7 +137,7 @@ async def test_another_token_is_mailed_and_the_former_one_useless(client: Client
     await verify(client, token)
 
 
-async def test_no_token_is_mailed_to_whom_has_nothing_to_prove(client: Client, dsn: str) -> None:
+async def test_resend_mails_nothing_to_verified_banned_or_unknown_accounts(client: Client, dsn: str) -> None:
     await sign_up(client)
     await verify(client, await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL))
     await sign_up(client, "banned@example.com")
@@ -148,27 +148,27 @@ async def test_no_token_is_mailed_to_whom_has_nothing_to_prove(client: Client, d
     assert await mailed_to_anyone(client.database) == before
 
 
-# --- another address --------------------------------------------------------------------------------------------------
-async def test_nothing_changes_until_the_new_address_is_proved_and_the_old_one_is_told(client: Client) -> None:
+# --- change -----------------------------------------------------------------------------------------------------------
+async def test_email_is_unchanged_until_the_new_one_is_verified_and_the_old_one_is_notified(client: Client) -> None:
     headers = await signed_in(client)
     await change_email(client, headers, "ElseWhere@Example.org")
     assert (await account(client, headers)).email == EMAIL
     (letter,) = await mailed(client.database, OTHER_EMAIL)
     assert (letter.template, letter.values["display_name"]) == (Mail.CHANGE_EMAIL, "Me")
-    told = (await mailed(client.database, EMAIL))[-1]
-    assert told == Letter(Mail.EMAIL_CHANGE_REQUESTED, {"display_name": "Me", "new_email": OTHER_EMAIL})
+    notice = (await mailed(client.database, EMAIL))[-1]
+    assert notice == Letter(Mail.EMAIL_CHANGE_REQUESTED, {"display_name": "Me", "new_email": OTHER_EMAIL})
     assert (await refused_sign_in(client, OTHER_EMAIL)).reason == "SIGN_IN_REFUSED"
 
 
-async def test_the_new_address_is_the_account_s_once_proved_and_the_old_one_is_told_and_free(client: Client) -> None:
+async def test_verified_new_email_replaces_the_old_one_which_is_notified_and_available(client: Client) -> None:
     headers = await signed_in(client)
     await change_email(client, headers)
     await verify(client, await mailed_token(client.database, OTHER_EMAIL, Mail.CHANGE_EMAIL))
     mine = await account(client, headers)
     assert mine.email == OTHER_EMAIL
     assert mine.HasField("email_verified_at")
-    told = (await mailed(client.database, EMAIL))[-1]
-    assert told == Letter(Mail.EMAIL_CHANGED, {"display_name": "Me", "new_email": OTHER_EMAIL})
+    notice = (await mailed(client.database, EMAIL))[-1]
+    assert notice == Letter(Mail.EMAIL_CHANGED, {"display_name": "Me", "new_email": OTHER_EMAIL})
     assert await templates(client, OTHER_EMAIL) == [Mail.CHANGE_EMAIL]
     await sign_in(client, OTHER_EMAIL)
     assert (await refused_sign_in(client, EMAIL)).reason == "SIGN_IN_REFUSED"
@@ -176,7 +176,7 @@ async def test_the_new_address_is_the_account_s_once_proved_and_the_old_one_is_t
     await sign_in(client, EMAIL, OTHER_PASSWORD)
 
 
-async def test_with_the_change_all_other_mailed_tokens_are_useless(client: Client) -> None:
+async def test_email_change_invalidates_all_other_mailed_tokens(client: Client) -> None:
     headers = await signed_in(client)
     await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
     await change_email(client, headers)
@@ -188,7 +188,7 @@ async def test_with_the_change_all_other_mailed_tokens_are_useless(client: Clien
     await sign_in(client, OTHER_EMAIL)
 
 
-async def test_only_the_last_new_address_that_was_asked_for_can_be_proved(client: Client) -> None:
+async def test_only_the_last_requested_new_email_can_be_verified(client: Client) -> None:
     headers = await signed_in(client)
     await change_email(client, headers, "first@example.org")
     await change_email(client, headers, "second@example.org")
@@ -197,7 +197,9 @@ async def test_only_the_last_new_address_that_was_asked_for_can_be_proved(client
     assert (await account(client, headers)).email == "second@example.org"
 
 
-async def test_an_address_that_somebody_has_is_answered_alike_and_cannot_be_taken(client: Client) -> None:
+async def test_change_to_the_email_of_another_account_gets_the_same_response_and_cannot_be_verified(
+    client: Client,
+) -> None:
     headers = await signed_in(client)
     await sign_up(client, OTHER_EMAIL, OTHER_PASSWORD)
     await change_email(client, headers)
@@ -206,28 +208,28 @@ async def test_an_address_that_somebody_has_is_answered_alike_and_cannot_be_take
     await sign_in(client, OTHER_EMAIL, OTHER_PASSWORD)
 
 
-async def test_an_address_that_somebody_got_meanwhile_cannot_be_taken(client: Client) -> None:
+async def test_email_registered_by_another_account_in_the_meantime_cannot_be_verified(client: Client) -> None:
     headers = await signed_in(client)
     await change_email(client, headers)
     token = await mailed_token(client.database, OTHER_EMAIL, Mail.CHANGE_EMAIL)
     await sign_up(client, OTHER_EMAIL, OTHER_PASSWORD)
-    told = await templates(client, EMAIL)
+    before = await templates(client, EMAIL)
     await refused_token(client, token)
     assert (await account(client, headers)).email == EMAIL
-    assert await templates(client, EMAIL) == told
+    assert await templates(client, EMAIL) == before
 
 
-async def test_of_two_accounts_that_prove_one_address_at_once_one_gets_it(client: Client) -> None:
+async def test_one_of_two_accounts_that_concurrently_verify_one_email_gets_it(client: Client) -> None:
     tokens = []
     for number in range(2):
         headers = await signed_in(client, f"{number}@example.com")
         await change_email(client, headers)
         tokens.append(await mailed_token(client.database, OTHER_EMAIL, Mail.CHANGE_EMAIL))
-    answers = await asyncio.gather(*(outcome(verify(client, token)) for token in tokens))
-    assert sorted(answers) == ["OK", "TOKEN_INVALID"]
+    outcomes = await asyncio.gather(*(outcome(verify(client, token)) for token in tokens))
+    assert sorted(outcomes) == ["OK", "TOKEN_INVALID"]
 
 
-async def test_change_of_address_wants_a_session_that_signed_in_recently(client: Client, dsn: str) -> None:
+async def test_email_change_requires_a_recent_sign_in(client: Client, dsn: str) -> None:
     request = ChangeEmailRequest(new_email=OTHER_EMAIL)
     assert (await refusal(client.accounts.ChangeEmail(request))).reason == "CREDENTIAL_MISSING"
     headers = await signed_in(client)
@@ -238,7 +240,7 @@ async def test_change_of_address_wants_a_session_that_signed_in_recently(client:
 
 
 @pytest.mark.parametrize("email", ["", "x", "a@", "a b@c.de", "x" * 250 + "@b.de", "a@b.de\n"])
-async def test_wrong_new_address_is_refused_by_its_field(client: Client, email: str) -> None:
+async def test_invalid_new_email_is_a_violation_of_its_field(client: Client, email: str) -> None:
     headers = (await client.somebody()).headers
     refused = await refusal(client.accounts.ChangeEmail(ChangeEmailRequest(new_email=email), metadata=headers))
     assert list(refused.violations) == ["new_email"]

@@ -1,4 +1,4 @@
-"""How a password is changed by whoever knows it, and forgotten by whoever does not."""
+"""ChangePassword, for a user who knows the password, and the password reset, for one who does not."""
 
 import asyncio
 
@@ -25,10 +25,10 @@ from tests.api.signing_in import (
     OTHER_PASSWORD,
     PASSWORD,
     ban,
-    forget_password,
     hash_changed_during,
     outdated_hash,
     refused_sign_in,
+    remove_password,
     sign_in,
     sign_up,
     signed_in,
@@ -64,27 +64,27 @@ async def is_signed_in(client: Client, headers: Headers) -> bool:
     return True
 
 
-async def only_works(client: Client, password: str, not_this: str) -> None:
-    assert (await refused_sign_in(client, password=not_this)).reason == "SIGN_IN_REFUSED"
+async def assert_only_password(client: Client, password: str, old: str) -> None:
+    assert (await refused_sign_in(client, password=old)).reason == "SIGN_IN_REFUSED"
     await sign_in(client, password=password)
 
 
-# --- changed ----------------------------------------------------------------------------------------------------------
-async def test_changed_password_is_the_only_one_that_works_and_the_owner_is_told(client: Client) -> None:
+# --- change -----------------------------------------------------------------------------------------------------------
+async def test_after_a_change_only_the_new_password_works_and_the_owner_is_notified(client: Client) -> None:
     await change_password(client, await signed_in(client))
-    await only_works(client, OTHER_PASSWORD, PASSWORD)
+    await assert_only_password(client, OTHER_PASSWORD, PASSWORD)
     assert (await mailed(client.database, EMAIL))[-1] == Letter(Mail.PASSWORD_CHANGED, {"display_name": "Me"})
 
 
 async def test_change_of_password_ends_all_other_sessions_of_the_account(client: Client) -> None:
     mine = await signed_in(client)
     others = [bearer((await sign_in(client)).session_token) for _ in range(3)]
-    somebody = await client.somebody()
+    other_user = await client.somebody()
     assert all([await is_signed_in(client, headers) for headers in others])
     await change_password(client, mine)
     assert [await is_signed_in(client, headers) for headers in others] == [False] * 3
     assert await is_signed_in(client, mine)
-    assert await is_signed_in(client, somebody.headers)
+    assert await is_signed_in(client, other_user.headers)
 
 
 async def test_wrong_current_password_changes_nothing(client: Client) -> None:
@@ -92,44 +92,44 @@ async def test_wrong_current_password_changes_nothing(client: Client) -> None:
     refused = await refusal(change_password(client, mine, current=PASSWORD + " "))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PASSWORD_WRONG")
     assert await is_signed_in(client, other)
-    await only_works(client, PASSWORD, OTHER_PASSWORD)
+    await assert_only_password(client, PASSWORD, OTHER_PASSWORD)
 
 
 async def test_account_without_a_password_cannot_change_it(client: Client, dsn: str) -> None:
     headers = await signed_in(client)
-    forget_password(dsn, EMAIL)
+    remove_password(dsn, EMAIL)
     assert (await refusal(change_password(client, headers))).reason == "PASSWORD_WRONG"
 
 
-async def test_with_the_change_a_reset_that_was_asked_for_is_useless(client: Client) -> None:
+async def test_password_change_invalidates_a_requested_reset(client: Client) -> None:
     headers = await signed_in(client)
     token = await reset_token(client)
     await change_password(client, headers)
     assert (await refusal(reset(client, token, "a third password"))).reason == "TOKEN_INVALID"
-    await only_works(client, OTHER_PASSWORD, "a third password")
+    await assert_only_password(client, OTHER_PASSWORD, "a third password")
 
 
-async def test_with_the_change_a_new_address_that_was_asked_for_cannot_be_proved(client: Client) -> None:
+async def test_password_change_invalidates_a_requested_email_change(client: Client) -> None:
     headers = await signed_in(client)
-    await client.accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)  # whoever that was
+    await client.accounts.ChangeEmail(ChangeEmailRequest(new_email=OTHER_EMAIL), metadata=headers)
     token = await mailed_token(client.database, OTHER_EMAIL, Mail.CHANGE_EMAIL)
     await change_password(client, headers)
     refused = await refusal(client.accounts.VerifyEmail(VerifyEmailRequest(token=token)))
     assert refused.reason == "TOKEN_INVALID"
 
 
-async def test_with_the_change_the_address_can_still_be_proved(client: Client) -> None:
+async def test_email_can_be_verified_after_a_password_change(client: Client) -> None:
     await change_password(client, await signed_in(client))
     token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
     await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
 
 
-async def test_of_ten_changes_at_once_from_one_password_one_succeeds(client: Client) -> None:
+async def test_one_of_ten_concurrent_password_changes_succeeds(client: Client) -> None:
     headers = await signed_in(client)
     new = [f"password number {number}" for number in range(10)]
-    answers = await asyncio.gather(*(outcome(change_password(client, headers, new=password)) for password in new))
-    assert sorted(answers) == ["OK", *["PASSWORD_WRONG"] * 9]
-    await sign_in(client, password=new[answers.index("OK")])
+    outcomes = await asyncio.gather(*(outcome(change_password(client, headers, new=password)) for password in new))
+    assert sorted(outcomes) == ["OK", *["PASSWORD_WRONG"] * 9]
+    await sign_in(client, password=new[outcomes.index("OK")])
 
 
 async def test_password_is_changed_when_its_hash_is_renewed_while_it_is_verified(client: Client, dsn: str) -> None:
@@ -137,7 +137,7 @@ async def test_password_is_changed_when_its_hash_is_renewed_while_it_is_verified
     async with hash_changed_during(dsn, outdated_hash()):
         call = asyncio.ensure_future(outcome(change_password(client, headers)))
     assert await call == "OK"
-    await only_works(client, OTHER_PASSWORD, PASSWORD)
+    await assert_only_password(client, OTHER_PASSWORD, PASSWORD)
 
 
 async def test_password_is_not_changed_when_another_change_commits_while_it_is_verified(
@@ -147,26 +147,26 @@ async def test_password_is_not_changed_when_another_change_commits_while_it_is_v
     async with hash_changed_during(dsn, outdated_hash("a third password")):
         call = asyncio.ensure_future(outcome(change_password(client, headers)))
     assert await call == "PASSWORD_WRONG"
-    await only_works(client, "a third password", OTHER_PASSWORD)
+    await assert_only_password(client, "a third password", OTHER_PASSWORD)
 
 
-async def test_guessing_the_current_password_of_an_open_session_is_limited(client: Client) -> None:
+async def test_guesses_of_the_current_password_are_limited(client: Client) -> None:
     headers = await signed_in(client)
-    answers = [await refusal(change_password(client, headers, current=f"guess {number}")) for number in range(11)]
-    assert [answer.reason for answer in answers] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
+    refusals = [await refusal(change_password(client, headers, current=f"guess {number}")) for number in range(11)]
+    assert [refused.reason for refused in refusals] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
     assert await is_signed_in(client, headers)
 
 
-# --- forgotten --------------------------------------------------------------------------------------------------------
-async def test_reset_password_is_the_only_one_that_works_and_the_owner_is_told(client: Client) -> None:
+# --- reset ------------------------------------------------------------------------------------------------------------
+async def test_after_a_reset_only_the_new_password_works_and_the_owner_is_notified(client: Client) -> None:
     await sign_up(client)
     await reset(client, await reset_token(client, EMAIL))
-    await only_works(client, OTHER_PASSWORD, PASSWORD)
+    await assert_only_password(client, OTHER_PASSWORD, PASSWORD)
     assert (await mailed(client.database, EMAIL))[-1] == Letter(Mail.PASSWORD_CHANGED, {"display_name": "Me"})
 
 
 async def test_reset_ends_all_sessions_of_the_account(client: Client) -> None:
-    mine, other, somebody = (
+    mine, other, other_user = (
         await signed_in(client),
         bearer((await sign_in(client)).session_token),
         await client.somebody(),
@@ -175,10 +175,10 @@ async def test_reset_ends_all_sessions_of_the_account(client: Client) -> None:
     await reset(client, await reset_token(client))
     assert not await is_signed_in(client, mine)
     assert not await is_signed_in(client, other)
-    assert await is_signed_in(client, somebody.headers)
+    assert await is_signed_in(client, other_user.headers)
 
 
-async def test_reset_proves_the_address_and_makes_its_other_tokens_useless(client: Client, dsn: str) -> None:
+async def test_reset_verifies_the_email_and_invalidates_its_other_tokens(client: Client, dsn: str) -> None:
     await sign_up(client)
     await reset(client, await reset_token(client))
     with psycopg.connect(dsn) as connection:
@@ -188,9 +188,9 @@ async def test_reset_proves_the_address_and_makes_its_other_tokens_useless(clien
     assert refused.reason == "TOKEN_INVALID"
 
 
-async def test_reset_gives_a_password_to_an_account_that_only_providers_signed_in_to(client: Client, dsn: str) -> None:
+async def test_reset_sets_a_password_on_an_account_that_only_used_providers(client: Client, dsn: str) -> None:
     await sign_up(client)
-    forget_password(dsn, EMAIL)
+    remove_password(dsn, EMAIL)
     await reset(client, await reset_token(client))
     await sign_in(client, password=OTHER_PASSWORD)
 
@@ -206,7 +206,7 @@ async def test_no_reset_is_mailed_to_banned_deleted_or_unknown_accounts(client: 
     assert await mailed_to_anyone(client.database) == before
 
 
-async def test_account_that_is_banned_after_it_asked_does_not_come_back_by_a_reset(client: Client, dsn: str) -> None:
+async def test_reset_does_not_lift_a_ban_imposed_after_the_request(client: Client, dsn: str) -> None:
     await sign_up(client)
     token = await reset_token(client)
     ban(dsn, EMAIL)
@@ -214,7 +214,7 @@ async def test_account_that_is_banned_after_it_asked_does_not_come_back_by_a_res
     assert (await refused_sign_in(client, password=OTHER_PASSWORD)).reason == "SIGN_IN_REFUSED"
 
 
-async def test_token_of_a_reset_can_be_used_again_after_a_password_that_was_refused(client: Client) -> None:
+async def test_reset_token_can_be_reused_after_an_invalid_new_password(client: Client) -> None:
     await sign_up(client)
     token = await reset_token(client)
     for password in ("too short", "x" * 14, "x" * 129):
@@ -224,10 +224,10 @@ async def test_token_of_a_reset_can_be_used_again_after_a_password_that_was_refu
     await sign_in(client, password=OTHER_PASSWORD)
 
 
-async def test_sign_in_that_was_under_way_with_the_old_password_opens_no_session_after_a_reset(
+async def test_concurrent_sign_in_with_the_old_password_creates_no_session_after_a_reset(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old password was right when it was asked for; what is opened with it must not outlive it."""
+    """The old password was right when it was verified. No session that it opens may outlive the reset."""
     await sign_up(client)
     token = await reset_token(client)
     verified, go_on = asyncio.Event(), asyncio.Event()
@@ -247,7 +247,7 @@ async def test_sign_in_that_was_under_way_with_the_old_password_opens_no_session
     assert (await under_way).reason == "SIGN_IN_REFUSED"
 
 
-async def test_fifteen_sign_ins_while_a_password_is_reset_leave_no_session_of_the_old_one(client: Client) -> None:
+async def test_sign_ins_during_a_reset_leave_no_session_of_the_old_password(client: Client) -> None:
     await sign_up(client)
     token = await reset_token(client)
     signing_in = [asyncio.ensure_future(_signed_in(client)) for _ in range(15)]
@@ -264,11 +264,9 @@ async def _signed_in(client: Client) -> Headers | None:
         return None
 
 
-# --- chosen -----------------------------------------------------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("password", ["", "x" * 7, "x" * 14, "ü" * 14, "x" * 129, "somebody@example.com"])
-async def test_password_that_may_not_be_chosen_is_refused_by_its_field_wherever_it_is_chosen(
-    client: Client, password: str
-) -> None:
+async def test_invalid_new_password_is_a_violation_of_its_field_in_every_method(client: Client, password: str) -> None:
     headers = await signed_in(client)
     token = await reset_token(client)
     for where in ("change", "reset"):
@@ -277,20 +275,20 @@ async def test_password_that_may_not_be_chosen_is_refused_by_its_field_wherever_
         assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
         assert list(refused.violations) == ["new_password"]
         assert not password or password not in repr(refused)
-    await only_works(client, PASSWORD, OTHER_PASSWORD)
+    await assert_only_password(client, PASSWORD, OTHER_PASSWORD)
 
 
 @pytest.mark.parametrize("password", ["x1y2z3" * 3, "ü𝕏" * 63, "\0" * 10 + "abcdef", " lead and trail "])
-async def test_new_password_is_taken_exactly_as_sent(client: Client, password: str) -> None:
+async def test_new_password_is_accepted_exactly_as_sent(client: Client, password: str) -> None:
     headers = await signed_in(client)
     await change_password(client, headers, new=password)
-    await only_works(client, password, password + " ")
+    await assert_only_password(client, password, password + " ")
     await reset(client, await reset_token(client), password + "!")
-    await only_works(client, password + "!", password)
+    await assert_only_password(client, password + "!", password)
 
 
-# --- audited ----------------------------------------------------------------------------------------------------------
-async def test_passwords_are_in_no_audit_event_and_events_say_whose_they_are(client: Client, dsn: str) -> None:
+# --- audit ------------------------------------------------------------------------------------------------------------
+async def test_audit_events_name_the_account_and_contain_no_password(client: Client, dsn: str) -> None:
     headers = await signed_in(client)
     await refusal(change_password(client, headers, current="canary of a wrong password"))
     await change_password(client, headers)

@@ -1,4 +1,4 @@
-"""What an account is, how its owner changes it, and how it ends."""
+"""GetAccount, UpdateAccount and DeleteAccount."""
 
 from typing import Any
 from uuid import uuid4
@@ -52,21 +52,19 @@ async def delete(client: Client, headers: Any) -> None:
 
 
 # --- get and update ---------------------------------------------------------------------------------------------------
-async def test_account_is_answered_whole_to_its_owner(client: Client, me: Person) -> None:
+async def test_get_account_returns_every_field_to_the_owner(client: Client, me: Person) -> None:
     account = await get(client, me)
     assert (account.id, account.email, account.display_name) == (str(me.account_id), me.email, "Somebody")
     assert account.updated_at == account.email_verified_at
     assert account.etag
 
 
-async def test_nobody_has_no_account(client: Client) -> None:
+async def test_get_account_without_a_credential_is_refused(client: Client) -> None:
     assert (await refusal(client.accounts.GetAccount(GetAccountRequest()))).reason == "CREDENTIAL_MISSING"
 
 
 @pytest.mark.parametrize("paths", [[], ["display_name"]])
-async def test_display_name_is_changed_and_the_account_has_a_new_etag(
-    client: Client, me: Person, paths: list[str]
-) -> None:
+async def test_update_changes_the_display_name_and_the_etag(client: Client, me: Person, paths: list[str]) -> None:
     before = await get(client, me)
     after = await update(client, me, Account(display_name="Ünï 𝕏"), *paths)
     assert after == await get(client, me)
@@ -76,16 +74,16 @@ async def test_display_name_is_changed_and_the_account_has_a_new_etag(
     assert (after.id, after.email, after.created_at) == (before.id, before.email, before.created_at)
 
 
-async def test_update_changes_the_caller_s_account_alone(client: Client, me: Person) -> None:
+async def test_update_changes_only_the_caller_s_account(client: Client, me: Person) -> None:
     other = await client.somebody()
     await update(client, me, Account(display_name="Me"))
     assert (await get(client, other)).display_name == "Somebody"
 
 
-async def test_update_with_the_present_etag_succeeds_once(client: Client, me: Person) -> None:
-    seen = (await get(client, me)).etag
-    after = await update(client, me, Account(display_name="First", etag=seen))
-    refused = await refused_update(client, me, Account(display_name="Second", etag=seen))
+async def test_update_with_the_current_etag_succeeds_once(client: Client, me: Person) -> None:
+    etag = (await get(client, me)).etag
+    after = await update(client, me, Account(display_name="First", etag=etag))
+    refused = await refused_update(client, me, Account(display_name="Second", etag=etag))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
     assert await get(client, me) == after
 
@@ -106,7 +104,7 @@ async def test_update_with_the_present_etag_succeeds_once(client: Client, me: Pe
         "",
     ],
 )
-async def test_mask_cannot_name_anything_but_the_display_name(client: Client, me: Person, path: str) -> None:
+async def test_mask_with_any_path_but_the_display_name_is_refused(client: Client, me: Person, path: str) -> None:
     before = await get(client, me)
     account = Account(
         id=str(uuid4()), email="other@example.com", display_name="Other", email_verified_at=Timestamp(seconds=1)
@@ -116,8 +114,8 @@ async def test_mask_cannot_name_anything_but_the_display_name(client: Client, me
     assert await get(client, me) == before
 
 
-async def test_output_only_fields_without_a_mask_are_left_alone(client: Client, me: Person) -> None:
-    """As a client sends an account back that it has read."""
+async def test_output_only_fields_without_a_mask_are_ignored(client: Client, me: Person) -> None:
+    """A client may send an account back as it received it."""
     before = await get(client, me)
     account = Account(
         id=str(uuid4()), email="other@example.com", display_name="New", email_verified_at=Timestamp(seconds=1)
@@ -127,12 +125,12 @@ async def test_output_only_fields_without_a_mask_are_left_alone(client: Client, 
     assert after.email_verified_at == before.email_verified_at
 
 
-async def test_update_of_nothing_is_refused(client: Client, me: Person) -> None:
+async def test_update_without_a_change_is_refused(client: Client, me: Person) -> None:
     assert list((await refused_update(client, me, Account())).violations) == ["update_mask"]
 
 
 @pytest.mark.parametrize("name", ["x" * 101, "nul\0", "line\nbreak"])
-async def test_wrong_name_is_refused_by_its_field(client: Client, me: Person, name: str) -> None:
+async def test_invalid_name_is_a_violation_of_its_field(client: Client, me: Person, name: str) -> None:
     assert list((await refused_update(client, me, Account(display_name=name))).violations) == ["account.display_name"]
 
 
@@ -157,7 +155,7 @@ async def test_deleted_account_is_signed_out_everywhere_and_cannot_sign_in(clien
         assert connection.execute("SELECT count(*) FROM account_tokens").fetchone() == (0,)
 
 
-async def test_address_of_a_deleted_account_is_free_at_once_and_the_new_one_is_another(client: Client) -> None:
+async def test_email_of_a_deleted_account_can_be_used_at_once_for_a_separate_account(client: Client) -> None:
     await sign_up(client)
     first = await sign_in(client)
     await delete(client, bearer(first.session_token))
@@ -167,7 +165,7 @@ async def test_address_of_a_deleted_account_is_free_at_once_and_the_new_one_is_a
     assert (await refused_sign_in(client)).reason == "SIGN_IN_REFUSED"
 
 
-async def test_tokens_of_a_deleted_account_do_nothing_to_whoever_has_its_address_now(client: Client) -> None:
+async def test_tokens_of_a_deleted_account_do_not_affect_a_new_account_with_its_email(client: Client) -> None:
     headers = await signed_in(client)
     verify_token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
     await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
@@ -182,29 +180,27 @@ async def test_tokens_of_a_deleted_account_do_nothing_to_whoever_has_its_address
     await sign_in(client)
 
 
-async def test_deletion_leaves_other_accounts_alone(client: Client, me: Person) -> None:
+async def test_deletion_does_not_affect_other_accounts(client: Client, me: Person) -> None:
     other = await client.somebody()
     await delete(client, me.headers)
     assert (await get(client, other)).id == str(other.account_id)
 
 
-async def test_deletion_wants_a_session_that_signed_in_recently(client: Client, me: Person, dsn: str) -> None:
+async def test_deletion_requires_a_recent_sign_in(client: Client, me: Person, dsn: str) -> None:
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '1 day'")
     assert (await refusal(delete(client, me.headers))).reason == "SIGN_IN_NOT_FRESH"
     assert (await get(client, me)).id == str(me.account_id)
 
 
-async def test_update_and_deletion_are_audited_with_the_account_they_changed(
-    client: Client, me: Person, dsn: str
-) -> None:
+async def test_update_and_deletion_are_audited_with_their_account(client: Client, me: Person, dsn: str) -> None:
     await update(client, me, Account(display_name="canary"))
     await delete(client, me.headers)
     with psycopg.connect(dsn) as connection:
         query = "SELECT method, code, account_id, target, audit_events::text FROM audit_events ORDER BY occurred_at"
         events = connection.execute(query).fetchall()
-    whose = (me.account_id, str(me.account_id))
+    account = (me.account_id, str(me.account_id))
     assert [(event[0].rpartition("/")[2], *event[1:4]) for event in events] == [
-        ("UpdateAccount", "OK", *whose),
-        ("DeleteAccount", "OK", *whose),
+        ("UpdateAccount", "OK", *account),
+        ("DeleteAccount", "OK", *account),
     ]
     assert "canary" not in str(events)

@@ -1,4 +1,4 @@
-"""A sign-in that waits for its second step is no session, and becomes one session at most."""
+"""A sign-in that awaits its second step has no session, and creates at most one."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -41,8 +41,8 @@ from tests.factories import Headers, bearer
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """An account with a second factor, and a session that was opened before it had one."""
+class ProtectedAccount:
+    """An account with a second factor, and a session that is older than the factor."""
 
     account_id: UUID
     headers: Headers
@@ -51,7 +51,7 @@ class Guarded:
 
 
 @pytest.fixture
-async def guarded(client: Client) -> Guarded:
+async def account(client: Client) -> ProtectedAccount:
     await sign_up(client)
     before = await sign_in(client)
     account_id, keys = UUID(before.session.account_id), keyring(Settings(port=0, metrics_port=0), SECRET_KEY)
@@ -61,13 +61,13 @@ async def guarded(client: Client) -> Guarded:
         await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=0)
         _, codes = await factors.renew_recovery_codes(tx, account_id)
     app = await Authenticator.enrolled(client.database, secret)
-    return Guarded(account_id, bearer(before.session_token), app, codes)
+    return ProtectedAccount(account_id, bearer(before.session_token), app, codes)
 
 
 def complete(
-    client: Client, waiting: SignInResponse, code: str = "", *, recovery_code: str = ""
+    client: Client, pending: SignInResponse, code: str = "", *, recovery_code: str = ""
 ) -> Awaitable[CompleteSignInResponse]:
-    request = CompleteSignInRequest(second_step_token=waiting.second_step_token)
+    request = CompleteSignInRequest(second_step_token=pending.second_step_token)
     if recovery_code:
         request.recovery_code = recovery_code
     else:
@@ -75,146 +75,154 @@ def complete(
     return client.accounts.CompleteSignIn(request)
 
 
-async def refused_token(client: Client, waiting: SignInResponse, code: str) -> None:
-    refused = await refusal(complete(client, waiting, code))
+async def refused_token(client: Client, pending: SignInResponse, code: str) -> None:
+    refused = await refusal(complete(client, pending, code))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOKEN_INVALID")
 
 
 # --- the first step ---------------------------------------------------------------------------------------------------
-async def test_first_step_opens_no_session(client: Client, guarded: Guarded, dsn: str) -> None:
+async def test_first_step_creates_no_session(client: Client, account: ProtectedAccount, dsn: str) -> None:
     before = count(dsn, "sessions")
-    waiting = await sign_in(client)
-    assert not waiting.session_token
-    assert not waiting.HasField("session")
-    assert waiting.second_step_token.startswith("act_")
+    pending = await sign_in(client)
+    assert not pending.session_token
+    assert not pending.HasField("session")
+    assert pending.second_step_token.startswith("act_")
     assert count(dsn, "sessions") == before
-    headers = bearer(waiting.second_step_token)
+    headers = bearer(pending.second_step_token)
     refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=headers))
     assert refused.reason == "CREDENTIAL_INVALID"
 
 
-async def test_wrong_password_is_answered_as_without_a_second_factor(client: Client, guarded: Guarded) -> None:
+async def test_wrong_password_gets_the_same_response_as_without_a_second_factor(
+    client: Client, account: ProtectedAccount
+) -> None:
     assert await refused_sign_in(client, password=OTHER_PASSWORD) == await refused_sign_in(client, "no@example.com")
 
 
 # --- the second step --------------------------------------------------------------------------------------------------
-async def test_code_opens_the_session(client: Client, guarded: Guarded) -> None:
-    done = await complete(client, await sign_in(client), guarded.app.code())
-    headers = bearer(done.session_token)
+async def test_code_creates_the_session(client: Client, account: ProtectedAccount) -> None:
+    completed = await complete(client, await sign_in(client), account.app.code())
+    headers = bearer(completed.session_token)
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=headers)
-    assert (who.account.id, who.session.id) == (str(guarded.account_id), done.session.id)
+    assert (who.account.id, who.session.id) == (str(account.account_id), completed.session.id)
     assert who.session.peer == "127.0.0.1"
     assert who.session.user_agent
 
 
-async def test_recovery_code_opens_the_session(client: Client, guarded: Guarded) -> None:
-    done = await complete(client, await sign_in(client), recovery_code=guarded.recovery_codes[0])
-    assert done.session_token
+async def test_recovery_code_creates_the_session(client: Client, account: ProtectedAccount) -> None:
+    completed = await complete(client, await sign_in(client), recovery_code=account.recovery_codes[0])
+    assert completed.session_token
 
 
-async def test_token_may_be_tried_again_after_a_wrong_code_and_works_once(client: Client, guarded: Guarded) -> None:
-    waiting = await sign_in(client)
-    refused = await refusal(complete(client, waiting, guarded.app.wrong_code()))
+async def test_token_remains_valid_after_a_wrong_code_and_works_once(client: Client, account: ProtectedAccount) -> None:
+    pending = await sign_in(client)
+    refused = await refusal(complete(client, pending, account.app.wrong_code()))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CODE_WRONG")
-    await complete(client, waiting, guarded.app.code())
-    await refused_token(client, waiting, guarded.app.code(+1))
+    await complete(client, pending, account.app.code())
+    await refused_token(client, pending, account.app.code(+1))
 
 
-async def test_of_ten_uses_at_once_one_opens_a_session(client: Client, guarded: Guarded, dsn: str) -> None:
-    """With a good code each, so that the token alone decides."""
-    waiting, before = await sign_in(client), count(dsn, "sessions")
-    calls = [complete(client, waiting, recovery_code=code) for code in guarded.recovery_codes]
-    answers = await asyncio.gather(*map(outcome, calls))
-    assert sorted(answers) == ["OK", *["TOKEN_INVALID"] * 9]
+async def test_one_of_ten_concurrent_uses_creates_a_session(
+    client: Client, account: ProtectedAccount, dsn: str
+) -> None:
+    """Every call has a valid recovery code, so only the token can fail."""
+    pending, before = await sign_in(client), count(dsn, "sessions")
+    calls = [complete(client, pending, recovery_code=code) for code in account.recovery_codes]
+    outcomes = await asyncio.gather(*map(outcome, calls))
+    assert sorted(outcomes) == ["OK", *["TOKEN_INVALID"] * 9]
     assert count(dsn, "sessions") == before + 1
 
 
-async def test_refused_use_of_a_token_does_not_use_up_the_code(client: Client, guarded: Guarded) -> None:
-    waiting = await sign_in(client)
-    await complete(client, waiting, recovery_code=guarded.recovery_codes[0])
-    request = CompleteSignInRequest(second_step_token=waiting.second_step_token)
-    request.recovery_code = guarded.recovery_codes[1]
+async def test_refused_use_of_a_token_does_not_use_up_the_code(client: Client, account: ProtectedAccount) -> None:
+    pending = await sign_in(client)
+    await complete(client, pending, recovery_code=account.recovery_codes[0])
+    request = CompleteSignInRequest(second_step_token=pending.second_step_token)
+    request.recovery_code = account.recovery_codes[1]
     assert (await refusal(client.accounts.CompleteSignIn(request))).reason == "TOKEN_INVALID"
-    await complete(client, await sign_in(client), recovery_code=guarded.recovery_codes[1])
+    await complete(client, await sign_in(client), recovery_code=account.recovery_codes[1])
 
 
-async def test_another_first_step_makes_the_former_one_useless(client: Client, guarded: Guarded) -> None:
-    former, waiting = await sign_in(client), await sign_in(client)
-    await refused_token(client, former, guarded.app.code())
-    await complete(client, waiting, guarded.app.code())
+async def test_new_first_step_invalidates_the_former_one(client: Client, account: ProtectedAccount) -> None:
+    former, pending = await sign_in(client), await sign_in(client)
+    await refused_token(client, former, account.app.code())
+    await complete(client, pending, account.app.code())
 
 
-# --- what ends the wait -----------------------------------------------------------------------------------------------
-async def test_sign_in_does_not_wait_on_when_the_password_is_changed(client: Client, guarded: Guarded) -> None:
-    waiting = await sign_in(client)
+# --- pending sign-ins -------------------------------------------------------------------------------------------------
+async def test_password_change_invalidates_a_pending_sign_in(client: Client, account: ProtectedAccount) -> None:
+    pending = await sign_in(client)
     request = ChangePasswordRequest(current_password=PASSWORD, new_password=OTHER_PASSWORD)
-    await client.accounts.ChangePassword(request, metadata=guarded.headers)
-    await refused_token(client, waiting, guarded.app.code())
+    await client.accounts.ChangePassword(request, metadata=account.headers)
+    await refused_token(client, pending, account.app.code())
 
 
-async def test_sign_in_does_not_wait_on_when_the_password_is_reset(client: Client, guarded: Guarded) -> None:
-    waiting = await sign_in(client)
+async def test_password_reset_invalidates_a_pending_sign_in(client: Client, account: ProtectedAccount) -> None:
+    pending = await sign_in(client)
     await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
     token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
     await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
-    await refused_token(client, waiting, guarded.app.code())
+    await refused_token(client, pending, account.app.code())
 
 
-async def test_second_factor_stays_when_the_password_is_reset(client: Client, guarded: Guarded) -> None:
-    await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
-    token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
-    await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
-    waiting = await sign_in(client, password=OTHER_PASSWORD)
-    assert not waiting.session_token
-    await complete(client, waiting, guarded.app.code())
-
-
-async def test_sign_in_of_an_account_that_is_banned_meanwhile_is_refused(
-    client: Client, guarded: Guarded, dsn: str
+async def test_second_factor_is_still_required_after_a_password_reset(
+    client: Client, account: ProtectedAccount
 ) -> None:
-    waiting = await sign_in(client)
+    await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
+    token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
+    await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
+    pending = await sign_in(client, password=OTHER_PASSWORD)
+    assert not pending.session_token
+    await complete(client, pending, account.app.code())
+
+
+async def test_pending_sign_in_of_a_banned_account_is_refused(
+    client: Client, account: ProtectedAccount, dsn: str
+) -> None:
+    pending = await sign_in(client)
     ban(dsn, EMAIL)
-    await refused_token(client, waiting, guarded.app.code())
+    await refused_token(client, pending, account.app.code())
 
 
-async def test_sign_in_of_an_account_that_is_deleted_meanwhile_is_refused(client: Client, guarded: Guarded) -> None:
-    waiting = await sign_in(client)
-    await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=guarded.headers)
-    await refused_token(client, waiting, guarded.app.code())
+async def test_pending_sign_in_of_a_deleted_account_is_refused(client: Client, account: ProtectedAccount) -> None:
+    pending = await sign_in(client)
+    await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=account.headers)
+    await refused_token(client, pending, account.app.code())
 
 
-# --- guessed ----------------------------------------------------------------------------------------------------------
-async def test_codes_of_one_account_can_be_guessed_ten_times_whatever_the_token(
-    client: Client, guarded: Guarded
+# --- limits -----------------------------------------------------------------------------------------------------------
+async def test_account_is_limited_to_ten_wrong_codes_across_all_tokens(
+    client: Client, account: ProtectedAccount
 ) -> None:
     for _ in range(2):
-        waiting = await sign_in(client)
+        pending = await sign_in(client)
         for _ in range(5):
-            assert (await refusal(complete(client, waiting, guarded.app.wrong_code()))).reason == "CODE_WRONG"
-    waiting = await sign_in(client)
-    assert (await refusal(complete(client, waiting, guarded.app.code()))).reason == "RATE_LIMITED"
-    await client.accounts.GetSession(GetSessionRequest(), metadata=guarded.headers)  # the owner's session goes on
+            assert (await refusal(complete(client, pending, account.app.wrong_code()))).reason == "CODE_WRONG"
+    pending = await sign_in(client)
+    assert (await refusal(complete(client, pending, account.app.code()))).reason == "RATE_LIMITED"
+    await client.accounts.GetSession(GetSessionRequest(), metadata=account.headers)  # the owner's session remains valid
 
 
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "12345x", "１２３４５６"])
-async def test_what_is_no_code_is_refused_by_its_field(client: Client, guarded: Guarded, code: str) -> None:
+async def test_malformed_code_is_an_invalid_message_of_complete_sign_in(
+    client: Client, account: ProtectedAccount, code: str
+) -> None:
     assert (await refusal(complete(client, await sign_in(client), code))).reason == "INVALID_MESSAGE"
 
 
-# --- audited ----------------------------------------------------------------------------------------------------------
-async def test_both_steps_are_audited_without_token_and_code(client: Client, guarded: Guarded, dsn: str) -> None:
-    waiting = await sign_in(client)
-    await refusal(complete(client, waiting, guarded.app.wrong_code()))
-    code = guarded.app.code()
-    done = await complete(client, waiting, code)
+# --- audit ------------------------------------------------------------------------------------------------------------
+async def test_both_steps_are_audited_without_their_tokens(client: Client, account: ProtectedAccount, dsn: str) -> None:
+    pending = await sign_in(client)
+    await refusal(complete(client, pending, account.app.wrong_code()))
+    code = account.app.code()
+    completed = await complete(client, pending, code)
     with psycopg.connect(dsn) as connection:
         query = "SELECT method, reason, account_id::text, target, audit_events::text"
         events = connection.execute(f"{query} FROM audit_events ORDER BY occurred_at").fetchall()[2:]
-    account = str(guarded.account_id)
+    account_id = str(account.account_id)
     assert [(event[0].rpartition("/")[2], *event[1:4]) for event in events] == [
-        ("SignIn", None, account, account),
-        ("CompleteSignIn", "CODE_WRONG", account, account),
-        ("CompleteSignIn", None, account, done.session.id),
+        ("SignIn", None, account_id, account_id),
+        ("CompleteSignIn", "CODE_WRONG", account_id, account_id),
+        ("CompleteSignIn", None, account_id, completed.session.id),
     ]
-    assert waiting.second_step_token not in str(events)
-    assert done.session_token not in str(events)
+    assert pending.second_step_token not in str(events)
+    assert completed.session_token not in str(events)

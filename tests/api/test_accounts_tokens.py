@@ -1,4 +1,4 @@
-"""Tokens that were mailed, or that wait for a second step: each proves one thing, once, until it expires."""
+"""Mailed tokens and second-step tokens: each is valid for one purpose, for one use, until it expires."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -38,13 +38,13 @@ Use = Callable[[Client, str], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Example:
-    """A kind of token, and the call that takes it."""
+    """A kind of token, and the call that uses it."""
 
     kind: Kind
     use: Use
 
     async def token(self, database: Database, me: Person) -> str:
-        """One of the account of `me`, which is good."""
+        """Inserts a valid token of the account of `me`."""
         token = new_token(self.kind.prefix)
         assert await token_queries.insert_token(
             database,
@@ -89,12 +89,12 @@ def each(examples: list[Example]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("example", examples, ids=[example.kind.purpose for example in examples])
 
 
-def token_questions() -> float:
+def token_queries_total() -> float:
     labels = {"operation": "select", "table": "account_tokens"}
     return REGISTRY.get_sample_value("db_queries_total", labels) or 0.0
 
 
-# --- once -------------------------------------------------------------------------------------------------------------
+# --- one use ----------------------------------------------------------------------------------------------------------
 @each(MAILED)
 async def test_a_token_works_once(client: Client, me: Person, example: Example) -> None:
     token = await example.token(client.database, me)
@@ -103,13 +103,13 @@ async def test_a_token_works_once(client: Client, me: Person, example: Example) 
 
 
 @each(MAILED)
-async def test_of_fifty_uses_at_once_one_succeeds(client: Client, me: Person, example: Example) -> None:
+async def test_one_of_fifty_concurrent_uses_succeeds(client: Client, me: Person, example: Example) -> None:
     token = await example.token(client.database, me)
-    answers = await asyncio.gather(*(outcome(example.use(client, token)) for _ in range(50)))
-    assert sorted(answers) == ["OK", *["TOKEN_INVALID"] * 49]
+    outcomes = await asyncio.gather(*(outcome(example.use(client, token)) for _ in range(50)))
+    assert sorted(outcomes) == ["OK", *["TOKEN_INVALID"] * 49]
 
 
-# --- not any more -----------------------------------------------------------------------------------------------------
+# --- expiry and replacement -------------------------------------------------------------------------------------------
 @each(ALL)
 async def test_a_token_that_has_expired_is_refused(client: Client, me: Person, dsn: str, example: Example) -> None:
     token = await example.token(client.database, me)
@@ -125,7 +125,7 @@ async def test_a_token_of_a_deleted_account_is_refused(client: Client, me: Perso
 
 
 @each(ALL)
-async def test_with_a_new_token_the_former_ones_of_its_purpose_are_useless(
+async def test_a_new_token_invalidates_the_former_ones_of_its_purpose(
     client: Client, me: Person, example: Example
 ) -> None:
     former, other = await example.token(client.database, me), await example.token(client.database, me)
@@ -146,7 +146,7 @@ async def test_a_new_token_of_another_purpose_or_account_changes_nothing(
     await example.use(client, token)
 
 
-async def test_two_new_tokens_at_once_leave_one(client: Client, dsn: str) -> None:
+async def test_two_concurrently_created_tokens_leave_one_valid(client: Client, dsn: str) -> None:
     await sign_up(client)
     request = RequestPasswordResetRequest(email=EMAIL)
     await asyncio.gather(*(client.accounts.RequestPasswordReset(request) for _ in range(5)))
@@ -155,7 +155,7 @@ async def test_two_new_tokens_at_once_leave_one(client: Client, dsn: str) -> Non
         assert connection.execute(query).fetchone() == (1,)
 
 
-# --- not any other ----------------------------------------------------------------------------------------------------
+# --- other tokens -----------------------------------------------------------------------------------------------------
 @each(ALL)
 async def test_a_token_of_another_purpose_is_refused(client: Client, me: Person, example: Example) -> None:
     for other in ALL:
@@ -164,10 +164,10 @@ async def test_a_token_of_another_purpose_is_refused(client: Client, me: Person,
 
 
 @each(ALL)
-async def test_a_token_under_the_prefix_of_another_purpose_is_refused(
+async def test_a_token_with_the_prefix_of_another_purpose_is_refused(
     client: Client, me: Person, example: Example
 ) -> None:
-    """Also if the checksum is made to fit, and the same hash were stored."""
+    """Even if its checksum is recomputed and the same hash is stored."""
     for other in ALL:
         if other.kind.prefix != example.kind.prefix:
             token = await other.token(client.database, me)
@@ -175,12 +175,12 @@ async def test_a_token_under_the_prefix_of_another_purpose_is_refused(
 
 
 @each(ALL)
-async def test_a_session_token_is_no_account_token(client: Client, me: Person, example: Example) -> None:
+async def test_a_session_token_is_refused_as_an_account_token(client: Client, me: Person, example: Example) -> None:
     await example.is_refused(client, me.token)
 
 
 @each(ALL)
-async def test_an_account_token_opens_no_session(client: Client, me: Person, example: Example) -> None:
+async def test_an_account_token_is_refused_as_a_session_token(client: Client, me: Person, example: Example) -> None:
     token = await example.token(client.database, me)
     who = Person(me.account_id, me.session_id, me.email, token)
     refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=who.headers))
@@ -188,9 +188,7 @@ async def test_an_account_token_opens_no_session(client: Client, me: Person, exa
 
 
 @each(MAILED)
-async def test_a_token_with_one_character_changed_is_refused_wherever_it_is(
-    client: Client, me: Person, example: Example
-) -> None:
+async def test_a_token_with_any_one_character_changed_is_refused(client: Client, me: Person, example: Example) -> None:
     token = await example.token(client.database, me)
     others = cycle("AZaz09-_")
     for place in range(len(token)):
@@ -200,7 +198,7 @@ async def test_a_token_with_one_character_changed_is_refused_wherever_it_is(
 
 
 @each(ALL)
-async def test_a_token_with_one_bit_flipped_and_a_checksum_that_fits_is_refused(
+async def test_a_token_with_one_bit_flipped_and_a_valid_checksum_is_refused(
     client: Client, me: Person, example: Example
 ) -> None:
     token = await example.token(client.database, me)
@@ -211,11 +209,9 @@ async def test_a_token_with_one_bit_flipped_and_a_checksum_that_fits_is_refused(
 
 
 @each(ALL)
-async def test_part_of_a_token_is_refused_without_asking_the_database(
-    client: Client, me: Person, example: Example
-) -> None:
+async def test_a_malformed_token_is_refused_without_a_query(client: Client, me: Person, example: Example) -> None:
     token = await example.token(client.database, me)
-    before = token_questions()
+    before = token_queries_total()
     for part in (
         token[:4],
         token[:8],
@@ -228,13 +224,13 @@ async def test_part_of_a_token_is_refused_without_asking_the_database(
         "x",
     ):
         await example.is_refused(client, part)
-    assert token_questions() == before
+    assert token_queries_total() == before
     await example.is_refused(client, new_token(example.kind.prefix))
-    assert token_questions() == before + 1
+    assert token_queries_total() == before + 1
 
 
-# --- kept and told ----------------------------------------------------------------------------------------------------
-async def test_mailed_tokens_are_nowhere_in_the_database_but_encrypted(client: Client, dsn: str) -> None:
+# --- storage and audit ------------------------------------------------------------------------------------------------
+async def test_database_contains_mailed_tokens_only_encrypted(client: Client, dsn: str) -> None:
     headers = await signed_in(client)
     await client.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=EMAIL))
     await client.accounts.RequestPasswordReset(RequestPasswordResetRequest(email=EMAIL))
@@ -256,7 +252,7 @@ async def test_mailed_tokens_are_nowhere_in_the_database_but_encrypted(client: C
 
 
 @each(ALL)
-async def test_the_refusal_of_a_token_is_audited_without_it(
+async def test_a_refused_token_is_audited_without_its_value(
     client: Client, me: Person, dsn: str, example: Example
 ) -> None:
     token = new_token(example.kind.prefix)

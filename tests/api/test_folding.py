@@ -1,4 +1,4 @@
-"""Addresses and names are the same in upper and lower case, also in a Turkish database, where `lower('I')` is not `i`."""
+"""E-mail addresses and names match in any case, also in a Turkish database, where `lower('I')` is not `i`."""
 
 import asyncio
 from collections.abc import Iterator
@@ -91,10 +91,10 @@ async def test_concurrent_sign_ups_with_one_address_create_one_account(client: C
     assert addresses(dsn) == [FOLDED]
 
 
-async def test_failed_sign_ins_count_for_the_account_whatever_the_case_of_its_address(client: Client) -> None:
+async def test_failed_sign_ins_are_counted_per_account_in_any_case_of_its_email(client: Client) -> None:
     spellings = [EMAIL, FOLDED]
-    ends = [await outcome(sign_in(client, spellings[number % 2], OTHER_PASSWORD)) for number in range(11)]
-    assert ends == ["SIGN_IN_REFUSED"] * 10 + ["RATE_LIMITED"]
+    outcomes = [await outcome(sign_in(client, spellings[number % 2], OTHER_PASSWORD)) for number in range(11)]
+    assert outcomes == ["SIGN_IN_REFUSED"] * 10 + ["RATE_LIMITED"]
 
 
 async def test_password_reset_and_verification_are_mailed_to_the_stored_address(client: Client) -> None:
@@ -134,7 +134,7 @@ async def accept(client: Client, headers: Headers) -> None:
     await InvitationServiceStub(client.channel).AcceptInvitation(request, metadata=headers)
 
 
-async def test_invitation_is_for_the_account_with_the_address_in_any_case(client: Client, dsn: str) -> None:
+async def test_invitation_matches_the_account_with_the_email_in_any_case(client: Client, dsn: str) -> None:
     owner, headers = await owner_of_an_organization(client), await signed_in(client, FOLDED)
     verify_all(dsn)
     await invite(client, owner, EMAIL)
@@ -143,7 +143,7 @@ async def test_invitation_is_for_the_account_with_the_address_in_any_case(client
     assert await outcome(invite(client, owner, EMAIL)) == "MEMBER_EXISTS"
 
 
-async def test_role_name_is_taken_in_any_case_of_any_alphabet(client: Client) -> None:
+async def test_role_names_are_unique_in_any_case_of_any_alphabet(client: Client) -> None:
     owner = await owner_of_an_organization(client)
 
     async def create(name: str) -> str:
@@ -151,9 +151,9 @@ async def test_role_name_is_taken_in_any_case_of_any_alphabet(client: Client) ->
         return await outcome(RoleServiceStub(client.channel).CreateRole(request, metadata=owner.headers))
 
     assert [await create(name) for name in ("BILLING", "Ärzte", "crème")] == ["OK"] * 3
-    taken = ("billing", "Billing", "ÄRZTE", "A\u0308rzte", "CRE\u0300ME")
-    assert [await create(name) for name in taken] == ["ROLE_NAME_TAKEN"] * len(taken)
-    assert await create("bıllıng") == "OK"  # dotless: another letter
+    equal = ("billing", "Billing", "ÄRZTE", "A\u0308rzte", "CRE\u0300ME")
+    assert [await create(name) for name in equal] == ["ROLE_NAME_TAKEN"] * len(equal)
+    assert await create("bıllıng") == "OK"  # the dotless ı is another letter
 
 
 async def test_administrator_finds_an_account_by_its_address_in_any_case(client: Client, dsn: str) -> None:
@@ -179,7 +179,7 @@ def identities(client: Client, gateway_settings: Settings) -> LinkedIdentities:
     return LinkedIdentities(providers, Outbox(keys), link_by_email=True)
 
 
-def proof(email: str) -> Proof:
+def provider_proof(email: str) -> Proof:
     settings = ProviderSettings(
         name="corp", display_name="Corp", issuer="https://id.example.com", client_id="accord", client_secret=uuid4().hex
     )
@@ -187,25 +187,25 @@ def proof(email: str) -> Proof:
     return Proof(settings, identity, Tokens("access", None, None))
 
 
-async def entered(client: Client, identities: LinkedIdentities) -> Entered:
+async def provider_sign_in(client: Client, identities: LinkedIdentities) -> Entered:
     enter(Call(method="", request_id="", peer="", user_agent="", tenant=ALL))
     async with client.database.transaction() as tx:
-        return await identities.enter(tx, proof(EMAIL))
+        return await identities.enter(tx, provider_proof(EMAIL))
 
 
-async def test_provider_sign_in_enters_the_account_with_the_address_in_any_case(
+async def test_provider_sign_in_matches_the_account_with_the_email_in_any_case(
     client: Client, dsn: str, identities: LinkedIdentities
 ) -> None:
     await sign_up(client, FOLDED)
     verify_all(dsn)
-    assert not (await entered(client, identities)).is_new
+    assert not (await provider_sign_in(client, identities)).is_new
     assert count(dsn, "accounts") == 1
 
 
 async def test_provider_sign_in_creates_an_account_with_the_folded_address(
     client: Client, dsn: str, identities: LinkedIdentities
 ) -> None:
-    assert (await entered(client, identities)).is_new
+    assert (await provider_sign_in(client, identities)).is_new
     assert addresses(dsn) == [FOLDED]
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT count(email_verified_at) FROM accounts").fetchone() == (1,)

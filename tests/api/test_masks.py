@@ -1,6 +1,6 @@
-"""What a caller may not set stays as it is, whatever a mask names and a body has in it.
+"""Fields that a caller may not set stay unchanged, whatever the mask and the body of an update contain.
 
-The methods and their fields are those of the contract: an update that is new is tried without a line here.
+Methods and fields are read from the contract, so a new update is tested without a change here.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ from tests.api.world import World
 UPDATES: Final = [method for method in every_method() if updated(method)]
 CREATES: Final = [method for method in every_method() if method.name.startswith(("Create", "BatchCreate"))]
 NEVER: Final = ("*", "", "nonsense", "created_at.seconds", "owner_id", "account_id", "password_hash")
-# What a change of anything else changes.
-FOLLOWS: Final = {"updated_at", "etag"}
+# Fields that every update changes.
+CHANGED_BY_EVERY_UPDATE: Final = {"updated_at", "etag"}
 
 
 def resource_of(method: MethodDescriptor) -> Descriptor:
@@ -41,62 +41,62 @@ def unsettable(method: MethodDescriptor) -> Iterator[str]:
 
 @pytest.fixture
 async def me(world: World) -> Owner:
-    """The owner of the organization that is active."""
+    """The owner of the active organization."""
     organization = world.organization()
     return Owner(await world.member(organization, "owner"), organization)
 
 
-async def a_good_request(world: World, me: Owner, method: MethodDescriptor) -> Any:
-    """That changes one field of what is mine."""
+async def valid_request(world: World, me: Owner, method: MethodDescriptor) -> Any:
+    """A request that changes one field of a resource of `me`."""
     request = await own_request(world, me, method)
     assert requests.faults(request) == []
     return request
 
 
-def calling(client: Client, method: MethodDescriptor, request: Message, me: Owner) -> Any:
+def call(client: Client, method: MethodDescriptor, request: Message, me: Owner) -> Any:
     return requests.send(client.channel, method, request, me.person.headers)
 
 
 @pytest.mark.parametrize("method", UPDATES, ids=[method.name for method in UPDATES])
-async def test_a_mask_names_what_can_be_changed_and_nothing_else(
+async def test_mask_with_a_path_that_cannot_be_changed_is_invalid(
     client: Client, world: World, me: Owner, method: MethodDescriptor
 ) -> None:
-    request = await a_good_request(world, me, method)
+    request = await valid_request(world, me, method)
     for path in unsettable(method):
         for paths in ([path], [*request.update_mask.paths, path]):
-            tried = type(request)()
-            tried.CopyFrom(request)
-            del tried.update_mask.paths[:]
-            tried.update_mask.paths.extend(paths)
-            refused = await refusal(calling(client, method, tried, me))
+            invalid = type(request)()
+            invalid.CopyFrom(request)
+            del invalid.update_mask.paths[:]
+            invalid.update_mask.paths.extend(paths)
+            refused = await refusal(call(client, method, invalid, me))
             assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE"), paths
-    await calling(client, method, request, me)
+    await call(client, method, request, me)
 
 
 @pytest.mark.parametrize("with_mask", [True, False], ids=["with a mask", "without a mask"])
 @pytest.mark.parametrize("method", UPDATES, ids=[method.name for method in UPDATES])
-async def test_what_else_a_body_has_in_it_changes_nothing(
+async def test_output_only_fields_in_an_update_are_ignored(
     client: Client, world: World, me: Owner, method: MethodDescriptor, with_mask: bool
 ) -> None:
-    """The same change twice: what is output-only answers the second time as it did the first."""
-    request = await a_good_request(world, me, method)
+    """Sends the same change twice, the second time with forged output-only fields."""
+    request = await valid_request(world, me, method)
     field = updated(method)
     assert field
-    before = getattr(await calling(client, method, request, me), field.name)
+    before = getattr(await call(client, method, request, me), field.name)
     body = getattr(request, field.name)
     forged = list(forge(body, before))
     assert forged
     if not with_mask:
         request.ClearField("update_mask")
     assert requests.faults(request) == []
-    after = getattr(await calling(client, method, request, me), field.name)
+    after = getattr(await call(client, method, request, me), field.name)
     names = [each.name for each in before.DESCRIPTOR.fields]
-    assert {name for name in names if getattr(before, name) != getattr(after, name)} <= FOLLOWS
+    assert {name for name in names if getattr(before, name) != getattr(after, name)} <= CHANGED_BY_EVERY_UPDATE
 
 
 def forge(body: Message, true: Message) -> Iterator[str]:
-    """Fills what is output-only with what is not so; the names of what was filled."""
-    for field in cast(Descriptor, body.DESCRIPTOR).fields:  # annotated as one of two classes that are one
+    """Sets output-only fields to false values. Yields the names of the fields."""
+    for field in cast(Descriptor, body.DESCRIPTOR).fields:  # the stub declares another class than the runtime has
         if is_output_only(field):
             value = false_value(field, getattr(true, field.name))
             if field.is_repeated:
@@ -122,14 +122,14 @@ def false_value(field: FieldDescriptor, true: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", CREATES, ids=[method.name for method in CREATES])
-def test_what_is_made_has_nothing_in_its_request_that_an_update_could_not_change(method: MethodDescriptor) -> None:
-    """Owner, organization, verification and times are nobody's to say: there is no field to say them in."""
-    given = set(fields_in(method.input_type))
-    answered = [field.message_type for field in method.output_type.fields if field.message_type is not None]
-    for resource in answered:
+def test_create_request_has_no_field_that_is_output_only_in_the_resource(method: MethodDescriptor) -> None:
+    """No caller can set the owner, the organization, the verification or the times, because no field exists for them."""
+    request_fields = set(fields_in(method.input_type))
+    resources = [field.message_type for field in method.output_type.fields if field.message_type is not None]
+    for resource in resources:
         protected = {field.name for field in resource.fields if is_output_only(field) or names_it(field)}
         if resource.full_name in UPDATED:
-            assert not given & protected
+            assert not request_fields & protected
 
 
 UPDATED: Final = {resource_of(method).full_name for method in UPDATES}
@@ -142,9 +142,9 @@ def fields_in(message: Descriptor) -> Iterator[str]:
             yield from fields_in(field.message_type)
 
 
-def test_there_are_updates_and_creates_to_be_tried() -> None:
+def test_contract_has_update_and_create_methods() -> None:
     assert {"UpdateTask", "UpdateAccount"} <= {method.name for method in UPDATES}
-    made = {
+    created = {
         field.message_type.full_name for method in CREATES for field in method.output_type.fields if field.message_type
     }
-    assert {"accord.tasks.v1.Task", "accord.roles.v1.Role"} <= made & UPDATED
+    assert {"accord.tasks.v1.Task", "accord.roles.v1.Role"} <= created & UPDATED

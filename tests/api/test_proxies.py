@@ -1,4 +1,4 @@
-"""Where a call comes from: its connection, or whoever a listed proxy says it forwards for."""
+"""The client address of a call: the address of its connection, or the one that a listed proxy forwards."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -36,7 +36,7 @@ PROXY = "ipv4:10.1.2.3:50412"
         ("", ""),
     ],
 )
-def test_address_of_a_connection_is_told_without_its_port(connection: str, address: str) -> None:
+def test_address_of_a_connection_excludes_its_port(connection: str, address: str) -> None:
     assert ClientAddresses().address(connection, []) == address
     assert LISTED.address(connection, ["203.0.113.9"]) == address
 
@@ -51,7 +51,7 @@ def test_address_of_a_connection_is_told_without_its_port(connection: str, addre
         ("", ""),
     ],
 )
-def test_addresses_are_counted_alone_and_ipv6_by_its_64(peer: str, network: str) -> None:
+def test_ipv4_is_limited_by_address_and_ipv6_by_its_64_bit_prefix(peer: str, network: str) -> None:
     assert peer_network(peer) == network
 
 
@@ -68,20 +68,20 @@ def test_addresses_are_counted_alone_and_ipv6_by_its_64(peer: str, network: str)
         (["[2001:db8::7]:4711"], "2001:db8::7"),
         (["fe80::7%eth0"], "fe80::7"),
         (["::ffff:203.0.113.9"], "203.0.113.9"),
-        # What its client has sent stands to the left, and is not believed.
+        # Entries on the left were sent by the client and are not trusted.
         (["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
         (["10.9.9.9, 203.0.113.9"], "203.0.113.9"),
-        # Other listed proxies are seen through.
+        # Other listed proxies are skipped.
         (["203.0.113.9, 10.9.9.9"], "203.0.113.9"),
         (["198.51.100.1, 203.0.113.9, 192.0.2.1, fd00::1, 10.9.9.9:80"], "203.0.113.9"),
         (["203.0.113.9, ::ffff:10.9.9.9"], "203.0.113.9"),
-        # Several headers are one, in their order.
+        # Several headers are joined in order.
         (["198.51.100.1, 203.0.113.9", "10.9.9.9"], "203.0.113.9"),
         (["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
-        # A call of a listed machine itself.
+        # A listed machine calls for itself.
         (["10.9.9.9"], "10.9.9.9"),
         (["10.8.8.8, 10.9.9.9"], "10.8.8.8"),
-        # What is no address is as far as it goes: it is put down to the proxy that says it.
+        # Parsing stops at an invalid entry: the address is that of the proxy that sent it.
         (["unknown"], "10.1.2.3"),
         (["203.0.113.9, unknown"], "10.1.2.3"),
         (["203.0.113.9, _hidden, 10.9.9.9"], "10.9.9.9"),
@@ -98,7 +98,7 @@ def test_addresses_are_counted_alone_and_ipv6_by_its_64(peer: str, network: str)
         ([",".join(["10.9.9.9"] * 1000)], "10.9.9.9"),
     ],
 )
-def test_listed_proxy_is_believed_from_the_right_up_to_the_first_that_is_not_listed(
+def test_forwarded_addresses_are_trusted_from_the_right_up_to_the_first_unlisted_one(
     headers: list[str], address: str
 ) -> None:
     assert LISTED.address(PROXY, headers) == address
@@ -108,26 +108,26 @@ def test_listed_proxy_is_believed_from_the_right_up_to_the_first_that_is_not_lis
     "connection",
     ["ipv4:198.51.100.7:1", "ipv4:192.0.2.2:1", "ipv6:%5Bfe80::1%5D:1", "ipv4:11.0.0.0:1", "unix:", "nonsense"],
 )
-def test_header_of_anybody_else_is_not_believed(connection: str) -> None:
+def test_header_of_an_unlisted_machine_is_ignored(connection: str) -> None:
     alone = LISTED.address(connection, [])
     assert LISTED.address(connection, ["203.0.113.9"]) == alone
     assert LISTED.address(connection, ["203.0.113.9, 10.9.9.9"]) == alone
 
 
-def test_connection_by_a_mapped_address_is_that_of_the_listed_proxy() -> None:
+def test_connection_from_an_ipv4_mapped_address_matches_the_listed_proxy() -> None:
     assert LISTED.address("ipv6:%5B::ffff:10.1.2.3%5D:1", ["203.0.113.9"]) == "203.0.113.9"
 
 
-# --- on the wire ------------------------------------------------------------------------------------------------------
-Open = Callable[..., Any]
+# --- calls ------------------------------------------------------------------------------------------------------------
+StartGateway = Callable[..., Any]
 
 
 @pytest.fixture
-async def opened(database: Database, listener: Listener) -> AsyncIterator[Open]:
-    """A gateway that listens on an address, with these proxies."""
+async def start_gateway(database: Database, listener: Listener) -> AsyncIterator[StartGateway]:
+    """Starts gateways that listen on an address and trust the given proxies."""
     async with AsyncExitStack() as stack:
 
-        async def opened(*proxies: str, on: str = "127.0.0.1") -> ProbeClient:
+        async def start_gateway(*proxies: str, on: str = "127.0.0.1") -> ProbeClient:
             networks = [ip_network(proxy) for proxy in proxies]
             server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"), networks)
             port = server.add_insecure_port(f"{on}:0")
@@ -136,25 +136,25 @@ async def opened(database: Database, listener: Listener) -> AsyncIterator[Open]:
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"{on}:{port}"))
             return ProbeClient(probe, channel, await signed_in_person(database))
 
-        yield opened
+        yield start_gateway
 
 
 def forwarded(client: ProbeClient, *values: str) -> tuple[tuple[str, str], ...]:
     return (*client.person.headers, *(("x-forwarded-for", value) for value in values))
 
 
-async def test_address_that_a_listed_proxy_forwards_for_is_logged_and_audited(
-    opened: Open, dsn: str, log: list[Any]
+async def test_address_forwarded_by_a_listed_proxy_is_logged_and_audited(
+    start_gateway: StartGateway, dsn: str, log: list[Any]
 ) -> None:
-    client = await opened("127.0.0.1/32")
+    client = await start_gateway("127.0.0.1/32")
     await client.call("Audited", headers=forwarded(client, "198.51.100.1", "203.0.113.9, 127.0.0.1"))
     assert [line["peer"] for line in log if line["event"] == "call"] == ["203.0.113.9"]
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT peer FROM audit_events").fetchall() == [("203.0.113.9",)]
 
 
-async def test_forged_header_is_neither_logged_nor_counted(opened: Open, log: list[Any]) -> None:
-    client = await opened("10.0.0.0/8")
+async def test_forged_header_is_neither_logged_nor_used_for_limits(start_gateway: StartGateway, log: list[Any]) -> None:
+    client = await start_gateway("10.0.0.0/8")
     for turn in range(3):
         await client.call("LimitedByPeer", headers=forwarded(client, f"203.0.113.{turn}"))
     for turn in range(10):
@@ -165,8 +165,8 @@ async def test_forged_header_is_neither_logged_nor_counted(opened: Open, log: li
     assert {line["peer"] for line in log if line["event"] == "call"} == {"127.0.0.1"}
 
 
-async def test_callers_behind_one_proxy_are_counted_apart(opened: Open) -> None:
-    client = await opened("127.0.0.0/8")
+async def test_callers_of_one_proxy_have_separate_limits(start_gateway: StartGateway) -> None:
+    client = await start_gateway("127.0.0.0/8")
     for _ in range(3):
         await client.call("LimitedByPeer", headers=forwarded(client, "203.0.113.1"))
     assert (await refusal(client.call("LimitedByPeer", headers=forwarded(client, "203.0.113.1")))).quota == [
@@ -175,15 +175,15 @@ async def test_callers_behind_one_proxy_are_counted_apart(opened: Open) -> None:
     assert await client.call("LimitedByPeer", text="x", headers=forwarded(client, "203.0.113.2")) == ["x"]
 
 
-async def test_proxy_that_connects_by_ipv6_is_listed_by_ipv6(opened: Open, log: list[Any]) -> None:
-    client = await opened("::1/128", on="[::1]")
+async def test_proxy_that_connects_by_ipv6_is_listed_by_ipv6(start_gateway: StartGateway, log: list[Any]) -> None:
+    client = await start_gateway("::1/128", on="[::1]")
     await client.call("Unary", headers=forwarded(client, "2001:db8::7"))
     await client.call("Unary")
     assert [line["peer"] for line in log if line["event"] == "call"] == ["2001:db8::7", "::1"]
 
 
-async def test_unknown_method_is_logged_with_the_address_that_counts(opened: Open, log: list[Any]) -> None:
-    client = await opened("127.0.0.1/32")
+async def test_unknown_method_is_logged_with_the_forwarded_address(start_gateway: StartGateway, log: list[Any]) -> None:
+    client = await start_gateway("127.0.0.1/32")
     call = client.channel.unary_unary("/no.such/Method", bytes, bytes)
     await refusal(call(b"", metadata=forwarded(client, "203.0.113.9")))
     assert log[-1]["peer"] == "203.0.113.9"

@@ -1,4 +1,4 @@
-"""The second wall between tenants, from outside: a query that forgot whose rows it is about answers nobody else's."""
+"""Row-level security: a query without an owner predicate returns no rows of another tenant."""
 
 import asyncio
 
@@ -17,27 +17,27 @@ from tests.factories import Person, activate, organization_of
 
 
 @pytest.fixture
-def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queries about tasks that take the owner, and do nothing with it."""
-    anybodys = bindparam("owner_id", type_=Uuid).is_not(None)
-    this = (schema.Task.id == bindparam("task_id"), anybodys)
-    monkeypatch.setattr(tasks, "_OWNED", anybodys)
+def _no_owner_predicate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the queries of tasks by queries that accept the owner and ignore it."""
+    any_owner = bindparam("owner_id", type_=Uuid).is_not(None)
+    this = (schema.Task.id == bindparam("task_id"), any_owner)
+    monkeypatch.setattr(tasks, "_OWNED", any_owner)
     monkeypatch.setattr(tasks, "_THIS", this)
     monkeypatch.setattr(tasks, "_GET", select(schema.Task).where(*this))
     monkeypatch.setattr(tasks, "_CURRENT", (*this, tasks._ALIVE, etag_matches(schema.Task)))
-    known = tasks._LISTING
+    original = tasks._LISTING
     listing = Listing[schema.Task](
-        select(schema.Task).where(anybodys),
-        id=known._id,
-        orders=known._orders,
-        filters=known._conditions,
-        unless=known._unless,
+        select(schema.Task).where(any_owner),
+        id=original._id,
+        orders=original._orders,
+        filters=original._conditions,
+        unless=original._unless,
     )
     monkeypatch.setattr(tasks, "_LISTING", listing)
 
 
-@pytest.mark.usefixtures("_forgetful")
-async def test_query_that_forgot_its_predicate_answers_nothing_of_another_owner(client: Client, me: Person) -> None:
+@pytest.mark.usefixtures("_no_owner_predicate")
+async def test_query_without_an_owner_predicate_returns_no_rows_of_another_owner(client: Client, me: Person) -> None:
     mine, theirs = await create(client, me, "mine"), await create(client, await client.somebody(), "theirs")
     assert await get(client, me, mine.id) == mine
     for call in (
@@ -50,8 +50,8 @@ async def test_query_that_forgot_its_predicate_answers_nothing_of_another_owner(
     assert (await update(client, me, Task(id=mine.id, title="still mine"))).title == "still mine"
 
 
-@pytest.mark.usefixtures("_forgetful")
-async def test_query_that_forgot_its_predicate_answers_nothing_of_another_organization(
+@pytest.mark.usefixtures("_no_owner_predicate")
+async def test_query_without_an_owner_predicate_returns_no_rows_of_another_organization(
     client: Client, me: Person
 ) -> None:
     other = await client.somebody()
@@ -65,7 +65,7 @@ async def test_query_that_forgot_its_predicate_answers_nothing_of_another_organi
     assert refused.reason == "TASK_NOT_FOUND"
 
 
-async def test_call_acts_for_the_active_organization_where_its_permission_was_checked(probe: ProbeClient) -> None:
+async def test_tenant_is_the_active_organization_when_its_permission_was_checked(probe: ProbeClient) -> None:
     person = probe.person
     assert await probe.call("Owned", "tenant") == [str(person.account_id)]
     organization_id = await organization_of(probe.database, person)
@@ -76,11 +76,11 @@ async def test_call_acts_for_the_active_organization_where_its_permission_was_ch
 
 
 @pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
-async def test_call_without_a_permission_acts_for_the_account(probe: ProbeClient, method: str) -> None:
+async def test_tenant_of_a_call_without_a_permission_is_the_account(probe: ProbeClient, method: str) -> None:
     await activate(probe.database, probe.person, await organization_of(probe.database, probe.person))
     assert await probe.call(method, "tenant") == [str(probe.person.account_id)]
 
 
-async def test_public_call_acts_for_nobody_and_asks_no_walled_table(probe: ProbeClient) -> None:
+async def test_public_call_has_no_tenant_and_queries_no_table_with_row_level_security(probe: ProbeClient) -> None:
     assert (await refusal(probe.call("Public", "tenant", headers=()))).reason == "INTERNAL"
     assert (await refusal(probe.call("Public", "tenant"))).reason == "INTERNAL"

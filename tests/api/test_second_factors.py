@@ -1,4 +1,4 @@
-"""Two-step sign-in as an app sees it: set up, asked for at sign-in, proved once by each code, and deleted."""
+"""Two-step sign-in: setup, sign-in with a code or a recovery code, each valid once, and deletion."""
 
 import asyncio
 from base64 import b32decode
@@ -57,7 +57,7 @@ def sessions(client: Client) -> "SessionServiceAsyncStub":
 
 @dataclass
 class Ada:
-    """Somebody with a password and an authenticator, and what she sees of the gateway."""
+    """A user with a password and an authenticator app, and her calls to the gateway."""
 
     client: Client
     email: str = "ada@example.com"
@@ -68,7 +68,7 @@ class Ada:
     def code(self, off: int = 0) -> str:
         return self.app.code(off)
 
-    async def keep(self, made: CreateSecondFactorResponse) -> None:
+    async def store_secret(self, made: CreateSecondFactorResponse) -> None:
         self.app = await Authenticator.enrolled(self.client.database, b32decode(made.secret))
 
     async def sign_in(self) -> SignInResponse:
@@ -85,7 +85,7 @@ class Ada:
         return await self.client.accounts.GetSession(GetSessionRequest(), metadata=bearer(token))
 
 
-def of(person: Person, client: Client) -> Ada:
+def as_ada(person: Person, client: Client) -> Ada:
     return Ada(client, person.email, person.headers)
 
 
@@ -95,7 +95,9 @@ SetUp = Callable[[Ada], Awaitable[None]]
 @pytest.fixture
 def set_up(second_factors: "SecondFactorServiceAsyncStub") -> SetUp:
     async def set_up(ada: Ada) -> None:
-        await ada.keep(await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=ada.headers))
+        await ada.store_secret(
+            await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=ada.headers)
+        )
         request = ConfirmSecondFactorRequest(code=ada.code())
         confirmed = await second_factors.ConfirmSecondFactor(request, metadata=ada.headers)
         ada.recovery_codes = list(confirmed.recovery_codes)
@@ -105,7 +107,7 @@ def set_up(second_factors: "SecondFactorServiceAsyncStub") -> SetUp:
 
 @pytest.fixture
 async def ada(client: Client, set_up: SetUp) -> Ada:
-    """With the password and the second factor, and with a session from before it was set up."""
+    """A user with a password and a second factor, and a session that is older than the factor."""
     ada = Ada(client)
     await client.accounts.SignUp(SignUpRequest(email=ada.email, password=PASSWORD, display_name="Ada"))
     token = await mailed_token(client.database, ada.email, Mail.VERIFY_EMAIL)
@@ -117,8 +119,8 @@ async def ada(client: Client, set_up: SetUp) -> Ada:
 
 @pytest.fixture
 async def person(client: Client, me: Person) -> Ada:
-    """Signed in, and with neither password nor second factor."""
-    return of(me, client)
+    """A signed-in user without a password and without a second factor."""
+    return as_ada(me, client)
 
 
 def reason(refused: Refusal) -> tuple[grpc.StatusCode, str]:
@@ -130,7 +132,7 @@ NOT_FOUND = (grpc.StatusCode.NOT_FOUND, "SECOND_FACTOR_NOT_FOUND")
 EXISTS = (grpc.StatusCode.ALREADY_EXISTS, "SECOND_FACTOR_EXISTS")
 
 
-async def test_whoever_has_not_proved_the_address_cannot_lock_its_owner_out(
+async def test_account_with_an_unverified_email_cannot_set_up_a_second_factor(
     client: Client, second_factors: "SecondFactorServiceAsyncStub"
 ) -> None:
     await client.accounts.SignUp(SignUpRequest(email="victim@example.com", password=PASSWORD, display_name="Mallory"))
@@ -140,7 +142,9 @@ async def test_whoever_has_not_proved_the_address_cannot_lock_its_owner_out(
     assert reason(refused) == (grpc.StatusCode.FAILED_PRECONDITION, "EMAIL_NOT_VERIFIED")
 
 
-async def test_app_is_told_all_it_needs(second_factors: "SecondFactorServiceAsyncStub", person: Ada) -> None:
+async def test_authenticator_uri_has_all_parameters(
+    second_factors: "SecondFactorServiceAsyncStub", person: Ada
+) -> None:
     made = await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers)
     uri = urlsplit(made.otpauth_uri)
     assert (uri.scheme, uri.netloc) == ("otpauth", "totp")
@@ -150,7 +154,7 @@ async def test_app_is_told_all_it_needs(second_factors: "SecondFactorServiceAsyn
     assert len(b32decode(made.secret)) == 20
 
 
-async def test_factor_counts_for_nothing_before_it_is_confirmed(
+async def test_unconfirmed_factor_is_not_required_at_sign_in(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada
 ) -> None:
     await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers)
@@ -162,7 +166,7 @@ async def test_factor_counts_for_nothing_before_it_is_confirmed(
     assert reason(await refusal(delete)) == NOT_FOUND
 
 
-async def test_confirmed_factor_is_there_with_ten_recovery_codes_and_its_owner_is_told(
+async def test_confirmation_enables_the_factor_returns_ten_recovery_codes_and_notifies_the_owner(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp
 ) -> None:
     await set_up(person)
@@ -174,10 +178,12 @@ async def test_confirmed_factor_is_there_with_ten_recovery_codes_and_its_owner_i
     assert [letter.template for letter in letters] == [Mail.SECOND_FACTOR_ADDED]
 
 
-async def test_wrong_code_confirms_nothing_and_may_be_corrected(
+async def test_wrong_code_does_not_confirm_and_a_right_one_then_does(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada
 ) -> None:
-    await person.keep(await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers))
+    await person.store_secret(
+        await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers)
+    )
     request = ConfirmSecondFactorRequest(code=person.app.wrong_code())
     assert reason(await refusal(second_factors.ConfirmSecondFactor(request, metadata=person.headers))) == CODE_WRONG
     assert await mailed(person.client.database, person.email) == []
@@ -185,16 +191,16 @@ async def test_wrong_code_confirms_nothing_and_may_be_corrected(
     assert (await second_factors.ConfirmSecondFactor(request, metadata=person.headers)).recovery_codes
 
 
-async def test_code_of_a_secret_that_was_replaced_is_wrong(
-    second_factors: "SecondFactorServiceAsyncStub", person: Ada
-) -> None:
-    await person.keep(await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers))
+async def test_code_of_a_replaced_secret_is_wrong(second_factors: "SecondFactorServiceAsyncStub", person: Ada) -> None:
+    await person.store_secret(
+        await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers)
+    )
     await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers)
     request = ConfirmSecondFactorRequest(code=person.code())
     assert reason(await refusal(second_factors.ConfirmSecondFactor(request, metadata=person.headers))) == CODE_WRONG
 
 
-async def test_confirming_needs_a_factor_that_waits(
+async def test_confirmation_requires_an_unconfirmed_factor(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp
 ) -> None:
     request = ConfirmSecondFactorRequest(code="123456")
@@ -213,7 +219,7 @@ async def test_confirmed_factor_is_not_replaced(
 
 
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "12345a", " 12345", "١٢٣٤٥٦"])
-async def test_what_is_no_code_is_an_invalid_message(
+async def test_malformed_code_is_an_invalid_message(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, code: str
 ) -> None:
     request = ConfirmSecondFactorRequest(code=code)
@@ -222,33 +228,35 @@ async def test_what_is_no_code_is_an_invalid_message(
     assert not code or code not in str(refused)
 
 
-async def test_factor_of_somebody_else_is_not_there(
+async def test_factor_of_another_user_is_not_found(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp
 ) -> None:
-    await set_up(of(await person.client.somebody(), person.client))
+    await set_up(as_ada(await person.client.somebody(), person.client))
     get = second_factors.GetSecondFactor(GetSecondFactorRequest(), metadata=person.headers)
     assert reason(await refusal(get)) == NOT_FOUND
     delete = second_factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=person.headers)
     assert reason(await refusal(delete)) == NOT_FOUND
 
 
-async def test_of_confirmations_at_once_one_succeeds(
+async def test_one_of_several_concurrent_confirmations_succeeds(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada
 ) -> None:
-    await person.keep(await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers))
+    await person.store_secret(
+        await second_factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=person.headers)
+    )
 
     async def confirm() -> str:
         request = ConfirmSecondFactorRequest(code=person.code())
         await second_factors.ConfirmSecondFactor(request, metadata=person.headers)
         return "confirmed"
 
-    ended = await asyncio.gather(*(confirm() for _ in range(10)), return_exceptions=True)
-    assert ended.count("confirmed") == 1, ended
+    results = await asyncio.gather(*(confirm() for _ in range(10)), return_exceptions=True)
+    assert results.count("confirmed") == 1, results
     letters = await mailed(person.client.database, person.email)
     assert [letter.template for letter in letters] == [Mail.SECOND_FACTOR_ADDED]
 
 
-async def test_of_many_made_at_once_the_last_is_the_one_to_confirm(
+async def test_last_of_many_concurrently_created_factors_can_be_confirmed(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada
 ) -> None:
     made = await asyncio.gather(
@@ -256,7 +264,7 @@ async def test_of_many_made_at_once_the_last_is_the_one_to_confirm(
     )
     confirmed = []
     for each in made:
-        await person.keep(each)
+        await person.store_secret(each)
         request = ConfirmSecondFactorRequest(code=person.code())
         try:
             confirmed.append(await second_factors.ConfirmSecondFactor(request, metadata=person.headers))
@@ -265,7 +273,7 @@ async def test_of_many_made_at_once_the_last_is_the_one_to_confirm(
     assert len(confirmed) == 1
 
 
-async def test_sign_in_waits_for_its_second_step(ada: Ada) -> None:
+async def test_sign_in_creates_a_session_only_after_its_second_step(ada: Ada) -> None:
     first = await ada.sign_in()
     assert first.session_token == ""
     assert not first.HasField("session")
@@ -274,43 +282,43 @@ async def test_sign_in_waits_for_its_second_step(ada: Ada) -> None:
     assert second.session.account_id
 
 
-async def test_second_step_token_is_never_a_session(ada: Ada) -> None:
+async def test_second_step_token_is_refused_as_a_session_token(ada: Ada) -> None:
     token = await ada.second_step()
     refused = await refusal(ada.session_of(token))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
     await ada.complete(token, code=ada.code(+1))
     assert (await refusal(ada.session_of(token))).reason == "CREDENTIAL_INVALID"
-    in_disguise = "acs_" + token[4:]
-    assert (await refusal(ada.session_of(in_disguise))).reason == "CREDENTIAL_INVALID"
+    with_session_prefix = "acs_" + token[4:]
+    assert (await refusal(ada.session_of(with_session_prefix))).reason == "CREDENTIAL_INVALID"
 
 
-async def test_session_token_is_no_second_step_token(ada: Ada) -> None:
+async def test_session_token_is_refused_as_a_second_step_token(ada: Ada) -> None:
     session_token = ada.headers[0][1].removeprefix("Bearer ")
     assert (await refusal(ada.complete(session_token, code=ada.code(+1)))).reason == "TOKEN_INVALID"
 
 
-async def test_code_that_confirmed_completes_no_sign_in(ada: Ada) -> None:
+async def test_code_used_for_confirmation_is_refused_at_sign_in(ada: Ada) -> None:
     assert reason(await refusal(ada.complete(await ada.second_step(), code=ada.code()))) == CODE_WRONG
 
 
-async def test_wrong_code_is_refused_and_the_token_may_be_tried_again(ada: Ada) -> None:
+async def test_wrong_code_is_refused_and_the_token_remains_valid(ada: Ada) -> None:
     token = await ada.second_step()
     assert reason(await refusal(ada.complete(token, code=ada.app.wrong_code()))) == CODE_WRONG
     assert reason(await refusal(ada.complete(token, recovery_code="A" * 24))) == CODE_WRONG
     assert (await ada.complete(token, code=ada.code(+1))).session_token
 
 
-async def test_code_that_was_used_is_refused_at_the_next_sign_in(ada: Ada) -> None:
+async def test_used_code_is_refused_at_the_next_sign_in(ada: Ada) -> None:
     await ada.complete(await ada.second_step(), code=ada.code(+1))
     assert reason(await refusal(ada.complete(await ada.second_step(), code=ada.code(+1)))) == CODE_WRONG
 
 
-async def test_second_step_token_opens_one_session(ada: Ada) -> None:
+async def test_second_step_token_creates_one_session(ada: Ada) -> None:
     token = await ada.second_step()
     await ada.complete(token, code=ada.code(+1))
     refused = await refusal(ada.complete(token, recovery_code=ada.recovery_codes[0]))
     assert refused.reason == "TOKEN_INVALID"
-    # Nothing was opened by it, so the recovery code is as good as before.
+    # The refused call created no session, so the recovery code is still valid.
     assert (await ada.complete(await ada.second_step(), recovery_code=ada.recovery_codes[0])).session_token
 
 
@@ -324,7 +332,7 @@ async def test_recovery_code_works_once_in_any_spelling(
     assert got.second_factor.recovery_codes_left == 9
 
 
-async def test_new_recovery_codes_make_the_former_ones_useless(
+async def test_new_recovery_codes_invalidate_the_former_ones(
     second_factors: "SecondFactorServiceAsyncStub", ada: Ada
 ) -> None:
     made = await second_factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=ada.headers)
@@ -334,15 +342,15 @@ async def test_new_recovery_codes_make_the_former_ones_useless(
 
 
 @pytest.mark.parametrize("by", ["code", "recovery_code"])
-async def test_of_fifty_second_steps_with_one_code_at_once_one_succeeds(ada: Ada, by: str) -> None:
-    """The others are refused for their code or their token, or as too many."""
+async def test_one_of_fifty_concurrent_second_steps_with_one_code_succeeds(ada: Ada, by: str) -> None:
+    """The others are refused because of their code, their token or a rate limit."""
     token = await ada.second_step()
     proof = {by: ada.code(+1) if by == "code" else ada.recovery_codes[0]}
-    ended = await asyncio.gather(*(ada.complete(token, **proof) for _ in range(50)), return_exceptions=True)
-    opened = [each for each in ended if isinstance(each, CompleteSignInResponse)]
-    assert len(opened) == 1
-    assert await ada.session_of(opened[0].session_token)
-    others = {each.code() for each in ended if isinstance(each, grpc.aio.AioRpcError)}
+    results = await asyncio.gather(*(ada.complete(token, **proof) for _ in range(50)), return_exceptions=True)
+    completed = [each for each in results if isinstance(each, CompleteSignInResponse)]
+    assert len(completed) == 1
+    assert await ada.session_of(completed[0].session_token)
+    others = {each.code() for each in results if isinstance(each, grpc.aio.AioRpcError)}
     assert others <= {
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
@@ -352,26 +360,26 @@ async def test_of_fifty_second_steps_with_one_code_at_once_one_succeeds(ada: Ada
     }
 
 
-async def test_codes_cannot_be_guessed_at_length(ada: Ada) -> None:
+async def test_guesses_of_codes_are_limited(ada: Ada) -> None:
     token, right = await ada.second_step(), ada.code(+1)
-    answers = [(await refusal(ada.complete(token, code=ada.app.wrong_code()))).reason for _ in range(11)]
-    assert answers == ["CODE_WRONG"] * 10 + ["RATE_LIMITED"]
+    reasons = [(await refusal(ada.complete(token, code=ada.app.wrong_code()))).reason for _ in range(11)]
+    assert reasons == ["CODE_WRONG"] * 10 + ["RATE_LIMITED"]
     assert (await refusal(ada.complete(token, code=right))).reason == "RATE_LIMITED"
-    # The victim of guessing is not locked out of a session that is open.
+    # The guesses do not affect an open session of the user.
     assert await ada.session_of(ada.headers[0][1].removeprefix("Bearer "))
 
 
-async def test_reauthentication_needs_the_code_too(sessions: "SessionServiceAsyncStub", ada: Ada) -> None:
+async def test_reauthentication_requires_password_and_code(sessions: "SessionServiceAsyncStub", ada: Ada) -> None:
     def reauthenticate(**proof: str) -> Awaitable[object]:
         return sessions.Reauthenticate(ReauthenticateRequest(password=PASSWORD, **proof), metadata=ada.headers)
 
     assert reason(await refusal(reauthenticate())) == CODE_WRONG
     assert reason(await refusal(reauthenticate(code=ada.app.wrong_code()))) == CODE_WRONG
-    assert reason(await refusal(reauthenticate(code=ada.code()))) == CODE_WRONG  # it confirmed
+    assert reason(await refusal(reauthenticate(code=ada.code()))) == CODE_WRONG  # already used for the confirmation
     await reauthenticate(code=ada.code(+1))
 
 
-async def test_wrong_password_uses_no_code_up(sessions: "SessionServiceAsyncStub", ada: Ada) -> None:
+async def test_wrong_password_does_not_use_up_the_code(sessions: "SessionServiceAsyncStub", ada: Ada) -> None:
     request = ReauthenticateRequest(password="another password, long", recovery_code=ada.recovery_codes[0])
     refused = await refusal(sessions.Reauthenticate(request, metadata=ada.headers))
     assert refused.reason == "PASSWORD_WRONG"
@@ -379,14 +387,14 @@ async def test_wrong_password_uses_no_code_up(sessions: "SessionServiceAsyncStub
     await sessions.Reauthenticate(request, metadata=ada.headers)
 
 
-async def test_deleted_factor_is_not_asked_for_and_its_owner_is_told(
+async def test_deleted_factor_is_not_required_at_sign_in_and_the_owner_is_notified(
     second_factors: "SecondFactorServiceAsyncStub", ada: Ada
 ) -> None:
     waiting = await ada.second_step()
     await second_factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=ada.headers)
     get = second_factors.GetSecondFactor(GetSecondFactorRequest(), metadata=ada.headers)
     assert reason(await refusal(get)) == NOT_FOUND
-    # A sign-in that waited for it is not let in without it.
+    # A sign-in that started before the deletion cannot be completed.
     assert reason(await refusal(ada.complete(waiting, code=ada.code(+1)))) == CODE_WRONG
     assert reason(await refusal(ada.complete(waiting, recovery_code=ada.recovery_codes[0]))) == CODE_WRONG
     assert (await ada.sign_in()).session_token
@@ -394,7 +402,7 @@ async def test_deleted_factor_is_not_asked_for_and_its_owner_is_told(
     assert letters[-2:] == [Mail.SECOND_FACTOR_ADDED, Mail.SECOND_FACTOR_REMOVED]
 
 
-async def test_after_deletion_another_can_be_set_up(
+async def test_new_factor_can_be_set_up_after_deletion(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp
 ) -> None:
     await set_up(person)
@@ -404,7 +412,7 @@ async def test_after_deletion_another_can_be_set_up(
     assert not set(former) & set(person.recovery_codes)
 
 
-async def test_what_changes_it_asks_for_a_recent_sign_in(
+async def test_changes_of_a_second_factor_require_a_recent_sign_in(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp, dsn: str
 ) -> None:
     await set_up(person)
@@ -420,13 +428,13 @@ async def test_what_changes_it_asks_for_a_recent_sign_in(
         lambda: second_factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=person.headers),
         lambda: second_factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=person.headers),
     ]
-    while await _answered(calls[2]):  # until the cached session is dropped
+    while await _succeeds(calls[2]):  # until the cached session is evicted
         await asyncio.sleep(0.002)
     assert {(await refusal(call())).reason for call in calls} == {"SIGN_IN_NOT_FRESH"}
     await second_factors.GetSecondFactor(GetSecondFactorRequest(), metadata=person.headers)
 
 
-async def _answered(call: Callable[[], Awaitable[object]]) -> bool:
+async def _succeeds(call: Callable[[], Awaitable[object]]) -> bool:
     try:
         await call()
     except grpc.aio.AioRpcError:
@@ -434,7 +442,7 @@ async def _answered(call: Callable[[], Awaitable[object]]) -> bool:
     return True
 
 
-async def test_audit_tells_which_factor_and_shows_no_secret(
+async def test_audit_events_name_the_factor_and_contain_no_secret(
     second_factors: "SecondFactorServiceAsyncStub", ada: Ada, dsn: str
 ) -> None:
     await second_factors.CreateRecoveryCodes(CreateRecoveryCodesRequest(), metadata=ada.headers)
@@ -452,12 +460,12 @@ async def test_audit_tells_which_factor_and_shows_no_secret(
     ]
     [factor_id] = {target for _, target, _, _ in events}
     assert factor_id
-    shown = " ".join(text for _, _, _, text in events)
-    assert totp.secret_text(ada.app.secret) not in shown
-    assert not any(code in shown for code in ada.recovery_codes)
+    logged = " ".join(text for _, _, _, text in events)
+    assert totp.secret_text(ada.app.secret) not in logged
+    assert not any(code in logged for code in ada.recovery_codes)
 
 
-async def test_secret_and_recovery_codes_are_in_no_row(ada: Ada, dsn: str) -> None:
+async def test_no_row_contains_the_secret_or_a_recovery_code(ada: Ada, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         [(factor,)] = connection.execute("SELECT second_factors::text FROM second_factors").fetchall()
         codes = connection.execute("SELECT recovery_codes::text FROM recovery_codes").fetchall()
@@ -467,7 +475,7 @@ async def test_secret_and_recovery_codes_are_in_no_row(ada: Ada, dsn: str) -> No
         assert not any(plain.hex() in row or plain.decode() in row for (row,) in codes)
 
 
-async def test_summary_is_made_of_what_the_database_has(
+async def test_get_second_factor_returns_the_stored_values(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp, dsn: str
 ) -> None:
     await set_up(person)

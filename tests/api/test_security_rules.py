@@ -1,4 +1,4 @@
-"""Rules of docs/security.md that belong to no one feature."""
+"""Rules of docs/security.md that concern several features."""
 
 import ast
 import asyncio
@@ -52,7 +52,7 @@ PACKAGES = Path(__file__).resolve().parents[2] / "packages"
 
 
 # --- accounts and passwords -------------------------------------------------------------------------------------------
-def test_nobody_is_there_before_anybody_has_signed_up(dsn: str) -> None:
+def test_new_database_has_no_accounts_and_no_other_rows(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         tables = connection.execute(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
@@ -72,7 +72,7 @@ async def test_password_that_is_years_old_still_signs_in(client: Client, dsn: st
     assert (await sign_in(client)).session_token
 
 
-def test_no_message_asks_for_a_hint_or_for_the_answer_to_a_question() -> None:
+def test_no_message_has_a_password_hint_or_a_security_question() -> None:
     words = {word for field in fields_of_the_contract() for word in field.name.split("_")}
     assert "password" in words
     assert not words & {"hint", "question", "answer", "birthday", "phone"}
@@ -94,24 +94,24 @@ async def test_part_of_a_session_token_is_refused(client: Client, me: Person) ->
 
 async def test_device_code_with_any_byte_flipped_is_refused(client: Client) -> None:
     devices = DeviceServiceStub(client.channel)
-    begun = await devices.BeginDeviceSignIn(BeginDeviceSignInRequest(device_name="terminal"))
-    for code in flipped(begun.device_code, DEVICE_PREFIX):
+    response = await devices.BeginDeviceSignIn(BeginDeviceSignInRequest(device_name="terminal"))
+    for code in flipped(response.device_code, DEVICE_PREFIX):
         refused = await refusal(devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=code)))
         assert refused.reason == "DEVICE_CODE_EXPIRED"
-    refused = await refusal(devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=begun.device_code)))
+    refused = await refusal(devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=response.device_code)))
     assert refused.reason == "AUTHORIZATION_PENDING"
 
 
 async def session_reason(client: Client, token: str) -> str | None:
-    """Why the token is refused; None if it is not."""
+    """The reason why the token is refused. None if it is accepted."""
     call = client.accounts.GetSession(GetSessionRequest(), metadata=bearer(token))
     if await call.code() is grpc.StatusCode.OK:
         return None
     return (await refusal(call)).reason
 
 
-def test_no_secret_is_made_by_a_generator_that_can_be_predicted() -> None:
-    """In accord_auth everything that is random is a secret, and comes from `secrets`."""
+def test_secrets_come_from_a_cryptographic_generator() -> None:
+    """Every random value in accord_auth is a secret, so the package uses only the `secrets` module."""
     imported = {
         alias.name
         for path in (PACKAGES / "auth/accord_auth").rglob("*.py")
@@ -123,8 +123,8 @@ def test_no_secret_is_made_by_a_generator_that_can_be_predicted() -> None:
     assert not imported & {"random", "numpy", "uuid1", "uuid4"}
 
 
-def test_no_message_has_a_token_of_a_provider() -> None:
-    """The access tokens that there are, are our own, and given to services."""
+def test_no_message_contains_a_token_of_a_provider() -> None:
+    """The only access tokens in messages are those that Accord issues to services."""
     fields = fields_of_the_contract()
     assert "session_token" in {field.name for field in fields}
     assert not {field.name for field in fields} & {"refresh_token", "id_token"}
@@ -143,12 +143,12 @@ def fields_of_the_contract() -> list[FieldDescriptor]:
 
 
 def _fields(message: Any, seen: frozenset[str]) -> Iterator[FieldDescriptor]:
-    found: Descriptor = message
-    if found.full_name not in seen:
-        for field in found.fields:
+    descriptor: Descriptor = message
+    if descriptor.full_name not in seen:
+        for field in descriptor.fields:
             yield field
             if field.message_type is not None:
-                yield from _fields(field.message_type, seen | {found.full_name})
+                yield from _fields(field.message_type, seen | {descriptor.full_name})
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------
@@ -165,8 +165,10 @@ async def test_an_account_may_have_any_number_of_sessions(client: Client, me: Pe
     assert await asyncio.gather(*(session_reason(client, token) for token in (*tokens, me.token))) == [None] * 101
 
 
-async def test_other_sessions_can_be_ended_after_a_second_factor_was_added_or_removed(client: Client, dsn: str) -> None:
-    """A change of the password ends them by itself; here it is for the owner to say."""
+async def test_user_can_revoke_other_sessions_after_adding_or_deleting_a_second_factor(
+    client: Client, dsn: str
+) -> None:
+    """A password change revokes them automatically. A change of the second factor leaves that to the user."""
     await sign_up(client)
     change(dsn, "UPDATE accounts SET email_verified_at = now()")
     other, mine = await sign_in(client), await sign_in(client)
@@ -175,21 +177,21 @@ async def test_other_sessions_can_be_ended_after_a_second_factor_was_added_or_re
     code = (await Authenticator.enrolled(client.database, b32decode(made.secret))).code()
     await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine.session_token))
     assert await session_reason(client, other.session_token) is None
-    await end_other_sessions(client, mine, other)
+    await assert_other_session_is_revoked(client, mine, other)
     await factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=bearer(mine.session_token))
-    await end_other_sessions(client, mine, await sign_in(client))
+    await assert_other_session_is_revoked(client, mine, await sign_in(client))
 
 
-async def end_other_sessions(client: Client, mine: SignInResponse, other: SignInResponse) -> None:
+async def assert_other_session_is_revoked(client: Client, mine: SignInResponse, other: SignInResponse) -> None:
     sessions = SessionServiceStub(client.channel)
-    ended = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=bearer(mine.session_token))
-    assert ended.revoked_count == 1
+    response = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=bearer(mine.session_token))
+    assert response.revoked_count == 1
     assert await session_reason(client, other.session_token) == "CREDENTIAL_INVALID"
     assert await session_reason(client, mine.session_token) is None
 
 
-# Each ends what others have, or makes a credential or somebody who may do as much.
-GIVING_POWER = {
+# Methods that delete data of others, issue a credential or grant privileges.
+PRIVILEGED = {
     "CreateApiKey",
     "CreateServiceAccount",
     "DeleteOrganization",
@@ -202,9 +204,9 @@ GIVING_POWER = {
 }
 
 
-def test_what_changes_how_to_sign_in_or_ends_sessions_asks_for_a_recent_sign_in() -> None:
-    """Beside these are ChangePassword and Reauthenticate, which ask for the password, and what takes a token that was
-    begun by a recent sign-in (LinkProvider) or mailed (VerifyEmail, ResetPassword)."""
+def test_methods_that_change_credentials_or_end_sessions_require_a_recent_sign_in() -> None:
+    """Exempt are ChangePassword and Reauthenticate, which verify the password, and methods whose token comes from a call
+    after a recent sign-in (LinkProvider) or from an e-mail (VerifyEmail, ResetPassword)."""
     assert {METHODS[path].name for path in FRESH} == {
         "ChangeEmail",
         "DeleteAccount",
@@ -216,15 +218,15 @@ def test_what_changes_how_to_sign_in_or_ends_sessions_asks_for_a_recent_sign_in(
         "DeleteSecondFactor",
         "RevokeSession",
         "RevokeOtherSessions",
-        *GIVING_POWER,
+        *PRIVILEGED,
     }
 
 
 @pytest.mark.parametrize("path", FRESH, ids=lambda path: path.rpartition("/")[2])
-async def test_session_that_signed_in_long_ago_is_refused(
+async def test_session_without_a_recent_sign_in_is_refused(
     client: Client, world: World, me: Person, dsn: str, path: str
 ) -> None:
-    """Even that of an administrator who owns an organization."""
+    """Even the session of an administrator who owns an organization."""
     world.change_account(me, "role = 'administrator'")
     world.join(me, mine := world.organization(), "owner")
     world.activate(me, mine)
@@ -235,17 +237,17 @@ async def test_session_that_signed_in_long_ago_is_refused(
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
-def test_every_method_that_anybody_may_call_is_limited_by_address() -> None:
+def test_every_public_method_is_limited_by_address() -> None:
     unlimited = {
         method.name
         for method in METHODS.values()
         if method.policy.access == ACCESS_PUBLIC
         and not any(limit.key == RATE_LIMIT_KEY_PEER and limit.durable for limit in method.policy.rate_limits)
     }
-    assert unlimited == {"ListProviders", "GetJwks"}, "they take and give no secret, and are limited in each process"
+    assert unlimited == {"ListProviders", "GetJwks"}, "they receive and return no secret, and each process limits them"
 
 
-def test_every_method_that_takes_a_guess_has_a_limit_that_outlasts_a_restart() -> None:
+def test_every_method_with_a_guessable_secret_has_a_durable_limit() -> None:
     guessable = {method for method in METHODS.values() if any(map(is_guessable, fields_of(method.request)))}
     assert {"SignIn", "CompleteSignIn", "Reauthenticate", "ApproveDevice"} <= {method.name for method in guessable}
     for method in guessable:
@@ -253,6 +255,6 @@ def test_every_method_that_takes_a_guess_has_a_limit_that_outlasts_a_restart() -
 
 
 def is_guessable(field: FieldDescriptor) -> bool:
-    """What people choose, type or copy, unlike tokens of 256 random bits."""
+    """True for secrets that users choose, type or copy. Tokens have 256 random bits."""
     digits = field.GetOptions().Extensions[validate_pb2.field].string.pattern == "^[0-9]{6}$"
     return is_sensitive(field) and (digits or field.name in ("password", "current_password", "user_code"))

@@ -23,9 +23,9 @@ from tests.api.signing_in import (
     EMAIL,
     OTHER_PASSWORD,
     PASSWORD,
-    forget_password,
     hash_changed_during,
     outdated_hash,
+    remove_password,
     sign_in,
     sign_up,
 )
@@ -54,7 +54,7 @@ def elsewhere(elsewhere: grpc.aio.Channel) -> "SessionServiceAsyncStub":
 
 @pytest.fixture
 async def mine(client: Client) -> list[Headers]:
-    """Five sessions of one person, the newest last."""
+    """Five sessions of one user, the newest last."""
     await sign_up(client)
     return [bearer((await sign_in(client)).session_token) for _ in range(5)]
 
@@ -64,7 +64,7 @@ async def session_of(sessions: "SessionServiceAsyncStub", headers: Headers, sess
 
 
 async def listed(sessions: "SessionServiceAsyncStub", headers: Headers, **request: Any) -> list[Session]:
-    """All pages."""
+    """The sessions of all pages."""
     found, token = list[Session](), ""
     while True:
         page = await sessions.ListSessions(ListSessionsRequest(page_token=token, **request), metadata=headers)
@@ -85,7 +85,7 @@ async def is_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -> b
 
 
 async def until_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -> None:
-    """A notice takes a millisecond; the cache alone would keep it for seconds."""
+    """Waits for the notification, which arrives within milliseconds; the cache alone would accept the token for seconds."""
     async with asyncio.timeout(2):
         while True:
             try:
@@ -95,8 +95,8 @@ async def until_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -
                 return
 
 
-# --- seen -------------------------------------------------------------------------------------------------------------
-async def test_get_session_without_an_id_is_the_one_that_calls(
+# --- get and list -----------------------------------------------------------------------------------------------------
+async def test_get_session_without_an_id_returns_the_caller_s_session(
     sessions: "SessionServiceAsyncStub", client: Client
 ) -> None:
     await sign_up(client)
@@ -111,7 +111,7 @@ async def test_get_session_without_an_id_is_the_one_that_calls(
     assert (kept, idle) == (30 * 86_400, 14 * 86_400)
 
 
-async def test_get_session_of_another_of_my_sessions_is_not_current(
+async def test_another_session_of_the_user_is_not_current(
     sessions: "SessionServiceAsyncStub", mine: list[Headers]
 ) -> None:
     other = await session_of(sessions, mine[1])
@@ -120,7 +120,7 @@ async def test_get_session_of_another_of_my_sessions_is_not_current(
 
 
 @pytest.mark.parametrize("method", ["GetSession", "RevokeSession"])
-async def test_session_of_somebody_else_is_not_found_as_one_that_is_not_there(
+async def test_session_of_another_user_is_not_found_like_an_absent_one(
     sessions: "SessionServiceAsyncStub", client: Client, me: Person, method: str
 ) -> None:
     theirs = await client.somebody()
@@ -130,14 +130,14 @@ async def test_session_of_somebody_else_is_not_found_as_one_that_is_not_there(
     async def refused(session_id: str) -> Refusal:
         return await refusal(getattr(sessions, method)(request(session_id=session_id), metadata=me.headers))
 
-    answers = [await refused(str(theirs.session_id)), await refused(absent)]
-    assert [answer.metadata.pop("session_id") for answer in answers] == [str(theirs.session_id), absent]
-    assert answers[0] == answers[1]
-    assert (answers[0].code, answers[0].reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+    refusals = [await refused(str(theirs.session_id)), await refused(absent)]
+    assert [each.metadata.pop("session_id") for each in refusals] == [str(theirs.session_id), absent]
+    assert refusals[0] == refusals[1]
+    assert (refusals[0].code, refusals[0].reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
     assert (await session_of(sessions, theirs.headers)).status == ACTIVE
 
 
-async def test_sessions_are_listed_newest_first_page_by_page_and_nobody_elses(
+async def test_list_returns_only_the_user_s_sessions_newest_first_in_pages(
     sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers]
 ) -> None:
     await client.somebody()
@@ -148,7 +148,7 @@ async def test_sessions_are_listed_newest_first_page_by_page_and_nobody_elses(
         assert [session.current for session in found] == [False, False, True, False, False]
 
 
-async def test_sessions_of_one_instant_are_each_listed_once(
+async def test_sessions_created_at_the_same_instant_are_each_listed_once(
     sessions: "SessionServiceAsyncStub", mine: list[Headers], dsn: str
 ) -> None:
     change(dsn, "UPDATE sessions SET created_at = now()")
@@ -156,13 +156,13 @@ async def test_sessions_of_one_instant_are_each_listed_once(
     assert len({session.id for session in found}) == len(found) == 5
 
 
-async def test_ended_sessions_are_listed_if_asked_for_with_how_they_ended(
+async def test_ended_sessions_are_listed_on_request_with_their_status(
     sessions: "SessionServiceAsyncStub", mine: list[Headers], dsn: str
 ) -> None:
     ids = [(await session_of(sessions, headers)).id for headers in mine]
     change(dsn, "UPDATE sessions SET expires_at = now() WHERE id = %s", ids[0])
     change(dsn, "UPDATE sessions SET idle_expires_at = now() WHERE id = %s", ids[1])
-    # What came first is told: one expired, and was then revoked with all others; another would have expired by now.
+    # The status is the first end: one session expired before it was revoked, another was revoked before it expired.
     change(dsn, "UPDATE sessions SET expires_at = now() - interval '1s', revoked_at = now() WHERE id = %s", ids[3])
     change(dsn, "UPDATE sessions SET expires_at = now(), revoked_at = now() - interval '1s' WHERE id = %s", ids[2])
     assert [session.id for session in await listed(sessions, mine[4])] == [ids[4]]
@@ -174,7 +174,7 @@ async def test_ended_sessions_are_listed_if_asked_for_with_how_they_ended(
         assert (await session_of(sessions, mine[4], session.id)).status == session.status
 
 
-async def test_page_token_of_another_list_or_person_is_refused(
+async def test_page_token_of_another_list_or_user_is_refused(
     sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers]
 ) -> None:
     page = await sessions.ListSessions(ListSessionsRequest(page_size=1), metadata=mine[0])
@@ -189,12 +189,12 @@ async def test_page_token_of_another_list_or_person_is_refused(
     await sessions.ListSessions(ListSessionsRequest(page_token=page.next_page_token), metadata=mine[1])
 
 
-# --- ended ------------------------------------------------------------------------------------------------------------
-async def test_revoked_session_is_refused_on_its_next_call_and_others_go_on(
+# --- revoke -----------------------------------------------------------------------------------------------------------
+async def test_revoked_session_is_refused_on_its_next_call_and_others_remain_valid(
     sessions: "SessionServiceAsyncStub", mine: list[Headers]
 ) -> None:
     gone = await session_of(sessions, mine[1])
-    for _ in range(2):  # the second time nothing happens
+    for _ in range(2):  # the second call has no effect
         await sessions.RevokeSession(RevokeSessionRequest(session_id=gone.id), metadata=mine[0])
     assert await is_refused(sessions, mine[1])
     assert (await session_of(sessions, mine[0], gone.id)).status == REVOKED
@@ -206,7 +206,7 @@ async def test_session_may_revoke_itself(sessions: "SessionServiceAsyncStub", me
     assert await is_refused(sessions, me.headers)
 
 
-async def test_all_other_sessions_are_revoked_and_those_that_were_good_counted(
+async def test_all_other_sessions_are_revoked_and_the_active_ones_counted(
     sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers], dsn: str
 ) -> None:
     other = await client.somebody()
@@ -228,7 +228,7 @@ async def test_session_past_its_expiry_is_refused(
     assert await is_refused(sessions, me.headers)
 
 
-async def test_session_that_is_used_does_not_idle_out(
+async def test_session_in_use_does_not_expire_as_idle(
     sessions: "SessionServiceAsyncStub", me: Person, dsn: str
 ) -> None:
     hour = "interval '1 hour'"
@@ -277,17 +277,17 @@ async def test_session_that_ends_is_refused_on_the_next_call_in_every_gateway(
         assert await is_refused(gateway, me.headers)
 
 
-# --- fresh ------------------------------------------------------------------------------------------------------------
+# --- reauthenticate ---------------------------------------------------------------------------------------------------
 @pytest.fixture
 async def stale(client: Client, dsn: str) -> Headers:
-    """The session of somebody who signed in more than ten minutes ago."""
+    """A session whose user signed in more than ten minutes ago."""
     await sign_up(client)
     headers = bearer((await sign_in(client)).session_token)
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '10 minutes 1 second'")
     return headers
 
 
-async def test_what_asks_for_a_recent_sign_in_is_refused_until_reauthenticated(
+async def test_call_that_requires_a_recent_sign_in_is_refused_until_reauthentication(
     sessions: "SessionServiceAsyncStub", stale: Headers
 ) -> None:
     for call in (
@@ -315,17 +315,17 @@ async def test_reauthenticating_changes_the_token_of_the_same_session_in_every_g
     assert await is_refused(sessions, stale)
 
 
-async def test_wrong_password_reauthenticates_nobody(sessions: "SessionServiceAsyncStub", stale: Headers) -> None:
+async def test_wrong_password_does_not_reauthenticate(sessions: "SessionServiceAsyncStub", stale: Headers) -> None:
     refused = await refusal(reauthenticate(sessions, stale, PASSWORD + "!"))
     assert refused.reason == "PASSWORD_WRONG"
     others = sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=stale)
     assert (await refusal(others)).reason == "SIGN_IN_NOT_FRESH"
 
 
-async def test_whoever_has_no_password_is_told_that_it_is_wrong(
+async def test_reauthentication_of_an_account_without_a_password_is_refused_as_a_wrong_password(
     sessions: "SessionServiceAsyncStub", stale: Headers, dsn: str
 ) -> None:
-    forget_password(dsn, EMAIL)
+    remove_password(dsn, EMAIL)
     assert (await refusal(reauthenticate(sessions, stale))).reason == "PASSWORD_WRONG"
 
 
@@ -345,17 +345,17 @@ async def test_reauthentication_succeeds_when_the_hash_is_renewed_while_the_pass
     assert (await call).session_token
 
 
-async def test_guessing_the_password_of_a_session_is_limited_and_the_session_goes_on(
+async def test_password_guesses_at_reauthentication_are_limited_and_the_session_remains_valid(
     sessions: "SessionServiceAsyncStub", stale: Headers
 ) -> None:
     stale = bearer((await reauthenticate(sessions, stale)).session_token)  # a success does not count
-    answers = [await refusal(reauthenticate(sessions, stale, PASSWORD + "!")) for _ in range(11)]
-    assert [answer.reason for answer in answers] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
+    refusals = [await refusal(reauthenticate(sessions, stale, PASSWORD + "!")) for _ in range(11)]
+    assert [refused.reason for refused in refusals] == ["PASSWORD_WRONG"] * 10 + ["RATE_LIMITED"]
     assert (await refusal(reauthenticate(sessions, stale))).reason == "RATE_LIMITED"
     assert (await session_of(sessions, stale)).status == ACTIVE
 
 
-async def test_of_many_reauthentications_with_one_token_one_gives_a_new_token(
+async def test_one_of_many_concurrent_reauthentications_with_one_token_returns_a_new_token(
     sessions: "SessionServiceAsyncStub", stale: Headers
 ) -> None:
     async def attempt() -> ReauthenticateResponse | str:
@@ -364,13 +364,13 @@ async def test_of_many_reauthentications_with_one_token_one_gives_a_new_token(
         except grpc.aio.AioRpcError as error:
             return error.code().name
 
-    answers = await asyncio.gather(*(attempt() for _ in range(6)))
-    assert sorted(answer for answer in answers if isinstance(answer, str)) == ["UNAUTHENTICATED"] * 5
-    (good,) = [answer for answer in answers if isinstance(answer, ReauthenticateResponse)]
-    assert (await session_of(sessions, bearer(good.session_token))).status == ACTIVE
+    results = await asyncio.gather(*(attempt() for _ in range(6)))
+    assert sorted(result for result in results if isinstance(result, str)) == ["UNAUTHENTICATED"] * 5
+    (response,) = [result for result in results if isinstance(result, ReauthenticateResponse)]
+    assert (await session_of(sessions, bearer(response.session_token))).status == ACTIVE
 
 
-async def test_what_happens_to_sessions_is_audited(
+async def test_changes_of_sessions_are_audited(
     sessions: "SessionServiceAsyncStub", mine: list[Headers], dsn: str
 ) -> None:
     me, other = await session_of(sessions, mine[0]), await session_of(sessions, mine[1])

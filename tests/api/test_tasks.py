@@ -48,7 +48,7 @@ def titles(response: ListTasksResponse) -> list[str]:
 
 
 # --- create and get ---------------------------------------------------------------------------------------------------
-async def test_create_task_answers_it_whole(client: Client, me: Person) -> None:
+async def test_create_task_returns_every_field(client: Client, me: Person) -> None:
     before = datetime.now(UTC) - timedelta(seconds=5)
     task = await create(client, me, "write tests", description="with words")
     assert UUID(task.id).version == 7
@@ -60,27 +60,27 @@ async def test_create_task_answers_it_whole(client: Client, me: Person) -> None:
     assert await get(client, me, task.id) == task
 
 
-async def test_description_that_was_not_given_is_unset_and_an_empty_one_is_empty(client: Client, me: Person) -> None:
+async def test_missing_description_is_unset_and_an_empty_one_is_empty(client: Client, me: Person) -> None:
     assert not (await create(client, me)).HasField("description")
     empty = await create(client, me, description="")
     assert empty.HasField("description")
     assert empty.description == ""
 
 
-async def test_text_comes_back_exactly_as_it_was_sent(client: Client, me: Person) -> None:
+async def test_text_is_returned_exactly_as_sent(client: Client, me: Person) -> None:
     title, description = " ünï©ödé 𝕋𝕒𝕤𝕜 %_\\ '\"; -- ", "tab\tand\nlines\r\n🧵"
     task = await create(client, me, title, description=description)
     assert (task.title, task.description) == (title, description)
 
 
 @pytest.mark.parametrize("task_id", ["", "1", "10000000-0000-4000-8000-00000000712", "x" * 36, "%00"])
-async def test_wrong_task_id_is_an_invalid_argument(client: Client, me: Person, task_id: str) -> None:
+async def test_malformed_task_id_is_an_invalid_argument(client: Client, me: Person, task_id: str) -> None:
     refused = await refusal(client.tasks.GetTask(GetTaskRequest(task_id=task_id), metadata=me.headers))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
     assert list(refused.violations) == ["task_id"]
 
 
-async def test_task_of_another_owner_is_answered_exactly_as_an_absent_one(client: Client, me: Person) -> None:
+async def test_task_of_another_owner_is_not_found_like_an_absent_one(client: Client, me: Person) -> None:
     theirs = await create(client, await client.somebody())
     for task_id in (theirs.id, str(uuid4())):
         for call in (
@@ -100,7 +100,7 @@ async def test_task_of_another_owner_is_answered_exactly_as_an_absent_one(client
             assert refused.message == "The task does not exist. Check the task_id."
 
 
-async def test_task_of_another_owner_is_not_listed_nor_changed(client: Client, me: Person) -> None:
+async def test_task_of_another_owner_is_neither_listed_nor_changed(client: Client, me: Person) -> None:
     other = await client.somebody()
     theirs = await create(client, other)
     await refusal(client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=theirs.id, title="x")), metadata=me.headers))
@@ -110,18 +110,18 @@ async def test_task_of_another_owner_is_not_listed_nor_changed(client: Client, m
 
 
 # --- tasks of organizations -------------------------------------------------------------------------------------------
-async def colleagues(client: Client, role: str | None = "member") -> tuple[Person, Person]:
-    """An owner of an organization, and somebody else who belongs to it; for both it is the active one."""
-    owner, colleague = await client.somebody(), await client.somebody()
+async def owner_and_member(client: Client, role: str | None = "member") -> tuple[Person, Person]:
+    """The owner and a member of an organization, which is active in the sessions of both."""
+    owner, member = await client.somebody(), await client.somebody()
     organization_id = await organization_of(client.database, owner)
-    await joined(client.database, organization_id, colleague, role)
-    for person in (owner, colleague):
+    await joined(client.database, organization_id, member, role)
+    for person in (owner, member):
         await activate(client.database, person, organization_id)
-    return owner, colleague
+    return owner, member
 
 
 async def test_member_sees_and_changes_the_tasks_of_the_organization(client: Client) -> None:
-    owner, member = await colleagues(client)
+    owner, member = await owner_and_member(client)
     task = await create(client, owner, "ours")
     assert task.organization_id
     assert await get(client, member, task.id) == task
@@ -134,7 +134,7 @@ async def test_member_sees_and_changes_the_tasks_of_the_organization(client: Cli
 
 
 async def test_member_without_the_permission_is_denied(client: Client) -> None:
-    owner, member = await colleagues(client, role=None)
+    owner, member = await owner_and_member(client, role=None)
     task = await create(client, owner)
     for call in (
         client.tasks.GetTask(GetTaskRequest(task_id=task.id), metadata=member.headers),
@@ -146,11 +146,11 @@ async def test_member_without_the_permission_is_denied(client: Client) -> None:
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
 
 
-async def test_outside_of_an_organization_are_only_ones_own_tasks(client: Client, me: Person) -> None:
+async def test_session_without_an_active_organization_sees_only_the_user_s_tasks(client: Client, me: Person) -> None:
     mine = await create(client, me, "mine")
     assert not mine.HasField("organization_id")
     organization_id = await organization_of(client.database, me)
-    within = await again(client, me, organization_id)
+    within = await in_organization(client, me, organization_id)
     assert titles(await list_(client, within)) == []
     ours = await create(client, within, "ours")
     for who, theirs in ((me, ours), (within, mine)):
@@ -159,8 +159,8 @@ async def test_outside_of_an_organization_are_only_ones_own_tasks(client: Client
     assert titles(await list_(client, me)) == ["mine"]
 
 
-async def again(client: Client, person: Person, organization_id: UUID) -> Person:
-    """The same person in another session, in which the organization is active."""
+async def in_organization(client: Client, person: Person, organization_id: UUID) -> Person:
+    """The same user with another session, in which the organization is active."""
     token = new_session_token()
     session = await sessions.insert_session(
         client.database,
@@ -174,15 +174,13 @@ async def again(client: Client, person: Person, organization_id: UUID) -> Person
     return other
 
 
-async def test_whoever_is_no_member_any_more_is_denied_and_not_shown_their_own_tasks(
-    client: Client, me: Person
-) -> None:
+async def test_former_member_is_denied_and_does_not_see_their_own_tasks(client: Client, me: Person) -> None:
     await create(client, me, "mine")
     organization_id = await organization_of(client.database, await client.somebody())
-    former = await again(client, me, organization_id)
+    former = await in_organization(client, me, organization_id)
     for call in (
         client.tasks.ListTasks(ListTasksRequest(), metadata=former.headers),
-        client.tasks.CreateTask(CreateTaskRequest(title="whose?"), metadata=former.headers),
+        client.tasks.CreateTask(CreateTaskRequest(title="a task"), metadata=former.headers),
     ):
         refused = await refusal(call)
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
@@ -190,7 +188,7 @@ async def test_whoever_is_no_member_any_more_is_denied_and_not_shown_their_own_t
 
 
 async def test_page_token_of_another_organization_is_refused(client: Client, me: Person) -> None:
-    within = await again(client, me, await organization_of(client.database, me))
+    within = await in_organization(client, me, await organization_of(client.database, me))
     for number in range(2):
         await create(client, within, str(number))
     page = await list_(client, within, ListTasksRequest(page_size=1))
@@ -199,25 +197,25 @@ async def test_page_token_of_another_organization_is_refused(client: Client, me:
 
 
 # --- request ids ------------------------------------------------------------------------------------------------------
-async def test_repeated_request_id_makes_one_task_and_answers_it_again(client: Client, me: Person) -> None:
+async def test_repeated_request_id_creates_one_task_and_returns_it_again(client: Client, me: Person) -> None:
     request_id = str(uuid4())
     first = await create(client, me, request_id=request_id)
     assert await create(client, me, request_id=request_id) == first
     assert len((await list_(client, me)).tasks) == 1
 
 
-async def test_fifty_calls_at_once_with_one_request_id_make_one_task(client: Client, me: Person) -> None:
+async def test_fifty_concurrent_calls_with_one_request_id_create_one_task(client: Client, me: Person) -> None:
     request_id = str(uuid4())
-    made = await asyncio.gather(*(create(client, me, request_id=request_id) for _ in range(50)))
-    assert len({task.id for task in made}) == 1
+    created = await asyncio.gather(*(create(client, me, request_id=request_id) for _ in range(50)))
+    assert len({task.id for task in created}) == 1
     assert len((await list_(client, me)).tasks) == 1
 
 
 async def test_request_id_with_another_message_is_refused(client: Client, me: Person) -> None:
     request_id = str(uuid4())
     await create(client, me, "one", request_id=request_id)
-    again = CreateTaskRequest(title="two", request_id=request_id)
-    refused = await refusal(client.tasks.CreateTask(again, metadata=me.headers))
+    repeated = CreateTaskRequest(title="two", request_id=request_id)
+    refused = await refusal(client.tasks.CreateTask(repeated, metadata=me.headers))
     assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_ID_REUSED")
     batch = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="one")], request_id=request_id)
     refused = await refusal(client.tasks.BatchCreateTasks(batch, metadata=me.headers))
@@ -225,7 +223,7 @@ async def test_request_id_with_another_message_is_refused(client: Client, me: Pe
     assert titles(await list_(client, me)) == ["one"]
 
 
-async def test_request_id_of_another_caller_is_another_request(client: Client, me: Person) -> None:
+async def test_request_ids_of_two_callers_are_independent(client: Client, me: Person) -> None:
     request_id, other = str(uuid4()), await client.somebody()
     assert (await create(client, me, request_id=request_id)).id != (
         await create(client, other, request_id=request_id)
@@ -249,7 +247,7 @@ async def update(client: Client, who: Person, task: Task, *paths: str) -> Task:
     return (await client.tasks.UpdateTask(request, metadata=who.headers)).task
 
 
-async def test_update_changes_what_the_mask_names_and_nothing_else(client: Client, me: Person) -> None:
+async def test_update_changes_only_the_fields_in_the_mask(client: Client, me: Person) -> None:
     task = await create(client, me, "before", description="stays")
     changed = await update(client, me, Task(id=task.id, title="after", completed=True), "title")
     assert (changed.title, changed.description, changed.completed) == ("after", "stays", False)
@@ -298,7 +296,7 @@ async def test_mask_with_a_path_that_cannot_be_changed_is_refused(client: Client
     assert await get(client, me, task.id) == task
 
 
-async def test_output_only_fields_that_are_sent_change_nothing(client: Client, me: Person) -> None:
+async def test_output_only_fields_in_a_request_are_ignored(client: Client, me: Person) -> None:
     task = await create(client, me)
     forged = Task(id=task.id, title="new", created_by=str(uuid4()), created_at=Timestamp(seconds=1))
     forged.organization_id = str(uuid4())
@@ -313,13 +311,13 @@ async def test_title_cannot_be_cleared(client: Client, me: Person) -> None:
     assert (await refusal(client.tasks.UpdateTask(request, metadata=me.headers))).reason == "INVALID_MESSAGE"
 
 
-async def test_update_of_nothing_is_refused(client: Client, me: Person) -> None:
+async def test_update_without_a_change_is_refused(client: Client, me: Person) -> None:
     task = await create(client, me)
     refused = await refusal(client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=task.id)), metadata=me.headers))
     assert list(refused.violations) == ["update_mask"]
 
 
-async def test_stale_etag_is_refused_and_the_current_one_is_taken(client: Client, me: Person) -> None:
+async def test_stale_etag_is_refused_and_the_current_one_accepted(client: Client, me: Person) -> None:
     task = await create(client, me)
     changed = await update(client, me, Task(id=task.id, title="second", etag=task.etag))
     stale = UpdateTaskRequest(task=Task(id=task.id, title="third", etag=task.etag))
@@ -334,7 +332,7 @@ async def test_stale_etag_is_refused_and_the_current_one_is_taken(client: Client
     assert (await client.tasks.DeleteTask(request, metadata=me.headers)).task.HasField("deleted_at")
 
 
-async def test_of_fifty_updates_at_once_with_one_etag_one_wins(client: Client, me: Person) -> None:
+async def test_one_of_fifty_concurrent_updates_with_one_etag_succeeds(client: Client, me: Person) -> None:
     task = await create(client, me)
 
     async def attempt(number: int) -> bool:
@@ -349,7 +347,7 @@ async def test_of_fifty_updates_at_once_with_one_etag_one_wins(client: Client, m
 
 
 # --- delete and undelete ----------------------------------------------------------------------------------------------
-async def test_deleted_task_is_gone_until_it_is_undeleted(client: Client, me: Person) -> None:
+async def test_deleted_task_is_not_found_until_it_is_undeleted(client: Client, me: Person) -> None:
     task = await create(client, me)
     deleted = await delete(client, me, task)
     assert deleted.HasField("deleted_at")
@@ -366,7 +364,7 @@ async def test_deleted_task_is_gone_until_it_is_undeleted(client: Client, me: Pe
     assert await get(client, me, task.id) == restored.task
 
 
-async def test_undelete_of_a_task_that_is_not_deleted_answers_it_as_it_is(client: Client, me: Person) -> None:
+async def test_undelete_of_a_task_that_is_not_deleted_returns_it_unchanged(client: Client, me: Person) -> None:
     task = await create(client, me)
     response = await client.tasks.UndeleteTask(UndeleteTaskRequest(task_id=task.id), metadata=me.headers)
     assert response.task == task
@@ -375,27 +373,29 @@ async def test_undelete_of_a_task_that_is_not_deleted_answers_it_as_it_is(client
 # --- batches ----------------------------------------------------------------------------------------------------------
 async def test_batch_create_and_get_keep_their_order(client: Client, me: Person) -> None:
     requests = [CreateTaskRequest(title=f"task {number}") for number in range(30)]
-    made = await client.tasks.BatchCreateTasks(BatchCreateTasksRequest(requests=requests), metadata=me.headers)
-    assert [task.title for task in made.tasks] == [request.title for request in requests]
-    ids = [task.id for task in reversed(made.tasks)]
+    created = await client.tasks.BatchCreateTasks(BatchCreateTasksRequest(requests=requests), metadata=me.headers)
+    assert [task.title for task in created.tasks] == [request.title for request in requests]
+    ids = [task.id for task in reversed(created.tasks)]
     found = await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)
     assert [task.id for task in found.tasks] == ids
 
 
-async def test_batch_get_names_the_first_task_that_is_missing(client: Client, me: Person) -> None:
+async def test_batch_get_reports_the_first_missing_task(client: Client, me: Person) -> None:
     task, missing = await create(client, me), str(uuid4())
     request = BatchGetTasksRequest(task_ids=[task.id, missing, str(uuid4())])
     assert (await refusal(client.tasks.BatchGetTasks(request, metadata=me.headers))).metadata == {"task_id": missing}
 
 
-async def test_batch_create_with_one_fault_makes_nothing_and_names_the_fault(client: Client, me: Person) -> None:
-    requests = [CreateTaskRequest(title="good"), CreateTaskRequest(title="")]
+async def test_batch_create_with_one_invalid_task_creates_none_and_reports_the_violation(
+    client: Client, me: Person
+) -> None:
+    requests = [CreateTaskRequest(title="valid"), CreateTaskRequest(title="")]
     call = client.tasks.BatchCreateTasks(BatchCreateTasksRequest(requests=requests), metadata=me.headers)
     assert list((await refusal(call)).violations) == ["requests[1].title"]
     assert titles(await list_(client, me)) == []
 
 
-async def test_repeated_request_id_makes_a_batch_once(client: Client, me: Person) -> None:
+async def test_repeated_request_id_creates_a_batch_once(client: Client, me: Person) -> None:
     batch = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="a")] * 3, request_id=str(uuid4()))
     first = await client.tasks.BatchCreateTasks(batch, metadata=me.headers)
     assert await client.tasks.BatchCreateTasks(batch, metadata=me.headers) == first
@@ -403,7 +403,7 @@ async def test_repeated_request_id_makes_a_batch_once(client: Client, me: Person
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
-async def test_list_is_newest_first_unless_told_otherwise(client: Client, me: Person) -> None:
+async def test_list_is_newest_first_by_default(client: Client, me: Person) -> None:
     for title in ("b", "c", "a"):
         await create(client, me, title)
     assert titles(await list_(client, me)) == ["a", "c", "b"]
@@ -423,7 +423,7 @@ async def test_list_filters_by_completed_title_and_half_open_time(client: Client
     assert titles(await list_(client, me, until)) == ["100% sure"]
 
 
-async def test_total_size_is_counted_only_when_asked_for(client: Client, me: Person) -> None:
+async def test_total_size_is_returned_only_on_request(client: Client, me: Person) -> None:
     for _ in range(3):
         await create(client, me)
     assert not (await list_(client, me, ListTasksRequest(page_size=1))).HasField("total_size")
@@ -448,14 +448,16 @@ async def test_pages_hold_every_task_once_in_order(client: Client, me: Person, o
     assert len(set(whole)) == 11
 
 
-async def test_longest_tasks_come_in_pages_and_batches_that_clients_accept(client: Client, me: Person) -> None:
-    """A client refuses a message of more than 4 MiB, unless it is told otherwise."""
+async def test_pages_and_batches_of_the_longest_tasks_fit_in_the_message_limit_of_clients(
+    client: Client, me: Person
+) -> None:
+    """Clients refuse messages of more than 4 MiB by default."""
     longest = CreateTaskRequest(title="𝕏" * 256, description="𝕏" * 1000)
     ids = []
     for _ in range(2):
         batch = BatchCreateTasksRequest(requests=[longest] * 500)
-        made = await client.tasks.BatchCreateTasks(batch, metadata=me.headers)
-        ids += [task.id for task in made.tasks]
+        created = await client.tasks.BatchCreateTasks(batch, metadata=me.headers)
+        ids += [task.id for task in created.tasks]
         await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids[-500:]), metadata=me.headers)
     first = await list_(client, me, ListTasksRequest(page_size=1000))
     assert first.next_page_token
@@ -464,7 +466,7 @@ async def test_longest_tasks_come_in_pages_and_batches_that_clients_accept(clien
     assert sorted(task.id for page in (first, rest) for task in page.tasks) == sorted(ids)
 
 
-async def test_page_token_is_refused_if_altered_or_taken_elsewhere(client: Client, me: Person) -> None:
+async def test_page_token_is_refused_if_altered_or_used_for_another_list(client: Client, me: Person) -> None:
     other = await client.somebody()
     for who in (me, me, other, other):
         await create(client, who)
@@ -490,11 +492,11 @@ async def test_page_token_is_refused_if_altered_or_taken_elsewhere(client: Clien
 
 # --- limits -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [1, 256])
-async def test_title_just_inside_its_limits_is_taken(client: Client, me: Person, size: int) -> None:
+async def test_title_at_its_length_limits_is_accepted(client: Client, me: Person, size: int) -> None:
     assert (await create(client, me, "ü" * size)).title == "ü" * size
 
 
-async def test_description_of_1000_characters_is_taken(client: Client, me: Person) -> None:
+async def test_description_of_1000_characters_is_accepted(client: Client, me: Person) -> None:
     assert (await create(client, me, description="𝕏" * 1000)).description == "𝕏" * 1000
 
 
@@ -513,7 +515,7 @@ async def test_description_of_1000_characters_is_taken(client: Client, me: Perso
         (CreateTaskRequest(title="", description="\0", request_id="1"), ["description", "request_id", "title"]),
     ],
 )
-async def test_create_outside_the_limits_names_every_fault(
+async def test_create_outside_the_limits_reports_every_violation(
     client: Client, me: Person, request_: CreateTaskRequest, fields: list[str]
 ) -> None:
     refused = await refusal(client.tasks.CreateTask(request_, metadata=me.headers))
@@ -539,14 +541,14 @@ YEAR_300000 = Timestamp(seconds=9_404_999_212_800)
         (ListTasksRequest(created_before=Timestamp(seconds=-(2**63))), "created_before"),
     ],
 )
-async def test_list_outside_the_limits_names_the_field(
+async def test_list_outside_the_limits_reports_the_field(
     client: Client, me: Person, request_: ListTasksRequest, field: str
 ) -> None:
     refused = await refusal(client.tasks.ListTasks(request_, metadata=me.headers))
     assert (refused.code, list(refused.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
 
 
-async def test_times_at_the_ends_of_the_calendar_are_taken(client: Client, me: Person) -> None:
+async def test_times_at_the_ends_of_the_calendar_are_accepted(client: Client, me: Person) -> None:
     await create(client, me)
     ends = ListTasksRequest(
         created_from=Timestamp(seconds=-62_135_596_800), created_before=Timestamp(seconds=253_402_300_799)
@@ -556,10 +558,10 @@ async def test_times_at_the_ends_of_the_calendar_are_taken(client: Client, me: P
     assert titles(await list_(client, me, odd)) == []
 
 
-async def test_batches_just_inside_their_limits_are_taken_and_outside_are_not(client: Client, me: Person) -> None:
+async def test_batches_at_their_size_limits_are_accepted_and_larger_ones_refused(client: Client, me: Person) -> None:
     largest = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 500)
-    made = await client.tasks.BatchCreateTasks(largest, metadata=me.headers)
-    ids = [task.id for task in made.tasks]
+    created = await client.tasks.BatchCreateTasks(largest, metadata=me.headers)
+    ids = [task.id for task in created.tasks]
     assert len((await client.tasks.BatchGetTasks(BatchGetTasksRequest(task_ids=ids), metadata=me.headers)).tasks) == 500
     more = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x")] * 501)
     assert list((await refusal(client.tasks.BatchCreateTasks(more, metadata=me.headers))).violations) == ["requests"]
@@ -568,6 +570,6 @@ async def test_batches_just_inside_their_limits_are_taken_and_outside_are_not(cl
         assert list((await refusal(call)).violations) == ["task_ids"]
     nested = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="x", request_id=str(uuid4()))])
     assert list((await refusal(client.tasks.BatchCreateTasks(nested, metadata=me.headers))).violations) == ["requests"]
-    faults = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="\0")] * 500)
-    refused = await refusal(client.tasks.BatchCreateTasks(faults, metadata=me.headers))
+    invalid = BatchCreateTasksRequest(requests=[CreateTaskRequest(title="\0")] * 500)
+    refused = await refusal(client.tasks.BatchCreateTasks(invalid, metadata=me.headers))
     assert "more" in refused.violations[""]

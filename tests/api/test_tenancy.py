@@ -1,6 +1,6 @@
-"""A former member whose session still has the organization active: no call reads or changes the organization's rows.
+"""A former member whose session still has the organization active cannot read or change the organization's rows.
 
-In a method without a permission no one has checked that the caller belongs to the active organization.
+A method without a permission does not check that the caller is a member of the active organization.
 """
 
 import functools
@@ -50,7 +50,7 @@ pytestmark = pytest.mark.every_feature
 OWNER_IDS: Final = ("owner_id", "active_organization_id")
 
 
-# --- at run time ------------------------------------------------------------------------------------------------------
+# --- calls ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", OWNER_IDS)
 @pytest.mark.parametrize("method", ["Unary", "ClientStream", "BothStream"])
 async def test_owner_is_not_readable_in_a_method_without_a_permission(
@@ -63,7 +63,7 @@ async def test_owner_is_not_readable_in_a_method_without_a_permission(
     assert await probe.call("Owned", "owner", name) == [str(acme)]
 
 
-async def test_row_level_security_shows_a_former_member_nothing_where_no_permission_was_checked(
+async def test_row_level_security_hides_rows_from_a_former_member_when_no_permission_was_checked(
     probe: ProbeClient, world: World
 ) -> None:
     acme = world.organization()
@@ -80,7 +80,7 @@ async def test_row_level_security_shows_a_former_member_nothing_where_no_permiss
     assert (await refusal(probe.call("Owned", "tasks", headers=former.headers))).reason == "PERMISSION_DENIED"
 
 
-# --- at start ---------------------------------------------------------------------------------------------------------
+# --- startup ----------------------------------------------------------------------------------------------------------
 def _of_the_caller(me: Caller) -> UUID:
     return me.owner_id
 
@@ -105,7 +105,7 @@ def _reading(handler: Any) -> Any:
     return with_wraps
 
 
-class Wrong:
+class ReadsOwner:
     """Handlers that read the owner of rows, for a method whose policy has no permission."""
 
     @property
@@ -138,7 +138,7 @@ class Wrong:
         return another_module.owner_of(caller())
 
     async def in_another_class(self, request: Any, context: Any) -> Any:
-        return await Wrong()._list()
+        return await ReadsOwner()._list()
 
     @_decorated
     async def behind_a_decorator(self, request: Any, context: Any) -> Any:
@@ -152,7 +152,7 @@ class Wrong:
         return _cached(caller())
 
 
-class Right:
+class DoesNotReadOwner:
     async def sets_a_field_of_that_name(self, request: Any, context: Any) -> Any:
         response = Response()
         response.owner_id = caller().account_id
@@ -169,7 +169,7 @@ class Response:
 WITHOUT, WITH = "accord.organizations.v1.OrganizationService.ListOrganizations", "accord.tasks.v1.TaskService.ListTasks"
 
 
-def faults_of_start(method: str, handler: Any) -> list[str]:
+def startup_violations(method: str, handler: Any) -> list[str]:
     recorder = registered()
     recorder.handlers["/" + "/".join(method.rsplit(".", 1))] = handler
     try:
@@ -179,17 +179,17 @@ def faults_of_start(method: str, handler: Any) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("name", [name for name in vars(Wrong) if name[0] != "_"])
-def test_handler_that_reads_the_owner_in_a_method_without_a_permission_is_refused_at_start(name: str) -> None:
-    (fault,) = faults_of_start(WITHOUT, getattr(Wrong(), name))
-    assert fault.startswith(f"  - {WITHOUT}: its policy has no permission, but tests.api.")
-    assert " reads owner_id. " in fault or " reads active_organization_id. " in fault
-    assert faults_of_start(WITH, getattr(Wrong(), name)) == []
+@pytest.mark.parametrize("name", [name for name in vars(ReadsOwner) if name[0] != "_"])
+def test_startup_fails_if_a_handler_reads_the_owner_in_a_method_without_a_permission(name: str) -> None:
+    (violation,) = startup_violations(WITHOUT, getattr(ReadsOwner(), name))
+    assert violation.startswith(f"  - {WITHOUT}: its policy has no permission, but tests.api.")
+    assert " reads owner_id. " in violation or " reads active_organization_id. " in violation
+    assert startup_violations(WITH, getattr(ReadsOwner(), name)) == []
 
 
-@pytest.mark.parametrize("name", [name for name in vars(Right) if name[0] != "_"])
-def test_handler_that_only_names_something_else_so_is_not_refused(name: str) -> None:
-    assert faults_of_start(WITHOUT, getattr(Right(), name)) == []
+@pytest.mark.parametrize("name", [name for name in vars(DoesNotReadOwner) if name[0] != "_"])
+def test_startup_succeeds_if_a_handler_uses_the_name_for_something_else(name: str) -> None:
+    assert startup_violations(WITHOUT, getattr(DoesNotReadOwner(), name)) == []
 
 
 # --- every method of the contract -------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ OF_ORGANIZATIONS: Final = [make for make in makers() if not is_of_person(make)]
 TENANT_BOUND: Final = [table for table in metadata.sorted_tables if is_tenant_bound(table)]
 
 
-class Called(NamedTuple):
+class CallResult(NamedTuple):
     outcome: str
     # The ids of the organization's rows in the response.
     shown: set[UUID]
@@ -208,7 +208,7 @@ class Called(NamedTuple):
 
 @dataclass(frozen=True)
 class Acme:
-    """An organization with a row of everything that organizations have."""
+    """An organization with a row in every table of organizations."""
 
     id: UUID
     world: World
@@ -217,16 +217,16 @@ class Acme:
     service: Service
 
     async def former_member(self) -> Person:
-        """With rows of the organization that they made."""
+        """A former member who created rows of the organization."""
         former = await self.world.member(self.id, "owner")
         await self.fill(former)
         self.world.leave(former, self.id)
         return former
 
     async def fill(self, by: Person) -> set[UUID]:
-        """The ids of the rows."""
-        made = [await make(self.world, Owner(by, self.id)) for make in OF_ORGANIZATIONS]
-        return {id for id in made if id is not None}
+        """Creates a row in every table. Returns the ids of the rows."""
+        created = [await make(self.world, Owner(by, self.id)) for make in OF_ORGANIZATIONS]
+        return {id for id in created if id is not None}
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         with psycopg.connect(self.world.dsn, row_factory=dict_row) as connection:
@@ -236,20 +236,20 @@ class Acme:
             }
 
     def ids(self) -> set[UUID]:
-        """All ids in its rows, but its own."""
+        """All ids in the organization's rows except its own."""
         values = [value for rows in self.rows().values() for row in rows for value in row.values()]
         return {value for value in values if isinstance(value, UUID)} - {self.id}
 
-    async def call(self, method: MethodDescriptor, headers: Headers) -> Called:
-        """About what is the organization's, where the request names anything."""
+    async def call(self, method: MethodDescriptor, headers: Headers) -> CallResult:
+        """Calls the method with a request that names resources of the organization."""
         request = await own_request(self.world, Owner(self.owner, self.id), method)
         before = self.rows()
         shown, reason = "", "OK"
         try:
             shown = repr([response async for response in self._responses(method, request, headers)])
         except grpc.aio.AioRpcError as error:
-            reason = read_refusal(error).reason  # whose details name ids of the request: tests/api/test_foreign_ids.py
-        return Called(reason, {id for id in self.ids() if str(id) in shown}, self.rows() == before)
+            reason = read_refusal(error).reason  # its details repeat ids of the request: tests/api/test_foreign_ids.py
+        return CallResult(reason, {id for id in self.ids() if str(id) in shown}, self.rows() == before)
 
     async def _responses(self, method: MethodDescriptor, request: Any, headers: Headers) -> AsyncIterator[Any]:
         kind = "_".join(
@@ -288,33 +288,33 @@ async def by_service(acme: Acme, person: Person) -> Headers:
 @pytest.mark.usefixtures("log")
 @pytest.mark.parametrize("second_check", ["with row-level security", "without row-level security"])
 @pytest.mark.parametrize("credential", [by_session, by_service])
-async def test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member(
+async def test_no_method_returns_or_changes_rows_of_an_organization_for_a_former_member(
     acme: Acme, dsn: str, credential: Callable[[Acme, Person], Awaitable[Headers]], second_check: str
 ) -> None:
     if second_check.startswith("without"):
         disable = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
         execute(dsn, *(disable.format(sql.Identifier(table.name)) for table in TENANT_BOUND))
-    # What the same calls show a member: otherwise this proves nothing.
-    made = await acme.fill(acme.owner)
+    # Control: the same calls return the rows to a member.
+    created = await acme.fill(acme.owner)
     shown = set[UUID]().union(*[(await acme.call(method, acme.owner.headers)).shown for method in READS])
-    assert made
-    assert made <= shown
-    outcomes, faults = {}, []
+    assert created
+    assert created <= shown
+    outcomes, violations = {}, []
     for method in METHODS:
         former = await acme.former_member()
-        called = await acme.call(method, await credential(acme, former))
-        outcomes[method.full_name] = called.outcome
-        if called.shown - {former.account_id} or not called.unchanged:
-            faults.append(f"{method.full_name}: {called}")
-    assert faults == []
-    let_in = {m.full_name for m in METHODS if _lets_in(m, credential)}
-    assert let_in
+        result = await acme.call(method, await credential(acme, former))
+        outcomes[method.full_name] = result.outcome
+        if result.shown - {former.account_id} or not result.unchanged:
+            violations.append(f"{method.full_name}: {result}")
+    assert violations == []
+    accepting = {m.full_name for m in METHODS if _accepts_credential(m, credential)}
+    assert accepting
     assert {
-        name for name in let_in if outcomes[name] in ("PERMISSION_DENIED", "CREDENTIAL_INVALID", "RATE_LIMITED")
+        name for name in accepting if outcomes[name] in ("PERMISSION_DENIED", "CREDENTIAL_INVALID", "RATE_LIMITED")
     } == set()
 
 
-def _lets_in(method: MethodDescriptor, credential: object) -> bool:
+def _accepts_credential(method: MethodDescriptor, credential: object) -> bool:
     policy, service = policy_of(method), credential is by_service
     accepts = CREDENTIAL_SERVICE_TOKEN if service else CREDENTIAL_SESSION
     return (
