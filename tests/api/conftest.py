@@ -48,7 +48,7 @@ class Client:
     accounts: "AccountServiceAsyncStub"
     database: Database
 
-    async def somebody(self) -> Person:
+    async def new_user(self) -> Person:
         return await signed_in_person(self.database)
 
     def calls(self, contract: ModuleType, person: Person) -> Calls:
@@ -155,7 +155,7 @@ def world(database: Database, dsn: str) -> Iterator[World]:
 
 @pytest.fixture
 async def me(client: Client) -> Person:
-    return await client.somebody()
+    return await client.new_user()
 
 
 @dataclass(frozen=True)

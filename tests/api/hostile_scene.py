@@ -88,7 +88,7 @@ async def invitations(world: World, me: Person) -> list[str]:
 
 async def leaked_credentials(client: Client) -> list[str]:
     """The credentials of a service, which can request tokens, and a session token, which the service can exchange."""
-    service, victim = await new_service(client.database), await client.somebody()
+    service, victim = await new_service(client.database), await client.new_user()
     return [*[str(service.id), service.secret, AUDIENCE] * COPIES, victim.token]
 
 
@@ -105,7 +105,7 @@ async def known_to_administrators(world: World) -> list[str]:
 
 async def leaked_tokens(client: Client) -> list[str]:
     """Tokens of another account. A caller with such a token may change that account."""
-    victim = await client.somebody()
+    victim = await client.new_user()
     async with client.database.transaction() as tx:
         return [await token(tx, victim, kind) for kind in (VERIFY_EMAIL, RESET_PASSWORD, SECOND_STEP)]
 

@@ -120,7 +120,7 @@ async def test_token_is_refused_after_sign_out_and_other_sessions_remain_valid(c
 async def test_token_sent_with_a_sign_in_is_never_adopted(client: Client) -> None:
     """Session fixation: no token that the attacker invented or owns becomes the token of the user who signs in."""
     await sign_up(client)
-    attacker, invented = await client.somebody(), new_session_token()
+    attacker, invented = await client.new_user(), new_session_token()
     mine = await sign_in(client)
     for token in (invented, attacker.token, mine.session_token):
         headers = bearer(token)
@@ -135,7 +135,7 @@ async def test_token_sent_with_a_sign_in_is_never_adopted(client: Client) -> Non
 
 async def test_recently_used_token_is_refused_on_the_next_call_after_sign_out(client: Client) -> None:
     """Repeated, because the possible fault is a race between the cache and the revocation."""
-    users = [await client.somebody() for _ in range(10)]
+    users = [await client.new_user() for _ in range(10)]
 
     async def use_then_sign_out(headers: Any) -> None:
         await asyncio.gather(
@@ -158,7 +158,7 @@ async def test_recently_used_token_is_refused_on_the_next_call_after_sign_out(cl
 
 
 async def test_sign_out_in_one_gateway_takes_effect_in_another(client: Client, dsn: str, settings: Any) -> None:
-    user = await client.somebody()
+    user = await client.new_user()
     database, listener = await Database.connect(settings), Listener(dsn)
     other_settings = Settings(port=0, metrics_port=0)
     other = build_server(Runtime(other_settings, SECRET_KEY, database, listener))

@@ -241,6 +241,6 @@ async def test_email_change_requires_a_recent_sign_in(client: Client, dsn: str) 
 
 @pytest.mark.parametrize("email", ["", "x", "a@", "a b@c.de", "x" * 250 + "@b.de", "a@b.de\n"])
 async def test_invalid_new_email_is_a_violation_of_its_field(client: Client, email: str) -> None:
-    headers = (await client.somebody()).headers
+    headers = (await client.new_user()).headers
     refused = await refusal(client.accounts.ChangeEmail(ChangeEmailRequest(new_email=email), metadata=headers))
     assert list(refused.violations) == ["new_email"]

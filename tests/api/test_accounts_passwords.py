@@ -79,7 +79,7 @@ async def test_after_a_change_only_the_new_password_works_and_the_owner_is_notif
 async def test_change_of_password_ends_all_other_sessions_of_the_account(client: Client) -> None:
     mine = await signed_in(client)
     others = [bearer((await sign_in(client)).session_token) for _ in range(3)]
-    other_user = await client.somebody()
+    other_user = await client.new_user()
     assert all([await is_signed_in(client, headers) for headers in others])
     await change_password(client, mine)
     assert [await is_signed_in(client, headers) for headers in others] == [False] * 3
@@ -169,7 +169,7 @@ async def test_reset_ends_all_sessions_of_the_account(client: Client) -> None:
     mine, other, other_user = (
         await signed_in(client),
         bearer((await sign_in(client)).session_token),
-        await client.somebody(),
+        await client.new_user(),
     )
     assert await is_signed_in(client, other)
     await reset(client, await reset_token(client))

@@ -75,7 +75,7 @@ async def test_update_changes_the_display_name_and_the_etag(client: Client, me: 
 
 
 async def test_update_changes_only_the_caller_s_account(client: Client, me: Person) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     await update(client, me, Account(display_name="Me"))
     assert (await get(client, other)).display_name == "Somebody"
 
@@ -181,7 +181,7 @@ async def test_tokens_of_a_deleted_account_do_not_affect_a_new_account_with_its_
 
 
 async def test_deletion_does_not_affect_other_accounts(client: Client, me: Person) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     await delete(client, me.headers)
     assert (await get(client, other)).id == str(other.account_id)
 

@@ -142,7 +142,7 @@ async def test_a_new_token_of_another_purpose_or_account_changes_nothing(
     for other in ALL:
         if other is not example:
             await other.token(client.database, me)
-    await example.token(client.database, await client.somebody())
+    await example.token(client.database, await client.new_user())
     await example.use(client, token)
 
 

@@ -145,7 +145,7 @@ async def until_refused(channel: grpc.aio.Channel, headers: Headers) -> None:
 async def test_list_accounts_returns_pages_newest_first(
     admin: "AdminServiceAsyncStub", client: Client, root: Person
 ) -> None:
-    people = [root, *[await client.somebody() for _ in range(4)]]
+    people = [root, *[await client.new_user() for _ in range(4)]]
     found = await listed(admin, root, page_size=2)
     assert [account.email for account in found] == [person.email for person in reversed(people)]
     assert found[-1].role == ADMINISTRATOR
@@ -168,7 +168,7 @@ async def test_accounts_are_searched_by_prefix_of_email_or_display_name(
 async def test_accounts_are_filtered_by_role_and_ban(
     admin: "AdminServiceAsyncStub", client: Client, root: Person, me: Person
 ) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     await ban(admin, root, other.account_id)
     assert [account.id for account in await listed(admin, root, role=ADMINISTRATOR)] == [str(root.account_id)]
     assert [account.id for account in await listed(admin, root, banned=True)] == [str(other.account_id)]
@@ -485,7 +485,7 @@ async def test_impersonation_session_lasts_one_hour_and_is_not_extended(
 async def test_caller_administrator_and_banned_account_cannot_be_impersonated(
     admin: "AdminServiceAsyncStub", client: Client, database: Database, root: Person, me: Person
 ) -> None:
-    other, banned = await administrator(database), await client.somebody()
+    other, banned = await administrator(database), await client.new_user()
     await ban(admin, root, banned.account_id)
     for person in (root, other, banned):
         refused = await refusal(impersonate(admin, root, person.account_id))

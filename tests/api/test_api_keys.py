@@ -79,7 +79,7 @@ async def owned(client: Client, person: Person) -> UUID:
 
 async def member(client: Client, organization_id: UUID, role: str | None, *permissions: Permission.ValueType) -> Person:
     """Another member with the organization active. `permissions` are granted by a custom role."""
-    person = await client.somebody()
+    person = await client.new_user()
     await joined(client.database, organization_id, person, role)
     await activate(client.database, person, organization_id)
     if permissions:
@@ -320,7 +320,7 @@ async def test_member_with_a_stale_cached_permission_cannot_create_a_key(
     client: Client, keys: "ApiKeyServiceAsyncStub", ours: UUID, dsn: str
 ) -> None:
     """The gateway still caches the permission."""
-    admin = await client.somebody()
+    admin = await client.new_user()
     await joined(client.database, ours, admin, "admin")
     # Written without a notification, because a recent notification prevents caching.
     change(dsn, "UPDATE sessions SET active_organization_id = %s WHERE id = %s", ours, admin.session_id)
@@ -347,7 +347,7 @@ async def test_reading_and_writing_keys_are_separate_permissions(
 async def test_key_of_another_organization_is_not_found(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
-    stranger = await client.somebody()
+    stranger = await client.new_user()
     await owned(client, stranger)
     theirs = (await create(keys, stranger, *TASKS)).api_key
     absent = ApiKey(id=str(uuid4()), etag=theirs.etag)

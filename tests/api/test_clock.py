@@ -64,7 +64,7 @@ async def test_sign_in_is_recent_for_ten_minutes(client: Client, dsn: str, minut
 
 @pytest.fixture
 async def admin(client: Client, dsn: str) -> Person:
-    person = await client.somebody()
+    person = await client.new_user()
     make_administrator(dsn, person)
     return person
 

@@ -276,8 +276,8 @@ async def test_codes_that_are_unknown_expired_or_decided_are_answered_alike(
 ) -> None:
     unknown = await not_found(decide(devices, me, new_user_code()))
     approved, denied, late = [await begin(devices) for _ in range(3)]
-    await approve(devices, await client.somebody(), approved.user_code)
-    await deny(devices, await client.somebody(), denied.user_code)
+    await approve(devices, await client.new_user(), approved.user_code)
+    await deny(devices, await client.new_user(), denied.user_code)
     for decided in (approved, denied):
         assert await not_found(decide(devices, me, decided.user_code)) == unknown
     await client.database.execute(_EXPIRE)
@@ -323,7 +323,7 @@ async def test_a_denied_device_is_told_so_each_time_and_gets_no_session(
 async def test_of_fifty_people_who_approve_at_once_one_does_and_the_session_is_theirs(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse
 ) -> None:
-    people = [await client.somebody() for _ in range(50)]
+    people = [await client.new_user() for _ in range(50)]
     answers = await asyncio.gather(*(outcome(approve(devices, who, begun.user_code)) for who in people))
     assert sorted(answers) == ["OK"] + ["USER_CODE_NOT_FOUND"] * 49
     winner = people[answers.index("OK")]

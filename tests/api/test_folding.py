@@ -118,7 +118,7 @@ async def test_new_address_is_stored_folded(client: Client, dsn: str) -> None:
 
 
 async def owner_of_an_organization(client: Client) -> Person:
-    person = await client.somebody()
+    person = await client.new_user()
     await activate(client.database, person, await organization_of(client.database, person))
     return person
 
@@ -158,7 +158,7 @@ async def test_role_names_are_unique_in_any_case_of_any_alphabet(client: Client)
 
 async def test_administrator_finds_an_account_by_its_address_in_any_case(client: Client, dsn: str) -> None:
     await sign_up(client, EMAIL)
-    admin = await client.somebody()
+    admin = await client.new_user()
     change(dsn, "UPDATE accounts SET role = 'administrator' WHERE id = %s", admin.account_id)
     for prefix in ("INFO@EX", "info@ex", EMAIL):
         request = ListAccountsRequest(email_prefix=prefix)

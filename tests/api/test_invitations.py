@@ -71,12 +71,12 @@ async def ours(client: Client, me: Person) -> UUID:
 
 @pytest.fixture
 async def guest(client: Client) -> Person:
-    return await client.somebody()
+    return await client.new_user()
 
 
 async def member(client: Client, organization_id: UUID, role: str | None, *role_ids: UUID) -> Person:
     """Another member with the organization active in the session."""
-    person = await client.somebody()
+    person = await client.new_user()
     await joined(client.database, organization_id, person, role)
     await members.replace_member_roles(
         client.database, organization_id=organization_id, account_id=person.account_id, role_ids=role_ids
@@ -221,7 +221,7 @@ async def test_only_one_of_concurrent_accept_decline_and_cancel_takes_effect(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     for _ in range(10):
-        guest = await client.somebody()
+        guest = await client.new_user()
         invitation = await invite(invitations, me, guest.email)
         token = await token_for(client, guest)
         accepted, declined, cancelled = await asyncio.gather(
@@ -265,7 +265,7 @@ async def test_invitation_for_another_address_is_not_found(
     client: Client, invitations: "InvitationServiceAsyncStub", me: Person, ours: UUID, guest: Person
 ) -> None:
     await invite(invitations, me, guest.email)
-    token, other = await token_for(client, guest), await client.somebody()
+    token, other = await token_for(client, guest), await client.new_user()
     for caller in (other, me):
         await assert_not_found(invitations, caller, token)
         assert await refusal(decline(invitations, caller, token)) == await refusal(

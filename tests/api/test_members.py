@@ -69,7 +69,7 @@ class Acme:
 
     async def new_member(self, role: str | None = "member", *role_ids: UUID) -> Person:
         """A new member with a session."""
-        person = await self._client.somebody()
+        person = await self._client.new_user()
         await joined(self._client.database, self.id, person, role)
         await self.replace_roles(person, *role_ids)
         await activate(self._client.database, person, self.id)
@@ -149,7 +149,7 @@ async def test_list_members_returns_account_fields_and_roles(acme: Acme, me: Per
 
 async def test_list_members_pages_through_the_active_organization_only(client: Client, acme: Acme, me: Person) -> None:
     people = [me] + [await acme.new_member() for _ in range(4)]
-    stranger = await client.somebody()
+    stranger = await client.new_user()
     await joined(client.database, await organization_of(client.database, stranger), people[1])
     found = await acme.list_all(me, page_size=2)
     assert [each.account_id for each in found] == [str(person.account_id) for person in reversed(people)]
@@ -158,7 +158,7 @@ async def test_list_members_pages_through_the_active_organization_only(client: C
 async def test_a_page_token_of_another_organization_is_refused(client: Client, acme: Acme, me: Person) -> None:
     await acme.new_member()
     page = await acme.members.ListMembers(ListMembersRequest(page_size=1), metadata=me.headers)
-    other = await client.somebody()
+    other = await client.new_user()
     await activate(client.database, other, await organization_of(client.database, other))
     request = ListMembersRequest(page_token=page.next_page_token)
     refused = await refusal(acme.members.ListMembers(request, metadata=other.headers))
@@ -166,7 +166,7 @@ async def test_a_page_token_of_another_organization_is_refused(client: Client, a
 
 
 async def test_non_member_cannot_list_members(client: Client, acme: Acme) -> None:
-    stranger = await client.somebody()
+    stranger = await client.new_user()
     await activate(client.database, stranger, acme.id)
     assert (await refusal(acme.list_all(stranger))).reason == "PERMISSION_DENIED"
 
@@ -219,7 +219,7 @@ async def test_update_with_a_stale_etag_changes_nothing(acme: Acme, me: Person) 
 
 
 async def test_member_of_another_organization_is_not_found(dsn: str, client: Client, acme: Acme, me: Person) -> None:
-    foreign = await client.somebody()
+    foreign = await client.new_user()
     await organization_of(client.database, foreign, "member")
     absent = Person(uuid4(), uuid4(), "", "")
     for target in (foreign, absent):
@@ -231,7 +231,7 @@ async def test_member_of_another_organization_is_not_found(dsn: str, client: Cli
 
 
 async def test_role_of_another_organization_cannot_be_assigned(client: Client, acme: Acme, me: Person) -> None:
-    stranger = await client.somebody()
+    stranger = await client.new_user()
     elsewhere = Acme(client, await organization_of(client.database, stranger), stranger)
     other = await acme.new_member()
     for role_id in (await elsewhere.new_role(PERMISSION_TASKS_READ), uuid4()):
@@ -342,7 +342,7 @@ async def test_removed_member_has_no_access_on_the_next_call(dsn: str, acme: Acm
 async def test_keys_and_invitations_of_a_former_member_stay_invalid_after_rejoining(
     client: Client, acme: Acme, how: str
 ) -> None:
-    other, guest = await acme.new_member("admin"), await client.somebody()
+    other, guest = await acme.new_member("admin"), await client.new_user()
     key = await api_key_of(client.database, other, acme.id)
     token = new_token(INVITATION_PREFIX)
     await insert_invitation(
@@ -384,7 +384,7 @@ async def test_member_who_left_has_no_access_on_the_next_call(acme: Acme) -> Non
 
 
 async def test_organization_of_others_or_deleted_organization_cannot_be_left(client: Client, acme: Acme) -> None:
-    stranger, member = await client.somebody(), await acme.new_member()
+    stranger, member = await client.new_user(), await acme.new_member()
     for organization_id in (acme.id, uuid4()):
         refused = await refusal(acme.leave(stranger, organization_id))
         assert (refused.reason, refused.metadata) == (
@@ -495,7 +495,7 @@ async def test_call_of_a_non_member_does_not_wait_for_the_organization_lock(
     dsn: str, client: Client, acme: Acme
 ) -> None:
     """Otherwise the caller could detect that the organization exists, and block changes by its members."""
-    stranger, named = await client.somebody(), UndeleteOrganizationRequest(organization_id=str(acme.id))
+    stranger, named = await client.new_user(), UndeleteOrganizationRequest(organization_id=str(acme.id))
     undeleted = OrganizationServiceStub(client.channel).UndeleteOrganization
     with psycopg.connect(dsn) as rival:
         rival.execute("SELECT FROM organizations FOR NO KEY UPDATE")

@@ -37,7 +37,7 @@ def organizations(client: Client) -> "OrganizationServiceAsyncStub":
 
 @pytest.fixture
 async def other(client: Client) -> Person:
-    return await client.somebody()
+    return await client.new_user()
 
 
 async def create(
@@ -133,7 +133,7 @@ async def test_slug_is_unique_across_all_users(
 async def test_one_of_fifty_concurrent_creations_with_the_same_slug_succeeds(
     dsn: str, client: Client, organizations: "OrganizationServiceAsyncStub"
 ) -> None:
-    people = [await client.somebody() for _ in range(50)]
+    people = [await client.new_user() for _ in range(50)]
     outcomes = await asyncio.gather(*(outcome(create(organizations, caller)) for caller in people))
     assert sorted(outcomes) == ["OK"] + 49 * ["SLUG_TAKEN"]
     assert (count(dsn, "organizations"), count(dsn, "members")) == (1, 1)
@@ -151,7 +151,7 @@ async def test_repeated_request_id_creates_one_organization(
 async def test_concurrent_account_deletion_leaves_no_ownerless_organization(
     dsn: str, client: Client, organizations: "OrganizationServiceAsyncStub"
 ) -> None:
-    people = [await client.somebody() for _ in range(20)]
+    people = [await client.new_user() for _ in range(20)]
     await asyncio.gather(
         *(outcome(client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=caller.headers)) for caller in people),
         *(outcome(create(organizations, caller, slug=f"slug-{number}")) for number, caller in enumerate(people)),

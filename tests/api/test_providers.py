@@ -395,7 +395,7 @@ async def test_identity_that_is_mine_already_is_answered_as_it_is(client: Client
 
 
 async def test_identity_of_another_account_is_not_linked(client: Client, app: App, me: Person) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     await app.link(other.headers, "ada")
     refused = await refusal(app.link(me.headers, "ada"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "PROVIDER_LINKED_ELSEWHERE")
@@ -406,7 +406,7 @@ async def test_link_is_completed_by_who_began_it_alone(client: Client, app: App,
     """Or an attacker's identity would be linked to the account of whoever is made to open the attacker's answer."""
     begun = await app.begin_link(me.headers)
     back = await sign_in_there(begun.authorization_url, "ada")
-    other = await client.somebody()
+    other = await client.new_user()
     assert (
         await reason(app.complete_link(other.headers, begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
     )
@@ -425,7 +425,7 @@ async def test_sign_in_and_link_do_not_stand_for_each_other(app: App, me: Person
 async def test_identity_that_two_accounts_link_at_once_is_linked_to_one(
     client: Client, app: App, me: Person, dsn: str
 ) -> None:
-    people = [me, await client.somebody()]
+    people = [me, await client.new_user()]
     begun = [await app.begin_link(person.headers) for person in people]
     back = [await sign_in_there(each.authorization_url, "ada") for each in begun]
     calls = [
@@ -437,7 +437,7 @@ async def test_identity_that_two_accounts_link_at_once_is_linked_to_one(
 
 
 async def test_identities_of_another_account_are_not_listed_nor_unlinked(client: Client, app: App, me: Person) -> None:
-    theirs = await app.link((await client.somebody()).headers, "ada")
+    theirs = await app.link((await client.new_user()).headers, "ada")
     assert await app.linked(me.headers) == []
     refused = await refusal(app.unlink(me.headers, theirs))
     absent = LinkedProvider(id=str(uuid4()))

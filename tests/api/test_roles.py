@@ -61,7 +61,7 @@ async def ours(client: Client, me: Person) -> UUID:
 
 async def member(client: Client, organization_id: UUID, role: str | None = None, *own: Role) -> Person:
     """Another member with the organization active in the session."""
-    person = await client.somebody()
+    person = await client.new_user()
     await joined(client.database, organization_id, person, role)
     await members.replace_member_roles(
         client.database,
@@ -346,7 +346,7 @@ async def test_member_without_permission_cannot_create_change_or_delete_roles(
     for call in (create(roles, plain), update(roles, plain, Role(id=role.id, name="x")), delete(roles, plain, role.id)):
         assert (await refusal(call)).reason == "PERMISSION_DENIED"
     assert await get(roles, plain, role.id) == role
-    stranger = await client.somebody()
+    stranger = await client.new_user()
     await activate(client.database, stranger, ours)
     assert await outcome(get(roles, stranger, role.id)) == "PERMISSION_DENIED"
 
@@ -484,6 +484,6 @@ async def test_caller_without_an_active_organization_has_no_permissions(
 async def test_non_member_has_no_permissions_in_the_active_organization(
     client: Client, roles: "RoleServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
-    stranger = await client.somebody()
+    stranger = await client.new_user()
     await activate(client.database, stranger, ours)
     assert list((await my_permissions(roles, stranger)).permissions) == []

@@ -38,7 +38,7 @@ def _no_owner_predicate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_owner_predicate")
 async def test_query_without_an_owner_predicate_returns_no_rows_of_another_owner(client: Client, me: Person) -> None:
-    mine, theirs = await create(client, me, "mine"), await create(client, await client.somebody(), "theirs")
+    mine, theirs = await create(client, me, "mine"), await create(client, await client.new_user(), "theirs")
     assert await get(client, me, mine.id) == mine
     for call in (
         client.tasks.GetTask(GetTaskRequest(task_id=theirs.id), metadata=me.headers),
@@ -54,7 +54,7 @@ async def test_query_without_an_owner_predicate_returns_no_rows_of_another_owner
 async def test_query_without_an_owner_predicate_returns_no_rows_of_another_organization(
     client: Client, me: Person
 ) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     for person in (me, other):
         await activate(client.database, person, await organization_of(client.database, person))
     ours, theirs = await create(client, me, "ours"), await create(client, other, "theirs")

@@ -231,7 +231,7 @@ async def test_malformed_code_is_an_invalid_message(
 async def test_factor_of_another_user_is_not_found(
     second_factors: "SecondFactorServiceAsyncStub", person: Ada, set_up: SetUp
 ) -> None:
-    await set_up(as_ada(await person.client.somebody(), person.client))
+    await set_up(as_ada(await person.client.new_user(), person.client))
     get = second_factors.GetSecondFactor(GetSecondFactorRequest(), metadata=person.headers)
     assert reason(await refusal(get)) == NOT_FOUND
     delete = second_factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=person.headers)

@@ -297,7 +297,7 @@ async def providers(channel: grpc.aio.Channel, headers: Any, provider: Provider)
 
 
 async def invitations(client: Client, channel: grpc.aio.Channel) -> None:
-    stub, inviter, guest = InvitationServiceStub(channel), await client.somebody(), await client.somebody()
+    stub, inviter, guest = InvitationServiceStub(channel), await client.new_user(), await client.new_user()
     await activate(client.database, inviter, await organization_of(client.database, inviter))
 
     async def invited() -> str:
@@ -310,7 +310,7 @@ async def invitations(client: Client, channel: grpc.aio.Channel) -> None:
 
 
 async def api_keys(client: Client, channel: grpc.aio.Channel) -> None:
-    stub, owner = ApiKeyServiceStub(channel), await client.somebody()
+    stub, owner = ApiKeyServiceStub(channel), await client.new_user()
     await activate(client.database, owner, await organization_of(client.database, owner))
     create = CreateApiKeyRequest(name="CI", scopes=[PERMISSION_TASKS_READ])
     made = await stub.CreateApiKey(create, metadata=owner.headers)
@@ -322,7 +322,7 @@ async def api_keys(client: Client, channel: grpc.aio.Channel) -> None:
 
 async def work(client: Client, channel: grpc.aio.Channel) -> None:
     """Without secrets, so that every table has a row."""
-    owner = await client.somebody()
+    owner = await client.new_user()
     await activate(client.database, owner, await organization_of(client.database, owner))
     role = CreateRoleRequest(name="Readers", permissions=[PERMISSION_TASKS_READ])
     await RoleServiceStub(channel).CreateRole(role, metadata=owner.headers)
@@ -332,7 +332,7 @@ async def work(client: Client, channel: grpc.aio.Channel) -> None:
 
 async def services(client: Client, channel: grpc.aio.Channel) -> None:
     """An administrator makes a service, which acts for itself and for somebody; and acts as somebody themselves."""
-    administrator, person = await client.somebody(), await client.somebody()
+    administrator, person = await client.new_user(), await client.new_user()
     await update_role(client.database, account_id=administrator.account_id, role="administrator")
     accounts, tokens, headers = ServiceAccountServiceStub(channel), TokenServiceStub(channel), administrator.headers
     made = await accounts.CreateServiceAccount(
@@ -355,7 +355,7 @@ async def services(client: Client, channel: grpc.aio.Channel) -> None:
 
 async def be_refused_everywhere(client: Client, channel: grpc.aio.Channel) -> None:
     """Every method that takes a secret, called with one that is wrong, and with one that breaks the rules."""
-    somebody = await client.somebody()
+    somebody = await client.new_user()
     for method in METHODS:
         if not any(is_sensitive(field) for field in fields_of(method.request)):
             continue

@@ -40,7 +40,7 @@ def accounts(client: Client) -> "ServiceAccountServiceAsyncStub":
 
 @pytest.fixture
 async def administrator(client: Client, dsn: str) -> Person:
-    person = await client.somebody()
+    person = await client.new_user()
     make_administrator(dsn, person)
     return person
 
@@ -160,7 +160,7 @@ async def test_secrets_are_given_to_those_alone_who_have_signed_in_recently(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person, client: Client, dsn: str
 ) -> None:
     account = (await created(accounts, administrator)).service_account
-    stale = await client.somebody()
+    stale = await client.new_user()
     make_administrator(dsn, stale)
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '1 hour' WHERE id = %s", stale.session_id)
     assert (await refusal(created(accounts, stale, "other"))).reason == "SIGN_IN_NOT_FRESH"

@@ -185,7 +185,7 @@ async def test_a_service_for_itself_calls_what_is_for_services_and_nothing_of_pe
 async def test_people_cannot_call_what_is_for_services(client: Client, me: Person, dsn: str) -> None:
     assert await exchange(client.channel, me.token, me) == "PERMISSION_DENIED"
     make_administrator(dsn, me)
-    assert await exchange(client.channel, (await client.somebody()).token, me) == "PERMISSION_DENIED"
+    assert await exchange(client.channel, (await client.new_user()).token, me) == "PERMISSION_DENIED"
 
 
 async def test_a_token_for_another_audience_is_refused_here(client: Client, service: Service, me: Person) -> None:
@@ -209,7 +209,7 @@ async def test_a_disabled_service_is_refused_at_its_next_call_everywhere(
     own, for_me = await token_of(client.channel, service), await token_for(client.channel, service, me)
     for channel in (client.channel, elsewhere):
         assert [await exchange(channel, own, me), await list_tasks(channel, for_me)] == ["OK", "OK"]
-    administrator = await client.somebody()
+    administrator = await client.new_user()
     make_administrator(dsn, administrator)
     request = DisableServiceAccountRequest(service_account_id=str(service.id))
     await ServiceAccountServiceStub(client.channel).DisableServiceAccount(request, metadata=administrator.headers)
@@ -222,7 +222,7 @@ async def test_a_disabled_service_is_refused_at_its_next_call_everywhere(
 async def test_nothing_of_a_service_is_accepted_after_the_answer_that_it_is_disabled(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
-    token, administrator = await token_for(client.channel, service, me), await client.somebody()
+    token, administrator = await token_for(client.channel, service, me), await client.new_user()
     make_administrator(dsn, administrator)
     disabled, accepted_after = asyncio.Event(), 0
 
@@ -406,7 +406,7 @@ async def test_a_service_acts_in_the_organization_that_was_active_then(
 async def test_a_service_may_no_more_than_its_person_may_now(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
-    boss = await client.somebody()
+    boss = await client.new_user()
     organization_id = await organization_of(client.database, boss)
     await joined(client.database, organization_id, me)
     await activate(client.database, me, organization_id)
@@ -428,7 +428,7 @@ async def test_what_is_not_a_good_session_of_the_person_is_not_exchanged(
     if kind == "banned":
         change(dsn, "UPDATE accounts SET banned_at = now() WHERE id = %s", me.account_id)
     if kind == "impersonating":
-        administrator = await client.somebody()
+        administrator = await client.new_user()
         make_administrator(dsn, administrator)
         change(dsn, "UPDATE sessions SET impersonator_id = %s WHERE id = %s", administrator.account_id, me.session_id)
     refused = await refusal(exchanged(client.channel, bearer(own), subject))
@@ -462,7 +462,7 @@ async def test_a_session_that_became_that_of_an_administrator_who_acts_as_somebo
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
     token = await token_for(client.channel, service, me)
-    administrator = await client.somebody()
+    administrator = await client.new_user()
     make_administrator(dsn, administrator)
     change(dsn, "UPDATE sessions SET impersonator_id = %s WHERE id = %s", administrator.account_id, me.session_id)
     assert await list_tasks(client.channel, token) == "CREDENTIAL_INVALID"

@@ -123,7 +123,7 @@ async def test_another_session_of_the_user_is_not_current(
 async def test_session_of_another_user_is_not_found_like_an_absent_one(
     sessions: "SessionServiceAsyncStub", client: Client, me: Person, method: str
 ) -> None:
-    theirs = await client.somebody()
+    theirs = await client.new_user()
     absent = str(me.account_id)
     request = {"GetSession": GetSessionRequest, "RevokeSession": RevokeSessionRequest}[method]
 
@@ -140,7 +140,7 @@ async def test_session_of_another_user_is_not_found_like_an_absent_one(
 async def test_list_returns_only_the_user_s_sessions_newest_first_in_pages(
     sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers]
 ) -> None:
-    await client.somebody()
+    await client.new_user()
     expected = [(await session_of(sessions, headers)).id for headers in reversed(mine)]
     for page_size in (1, 2, 4, 5, 0):
         found = await listed(sessions, mine[2], page_size=page_size)
@@ -178,7 +178,7 @@ async def test_page_token_of_another_list_or_user_is_refused(
     sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers]
 ) -> None:
     page = await sessions.ListSessions(ListSessionsRequest(page_size=1), metadata=mine[0])
-    other = await client.somebody()
+    other = await client.new_user()
     for headers, request in (
         (other.headers, ListSessionsRequest(page_token=page.next_page_token)),
         (mine[0], ListSessionsRequest(page_token=page.next_page_token, show_ended=True)),
@@ -209,7 +209,7 @@ async def test_session_may_revoke_itself(sessions: "SessionServiceAsyncStub", me
 async def test_all_other_sessions_are_revoked_and_the_active_ones_counted(
     sessions: "SessionServiceAsyncStub", client: Client, mine: list[Headers], dsn: str
 ) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     expired = (await session_of(sessions, mine[3])).id
     change(dsn, "UPDATE sessions SET expires_at = now() WHERE id = %s", expired)
     response = await sessions.RevokeOtherSessions(RevokeOtherSessionsRequest(), metadata=mine[0])

@@ -81,7 +81,7 @@ async def test_malformed_task_id_is_an_invalid_argument(client: Client, me: Pers
 
 
 async def test_task_of_another_owner_is_not_found_like_an_absent_one(client: Client, me: Person) -> None:
-    theirs = await create(client, await client.somebody())
+    theirs = await create(client, await client.new_user())
     for task_id in (theirs.id, str(uuid4())):
         for call in (
             client.tasks.GetTask(GetTaskRequest(task_id=task_id), metadata=me.headers),
@@ -101,7 +101,7 @@ async def test_task_of_another_owner_is_not_found_like_an_absent_one(client: Cli
 
 
 async def test_task_of_another_owner_is_neither_listed_nor_changed(client: Client, me: Person) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     theirs = await create(client, other)
     await refusal(client.tasks.UpdateTask(UpdateTaskRequest(task=Task(id=theirs.id, title="x")), metadata=me.headers))
     await refusal(client.tasks.DeleteTask(DeleteTaskRequest(task_id=theirs.id), metadata=me.headers))
@@ -112,7 +112,7 @@ async def test_task_of_another_owner_is_neither_listed_nor_changed(client: Clien
 # --- tasks of organizations -------------------------------------------------------------------------------------------
 async def owner_and_member(client: Client, role: str | None = "member") -> tuple[Person, Person]:
     """The owner and a member of an organization, which is active in the sessions of both."""
-    owner, member = await client.somebody(), await client.somebody()
+    owner, member = await client.new_user(), await client.new_user()
     organization_id = await organization_of(client.database, owner)
     await joined(client.database, organization_id, member, role)
     for person in (owner, member):
@@ -176,7 +176,7 @@ async def in_organization(client: Client, person: Person, organization_id: UUID)
 
 async def test_former_member_is_denied_and_does_not_see_their_own_tasks(client: Client, me: Person) -> None:
     await create(client, me, "mine")
-    organization_id = await organization_of(client.database, await client.somebody())
+    organization_id = await organization_of(client.database, await client.new_user())
     former = await in_organization(client, me, organization_id)
     for call in (
         client.tasks.ListTasks(ListTasksRequest(), metadata=former.headers),
@@ -224,7 +224,7 @@ async def test_request_id_with_another_message_is_refused(client: Client, me: Pe
 
 
 async def test_request_ids_of_two_callers_are_independent(client: Client, me: Person) -> None:
-    request_id, other = str(uuid4()), await client.somebody()
+    request_id, other = str(uuid4()), await client.new_user()
     assert (await create(client, me, request_id=request_id)).id != (
         await create(client, other, request_id=request_id)
     ).id
@@ -467,7 +467,7 @@ async def test_pages_and_batches_of_the_longest_tasks_fit_in_the_message_limit_o
 
 
 async def test_page_token_is_refused_if_altered_or_used_for_another_list(client: Client, me: Person) -> None:
-    other = await client.somebody()
+    other = await client.new_user()
     for who in (me, me, other, other):
         await create(client, who)
     token = (await list_(client, me, ListTasksRequest(page_size=1))).next_page_token
