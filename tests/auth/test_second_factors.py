@@ -49,7 +49,7 @@ def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
         account_id = (await signed_in_person(database)).account_id
         async with database.transaction() as tx:
             factor_id, secret = await second_factors.create(tx, account_id)
-            owner = Owner(account_id, await Authenticator.shown(tx, secret))
+            owner = Owner(account_id, await Authenticator.enrolled(tx, secret))
             # With the previous step's code, so that the codes of this step and the next are still valid.
             await confirm_second_factor(tx, second_factor_id=factor_id, step=owner.app.step - 1)
             _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)
@@ -75,7 +75,7 @@ async def test_code_that_confirmed_the_factor_does_not_work_again(
     me = (await signed_in_person(database)).account_id
     async with database.transaction() as tx:
         _, secret = await second_factors.create(tx, me)
-    app = await Authenticator.shown(database, secret)
+    app = await Authenticator.enrolled(database, secret)
     async with database.transaction() as tx:
         await second_factors.confirm(tx, me, code=app.code())
     assert not await second_factors.verify(database, me, code=app.code())
@@ -186,7 +186,7 @@ async def test_factor_is_enabled_once_it_is_confirmed(second_factors: SecondFact
     assert not await second_factors.is_enabled(database, me)
     async with database.transaction() as tx:
         _, secret = await second_factors.create(tx, me)
-    app = await Authenticator.shown(database, secret)
+    app = await Authenticator.enrolled(database, secret)
     assert not await second_factors.is_enabled(database, me)
     assert not await second_factors.verify(database, me, code=app.code())
     async with database.transaction() as tx:
@@ -218,7 +218,7 @@ async def test_concurrent_confirmation_and_creation_are_serialized(
         me = (await signed_in_person(database)).account_id
         async with database.transaction() as tx:
             _, secret = await second_factors.create(tx, me)
-        code = (await Authenticator.shown(database, secret)).code()
+        code = (await Authenticator.enrolled(database, secret)).code()
 
         async def confirm(me: UUID = me, code: str = code) -> str:
             async with database.transaction() as tx:
