@@ -1,1 +1,1 @@
-"""Accord beside what would be written instead, measured in one run: `make bench`, or `python -m benchmarks --help`."""
+"""Accord and a FastAPI peer, measured in one run: `make bench`, or `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""Measures all there is to measure, in one run of some minutes."""
+"""Measures everything in one run of some minutes."""
 
 import argparse
 import json
@@ -15,18 +15,18 @@ from benchmarks.measure import Measuring, Operation
 from benchmarks.peer import environment
 from benchmarks.processes import resident_mib
 from benchmarks.table import Results, table
-from benchmarks.targets import ROOT, Target, all_targets, seconds_to_first_answer
+from benchmarks.targets import ROOT, Target, all_targets, seconds_to_first_response
 
 OPERATIONS: Final = (
     Operation("GetTask", "GetTask"),
-    # One person alone could flatter whoever caches.
+    # A single user would favour servers with caches.
     Operation("GetTask, 8 people", "GetTask", people=8),
     Operation("GetTask of an organization, by API key", "GetTask by API key"),
     Operation("ListTasks", "ListTasks"),
     Operation("CreateTask", "CreateTask"),
     Operation("no database", "no database"),
 )
-QUESTIONS: Final = tuple(dict.fromkeys(operation.question for operation in OPERATIONS))
+CALLS: Final = tuple(dict.fromkeys(operation.call for operation in OPERATIONS))
 STARTS: Final = 5
 
 
@@ -51,24 +51,24 @@ def measure(chosen: argparse.Namespace, peer_python: Path, folder: Path) -> Resu
         print("Starting the servers …", flush=True)
         with all_targets(databases, peer_python, folder) as targets:
             operations = {
-                operation.name: measuring.visit(operation, _asked(operation, targets))
+                operation.name: measuring.visit(operation, _measured(operation, targets))
                 for operation in OPERATIONS
-                if operation.question in chosen.only
+                if operation.call in chosen.only
             }
             memory = {target.name: resident_mib(target.server.pid) for target in targets}
         print("Starting the gateway again and again …", flush=True)
-        return Results(operations, memory, [seconds_to_first_answer(databases, folder) for _ in range(STARTS)])
+        return Results(operations, memory, [seconds_to_first_response(databases, folder) for _ in range(STARTS)])
 
 
-def _asked(operation: Operation, targets: Sequence[Target]) -> list[Target]:
-    return [target for target in targets if operation.question in target.questions]
+def _measured(operation: Operation, targets: Sequence[Target]) -> list[Target]:
+    return [target for target in targets if operation.call in target.calls]
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="visits of each target, of which the median counts")
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a visit lasts")
-    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=QUESTIONS, metavar="QUESTION")
+    parser.add_argument("--only", nargs="+", choices=CALLS, default=CALLS, metavar="CALL")
     parser.add_argument("--out", type=Path, help="a file for all samples, as JSON")
     return parser.parse_args()
 

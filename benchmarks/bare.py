@@ -1,4 +1,4 @@
-"""grpc.aio as it comes, on uvloop: `python -m benchmarks.bare PORT`. What Accord's pipeline costs is told by the
+"""grpc.aio alone, on uvloop: `python -m benchmarks.bare PORT`. The cost of Accord's pipeline is the
 difference to it."""
 
 import sys
@@ -8,7 +8,7 @@ import uvloop
 
 from accord.tasks.v1.tasks_pb2 import GetTaskRequest, GetTaskResponse, Task
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceServicer, add_TaskServiceServicer_to_server
-from benchmarks.questions import DESCRIPTION, TITLE
+from benchmarks.calls import DESCRIPTION, TITLE
 
 ANSWER = GetTaskResponse(task=Task(title=TITLE, description=DESCRIPTION))
 

@@ -18,7 +18,7 @@ Connection: TypeAlias = "psycopg.Connection[tuple[object, ...]]"
 PEOPLE = 100
 PEER_SCHEMA = Path(__file__).parent / "peer" / "schema.sql"
 
-# Ids as the application makes them (UUIDv7), and of the times at which the tasks are said to have been made.
+# UUIDv7, as the application makes them, with the tasks' times of creation.
 ACCOUNTS = """
     INSERT INTO accounts (id, email, display_name, password_hash)
     SELECT uuidv7(), 'user' || u || '@example.com', 'User ' || u, 'none' FROM generate_series(1, %s) u
@@ -56,7 +56,7 @@ SOME_SHARED_TASK = """
 
 
 class Person(NamedTuple):
-    """Somebody who is signed in, and a task of theirs; and the API key of their organization, and a task of that."""
+    """A signed-in user with a task, and an API key of their organization with a task of it."""
 
     token: str
     task_id: str

@@ -1,6 +1,6 @@
-"""Whether the time of an answer tells who has an account: every method that takes an address, over every kind of account.
+"""Whether the duration of a call reveals an account: every method that takes an address, over every kind of account.
 
-The calls of all kinds take turns, in an order that changes; each address is asked about once, from an address of its own.
+The calls of all kinds take turns, in a changing order. Each e-mail address is used once, from a network address of its own.
 """
 
 import random
@@ -26,9 +26,9 @@ from benchmarks.targets import GATEWAY, gateway
 CALLS: Final = 500
 WARM_UP: Final = 20
 MOST_DIFFERENCE: Final = 3.0  # milliseconds between the medians of two kinds
-PASSWORD: Final = "nobody has this sentence for a password"
+PASSWORD: Final = "this sentence is no password of an account"
 
-# What the row of an account has, beside its address: SQL for password_hash and banned_at.
+# The other columns of an account's row: SQL for password_hash and banned_at.
 KINDS: Final[Mapping[str, tuple[str, str] | None]] = {
     "known": ("%(hash)s", "NULL"),
     "unknown": None,
@@ -37,9 +37,7 @@ KINDS: Final[Mapping[str, tuple[str, str] | None]] = {
 }
 METHODS: Final[Mapping[str, Callable[[AccountServiceStub, str], Callable[..., object]]]] = {
     "SignIn": lambda stub, email: _call(stub.SignIn, SignInRequest(email=email, password=PASSWORD)),
-    "SignUp": lambda stub, email: _call(
-        stub.SignUp, SignUpRequest(email=email, password=PASSWORD, display_name="Somebody")
-    ),
+    "SignUp": lambda stub, email: _call(stub.SignUp, SignUpRequest(email=email, password=PASSWORD, display_name="Ada")),
     "RequestPasswordReset": lambda stub, email: _call(
         stub.RequestPasswordReset, RequestPasswordResetRequest(email=email)
     ),
@@ -56,16 +54,16 @@ def main() -> int:
 
 def measure(stub: AccountServiceStub, method: str) -> Times:
     times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    answers = set()
+    outcomes = set()
     for number in range(CALLS + WARM_UP):
         for kind in random.sample(list(KINDS), len(KINDS)):
             call = METHODS[method](stub, address(method, kind, number))
             began = perf_counter()
-            answers.add(call(metadata=[("x-forwarded-for", _somewhere())]))
+            outcomes.add(call(metadata=[("x-forwarded-for", _somewhere())]))
             if number >= WARM_UP:
                 times[kind].append((perf_counter() - began) * 1000)
-    if len(answers) != 1:
-        raise SystemExit(f"{method} does not answer alike: {answers}")
+    if len(outcomes) != 1:
+        raise SystemExit(f"{method} has different outcomes: {outcomes}")
     return times
 
 
@@ -118,7 +116,7 @@ def _fill(dsn: str) -> None:
             if columns is None:
                 continue
             insert = "INSERT INTO accounts (id, email, display_name, email_verified_at, password_hash, banned_at)"
-            insert += f" VALUES (uuidv7(), %(email)s, 'Somebody', now(), {columns[0]}, {columns[1]})"
+            insert += f" VALUES (uuidv7(), %(email)s, 'Ada', now(), {columns[0]}, {columns[1]})"
             for method in METHODS:
                 rows = [{"email": address(method, kind, n), "hash": password_hash} for n in range(CALLS + WARM_UP)]
                 connection.cursor().executemany(insert, rows)

@@ -19,7 +19,7 @@ class Request(NamedTuple):
 
 
 class Volley(NamedTuple):
-    """What came of many calls: `p50` and `p99` in milliseconds, `size` in bytes of the mean answer."""
+    """The result of many calls: `p50` and `p99` in milliseconds, `size` of the mean response in bytes."""
 
     seconds: float
     size: float
@@ -34,7 +34,7 @@ def require_h2load() -> None:
 
 def fire(port: int, requests: Sequence[Request], calls: int, folder: Path) -> Volley:
     """Divides calls and connections among the requests, all at once; one h2load knows one request. Ends the benchmark
-    if a call is answered by anything but 200."""
+    if a call returns anything but 200."""
     each, connections = calls // len(requests), CONNECTIONS // len(requests)
     files = [folder / f"h2load-{place}" for place in range(len(requests))]
     commands = [_command(port, *one, each, connections) for one in zip(requests, files, strict=True)]
@@ -66,7 +66,7 @@ def _command(port: int, request: Request, files: Path, calls: int, connections: 
 def _mean_size(printed: str, calls: int) -> float:
     good, data = re.search(r"(\d+) 2xx", printed), re.search(r"\((\d+)\) data", printed)
     if good is None or data is None or int(good[1]) != calls:
-        raise SystemExit(f"Of {calls} calls not all were answered:\n{printed}")
+        raise SystemExit(f"Of {calls} calls not all succeeded:\n{printed}")
     return int(data[1]) / calls
 
 

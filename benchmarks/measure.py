@@ -1,13 +1,13 @@
-"""Asks the same of several targets in turn (A B A B …), so that whatever else the machine does meets all of them."""
+"""Measures several targets in turn (A B A B …), so that other load on the machine affects all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.calls import call_once
 from benchmarks.data import PEOPLE, Person
 from benchmarks.load import CONNECTIONS, STREAMS, Volley, fire
 from benchmarks.processes import Usage
-from benchmarks.questions import ask
 from benchmarks.targets import Target
 
 WARM_UP_SECONDS = 1.0
@@ -25,10 +25,10 @@ class Sample(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A question, and how many people ask it at a time."""
+    """A call, and how many users make it at a time."""
 
     name: str
-    question: str
+    call: str
     people: int = 1
 
 
@@ -58,15 +58,15 @@ class _Run:
     def __init__(self, operation: Operation, target: Target, folder: Path, postgres_pid: int) -> None:
         self.target = target
         self._operation = operation
-        self._question = target.questions[operation.question]
+        self._call = target.calls[operation.call]
         self._folder = folder
         self._postgres_pid = postgres_pid
         self._calls = FIRST_CALLS
         self._size = 0
 
     def warm_up(self, seconds: float) -> None:
-        """Sees that answers are right, and how many fit into a round."""
-        self._size = ask(self.target.server.port, self._question, self._people(0)[0])
+        """Checks a response, and finds how many calls fit into a round."""
+        self._size = call_once(self.target.server.port, self._call, self._people(0)[0])
         for length in (WARM_UP_SECONDS, seconds):
             rate = self._calls / self._fire(0).seconds
             self._calls = _divisible(rate * length)
@@ -84,16 +84,16 @@ class _Run:
         )
 
     def _fire(self, number: int) -> Volley:
-        requests = [self._question.request(person) for person in self._people(number)]
+        requests = [self._call.request(person) for person in self._people(number)]
         volley = fire(self.target.server.port, requests, self._calls, self._folder)
         if volley.size < 0.98 * self._size:  # h2load sees no gRPC status; but an error has no message
-            raise SystemExit(f"{self.target.name}: {self._operation.name} was not answered as it was before")
+            raise SystemExit(f"{self.target.name}: {self._operation.name} returned another response than before")
         return volley
 
     def _people(self, number: int) -> list[Person]:
-        """Others in each round. Those who write are not those who read, whose 1,000 tasks stay as they are."""
+        """Other users in each round. Users who write are not those who read, whose 1,000 tasks stay unchanged."""
         half, at_a_time = PEOPLE // 2, self._operation.people
-        first = half if self._operation.question == "CreateTask" else 0
+        first = half if self._operation.call == "CreateTask" else 0
         places = (first + (number * at_a_time + place) % half for place in range(at_a_time))
         return [self.target.people[place] for place in places]
 

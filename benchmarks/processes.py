@@ -1,4 +1,4 @@
-"""The processes that are measured: started, stopped, and asked of /proc what they have used."""
+"""Starts and stops the measured processes, and reads their CPU time and memory from /proc."""
 
 import os
 import re

@@ -31,7 +31,7 @@ def table(results: Results) -> Iterator[str]:
         yield f"The pipeline adds {_added(results.operations['no database']):.0f} µs to a bare grpc.aio call."
     resident = ", ".join(f"{target} {mib:.0f} MiB" for target, mib in results.memory.items())
     yield f"Resident after the load: {resident}."
-    yield f"From the gateway's start to its first answer: {median(results.starts):.2f} s."
+    yield f"From the gateway's start to its first response: {median(results.starts):.2f} s."
 
 
 def _rows(samples: Samples) -> Iterator[str]:

@@ -9,14 +9,14 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from benchmarks.calls import ACCORD, CANNED, PEER, CheckedCall, call_once
 from benchmarks.data import Databases, Person
 from benchmarks.processes import Server, free_port, serving
-from benchmarks.questions import ACCORD, CANNED, PEER, Question, ask
 
 ROOT: Final = Path(__file__).parent.parent
 
 GATEWAY: Final = [sys.executable, "-m", "accord_gateway", "serve"]
-# As in production, but for TLS, which a proxy ends, and for that of the database, which embedded PostgreSQL has not.
+# As in production, without TLS: a proxy would end it, and the embedded PostgreSQL has none.
 GATEWAY_SETTINGS: Final = {
     "LOG_FORMAT": "json",
     "REFLECTION": "off",
@@ -30,18 +30,18 @@ class Target(NamedTuple):
     name: str
     server: Server
     people: Sequence[Person]
-    questions: Mapping[str, Question]
+    calls: Mapping[str, CheckedCall]
 
 
 @contextmanager
 def all_targets(databases: Databases, peer_python: Path, folder: Path) -> Iterator[list[Target]]:
-    """All of them run from the beginning to the end; those that are not asked just now cost nothing."""
+    """All servers run throughout; an idle one costs nothing."""
     people = databases.accord_people
     with ExitStack() as running:
         peer = running.enter_context(_peer(peer_python, databases.peer, folder))
         accord = running.enter_context(gateway(GATEWAY, databases.accord, folder))
         uncached = running.enter_context(gateway(_variant("uncached"), databases.accord, folder))
-        unwalled = running.enter_context(gateway(_variant("unwalled"), databases.accord, folder))
+        unsecured = running.enter_context(gateway(_variant("no-row-level-security"), databases.accord, folder))
         bare = running.enter_context(_bare(folder))
         canned = running.enter_context(gateway(_variant("canned"), databases.accord, folder))
         yield [
@@ -49,18 +49,21 @@ def all_targets(databases: Databases, peer_python: Path, folder: Path) -> Iterat
             Target("Accord", accord, people, ACCORD),
             Target("Accord, no session cache", uncached, people, {"GetTask": ACCORD["GetTask"]}),
             Target(
-                "Accord, one wall", unwalled, people, {"GetTask": ACCORD["GetTask"], "ListTasks": ACCORD["ListTasks"]}
+                "Accord, no row-level security",
+                unsecured,
+                people,
+                {"GetTask": ACCORD["GetTask"], "ListTasks": ACCORD["ListTasks"]},
             ),
             Target("grpc.aio, bare", bare, people, {"no database": CANNED}),
             Target("Accord's pipeline", canned, people, {"no database": CANNED}),
         ]
 
 
-def seconds_to_first_answer(databases: Databases, folder: Path) -> float:
-    """From the start of a gateway's process, on a database that is migrated."""
+def seconds_to_first_response(databases: Databases, folder: Path) -> float:
+    """From the start of a gateway's process, on a migrated database."""
     began = perf_counter()
     with gateway(GATEWAY, databases.accord, folder) as server:
-        ask(server.port, ACCORD["GetTask"], databases.accord_people[0])
+        call_once(server.port, ACCORD["GetTask"], databases.accord_people[0])
         return perf_counter() - began
 
 
@@ -98,6 +101,6 @@ def _variant(name: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the developer's own settings."""
+    """Without the developer's settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return kept | {"PYTHONPATH": str(ROOT)}

@@ -1,16 +1,18 @@
-"""A real PostgreSQL for every test: the embedded one, or the server that DATABASE_URL names.
+"""PostgreSQL for the tests, and the number of processes that run them.
 
-There too all databases are our own, made and dropped here; the one that is named is only connected to.
+Each pytest worker starts an embedded server. With DATABASE_URL, all workers use that server instead: the tests create
+and drop databases of their own on it and only connect to the database that the URL names.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import shutil
+from collections.abc import AsyncIterator, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 import psycopg
@@ -20,43 +22,125 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
+from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.scope import set_tenant
 from accord_postgres import EmbeddedPostgres
+from features import Feature, unknown_features
+
+TESTS: Final = Path(__file__).parent
+# To be counted: the sessions of this database that wait for a lock. Unlike pg_stat_activity, it changes during a
+# transaction.
+WAITING: Final = (
+    "pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM pg_locks WHERE database ="
+    " (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
+MEMORY: Final = Path("/dev/shm")
+MEMORY_NEEDED: Final = 2 * 1024**3  # bytes; a worker's server takes a tenth of that
+
+# Any number works if all workers use the same one. Migrations lock another number.
+_TEMPLATE_LOCK: Final = 7_061_993
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--hostile", type=int, default=1000, metavar="N", help="how many hostile messages are sent to each RPC (1000)"
+        "--hostile", type=int, default=50, metavar="N", help="send N hostile messages to each method (default: 50)"
     )
+    parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
     parser.addoption(
-        "--matrix", action="store_true", help="show who may call what, as tests/api/test_matrix.py finds it"
+        "--feature", action="append", default=[], metavar="NAME", help="run only the tests that concern the feature"
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if error := unknown_features(config.getoption("feature")):
+        raise pytest.UsageError(error)
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+@pytest.hookimpl(tryfirst=True)  # before pytest reads the markers for -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if depends_on_server(item):
+            item.add_marker("server")
+    if features := [Feature(name) for name in config.getoption("feature")]:
+        selected = [item for item in items if concerns_any(item, features)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
+        items[:] = selected
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def depends_on_server(item: pytest.Item) -> bool:
+    """A test depends on the PostgreSQL server if it executes SQL in this process: if it is about the database, the API
+    or authentication and has a database. Other tests start gateways, which execute the same SQL."""
+    about = item.path.relative_to(TESTS).parts[0]
+    return about in ("db", "api", "auth") and "dsn" in getattr(item, "fixturenames", ())
+
+
+def concerns_any(item: pytest.Item, features: Collection[Feature]) -> bool:
+    if item.get_closest_marker("every_feature"):
+        return True
+    test, _, case = item.name.partition("[")
+    return any(feature.concerns(item.path.name, test, case) for feature in features)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker per core. No workers for a single file, whose tests end before workers have started, and for output
+    that a worker would swallow."""
+    shows_output = config.getoption("matrix") or config.getoption("capture") == "no"
+    if shows_output or (len(config.args) == 1 and names_file(config.args[0], config.invocation_params.dir)):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def names_file(argument: str, folder: Path) -> bool:
+    """Whether an argument of pytest is a file, or a test in one, and not a folder."""
+    return (folder / argument.partition("::")[0]).is_file()
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="session", autouse=True)
-def _everybody() -> None:
-    """What a test itself asks of a database is about all tenants; what a gateway asks in a call, about the caller's alone."""
+def _all_tenants() -> None:
+    """Queries that a test runs itself see the rows of all tenants. Queries of a gateway see those of the caller."""
     set_tenant("all")
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of a server on which databases may be made."""
+    """The DSN of a server on which tests may create databases."""
+    drop_ignored_variables(os.environ, embedded="DATABASE_URL" not in os.environ)
     if given := os.environ.get("DATABASE_URL"):
         yield given
         return
-    # Not below pytest's own folder, into which an unprivileged server may not look.
-    with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
+    # pytest's own folder is closed to the unprivileged account that the server runs as.
+    with (
+        TemporaryDirectory(prefix="accord-", dir=memory()) as folder,
+        EmbeddedPostgres(Path(folder), sync=False) as server,
+    ):
         yield server.dsn
 
 
+def memory() -> Path | None:
+    """A folder in memory if there is one with enough room, otherwise None. Creating and dropping 2,000 databases on a
+    busy disk takes ten times as long."""
+    try:
+        enough = shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED
+    except OSError:
+        return None
+    return MEMORY if enough and os.access(MEMORY, os.W_OK | os.X_OK) else None
+
+
+# --- databases --------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="session")
 def template(postgres: str) -> Iterator[str]:
-    """The name of a migrated database; copying it is ten times as fast as migrating."""
+    """The name of a migrated database. Copying it takes a tenth of the time that migrating takes."""
     with temporary_database(postgres) as dsn:
-        migrate.apply(dsn)
-        # So that a test can wait until somebody waits: gateways do not see what others do.
-        execute(dsn, sql.SQL("GRANT pg_read_all_stats TO accord_gateway"))
+        # Migrations create a role, which belongs to the server: one worker at a time.
+        with psycopg.connect(postgres, autocommit=True) as one_at_a_time:
+            one_at_a_time.execute("SELECT pg_advisory_lock(%s)", [_TEMPLATE_LOCK])
+            migrate.apply(dsn)
+            # Tests that wait for a lock look into pg_stat_activity, where gateways see their own sessions only.
+            execute(dsn, sql.SQL("GRANT pg_read_all_stats TO accord_gateway"))
         yield str(conninfo_to_dict(dsn)["dbname"])
 
 
@@ -69,7 +153,7 @@ def databases(postgres: str, template: str) -> Iterator["Databases"]:
 
 @pytest.fixture
 def dsn(databases: "Databases") -> Iterator[str]:
-    """A migrated, empty database that no other test sees."""
+    """A migrated, empty database for this test only."""
     dsn = databases.take()
     yield dsn
     databases.give_back(dsn)
@@ -89,7 +173,7 @@ async def database(settings: DatabaseSettings) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def superuser(connect: "Connect") -> Database:
-    """The same database as whoever runs the server is let in."""
+    """The same database, connected as the superuser."""
     return await connect(role=None)
 
 
@@ -99,7 +183,7 @@ class Connect(Protocol):
 
 @pytest.fixture
 async def connect(settings: DatabaseSettings) -> AsyncIterator[Connect]:
-    """The same database with other settings; closed after the test."""
+    """Connects to the same database with other settings. Closes the connections after the test."""
     async with AsyncExitStack() as opened:
 
         async def connect(**changes: Any) -> Database:
@@ -111,53 +195,59 @@ async def connect(settings: DatabaseSettings) -> AsyncIterator[Connect]:
 
 
 class Databases:
-    """While a test runs, the database of the next is made, and that of the last is dropped: it takes as long as many a test."""
+    """Creates the next test's database and drops the last test's while a test runs."""
 
     def __init__(self, server: str, template: str) -> None:
         self._server, self._template = server, template
-        self._aside = ThreadPoolExecutor(1)
+        self._connection = psycopg.connect(server, autocommit=True)
+        self._background = ThreadPoolExecutor(1)
         self._next = self._begin()
         self._dropped: Future[None] | None = None
 
     def _begin(self) -> Future[str]:
-        return self._aside.submit(create_database, self._server, template=self._template)
+        return self._background.submit(create_database, self._connection, template=self._template)
 
     def take(self) -> str:
-        dsn, self._next = self._next.result(), self._begin()
-        return dsn
+        name, self._next = self._next.result(), self._begin()
+        return make_conninfo(self._server, dbname=name)
 
     def give_back(self, dsn: str) -> None:
         if self._dropped is not None:
             self._dropped.result()
-        self._dropped = self._aside.submit(drop_database, self._server, dsn)
+        name = str(conninfo_to_dict(dsn)["dbname"])
+        self._dropped = self._background.submit(drop_database, self._connection, name)
 
     def close(self) -> None:
-        self.give_back(self._next.result())
-        self._aside.shutdown()
+        drop_database(self._connection, self._next.result())
+        self._background.shutdown()
+        self._connection.close()
 
 
 @contextmanager
 def temporary_database(server: str, *, template: str = "template1") -> Iterator[str]:
-    dsn = create_database(server, template=template)
+    with psycopg.connect(server, autocommit=True) as connection:
+        name = create_database(connection, template=template)
     try:
-        yield dsn
+        yield make_conninfo(server, dbname=name)
     finally:
-        drop_database(server, dsn)
+        with psycopg.connect(server, autocommit=True) as connection:
+            drop_database(connection, name)
 
 
-def create_database(server: str, *, template: str) -> str:
+def create_database(server: psycopg.Connection, *, template: str) -> str:
+    """Returns the name. Copies files: the default strategy also writes them to the log, which takes twice the time."""
     name = f"accord_test_{uuid4().hex}"
-    execute(server, sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
-    return make_conninfo(server, dbname=name)
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+    server.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return name
 
 
-def drop_database(server: str, dsn: str) -> None:
-    name = str(conninfo_to_dict(dsn)["dbname"])
-    execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def drop_database(server: psycopg.Connection, name: str) -> None:
+    server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def count(dsn: str, table: str) -> int:
-    """Its rows; those of them that a WHERE after its name leaves."""
+    """The number of rows. `table` may include a WHERE clause."""
     with psycopg.connect(dsn) as connection:
         row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
     assert row is not None
@@ -165,6 +255,7 @@ def count(dsn: str, table: str) -> int:
 
 
 def change(dsn: str, statement: str, *values: object) -> None:
+    """Executes a statement that must change at least one row."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         assert connection.execute(statement.encode(), values).rowcount > 0
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from accord_auth.api_keys import new_api_key, shown
+from accord_auth.api_keys import key_prefix, new_api_key
 from accord_auth.tokens import new_session_token, token_hash
 from accord_db.engine.database import Executor
 from accord_db.engine.ids import uuid7
@@ -84,7 +84,7 @@ async def api_key_of(
         organization_id=organization_id,
         created_by=person.account_id,
         name="Some program",
-        prefix=shown(key),
+        prefix=key_prefix(key),
         key_hash=token_hash(key),
         scopes=names(scopes),
         calls_per_minute=calls_per_minute,

@@ -90,15 +90,15 @@ def _reasons(image: FileDescriptorSet) -> Iterator[Reason]:
     pool = DescriptorPool()
     for file in image.file:
         pool.Add(file)
-    answer = pool.FindExtensionByName("accord.errors.v1.answer")
+    extension = pool.FindExtensionByName("accord.errors.v1.answer")
     options: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("google.protobuf.EnumValueOptions"))
     by_file = {file.name: file for file in image.file}
     for file in (by_file[name] for name in FILES):
-        place = next(index for index, enum in enumerate(file.enum_type) if enum.name == "Reason")
-        for index, value in enumerate(file.enum_type[place].value):
+        position = next(index for index, enum in enumerate(file.enum_type) if enum.name == "Reason")
+        for index, value in enumerate(file.enum_type[position].value):
             if value.number:
-                declared = options.FromString(value.options.SerializeToString()).Extensions[answer]
-                yield Reason(value.name.removeprefix(PREFIX), Code.Name(declared.code), _comment(file, place, index))
+                declared = options.FromString(value.options.SerializeToString()).Extensions[extension]
+                yield Reason(value.name.removeprefix(PREFIX), Code.Name(declared.code), _comment(file, position, index))
 
 
 def _comment(file: FileDescriptorProto, enum: int, value: int) -> str:
@@ -108,6 +108,6 @@ def _comment(file: FileDescriptorProto, enum: int, value: int) -> str:
         EnumDescriptorProto.VALUE_FIELD_NUMBER,
         value,
     ]
-    found = next(place for place in file.source_code_info.location if list(place.path) == path)
-    lines = found.leading_comments.strip().replace("\\", "\\\\").splitlines()
+    location = next(entry for entry in file.source_code_info.location if list(entry.path) == path)
+    lines = location.leading_comments.strip().replace("\\", "\\\\").splitlines()
     return "\n    ".join(line.strip() for line in lines)

@@ -1,8 +1,8 @@
-"""Judges the contract in proto/ with buf.
+"""Checks the contract in proto/ with buf.
 
-contract.py lint       the style of the contract, as buf.yaml says
-contract.py breaking   whether a caller of the last released contract, or of main's, would notice
-contract.py release    makes the present contract the released one
+contract.py lint       checks the style, configured in buf.yaml
+contract.py breaking   checks the compatibility with the released contract and with that of main
+contract.py release    makes the current contract the released one
 """
 
 import argparse
@@ -21,19 +21,19 @@ RELEASED = SOURCES / "released.binpb"
 
 
 def lint(folder: Path) -> None:
-    buf("lint", image_of(SOURCES, folder / "now.binpb"))
+    buf("lint", image_of(SOURCES, folder / "current.binpb"))
 
 
 def breaking(folder: Path) -> None:
-    now = image_of(SOURCES, folder / "now.binpb")
+    current = image_of(SOURCES, folder / "current.binpb")
     for name, base in earlier_contracts(folder):
         print(f"compared with {name}")
-        buf("breaking", now, f"--against={base}")
+        buf("breaking", current, f"--against={base}")
 
 
 def release(folder: Path) -> None:
     breaking(folder)
-    image = compile_image(SOURCES, folder / "now.binpb")
+    image = compile_image(SOURCES, folder / "current.binpb")
     for file in image.file:
         file.ClearField("source_code_info")
     RELEASED.write_bytes(image.SerializeToString(deterministic=True))
@@ -41,7 +41,7 @@ def release(folder: Path) -> None:
 
 
 def earlier_contracts(folder: Path) -> Iterator[tuple[str, Path]]:
-    """What callers may rely on: a name and an image for each."""
+    """The name and the image of each contract that callers may use."""
     if RELEASED.exists():
         yield "the released contract", RELEASED
     if (base := base_of_branch()) and git("ls-tree", base, "proto"):
@@ -52,7 +52,7 @@ def earlier_contracts(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def base_of_branch() -> str | None:
-    """The commit at which this branch left main; None on main itself, outside git, and in a clone that has no main."""
+    """The merge base with main. None on main, outside git, and in a clone without main."""
     if git("branch", "--show-current") == "main":
         return None
     for main in ("origin/main", "main"):
@@ -68,7 +68,7 @@ def image_of(sources: Path, image: Path) -> Path:
 
 def buf(command: str, image: Path, *arguments: str) -> None:
     program = Path(sysconfig.get_path("scripts"), "buf")
-    # The image holds third-party files too, which are not ours to judge: hence the path.
+    # The image also contains third-party files; the path excludes them.
     call = [str(program), command, str(image), f"--config={ROOT / 'buf.yaml'}", "--path=accord", *arguments]
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode:
@@ -76,7 +76,7 @@ def buf(command: str, image: Path, *arguments: str) -> None:
 
 
 def git(*arguments: str) -> str:
-    """What git answers, or nothing when it refuses or is not there."""
+    """The output of git, empty if it fails or is not installed."""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     except OSError:
@@ -86,7 +86,7 @@ def git(*arguments: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     commands = {command.__name__: command for command in (lint, breaking, release)}
-    parser = argparse.ArgumentParser(description="Judge the contract in proto/ with buf.")
+    parser = argparse.ArgumentParser(description="Check the contract in proto/ with buf.")
     parser.add_argument("command", choices=commands)
     command = commands[parser.parse_args(arguments).command]
     with tempfile.TemporaryDirectory() as folder:

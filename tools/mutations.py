@@ -1,6 +1,6 @@
-"""Breaks the guards of Accord, one after the other and in a copy of the tree, and demands that the named tests notice.
+"""Disables the access checks one by one in a copy of the tree, and fails if the named tests still pass.
 
-`make mutations` runs all of it; `make mutations args='tasks keys'` those whose names have one of the words.
+`make mutations` runs all; `make mutations args='tasks keys'` runs those whose name contains one of the words.
 """
 
 import os
@@ -22,7 +22,7 @@ SOURCES = tuple(
 
 
 class Mutation(NamedTuple):
-    """`old`, which occurs once in the file, becomes `new`; then one of the tests at least must fail."""
+    """Replaces `old`, which occurs once in the file, with `new`. At least one of the tests must then fail."""
 
     name: str
     file: str
@@ -33,7 +33,7 @@ class Mutation(NamedTuple):
 
 INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
 QUERIES = "packages/db/accord_db/queries"
-WALLS = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
+RLS_MIGRATION = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
 ROWS = "tests/db/test_row_level_security.py"
 TENANCY = "tests/api/test_tenancy.py"
 MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
@@ -46,57 +46,57 @@ def foreign(*places: str) -> tuple[str, ...]:
 
 MUTATIONS = (
     Mutation(
-        "tasks: a question does not ask whose they are",
+        "tasks: a query ignores the owner",
         f"{QUERIES}/tasks.py",
         '_OWNED: Final = Task.owner_id == bindparam("owner_id")\n',
         '_OWNED: Final = bindparam("owner_id", type_=Uuid).is_not(None)\n',
         foreign("GetTask.task_id", "UpdateTask.task.id"),
     ),
     Mutation(
-        "sessions: a question does not ask whose they are",
+        "sessions: a query ignores the account",
         f"{QUERIES}/sessions.py",
         '_THIS = (Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))\n',
         '_THIS = (Session.id == bindparam("session_id"), bindparam("account_id", type_=Uuid).is_not(None))\n',
         foreign("GetSession.session_id", "RevokeSession.session_id"),
     ),
     Mutation(
-        "roles: a question does not ask whose they are",
+        "roles: a query ignores the organization",
         f"{QUERIES}/roles.py",
-        '_THEIRS = Role.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = Role.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Role.organization_id.type).is_not(None)\n',
         foreign("GetRole.role_id", "DeleteRole.role_id"),
     ),
     Mutation(
-        "keys: a question does not ask whose they are",
+        "keys: a query ignores the organization",
         f"{QUERIES}/api_keys.py",
-        '_THEIRS = ApiKey.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
         foreign("GetApiKey.api_key_id", "RevokeApiKey.api_key_id"),
     ),
     Mutation(
-        "invitations: a question does not ask whose they are",
+        "invitations: a query ignores the organization",
         f"{QUERIES}/invitations.py",
-        '_THEIRS = Invitation.organization_id == bindparam("organization_id")\n',
-        '_THEIRS = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
+        '_OF_ORGANIZATION = Invitation.organization_id == bindparam("organization_id")\n',
+        '_OF_ORGANIZATION = bindparam("organization_id", type_=Invitation.organization_id.type).is_not(None)\n',
         foreign("CancelInvitation.invitation_id"),
     ),
     Mutation(
-        "members: a question does not ask of which organization",
+        "members: a query ignores the organization",
         f"{QUERIES}/members.py",
         '_OF_ORGANIZATION = Member.organization_id == bindparam("organization_id")\n',
         '_OF_ORGANIZATION = bindparam("organization_id", type_=Member.organization_id.type).is_not(None)\n',
         foreign("UpdateMember.member.account_id", "RemoveMember.account_id"),
     ),
     Mutation(
-        "rows: the wall between tenants lets everything through",
-        WALLS,
+        "rows: the policies permit every row",
+        RLS_MIGRATION,
         "                OR (SELECT current_setting('accord.tenant', true) = 'all')\n",
         "                OR true\n",
         (f"{ROWS}::test_rows_of_another_tenant_are_not_found",),
     ),
     Mutation(
-        "rows: the wall between tenants does not stand",
-        WALLS,
+        "rows: row-level security is disabled",
+        RLS_MIGRATION,
         '        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")\n',
         "",
         (f"{ROWS}::test_rows_of_another_tenant_are_not_found",),
@@ -106,14 +106,17 @@ MUTATIONS = (
         "packages/db/accord_db/engine/row_level_security.py",
         "    return tenant_column(table) is not None or bool(tenant_parents(table))\n",
         "    return tenant_column(table) is not None\n",
-        (f"{ROWS}::test_table_with_a_tenant_is_no_problem_unless_it_is_exempt_too",),
+        (f"{ROWS}::test_tenant_bound_table_must_not_be_exempt",),
     ),
     Mutation(
         "rows: the policy of a child shows those of all parents",
         "packages/db/accord_db/engine/row_level_security.py",
         '    return f"(SELECT true FROM {parent} WHERE {same})"',
         '    return f"(SELECT true OR {same} FROM {parent} LIMIT 1)"',
-        (f"{ROWS}::test_rows_of_another_tenant_are_not_found", f"{ROWS}::test_row_for_another_tenant_is_refused"),
+        (
+            f"{ROWS}::test_rows_of_another_tenant_are_not_found",
+            f"{ROWS}::test_insert_of_a_row_of_another_tenant_is_denied",
+        ),
     ),
     Mutation(
         "rows: a table may have neither a tenant nor a reason",
@@ -126,14 +129,14 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "invitations: whoever has the token may accept",
+        "invitations: a token of another address is accepted",
         f"{QUERIES}/invitations.py",
-        "        Invitation.email == _email,\n",
-        "        _email.is_not(None),\n",
+        "        _HAS_EMAIL,\n",
+        "        _HAS_EMAIL | _HAS_EMAIL.is_not(None),\n",
         ("tests/api/test_invitations.py::test_an_invitation_of_another_address_is_answered_exactly_as_an_absent_one",),
     ),
     Mutation(
-        "policies: a permission that a method asks for is gone",
+        "policies: a method does not require its permission",
         "proto/accord/tasks/v1/tasks.proto",
         """  rpc DeleteTask(DeleteTaskRequest) returns (DeleteTaskResponse) {
     option idempotency_level = IDEMPOTENT;
@@ -150,7 +153,7 @@ MUTATIONS = (
         ("tests/api/test_contract.py::test_contract_as_it_is_served_has_no_fault",),
     ),
     Mutation(
-        "policies: writing asks for the permission to read",
+        "policies: a write requires the permission to read",
         "proto/accord/api_keys/v1/api_keys.proto",
         """  rpc RevokeApiKey(RevokeApiKeyRequest) returns (RevokeApiKeyResponse) {
     option idempotency_level = IDEMPOTENT;
@@ -191,98 +194,112 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "tenancy: a former member is let in",
+        "tenancy: a former member has access",
         INTERCEPTOR,
         "    return policy.permission in caller.permissions\n",
         "    return not caller.permissions or policy.permission in caller.permissions\n",
         (f"{TENANCY}::test_no_method_shows_or_changes_rows_of_an_organization_for_a_former_member",),
     ),
     Mutation(
-        "access: permissions are not asked for",
+        "audit: a handler sets no target",
+        "packages/api/accord_api/handlers/members.py",
+        "        call().note(target=organization_id)\n",
+        "",
+        ("tests/api/test_audit.py::test_event_of_a_success_names_its_target",),
+    ),
+    Mutation(
+        "audit: an event has the time at which its transaction started",
+        "packages/db/accord_db/migrations/versions/2026_11_30_1809_audit_events_when_inserted.py",
+        'sa.text("clock_timestamp()")',
+        'sa.text("now()")',
+        ("tests/db/test_audit.py::test_event_of_a_call_that_waited_is_later_than_what_it_waited_for",),
+    ),
+    Mutation(
+        "access: permissions are not checked",
         INTERCEPTOR,
         "    return policy.permission in caller.permissions\n",
         "    return True\n",
         MATRIX,
     ),
     Mutation(
-        "access: any kind of credential will do",
+        "access: any kind of credential is accepted",
         INTERCEPTOR,
         "    if not (caller.credential in policy.credentials and _of_kind(",
         "    if not (_of_kind(",
         MATRIX,
     ),
     Mutation(
-        "access: a recent sign-in is not asked for",
+        "access: a recent sign-in is not required",
         INTERCEPTOR,
-        "    if policy.fresh and datetime.now(UTC) >= caller.fresh_until:\n",
-        "    if False:\n",
+        "        if self._policy.fresh and self._clock.now() >= caller.fresh_until:\n",
+        "        if False:\n",
         MATRIX,
     ),
     Mutation(
-        "access: whoever acts as somebody counts as them",
+        "access: impersonators and services may call methods in person",
         INTERCEPTOR,
         "    if policy.in_person and (caller.impersonator_id or caller.service_account_id):\n",
         "    if False:\n",
         MATRIX,
     ),
     Mutation(
-        "access: administrators need not be any",
+        "access: every account is an administrator",
         INTERCEPTOR,
         "        return caller.administrator\n",
         "        return True\n",
         MATRIX,
     ),
     Mutation(
-        "accounts: a ban keeps nobody out",
+        "accounts: a banned account has access",
         f"{QUERIES}/accounts.py",
         "        not_banned(account),\n",
         "        account.deleted_at.is_(None),\n",
         MATRIX,
     ),
     Mutation(
-        "tokens: those for another audience are taken",
+        "tokens: a token for another audience is accepted",
         "packages/auth/accord_auth/services/tokens.py",
         '(claims["iss"], claims["aud"]) == (self._issuer, self._audience)',
         'claims["iss"] == self._issuer',
         MATRIX,
     ),
     Mutation(
-        "tokens: the checksum of a key is not looked at",
+        "tokens: the checksum is not verified",
         "packages/auth/accord_auth/tokens.py",
         "    return body[_SECRET_BYTES:] == _checksum(prefix, body[:_SECRET_BYTES])\n",
         "    return True\n",
-        ("tests/auth/test_api_keys.py::test_a_malformed_key_is_refused_without_asking_the_database",),
+        ("tests/auth/test_api_keys.py::test_malformed_api_key_is_refused_without_a_query",),
     ),
     Mutation(
-        "keys: what their maker may do does not matter",
+        "keys: a key exceeds the permissions of its creator",
         "packages/auth/accord_auth/api_keys.py",
         "        permissions=held(None, api_key.scopes) & held(api_key.role, api_key.permissions),\n",
         "        permissions=held(None, api_key.scopes),\n",
         MATRIX,
     ),
     Mutation(
-        "members: anybody gives what they do not hold",
+        "members: a member grants permissions that they do not have",
         "packages/api/accord_api/membership_changes.py",
         "    if not await held_now(tx, organization_id, caller().account_id) >= frozenset(permissions):\n",
         "    if not await held_now(tx, organization_id, caller().account_id):\n",
         ("tests/api/test_members.py::test_a_role_can_be_given_and_taken_by_who_holds_all_that_it_permits",),
     ),
     Mutation(
-        "members: the last owner may go",
+        "members: the last owner can leave",
         "packages/api/accord_api/handlers/members.py",
         '    if now.role == "owner" and not await members.has_other_owner(tx, **place):\n',
         "    if False:\n",
         ("tests/api/test_members.py::test_the_last_owner_stays_one",),
     ),
     Mutation(
-        "administration: administrators act as one another",
+        "administration: an administrator impersonates another",
         "packages/api/accord_api/handlers/admin.py",
-        "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account)",
-        "account_id == me.account_id or is_banned(account)",
+        "account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account, self._db.clock)",
+        "account_id == me.account_id or is_banned(account, self._db.clock)",
         ("tests/api/test_admin.py::test_nobody_acts_as_themselves_an_administrator_or_who_is_kept_out",),
     ),
     Mutation(
-        "masks: a path may name a field that cannot be changed",
+        "masks: a path names a read-only field",
         "packages/rpc/accord_rpc/masks.py",
         "            if path not in self._readers\n",
         "            if False\n",
@@ -299,15 +316,15 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="accord-mutations-") as folder:
         tree = Path(folder)
         copy(tree)
-        if not holds(tree, sorted({test for mutation in chosen for test in mutation.tests})):
+        if not tests_pass(tree, sorted({test for mutation in chosen for test in mutation.tests})):
             return 1
-        survivors = [mutation.name for mutation in chosen if not is_noticed(tree, mutation)]
-    print(f"\n{len(chosen) - len(survivors)} of {len(chosen)} were noticed.")
+        survivors = [mutation.name for mutation in chosen if not is_detected(tree, mutation)]
+    print(f"\n{len(chosen) - len(survivors)} of {len(chosen)} were detected.")
     return 1 if survivors else 0
 
 
 def copy(tree: Path) -> None:
-    """What git knows of, as it is now, and what it would know of if it were told."""
+    """The files of the work tree that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -321,31 +338,31 @@ def copy(tree: Path) -> None:
             shutil.copy2(ROOT / name, tree / name)
 
 
-def holds(tree: Path, tests: Iterable[str]) -> bool:
-    """Before anything is broken every test must pass, or that it fails means nothing."""
+def tests_pass(tree: Path, tests: Iterable[str]) -> bool:
+    """Whether all tests pass without a mutation. Otherwise their failures would prove nothing."""
     failed, seconds, output = run(tree, tests)
-    report("nothing is broken", not failed, "pass" if not failed else "FAIL", seconds)
+    report("no mutation", not failed, "pass" if not failed else "FAIL", seconds)
     if failed:
         print(output)
     return not failed
 
 
-def is_noticed(tree: Path, mutation: Mutation) -> bool:
+def is_detected(tree: Path, mutation: Mutation) -> bool:
     path = tree / mutation.file
-    whole = path.read_text()
-    path.write_text(broken(whole, mutation))
+    original = path.read_text()
+    path.write_text(mutated(original, mutation))
     make_stubs(tree, path)
     failed, seconds, output = run(tree, mutation.tests)
-    path.write_text(whole)
+    path.write_text(original)
     make_stubs(tree, path)
     report(mutation.name, failed, first_failure(output) if failed else "SURVIVED", seconds)
     return failed
 
 
-def broken(text: str, mutation: Mutation) -> str:
-    found = text.count(mutation.old)
-    if found != 1:
-        raise SystemExit(f"{mutation.name}: what is to be broken occurs {found} times in {mutation.file}, and not once")
+def mutated(text: str, mutation: Mutation) -> str:
+    count = text.count(mutation.old)
+    if count != 1:
+        raise SystemExit(f"{mutation.name}: the text to replace occurs {count} times in {mutation.file}, expected 1")
     return text.replace(mutation.old, mutation.new)
 
 
@@ -355,7 +372,7 @@ def make_stubs(tree: Path, changed: Path) -> None:
 
 
 def run(tree: Path, tests: Iterable[str]) -> tuple[bool, float, str]:
-    """Whether a test failed, and not merely could not run; how long it took; what was said."""
+    """Whether a test failed, the seconds, and the output. Exits if the tests cannot run."""
     began = time.monotonic()
     path = os.pathsep.join(str(tree / source) for source in SOURCES)
     done = subprocess.run(
@@ -371,14 +388,14 @@ def run(tree: Path, tests: Iterable[str]) -> tuple[bool, float, str]:
 
 
 def first_failure(output: str) -> str:
-    found = re.search(r"^FAILED \S*?::(.+?)(?: - |$)", output, flags=re.MULTILINE)
-    return found[1] if found else "?"
+    match = re.search(r"^FAILED \S*?::(.+?)(?: - |$)", output, flags=re.MULTILINE)
+    return match[1] if match else "?"
 
 
-def report(what: str, well: bool, how: str, seconds: float) -> None:
-    colour = "\033[32m" if well else "\033[31;1m"
-    told = f"{colour}{how}\033[0m" if sys.stdout.isatty() else how
-    print(f"{what:.<64} {seconds:4.0f} s  {told}", flush=True)
+def report(name: str, success: bool, result: str, seconds: float) -> None:
+    colour = "\033[32m" if success else "\033[31;1m"
+    text = f"{colour}{result}\033[0m" if sys.stdout.isatty() else result
+    print(f"{name:.<64} {seconds:4.0f} s  {text}", flush=True)
 
 
 if __name__ == "__main__":

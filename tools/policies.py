@@ -58,7 +58,7 @@ The policies include the defaults of their service (`policy_defaults`).
 """
 
 _YES: Final = "●"
-_WHO: Final = {
+_ACCESS: Final = {
     Access.ACCESS_PUBLIC: "public",
     Access.ACCESS_SIGNED_IN: "signed in",
     Access.ACCESS_ADMIN: "administrators",
@@ -81,11 +81,11 @@ _UNITS: Final = {86_400: "d", 3_600: "h", 60: "min"}
 
 
 def main(arguments: list[str]) -> int:
-    wanted = page()
+    expected = page()
     if "--check" not in arguments:
-        PAGE.write_text(wanted)
+        PAGE.write_text(expected)
         return 0
-    if PAGE.read_text() == wanted:
+    if PAGE.read_text() == expected:
         return 0
     print(f"{PAGE} is out of date. Run `make stubs`.", file=sys.stderr)
     return 1
@@ -113,12 +113,12 @@ def _method(method: MethodDescriptor) -> str:
     policy = effective_policy(method)
     deadline = f"{_time(policy.default_deadline)} / {_time(policy.max_deadline)}"
     limits = "; ".join(map(_limit, policy.rate_limits))
-    return _row(f"`{method.name}`", _who(policy), _credentials(policy), _rules(policy), limits, deadline)
+    return _row(f"`{method.name}`", _caller(policy), _credentials(policy), _rules(policy), limits, deadline)
 
 
-def _who(policy: MethodPolicy) -> str:
+def _caller(policy: MethodPolicy) -> str:
     if not policy.permission:
-        return _WHO[policy.access]
+        return _ACCESS[policy.access]
     return f"`{PERMISSION_NAMES[policy.permission]}`" + ", personal" * policy.personal
 
 

@@ -25,42 +25,20 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "stamp"
 PIP_LOG = VENV / "pip.log"
 
-# The part of pip's configuration that is about reaching the package index. Everything else is dropped: where to install
-# (user, target, prefix, root, python), what to install (requirement, constraint, no-deps, dry-run), how to build.
-INDEX_OPTIONS = (
-    "index-url",
-    "extra-index-url",
-    "no-index",
-    "find-links",
-    "trusted-host",
-    "proxy",
-    "cert",
-    "client-cert",
-    "keyring-provider",
-    "timeout",
-    "default-timeout",
-    "retries",
-    "resume-retries",
-    "cache-dir",
-    "no-cache-dir",
-    "use-feature",  # truststore, in older versions of pip
-    "use-deprecated",  # legacy-certs
-    "progress-bar",
-    "no-color",
+# The options of pip that concern its index. Its other options would change where packages are installed (user, target, prefix),
+# which (requirement, constraint, dry-run) or how they are built.
+INDEX_OPTIONS = re.compile(
+    r"(extra-)?index-url|no-index|find-links|trusted-host|proxy|(client-)?cert|keyring-provider|(default-)?timeout"
+    r"|(resume-)?retries|(no-)?cache-dir|no-color|use-(feature|deprecated)"  # truststore, legacy-certs
 )
 
-ADVICE = (
-    (
-        "DO NOT MATCH THE HASHES",
-        "A download differs from requirements.lock. Do not continue; contact the operator of your package index.",
-    ),
-    ("No space left", "The disk is full. Free some space, then run `make setup` again."),
-    (
-        "from versions: none",
-        "The package index is unreachable, or has no build of this package for this machine.",
-    ),
-    ("Permission denied", "Another user owns .venv. Remove it, then run `make setup` again."),
-)
+ADVICE = {
+    "DO NOT MATCH THE HASHES": "A download differs from requirements.lock. Do not continue; contact the operator of your package "
+    "index.",
+    "No space left": "The disk is full. Free some space, then run `make setup` again.",
+    "from versions: none": "The package index is unreachable, or has no build of this package for this machine.",
+    "Permission denied": "Another user owns .venv. Remove it, then run `make setup` again.",
+}
 NETWORK_ADVICE = "If the network failed, run `make setup` again: finished downloads are kept."
 
 
@@ -145,7 +123,7 @@ def create_environment() -> None:
     if read_stamp()[:3] != foundation() or not PYTHON.exists():
         announce(f"Creating .venv with Python {platform.python_version()}")
         interpreter = os.path.realpath(sys.executable)
-        if not run([interpreter, "-I", "-m", "venv", "--clear", str(VENV)], clean_environment()):
+        if not run([interpreter, "-I", "-m", "venv", "--clear", str(VENV)], plain_environment()):
             raise SetupError("`python -m venv` failed; its error is above.")
     STAMP.write_text("\n".join(foundation()) + "\n")
     environment = pip_environment()
@@ -180,43 +158,42 @@ def run(command: "list[str]", environment: "dict[str, str]") -> bool:
 
 
 def advice(log: str) -> str:
-    return next((meaning for sign, meaning in ADVICE if sign in log), "")
+    return next((meaning for sign, meaning in ADVICE.items() if sign in log), "")
 
 
-def pip_environment() -> "dict[str, str]":
-    """The environment for pip: its own configuration, reduced to INDEX_OPTIONS, and everything that is not about Python."""
-    return {
-        **clean_environment(),
-        **{f"PIP_{name.upper().replace('-', '_')}": value for name, value in index_options().items()},
-        **({} if sys.stdout.isatty() else {"PIP_PROGRESS_BAR": "off"}),
-        "PIP_CONFIG_FILE": os.devnull,
-    }
-
-
-def clean_environment() -> "dict[str, str]":
-    """Without PYTHONHOME, PYTHONPATH, PIP_TARGET and the like."""
+def plain_environment() -> "dict[str, str]":
+    """Without PYTHONPATH, PYTHONHOME, PIP_TARGET and the like."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
 
 
+def pip_environment() -> "dict[str, str]":
+    """With those of pip's variables and files that concern its index."""
+    options = {"PIP_" + name.upper().replace("-", "_"): value for name, value in index_options().items()}
+    progress = {} if sys.stdout.isatty() else {"PIP_PROGRESS_BAR": "off"}
+    return {**plain_environment(), **options, **progress, "PIP_CONFIG_FILE": os.devnull}
+
+
 def index_options() -> "dict[str, str]":
-    """INDEX_OPTIONS as pip's files and environment variables set them, in pip's order of precedence."""
-    kept = {f"PIP_{name.upper().replace('-', '_')}" for name in (*INDEX_OPTIONS, "config-file")}
-    # `pip config list` has options of these names, which a [global] section of pip.conf would set.
-    shown = {"PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0", "PIP_QUIET": "0", "PIP_VERBOSE": "0"}
-    environment = {name: value for name, value in os.environ.items() if name in kept}
+    kept = {name: value for name, value in os.environ.items() if name == "PIP_CONFIG_FILE" or concerns_index(name)}
+    # Options of `pip config list` itself, which a pip.conf could set for it.
+    off = {f"PIP_{name}": "0" for name in ("USER", "GLOBAL", "SITE", "QUIET", "VERBOSE")}
     listed = subprocess.run(
         [str(PYTHON), "-I", "-m", "pip", "config", "list"],
         cwd=ROOT,
-        env={**clean_environment(), **environment, **shown},
+        env={**plain_environment(), **kept, **off},
         stdout=subprocess.PIPE,
         text=True,
     )
     if listed.returncode:
         raise SetupError("pip cannot read its configuration. Correct the file it names, then run `make setup` again.")
     found = re.findall(r"^(global|install|:env:)\.(\S+?)=(.*)$", listed.stdout, re.MULTILINE)
-    order = ["global", "install", ":env:"]
-    found.sort(key=lambda option: order.index(option[0]))
-    return {name: str(ast.literal_eval(value)) for _, name, value in found if name in INDEX_OPTIONS}
+    found.sort(key=lambda option: ("global", "install", ":env:").index(option[0]))  # pip's order of precedence
+    return {name: str(ast.literal_eval(value)) for _, name, value in found if INDEX_OPTIONS.fullmatch(name)}
+
+
+def concerns_index(variable: str) -> bool:
+    option = variable[len("PIP_") :].lower().replace("_", "-")
+    return variable.startswith("PIP_") and INDEX_OPTIONS.fullmatch(option) is not None
 
 
 def locked_names() -> "set[str]":

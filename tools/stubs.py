@@ -1,7 +1,7 @@
-"""Generates packages/contract from proto/, and is the only thing that writes there; and the exceptions of packages/client.
+"""Generates packages/contract and the exceptions of packages/client from proto/.
 
-stubs.py             writes what is missing or stale, removes what no proto file stands for any more
-stubs.py --check     writes nothing; fails, with the list, if there would be anything to do
+stubs.py             writes missing and stale files, and removes files without a proto file
+stubs.py --check     writes nothing; lists stale files and fails if there are any
 """
 
 import argparse
@@ -26,15 +26,15 @@ CONTRACT = ROOT / "packages" / "contract"
 CLIENT = ROOT / "packages" / "client" / "accord_client"
 PACKAGES = ("accord", "buf")
 CLIENT_ERRORS = "errors.py"  # the one file of `CLIENT` that is generated
-RULES = "buf/validate/validate.proto"  # imported by the contract, so its Python has to exist for Google's runtime too
+RULES = "buf/validate/validate.proto"  # the generated code of the contract imports its Python module
 
 
-# The application's first value uses it.
+# The application uses the import when it declares its first value.
 _UNUSED_IMPORT_OF_APPLICATION = re.compile(r"^.*/accord/app/\S+ warning: Import \S+ is unused\.\n", flags=re.MULTILINE)
 
 
 class ContractError(Exception):
-    """The proto files do not compile; the message is protoc's own."""
+    """The proto files do not compile. The message is protoc's."""
 
 
 def proto_files(sources: Path) -> list[str]:
@@ -54,13 +54,13 @@ def generate(sources: Path, target: Path) -> None:
     """Fills the empty folder `target` with the Python packages of every proto file below `sources`, and CLIENT_ERRORS."""
     image = compile_image(sources, target / "image")
     (target / "image").unlink()
-    ours = set(proto_files(sources))
-    messages = sorted({*ours, RULES})
+    own = set(proto_files(sources))
+    messages = sorted({*own, RULES})
     _protoc(sources, f"--python_out={target}", f"--mypy_out=quiet:{target}", *messages)
-    if services := [file.name for file in image.file if file.name in ours and file.service]:
+    if services := [file.name for file in image.file if file.name in own and file.service]:
         _protoc(sources, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services)
     for folder in {path.parent for path in target.rglob("*.py")}:
-        # `accord` and `buf` are namespaces that others may share, so the marker stands beside the modules (PEP 561).
+        # `accord` and `buf` are namespace packages, so each folder of modules has its own marker (PEP 561).
         (folder / "py.typed").touch()
     (target / CLIENT_ERRORS).write_text(client_errors(image))
 
@@ -93,7 +93,7 @@ def _validation_rules() -> FileDescriptorSet:
 
 
 def stale_files(fresh: Path, committed: Path) -> list[str]:
-    """The relative paths on which the two folders disagree."""
+    """The relative paths of files that differ or exist in one folder only."""
     everything = sorted(generated_files(fresh) | generated_files(committed))
     return [path for path in everything if content(fresh / path) != content(committed / path)]
 
@@ -107,20 +107,20 @@ def content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def bring_up_to_date(path: str, fresh: Path, committed: Path) -> str:
-    """Makes one file what the fresh one is, and says what that took."""
-    target, wanted = committed / path, content(fresh / path)
-    if wanted is None:
+def update_file(path: str, fresh: Path, committed: Path) -> str:
+    """Copies or removes one file. Returns the verb for the report."""
+    target, expected = committed / path, content(fresh / path)
+    if expected is None:
         target.unlink()
         return "removed"
     verb = "changed" if target.exists() else "added"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(wanted)
+    target.write_bytes(expected)
     return verb
 
 
-def remove_deserted_folders(root: Path) -> None:
-    """Removes folders that hold no generated file, so that nothing but compiled leftovers can still be imported."""
+def remove_empty_folders(root: Path) -> None:
+    """Removes folders without generated files, so that their compiled modules cannot be imported."""
     for folder in sorted((path for package in PACKAGES for path in (root / package).rglob("*")), reverse=True):
         if (
             folder.is_dir()
@@ -147,12 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if content(fresh / CLIENT_ERRORS) != content(CLIENT / CLIENT_ERRORS):
             stale.append((CLIENT_ERRORS, CLIENT))
         for path, committed in stale:
-            print(f"stale: {path}" if check else f"{bring_up_to_date(path, fresh, committed)}: {path}")
+            print(f"stale: {path}" if check else f"{update_file(path, fresh, committed)}: {path}")
     if check and stale:
-        print("The generated code is not what proto/ says: run `make stubs` and commit the result.", file=sys.stderr)
+        print("The generated code does not match proto/. Run `make stubs` and commit the result.", file=sys.stderr)
         return 1
     if stale:
-        remove_deserted_folders(CONTRACT)
+        remove_empty_folders(CONTRACT)
     return 0
 
 

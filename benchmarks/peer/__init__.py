@@ -1,1 +1,1 @@
-"""What most Python teams would write instead. It runs in an environment of its own and knows nothing of Accord."""
+"""The peer: what most Python teams would write instead. It runs in its own environment, without Accord."""

@@ -1,4 +1,4 @@
-"""The peer's own Python environment, made once and made anew when its lock has changed."""
+"""The peer's Python environment, made once and again when its lock has changed."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ LOCK = Path(__file__).parent.parent / "peer-requirements.lock"
 
 
 def python(folder: Path) -> Path:
-    """Its interpreter. A stamp is written last, so an environment that was interrupted is begun anew."""
+    """Its interpreter. The stamp is written last, so that an interrupted set-up starts again."""
     stamp, interpreter = folder / "lock", folder / "bin" / "python"
     if not (stamp.exists() and stamp.read_bytes() == LOCK.read_bytes()):
         print("Making the peer's environment, once …", flush=True)

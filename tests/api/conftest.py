@@ -1,7 +1,7 @@
-"""A whole gateway for every test: the real server on a real channel, on a database of its own."""
+"""Each test gets a gateway: the real server, called over a real channel, with its own database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 import structlog
+from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
+from protovalidate import Validator
 
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.listen import Listener
+from accord_gateway.server import gateway as gateway_module
 from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
 from accord_gateway.settings import Settings
+from accord_rpc.contract import Registry, check
 from accord_rpc.pipeline.rate_limits import rate_limiter
+from accord_rpc.policy import Method
 from tests.api.calls import Calls as Calls
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
@@ -31,12 +36,12 @@ if TYPE_CHECKING:
     from accord.accounts.v1.accounts_pb2_grpc import AccountServiceAsyncStub
     from accord.tasks.v1.tasks_pb2_grpc import TaskServiceAsyncStub
 
-SECRET_KEY = b"a key that is used for nothing but tests"
+SECRET_KEY = b"the secret key of all test gateways"
 
 
 @dataclass(frozen=True)
 class Client:
-    """The gateway as whoever calls it sees it, and its database as nobody but a test does."""
+    """A channel to the gateway, stubs on it, and the gateway's database."""
 
     channel: grpc.aio.Channel
     tasks: "TaskServiceAsyncStub"
@@ -51,9 +56,29 @@ class Client:
         return Calls(self.channel, contract, person.headers)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _contract_read_once() -> Iterator[None]:
+    """Gateways of a worker share what depends on the contract alone, which takes most of their start: the compiled rules
+    of all messages, and the comparison of the contract with the same handlers."""
+    validator, checked = Validator(), dict[object, list[Method]]()
+
+    def check_once(services: Iterable[ServiceDescriptor], registry: Registry, _: Validator) -> list[Method]:
+        services = tuple(services)
+        handlers = frozenset((path, getattr(it, "__func__", it)) for path, it in registry.handlers.items())
+        same = (services, handlers, frozenset(registry.resources.items()))
+        if same not in checked:
+            checked[same] = check(services, registry, validator)
+        return list(checked[same])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gateway_module, "Validator", lambda: validator)
+        patched.setattr(gateway_module, "check", check_once)
+        yield
+
+
 @pytest.fixture
 async def listener(dsn: str) -> AsyncIterator[Listener]:
-    """Not started: the gateway tells it first what to listen for."""
+    """Not started yet, because the gateway first registers its channels."""
     listener = Listener(dsn)
     yield listener
     await listener.close()
@@ -61,7 +86,7 @@ async def listener(dsn: str) -> AsyncIterator[Listener]:
 
 @pytest.fixture
 def gateway_settings() -> Settings:
-    """For a test about another one: `@pytest.mark.parametrize("gateway_settings", [Settings(…)])`."""
+    """To test other settings: `@pytest.mark.parametrize("gateway_settings", [Settings(…)])`."""
     return Settings(port=0, metrics_port=0)
 
 
@@ -69,14 +94,14 @@ def gateway_settings() -> Settings:
 async def gateway(
     database: Database, listener: Listener, gateway_settings: Settings
 ) -> AsyncIterator[tuple[Gateway, str]]:
-    """A running gateway, and where it listens."""
+    """A running gateway and its address."""
     async with running(database, listener, gateway_settings) as gateway:
         yield gateway
 
 
 @pytest.fixture
 async def elsewhere(dsn: str, settings: DatabaseSettings) -> AsyncIterator[grpc.aio.Channel]:
-    """To another gateway on the same database."""
+    """A channel to a second gateway on the same database."""
     database, listener = await Database.connect(settings), Listener(dsn)
     async with (
         running(database, listener, Settings(port=0, metrics_port=0)) as (_, address),
@@ -93,7 +118,7 @@ async def running(
 ) -> AsyncIterator[tuple[Gateway, str]]:
     gateway = build_server(Runtime(gateway_settings, SECRET_KEY, database, listener))
     await listener.start()
-    while not listener.connected:  # and so sessions are cached, as they are in earnest
+    while not listener.connected:  # until then, sessions are not cached
         await asyncio.sleep(0.002)
     port = listen(gateway.server, gateway_settings)
     await gateway.server.start()
@@ -109,14 +134,14 @@ async def client(gateway: tuple[Gateway, str], database: Database) -> AsyncItera
 
 @pytest.fixture(scope="session")
 def corp() -> Iterator[OidcProvider]:
-    """A provider that people can sign in with: settings have to name it."""
+    """An OpenID Connect provider. The settings of the gateway must name it."""
     with oidc_provider() as provider:
         yield provider
 
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    """One that does as the test says: settings have to name it."""
+    """A provider that the test controls. The settings of the gateway must name it."""
     with serving(Provider()) as provider:
         yield provider
 
@@ -135,7 +160,7 @@ async def me(client: Client) -> Person:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a caller was told instead of an answer."""
+    """The error status of a call, with its details."""
 
     code: grpc.StatusCode
     message: str
@@ -147,14 +172,14 @@ class Refusal:
 
 
 async def refusal(call: Awaitable[object]) -> Refusal:
-    """The refusal of a call that must be refused, and in the form that every refusal has."""
+    """Awaits a call that must fail with a status of the form that all error statuses have."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await asyncio.wait_for(_awaited(call), 20)  # so that a hang is a failure of its own
+        await asyncio.wait_for(_awaited(call), 20)  # a call that hangs fails the test
     return read_refusal(caught.value)
 
 
 async def outcome(call: Awaitable[object]) -> str:
-    """OK, or the reason of the refusal."""
+    """OK, or the reason of the error."""
     try:
         await call
     except grpc.aio.AioRpcError as error:

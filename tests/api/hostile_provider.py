@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -40,11 +41,11 @@ def number(value: int) -> str:
 
 
 class Signer:
-    """A key pair that signs whatever it is given."""
+    """A key pair that signs any data. The key is new unless one is given."""
 
-    def __init__(self, kid: str = "rsa", bits: int = 2048) -> None:
+    def __init__(self, kid: str = "rsa", bits: int = 2048, private: rsa.RSAPrivateKey | None = None) -> None:
         self.kid = kid
-        self.private = rsa.generate_private_key(65537, bits)
+        self.private = private or rsa.generate_private_key(65537, bits)
 
     @property
     def jwk(self) -> Json:
@@ -59,6 +60,12 @@ class Signer:
 
     def sign(self, data: bytes) -> bytes:
         return self.private.sign(data, padding.PKCS1v15(), hashes.SHA256())
+
+
+@cache
+def key_of(owner: str) -> rsa.RSAPrivateKey:
+    """The same key for all providers of a worker, because generating one takes 40 ms."""
+    return rsa.generate_private_key(65537, 2048)
 
 
 class CurveSigner:
@@ -108,7 +115,8 @@ class Provider:
 
     def __init__(self) -> None:
         self.port = 0
-        self.signer, self.curve, self.stranger = Signer(), CurveSigner(), Signer()
+        self.signer, self.stranger = Signer(private=key_of("provider")), Signer(private=key_of("stranger"))
+        self.curve = CurveSigner()
         self.subject, self.email = "subject-1", "victim@example.com"
         self.asked: dict[str, Json] = {}
         self.requests: list[str] = []

@@ -145,7 +145,7 @@ async def confirmed_second_factor(tx: Transaction, of: Person) -> None:
     await second_factors.insert_second_factor(
         tx, second_factor_id=factor_id, account_id=of.account_id, secret=b"sealed"
     )
-    await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=1)
+    await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=1)
     await second_factors.insert_recovery_codes(
         tx, second_factor_id=factor_id, ids=[uuid7() for _ in codes], code_hashes=[code for code in codes if code]
     )

@@ -240,7 +240,7 @@ def build_pipeline_server(
         CREDENTIAL_SESSION: sessions,
         CREDENTIAL_API_KEY: ApiKeys(database, sessions.cache),
     }
-    access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
+    access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams, clock=database.clock)
     pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies), max_calls=1000)
     server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})

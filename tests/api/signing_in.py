@@ -1,5 +1,12 @@
 """How tests sign up and in."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from argon2 import PasswordHasher
+
 from accord.accounts.v1.accounts_pb2 import SignInRequest, SignInResponse, SignUpRequest, SignUpResponse
 from tests.api.conftest import Client, Refusal, refusal
 from tests.conftest import change
@@ -36,3 +43,24 @@ def ban(dsn: str, email: str) -> None:
 def forget_password(dsn: str, email: str) -> None:
     """Leaves an account that only providers can sign in to."""
     change(dsn, "UPDATE accounts SET password_hash = NULL WHERE email = %s", email)
+
+
+def outdated_hash(password: str = PASSWORD) -> str:
+    """A hash at another cost than the gateway's, which verifies and is renewed at the next sign-in."""
+    return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)
+
+
+@asynccontextmanager
+async def hash_changed_during(dsn: str, password_hash: str) -> AsyncIterator[None]:
+    """Changes the hash of every account, and commits once the call that the block starts has verified the hash before and
+    waits for the row."""
+    with psycopg.connect(dsn) as changing, psycopg.connect(dsn, autocommit=True) as looking:
+        changing.execute("UPDATE accounts SET password_hash = %s", [password_hash])
+        yield
+        async with asyncio.timeout(20):
+            while looking.execute(_WAITING).rowcount == 0:
+                await asyncio.sleep(0.01)
+        changing.commit()
+
+
+_WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

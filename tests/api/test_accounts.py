@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from accord.accounts.v1.accounts_pb2 import (
+    GetAccountRequest,
     GetSessionRequest,
     SessionStatus,
     SignInRequest,
@@ -18,8 +19,18 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_gateway.server.gateway import Runtime, build_server, listen
 from accord_gateway.settings import Settings
-from tests.api.conftest import SECRET_KEY, Client, refusal
-from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
+from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
+from tests.api.signing_in import (
+    EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    hash_changed_during,
+    outdated_hash,
+    refused_sign_in,
+    sign_in,
+    sign_up,
+)
+from tests.conftest import change, count
 from tests.factories import bearer
 
 
@@ -231,15 +242,48 @@ async def test_guessing_one_password_is_limited_after_ten_failures_of_one_addres
     assert answers[10].reason == "RATE_LIMITED"
 
 
-async def test_password_is_hashed_anew_at_sign_in_when_the_parameters_have_changed(client: Client, dsn: str) -> None:
-    from argon2 import PasswordHasher
-
+async def test_password_is_hashed_again_at_sign_in_when_the_parameters_have_changed(client: Client, dsn: str) -> None:
     await sign_up(client)
-    weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("UPDATE accounts SET password_hash = %s", [weak])
-        await sign_in(client)
+    change(dsn, "UPDATE accounts SET password_hash = %s", outdated_hash())
+    await sign_in(client)
+    with psycopg.connect(dsn) as connection:
         row = connection.execute("SELECT password_hash FROM accounts").fetchone()
     assert row is not None
     assert "m=19456,t=2" in row[0]
     await sign_in(client)
+
+
+async def test_concurrent_sign_ins_all_succeed_while_the_hash_is_renewed(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    change(dsn, "UPDATE accounts SET password_hash = %s", outdated_hash())
+    assert await asyncio.gather(*(outcome(sign_in(client)) for _ in range(10))) == ["OK"] * 10
+    assert count(dsn, "sessions") == 10
+
+
+async def test_sign_in_succeeds_when_the_hash_is_renewed_while_the_password_is_verified(
+    client: Client, dsn: str
+) -> None:
+    await sign_up(client)
+    async with hash_changed_during(dsn, outdated_hash()):
+        call = asyncio.ensure_future(outcome(sign_in(client)))
+    assert await call == "OK"
+    with psycopg.connect(dsn) as connection:
+        events = connection.execute("SELECT code FROM audit_events WHERE method LIKE '%/SignIn'").fetchall()
+    assert events == [("OK",)]
+
+
+async def test_renewing_the_hash_keeps_the_etag_of_the_account(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    headers = bearer((await sign_in(client)).session_token)
+    change(dsn, "UPDATE accounts SET password_hash = %s", outdated_hash())
+    seen = (await client.accounts.GetAccount(GetAccountRequest(), metadata=headers)).account
+    await sign_in(client)
+    assert (await client.accounts.GetAccount(GetAccountRequest(), metadata=headers)).account == seen
+
+
+async def test_sign_in_is_refused_when_the_password_is_changed_while_it_is_verified(client: Client, dsn: str) -> None:
+    await sign_up(client)
+    async with hash_changed_during(dsn, outdated_hash(OTHER_PASSWORD)):
+        call = asyncio.ensure_future(outcome(sign_in(client)))
+    assert await call == "SIGN_IN_REFUSED"
+    assert count(dsn, "sessions") == 0

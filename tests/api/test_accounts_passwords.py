@@ -26,6 +26,8 @@ from tests.api.signing_in import (
     PASSWORD,
     ban,
     forget_password,
+    hash_changed_during,
+    outdated_hash,
     refused_sign_in,
     sign_in,
     sign_up,
@@ -128,6 +130,24 @@ async def test_of_ten_changes_at_once_from_one_password_one_succeeds(client: Cli
     answers = await asyncio.gather(*(outcome(change_password(client, headers, new=password)) for password in new))
     assert sorted(answers) == ["OK", *["PASSWORD_WRONG"] * 9]
     await sign_in(client, password=new[answers.index("OK")])
+
+
+async def test_password_is_changed_when_its_hash_is_renewed_while_it_is_verified(client: Client, dsn: str) -> None:
+    headers = await signed_in(client)
+    async with hash_changed_during(dsn, outdated_hash()):
+        call = asyncio.ensure_future(outcome(change_password(client, headers)))
+    assert await call == "OK"
+    await only_works(client, OTHER_PASSWORD, PASSWORD)
+
+
+async def test_password_is_not_changed_when_another_change_commits_while_it_is_verified(
+    client: Client, dsn: str
+) -> None:
+    headers = await signed_in(client)
+    async with hash_changed_during(dsn, outdated_hash("a third password")):
+        call = asyncio.ensure_future(outcome(change_password(client, headers)))
+    assert await call == "PASSWORD_WRONG"
+    await only_works(client, "a third password", OTHER_PASSWORD)
 
 
 async def test_guessing_the_current_password_of_an_open_session_is_limited(client: Client) -> None:

@@ -58,7 +58,7 @@ async def guarded(client: Client) -> Guarded:
     factors = SecondFactors(keys)
     async with client.database.transaction() as tx:
         factor_id, secret = await factors.create(tx, account_id)
-        await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=0)
+        await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=0)
         _, codes = await factors.renew_recovery_codes(tx, account_id)
     app = await Authenticator.shown(client.database, secret)
     return Guarded(account_id, bearer(before.session_token), app, codes)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import grpc
-import psycopg
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -45,7 +44,7 @@ from accord_rpc.contract import contract_services
 from accord_rpc.policy import Method, read_methods
 from tests.api.conftest import Client, outcome, refusal
 from tests.api.signing_in import EMAIL, PASSWORD, refused_sign_in, sign_in, sign_up
-from tests.conftest import change, count
+from tests.conftest import WAITING, change, count
 from tests.factories import Headers, Person, api_key_of, bearer, organization_of, signed_in_person
 
 if TYPE_CHECKING:
@@ -425,10 +424,7 @@ async def test_whose_sessions_are_ended_while_their_call_waits_acts_as_nobody(
 
 def is_waited(dsn: str) -> bool:
     """Whether a call waits for the lock of another transaction."""
-    with psycopg.connect(dsn) as connection:
-        query = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()"
-        row = connection.execute(query).fetchone()
-    return row != (0,)
+    return count(dsn, WAITING) > 0
 
 
 @pytest.mark.parametrize("call", [set_role, impersonate])

@@ -278,7 +278,7 @@ async def test_key_of_a_demoted_maker_holds_less_from_the_next_call_on(
     assert await calls(client, key.headers) == "OK"
     async with client.database.transaction() as tx:
         await members.update_member_role(tx, organization_id=ours, account_id=other.account_id, role=None)
-        await organizations.notify_changed(tx, organization_id=ours)
+        await organizations.notify_organization_changed(tx, organization_id=ours)
     await eventually(client, key, "PERMISSION_DENIED")
 
 

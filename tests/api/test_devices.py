@@ -209,7 +209,10 @@ async def test_an_expired_code_is_answered_as_one_that_never_was(
     assert await sessions_of(client, me) == 1
 
 
-@pytest.mark.parametrize("device_code", ["x", "acd_", "acd_" + "A" * 48, "ac\u200bd_", new_token(SESSION_PREFIX)])
+@pytest.mark.parametrize(
+    "device_code",
+    ["x", "acd_", "acd_" + "A" * 48, "ac\u200bd_", pytest.param(new_token(SESSION_PREFIX), id="session token")],
+)
 async def test_what_is_no_device_code_is_answered_as_one_that_never_was(
     devices: "DeviceServiceAsyncStub", device_code: str
 ) -> None:

@@ -50,6 +50,8 @@ from tests.api.matrix_callers import Lines, all_callers
 from tests.api.services import Service, token_of
 from tests.api.world import World
 
+pytestmark = pytest.mark.every_feature
+
 # Half a tag: no message of any method. Access is decided before it is read, so whoever is let in is told that it is
 # broken, and nothing has happened.
 NO_MESSAGE: Final = b"\xff"

@@ -148,6 +148,26 @@ async def test_refresh_goes_on_when_whoever_asked_is_gone(
     assert await whose(corp, await providers.access_token(ada, "corp")) == "ada"
 
 
+async def test_expired_access_token_that_is_encrypted_again_during_a_refresh_is_not_returned(
+    providers: Providers, ada: UUID, dsn: str, gateway_settings: Settings
+) -> None:
+    """`accord rotate-keys` changes the ciphertext and not the token."""
+    keys, token = keyring(gateway_settings, SECRET_KEY), await providers.access_token(ada, "corp")
+    place = Place("linked_providers", "access_token", UUID(str(stored(dsn)["id"])), ada)
+    expire(dsn)
+    change(dsn, "UPDATE linked_providers SET refreshing_until = now() + interval '1 minute'")  # by another process
+    waiting = asyncio.ensure_future(providers.access_token(ada, "corp"))
+    await asyncio.sleep(0.5)
+    change(dsn, "UPDATE linked_providers SET access_token = %s", keys.encrypt(token.encode(), place))
+    await asyncio.sleep(0.5)
+    change(
+        dsn,
+        "UPDATE linked_providers SET access_token = %s, access_token_expires_at = now() + interval '1 hour'",
+        keys.encrypt(b"new", place),
+    )
+    assert await waiting == "new"
+
+
 async def test_next_one_refreshes_when_the_one_before_died_meanwhile(providers: Providers, ada: UUID, dsn: str) -> None:
     expire(dsn)
     change(dsn, "UPDATE linked_providers SET refreshing_until = now() + interval '0.2 s'")

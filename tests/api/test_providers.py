@@ -232,7 +232,7 @@ async def test_account_with_a_second_factor_waits_for_its_second_step(client: Cl
     factors = SecondFactors(keyring(Settings(port=0, metrics_port=0), SECRET_KEY))
     async with client.database.transaction() as tx:
         factor_id, secret = await factors.create(tx, account_id)
-        await second_factors.update_confirmed(tx, second_factor_id=factor_id, step=0)
+        await second_factors.confirm_second_factor(tx, second_factor_id=factor_id, step=0)
     sessions = count(dsn, "sessions")
     waiting = await app.sign_in("ada")
     assert not waiting.session_token

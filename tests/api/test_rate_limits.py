@@ -44,7 +44,7 @@ from tests.api.matrix import every_method, policy_of
 from tests.api.probe import ProbeClient, build_probe_server, generated
 from tests.api.services import new_service, token_of
 from tests.api.world import World
-from tests.conftest import Connect, execute
+from tests.conftest import WAITING, Connect, execute
 from tests.factories import Headers, Person, api_key_of, bearer, organization_of, signed_in_person
 
 
@@ -312,7 +312,7 @@ async def test_guesses_that_are_refused_at_the_same_moment_are_taken_back_from_t
     with psycopg.connect(dsn) as connection:  # they all see room for one more, and wait for each other
         connection.execute("SELECT FROM rate_limits FOR UPDATE")
         guesses = [asyncio.create_task(refused_guess(proxied)) for _ in range(3)]
-        while connection.execute("SELECT FROM pg_locks WHERE NOT granted").rowcount != 3:
+        while connection.execute(f"SELECT FROM {WAITING}".encode()).rowcount != 3:
             await asyncio.sleep(0.005)
     answers = await asyncio.gather(*guesses)
     assert sorted(answer.reason for answer in answers) == ["RATE_LIMITED", "RATE_LIMITED", "TASK_NOT_FOUND"]

@@ -88,6 +88,8 @@ from tests.api.mailbox import mailed_token
 from tests.authenticator import Authenticator
 from tests.factories import activate, bearer, organization_of
 
+pytestmark = pytest.mark.every_feature
+
 EMAIL, OTHER_EMAIL = "ada@example.com", "ada@example.org"
 PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (f"canary number {number} sings" for number in ("one", "two", "three"))
 METHODS: list[Method] = read_methods(contract_services())[0]

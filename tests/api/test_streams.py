@@ -109,20 +109,20 @@ async def key(listening: ProbeClient, database: Database, organization_id: UUID)
 async def _revoke_key(database: Database, key: Key, organization_id: UUID) -> None:
     async with database.transaction() as tx:
         await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=organization_id)
-        await organizations.notify_changed(tx, organization_id=organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=organization_id)
 
 
 async def _leave(database: Database, person: Person, organization_id: UUID) -> None:
     async with database.transaction() as tx:
         await members.delete_member(tx, organization_id=organization_id, account_id=person.account_id)
-        await organizations.notify_changed(tx, organization_id=organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=organization_id)
 
 
 async def _demote(database: Database, person: Person, organization_id: UUID) -> None:
     """To nothing at all."""
     async with database.transaction() as tx:
         await members.update_member_role(tx, organization_id=organization_id, account_id=person.account_id, role=None)
-        await organizations.notify_changed(tx, organization_id=organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=organization_id)
 
 
 async def ended_with(stream: Awaitable[object]) -> str:
@@ -167,7 +167,7 @@ async def test_stream_of_the_secret_before_a_rotation_ends_with_the_overlap(
             key_hash=token_hash(new),
             overlap=overlap,
         )
-        await organizations.notify_changed(tx, organization_id=organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=organization_id)
     still = asyncio.ensure_future(await begin(listening, "Watch", Key(key.id, new)))
     assert await is_ended(stream)
     assert not still.done()
@@ -224,7 +224,7 @@ async def test_stream_outlives_a_change_that_takes_nothing_from_its_caller(
         await members.update_member_role(
             tx, organization_id=organization_id, account_id=listening.person.account_id, role="member"
         )
-        await organizations.notify_changed(tx, organization_id=organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=organization_id)
     await asyncio.sleep(0.3)
     assert not any(stream.done() for stream in streams)
     for stream in streams:

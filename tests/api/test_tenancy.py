@@ -45,6 +45,8 @@ from tests.conftest import execute
 from tests.factories import Headers, Person, bearer
 from tests.rows import of_tenant
 
+pytestmark = pytest.mark.every_feature
+
 OWNER_IDS: Final = ("owner_id", "active_organization_id")
 
 
@@ -256,12 +258,12 @@ class Acme:
         call: Any = getattr(self.channel, kind)(
             path_of(method), type(request).SerializeToString, GetMessageClass(method.output_type).FromString
         )
-        answered = call(iter([request]) if method.client_streaming else request, metadata=headers, timeout=5)
+        stream_or_call = call(iter([request]) if method.client_streaming else request, metadata=headers, timeout=5)
         if method.server_streaming:
-            async for response in answered:
+            async for response in stream_or_call:
                 yield response
         else:
-            yield await answered
+            yield await stream_or_call
 
 
 def _sql(query: Select[Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""What stands for gateway processes: sessions over databases and listeners of their own, and the line that can be cut."""
+"""Stand-ins for gateway processes, and a connection that a test can cut."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,7 +25,7 @@ from accord_db.schema import Session
 EndSilently = Callable[[str], Awaitable[None]]
 
 HOUR = timedelta(hours=1)
-# Longer than any test: what is refused sooner was refused for another reason than that the cache had grown old.
+# Longer than any test: a refusal within it is not due to an expired cache entry.
 LONG = 60.0
 
 
@@ -38,7 +38,7 @@ async def process(
     cache_seconds: float = LONG,
     notices_of: str | None = None,
 ) -> AsyncIterator[Sessions]:
-    """What one gateway process has: a database, a listener and sessions of its own."""
+    """The sessions of one gateway process, with their own database connections and listener."""
     database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=2))
     listener = Listener(notices_of or dsn)
     sessions = Sessions(database, listener, lifetime=lifetime, idle_lifetime=idle_lifetime, cache_seconds=cache_seconds)
@@ -77,7 +77,7 @@ async def there(dsn: str) -> AsyncIterator[Sessions]:
 
 @pytest.fixture
 async def deaf(dsn: str, postgres: str) -> AsyncIterator[Sessions]:
-    """Listens, to another database: it hears nothing of ours."""
+    """Listens on another database, and therefore receives no notifications."""
     async with process(dsn, notices_of=postgres) as sessions:
         yield sessions
 
@@ -93,7 +93,7 @@ async def account_id(database: Database) -> UUID:
 
 @pytest.fixture
 def end_silently(database: Database) -> EndSilently:
-    """Ends a session without a notice: whoever still finds it has not asked the database."""
+    """Ends a session without a notification: it is still valid in caches only."""
 
     async def end_silently(token: str) -> None:
         assert await database.execute(
@@ -104,7 +104,7 @@ def end_silently(database: Database) -> EndSilently:
 
 
 class Line:
-    """The connection on which one process hears notices."""
+    """The connection on which one process receives notifications."""
 
     def __init__(self, server: str, dsn: str, listener: Listener) -> None:
         self._server = server
@@ -113,7 +113,7 @@ class Line:
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        """Ended by the server, which lets nobody in until the block ends; who is connected already stays so."""
+        """The server ends the connection and accepts no new ones until the block ends. Others stay open."""
         with psycopg.connect(self._server, autocommit=True) as admin:
             self._allow(admin, False)
             self._terminate(admin)
@@ -143,23 +143,23 @@ def line(here: Sessions, postgres: str, dsn: str) -> Line:
     return Line(postgres, dsn, here.cache._listener)
 
 
-class HeldAnswers:
-    """Holds back what the database has answered about a session, as a slow network would."""
+class DelayedLookup:
+    """Delays the result of a session lookup, as a slow network would."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.answered = asyncio.Event()
+        self.read = asyncio.Event()
         self.arrive = asyncio.Event()
         monkeypatch.setattr(sessions_module, "get_session_by_token_hash", self.held)
 
-    async def held(self, db: Database, *, token_hash: bytes, use_written_after: timedelta) -> LiveSession | None:
-        session = await get_session_by_token_hash(db, token_hash=token_hash, use_written_after=use_written_after)
-        self.answered.set()
+    async def held(self, db: Database, *, token_hash: bytes, use_recorded_every: timedelta) -> LiveSession | None:
+        session = await get_session_by_token_hash(db, token_hash=token_hash, use_recorded_every=use_recorded_every)
+        self.read.set()
         await self.arrive.wait()
         return session
 
 
 async def change_session(database: Database, token: str, **columns: object) -> Session:
-    """Without a notice. As it is after that."""
+    """Changes columns without a notification. Returns the changed row."""
     statement = update(Session).where(Session.token_hash == token_hash(token)).values(columns).returning(Session)
     changed = await database.fetch_one(statement)
     assert changed is not None

@@ -1,4 +1,4 @@
-"""Another gateway process: for every token on a line of its input, says whether it finds the session."""
+"""A gateway process: for each line of input with a token, prints whether its session is valid."""
 
 import asyncio
 import sys
@@ -15,14 +15,14 @@ async def main(dsn: str) -> None:
     await listener.start()
     while not listener.connected:
         await asyncio.sleep(0.01)
-    say("ready")
+    print_line("ready")
     while token := await asyncio.to_thread(sys.stdin.readline):
-        say("found" if await sessions.authenticate(token.rstrip("\n")) else "refused")
+        print_line("found" if await sessions.authenticate(token.rstrip("\n")) else "refused")
     await listener.close()
     await database.close()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -33,144 +33,142 @@ from tests.factories import Key, Person, api_key_of, joined, organization_of, si
 HOUR = timedelta(hours=1)
 
 
-class Maker(NamedTuple):
-    """Whoever makes keys, and where."""
+class Creator(NamedTuple):
+    """A user who creates keys, and the organization."""
 
     person: Person
     organization_id: UUID
 
 
 @pytest.fixture
-async def maker(database: Database) -> Maker:
+async def creator(database: Database) -> Creator:
     person = await signed_in_person(database)
-    return Maker(person, await organization_of(database, person, role="admin"))
+    return Creator(person, await organization_of(database, person, role="admin"))
 
 
 @pytest.fixture
-async def key(database: Database, maker: Maker) -> Key:
-    return await api_key_of(database, *maker)
+async def key(database: Database, creator: Creator) -> Key:
+    return await api_key_of(database, *creator)
 
 
-def finder(sessions: Sessions) -> ApiKeys:
+def authenticator(sessions: Sessions) -> ApiKeys:
     return ApiKeys(sessions._database, sessions.cache)
 
 
 @pytest.fixture
 def ours(here: Sessions) -> ApiKeys:
-    """Of this process."""
-    return finder(here)
+    """In this process."""
+    return authenticator(here)
 
 
 @pytest.fixture
 def theirs(there: Sessions) -> ApiKeys:
-    """Of another one."""
-    return finder(there)
+    """In another process."""
+    return authenticator(there)
 
 
 @pytest.fixture
-async def unremembering(dsn: str) -> AsyncIterator[ApiKeys]:
+async def uncached(dsn: str) -> AsyncIterator[ApiKeys]:
     async with process(dsn, cache_seconds=0) as sessions:
-        yield finder(sessions)
+        yield authenticator(sessions)
 
 
-async def get(database: Database, key: Key, maker: Maker) -> ApiKey:
-    row = await api_keys.get_api_key(database, api_key_id=key.id, organization_id=maker.organization_id)
+async def get(database: Database, key: Key, creator: Creator) -> ApiKey:
+    row = await api_keys.get_api_key(database, api_key_id=key.id, organization_id=creator.organization_id)
     assert row is not None
     return row
 
 
 async def change(database: Database, key: Key, **columns: object) -> None:
-    """Without a notice: whoever still finds the key has not asked the database."""
+    """Without a notice: a result afterwards comes from the cache."""
     assert await database.execute(update(ApiKey).where(ApiKey.id == key.id).values(columns))
 
 
-async def rotate(database: Database, key: Key, maker: Maker, overlap: timedelta) -> Key | None:
-    """Told to every process. None if another was first."""
-    before, new = await get(database, key, maker), new_api_key()
+async def rotate(database: Database, key: Key, creator: Creator, overlap: timedelta) -> Key | None:
+    """Sends the notice. None if another rotation was first."""
+    before, new = await get(database, key, creator), new_api_key()
     async with database.transaction() as tx:
         rotated = await api_keys.rotate_api_key(
             tx,
             api_key_id=key.id,
-            organization_id=maker.organization_id,
+            organization_id=creator.organization_id,
             etag=before.etag,
             prefix=new[:12],
             key_hash=token_hash(new),
             overlap=overlap,
         )
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=creator.organization_id)
     return Key(key.id, new) if rotated is not None else None
 
 
-async def revoke(database: Database, key: Key, maker: Maker) -> None:
+async def revoke(database: Database, key: Key, creator: Creator) -> None:
     async with database.transaction() as tx:
-        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=maker.organization_id)
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=creator.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=creator.organization_id)
 
 
-async def permissions(finder: ApiKeys, key: Key) -> AbstractSet[AnyPermission] | None:
-    found = await finder.authenticate(key.key)
+async def permissions(authenticator: ApiKeys, key: Key) -> AbstractSet[AnyPermission] | None:
+    found = await authenticator.authenticate(key.key)
     return found.caller.permissions if found is not None else None
 
 
-async def until_refused(finder: ApiKeys, key: Key) -> None:
+async def until_refused(authenticator: ApiKeys, key: Key) -> None:
     async with asyncio.timeout(5):
-        while await finder.authenticate(key.key):
+        while await authenticator.authenticate(key.key):
             await asyncio.sleep(0.005)
 
 
-async def test_a_key_stands_for_whoever_made_it_in_its_organization(ours: ApiKeys, key: Key, maker: Maker) -> None:
+async def test_api_key_authenticates_its_creator_in_its_organization(ours: ApiKeys, key: Key, creator: Creator) -> None:
     found = await ours.authenticate(key.key)
     assert found is not None
     caller = found.caller
-    assert (caller.account_id, caller.organization_id) == (maker.person.account_id, maker.organization_id)
+    assert (caller.account_id, caller.organization_id) == (creator.person.account_id, creator.organization_id)
     assert (caller.credential, caller.credential_id) == (CREDENTIAL_API_KEY, key.id)
     assert caller.permissions == held("admin")
     assert not caller.administrator
 
 
-async def test_a_key_of_an_administrator_does_not_administrate(
-    ours: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_api_key_of_an_administrator_has_no_administrator_rights(
+    ours: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    await accounts.update_role(database, account_id=maker.person.account_id, role="administrator")
+    await accounts.update_role(database, account_id=creator.person.account_id, role="administrator")
     found = await ours.authenticate(key.key)
     assert found is not None
     assert not found.caller.administrator
 
 
-async def test_a_key_may_do_what_its_scopes_and_the_roles_of_its_maker_both_permit(
-    ours: ApiKeys, database: Database, maker: Maker
+async def test_api_key_has_the_permissions_that_its_scopes_and_the_roles_of_its_creator_share(
+    ours: ApiKeys, database: Database, creator: Creator
 ) -> None:
-    key = await api_key_of(database, *maker, scopes=[PERMISSION_TASKS_READ, PERMISSION_API_KEYS_WRITE])
+    key = await api_key_of(database, *creator, scopes=[PERMISSION_TASKS_READ, PERMISSION_API_KEYS_WRITE])
     assert await permissions(ours, key) == {PERMISSION_TASKS_READ, PERMISSION_API_KEYS_WRITE}
-    none = await api_key_of(database, *maker, scopes=[])
+    none = await api_key_of(database, *creator, scopes=[])
     assert await permissions(ours, none) == frozenset()
 
 
-async def test_a_key_of_whoever_has_a_role_of_the_organizations_own_may_do_what_that_permits(
-    ours: ApiKeys, database: Database, maker: Maker
+async def test_api_key_has_the_permissions_of_its_creator_s_custom_role(
+    ours: ApiKeys, database: Database, creator: Creator
 ) -> None:
     person = await signed_in_person(database)
-    await joined(database, maker.organization_id, person, role=None)
+    await joined(database, creator.organization_id, person, role=None)
     role = await roles.insert_role(
-        database, role_id=uuid7(), organization_id=maker.organization_id, name="Reader", permissions=["tasks.read"]
+        database, role_id=uuid7(), organization_id=creator.organization_id, name="Reader", permissions=["tasks.read"]
     )
     await members.replace_member_roles(
-        database, organization_id=maker.organization_id, account_id=person.account_id, role_ids=[role.id]
+        database, organization_id=creator.organization_id, account_id=person.account_id, role_ids=[role.id]
     )
-    key = await api_key_of(database, person, maker.organization_id)
+    key = await api_key_of(database, person, creator.organization_id)
     assert await permissions(ours, key) == {PERMISSION_TASKS_READ}
 
 
-async def test_a_scope_that_this_release_does_not_know_permits_nothing(
-    ours: ApiKeys, database: Database, key: Key
-) -> None:
+async def test_unknown_scope_permits_nothing(ours: ApiKeys, database: Database, key: Key) -> None:
     await change(database, key, scopes=["tasks.read", "moon.land"])
     assert await permissions(ours, key) == {PERMISSION_TASKS_READ}
 
 
-async def test_a_malformed_key_is_refused_without_asking_the_database(dsn: str, key: Key) -> None:
+async def test_malformed_api_key_is_refused_without_a_query(dsn: str, key: Key) -> None:
     async with process(dsn) as sessions:
-        ours = finder(sessions)
+        ours = authenticator(sessions)
         await sessions._database.close()
         for malformed in (
             "",
@@ -188,154 +186,152 @@ async def test_a_malformed_key_is_refused_without_asking_the_database(dsn: str, 
             await ours.authenticate(new_api_key())
 
 
-async def test_an_unknown_key_finds_nothing(ours: ApiKeys) -> None:
+async def test_unknown_api_key_is_refused(ours: ApiKeys) -> None:
     assert await ours.authenticate(new_api_key()) is None
 
 
-async def test_the_key_is_kept_nowhere_but_for_its_first_characters(database: Database, key: Key) -> None:
+async def test_only_the_prefix_of_an_api_key_is_stored_in_clear(database: Database, key: Key) -> None:
     row = str(await database.fetch_one(select(func.row_to_json(text("api_keys.*"))).select_from(ApiKey)))
     assert key.key[:12] in row
     assert key.key[:13] not in row
     assert token_hash(key.key).hex() in row
 
 
-async def test_a_key_found_again_costs_no_question(ours: ApiKeys, database: Database, key: Key) -> None:
+async def test_cached_api_key_needs_no_query(ours: ApiKeys, database: Database, key: Key) -> None:
     found = await ours.authenticate(key.key)
     await change(database, key, revoked_at=func.now())
     assert await ours.authenticate(key.key) is found
 
 
-async def test_a_revoked_key_is_refused_in_every_process(
-    ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_revoked_api_key_is_refused_in_every_process(
+    ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    other = await api_key_of(database, *maker)
+    other = await api_key_of(database, *creator)
     assert await ours.authenticate(key.key)
     assert await theirs.authenticate(key.key)
-    await revoke(database, key, maker)
+    await revoke(database, key, creator)
     await until_refused(ours, key)
     await until_refused(theirs, key)
     assert await theirs.authenticate(other.key)
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-async def test_a_key_that_is_over_is_refused(ours: ApiKeys, database: Database, key: Key, column: str) -> None:
+async def test_expired_or_revoked_api_key_is_refused(ours: ApiKeys, database: Database, key: Key, column: str) -> None:
     await change(database, key, **{column: func.now()})
     assert await ours.authenticate(key.key) is None
 
 
-async def test_a_key_that_expires_while_it_is_remembered_is_refused(
-    ours: ApiKeys, database: Database, maker: Maker
-) -> None:
-    key = await api_key_of(database, *maker, lifetime=timedelta(seconds=1))
+async def test_cached_api_key_is_refused_when_it_expires(ours: ApiKeys, database: Database, creator: Creator) -> None:
+    key = await api_key_of(database, *creator, lifetime=timedelta(seconds=1))
     found = await ours.authenticate(key.key)
     assert found is not None
-    assert found.good_until is not None
-    await asyncio.sleep((found.good_until - datetime.now(UTC)).total_seconds() + 0.01)
+    assert found.valid_until is not None
+    await asyncio.sleep((found.valid_until - datetime.now(UTC)).total_seconds() + 0.01)
     assert await ours.authenticate(key.key) is None
 
 
-async def _demote(database: Database, maker: Maker) -> None:
+async def _demote(database: Database, creator: Creator) -> None:
     async with database.transaction() as tx:
         await members.update_member_role(
-            tx, organization_id=maker.organization_id, account_id=maker.person.account_id, role="member"
+            tx, organization_id=creator.organization_id, account_id=creator.person.account_id, role="member"
         )
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=creator.organization_id)
 
 
-async def test_a_key_whose_maker_is_demoted_holds_less_in_every_process(
-    ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_demotion_of_the_creator_limits_the_api_key_in_every_process(
+    ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
     for finder in (ours, theirs):
         assert await permissions(finder, key) == held("admin")
-    await _demote(database, maker)
+    await _demote(database, creator)
     for finder in (ours, theirs):
         async with asyncio.timeout(5):
             while await permissions(finder, key) != held("member"):
                 await asyncio.sleep(0.005)
 
 
-async def _ban(database: Database, maker: Maker) -> None:
+async def _ban(database: Database, creator: Creator) -> None:
     async with database.transaction() as tx:
-        await accounts.ban_account(tx, account_id=maker.person.account_id)
-        await notify_account_changed(tx, account_id=maker.person.account_id)
+        await accounts.ban_account(tx, account_id=creator.person.account_id)
+        await notify_account_changed(tx, account_id=creator.person.account_id)
 
 
-async def _delete(database: Database, maker: Maker) -> None:
+async def _delete(database: Database, creator: Creator) -> None:
     async with database.transaction() as tx:
-        await accounts.delete_account(tx, account_id=maker.person.account_id)
-        await notify_account_changed(tx, account_id=maker.person.account_id)
+        await accounts.delete_account(tx, account_id=creator.person.account_id)
+        await notify_account_changed(tx, account_id=creator.person.account_id)
 
 
-async def _remove(database: Database, maker: Maker) -> None:
+async def _remove(database: Database, creator: Creator) -> None:
     async with database.transaction() as tx:
-        await members.delete_member(tx, organization_id=maker.organization_id, account_id=maker.person.account_id)
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await members.delete_member(tx, organization_id=creator.organization_id, account_id=creator.person.account_id)
+        await organizations.notify_organization_changed(tx, organization_id=creator.organization_id)
 
 
-async def _delete_organization(database: Database, maker: Maker) -> None:
+async def _delete_organization(database: Database, creator: Creator) -> None:
     async with database.transaction() as tx:
         await tx.execute(
-            update(Organization).where(Organization.id == maker.organization_id).values(deleted_at=func.now())
+            update(Organization).where(Organization.id == creator.organization_id).values(deleted_at=func.now())
         )
-        await organizations.notify_changed(tx, organization_id=maker.organization_id)
+        await organizations.notify_organization_changed(tx, organization_id=creator.organization_id)
 
 
 @pytest.mark.parametrize("end", [_ban, _delete, _remove, _delete_organization])
-async def test_a_key_is_refused_in_every_process_when_its_maker_or_organization_is_gone(
+async def test_api_key_is_refused_in_every_process_when_its_creator_or_organization_is_deleted(
     ours: ApiKeys,
     theirs: ApiKeys,
     database: Database,
     key: Key,
-    maker: Maker,
-    end: Callable[[Database, Maker], Awaitable[None]],
+    creator: Creator,
+    end: Callable[[Database, Creator], Awaitable[None]],
 ) -> None:
     assert await ours.authenticate(key.key)
     assert await theirs.authenticate(key.key)
-    await end(database, maker)
+    await end(database, creator)
     await until_refused(ours, key)
     await until_refused(theirs, key)
     assert await ours.recheck([key.key]) == {}
 
 
-async def test_a_key_whose_maker_was_banned_for_a_while_is_good_again(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_api_key_works_again_after_the_ban_of_its_creator(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    account_id = maker.person.account_id
+    account_id = creator.person.account_id
     await accounts.ban_account(database, account_id=account_id, until=datetime.now(UTC) + HOUR)
-    assert await unremembering.authenticate(key.key) is None
+    assert await uncached.authenticate(key.key) is None
     await accounts.ban_account(database, account_id=account_id, until=datetime.now(UTC) - HOUR)
-    assert await unremembering.authenticate(key.key)
+    assert await uncached.authenticate(key.key)
 
 
-async def test_whoever_is_a_member_elsewhere_has_no_key_here(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_membership_in_another_organization_does_not_make_an_api_key_valid(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    await organization_of(database, maker.person)
-    await _remove(database, maker)
-    assert await unremembering.authenticate(key.key) is None
+    await organization_of(database, creator.person)
+    await _remove(database, creator)
+    assert await uncached.authenticate(key.key) is None
 
 
-async def test_of_a_rotated_key_both_are_good_for_the_overlap(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_both_secrets_of_a_rotated_api_key_work_during_the_overlap(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    new = await rotate(database, key, maker, HOUR)
+    new = await rotate(database, key, creator, HOUR)
     assert new is not None
-    old_found, new_found = await unremembering.authenticate(key.key), await unremembering.authenticate(new.key)
+    old_found, new_found = await uncached.authenticate(key.key), await uncached.authenticate(new.key)
     assert old_found is not None
     assert new_found is not None
     assert old_found.caller == new_found.caller
-    assert old_found.good_until == (await get(database, key, maker)).previous_expires_at
-    assert new_found.good_until is None
+    assert old_found.valid_until == (await get(database, key, creator)).previous_expires_at
+    assert new_found.valid_until is None
     await change(database, key, previous_expires_at=func.now())
-    assert await unremembering.authenticate(key.key) is None
-    assert await unremembering.authenticate(new.key)
+    assert await uncached.authenticate(key.key) is None
+    assert await uncached.authenticate(new.key)
 
 
-async def test_the_overlap_ends_also_where_the_key_is_remembered(
-    ours: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_overlap_ends_for_a_cached_api_key_too(
+    ours: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
     overlap = timedelta(seconds=0.5)
-    new = await rotate(database, key, maker, overlap)
+    new = await rotate(database, key, creator, overlap)
     assert new is not None
     assert await ours.authenticate(key.key)
     await asyncio.sleep(overlap.total_seconds())
@@ -343,59 +339,59 @@ async def test_the_overlap_ends_also_where_the_key_is_remembered(
     assert await ours.authenticate(new.key)
 
 
-async def test_without_an_overlap_the_old_one_is_refused_in_every_process(
-    ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_rotation_without_overlap_ends_the_old_secret_in_every_process(
+    ours: ApiKeys, theirs: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
     assert await theirs.authenticate(key.key)
-    new = await rotate(database, key, maker, timedelta(0))
+    new = await rotate(database, key, creator, timedelta(0))
     assert new is not None
-    assert (await get(database, key, maker)).previous_key_hash is None
+    assert (await get(database, key, creator)).previous_key_hash is None
     assert await ours.authenticate(key.key) is None
     await until_refused(theirs, key)
     assert await theirs.authenticate(new.key)
 
 
-async def test_a_second_rotation_leaves_nothing_of_the_first(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_second_rotation_ends_the_first_secret(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    second = await rotate(database, key, maker, HOUR)
+    second = await rotate(database, key, creator, HOUR)
     assert second is not None
-    third = await rotate(database, second, maker, HOUR)
+    third = await rotate(database, second, creator, HOUR)
     assert third is not None
-    good = await unremembering.recheck([key.key, second.key, third.key])
+    good = await uncached.recheck([key.key, second.key, third.key])
     assert good.keys() == {second.key, third.key}
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-async def test_whatever_ends_a_key_ends_both_of_its_secrets(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker, column: str
+async def test_end_of_an_api_key_ends_both_of_its_secrets(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator, column: str
 ) -> None:
-    new = await rotate(database, key, maker, HOUR)
+    new = await rotate(database, key, creator, HOUR)
     assert new is not None
     await change(database, key, **{column: func.now()})
-    assert await unremembering.recheck([key.key, new.key]) == {}
-    assert await rotate(database, key, maker, HOUR) is None
+    assert await uncached.recheck([key.key, new.key]) == {}
+    assert await rotate(database, key, creator, HOUR) is None
 
 
-async def test_the_end_of_the_overlap_is_no_later_than_the_expiry(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_overlap_ends_no_later_than_the_api_key(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    await rotate(database, key, maker, HOUR)
+    await rotate(database, key, creator, HOUR)
     expires_at = datetime.now(UTC) + HOUR / 2
     await change(database, key, expires_at=expires_at)
-    found = await unremembering.authenticate(key.key)
+    found = await uncached.authenticate(key.key)
     assert found is not None
-    assert found.good_until == expires_at
+    assert found.valid_until == expires_at
 
 
-async def test_of_50_rotations_of_one_state_one_succeeds(database: Database, key: Key, maker: Maker) -> None:
-    etag = (await get(database, key, maker)).etag
+async def test_one_of_50_concurrent_rotations_succeeds(database: Database, key: Key, creator: Creator) -> None:
+    etag = (await get(database, key, creator)).etag
     rotated = await asyncio.gather(
         *(
             api_keys.rotate_api_key(
                 database,
                 api_key_id=key.id,
-                organization_id=maker.organization_id,
+                organization_id=creator.organization_id,
                 etag=etag,
                 prefix="ack_",
                 key_hash=token_hash(str(n)),
@@ -407,64 +403,66 @@ async def test_of_50_rotations_of_one_state_one_succeeds(database: Database, key
     assert len([each for each in rotated if each is not None]) == 1
 
 
-async def test_use_is_written_down_once_a_minute_and_is_no_change(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_use_of_an_api_key_is_recorded_once_a_minute_and_keeps_the_etag(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    made = await get(database, key, maker)
+    made = await get(database, key, creator)
     assert made.last_used_at is None
-    await unremembering.authenticate(key.key)
-    used = await get(database, key, maker)
+    await uncached.authenticate(key.key)
+    used = await get(database, key, creator)
     assert used.last_used_at is not None
     assert (used.etag, used.updated_at) == (made.etag, made.updated_at)
     for seconds, written in ((59, False), (60, True)):
         before = used.last_used_at - timedelta(seconds=seconds)
         await change(database, key, last_used_at=before)
-        assert all(await asyncio.gather(*(unremembering.authenticate(key.key) for _ in range(5))))
-        assert ((await get(database, key, maker)).last_used_at != before) == written
+        assert all(await asyncio.gather(*(uncached.authenticate(key.key) for _ in range(5))))
+        assert ((await get(database, key, creator)).last_used_at != before) == written
 
 
-async def test_looking_whether_it_is_good_is_no_use(ours: ApiKeys, database: Database, key: Key, maker: Maker) -> None:
+async def test_recheck_of_an_api_key_is_not_recorded_as_use(
+    ours: ApiKeys, database: Database, key: Key, creator: Creator
+) -> None:
     assert await ours.recheck([key.key])
-    assert (await get(database, key, maker)).last_used_at is None
+    assert (await get(database, key, creator)).last_used_at is None
 
 
-async def test_use_is_written_down_without_waiting_for_whoever_changes_the_key(
-    unremembering: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_recording_the_use_of_an_api_key_does_not_wait_for_its_row_lock(
+    uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
     async with database.transaction() as tx:
-        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=maker.organization_id)
+        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=creator.organization_id)
         async with asyncio.timeout(2):
-            assert await unremembering.authenticate(key.key)
-    assert await unremembering.authenticate(key.key) is None
+            assert await uncached.authenticate(key.key)
+    assert await uncached.authenticate(key.key) is None
 
 
-async def test_an_answer_older_than_the_revocation_is_not_remembered(
-    ours: ApiKeys, here: Sessions, database: Database, key: Key, maker: Maker, monkeypatch: pytest.MonkeyPatch
+async def test_result_read_before_a_revocation_is_not_cached(
+    ours: ApiKeys, here: Sessions, database: Database, key: Key, creator: Creator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answered, arrive, look_up = asyncio.Event(), asyncio.Event(), api_keys.list_live_api_keys
+    read, arrive, look_up = asyncio.Event(), asyncio.Event(), api_keys.list_live_api_keys
 
-    async def held_back(db: Database, *, key_hashes: list[bytes], use_written_after: timedelta) -> object:
-        live = await look_up(db, key_hashes=key_hashes, use_written_after=use_written_after)
-        answered.set()
+    async def held_back(db: Database, *, key_hashes: list[bytes], use_recorded_every: timedelta) -> object:
+        live = await look_up(db, key_hashes=key_hashes, use_recorded_every=use_recorded_every)
+        read.set()
         await arrive.wait()
         return live
 
     monkeypatch.setattr(api_keys_module, "list_live_api_keys", held_back)
     finding = asyncio.create_task(ours.authenticate(key.key))
-    await answered.wait()
+    await read.wait()
     drops = here.cache._callers.drops
-    await revoke(database, key, maker)
+    await revoke(database, key, creator)
     await until(lambda: here.cache._callers.drops > drops)
     arrive.set()
-    assert await finding  # the call came before the revocation; the next one must not profit
+    assert await finding  # the call began before the revocation; the next one must be refused
     assert await ours.authenticate(key.key) is None
 
 
-@pytest.mark.parametrize("by", ["key", "maker", "organization"])
-async def test_what_is_forgotten_is_looked_up_again(
-    ours: ApiKeys, here: Sessions, database: Database, key: Key, maker: Maker, by: str
+@pytest.mark.parametrize("by", ["key", "creator", "organization"])
+async def test_dropped_api_key_is_looked_up_again(
+    ours: ApiKeys, here: Sessions, database: Database, key: Key, creator: Creator, by: str
 ) -> None:
-    ids = {"key": key.id, "maker": maker.person.account_id, "organization": maker.organization_id}
+    ids = {"key": key.id, "creator": creator.person.account_id, "organization": creator.organization_id}
     assert await ours.authenticate(key.key)
     await change(database, key, revoked_at=func.now())
     here.forget(uuid4())
@@ -473,12 +471,12 @@ async def test_what_is_forgotten_is_looked_up_again(
     assert await ours.authenticate(key.key) is None
 
 
-async def test_those_that_are_good_are_told_apart_from_those_that_are_not(
-    ours: ApiKeys, database: Database, key: Key, maker: Maker
+async def test_recheck_returns_the_valid_api_keys_only(
+    ours: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
-    other = await api_key_of(database, *maker, scopes=[PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ])
-    revoked = await api_key_of(database, *maker)
-    await revoke(database, revoked, maker)
+    other = await api_key_of(database, *creator, scopes=[PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ])
+    revoked = await api_key_of(database, *creator)
+    await revoke(database, revoked, creator)
     good: dict[str, Authenticated] = await ours.recheck([key.key, other.key, revoked.key, new_api_key(), "nonsense"])
     assert {each: found.caller.credential_id for each, found in good.items()} == {key.key: key.id, other.key: other.id}
     assert good[other.key].caller.permissions == {PERMISSION_TASKS_WRITE, PERMISSION_MEMBERS_READ}

@@ -10,7 +10,11 @@ import pytest
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
 from accord_auth.credential_cache import CallerCache
 from accord_auth.credentials import Authenticated
+from accord_db.engine.clock import DatabaseClock
 from accord_rpc.caller import Caller
+
+CLOCK = DatabaseClock()
+CLOCK.set(datetime.now(UTC), sent_at=time.monotonic())
 
 
 def a_credential(*, account_id: UUID | None = None, kept: timedelta | None = timedelta(hours=1)) -> Authenticated:
@@ -34,24 +38,24 @@ def put(cache: CallerCache, key: bytes, found: Authenticated) -> Authenticated:
 
 @pytest.fixture
 def cache() -> CallerCache:
-    return CallerCache(seconds=60, size=3)
+    return CallerCache(CLOCK, seconds=60, size=3)
 
 
-def test_what_was_put_is_there(cache: CallerCache) -> None:
+def test_stored_result_is_returned(cache: CallerCache) -> None:
     found = put(cache, b"a", a_credential())
     assert cache.get(b"a") is found
     assert cache.get(b"b") is None
 
 
-def test_nothing_is_there_after_its_seconds() -> None:
-    cache = CallerCache(seconds=0.05, size=3)
+def test_result_expires_after_the_cache_time() -> None:
+    cache = CallerCache(CLOCK, seconds=0.05, size=3)
     put(cache, b"a", a_credential())
     assert cache.get(b"a")
     time.sleep(0.06)
     assert cache.get(b"a") is None
 
 
-def test_nothing_is_there_longer_than_it_may_be_kept(cache: CallerCache) -> None:
+def test_result_expires_at_its_own_time(cache: CallerCache) -> None:
     put(cache, b"a", a_credential(kept=timedelta(seconds=0.05)))
     put(cache, b"b", a_credential(kept=timedelta(seconds=-1)))
     assert cache.get(b"a")
@@ -60,21 +64,21 @@ def test_nothing_is_there_longer_than_it_may_be_kept(cache: CallerCache) -> None
     assert cache.get(b"a") is None
 
 
-def test_one_that_lasts_for_ever_is_gone_after_its_seconds_too() -> None:
-    cache = CallerCache(seconds=0.05, size=3)
+def test_result_without_its_own_time_expires_after_the_cache_time() -> None:
+    cache = CallerCache(CLOCK, seconds=0.05, size=3)
     put(cache, b"a", a_credential(kept=None))
     assert cache.get(b"a")
     time.sleep(0.06)
     assert cache.get(b"a") is None
 
 
-def test_the_oldest_makes_room(cache: CallerCache) -> None:
+def test_oldest_result_makes_room(cache: CallerCache) -> None:
     for key in (b"a", b"b", b"c", b"d"):
         put(cache, key, a_credential())
     assert [key for key in (b"a", b"b", b"c", b"d") if cache.get(key)] == [b"b", b"c", b"d"]
 
 
-def test_one_put_again_is_young_again(cache: CallerCache) -> None:
+def test_result_stored_again_is_the_newest(cache: CallerCache) -> None:
     for key in (b"a", b"b", b"a", b"c", b"d"):
         put(cache, key, a_credential())
     assert cache.get(b"a")
@@ -82,8 +86,8 @@ def test_one_put_again_is_young_again(cache: CallerCache) -> None:
     assert len(cache) == 3
 
 
-def test_those_too_old_are_gone_from_memory_with_the_next_put() -> None:
-    cache = CallerCache(seconds=0.05, size=1_000)
+def test_expired_results_are_freed_when_another_is_stored() -> None:
+    cache = CallerCache(CLOCK, seconds=0.05, size=1_000)
     for n in range(100):
         put(cache, bytes([n]), a_credential())
     time.sleep(0.06)
@@ -91,14 +95,14 @@ def test_those_too_old_are_gone_from_memory_with_the_next_put() -> None:
     assert len(cache) == 1
 
 
-def test_a_dropped_credential_is_gone_and_no_other(cache: CallerCache) -> None:
+def test_drop_of_a_credential_removes_it_alone(cache: CallerCache) -> None:
     gone, stays = put(cache, b"a", a_credential()), put(cache, b"b", a_credential())
     cache.drop(gone.caller.credential_id)
     assert cache.get(b"a") is None
     assert cache.get(b"b") is stays
 
 
-def test_all_that_a_dropped_account_has_is_gone_and_no_other(cache: CallerCache) -> None:
+def test_drop_of_an_account_removes_all_of_its_credentials_alone(cache: CallerCache) -> None:
     account_id = uuid4()
     put(cache, b"a", a_credential(account_id=account_id))
     put(cache, b"b", a_credential(account_id=account_id))
@@ -115,7 +119,7 @@ def test_all_that_a_dropped_account_has_is_gone_and_no_other(cache: CallerCache)
     lambda cache, found: cache.drop(found.caller.organization_id),
     lambda cache, found: cache.clear(),
 ])  # fmt: skip
-def test_an_answer_older_than_a_drop_is_not_kept(
+def test_result_read_before_a_drop_is_not_cached(
     cache: CallerCache, dropping: Callable[[CallerCache, Authenticated], None]
 ) -> None:
     found, drops = a_credential(), cache.drops
@@ -124,8 +128,8 @@ def test_an_answer_older_than_a_drop_is_not_kept(
     assert cache.get(b"a") is None
 
 
-def test_nothing_stays_in_memory_of_what_came_and_went() -> None:
-    cache = CallerCache(seconds=60, size=100)
+def test_cache_does_not_leak_memory() -> None:
+    cache = CallerCache(CLOCK, seconds=60, size=100)
 
     def come_and_go(times: int) -> None:
         for n in range(times):
@@ -139,7 +143,7 @@ def test_nothing_stays_in_memory_of_what_came_and_went() -> None:
     come_and_go(5_000)
     after = _memory()
     tracemalloc.stop()
-    assert after - before < 1024 * 1024  # with what was dropped in the last second; 5,000 of them would take 5 MiB
+    assert after - before < 1024 * 1024  # includes the drops of the last second; 5,000 entries would take 5 MiB
     assert len(cache) <= 100
 
 
@@ -148,9 +152,9 @@ def _memory() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def test_what_was_dropped_is_not_kept_again_for_a_while() -> None:
-    """A lookup between a revocation and its commit still finds the credential good."""
-    cache, found = CallerCache(seconds=0.1, size=3), a_credential()
+def test_dropped_credential_is_not_cached_again_for_the_cache_time() -> None:
+    """A lookup between a drop and the commit of its revocation still finds the credential valid."""
+    cache, found = CallerCache(CLOCK, seconds=0.1, size=3), a_credential()
     cache.drop(found.caller.credential_id)
     assert cache.get(b"a") is None
     put(cache, b"a", found)

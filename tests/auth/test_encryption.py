@@ -1,4 +1,4 @@
-"""What is stored encrypted: read with its key at its place, and refused in any other case."""
+"""Encrypted values decrypt with their key at their place, and in no other case."""
 
 import secrets
 from uuid import UUID
@@ -22,7 +22,7 @@ def refused(ciphertext: bytes, keys: Keyring = KEYS, place: Place = PLACE) -> bo
 
 
 @given(value=st.binary(max_size=10_000))
-def test_value_comes_back_as_it_was(value: bytes) -> None:
+def test_decrypted_value_equals_the_original(value: bytes) -> None:
     assert KEYS.decrypt(KEYS.encrypt(value, PLACE), PLACE) == value
 
 
@@ -34,7 +34,7 @@ def test_value_comes_back_as_it_was(value: bytes) -> None:
         unique=True,
     )
 )
-def test_value_is_read_at_its_own_place_and_at_no_other(places: list[Place]) -> None:
+def test_value_decrypts_at_its_own_place_only(places: list[Place]) -> None:
     here, there = places
     ciphertext = KEYS.encrypt(b"value", here)
     assert KEYS.decrypt(ciphertext, here) == b"value"
@@ -54,12 +54,12 @@ def test_value_is_read_at_its_own_place_and_at_no_other(places: list[Place]) -> 
     ],
     ids=["table", "column", "row", "account", "nobody", "swapped", "shifted"],
 )
-def test_value_that_was_moved_is_refused(place: Place) -> None:
+def test_moved_value_does_not_decrypt(place: Place) -> None:
     assert refused(KEYS.encrypt(b"value", PLACE), place=place)
 
 
 @pytest.mark.parametrize("bit", range(8))
-def test_flipped_bit_at_any_position_is_refused(bit: int) -> None:
+def test_flipped_bit_at_any_position_is_detected(bit: int) -> None:
     ciphertext = KEYS.encrypt(b"a value of some length", PLACE)
     for position in range(len(ciphertext)):
         flipped = bytearray(ciphertext)
@@ -67,7 +67,7 @@ def test_flipped_bit_at_any_position_is_refused(bit: int) -> None:
         assert refused(bytes(flipped)), position
 
 
-def test_flipped_byte_is_refused_also_where_it_names_another_key_at_hand() -> None:
+def test_flipped_byte_that_selects_another_key_is_detected() -> None:
     keys = Keyring({"a": OLD, "b": NEW})
     ciphertext = bytearray(keys.encrypt(b"value", PLACE))
     assert ciphertext[2:3] == b"a"
@@ -75,7 +75,7 @@ def test_flipped_byte_is_refused_also_where_it_names_another_key_at_hand() -> No
     assert refused(bytes(ciphertext), keys)
 
 
-def test_every_truncation_and_every_addition_is_refused() -> None:
+def test_every_truncation_and_extension_is_detected() -> None:
     ciphertext = KEYS.encrypt(b"a value of some length", PLACE)
     assert all(refused(ciphertext[:length]) for length in range(len(ciphertext)))
     assert all(refused(ciphertext[length:]) for length in range(1, len(ciphertext)))
@@ -83,20 +83,20 @@ def test_every_truncation_and_every_addition_is_refused() -> None:
 
 
 @given(ciphertext=st.binary(max_size=200))
-def test_what_was_never_encrypted_is_refused(ciphertext: bytes) -> None:
+def test_plain_value_does_not_decrypt(ciphertext: bytes) -> None:
     assert refused(ciphertext)
     assert not KEYS.is_current(ciphertext)
 
 
-def test_unknown_key_is_refused() -> None:
+def test_value_of_a_missing_key_does_not_decrypt() -> None:
     assert refused(Keyring({"2026-11": OLD}).encrypt(b"value", PLACE))
 
 
-def test_other_key_of_the_same_id_is_refused() -> None:
+def test_another_key_with_the_same_id_does_not_decrypt() -> None:
     assert refused(Keyring({"2026-05": NEW}).encrypt(b"value", PLACE))
 
 
-def test_old_keys_keep_reading_and_the_new_one_writes() -> None:
+def test_first_key_encrypts_and_all_keys_decrypt() -> None:
     both = Keyring({"2026-11": NEW, "2026-05": OLD})
     old = KEYS.encrypt(b"old", PLACE)
     new = both.encrypt(b"new", PLACE)
@@ -105,13 +105,13 @@ def test_old_keys_keep_reading_and_the_new_one_writes() -> None:
     assert (both.is_current(old), both.is_current(new)) == (False, True)
 
 
-def test_empty_value_is_sealed_like_any_other() -> None:
+def test_empty_value_is_encrypted_and_authenticated() -> None:
     ciphertext = KEYS.encrypt(b"", PLACE)
     assert KEYS.decrypt(ciphertext, PLACE) == b""
     assert refused(ciphertext[:-16])
 
 
-def test_same_value_at_the_same_place_never_looks_the_same() -> None:
+def test_same_value_at_the_same_place_has_a_different_ciphertext_each_time() -> None:
     head = len(b"\x01\x072026-05")
     nonces = {KEYS.encrypt(b"value", PLACE)[head : head + 12] for _ in range(10_000)}
     assert len(nonces) == 10_000
@@ -122,17 +122,17 @@ def test_same_value_at_the_same_place_never_looks_the_same() -> None:
     [{}, {"": OLD}, {"a" * 256: OLD}, {"a": OLD[:-1]}, {"a": OLD + b"\0"}, {"a": OLD, "b": OLD}],
     ids=["none", "no id", "long id", "short", "long", "twice"],
 )
-def test_unusable_keys_are_refused(keys: dict[str, bytes]) -> None:
+def test_invalid_keys_are_refused(keys: dict[str, bytes]) -> None:
     with pytest.raises(ValueError, match="key"):
         Keyring(keys)
 
 
-def test_longest_id_is_usable() -> None:
+def test_longest_key_id_works() -> None:
     keys = Keyring({"ä" * 127: OLD})
     assert keys.decrypt(keys.encrypt(b"value", PLACE), PLACE) == b"value"
 
 
-def test_refusal_says_where_and_shows_neither_key_nor_value() -> None:
+def test_error_names_the_place_and_neither_key_nor_value() -> None:
     ciphertext = KEYS.encrypt(b"value", PLACE)
     with pytest.raises(Undecipherable) as raised:
         KEYS.decrypt(ciphertext, PLACE._replace(account_id=None))

@@ -25,6 +25,7 @@ from accord_auth.providers.provider import Provider
 from accord_auth.providers.provider_identity import Tokens
 from accord_auth.providers.providers import SignInSecrets
 from accord_auth.providers.ttl_cache import TtlCache
+from accord_db.engine.clock import DatabaseClock
 
 # As Google serves it at https://accounts.google.com/.well-known/openid-configuration.
 GOOGLE: dict[str, Any] = {
@@ -157,7 +158,7 @@ async def test_google_receives_its_own_parameters(monkeypatch: pytest.MonkeyPatc
 
     chosen = Settings(google_client_id="1.apps.googleusercontent.com", google_client_secret=SecretStr("secret"))
     (settings,) = chosen.provider_settings()
-    provider = Provider(settings, Http(), insecure_loopback=False)
+    provider = Provider(settings, Http(), DatabaseClock(), insecure_loopback=False)
 
     async def recorded(*_: object, **__: object) -> dict[str, Any]:
         return GOOGLE
@@ -280,7 +281,7 @@ def verified(
         nonce="nonce",
         access_token="token",
     )
-    return id_tokens.verify(token, KEY, id_tokens.read_header(token, frozenset({"ES256"})), expected)
+    return id_tokens.verify(token, KEY, id_tokens.read_header(token, frozenset({"ES256"})), expected, now=now)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Second factors against a real database: what proves one, once, and what does not."""
+"""Second factors on a real database: which codes work, and how often."""
 
 import asyncio
 import secrets
@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, update
 from accord_auth.encryption import KEY_BYTES, Keyring, Undecipherable
 from accord_auth.second_factors import SecondFactors
 from accord_db.engine.database import Database
-from accord_db.queries.second_factors import update_confirmed
+from accord_db.queries.second_factors import confirm_second_factor
 from accord_db.schema import SecondFactor
 from accord_rpc.errors import RpcError
 from tests.authenticator import Authenticator
@@ -50,8 +50,8 @@ def new_owner(second_factors: SecondFactors, database: Database) -> NewOwner:
         async with database.transaction() as tx:
             factor_id, secret = await second_factors.create(tx, account_id)
             owner = Owner(account_id, await Authenticator.shown(tx, secret))
-            # With the code of the step before, so that those of this step and the next are still good.
-            await update_confirmed(tx, second_factor_id=factor_id, step=owner.app.step - 1)
+            # With the previous step's code, so that the codes of this step and the next are still valid.
+            await confirm_second_factor(tx, second_factor_id=factor_id, step=owner.app.step - 1)
             _, owner.recovery_codes = await second_factors.renew_recovery_codes(tx, account_id)
         return owner
 
@@ -63,13 +63,15 @@ async def owner(new_owner: NewOwner) -> Owner:
     return await new_owner()
 
 
-async def test_code_proves_the_factor_once(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
+async def test_code_works_once(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
     code = owner.code()
     assert await second_factors.verify(database, owner.account_id, code=code)
     assert not await second_factors.verify(database, owner.account_id, code=code)
 
 
-async def test_code_that_confirmed_proves_nothing_any_more(second_factors: SecondFactors, database: Database) -> None:
+async def test_code_that_confirmed_the_factor_does_not_work_again(
+    second_factors: SecondFactors, database: Database
+) -> None:
     me = (await signed_in_person(database)).account_id
     async with database.transaction() as tx:
         _, secret = await second_factors.create(tx, me)
@@ -80,7 +82,7 @@ async def test_code_that_confirmed_proves_nothing_any_more(second_factors: Secon
     assert await second_factors.verify(database, me, code=app.code(+1))
 
 
-async def test_older_code_than_the_last_that_was_used_is_refused(
+async def test_code_before_the_last_used_one_is_refused(
     second_factors: SecondFactors, database: Database, owner: Owner
 ) -> None:
     present = owner.code()
@@ -88,32 +90,30 @@ async def test_older_code_than_the_last_that_was_used_is_refused(
     assert not await second_factors.verify(database, owner.account_id, code=present)
 
 
-async def test_codes_of_long_ago_are_refused(second_factors: SecondFactors, owner: Owner, database: Database) -> None:
+async def test_old_codes_are_refused(second_factors: SecondFactors, owner: Owner, database: Database) -> None:
     await database.execute(_FORGET_USE)
     assert not await second_factors.verify(database, owner.account_id, code=owner.code(-2))
     assert not await second_factors.verify(database, owner.account_id, code=owner.code(+10))
 
 
-async def test_wrong_code_uses_nothing_up(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
+async def test_wrong_code_uses_no_code_up(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
     right = owner.code()
     wrong = f"{(int(right) + 1) % 1_000_000:06}"
     assert not await second_factors.verify(database, owner.account_id, code=wrong)
     assert await second_factors.verify(database, owner.account_id, code=right)
 
 
-async def test_no_code_proves_nothing(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
+async def test_empty_code_is_refused(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
     assert not await second_factors.verify(database, owner.account_id)
 
 
-async def test_recovery_code_proves_the_factor_once(
-    second_factors: SecondFactors, database: Database, owner: Owner
-) -> None:
+async def test_recovery_code_works_once(second_factors: SecondFactors, database: Database, owner: Owner) -> None:
     for code in owner.recovery_codes:
         assert await second_factors.verify(database, owner.account_id, recovery_code=code.lower().replace("-", ""))
         assert not await second_factors.verify(database, owner.account_id, recovery_code=code)
 
 
-async def test_new_recovery_codes_make_the_former_ones_useless(
+async def test_new_recovery_codes_replace_the_previous_ones(
     second_factors: SecondFactors, owner: Owner, database: Database
 ) -> None:
     async with database.transaction() as tx:
@@ -122,7 +122,7 @@ async def test_new_recovery_codes_make_the_former_ones_useless(
     assert await second_factors.verify(database, owner.account_id, recovery_code=codes[0])
 
 
-async def test_ten_recovery_codes_are_left_when_many_renew_them_at_once(
+async def test_concurrent_renewals_leave_ten_recovery_codes(
     second_factors: SecondFactors, owner: Owner, database: Database
 ) -> None:
     async def renew() -> list[str]:
@@ -136,7 +136,7 @@ async def test_ten_recovery_codes_are_left_when_many_renew_them_at_once(
     assert sum(good) == 10
 
 
-async def test_codes_of_another_account_prove_nothing(
+async def test_codes_of_another_account_are_refused(
     second_factors: SecondFactors, database: Database, new_owner: NewOwner
 ) -> None:
     me, other = await new_owner(), await new_owner()
@@ -146,7 +146,7 @@ async def test_codes_of_another_account_prove_nothing(
 
 
 @pytest.mark.parametrize("by", ["code", "recovery_code"])
-async def test_of_fifty_uses_of_one_code_at_once_one_succeeds(
+async def test_one_of_fifty_concurrent_uses_of_a_code_succeeds(
     second_factors: SecondFactors, owner: Owner, database: Database, by: str
 ) -> None:
     proof = {by: owner.code() if by == "code" else owner.recovery_codes[0]}
@@ -159,7 +159,7 @@ async def test_of_fifty_uses_of_one_code_at_once_one_succeeds(
 
 
 @pytest.mark.parametrize("by", ["code", "recovery_code"])
-async def test_code_of_a_call_that_failed_is_not_used_up(
+async def test_code_of_a_failed_call_is_not_used_up(
     second_factors: SecondFactors, owner: Owner, database: Database, by: str
 ) -> None:
     proof = {by: owner.code() if by == "code" else owner.recovery_codes[0]}
@@ -170,7 +170,7 @@ async def test_code_of_a_call_that_failed_is_not_used_up(
     assert await second_factors.verify(database, owner.account_id, **proof)
 
 
-async def test_code_is_used_up_for_others_before_the_call_that_sent_it_has_ended(
+async def test_concurrent_use_of_a_code_waits_for_the_first_and_is_refused(
     second_factors: SecondFactors, owner: Owner, database: Database
 ) -> None:
     code = owner.code()
@@ -181,7 +181,7 @@ async def test_code_is_used_up_for_others_before_the_call_that_sent_it_has_ended
     assert not await other
 
 
-async def test_factor_is_asked_for_once_it_is_confirmed(second_factors: SecondFactors, database: Database) -> None:
+async def test_factor_is_enabled_once_it_is_confirmed(second_factors: SecondFactors, database: Database) -> None:
     me = (await signed_in_person(database)).account_id
     assert not await second_factors.is_enabled(database, me)
     async with database.transaction() as tx:
@@ -194,7 +194,7 @@ async def test_factor_is_asked_for_once_it_is_confirmed(second_factors: SecondFa
     assert await second_factors.is_enabled(database, me)
 
 
-async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_account(
+async def test_secret_is_encrypted_and_bound_to_its_account(
     second_factors: SecondFactors, owner: Owner, database: Database
 ) -> None:
     stored = await database.fetch_one(_SECRETS)
@@ -210,7 +210,7 @@ async def test_secret_is_stored_encrypted_and_read_with_its_own_key_for_its_own_
         await second_factors.verify(database, thief, code=owner.code())
 
 
-async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
+async def test_concurrent_confirmation_and_creation_are_serialized(
     second_factors: SecondFactors, connect: Connect
 ) -> None:
     database = await connect(pool_size=8)
@@ -233,7 +233,7 @@ async def test_of_a_confirmation_and_a_creation_at_once_one_comes_first(
         ended = await asyncio.gather(confirm(), create(), confirm(), create(), return_exceptions=True)
         outcomes = [str(each) for each in ended]
         if await second_factors.is_enabled(database, me):
-            # Whoever came later was refused; a creation before it made another secret, whose code it was not.
+            # Later calls were refused, and no creation replaced the secret before.
             assert outcomes.count("confirmed") == 1, outcomes
         else:
             assert "confirmed" not in outcomes, outcomes

@@ -1,4 +1,4 @@
-"""Who is behind tokens of services, as streams that are open and caches ask."""
+"""Authentication of services by token and certificate: caching, and rechecks of open streams."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -24,11 +24,12 @@ NAME = "spiffe://example.com/billing"
 
 @pytest.fixture
 def tokens(database: Database) -> ServiceTokens:
-    return ServiceTokens(SigningKeys(database, Keyring({"one": bytes(range(32))})), issuer="us", audience="here")
+    keys = SigningKeys(database, Keyring({"one": bytes(range(32))}))
+    return ServiceTokens(keys, database.clock, issuer="us", audience="here")
 
 
 @pytest.fixture
-def finder(database: Database, tokens: ServiceTokens, here: Sessions) -> ServiceTokenAuthenticator:
+def authenticator(database: Database, tokens: ServiceTokens, here: Sessions) -> ServiceTokenAuthenticator:
     return ServiceTokenAuthenticator(database, tokens, here.cache)
 
 
@@ -50,50 +51,55 @@ async def token_of(tokens: ServiceTokens, service: Service, person: Person | Non
     return tokens.sign(signer, service_account_id=service.id, audience="here", acting_for=acting_for)
 
 
-async def test_what_is_remembered_goes_with_any_of_those_it_names(
-    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, here: Sessions, service: Service, person: Person, dsn: str
+async def test_cached_service_token_is_dropped_with_its_service_session_and_account(
+    authenticator: ServiceTokenAuthenticator,
+    tokens: ServiceTokens,
+    here: Sessions,
+    service: Service,
+    person: Person,
+    dsn: str,
 ) -> None:
     token = await token_of(tokens, service, person)
-    assert await finder.authenticate(token) is not None
+    assert await authenticator.authenticate(token) is not None
     change(dsn, "UPDATE service_accounts SET disabled_at = now()")  # without a notice
-    assert await finder.authenticate(token) is not None
+    assert await authenticator.authenticate(token) is not None
     for id_ in (service.id, person.session_id, person.account_id):
         change(dsn, "UPDATE service_accounts SET disabled_at = NULL")
-        assert (found := await finder.authenticate(token)) is not None
+        assert (found := await authenticator.authenticate(token)) is not None
         assert id_ in found.ids
         change(dsn, "UPDATE service_accounts SET disabled_at = now()")
         here.forget(id_)
-        assert await finder.authenticate(token) is None
+        assert await authenticator.authenticate(token) is None
 
 
-async def test_a_look_at_open_streams_goes_by_the_database_alone(
-    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
+async def test_recheck_of_service_tokens_reads_the_database(
+    authenticator: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
 ) -> None:
     own, acting = await token_of(tokens, service), await token_of(tokens, service, person)
-    assert (await finder.recheck([own, acting, "no.such.token"])).keys() == {own, acting}
+    assert (await authenticator.recheck([own, acting, "no.such.token"])).keys() == {own, acting}
     change(dsn, "UPDATE sessions SET revoked_at = now()")
-    assert (await finder.recheck([own, acting])).keys() == {own}
+    assert (await authenticator.recheck([own, acting])).keys() == {own}
     change(dsn, "UPDATE service_accounts SET disabled_at = now()")
-    assert await finder.recheck([own, acting]) == {}
+    assert await authenticator.recheck([own, acting]) == {}
 
 
-async def test_a_token_is_good_no_longer_than_its_session(
-    finder: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
+async def test_token_for_an_account_ends_with_its_session(
+    authenticator: ServiceTokenAuthenticator, tokens: ServiceTokens, service: Service, person: Person, dsn: str
 ) -> None:
     change(dsn, "UPDATE sessions SET expires_at = now() + interval '1 minute'")
-    found = await finder.authenticate(await token_of(tokens, service, person))
+    found = await authenticator.authenticate(await token_of(tokens, service, person))
     assert found is not None
-    assert found.good_until is not None
-    assert found.good_until - datetime.now(UTC) <= timedelta(minutes=1)
+    assert found.valid_until is not None
+    assert found.valid_until - datetime.now(UTC) <= timedelta(minutes=1)
 
 
-async def test_a_certificate_is_the_account_that_settings_name(
+async def test_certificate_authenticates_the_service_that_settings_name(
     database: Database, here: Sessions, service: Service
 ) -> None:
-    finder = CertificateAuthenticator(database, {NAME: "billing"}, here.cache)
-    found = await finder.authenticate(NAME)
+    authenticator = CertificateAuthenticator(database, {NAME: "billing"}, here.cache)
+    found = await authenticator.authenticate(NAME)
     assert found is not None
     assert (found.caller.account_id, found.caller.service_account_id) == (service.id, service.id)
-    assert (await finder.recheck([NAME, "spiffe://example.com/x"])).keys() == {NAME}
+    assert (await authenticator.recheck([NAME, "spiffe://example.com/x"])).keys() == {NAME}
     await services.disable_service_account(database, service_account_id=service.id)
-    assert await finder.recheck([NAME]) == {}
+    assert await authenticator.recheck([NAME]) == {}

@@ -23,26 +23,26 @@ from accord_db.queries.sessions import (
     update_session_use,
 )
 from accord_db.schema import Account, Session
-from tests.auth.conftest import HOUR, EndSilently, HeldAnswers, Line, change_session, process, until_refused
+from tests.auth.conftest import HOUR, DelayedLookup, EndSilently, Line, change_session, process, until_refused
 
 
-async def test_an_opened_session_is_found_by_its_token(here: Sessions, account_id: UUID) -> None:
+async def test_session_authenticates_its_account(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     found = await here.authenticate(token)
     assert found is not None
     assert (found.caller.credential_id, found.caller.account_id) == (session.id, account_id)
-    assert found.good_until == session.expires_at
+    assert found.valid_until == session.expires_at
     assert await here.authenticate(token) == found
 
 
-async def test_a_session_lasts_as_long_as_the_installation_says(dsn: str, account_id: UUID) -> None:
+async def test_session_lasts_for_the_configured_lifetime(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(days=3)) as sessions:
         _, session = await sessions.open(sessions._database, account_id)
     assert session.expires_at - session.created_at == timedelta(days=3)
     assert abs(session.created_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-async def test_the_token_is_kept_nowhere(here: Sessions, database: Database, account_id: UUID) -> None:
+async def test_session_token_is_not_stored(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(here._database, account_id, peer="192.0.2.1", user_agent="test/1")
     row = await database.fetch_one(select(func.row_to_json(text("sessions.*"))).select_from(Session))
     assert token not in str(row)
@@ -50,16 +50,16 @@ async def test_the_token_is_kept_nowhere(here: Sessions, database: Database, acc
     assert token_hash(token).hex() in str(row)
 
 
-async def test_a_long_user_agent_is_cut(here: Sessions, account_id: UUID) -> None:
+async def test_long_user_agent_is_truncated(here: Sessions, account_id: UUID) -> None:
     _, session = await here.open(here._database, account_id, user_agent="x" * 8_000)
     assert session.user_agent == "x" * 256
 
 
-async def test_an_unknown_token_finds_nothing(here: Sessions) -> None:
+async def test_unknown_session_token_is_refused(here: Sessions) -> None:
     assert await here.authenticate(new_session_token()) is None
 
 
-async def test_a_malformed_token_is_refused_without_asking_the_database(dsn: str) -> None:
+async def test_malformed_session_token_is_refused_without_a_query(dsn: str) -> None:
     async with process(dsn) as sessions:
         await sessions._database.close()
         assert await sessions.authenticate("acs_" + "A" * 48) is None
@@ -68,13 +68,13 @@ async def test_a_malformed_token_is_refused_without_asking_the_database(dsn: str
             await sessions.authenticate(new_session_token())
 
 
-async def test_an_expired_session_is_refused(dsn: str, account_id: UUID) -> None:
+async def test_expired_session_is_refused(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(0)) as sessions:
         token, _ = await sessions.open(sessions._database, account_id)
         assert await sessions.authenticate(token) is None
 
 
-async def test_a_session_that_expires_while_it_is_remembered_is_refused(dsn: str, account_id: UUID) -> None:
+async def test_cached_session_is_refused_when_it_expires(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(seconds=1)) as sessions:
         token, _ = await sessions.open(sessions._database, account_id)
         assert await sessions.authenticate(token)
@@ -82,23 +82,19 @@ async def test_a_session_that_expires_while_it_is_remembered_is_refused(dsn: str
         assert await sessions.authenticate(token) is None
 
 
-async def test_the_session_of_a_deleted_account_is_refused(
-    here: Sessions, database: Database, account_id: UUID
-) -> None:
+async def test_session_of_a_deleted_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(here._database, account_id)
     await delete_account(database, account_id=account_id)
     assert await here.authenticate(token) is None
 
 
-async def test_the_session_of_a_banned_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
+async def test_session_of_a_banned_account_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(here._database, account_id)
     await database.execute(update(Account).where(Account.id == account_id).values(banned_at=func.now()))
     assert await here.authenticate(token) is None
 
 
-async def test_a_session_idles_out_after_as_long_as_the_installation_says_and_never_after_its_expiry(
-    dsn: str, account_id: UUID
-) -> None:
+async def test_idle_expiry_is_as_configured_and_never_after_the_expiry(dsn: str, account_id: UUID) -> None:
     async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=2)) as sessions:
         _, session = await sessions.open(sessions._database, account_id)
     assert session.idle_expires_at - session.created_at == timedelta(days=2)
@@ -107,7 +103,7 @@ async def test_a_session_idles_out_after_as_long_as_the_installation_says_and_ne
     assert session.idle_expires_at == session.expires_at
 
 
-async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id: UUID) -> None:
+async def test_session_records_when_its_user_authenticated(here: Sessions, account_id: UUID) -> None:
     _, session = await here.open(here._database, account_id)
     assert session.authenticated_at == session.created_at
     earlier = session.created_at - timedelta(minutes=5)
@@ -117,13 +113,13 @@ async def test_a_session_is_as_fresh_as_it_is_opened(here: Sessions, account_id:
     assert found.caller.authenticated_at == earlier
 
 
-async def test_an_idle_session_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
+async def test_idle_session_is_refused(here: Sessions, database: Database, account_id: UUID) -> None:
     token, _ = await here.open(here._database, account_id)
     await change_session(database, token, idle_expires_at=func.now())
     assert await here.authenticate(token) is None
 
 
-async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
+async def test_use_extends_the_idle_expiry_but_never_past_the_expiry(
     dsn: str, database: Database, account_id: UUID
 ) -> None:
     async with process(dsn, lifetime=timedelta(days=3), idle_lifetime=timedelta(days=2), cache_seconds=0) as sessions:
@@ -140,7 +136,7 @@ async def test_use_puts_the_idle_expiry_off_but_never_past_the_expiry(
         assert now.idle_expires_at == opened.created_at + HOUR
 
 
-async def test_use_is_written_down_once_a_minute(dsn: str, database: Database, account_id: UUID) -> None:
+async def test_use_of_a_session_is_recorded_once_a_minute(dsn: str, database: Database, account_id: UUID) -> None:
     async with process(dsn, cache_seconds=0) as sessions:
         token, opened = await sessions.open(sessions._database, account_id)
         for seconds, written in ((0, False), (59, False), (60, True)):
@@ -151,10 +147,8 @@ async def test_use_is_written_down_once_a_minute(dsn: str, database: Database, a
             assert ((await change_session(database, token, peer=None)).last_used_at != before) == written
 
 
-async def test_a_session_that_may_idle_for_seconds_does_not_idle_out_while_it_is_used(
-    dsn: str, account_id: UUID
-) -> None:
-    """Although it is remembered for longer than it may idle."""
+async def test_session_in_use_does_not_idle_out_after_seconds(dsn: str, account_id: UUID) -> None:
+    """Although it is cached for longer than it may idle."""
     async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
         token, opened = await sessions.open(sessions._database, account_id)
         while datetime.now(UTC) < opened.created_at + timedelta(seconds=1.5):
@@ -164,7 +158,7 @@ async def test_a_session_that_may_idle_for_seconds_does_not_idle_out_while_it_is
         assert await sessions.authenticate(token) is None
 
 
-async def test_use_is_written_down_without_waiting_for_whoever_changes_the_session(
+async def test_recording_the_use_of_a_session_does_not_wait_for_its_row_lock(
     dsn: str, database: Database, account_id: UUID
 ) -> None:
     async with process(dsn, cache_seconds=0) as sessions:
@@ -177,22 +171,20 @@ async def test_use_is_written_down_without_waiting_for_whoever_changes_the_sessi
         assert await sessions.authenticate(token) is None
 
 
-async def test_use_that_comes_too_late_does_not_revive(here: Sessions, database: Database, account_id: UUID) -> None:
+async def test_use_does_not_revive_an_expired_session(here: Sessions, database: Database, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     await change_session(database, token, last_used_at=session.created_at - HOUR, idle_expires_at=func.now())
     assert await update_session_use(database, session_id=session.id, idle_lifetime=HOUR) is None
 
 
-async def test_a_session_found_again_costs_no_question(
-    here: Sessions, account_id: UUID, end_silently: EndSilently
-) -> None:
+async def test_cached_session_needs_no_query(here: Sessions, account_id: UUID, end_silently: EndSilently) -> None:
     token, _ = await here.open(here._database, account_id)
     found = await here.authenticate(token)
     await end_silently(token)
     assert await here.authenticate(token) is found
 
 
-async def test_a_session_is_remembered_for_seconds_only(dsn: str, account_id: UUID, end_silently: EndSilently) -> None:
+async def test_session_is_cached_for_seconds_only(dsn: str, account_id: UUID, end_silently: EndSilently) -> None:
     async with process(dsn, cache_seconds=0.2) as sessions:
         token, _ = await sessions.open(sessions._database, account_id)
         assert await sessions.authenticate(token)
@@ -201,10 +193,8 @@ async def test_a_session_is_remembered_for_seconds_only(dsn: str, account_id: UU
         assert await sessions.authenticate(token) is None
 
 
-async def test_a_session_that_was_not_there_is_found_once_it_is(
-    here: Sessions, database: Database, account_id: UUID
-) -> None:
-    """As when a transaction that opens it has not committed yet: what is absent is not remembered."""
+async def test_absent_session_is_not_cached(here: Sessions, database: Database, account_id: UUID) -> None:
+    """As when the transaction that opens it has not committed yet."""
     token, _ = await here.open(here._database, account_id)
     row = await database.fetch_one(delete(Session).where(Session.token_hash == token_hash(token)).returning(Session))
     assert row is not None
@@ -213,16 +203,14 @@ async def test_a_session_that_was_not_there_is_found_once_it_is(
     assert await here.authenticate(token)
 
 
-async def test_a_revoked_session_is_refused_at_once_where_it_was_revoked(deaf: Sessions, account_id: UUID) -> None:
+async def test_revoked_session_is_refused_at_once_in_the_same_process(deaf: Sessions, account_id: UUID) -> None:
     token, session = await deaf.open(deaf._database, account_id)
     assert await deaf.authenticate(token)
     await deaf.revoke(deaf._database, session_id=session.id, account_id=account_id)
     assert await deaf.authenticate(token) is None
 
 
-async def test_a_revoked_session_is_refused_in_the_other_process(
-    here: Sessions, there: Sessions, account_id: UUID
-) -> None:
+async def test_revoked_session_is_refused_in_other_processes(here: Sessions, there: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     other_token, _ = await here.open(here._database, account_id)
     assert await there.authenticate(token)
@@ -232,7 +220,7 @@ async def test_a_revoked_session_is_refused_in_the_other_process(
     assert await there.authenticate(other_token)
 
 
-async def test_the_other_process_forgets_that_session_alone(
+async def test_other_processes_drop_the_revoked_session_alone(
     here: Sessions, there: Sessions, account_id: UUID, end_silently: EndSilently
 ) -> None:
     token, session = await here.open(here._database, account_id)
@@ -242,23 +230,23 @@ async def test_the_other_process_forgets_that_session_alone(
     await end_silently(other_token)
     await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await until_refused(there, token)
-    assert await there.authenticate(other_token)  # still remembered
+    assert await there.authenticate(other_token)  # still cached
 
 
-async def test_the_session_of_another_account_is_not_revoked(here: Sessions, account_id: UUID) -> None:
+async def test_session_of_another_account_is_not_revoked(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     await here.revoke(here._database, session_id=session.id, account_id=uuid7())
     assert await here.authenticate(token)
 
 
-async def test_revoking_twice_is_revoking_once(here: Sessions, account_id: UUID) -> None:
+async def test_second_revocation_changes_nothing(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await here.revoke(here._database, session_id=session.id, account_id=account_id)
     assert await here.authenticate(token) is None
 
 
-async def test_all_sessions_of_an_account_but_one_are_ended_and_those_that_were_good_are_counted(
+async def test_revoke_all_ends_the_account_s_other_sessions_and_counts_the_valid_ones(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
     tokens = [(await here.open(here._database, account_id))[0] for _ in range(3)]
@@ -275,7 +263,7 @@ async def test_all_sessions_of_an_account_but_one_are_ended_and_those_that_were_
     assert await here.revoke_all(here._database, account_id) == 0
 
 
-async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_the_same(
+async def test_cancelled_revoke_all_drops_the_cached_sessions(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, _ = await deaf.open(deaf._database, account_id)
@@ -291,7 +279,7 @@ async def test_whoever_is_cancelled_while_revoking_all_has_forgotten_them_all_th
     assert await deaf.authenticate(token) is None
 
 
-async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refused_everywhere(
+async def test_renewed_session_has_a_new_token_and_the_old_one_is_refused_everywhere(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
     token, session = await here.open(here._database, account_id)
@@ -312,15 +300,15 @@ async def test_a_renewed_session_has_a_new_token_at_once_and_the_old_one_is_refu
         assert (found.caller.session_id, found.caller.authenticated_at) == (session.id, same.authenticated_at)
 
 
-async def test_of_two_renewals_with_one_token_one_succeeds(here: Sessions, account_id: UUID) -> None:
+async def test_one_of_ten_concurrent_renewals_succeeds(here: Sessions, account_id: UUID) -> None:
     _, session = await here.open(here._database, account_id)
     seen = {"session_id": session.id, "account_id": account_id, "authenticated_at": session.authenticated_at}
-    renewed = await asyncio.gather(*(here.renew(**seen) for _ in range(10)))  # type: ignore[arg-type]
-    (good,) = [each for each in renewed if each is not None]
-    assert await here.authenticate(good[0])
+    renewed = await asyncio.gather(*(here.renew(here._database, **seen) for _ in range(10)))  # type: ignore[arg-type]
+    (valid,) = [each for each in renewed if each is not None]
+    assert await here.authenticate(valid[0])
 
 
-async def test_a_session_that_is_over_is_not_renewed(here: Sessions, account_id: UUID) -> None:
+async def test_ended_session_is_not_renewed(here: Sessions, account_id: UUID) -> None:
     _, session = await here.open(here._database, account_id)
     await here.revoke(here._database, session_id=session.id, account_id=account_id)
     seen = session.authenticated_at
@@ -328,7 +316,7 @@ async def test_a_session_that_is_over_is_not_renewed(here: Sessions, account_id:
     assert await here.renew(here._database, session_id=session.id, account_id=uuid7(), authenticated_at=seen) is None
 
 
-async def test_all_sessions_of_an_account_are_refused_when_the_transaction_commits_and_not_before(
+async def test_revoke_all_takes_effect_when_its_transaction_commits(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
     tokens = [(await here.open(here._database, account_id))[0] for _ in range(3)]
@@ -342,7 +330,7 @@ async def test_all_sessions_of_an_account_are_refused_when_the_transaction_commi
         await until_refused(there, token)
 
 
-async def test_a_revocation_that_is_rolled_back_revokes_nothing(
+async def test_rolled_back_revocation_changes_nothing(
     here: Sessions, there: Sessions, database: Database, account_id: UUID
 ) -> None:
     token, session = await here.open(here._database, account_id)
@@ -356,7 +344,7 @@ async def test_a_revocation_that_is_rolled_back_revokes_nothing(
     assert await here.authenticate(token)
 
 
-async def test_a_notice_may_name_the_account_instead(
+async def test_notice_with_an_account_id_drops_its_sessions(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently
 ) -> None:
     token, _ = await here.open(here._database, account_id)
@@ -367,7 +355,7 @@ async def test_a_notice_may_name_the_account_instead(
 
 
 @pytest.mark.parametrize("payload", ["", "all", "0" * 31, "\N{SNOWMAN}"])
-async def test_a_notice_that_names_nothing_we_know_drops_everything(
+async def test_malformed_notice_drops_everything(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently, payload: str
 ) -> None:
     token, _ = await here.open(here._database, account_id)
@@ -377,20 +365,20 @@ async def test_a_notice_that_names_nothing_we_know_drops_everything(
     await until_refused(here, token)
 
 
-async def test_an_answer_older_than_the_revocation_is_not_remembered(
+async def test_result_read_before_a_revocation_is_not_cached(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, session = await deaf.open(deaf._database, account_id)
-    answers = HeldAnswers(monkeypatch)
+    lookup = DelayedLookup(monkeypatch)
     finding = asyncio.create_task(deaf.authenticate(token))
-    await answers.answered.wait()
+    await lookup.read.wait()
     await deaf.revoke(deaf._database, session_id=session.id, account_id=account_id)
-    answers.arrive.set()
-    assert await finding  # the call came before the revocation; the next one must not profit
+    lookup.arrive.set()
+    assert await finding  # the call began before the revocation; the next one must be refused
     assert await deaf.authenticate(token) is None
 
 
-async def test_an_answer_older_than_the_notice_is_not_remembered(
+async def test_result_read_before_a_notice_is_not_cached(
     here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, session = await here.open(here._database, account_id)
@@ -402,17 +390,17 @@ async def test_an_answer_older_than_the_notice_is_not_remembered(
         noticed.set()
 
     monkeypatch.setattr(there.cache._callers, "drop", drop_and_tell)
-    answers = HeldAnswers(monkeypatch)
+    lookup = DelayedLookup(monkeypatch)
     finding = asyncio.create_task(there.authenticate(token))
-    await answers.answered.wait()
+    await lookup.read.wait()
     await here.revoke(here._database, session_id=session.id, account_id=account_id)
     await noticed.wait()
-    answers.arrive.set()
+    lookup.arrive.set()
     assert await finding
     assert await there.authenticate(token) is None
 
 
-async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the_same(
+async def test_cancelled_revocation_drops_the_cached_session(
     deaf: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, session = await deaf.open(deaf._database, account_id)
@@ -428,7 +416,7 @@ async def test_who_is_cancelled_while_revoking_has_forgotten_the_session_all_the
     assert await deaf.authenticate(token) is None
 
 
-async def test_nothing_remembered_is_used_while_notices_cannot_come(
+async def test_cache_is_not_used_while_notices_cannot_arrive(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
 ) -> None:
     tokens = [(await here.open(here._database, account_id))[0] for _ in range(3)]
@@ -440,19 +428,19 @@ async def test_nothing_remembered_is_used_while_notices_cannot_come(
         assert await here.authenticate(tokens[0]) is None
         assert await here.authenticate(tokens[1])
         await end_silently(tokens[1])
-        assert await here.authenticate(tokens[1]) is None  # nor was it remembered in the meantime
+        assert await here.authenticate(tokens[1]) is None  # nor was it cached since
         await end_silently(tokens[2])
     await line.up()
-    assert await here.authenticate(tokens[2]) is None  # nor is what was remembered before
+    assert await here.authenticate(tokens[2]) is None  # nor is an earlier cache entry
 
 
-async def test_sessions_are_remembered_again_when_notices_come_again(
+async def test_sessions_are_cached_again_when_notices_arrive_again(
     here: Sessions, there: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
 ) -> None:
     token, session = await here.open(here._database, account_id)
     other_token, _ = await here.open(here._database, account_id)
     async with asyncio.timeout(20):
-        await there.cache._listener.close()  # one line is enough to cut
+        await there.cache._listener.close()  # one connection is enough to cut
         with line.cut():
             await line.down()
         await line.up()
@@ -464,46 +452,46 @@ async def test_sessions_are_remembered_again_when_notices_come_again(
     await until_refused(here, token)
 
 
-async def test_an_answer_from_the_time_without_notices_is_not_remembered(
+async def test_result_read_without_notices_is_not_cached(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, _ = await here.open(here._database, account_id)
-    answers = HeldAnswers(monkeypatch)
+    lookup = DelayedLookup(monkeypatch)
     with line.cut():
         await line.down()
         finding = asyncio.create_task(here.authenticate(token))
-        await answers.answered.wait()
+        await lookup.read.wait()
         await end_silently(token)
     await line.up()
-    answers.arrive.set()
+    lookup.arrive.set()
     assert await finding
     assert await here.authenticate(token) is None
 
 
-async def test_a_session_revoked_here_is_refused_at_the_next_call_of_another_real_process(
+async def test_revoked_session_is_refused_by_another_operating_system_process(
     here: Sessions, account_id: UUID, dsn: str
 ) -> None:
     token, session = await here.open(here._database, account_id)
     other_token, _ = await here.open(here._database, account_id)
-    async with another_process(dsn) as ask:
+    async with another_process(dsn) as check:
         for _ in range(3):
-            assert await ask(token) == "found"
-            assert await ask(other_token) == "found"
+            assert await check(token) == "found"
+            assert await check(other_token) == "found"
         await here.revoke(here._database, session_id=session.id, account_id=account_id)
-        async with asyncio.timeout(5):  # for the notice; the cache over there would last a minute
-            while await ask(token) != "refused":
+        async with asyncio.timeout(5):  # for the notice; the other process caches for a minute
+            while await check(token) != "refused":
                 await asyncio.sleep(0.01)
-        assert await ask(other_token) == "found"
+        assert await check(other_token) == "found"
 
 
-async def test_the_other_real_process_does_remember(
+async def test_other_operating_system_process_caches_sessions(
     here: Sessions, account_id: UUID, dsn: str, end_silently: EndSilently
 ) -> None:
     token, _ = await here.open(here._database, account_id)
-    async with another_process(dsn) as ask:
-        assert await ask(token) == "found"
+    async with another_process(dsn) as check:
+        assert await check(token) == "found"
         await end_silently(token)
-        assert await ask(token) == "found"
+        assert await check(token) == "found"
 
 
 @asynccontextmanager
@@ -516,13 +504,13 @@ async def another_process(dsn: str) -> AsyncIterator[Callable[[str], Awaitable[s
     assert child.stdout is not None
     stdin, stdout = child.stdin, child.stdout
 
-    async def ask(token: str) -> str:
+    async def check(token: str) -> str:
         stdin.write(f"{token}\n".encode())
         return (await asyncio.wait_for(stdout.readline(), 20)).decode().strip()
 
     try:
         assert (await asyncio.wait_for(stdout.readline(), 20)).strip() == b"ready"
-        yield ask
+        yield check
     finally:
         stdin.close()
         await asyncio.wait_for(child.wait(), 20)

@@ -19,17 +19,17 @@ from accord_db.engine.scope import remaining, set_deadline
 from accord_db.queries.accounts import ban_account, delete_account
 from accord_db.queries.sessions import list_live_sessions
 from accord_rpc.errors import RpcError
-from tests.auth.conftest import EndSilently, HeldAnswers, Line, change_session, process, until
+from tests.auth.conftest import DelayedLookup, EndSilently, Line, change_session, process, until
 
 Stream = asyncio.Task[None]
 
 
 async def run(sessions: Sessions, token: str, until_over: Callable[[], Awaitable[object]]) -> None:
-    """What serves a stream."""
-    doubts = sessions.streams.doubts
+    """Serves a stream."""
+    changes = sessions.streams.changes
     found = await sessions.authenticate(token)
     assert found is not None
-    with sessions.streams.hold(sessions, token, found, doubts=doubts):
+    with sessions.streams.hold(sessions, token, found, changes=changes):
         await until_over()
 
 
@@ -64,13 +64,13 @@ async def is_ended(stream: Stream, within: float = 5) -> bool:
 
 
 async def goes_on(stream: Stream, sessions: Sessions) -> bool:
-    """Also when all doubts that there were have been answered."""
-    sessions.streams.doubt_all()
+    """Also after a recheck."""
+    sessions.streams.all_changed()
     await asyncio.sleep(0.2)
     return not stream.done()
 
 
-async def test_a_stream_ends_when_its_session_is_revoked_in_another_process_and_others_go_on(
+async def test_revocation_in_another_process_ends_the_stream_alone(
     here: Sessions, there: Sessions, account_id: UUID
 ) -> None:
     token, session = await here.open(here._database, account_id)
@@ -84,16 +84,14 @@ async def test_a_stream_ends_when_its_session_is_revoked_in_another_process_and_
         assert await goes_on(other, there)
 
 
-async def test_a_stream_ends_where_its_session_is_revoked(here: Sessions, account_id: UUID) -> None:
+async def test_revocation_in_the_same_process_ends_the_stream(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
 
 
-async def test_a_stream_ends_with_all_sessions_of_its_account(
-    here: Sessions, there: Sessions, account_id: UUID
-) -> None:
+async def test_revoke_all_ends_the_stream(here: Sessions, there: Sessions, account_id: UUID) -> None:
     token, _ = await here.open(here._database, account_id)
     kept_token, kept = await here.open(here._database, account_id)
     async with streaming(there, token) as stream, streaming(there, kept_token) as other:
@@ -102,7 +100,7 @@ async def test_a_stream_ends_with_all_sessions_of_its_account(
         assert await goes_on(other, there)
 
 
-async def test_a_stream_outlives_a_revocation_that_is_rolled_back(
+async def test_rolled_back_revocation_does_not_end_the_stream(
     here: Sessions, database: Database, account_id: UUID
 ) -> None:
     token, session = await here.open(here._database, account_id)
@@ -110,14 +108,12 @@ async def test_a_stream_outlives_a_revocation_that_is_rolled_back(
         with suppress(LookupError):
             async with here._database.transaction() as tx:
                 await here.revoke(tx, session_id=session.id, account_id=account_id)
-                assert await goes_on(stream, here)  # nor does it end before the commit
+                assert await goes_on(stream, here)  # it does not end before the commit
                 raise LookupError
         assert await goes_on(stream, here)
 
 
-async def test_a_stream_ends_when_its_session_gets_another_token_and_one_with_that_goes_on(
-    here: Sessions, there: Sessions, account_id: UUID
-) -> None:
+async def test_renewal_ends_streams_of_the_old_token_alone(here: Sessions, there: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     async with streaming(there, token) as stream:
         renewed = await here.renew(
@@ -129,21 +125,21 @@ async def test_a_stream_ends_when_its_session_gets_another_token_and_one_with_th
             assert await goes_on(new, there)
 
 
-async def test_a_stream_whose_session_is_revoked_while_it_begins_ends(
+async def test_revocation_while_a_stream_begins_ends_it(
     here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, session = await here.open(here._database, account_id)
-    answers = HeldAnswers(monkeypatch)
+    lookup = DelayedLookup(monkeypatch)
     stream = asyncio.create_task(run(there, token, for_ever))
-    await answers.answered.wait()
+    await lookup.read.wait()
     await here.revoke(here._database, session_id=session.id, account_id=account_id)
-    await until(lambda: there.streams.doubts > 1)  # one is from when it began to listen
-    answers.arrive.set()
+    await until(lambda: there.streams.changes > 1)  # one is from the start of listening
+    lookup.arrive.set()
     assert await is_ended(stream)
 
 
 @pytest.mark.parametrize("limit", ["lifetime", "idle_lifetime"])
-async def test_a_stream_ends_when_its_session_expires(dsn: str, account_id: UUID, limit: str) -> None:
+async def test_stream_ends_when_its_session_expires(dsn: str, account_id: UUID, limit: str) -> None:
     expiring: Any = {limit: timedelta(seconds=1)}
     async with process(dsn, **expiring) as sessions:
         token, _ = await sessions.open(sessions._database, account_id)
@@ -151,7 +147,7 @@ async def test_a_stream_ends_when_its_session_expires(dsn: str, account_id: UUID
             assert await is_ended(stream)
 
 
-async def test_a_stream_does_not_idle_out_while_its_session_is_used_elsewhere(
+async def test_stream_does_not_idle_out_while_its_session_is_used_elsewhere(
     dsn: str, there: Sessions, database: Database, account_id: UUID
 ) -> None:
     async with process(dsn, idle_lifetime=timedelta(seconds=1)) as sessions:
@@ -165,10 +161,10 @@ async def test_a_stream_does_not_idle_out_while_its_session_is_used_elsewhere(
 
 
 @pytest.mark.parametrize("gone", [ban_account, delete_account])
-async def test_a_stream_ends_when_its_account_is_banned_or_deleted_even_without_a_notice(
+async def test_ban_or_deletion_ends_the_stream_without_a_notice(
     here: Sessions, database: Database, account_id: UUID, monkeypatch: pytest.MonkeyPatch, gone: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(streams_module, "_LOOK_AGAIN", 0.2)
+    monkeypatch.setattr(streams_module, "_RECHECK_EVERY", 0.2)
     token, _ = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         await gone(database, account_id=account_id)
@@ -176,7 +172,7 @@ async def test_a_stream_ends_when_its_account_is_banned_or_deleted_even_without_
 
 
 @pytest.mark.parametrize("payload", ["", "all", "0" * 31])
-async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_others(
+async def test_malformed_notice_ends_streams_of_ended_sessions_alone(
     here: Sessions, database: Database, account_id: UUID, end_silently: EndSilently, payload: str
 ) -> None:
     token, _ = await here.open(here._database, account_id)
@@ -188,7 +184,7 @@ async def test_a_notice_that_names_nothing_ends_streams_of_bad_sessions_and_no_o
         assert not stream.done()
 
 
-async def test_a_stream_ends_when_its_session_is_revoked_while_notices_cannot_come(
+async def test_revocation_ends_the_stream_while_notices_cannot_arrive(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently
 ) -> None:
     token, _ = await here.open(here._database, account_id)
@@ -197,8 +193,8 @@ async def test_a_stream_ends_when_its_session_is_revoked_while_notices_cannot_co
     async with streaming(here, token) as stream, streaming(here, other_token) as other:
         with line.cut():
             await line.down()
-            async with streaming(here, late_token) as late:  # began when nothing could be heard
-                await asyncio.sleep(0.3)  # and they were looked at as the line went down
+            async with streaming(here, late_token) as late:  # began without notices
+                await asyncio.sleep(0.3)  # rechecked when the connection was lost
                 await end_silently(token)
                 await end_silently(late_token)
                 assert await is_ended(stream)
@@ -206,10 +202,10 @@ async def test_a_stream_ends_when_its_session_is_revoked_while_notices_cannot_co
         assert await goes_on(other, here)
 
 
-async def test_a_stream_is_looked_at_when_notices_come_again(
+async def test_stream_is_rechecked_when_notices_arrive_again(
     here: Sessions, account_id: UUID, line: Line, end_silently: EndSilently, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams_module, "_LOOK_AGAIN_UNTOLD", 60.0)
+    monkeypatch.setattr(streams_module, "_RECHECK_EVERY_WITHOUT_NOTICES", 60.0)
     token, _ = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         with line.cut():
@@ -220,10 +216,10 @@ async def test_a_stream_is_looked_at_when_notices_come_again(
         assert await is_ended(stream)
 
 
-async def test_a_stream_ends_once_the_database_can_be_asked_again(
+async def test_revocation_ends_the_stream_once_the_database_is_available_again(
     here: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams_module, "_LOOK_AGAIN_UNTOLD", 0.1)
+    monkeypatch.setattr(streams_module, "_RECHECK_EVERY_WITHOUT_NOTICES", 0.1)
     failed = 0
 
     async def fails_twice(database: Database, *, token_hashes: list[bytes]) -> Any:
@@ -241,30 +237,30 @@ async def test_a_stream_ends_once_the_database_can_be_asked_again(
     assert failed == 2
 
 
-async def test_a_revocation_that_is_heard_while_the_database_answers_is_asked_about_again(
+async def test_notice_during_a_recheck_causes_another_one(
     here: Sessions, there: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answered, arrive = asyncio.Event(), asyncio.Event()
+    read, arrive = asyncio.Event(), asyncio.Event()
 
     async def held(database: Database, *, token_hashes: list[bytes]) -> Any:
-        good = await list_live_sessions(database, token_hashes=token_hashes)
-        answered.set()
+        valid = await list_live_sessions(database, token_hashes=token_hashes)
+        read.set()
         await arrive.wait()
-        return good
+        return valid
 
     monkeypatch.setattr(sessions_module, "list_live_sessions", held)
     token, session = await here.open(here._database, account_id)
     async with streaming(there, token) as stream:
-        doubts = there.streams.doubts
-        there.streams.doubt(session.id)
-        await answered.wait()
+        changes = there.streams.changes
+        there.streams.changed(session.id)
+        await read.wait()
         await here.revoke(here._database, session_id=session.id, account_id=account_id)
-        await until(lambda: there.streams.doubts == doubts + 2)
+        await until(lambda: there.streams.changes == changes + 2)
         arrive.set()
         assert await is_ended(stream)
 
 
-async def test_whoever_else_cancels_a_stream_is_obeyed(here: Sessions, account_id: UUID) -> None:
+async def test_cancellation_by_the_client_ends_the_stream_as_cancelled(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     async with streaming(here, token) as stream:
         stream.cancel()
@@ -287,9 +283,7 @@ async def test_whoever_else_cancels_a_stream_is_obeyed(here: Sessions, account_i
         assert stream.cancelled()
 
 
-async def test_a_stream_that_takes_no_notice_of_its_end_is_refused_all_the_same(
-    here: Sessions, account_id: UUID
-) -> None:
+async def test_stream_that_suppresses_its_cancellation_is_refused(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
 
     async def stubborn() -> None:
@@ -301,22 +295,20 @@ async def test_a_stream_that_takes_no_notice_of_its_end_is_refused_all_the_same(
         assert await is_ended(stream)
 
 
-async def test_a_stream_that_ends_by_itself_is_forgotten_and_others_are_watched_after_it(
-    here: Sessions, account_id: UUID
-) -> None:
+async def test_completed_stream_is_removed_and_others_are_watched(here: Sessions, account_id: UUID) -> None:
     token, session = await here.open(here._database, account_id)
     await run(here, token, lambda: asyncio.sleep(0))
     assert len(here.streams) == 0
     assert here.streams._by_id == {}
     watching = here.streams._watching
     assert watching is not None
-    await until(watching.done)  # nothing runs where nothing streams
+    await until(watching.done)  # the watch ends without streams
     async with streaming(here, token) as stream:
         await here.revoke(here._database, session_id=session.id, account_id=account_id)
         assert await is_ended(stream)
 
 
-async def test_the_deadline_of_the_first_stream_is_not_that_of_the_watch(
+async def test_deadline_of_the_first_stream_does_not_end_the_watch(
     here: Sessions, account_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[float | None] = []

@@ -1,4 +1,4 @@
-"""Codes of authenticator apps: those of RFC 6238, good in their step and the neighbours of it."""
+"""Codes of authenticator apps (RFC 6238): valid in their step and its neighbours."""
 
 from base64 import b32decode
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ STEP = timedelta(seconds=30)
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
 
-# RFC 6238, appendix B, the columns of SHA-1; six digits are the last six of eight.
+# RFC 6238, appendix B, for SHA-1. Six digits are the last six of eight.
 @pytest.mark.parametrize(
     ("seconds", "code"),
     [
@@ -34,18 +34,18 @@ def test_codes_are_those_of_rfc_6238(seconds: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-def test_code_of_the_step_and_of_its_neighbours_is_good(off: int) -> None:
+def test_code_of_the_step_and_its_neighbours_is_accepted(off: int) -> None:
     step = totp.step_at(NOW) + off
     assert totp.step_of(totp.code_at(SECRET, step), SECRET, NOW) == step
 
 
 @pytest.mark.parametrize("off", [-1000, -3, -2, 2, 3, 1000])
-def test_code_of_any_other_step_is_not(off: int) -> None:
+def test_code_of_any_other_step_is_refused(off: int) -> None:
     assert totp.step_of(totp.code_at(SECRET, totp.step_at(NOW) + off), SECRET, NOW) is None
 
 
 @given(st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 — bounds are naive
-def test_code_is_good_for_ninety_seconds_at_most(shown: datetime) -> None:
+def test_code_is_valid_for_ninety_seconds_at_most(shown: datetime) -> None:
     code, step = totp.code_at(SECRET, totp.step_at(shown)), totp.step_at(shown)
     assert totp.step_of(code, SECRET, shown + STEP) == step
     assert totp.step_of(code, SECRET, shown - STEP) == step
@@ -54,22 +54,22 @@ def test_code_is_good_for_ninety_seconds_at_most(shown: datetime) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "0", "00000", "0000000", "abcdef", "²³¹²³¹", "１２３４５６", "-12345", "\0" * 6])
-def test_what_is_no_code_is_wrong(code: str) -> None:
+def test_malformed_code_is_refused(code: str) -> None:
     assert totp.step_of(code, SECRET, NOW) is None
 
 
-def test_code_of_another_secret_is_wrong() -> None:
+def test_code_of_another_secret_is_refused() -> None:
     assert totp.step_of(totp.code_at(SECRET[::-1], totp.step_at(NOW)), SECRET, NOW) is None
 
 
-def test_secrets_have_160_bits_and_are_never_the_same() -> None:
+def test_secrets_are_unique_and_have_160_bits() -> None:
     made = {totp.new_secret() for _ in range(1000)}
     assert len(made) == 1000
     assert {len(secret) for secret in made} == {20}
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "a:b/c?d=e&f#g%h@example.com", "ådå@example.com"])
-def test_uri_tells_an_app_all_it_needs(email: str) -> None:
+def test_uri_has_all_parameters(email: str) -> None:
     uri = urlsplit(totp.otpauth_uri(SECRET, email))
     assert (uri.scheme, uri.netloc, unquote(uri.path)) == ("otpauth", "totp", f"/Accord:{email}")
     assert {name: value for name, [value] in parse_qs(uri.query).items()} == {

@@ -1,4 +1,4 @@
-"""The client against gateways that run in the test, as processes of their own, and against a server that does as it is told."""
+"""The client calls gateways in the same process, gateways in other processes, and a scripted server."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ import accord_client
 import accord_client.aio
 from accord_client import SessionToken
 from accord_db.engine.database import Database
-from tests.api.conftest import gateway, gateway_settings, listener, log, probe
+from tests.api.conftest import _contract_read_once, gateway, gateway_settings, listener, log, probe
 from tests.client.scripted import Scripted
 from tests.factories import Person, signed_in_person
 from tests.gateway.conftest import database_url, start
 
-__all__ = ["database_url", "gateway", "gateway_settings", "listener", "log", "probe", "start"]
+__all__ = ["_contract_read_once", "database_url", "gateway", "gateway_settings", "listener", "log", "probe", "start"]
 
 
 @dataclass(frozen=True)
 class Calling:
-    """Somebody who is signed in, with a channel of each sort to the gateway of the test."""
+    """A signed-in person, with a blocking and an asyncio channel to the gateway."""
 
     person: Person
     threads: grpc.Channel

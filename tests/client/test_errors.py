@@ -18,7 +18,7 @@ from accord_client import CallFailed, SessionToken, Violation, errors
 from accord_rpc.errors import RpcError
 from tests.client.conftest import Calling
 from tests.client.scripted import Scripted
-from tests.gateway.conftest import free_port
+from tests.ports import free_port
 
 REASONS = [value for enum in (Reason, reasons_pb2.Reason) for value in enum.DESCRIPTOR.values if value.number]
 

@@ -33,8 +33,9 @@ from accord_rpc.errors import RpcError
 from tests.client.scripted import Scripted, unavailable_until
 from tests.conftest import count
 from tests.factories import Person, signed_in_person
-from tests.gateway.conftest import Start, eventually, free_port
+from tests.gateway.conftest import Start, eventually
 from tests.gateway.test_restarts import SERVICE_CONFIG
+from tests.ports import free_port
 
 RESTARTS = 2
 LONG = 30  # seconds; the contract's five would end in the middle of a slow restart

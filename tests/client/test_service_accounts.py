@@ -134,8 +134,8 @@ async def test_token_that_is_about_to_end_is_renewed(get: Call, issuer: Issuer) 
 
 
 def test_token_is_due_when_a_fifth_of_its_time_is_left() -> None:
-    token = Token.of(IssueTokenResponse(access_token="token", expires_in=Duration(seconds=300)), asked_at=1000)
-    assert (token.due_at, token.ends_at) == (1240, 1300)
+    token = Token.of(IssueTokenResponse(access_token="token", expires_in=Duration(seconds=300)), requested_at=1000)
+    assert (token.due_at, token.expires_at) == (1240, 1300)
 
 
 async def test_refused_token_is_renewed_once_and_the_call_repeated(get: Call, issuer: Issuer) -> None:

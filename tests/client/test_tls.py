@@ -16,14 +16,14 @@ from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_client import CallFailed, SessionToken, Tls, errors
 from accord_db.engine.database import Database
 from tests.factories import Person, signed_in_person
-from tests.gateway.conftest import Running, Start
+from tests.gateway.conftest import GatewayProcess, Start
 
 
 @dataclass(frozen=True)
 class Served:
     """A gateway with a certificate, and what a client needs to know of it."""
 
-    gateway: Running
+    gateway: GatewayProcess
     folder: Path
     authorities: Path
     clients: trustme.CA | None = None  # who issues the certificates that it asks of clients
@@ -143,7 +143,7 @@ async def test_without_it_or_with_another_nobody_gets_in(mutual: Served, person:
 
 
 def test_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="Set both"):
         Tls(certificate=tmp_path / "client.pem")
 
 

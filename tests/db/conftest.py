@@ -1,4 +1,4 @@
-"""Rows that tests about something else need."""
+"""Fixtures: accounts and organizations."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -36,7 +36,7 @@ def new_account(database: Database) -> NewAccount:
             database,
             account_id=account_id,
             email=f"{account_id}@example.com",
-            display_name="Somebody",
+            display_name="Ada",
             password_hash="none",
         )
         assert account is not None

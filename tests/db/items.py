@@ -1,4 +1,4 @@
-"""A table for tests of the engine alone."""
+"""A table for tests of the engine."""
 
 from datetime import datetime
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""How PostgreSQL would answer a question."""
+"""Query plans of PostgreSQL."""
 
 import re
 
@@ -10,17 +10,17 @@ _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 def generic_plan(connection: psycopg.Connection, statement: Executable, table: str) -> str:
-    """The plan that is made once for all values, as prepared statements have it."""
+    """The generic plan of a prepared statement, which does not depend on the parameters."""
     connection.execute(f"ANALYZE {table}".encode())
     connection.execute("SET plan_cache_mode = force_generic_plan")
     sql, parameters = _numbered(statement)
-    connection.execute(f"PREPARE question AS {sql}".encode())
+    connection.execute(f"PREPARE query AS {sql}".encode())
     arguments = ", ".join("NULL" for _ in parameters)
-    return "\n".join(line for (line,) in connection.execute(f"EXPLAIN EXECUTE question({arguments})".encode()))
+    return "\n".join(line for (line,) in connection.execute(f"EXPLAIN EXECUTE query({arguments})".encode()))
 
 
 def _numbered(statement: Executable) -> tuple[str, list[str]]:
-    """With the parameters as PREPARE has them."""
+    """The SQL with $1, $2, … as parameters."""
     sql = str(statement.compile(dialect=postgresql.dialect(paramstyle="pyformat")))  # type: ignore[attr-defined,no-untyped-call]  # every statement has it
     names = list(dict.fromkeys(_PARAMETER.findall(sql)))
     return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", sql), names

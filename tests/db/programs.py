@@ -1,4 +1,4 @@
-"""Other people's servers, for the length of a test."""
+"""Servers of other projects, run for a test; servers that record their clients or reject writes; malformed URLs."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from accord_postgres.launch import launch
 
 @contextmanager
 def running(program: Sequence[str | Path], folder: Path) -> Iterator[None]:
-    """As a user that is not root, which none of them wants to be; it owns the folder, and its output is kept there."""
+    """Runs the program as a user other than root, which owns the folder. Its output goes to output.log."""
     account = choose_account(folder)
     hand_over(folder, account.owner)
     with (folder / "output.log").open("wb") as output:
@@ -38,20 +38,14 @@ def run(program: Sequence[str | Path], folder: Path) -> None:
     assert process.wait() == 0, (folder / "output.log").read_text()
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
-def wait_until_ready(dsn: str, *, patience: float = 10.0) -> None:
-    give_up = time.monotonic() + patience
+def wait_until_ready(dsn: str, *, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
     while True:
         try:
             psycopg.connect(dsn).close()
             return
         except psycopg.OperationalError:
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
@@ -79,7 +73,7 @@ def _record(listening: socket.socket, clients: list[str]) -> None:
 
 
 def hostile_environment(folder: Path, port: int) -> dict[str, str]:
-    """A value for every variable of libpq. Those that can lead elsewhere lead to `port`, the others are malformed."""
+    """A value for every variable of libpq. Those that can change the server point to `port`; the others are malformed."""
     options = {option.keyword.decode(): option.envvar for option in pq.Conninfo.get_defaults()}
     elsewhere = {
         "host": "127.0.0.1",
@@ -98,25 +92,25 @@ def hostile_environment(folder: Path, port: int) -> dict[str, str]:
 
 
 READ_ONLY = ("standby.signal", "default_transaction_read_only")
-"""The ways in which a server stops taking writes: it was demoted, or an operator closed it."""
+"""Causes of a read-only server: it was demoted to a standby, or an operator has configured it."""
 
 
-def is_read_only(server: EmbeddedPostgres, way: str) -> bool:
-    if way == "standby.signal":
+def is_read_only(server: EmbeddedPostgres, cause: str) -> bool:
+    if cause == "standby.signal":
         return _standby_signal(server).exists()
     with psycopg.connect(server.dsn, target_session_attrs="any") as connection:
         return connection.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
 
 
-def make_read_only(server: EmbeddedPostgres, way: str) -> None:
-    if way == "standby.signal":
+def make_read_only(server: EmbeddedPostgres, cause: str) -> None:
+    if cause == "standby.signal":
         _restart(server, _standby_signal(server).touch)
     else:
         _reconfigure(server, "ALTER SYSTEM SET default_transaction_read_only = on")
 
 
-def make_writable(server: EmbeddedPostgres, way: str) -> None:
-    if way == "standby.signal":
+def make_writable(server: EmbeddedPostgres, cause: str) -> None:
+    if cause == "standby.signal":
         _restart(server, _standby_signal(server).unlink)
     else:
         _reconfigure(server, "ALTER SYSTEM RESET default_transaction_read_only")
@@ -143,7 +137,7 @@ def _reconfigure(server: EmbeddedPostgres, statement: LiteralString) -> None:
 
 PASSWORD = "SECRET"
 
-# libpq takes a part of the password for a host, a port, a user, a database or a parameter, or quotes all of it.
+# libpq reads a part of the password as a host, port, user, database or parameter, or quotes the whole string.
 MALFORMED_URLS = [
     f" postgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
     f"\tpostgresql://ada:{PASSWORD}@127.0.0.1:1/accord",
@@ -166,6 +160,8 @@ MALFORMED_URLS = [
     f"postgresql://ada:{PASSWORD}?{PASSWORD}@127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}?host={PASSWORD}@127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD} {PASSWORD}@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD}\n@127.0.0.1:1/accord",
+    f"postgresql://ada:{PASSWORD} @127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}\uff20@127.0.0.1:x/accord",
     f"postgresql://ada:{PASSWORD}@[127.0.0.1:1/accord",
     f"postgresql://ada:{PASSWORD}@127.0.0.1:1accord",

@@ -1,4 +1,4 @@
-"""Account tokens: for one purpose, good once, until they expire or another takes their place."""
+"""Account tokens: valid for one purpose, once, until they expire or are replaced."""
 
 import asyncio
 import hashlib
@@ -54,7 +54,7 @@ async def got(database: Database, token: str = "token", *purposes: TokenPurpose)
 
 
 @pytest.mark.parametrize("purpose", TokenPurpose)
-async def test_a_token_is_found_by_its_hash_and_purpose_alone(
+async def test_get_token_finds_a_token_by_hash_and_purpose_only(
     database: Database, account: Account, purpose: TokenPurpose
 ) -> None:
     assert await insert(database, account.id, purpose=purpose)
@@ -66,14 +66,14 @@ async def test_a_token_is_found_by_its_hash_and_purpose_alone(
     assert await get(database, "token", *(other for other in TokenPurpose if other is not purpose)) is None
 
 
-async def test_the_hash_is_not_shown_with_the_row(database: Database, account: Account) -> None:
+async def test_repr_of_a_row_does_not_show_the_hash(database: Database, account: Account) -> None:
     await insert(database, account.id)
     found = await got(database)
     assert found.token_hash == token_hash()
     assert repr(token_hash()) not in repr(found)
 
 
-async def test_a_token_takes_the_place_of_those_of_its_account_and_purpose(
+async def test_insert_token_replaces_the_token_of_the_same_account_and_purpose(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     await insert(database, account.id, "former")
@@ -86,7 +86,7 @@ async def test_a_token_takes_the_place_of_those_of_its_account_and_purpose(
     await got(database, "of another account")
 
 
-async def test_there_is_no_token_for_an_account_that_is_not_there_or_deleted(
+async def test_insert_token_for_an_unknown_or_deleted_account_inserts_nothing(
     database: Database, account: Account
 ) -> None:
     await accounts.delete_account(database, account_id=account.id)
@@ -95,13 +95,13 @@ async def test_there_is_no_token_for_an_account_that_is_not_there_or_deleted(
     assert await database.fetch_one(_COUNT) == 0
 
 
-async def test_a_token_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
+async def test_get_token_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
     await insert(database, account.id)
     await accounts.delete_account(database, account_id=account.id)
     assert await get(database) is None
 
 
-async def test_an_expired_token_is_none_and_cannot_be_used(database: Database, account: Account) -> None:
+async def test_expired_token_is_not_found_and_cannot_be_used(database: Database, account: Account) -> None:
     await insert(database, account.id)
     found = await got(database)
     await database.execute(update(AccountToken).values(expires_at=func.now()))
@@ -109,7 +109,7 @@ async def test_an_expired_token_is_none_and_cannot_be_used(database: Database, a
     assert not await account_tokens.use_token(database, token_id=found.id)
 
 
-async def test_a_token_is_used_once_and_none_after(database: Database, account: Account) -> None:
+async def test_token_can_be_used_once(database: Database, account: Account) -> None:
     await insert(database, account.id)
     found = await got(database)
     assert await account_tokens.use_token(database, token_id=found.id)
@@ -117,14 +117,14 @@ async def test_a_token_is_used_once_and_none_after(database: Database, account: 
     assert await get(database) is None
 
 
-async def test_of_twenty_uses_at_once_one_is_told_that_it_was_good(database: Database, account: Account) -> None:
+async def test_one_of_twenty_concurrent_uses_of_a_token_succeeds(database: Database, account: Account) -> None:
     await insert(database, account.id)
     found = await got(database)
     used = await asyncio.gather(*(account_tokens.use_token(database, token_id=found.id) for _ in range(20)))
     assert sorted(used) == [False] * 19 + [True]
 
 
-async def test_a_use_that_is_rolled_back_leaves_the_token_good(database: Database, account: Account) -> None:
+async def test_rolled_back_use_leaves_the_token_valid(database: Database, account: Account) -> None:
     await insert(database, account.id)
     found = await got(database)
     with pytest.raises(LookupError):
@@ -134,7 +134,7 @@ async def test_a_use_that_is_rolled_back_leaves_the_token_good(database: Databas
     assert await account_tokens.use_token(database, token_id=found.id)
 
 
-async def test_delete_tokens_takes_those_of_the_account_and_purposes_alone(
+async def test_delete_tokens_deletes_only_those_of_the_account_and_purposes(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     other = await new_account()
@@ -147,9 +147,7 @@ async def test_delete_tokens_takes_those_of_the_account_and_purposes_alone(
     await got(database, f"other {RESET}")
 
 
-async def test_two_tokens_cannot_have_one_hash_and_what_is_no_hash_is_refused(
-    database: Database, account: Account
-) -> None:
+async def test_token_hash_must_be_unique_and_a_sha256(database: Database, account: Account) -> None:
     await insert(database, account.id)
     with pytest.raises(AlreadyExists):
         await insert(database, account.id, purpose=VERIFY)
@@ -165,7 +163,7 @@ async def test_two_tokens_cannot_have_one_hash_and_what_is_no_hash_is_refused(
         )
 
 
-async def test_of_new_tokens_at_once_one_stays_if_the_account_is_locked_for_each(
+async def test_one_of_ten_concurrent_tokens_remains_if_each_insert_locks_the_account(
     database: Database, account: Account
 ) -> None:
     async def insert_locked(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The clean-up: what is due goes, in batches, by one process at a time, and what is not due stays."""
+"""The clean-up: expired rows are deleted in batches, by one process at a time, and other rows stay."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.engine.model import Model
 from accord_db.engine.statements import compiled
 from accord_db.queries import audit, organizations
-from accord_db.queries.cleanup import Due, delete_due, everything_due, is_alone
+from accord_db.queries.cleanup import ExpiredRows, delete_batch, expired_rows, try_lock_cleanup
 from accord_db.schema import (
     Account,
     AccountToken,
@@ -83,17 +83,17 @@ async def count(database: Database, table: Table) -> int:
     return found
 
 
-def due_after(kept: timedelta, *, batch: int = 500) -> list[Due]:
-    return everything_due(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
+def expired_after(kept: timedelta, *, batch: int = 500) -> list[ExpiredRows]:
+    return expired_rows(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
 
 
 async def clean_up(database: Database, *, kept: timedelta = KEPT, batch: int = 500) -> Counter[str]:
-    """How many rows went, by table."""
+    """The number of deleted rows, by table."""
     deleted: Counter[str] = Counter()
-    for due in due_after(kept, batch=batch):
-        while number := await delete_due(database, due):
+    for expired in expired_after(kept, batch=batch):
+        while number := await delete_batch(database, expired):
             assert number <= batch
-            deleted[due.table] += number
+            deleted[expired.table] += number
     return +deleted
 
 
@@ -109,7 +109,7 @@ DUE = [
 each_kind = pytest.mark.parametrize(("model", "since", "kept"), DUE, ids=[model.__tablename__ for model, _, _ in DUE])
 
 
-# --- what goes and what stays --------------------------------------------------------------------------------------------
+# --- which rows are deleted ------------------------------------------------------------------------------------------------
 @each_kind
 async def test_what_is_due_goes_and_what_is_not_stays(
     database: Database, add: Add, new_account: NewAccount, model: type[Model], since: str, kept: timedelta
@@ -152,25 +152,25 @@ async def test_mail_that_waits_stays_however_old_it_is(database: Database, add: 
     assert await clean_up(database) == {}
 
 
-def test_every_table_whose_rows_expire_is_cleaned() -> None:
+def test_every_table_with_an_expiry_is_cleaned() -> None:
     expiring = {name for name, table in metadata.tables.items() if {"expires_at", "reset_at"} & set(table.c.keys())}
     assert {"sessions", "rate_limits"} <= expiring
-    assert expiring <= {due.table for due in due_after(KEPT)}
+    assert expiring <= {expired.table for expired in expired_after(KEPT)}
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------------
 async def test_a_batch_is_no_larger_than_it_may_be(database: Database, add: Add, account: Account) -> None:
     for days in (5, 9, 7, 3):
         add(AccountToken, account, expires_at=ago(timedelta(days=days)))
-    tokens = next(due for due in due_after(KEPT, batch=3) if due.table == "account_tokens")
-    assert [await delete_due(database, tokens) for _ in range(3)] == [3, 1, 0]
+    tokens = next(due for due in expired_after(KEPT, batch=3) if due.table == "account_tokens")
+    assert [await delete_batch(database, tokens) for _ in range(3)] == [3, 1, 0]
 
 
 async def test_the_oldest_go_first(database: Database, add: Add, account: Account) -> None:
     for days in (5, 9, 7):
         add(AccountToken, account, expires_at=ago(timedelta(days=days)))
-    tokens = next(due for due in due_after(KEPT, batch=2) if due.table == "account_tokens")
-    await delete_due(database, tokens)
+    tokens = next(due for due in expired_after(KEPT, batch=2) if due.table == "account_tokens")
+    await delete_batch(database, tokens)
     assert await database.fetch_all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
 
@@ -184,36 +184,34 @@ async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
     assert await clean_up(database) == {"rate_limits": 1}
 
 
-async def test_an_index_serves_each_of_the_statements(database: Database, dsn: str) -> None:
+async def test_every_statement_uses_an_index(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
-        connection.execute("SET enable_seqscan = off")  # which leaves it to those that have nothing else
-        assert {"sessions", "accounts", "organizations"} <= {due.table for due in due_after(KEPT)}
-        for due in due_after(KEPT):
-            sql = compiled(due.delete).bind({}).sql
+        connection.execute("SET enable_seqscan = off")  # plans without a usable index still scan
+        assert {"sessions", "accounts", "organizations"} <= {expired.table for expired in expired_after(KEPT)}
+        for expired in expired_after(KEPT):
+            sql = compiled(expired.delete).bind({}).sql
             plan = "\n".join(line for (line,) in connection.execute(b"EXPLAIN " + sql))
             assert "Seq Scan" not in plan
 
 
 # --- one at a time -----------------------------------------------------------------------------------------------------------
-async def test_one_transaction_at_a_time_is_alone(connect: Connect) -> None:
+async def test_only_one_transaction_at_a_time_gets_the_cleanup_lock(connect: Connect) -> None:
     one, other = await connect(), await connect()
     async with one.transaction() as first:
-        assert await is_alone(first)
+        assert await try_lock_cleanup(first)
         async with other.transaction() as second:
-            assert not await is_alone(second)
+            assert not await try_lock_cleanup(second)
     async with other.transaction() as second:
-        assert await is_alone(second)
+        assert await try_lock_cleanup(second)
 
 
 # --- accounts ----------------------------------------------------------------------------------------------------------------
-async def test_an_account_goes_once_it_was_deleted_as_long_ago_as_the_settings_say(
-    database: Database, new_account: NewAccount
-) -> None:
-    living, fresh, old = [await new_account() for _ in range(3)]
+async def test_account_is_removed_after_the_configured_time(database: Database, new_account: NewAccount) -> None:
+    current, fresh, old = [await new_account() for _ in range(3)]
     await database.execute(_AGE_ACCOUNT, account_id=fresh.id, age=timedelta(days=7) - timedelta(minutes=1))
     await database.execute(_AGE_ACCOUNT, account_id=old.id, age=timedelta(days=7) + SECOND)
     assert await clean_up(database, kept=timedelta(days=7)) == {"accounts": 1}
-    assert set(await database.fetch_all(select(Account.id))) == {living.id, fresh.id}
+    assert set(await database.fetch_all(select(Account.id))) == {current.id, fresh.id}
 
 
 def going_with(owner: str) -> list[Table]:
@@ -285,11 +283,11 @@ def organization(account: Account, new_rows: NewRows) -> NewOrganization:
 async def test_an_organization_goes_once_it_was_deleted_as_long_ago_as_the_settings_say(
     database: Database, organization: NewOrganization
 ) -> None:
-    living, fresh, old = [organization() for _ in range(3)]
+    current, fresh, old = [organization() for _ in range(3)]
     await database.execute(_AGE_ORGANIZATION, organization_id=fresh, age=timedelta(days=7) - timedelta(minutes=1))
     await database.execute(_AGE_ORGANIZATION, organization_id=old, age=timedelta(days=7) + SECOND)
     assert (await clean_up(database, kept=timedelta(days=7)))["organizations"] == 1
-    assert set(await database.fetch_all(select(Organization.id))) == {living, fresh}
+    assert set(await database.fetch_all(select(Organization.id))) == {current, fresh}
 
 
 async def test_everything_that_an_organization_has_goes_with_it_and_nobody_elses(
@@ -334,7 +332,7 @@ async def test_an_organization_cannot_be_brought_back_once_it_is_due(
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-async def test_an_api_key_goes_90_days_after_its_end(
+async def test_api_key_is_deleted_90_days_after_its_end(
     database: Database, account: Account, new_rows: NewRows, column: str
 ) -> None:
     for age in (timedelta(days=90) + SECOND, timedelta(days=90) - timedelta(minutes=1)):
@@ -345,9 +343,9 @@ async def test_an_api_key_goes_90_days_after_its_end(
 
 
 @pytest.mark.parametrize("owner", ["organizations", "accounts"])
-def test_tables_are_emptied_children_first_before_their_owner_goes(owner: str) -> None:
-    """So that no transaction is longer than a batch, however much an owner has; in tables of new features too."""
-    order = [due.table for due in due_after(KEPT)]
+def test_tables_are_emptied_children_first_before_their_owner_is_deleted(owner: str) -> None:
+    """Otherwise the duration of a transaction would grow with the owner. Applies to future tables too."""
+    order = [expired.table for expired in expired_after(KEPT)]
     order = order[: order.index(owner) + 1][::-1]
     for table in going_with(owner):
         assert table.name in order
@@ -356,8 +354,8 @@ def test_tables_are_emptied_children_first_before_their_owner_goes(owner: str) -
                 assert order.index(key.referred_table.name) < order.index(table.name)
 
 
-# --- accounts that are large --------------------------------------------------------------------------------------------
-async def test_a_large_account_goes_in_batches(database: Database, account: Account) -> None:
+# --- large accounts -----------------------------------------------------------------------------------------------------
+async def test_large_account_is_deleted_in_batches(database: Database, account: Account) -> None:
     await database.execute(
         insert(Task).from_select(
             ["id", "created_by", "title"],
@@ -367,10 +365,10 @@ async def test_a_large_account_goes_in_batches(database: Database, account: Acco
         )
     )
     await database.execute(_AGE_ACCOUNT, account_id=account.id, age=KEPT + SECOND)
-    assert await clean_up(database) == {"tasks": 1200, "accounts": 1}  # none of it by ON DELETE CASCADE
+    assert await clean_up(database) == {"tasks": 1200, "accounts": 1}  # ON DELETE CASCADE deletes none of them
 
 
-async def test_what_was_recorded_of_an_account_stays(database: Database, account: Account) -> None:
+async def test_audit_events_of_a_removed_account_stay(database: Database, account: Account) -> None:
     await audit.insert_event(
         database, event_id=uuid7(), account_id=account.id, method="m", peer="p", code="OK", request_id="r"
     )
@@ -381,7 +379,7 @@ async def test_what_was_recorded_of_an_account_stays(database: Database, account
 
 @contextmanager
 def locked(dsn: str, statement: str) -> Iterator[None]:
-    """What the statement locks stays so during the block."""
+    """Holds the locks of the statement during the block."""
     with psycopg.connect(dsn) as connection:
         connection.execute(statement.encode())
         yield

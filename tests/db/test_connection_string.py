@@ -1,4 +1,4 @@
-"""A malformed connection string is refused without quoting it, and a valid one is read as its author meant it."""
+"""Connection strings: malformed ones are rejected without quoting them, and valid ones are parsed like libpq parses them."""
 
 import traceback
 from urllib.parse import quote, unquote
@@ -7,11 +7,13 @@ import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis.strategies import text
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from sqlalchemy import literal, select
 
 from accord_db.engine.connection_string import has_several_hosts, parse, parse_for_writing, url_problem
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import InvalidConnectionString, translate
+from accord_db.migrate.__main__ import main as migrate
 from accord_db.migrate.state import connect
 from tests.db.programs import MALFORMED_URLS, PASSWORD
 
@@ -19,7 +21,7 @@ ANYTHING = text(max_size=12)
 
 
 @pytest.mark.parametrize("url", MALFORMED_URLS)
-def test_malformed_url_is_refused_without_its_password(url: str) -> None:
+def test_error_for_a_malformed_url_does_not_quote_the_password(url: str) -> None:
     problem = url_problem(url)
     assert problem is not None
     assert PASSWORD not in problem
@@ -27,7 +29,7 @@ def test_malformed_url_is_refused_without_its_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", MALFORMED_URLS)
-async def test_no_way_of_connecting_quotes_a_malformed_url(url: str) -> None:
+async def test_no_connection_function_quotes_a_malformed_url(url: str) -> None:
     with pytest.raises(InvalidConnectionString) as error:
         parse(url)
     assert PASSWORD not in "".join(traceback.format_exception(error.value))
@@ -35,6 +37,17 @@ async def test_no_way_of_connecting_quotes_a_malformed_url(url: str) -> None:
         connect(url)
     with pytest.raises(InvalidConnectionString):
         await Database.connect(DatabaseSettings(dsn=url))
+
+
+def test_migrate_command_does_not_print_the_password_of_a_malformed_url(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for url in MALFORMED_URLS:
+        monkeypatch.setattr("sys.argv", ["migrate", "--database-url", url, "apply"])
+        assert migrate() == 1
+        printed = "".join(capfd.readouterr())
+        assert "error: the connection string must look like" in printed
+        assert PASSWORD not in printed
 
 
 @given(password=ANYTHING)
@@ -45,7 +58,7 @@ async def test_no_way_of_connecting_quotes_a_malformed_url(url: str) -> None:
 @example(password="%41")
 @example(password="%zz")
 @example(password="a b")
-def test_password_in_any_characters_is_read_as_a_password_or_refused(password: str) -> None:
+def test_password_with_special_characters_is_read_as_the_password_or_the_url_is_rejected(password: str) -> None:
     url = f"postgresql://ada:{password}@db.example.com:5432/accord"
     if url_problem(url) is None:
         read = parse(url)
@@ -79,13 +92,19 @@ def test_valid_url_is_accepted(url: str) -> None:
     assert parse(url) == conninfo_to_dict(url)
 
 
-def test_errors_of_the_driver_about_its_input_are_not_quoted() -> None:
+def test_errors_of_the_driver_do_not_quote_its_input() -> None:
     assert "hunter2" not in str(translate(psycopg.ProgrammingError('missing "=" after "hunter2"')))
     assert "hunter2" not in str(translate(psycopg.InterfaceError("hunter2")))
 
 
-def test_only_hosts_that_take_writes_are_connected_to_unless_the_url_sets_otherwise() -> None:
+def test_connections_require_a_writable_host_unless_the_url_sets_target_session_attrs() -> None:
     assert parse_for_writing("postgresql://one,two/accord")["target_session_attrs"] == "read-write"
     assert parse_for_writing("postgresql://one/accord?target_session_attrs=any")["target_session_attrs"] == "any"
     assert has_several_hosts(parse("postgresql://one,two/accord"))
     assert not has_several_hosts(parse("postgresql://one/accord"))
+
+
+async def test_text_is_utf8_whatever_the_url_sets(dsn: str) -> None:
+    database = await Database.connect(DatabaseSettings(dsn=make_conninfo(dsn, client_encoding="LATIN1"), pool_size=1))
+    assert await database.fetch_one(select(literal("naïve 日本"))) == "naïve 日本"
+    await database.close()

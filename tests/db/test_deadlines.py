@@ -1,4 +1,4 @@
-"""Time that has run out ends the work: on the server too, and without a trace in the pool."""
+"""Deadlines and cancellation end statements on the server, and leave the connections of the pool usable."""
 
 import asyncio
 import random
@@ -41,23 +41,23 @@ async def other(connect: Connect) -> Database:
     return await connect(pool_size=1)
 
 
-def test_without_a_deadline_there_is_no_hurry() -> None:
+def test_remaining_is_none_without_a_deadline() -> None:
     assert remaining() is None
 
 
-def test_what_remains_is_the_time_until_the_deadline() -> None:
+def test_remaining_is_the_time_until_the_deadline() -> None:
     set_deadline(time.monotonic() + 5)
     assert remaining() == pytest.approx(5, abs=0.1)
 
 
-async def test_a_statement_of_a_transaction_ends_with_the_deadline(database: Database) -> None:
+async def test_deadline_cancels_a_statement_in_a_transaction(database: Database) -> None:
     set_deadline(time.monotonic() + 0.1)
     async with asyncio.timeout(2):
         with pytest.raises(StatementCancelled):
             await sleep_in_transaction(database)
 
 
-async def test_without_a_deadline_a_statement_still_does_not_run_for_ever(connect: Connect) -> None:
+async def test_statement_timeout_applies_without_a_deadline(connect: Connect) -> None:
     database = await connect(statement_timeout=0.1)
     async with asyncio.timeout(2):
         with pytest.raises(StatementCancelled):
@@ -66,7 +66,7 @@ async def test_without_a_deadline_a_statement_still_does_not_run_for_ever(connec
             await sleep_in_transaction(database)
 
 
-async def test_whoever_has_little_time_does_not_wait_long_for_a_connection(connect: Connect) -> None:
+async def test_wait_for_a_connection_ends_with_the_deadline(connect: Connect) -> None:
     database = await connect(pool_size=1, pool_wait=10)
     async with database.transaction() as tx:
         await tx.fetch_one(select(literal(1)))
@@ -76,9 +76,7 @@ async def test_whoever_has_little_time_does_not_wait_long_for_a_connection(conne
                 await asyncio.create_task(sleep(database, 0))
 
 
-async def test_cancelling_a_call_cancels_its_statement_within_half_a_second(
-    database: Database, other: Database
-) -> None:
+async def test_cancelled_call_cancels_its_statement_within_half_a_second(database: Database, other: Database) -> None:
     call = asyncio.create_task(sleep(database, 10))
     await until(other, sleeping=1)
     call.cancel()
@@ -88,7 +86,7 @@ async def test_cancelling_a_call_cancels_its_statement_within_half_a_second(
         await call
 
 
-async def test_cancelling_a_transaction_ends_it_on_the_server(database: Database, other: Database) -> None:
+async def test_cancelled_transaction_is_rolled_back_on_the_server(database: Database, other: Database) -> None:
     call = asyncio.create_task(sleep_in_transaction(database))
     await until(other, sleeping=1)
     call.cancel()
@@ -98,25 +96,25 @@ async def test_cancelling_a_transaction_ends_it_on_the_server(database: Database
             await asyncio.sleep(0.01)
 
 
-async def test_a_storm_of_cancellations_leaves_every_connection_clean(connect: Connect) -> None:
+async def test_many_cancellations_leave_every_connection_idle(connect: Connect) -> None:
     database = await connect(pool_size=4, pool_wait=10)
     chance = random.Random(2026)
 
-    async def ask(value: int) -> None:
+    async def query(value: int) -> None:
         for repetition in range(10):
             expected = value * 100 + repetition
             row = await database.fetch_one(ECHO, value=expected, seconds=chance.choice([0, 0, 0.001, 0.01]))
             assert row is not None
             assert row[0] == expected
 
-    async def ask_in_transactions(value: int) -> None:
+    async def query_in_transactions(value: int) -> None:
         for _ in range(10):
             async with database.transaction() as tx:
                 row = await tx.fetch_one(ECHO, value=value, seconds=0.001)
                 assert row is not None
                 assert row[0] == value
 
-    calls = [asyncio.create_task(kind(value)) for value in range(40) for kind in (ask, ask_in_transactions)]
+    calls = [asyncio.create_task(kind(value)) for value in range(40) for kind in (query, query_in_transactions)]
     victims = chance.sample(calls, len(calls) // 2)
     for victim in victims:
         await asyncio.sleep(0.003)
@@ -127,10 +125,10 @@ async def test_a_storm_of_cancellations_leaves_every_connection_clean(connect: C
     assert await database.fetch_one(LEFT_OPEN) == 0
 
 
-async def test_a_call_cancelled_at_any_moment_loses_no_connection(connect: Connect) -> None:
+async def test_call_cancelled_at_any_moment_loses_no_connection(connect: Connect) -> None:
     database = await connect(pool_size=1)
     for turns in range(30):
-        call = asyncio.create_task(database_round(database))
+        call = asyncio.create_task(statement_and_transaction(database))
         for _ in range(turns):
             await asyncio.sleep(0)
         call.cancel()
@@ -139,7 +137,7 @@ async def test_a_call_cancelled_at_any_moment_loses_no_connection(connect: Conne
     assert await database.fetch_one(select(literal("whole"))) == "whole"
 
 
-async def database_round(database: Database) -> None:
+async def statement_and_transaction(database: Database) -> None:
     await database.fetch_one(select(literal(1)))
     async with database.transaction() as tx:
         await tx.fetch_one(select(literal(2)))

@@ -1,4 +1,4 @@
-"""Devices: asked about no sooner than they may, decided once by one person, and let in once."""
+"""Device sign-ins: the interval between polls, one approval or denial, and one use."""
 
 import asyncio
 from datetime import timedelta
@@ -14,7 +14,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import devices, sessions
 from accord_db.queries.devices import Poll
 from accord_db.schema import Account, DeviceSignIn, Session
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 from tests.db.conftest import NewAccount
 from tests.factories import Person, signed_in_person
 
@@ -56,14 +56,14 @@ async def me(database: Database) -> Person:
 
 
 async def poll(database: Database) -> Poll:
-    found = await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5)
+    found = await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slow_down_seconds=5)
     assert found is not None
     return found
 
 
-async def approve(database: Database, who: Person) -> DeviceSignIn | None:
+async def approve(database: Database, approver: Person) -> DeviceSignIn | None:
     return await devices.approve_device_sign_in(
-        database, user_code_hash=USER, account_id=who.account_id, session_id=who.session_id
+        database, user_code_hash=USER, account_id=approver.account_id, session_id=approver.session_id
     )
 
 
@@ -71,34 +71,36 @@ async def deny(database: Database, account_id: UUID) -> DeviceSignIn | None:
     return await devices.deny_device_sign_in(database, user_code_hash=USER, account_id=account_id)
 
 
-async def is_undecided(database: Database) -> bool:
-    return await devices.get_undecided_device_sign_in(database, user_code_hash=USER) is not None
+async def is_pending(database: Database) -> bool:
+    return await devices.get_pending_device_sign_in(database, user_code_hash=USER) is not None
 
 
 # --- codes -------------------------------------------------------------------------------------------------------------
-async def test_a_sign_in_belongs_to_nobody_at_first(waiting: DeviceSignIn) -> None:
+async def test_new_sign_in_has_no_account(waiting: DeviceSignIn) -> None:
     assert waiting.account_id is None
     assert (waiting.approved_at, waiting.denied_at, waiting.used_at) == (None, None, None)
     assert waiting.expires_at - waiting.created_at == timedelta(minutes=10)
 
 
 @pytest.mark.parametrize("other", [{"device_code_hash": b"o" * 32}, {"user_code_hash": b"o" * 32}])
-async def test_a_code_that_another_device_has_is_not_given_twice(
+async def test_insert_with_a_code_of_another_sign_in_is_none(
     database: Database, waiting: DeviceSignIn, other: dict[str, bytes]
 ) -> None:
     assert await insert(database, **other) is None
     assert await insert(database, device_code_hash=b"o" * 32, user_code_hash=b"o" * 32) is not None
 
 
-async def test_an_expired_sign_in_is_none_to_everybody(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+async def test_expired_sign_in_cannot_be_polled_approved_or_denied(
+    database: Database, waiting: DeviceSignIn, me: Person
+) -> None:
     await database.execute(_EXPIRE)
-    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
-    assert not await is_undecided(database)
+    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slow_down_seconds=5) is None
+    assert not await is_pending(database)
     assert await approve(database, me) is None
     assert await deny(database, me.account_id) is None
 
 
-async def test_an_approved_sign_in_that_expires_is_not_used(
+async def test_approved_sign_in_cannot_be_used_after_its_expiry(
     database: Database, waiting: DeviceSignIn, me: Person
 ) -> None:
     await approve(database, me)
@@ -107,7 +109,7 @@ async def test_an_approved_sign_in_that_expires_is_not_used(
 
 
 # --- polls ---------------------------------------------------------------------------------------------------------------
-async def test_the_first_poll_may_come_at_once_and_the_next_after_the_interval(
+async def test_first_poll_and_poll_after_the_interval_are_not_too_soon(
     database: Database, waiting: DeviceSignIn
 ) -> None:
     assert not (await poll(database)).too_soon
@@ -115,9 +117,7 @@ async def test_the_first_poll_may_come_at_once_and_the_next_after_the_interval(
     assert not (await poll(database)).too_soon
 
 
-async def test_polls_that_come_too_soon_lengthen_the_interval_each_time(
-    database: Database, waiting: DeviceSignIn
-) -> None:
+async def test_every_poll_that_is_too_soon_makes_the_interval_longer(database: Database, waiting: DeviceSignIn) -> None:
     await poll(database)
     await database.execute(_AGE_POLL, age=timedelta(seconds=4.5))
     second = await poll(database)
@@ -130,30 +130,29 @@ async def test_polls_that_come_too_soon_lengthen_the_interval_each_time(
     assert (fourth.too_soon, fourth.interval_seconds) == (False, 15)
 
 
-async def test_of_polls_at_the_same_time_all_but_one_are_too_soon(
-    connect: Connect, waiting: DeviceSignIn, dsn: str
-) -> None:
+async def test_all_but_one_of_concurrent_polls_are_too_soon(connect: Connect, waiting: DeviceSignIn, dsn: str) -> None:
     database = await connect(pool_size=10)
-    with psycopg.connect(dsn) as somebody, psycopg.connect(dsn, autocommit=True) as onlooker:
-        somebody.execute("SELECT FROM device_sign_ins FOR UPDATE")
+    waiting_for_locks = f"SELECT count(*) FROM {WAITING}".encode()
+    with psycopg.connect(dsn) as holder, psycopg.connect(dsn, autocommit=True) as observer:
+        holder.execute("SELECT FROM device_sign_ins FOR UPDATE")
         polls = [asyncio.create_task(poll(database)) for _ in range(8)]
-        while onlooker.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone() != (
-            8,
-        ):
+        while observer.execute(waiting_for_locks).fetchone() != (8,):
             await asyncio.sleep(0.01)
-    answers = await asyncio.gather(*polls)
-    assert sum(each.too_soon for each in answers) == 7
-    assert max(each.interval_seconds for each in answers) == 5 + 7 * 5
+    results = await asyncio.gather(*polls)
+    assert sum(each.too_soon for each in results) == 7
+    assert max(each.interval_seconds for each in results) == 5 + 7 * 5
 
 
-async def test_once_it_is_decided_no_poll_is_too_soon(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+async def test_no_poll_of_an_approved_sign_in_is_too_soon(
+    database: Database, waiting: DeviceSignIn, me: Person
+) -> None:
     await poll(database)
     await approve(database, me)
     assert [(await poll(database)).too_soon for _ in range(3)] == [False] * 3
 
 
 # --- decisions -----------------------------------------------------------------------------------------------------------
-async def test_an_approved_sign_in_belongs_to_who_approved_and_is_as_fresh_as_they_were(
+async def test_approved_sign_in_has_the_account_and_authentication_time_of_the_approver(
     database: Database, waiting: DeviceSignIn, me: Person
 ) -> None:
     await database.execute(_AUTHENTICATED_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
@@ -164,10 +163,10 @@ async def test_an_approved_sign_in_belongs_to_who_approved_and_is_as_fresh_as_th
     assert (approved.account_id, approved.session_id) == (me.account_id, me.session_id)
     assert approved.authenticated_at == session.authenticated_at
     assert approved.approved_at is not None
-    assert not await is_undecided(database)
+    assert not await is_pending(database)
 
 
-async def test_it_is_decided_once(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+async def test_sign_in_is_approved_or_denied_once(database: Database, waiting: DeviceSignIn, me: Person) -> None:
     other = await signed_in_person(database)
     assert await approve(database, me) is not None
     assert await approve(database, me) is None
@@ -175,13 +174,13 @@ async def test_it_is_decided_once(database: Database, waiting: DeviceSignIn, me:
     assert await deny(database, other.account_id) is None
 
 
-async def test_what_is_denied_stays_so(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+async def test_denied_sign_in_cannot_be_approved_or_used(database: Database, waiting: DeviceSignIn, me: Person) -> None:
     assert await deny(database, me.account_id) is not None
     assert await approve(database, me) is None
     assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)
 
 
-async def test_a_session_of_somebody_else_approves_nothing(
+async def test_session_of_another_account_cannot_approve(
     database: Database, waiting: DeviceSignIn, me: Person, new_account: NewAccount
 ) -> None:
     other: Account = await new_account()
@@ -189,31 +188,31 @@ async def test_a_session_of_somebody_else_approves_nothing(
         database, user_code_hash=USER, account_id=other.id, session_id=me.session_id
     )
     assert approved is None
-    assert await is_undecided(database)
+    assert await is_pending(database)
 
 
-async def test_a_revoked_session_approves_nothing(database: Database, waiting: DeviceSignIn, me: Person) -> None:
+async def test_revoked_session_cannot_approve(database: Database, waiting: DeviceSignIn, me: Person) -> None:
     await sessions.revoke_session(database, session_id=me.session_id, account_id=me.account_id)
     assert await approve(database, me) is None
-    assert await is_undecided(database)
+    assert await is_pending(database)
 
 
 # --- use -----------------------------------------------------------------------------------------------------------------
-async def test_what_nobody_has_approved_is_not_used(database: Database, waiting: DeviceSignIn) -> None:
+async def test_sign_in_that_is_not_approved_cannot_be_used(database: Database, waiting: DeviceSignIn) -> None:
     assert not await devices.use_device_sign_in(database, sign_in_id=waiting.id)
 
 
-async def test_of_many_who_use_it_at_once_one_does(connect: Connect, waiting: DeviceSignIn, me: Person) -> None:
+async def test_one_of_twenty_concurrent_uses_succeeds(connect: Connect, waiting: DeviceSignIn, me: Person) -> None:
     database = await connect(pool_size=10)
     await approve(database, me)
     used = await asyncio.gather(
         *(devices.use_device_sign_in(database, sign_in_id=waiting.id) for _ in range(20)),
     )
     assert sum(used) == 1
-    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slower_by_seconds=5) is None
+    assert await devices.poll_device_sign_in(database, device_code_hash=DEVICE, slow_down_seconds=5) is None
 
 
-async def test_an_approval_falls_with_the_session_that_gave_it(
+async def test_approval_ends_with_the_session_that_gave_it(
     database: Database, waiting: DeviceSignIn, me: Person
 ) -> None:
     await approve(database, me)

@@ -56,7 +56,7 @@ async def test_columns_that_a_row_of_a_batch_lacks_get_their_default_or_null(dat
     assert (bare.owner, bare.note, bare.extra, bare.numbers) == (None, None, None, None)
 
 
-async def test_column_without_a_default_that_a_row_of_a_batch_lacks_is_refused(database: Database) -> None:
+async def test_missing_column_without_a_default_in_a_batch_is_invalid(database: Database) -> None:
     with pytest.raises(InvalidValue) as caught:
         await insert_rows(database, Item, [{"id": uuid7(), "name": "x"}, {"id": uuid7()}])
     assert caught.value.column == "name"
@@ -70,7 +70,7 @@ async def test_batch_keeps_its_order_and_shares_columns(database: Database) -> N
     assert {(row.note, *row.tags) for row in rows} == {("shared", "x")}
 
 
-async def test_batch_of_nothing_is_nothing_and_of_one_bad_row_too(database: Database) -> None:
+async def test_empty_batch_and_batch_with_an_invalid_row_insert_nothing(database: Database) -> None:
     assert await insert_rows(database, Item, []) == []
     id = uuid7()
     with pytest.raises(AlreadyExists):
@@ -79,7 +79,7 @@ async def test_batch_of_nothing_is_nothing_and_of_one_bad_row_too(database: Data
 
 
 async def test_json_list_in_a_batch_is_one_value(database: Database) -> None:
-    """And not an array of its elements."""
+    """It is not an array of its elements."""
     value: Any = ["a", ["b"], {}]
     [row] = await insert_rows(database, Item, [{"id": uuid7(), "name": "x", "extra": value}])
     assert row.extra == value
@@ -92,7 +92,7 @@ async def test_texts_of_an_array_keep_every_character(database: Database, tags: 
     assert (await insert_row(database, Item, id=uuid7(), name="x", tags=tags)).tags == tags
 
 
-async def test_update_sets_what_changes_names_and_a_new_etag(database: Database) -> None:
+async def test_update_sets_the_named_columns_and_a_new_etag(database: Database) -> None:
     row = await insert_row(database, Item, id=uuid7(), name="x", extra={"a": 1})
     changed = await update_row(database, Item, THIS, {"extra": None, "tags": ["a"]}, item_id=row.id, seen_etag=row.etag)
     assert changed is not None

@@ -1,4 +1,4 @@
-"""What is stored encrypted: all of it is known, walked through in order, and replaced where it is still the same."""
+"""Encrypted columns: all are known, listed in batches, and updated if they have not changed."""
 
 from sqlalchemy import LargeBinary
 
@@ -17,7 +17,7 @@ from tests.db.conftest import NewAccount
 SECRET, ACCESS_TOKEN, REFRESH_TOKEN, CONTENT, PRIVATE_KEY = ENCRYPTED_COLUMNS
 
 
-def test_every_secret_that_is_no_hash_is_known() -> None:
+def test_every_secret_that_is_not_a_hash_is_an_encrypted_column() -> None:
     secret = {
         str(column)
         for table in metadata.tables.values()
@@ -42,13 +42,13 @@ async def read(database: Database, column: EncryptedColumn, limit: int) -> list[
     return batches
 
 
-async def test_values_are_walked_through_in_batches(database: Database) -> None:
+async def test_values_are_listed_in_batches(database: Database) -> None:
     one, two, three, four, five = await messages(database, 5)
     assert await read(database, CONTENT, 2) == [[one, two], [three, four], [five]]
     assert await read(database, CONTENT, 5) == [[one, two, three, four, five]]
 
 
-async def test_owner_is_told_where_there_is_one(database: Database, new_account: NewAccount) -> None:
+async def test_account_of_a_value_is_returned_if_it_has_one(database: Database, new_account: NewAccount) -> None:
     account, factor_id = await new_account(), uuid7()
     await second_factors.insert_second_factor(
         database, second_factor_id=factor_id, account_id=account.id, secret=b"secret"
@@ -61,7 +61,7 @@ async def test_owner_is_told_where_there_is_one(database: Database, new_account:
     assert message.account_id is None
 
 
-async def test_value_is_replaced_while_it_is_the_same(database: Database) -> None:
+async def test_value_is_replaced_only_if_it_has_not_changed(database: Database) -> None:
     [old] = await messages(database, 1)
     [stored] = await list_encrypted_values(database, column=CONTENT, after=None, limit=1)
 
@@ -74,7 +74,7 @@ async def test_value_is_replaced_while_it_is_the_same(database: Database) -> Non
     assert await read(database, CONTENT, 1) == [[b"new"]]
 
 
-async def test_every_column_can_be_asked_and_replaced(database: Database) -> None:
+async def test_every_encrypted_column_can_be_listed_and_updated(database: Database) -> None:
     for column in ENCRYPTED_COLUMNS:
         assert await read(database, column, 1) == []
         assert await update_encrypted_value(database, column=column, row_id=uuid7(), old=b"old", new=b"new") == 0

@@ -1,4 +1,4 @@
-"""What PostgreSQL says is known by its SQLSTATE, and what it says of a caller's values goes no further."""
+"""Errors are mapped by SQLSTATE, and do not contain values of the caller."""
 
 from collections.abc import Callable
 
@@ -63,7 +63,9 @@ def failing(dsn: str) -> None:
     ],
 )
 @pytest.mark.usefixtures("failing")
-async def test_an_error_is_what_its_sqlstate_says(database: Database, sqlstate: str, kind: type[DatabaseError]) -> None:
+async def test_sqlstate_determines_the_error_class(
+    database: Database, sqlstate: str, kind: type[DatabaseError]
+) -> None:
     with pytest.raises(DatabaseError) as caught:
         await database.fetch_one(FAIL, sqlstate=sqlstate)
     assert type(caught.value) is kind
@@ -71,9 +73,8 @@ async def test_an_error_is_what_its_sqlstate_says(database: Database, sqlstate: 
     assert sqlstate in str(caught.value)
 
 
-# Class 08 the connection, 28 the log-in (of a pooler), 53 resources, 57 a server that stops or starts. The rest are the server's
-# state (25006), sessions that the server has ended (25P03, 25P04), the database of a pooler (3D000), a lock_timeout (55P03),
-# the operating system and the disk (58000, 58030).
+# Classes: 08 connection, 28 log-in of a pooler, 53 resources, 57 shutdown and startup. Others: read-only server (25006), sessions
+# ended by the server (25P03, 25P04), database of a pooler (3D000), lock_timeout (55P03), operating system and disk (58000, 58030).
 UNAVAILABLE = {
     *("08000", "08001", "08003", "08004", "08006", "08007", "08P01"),
     *("25006", "25P03", "25P04"),
@@ -83,7 +84,7 @@ UNAVAILABLE = {
 }
 
 
-def test_unavailable_are_exactly_the_states_that_end_without_a_change_of_ours() -> None:
+def test_exactly_the_temporary_states_are_unavailable() -> None:
     classes = [each for each in vars(psycopg.errors).values() if isinstance(each, type)]
     known = {each.sqlstate: each for each in classes if issubclass(each, psycopg.Error) and each.sqlstate}
     assert len(known) > 200
@@ -92,21 +93,21 @@ def test_unavailable_are_exactly_the_states_that_end_without_a_change_of_ours() 
 
 
 NEW_ACCOUNT = insert(Account).values(
-    id=bindparam("id"), email=bindparam("email"), display_name="Somebody", password_hash="none"
+    id=bindparam("id"), email=bindparam("email"), display_name="Ada", password_hash="none"
 )
 
 
-async def test_a_second_row_with_the_same_key_names_the_constraint_and_not_the_key(database: Database) -> None:
-    await database.execute(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
+async def test_unique_violation_names_the_constraint_and_not_the_key(database: Database) -> None:
+    await database.execute(NEW_ACCOUNT, id=uuid7(), email="lovelace@example.com")
     with pytest.raises(AlreadyExists) as caught:
-        await database.execute(NEW_ACCOUNT, id=uuid7(), email="somebody@example.com")
+        await database.execute(NEW_ACCOUNT, id=uuid7(), email="lovelace@example.com")
     assert caught.value.table == "accounts"
     assert caught.value.constraint is not None
     assert "email" in caught.value.constraint
-    assert "somebody" not in str(caught.value)
+    assert "lovelace" not in str(caught.value)
 
 
-async def test_text_that_is_too_long_is_not_quoted(database: Database) -> None:
+async def test_error_for_too_long_text_does_not_quote_it(database: Database) -> None:
     with pytest.raises(InvalidValue) as caught:
         await database.execute(NEW_ACCOUNT, id=uuid7(), email="secret" * 100)
     assert "secret" not in str(caught.value)
@@ -114,14 +115,14 @@ async def test_text_that_is_too_long_is_not_quoted(database: Database) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-async def test_a_row_of_somebody_unknown_names_its_constraint(database: Database) -> None:
+async def test_foreign_key_violation_names_the_constraint(database: Database) -> None:
     new_factor = insert(SecondFactor).values(id=bindparam("id"), account_id=bindparam("account_id"), secret=b"x")
     with pytest.raises(ForeignKeyMissing) as caught:
         await database.execute(new_factor, id=uuid7(), account_id=uuid7())
     assert caught.value.constraint == "fk_second_factors_account_id_accounts"
 
 
-async def test_a_missing_value_names_its_column(database: Database) -> None:
+async def test_missing_value_names_the_column(database: Database) -> None:
     with pytest.raises(InvalidValue) as caught:
         await database.execute(NEW_ACCOUNT, id=uuid7(), email=None)
     assert caught.value.column == "email"

@@ -11,9 +11,9 @@ from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import invitations, members, organizations
 from accord_db.queries.invitations import Outcome
 from accord_db.schema import Account, Invitation
-from tests.conftest import Connect
+from tests.conftest import WAITING, Connect
 
-EMAIL = "somebody@example.com"
+EMAIL = "ada@example.com"
 HASH = b"x" * 32
 
 
@@ -44,23 +44,21 @@ async def end(database: Database, invitation: Invitation, outcome: Outcome = "ac
     )
 
 
-async def test_an_invitation_is_found_by_its_token_and_its_address_together(
+async def test_invitation_is_found_by_token_and_address_together(
     database: Database, ours: UUID, account: Account
 ) -> None:
-    invitation = await insert(database, ours, account, email="Some.Body@Example.com", token_hash=HASH)
-    assert invitation.email == "some.body@example.com"
-    found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email="SOME.body@example.com")
+    invitation = await insert(database, ours, account, email="Ada.Lovelace@Example.com", token_hash=HASH)
+    assert invitation.email == "ada.lovelace@example.com"
+    found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email="ADA.lovelace@example.com")
     assert found is not None
-    assert (found.invitation.id, found.inviter_admitted) == (invitation.id, True)
+    assert (found.invitation.id, found.inviter_is_active) == (invitation.id, True)
     other = await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL)
     assert other is None
     unknown = await invitations.get_open_invitation_locked(database, token_hash=b"y" * 32, email=invitation.email)
     assert unknown is None
 
 
-async def test_an_invitation_that_is_over_is_not_found_by_its_token(
-    database: Database, ours: UUID, account: Account
-) -> None:
+async def test_ended_invitation_is_not_found_by_its_token(database: Database, ours: UUID, account: Account) -> None:
     await insert(database, ours, account, token_hash=HASH, lifetime=timedelta(0))
     assert await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL) is None
     ended = await insert(database, ours, account, token_hash=b"y" * 32)
@@ -68,7 +66,7 @@ async def test_an_invitation_that_is_over_is_not_found_by_its_token(
     assert await invitations.get_open_invitation_locked(database, token_hash=b"y" * 32, email=EMAIL) is None
 
 
-async def test_an_invitation_to_a_deleted_organization_is_not_found_by_its_token(
+async def test_invitation_to_a_deleted_organization_is_not_found_by_its_token(
     database: Database, ours: UUID, account: Account
 ) -> None:
     await insert(database, ours, account, token_hash=HASH)
@@ -77,11 +75,11 @@ async def test_an_invitation_to_a_deleted_organization_is_not_found_by_its_token
 
 
 async def is_waited_for(database: Database) -> bool:
-    """Whether a statement waits for another's lock."""
-    return bool(await database.fetch_one(select(func.count()).select_from(text("pg_locks")).where(text("NOT granted"))))
+    """Whether a statement waits for a lock."""
+    return bool(await database.fetch_one(select(func.count()).select_from(text(WAITING))))
 
 
-async def test_who_finds_one_waits_for_whoever_deletes_its_organization_and_finds_none_then(
+async def test_lookup_waits_for_a_deletion_of_the_organization_and_finds_nothing(
     connect: Connect, ours: UUID, account: Account, database: Database
 ) -> None:
     await insert(database, ours, account, token_hash=HASH)
@@ -96,17 +94,17 @@ async def test_who_finds_one_waits_for_whoever_deletes_its_organization_and_find
 
 
 @pytest.mark.parametrize("column", ["banned_at", "deleted_at"])
-async def test_an_inviter_who_is_banned_or_gone_is_told(
+async def test_lookup_reports_a_banned_or_deleted_inviter(
     database: Database, ours: UUID, account: Account, column: str
 ) -> None:
     await insert(database, ours, account, token_hash=HASH)
     await database.execute(update(Account).where(Account.id == account.id).values({column: func.now()}))
     found = await invitations.get_open_invitation_locked(database, token_hash=HASH, email=EMAIL)
     assert found is not None
-    assert not found.inviter_admitted
+    assert not found.inviter_is_active
 
 
-async def test_an_invitation_ends_once_and_says_how(database: Database, ours: UUID, account: Account) -> None:
+async def test_invitation_ends_once_with_its_outcome(database: Database, ours: UUID, account: Account) -> None:
     outcomes: tuple[Outcome, ...] = ("accepted", "declined", "cancelled")
     for outcome in outcomes:
         invitation = await insert(database, ours, account)
@@ -119,7 +117,7 @@ async def test_an_invitation_ends_once_and_says_how(database: Database, ours: UU
         assert found.invitation.ended_at is not None
 
 
-async def test_an_invitation_expires_without_an_end(database: Database, ours: UUID, account: Account) -> None:
+async def test_invitation_expires_without_an_outcome(database: Database, ours: UUID, account: Account) -> None:
     invitation = await insert(database, ours, account, lifetime=timedelta(0))
     assert not await end(database, invitation)
     found = await invitations.get_invitation(database, invitation_id=invitation.id, organization_id=ours)
@@ -127,7 +125,7 @@ async def test_an_invitation_expires_without_an_end(database: Database, ours: UU
     assert (found.status, found.invitation.ended_at) == ("expired", None)
 
 
-async def test_an_invitation_is_not_there_for_another_organization(
+async def test_invitation_of_another_organization_is_not_found(
     database: Database, ours: UUID, theirs: UUID, account: Account
 ) -> None:
     invitation = await insert(database, theirs, account)
@@ -141,7 +139,9 @@ async def test_an_invitation_is_not_there_for_another_organization(
     assert not await invitations.is_invited(database, organization_id=ours, email=EMAIL)
 
 
-async def test_what_is_over_neither_counts_nor_is_in_the_way(database: Database, ours: UUID, account: Account) -> None:
+async def test_ended_invitations_do_not_count_and_do_not_prevent_new_ones(
+    database: Database, ours: UUID, account: Account
+) -> None:
     await insert(database, ours, account, lifetime=timedelta(0))
     await end(database, await insert(database, ours, account))
     assert not await invitations.is_invited(database, organization_id=ours, email=EMAIL)
@@ -152,7 +152,7 @@ async def test_what_is_over_neither_counts_nor_is_in_the_way(database: Database,
     assert len(await invitations.list_invitations(database, organization_id=ours, page=Page(9), show_ended=True)) == 3
 
 
-async def test_a_member_is_known_by_the_address_of_their_living_account(
+async def test_is_member_finds_members_by_the_address_of_accounts_that_are_not_deleted(
     database: Database, ours: UUID, theirs: UUID, account: Account
 ) -> None:
     await members.insert_member(database, organization_id=ours, account_id=account.id, role=None)
@@ -163,9 +163,7 @@ async def test_a_member_is_known_by_the_address_of_their_living_account(
     assert not await invitations.is_member(database, organization_id=ours, email=account.email)
 
 
-async def test_pages_have_every_invitation_once_the_newest_first(
-    database: Database, ours: UUID, account: Account
-) -> None:
+async def test_pages_have_every_invitation_once_newest_first(database: Database, ours: UUID, account: Account) -> None:
     made = [await insert(database, ours, account) for _ in range(5)]
     found: list[UUID] = []
     after = None

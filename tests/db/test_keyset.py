@@ -1,4 +1,4 @@
-"""Lists by keyset: every row once and in order, whatever the order, the filters and the size of a page."""
+"""Lists with keyset pagination: every row once and in order, for every order, filter and page size."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -15,7 +15,7 @@ from accord_db.engine.keyset import Contains, Cursor, Listing, Page
 from accord_db.engine.statements import compiled
 from tests.db.items import Item, create_table
 
-NOBODY: Final = UUID(int=0)
+NIL: Final = UUID(int=0)
 ORDERS: Final = {"created_at": Item.created_at, "name": Item.name, "number": Item.number, "status": Item.status}
 LISTING: Final = Listing[Item](
     select(Item).where(Item.number >= bindparam("least")),
@@ -33,7 +33,7 @@ LISTING: Final = Listing[Item](
 
 @pytest.fixture
 async def items(database: Database, dsn: str) -> list[Item]:
-    """60 rows of which many are equal in each column."""
+    """60 rows with many equal values in each column."""
     create_table(dsn)
     rows: list[dict[str, Any]] = [
         {
@@ -42,7 +42,7 @@ async def items(database: Database, dsn: str) -> list[Item]:
             "number": number % 3,
             "status": ("active", "paused")[number % 2],
             "tags": (["x"], ["y", "x"], [])[number % 3],
-            "owner": (None, NOBODY)[number % 2],
+            "owner": (None, NIL)[number % 2],
         }
         for number in range(60)
     ]
@@ -61,9 +61,7 @@ async def pages(database: Database, size: int, order_by: str, descending: bool, 
             return rows
 
 
-async def test_pages_hold_every_row_once_in_order_where_many_values_are_equal(
-    database: Database, items: list[Item]
-) -> None:
+async def test_pages_list_every_row_once_in_order_also_with_equal_values(database: Database, items: list[Item]) -> None:
     for order_by, descending, size in product(ORDERS, (False, True), (1, 11, 13, 1000)):
         rows = await pages(database, size, order_by, descending)
         assert {row.id for row in rows} == {item.id for item in items}
@@ -82,7 +80,7 @@ FILTERS: Final[Mapping[str, tuple[object, Any]]] = {
 }
 
 
-async def test_each_filter_and_every_combination_leaves_what_meets_them(database: Database, items: list[Item]) -> None:
+async def test_every_combination_of_filters_lists_the_rows_that_match(database: Database, items: list[Item]) -> None:
     for chosen in product((False, True), repeat=len(FILTERS)):
         filters = {name: FILTERS[name][0] for name, is_on in zip(FILTERS, chosen, strict=True) if is_on}
         expected = {item.id for item in items if all(FILTERS[name][1](item) for name in filters)}
@@ -114,13 +112,13 @@ async def test_condition_applies_unless_its_flag_is_true(database: Database) -> 
 
 
 @pytest.mark.usefixtures("items")
-async def test_filter_that_the_list_does_not_have_is_refused(database: Database) -> None:
+async def test_unknown_filter_raises_type_error(database: Database) -> None:
     with pytest.raises(TypeError, match="the list has no filter nonsense"):
         await LISTING.count(database, filters={"nonsense": None}, least=0)
 
 
 @pytest.mark.parametrize("column", [Item.note, Item.owner, Item.ended_at])
-def test_order_by_a_column_that_can_be_null_is_refused(column: Any) -> None:
+def test_order_by_a_nullable_column_raises_value_error(column: Any) -> None:
     """A row whose value is NULL is neither before nor after the cursor: it would be on no page."""
     with pytest.raises(ValueError, match="keyset order by a column that can be NULL: some"):
         Listing[Item](select(Item), id=Item.id, orders={"name": Item.name, "some": column})

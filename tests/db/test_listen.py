@@ -1,4 +1,4 @@
-"""Hearing what is notified, and knowing when one does not."""
+"""The listener: notifications, lost connections and reconnects."""
 
 import asyncio
 import time
@@ -19,15 +19,15 @@ END_LISTENERS = (
 
 
 @pytest.fixture
-def heard() -> list[str]:
+def received() -> list[str]:
     return []
 
 
 @pytest.fixture
-async def listener(dsn: str, heard: list[str]) -> AsyncIterator[Listener]:
+async def listener(dsn: str, received: list[str]) -> AsyncIterator[Listener]:
     listener = Listener(dsn, heartbeat=0.1)
-    listener.listen("news", heard.append)
-    listener.on_change(lambda: heard.append("connected" if listener.connected else "cut off"))
+    listener.listen("news", received.append)
+    listener.on_change(lambda: received.append("connected" if listener.connected else "lost"))
     await listener.start()
     await until(lambda: listener.connected)
     yield listener
@@ -40,61 +40,63 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_what_is_notified_is_heard_in_order(listener: Listener, database: Database, heard: list[str]) -> None:
+async def test_notifications_arrive_in_order(listener: Listener, database: Database, received: list[str]) -> None:
     for payload in ("one", "two"):
         await database.fetch_one(NOTIFY, payload=payload)
-    await until(lambda: len(heard) == 3)
-    assert heard == ["connected", "one", "two"]
+    await until(lambda: len(received) == 3)
+    assert received == ["connected", "one", "two"]
 
 
-async def test_what_is_notified_between_heartbeats_is_not_lost(
-    listener: Listener, database: Database, heard: list[str]
+async def test_notifications_between_heartbeats_are_not_lost(
+    listener: Listener, database: Database, received: list[str]
 ) -> None:
     for number in range(50):
         await database.fetch_one(NOTIFY, payload=str(number))
         await asyncio.sleep(0.01)
-    await until(lambda: len(heard) == 51)
+    await until(lambda: len(received) == 51)
 
 
-async def test_what_is_rolled_back_is_not_heard(listener: Listener, database: Database, heard: list[str]) -> None:
-    async def change_of_mind() -> None:
+async def test_notification_of_a_rolled_back_transaction_does_not_arrive(
+    listener: Listener, database: Database, received: list[str]
+) -> None:
+    async def notify_and_roll_back() -> None:
         async with database.transaction() as tx:
             await tx.fetch_one(NOTIFY, payload="never")
             raise LookupError
 
     with pytest.raises(LookupError):
-        await change_of_mind()
+        await notify_and_roll_back()
     await database.fetch_one(NOTIFY, payload="after")
-    await until(lambda: len(heard) == 2)
-    assert heard == ["connected", "after"]
+    await until(lambda: len(received) == 2)
+    assert received == ["connected", "after"]
 
 
-async def test_a_listener_that_was_cut_off_says_so_and_comes_back(
-    listener: Listener, superuser: Database, heard: list[str]
+async def test_lost_listener_reports_it_and_reconnects(
+    listener: Listener, superuser: Database, received: list[str]
 ) -> None:
     await superuser.fetch_all(END_LISTENERS)
     await until(lambda: not listener.connected)
     await until(lambda: listener.connected)
     await superuser.fetch_one(NOTIFY, payload="again")
-    await until(lambda: heard[-1] == "again")
-    assert heard == ["connected", "cut off", "connected", "again"]
+    await until(lambda: received[-1] == "again")
+    assert received == ["connected", "lost", "connected", "again"]
 
 
-async def test_a_callback_that_fails_does_not_make_the_listener_deaf(dsn: str, database: Database) -> None:
-    heard: list[int] = []
+async def test_listener_reconnects_after_a_handler_has_failed(dsn: str, database: Database) -> None:
+    received: list[int] = []
     listener = Listener(dsn)
-    listener.listen("news", lambda payload: heard.append(int(payload)))
+    listener.listen("news", lambda payload: received.append(int(payload)))
     await listener.start()
     await until(lambda: listener.connected)
     await database.fetch_one(NOTIFY, payload="not a number")
     await until(lambda: not listener.connected)
     await until(lambda: listener.connected)
     await database.fetch_one(NOTIFY, payload="7")
-    await until(lambda: heard == [7])
+    await until(lambda: received == [7])
     await listener.close()
 
 
-async def test_a_listener_without_a_server_is_not_connected_and_can_be_stopped() -> None:
+async def test_listener_without_a_server_is_not_connected_and_can_be_closed() -> None:
     listener = Listener("postgresql://127.0.0.1:1/nothing")
     await listener.start()
     await asyncio.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Members as the database keeps them: of which organization they are is part of every question."""
+"""Members: the organization is part of every query."""
 
 from uuid import UUID, uuid4
 
@@ -8,7 +8,7 @@ from accord_db.engine.database import Database
 from accord_db.engine.errors import ForeignKeyMissing
 from accord_db.engine.ids import uuid7
 from accord_db.engine.keyset import Cursor, Page
-from accord_db.queries import members, memberships, organizations, roles
+from accord_db.queries import members, organizations, roles
 from accord_db.queries.members import MemberWithAccount
 from accord_db.schema import Account
 from tests.db.conftest import NewAccount
@@ -46,7 +46,7 @@ async def theirs(database: Database, account: Account) -> UUID:
     return await organization(database, account)
 
 
-async def test_a_member_is_found_in_their_organization_alone(
+async def test_member_is_found_only_in_their_organization(
     database: Database, account: Account, new_account: NewAccount, ours: UUID
 ) -> None:
     elsewhere = await new_account()
@@ -59,7 +59,9 @@ async def test_a_member_is_found_in_their_organization_alone(
     assert await get(database, ours, elsewhere) is None
 
 
-async def test_who_is_a_member_already_is_left_as_they_are(database: Database, account: Account, ours: UUID) -> None:
+async def test_insert_member_does_not_change_an_existing_membership(
+    database: Database, account: Account, ours: UUID
+) -> None:
     again = await members.insert_member(database, organization_id=ours, account_id=account.id, role="member")
     assert again is None
     found = await get(database, ours, account)
@@ -67,7 +69,7 @@ async def test_who_is_a_member_already_is_left_as_they_are(database: Database, a
     assert found.role == "owner"
 
 
-async def test_a_list_has_the_members_of_one_organization_page_by_page(
+async def test_list_members_pages_through_one_organization(
     database: Database, account: Account, new_account: NewAccount, ours: UUID
 ) -> None:
     people = [await new_account() for _ in range(3)]
@@ -80,7 +82,7 @@ async def test_a_list_has_the_members_of_one_organization_page_by_page(
     assert [each.account_id for each in found] == [person.id for person in (*reversed(people), account)]
 
 
-async def test_a_role_is_changed_in_one_organization(
+async def test_update_member_role_changes_one_organization(
     database: Database, account: Account, ours: UUID, theirs: UUID
 ) -> None:
     before, others = await get(database, ours, account), await get(database, theirs, account)
@@ -92,7 +94,7 @@ async def test_a_role_is_changed_in_one_organization(
     assert await get(database, theirs, account) == others
 
 
-async def test_roles_of_the_organizations_own_are_replaced_there_alone(
+async def test_replace_member_roles_changes_one_organization(
     database: Database, account: Account, ours: UUID, theirs: UUID
 ) -> None:
     first, second, other = [await role(database, each) for each in (ours, ours, theirs)]
@@ -108,17 +110,17 @@ async def test_roles_of_the_organizations_own_are_replaced_there_alone(
     assert [each.role_ids if each else None for each in left] == [[], [other]]
 
 
-async def test_a_role_of_another_organization_is_no_role_of_this_one(
+async def test_role_of_another_organization_cannot_be_given(
     database: Database, account: Account, ours: UUID, theirs: UUID
 ) -> None:
     mine, other = await role(database, ours, "tasks.read"), await role(database, theirs, "tasks.write")
-    found = await memberships.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
+    found = await roles.get_permissions_of_roles(database, organization_id=ours, role_ids=[mine, other, uuid4()])
     assert found == {mine: ["tasks.read"]}
     with pytest.raises(ForeignKeyMissing):
         await members.replace_member_roles(database, organization_id=ours, account_id=account.id, role_ids=[other])
 
 
-async def test_a_member_goes_from_one_organization_with_their_roles(
+async def test_delete_member_ends_one_membership_with_its_roles(
     database: Database, account: Account, new_account: NewAccount, ours: UUID, theirs: UUID
 ) -> None:
     other = await new_account()
@@ -132,7 +134,7 @@ async def test_a_member_goes_from_one_organization_with_their_roles(
     assert await get(database, theirs, account) is not None
 
 
-async def test_an_owner_of_another_organization_is_none_of_this_one(
+async def test_has_other_owner_ignores_owners_of_other_organizations(
     database: Database, account: Account, new_account: NewAccount, ours: UUID
 ) -> None:
     other = await new_account()
@@ -143,22 +145,22 @@ async def test_an_owner_of_another_organization_is_none_of_this_one(
 
 
 # --- all memberships of an account --------------------------------------------------------------------------------------
-async def test_what_an_account_owns_alone_is_found(
+async def test_get_solely_owned_organization_finds_it(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     other = await new_account()
     shared = await organization(database, account, other)
-    assert await members.get_organization_owned_alone(database, account_id=account.id) is None
+    assert await members.get_solely_owned_organization(database, account_id=account.id) is None
     alone = await organization(database, account)
     await members.insert_member(database, organization_id=alone, account_id=other.id, role="admin")
-    assert await members.get_organization_owned_alone(database, account_id=account.id) == alone
-    assert await members.get_organization_owned_alone(database, account_id=other.id) is None
+    assert await members.get_solely_owned_organization(database, account_id=account.id) == alone
+    assert await members.get_solely_owned_organization(database, account_id=other.id) is None
     await organizations.delete_organization(database, organization_id=alone)
-    assert await members.get_organization_owned_alone(database, account_id=account.id) is None
+    assert await members.get_solely_owned_organization(database, account_id=account.id) is None
     assert await members.lock_organizations_of_account(database, account_id=account.id) == sorted([shared, alone])
 
 
-async def test_an_account_leaves_all_that_it_belongs_to_and_nobody_else_does(
+async def test_delete_members_of_account_ends_only_the_memberships_of_the_account(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     other = await new_account()

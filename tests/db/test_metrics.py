@@ -20,7 +20,7 @@ def sample(name: str, /, *registries: CollectorRegistry, **labels: str) -> float
     return registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_a_statement_is_counted_and_timed_by_operation_and_table(database: Database) -> None:
+async def test_statement_is_counted_and_timed_by_operation_and_table(database: Database) -> None:
     labels = {"operation": "select", "table": "tasks"}
     counted, timed = sample("db_queries_total", **labels), sample("db_query_duration_seconds_count", **labels)
     await database.fetch_all(select(Task).join(Account, Account.id == Task.created_by))
@@ -28,7 +28,7 @@ async def test_a_statement_is_counted_and_timed_by_operation_and_table(database:
     assert sample("db_query_duration_seconds_count", **labels) == timed + 1
 
 
-async def test_a_statement_of_a_transaction_is_counted_too(database: Database) -> None:
+async def test_statement_of_a_transaction_is_counted(database: Database) -> None:
     labels = {"operation": "update", "table": "tasks"}
     before = sample("db_queries_total", **labels)
     async with database.transaction() as tx:
@@ -36,7 +36,7 @@ async def test_a_statement_of_a_transaction_is_counted_too(database: Database) -
     assert sample("db_queries_total", **labels) == before + 1
 
 
-async def test_a_subquery_is_counted_for_the_table_it_reads(database: Database) -> None:
+async def test_subquery_is_counted_for_the_table_it_reads(database: Database) -> None:
     labels = {"operation": "select", "table": "accounts"}
     before = sample("db_queries_total", **labels)
     newest = select(Account.id).limit(1).subquery()
@@ -44,14 +44,14 @@ async def test_a_subquery_is_counted_for_the_table_it_reads(database: Database) 
     assert sample("db_queries_total", **labels) == before + 1
 
 
-async def test_an_error_is_counted_by_its_sqlstate(database: Database) -> None:
+async def test_error_is_counted_by_its_sqlstate(database: Database) -> None:
     before = sample("db_errors_total", sqlstate="22012")
     with pytest.raises(InvalidValue):
         await database.fetch_one(select(1 / bindparam("zero", type_=Integer)), zero=0)
     assert sample("db_errors_total", sqlstate="22012") == before + 1
 
 
-async def test_open_connections_are_counted_and_forgotten_when_they_are_closed(connect: Connect) -> None:
+async def test_pool_size_counts_open_connections(connect: Connect) -> None:
     before = sample("db_connection_pool_size")
     database = await connect()
     assert sample("db_connection_pool_size") > before
@@ -59,7 +59,7 @@ async def test_open_connections_are_counted_and_forgotten_when_they_are_closed(c
     assert sample("db_connection_pool_size") == before
 
 
-def test_a_registry_has_each_metric_once() -> None:
+def test_registry_has_each_metric_once() -> None:
     registry = CollectorRegistry()
     assert metrics(registry) is metrics(registry)
     assert metrics(registry) is not metrics(CollectorRegistry())
@@ -73,7 +73,7 @@ from accord_db.engine.database import Database, DatabaseSettings
 async def main():
     database = await Database.connect(DatabaseSettings(dsn=sys.argv[1], pool_size=1))
     await database.fetch_one(select(literal(1)))
-    print("asked", flush=True)
+    print("connected", flush=True)
     sys.stdin.read()
     await database.close()
 
@@ -81,7 +81,7 @@ asyncio.run(main())
 """
 
 
-def test_the_workers_of_one_service_are_added_up(dsn: str, tmp_path: Path) -> None:
+def test_metrics_of_workers_are_summed(dsn: str, tmp_path: Path) -> None:
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     workers = [
         subprocess.Popen(
@@ -91,7 +91,7 @@ def test_the_workers_of_one_service_are_added_up(dsn: str, tmp_path: Path) -> No
     ]
     for worker in workers:
         assert worker.stdout is not None
-        assert worker.stdout.readline() == b"asked\n"
+        assert worker.stdout.readline() == b"connected\n"
     together = CollectorRegistry()
     MultiProcessCollector(together, path=str(tmp_path))  # type: ignore[no-untyped-call]  # untyped there
     assert sample("db_queries_total", together, operation="select", table="none") == 2

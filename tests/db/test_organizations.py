@@ -1,4 +1,4 @@
-"""Organizations as the database keeps them: who finds one, and that what changes one changes no other."""
+"""Organizations: members find theirs, and a change of one does not change another."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -40,8 +40,8 @@ async def theirs(database: Database, new_account: NewAccount) -> Organization:
 
 
 @pytest.fixture
-async def unharmed(database: Database, theirs: Organization) -> AsyncIterator[None]:
-    """Whatever the test does, the other organization is as before."""
+async def theirs_unchanged(database: Database, theirs: Organization) -> AsyncIterator[None]:
+    """Checks after the test that the other organization has not changed."""
     yield
     assert await organizations.get_organization_locked(database, organization_id=theirs.id, show_deleted=True) == theirs
 
@@ -53,7 +53,7 @@ async def listed(database: Database, account: Account, *, show_deleted: bool = F
     return [each.organization.id for each in found]
 
 
-async def test_an_organization_is_there_for_its_members_alone(
+async def test_organization_is_found_only_by_its_members(
     database: Database, account: Account, ours: Organization, theirs: Organization
 ) -> None:
     found = await organizations.get_organization(database, organization_id=ours.id, account_id=account.id)
@@ -66,7 +66,7 @@ async def test_an_organization_is_there_for_its_members_alone(
     assert await listed(database, account) == [ours.id]
 
 
-async def test_a_list_that_is_of_one_organization_has_no_other(
+async def test_list_can_be_limited_to_one_organization(
     database: Database, account: Account, ours: Organization, theirs: Organization
 ) -> None:
     another = await insert(database, account, "another", None)
@@ -79,8 +79,8 @@ async def test_a_list_that_is_of_one_organization_has_no_other(
         assert found == expected
 
 
-@pytest.mark.usefixtures("unharmed")
-async def test_an_update_changes_one_organization(database: Database, ours: Organization) -> None:
+@pytest.mark.usefixtures("theirs_unchanged")
+async def test_update_changes_one_organization(database: Database, ours: Organization) -> None:
     changes = OrganizationChanges(name="Ours")
     now = await organizations.update_organization(database, organization_id=ours.id, changes=changes)
     assert now is not None
@@ -92,7 +92,7 @@ async def test_an_update_changes_one_organization(database: Database, ours: Orga
     )
 
 
-async def test_a_slug_is_unique_among_the_living(
+async def test_slug_is_unique_among_organizations_that_are_not_deleted(
     database: Database, account: Account, ours: Organization, theirs: Organization
 ) -> None:
     assert await organizations.insert_organization(database, organization_id=uuid7(), name="x", slug="ours") is None
@@ -105,8 +105,8 @@ async def test_a_slug_is_unique_among_the_living(
         await organizations.undelete_organization(database, organization_id=ours.id, deleted_kept=KEPT)
 
 
-@pytest.mark.usefixtures("unharmed")
-async def test_delete_and_undelete_are_of_one_organization(
+@pytest.mark.usefixtures("theirs_unchanged")
+async def test_delete_and_undelete_change_one_organization(
     database: Database, account: Account, ours: Organization
 ) -> None:
     assert await organizations.delete_organization(database, organization_id=ours.id, etag=uuid4()) is None
@@ -123,14 +123,14 @@ async def test_delete_and_undelete_are_of_one_organization(
     assert await listed(database, account) == [ours.id]
 
 
-async def test_a_change_is_told_once_it_is_committed(database: Database, dsn: str, ours: Organization) -> None:
+async def test_change_is_notified_at_commit(database: Database, dsn: str, ours: Organization) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"LISTEN {REVOKED_CHANNEL}".encode())
         with pytest.raises(LookupError):
             async with database.transaction() as tx:
-                await organizations.notify_changed(tx, organization_id=uuid4())
+                await organizations.notify_organization_changed(tx, organization_id=uuid4())
                 raise LookupError
         async with database.transaction() as tx:
-            await organizations.notify_changed(tx, organization_id=ours.id)
-        [notice] = connection.notifies(timeout=10, stop_after=1)
-    assert notice.payload == str(ours.id)
+            await organizations.notify_organization_changed(tx, organization_id=ours.id)
+        [notification] = connection.notifies(timeout=10, stop_after=1)
+    assert notification.payload == str(ours.id)

@@ -1,4 +1,4 @@
-"""The outbox: a message is handed to one sender at a time, and to another if that one dies."""
+"""The outbox: one sender at a time claims a message; if it dies, another does."""
 
 import asyncio
 from contextlib import suppress
@@ -27,7 +27,7 @@ async def claim(db: Executor, lease: timedelta = LEASE) -> ClaimedMessage | None
     return await outbox.claim_message(db, lease=lease)
 
 
-async def test_a_message_is_claimed_with_what_was_posted(database: Database) -> None:
+async def test_claimed_message_has_the_posted_content(database: Database) -> None:
     message_id = await post(database)
     claimed = await claim(database)
     assert claimed is not None
@@ -40,7 +40,7 @@ async def test_a_message_is_claimed_with_what_was_posted(database: Database) -> 
     assert NOW <= claimed.age < timedelta(minutes=1)
 
 
-async def test_a_claimed_message_is_nobody_elses_until_its_lease_is_over(database: Database) -> None:
+async def test_claimed_message_cannot_be_claimed_again_before_the_lease_ends(database: Database) -> None:
     await post(database)
     assert await claim(database, lease=NOW) is not None
     again = await claim(database)
@@ -49,12 +49,12 @@ async def test_a_claimed_message_is_nobody_elses_until_its_lease_is_over(databas
     assert await claim(database) is None
 
 
-async def test_the_one_that_has_been_due_for_longest_comes_first(database: Database) -> None:
+async def test_message_that_has_been_due_for_longest_is_claimed_first(database: Database) -> None:
     posted = [await post(database) for _ in range(3)]
     assert [claimed.id for _ in posted if (claimed := await claim(database))] == posted
 
 
-async def test_what_a_transaction_has_not_committed_cannot_be_claimed(database: Database, connect: Connect) -> None:
+async def test_uncommitted_message_cannot_be_claimed(database: Database, connect: Connect) -> None:
     other = await connect()
     with suppress(ZeroDivisionError):
         async with database.transaction() as tx:
@@ -64,7 +64,7 @@ async def test_what_a_transaction_has_not_committed_cannot_be_claimed(database: 
     assert await claim(other) is None
 
 
-async def test_fifty_messages_are_claimed_once_each_by_ten_senders_at_once(database: Database) -> None:
+async def test_ten_concurrent_senders_claim_each_of_fifty_messages_once(database: Database) -> None:
     posted = {await post(database) for _ in range(50)}
 
     async def sender() -> list[UUID]:
@@ -77,7 +77,7 @@ async def test_fifty_messages_are_claimed_once_each_by_ten_senders_at_once(datab
     assert sorted(found) == sorted(posted)
 
 
-async def test_a_message_that_another_transaction_holds_is_passed_over(database: Database, dsn: str) -> None:
+async def test_locked_message_is_skipped(database: Database, dsn: str) -> None:
     held, free = await post(database), await post(database)
     with psycopg.connect(dsn) as other:
         other.execute("SELECT id FROM outbox_messages WHERE id = %s FOR UPDATE", (held,))
@@ -86,14 +86,14 @@ async def test_a_message_that_another_transaction_holds_is_passed_over(database:
     assert claimed.id == free
 
 
-async def test_a_deleted_message_is_gone(database: Database) -> None:
+async def test_deleted_message_cannot_be_claimed(database: Database) -> None:
     message_id = await post(database)
     assert await outbox.delete_message(database, message_id=message_id) == 1
     assert await claim(database) is None
     assert await outbox.delete_message(database, message_id=message_id) == 0
 
 
-async def test_a_postponed_message_is_due_after_its_delay(database: Database) -> None:
+async def test_postponed_message_is_due_after_its_delay(database: Database) -> None:
     message_id = await post(database)
     assert await claim(database) is not None
     assert await outbox.postpone_message(database, message_id=message_id, attempts=1, delay=NOW) == 1
@@ -102,7 +102,7 @@ async def test_a_postponed_message_is_due_after_its_delay(database: Database) ->
     assert await claim(database) is None
 
 
-async def test_a_sender_that_was_too_slow_does_not_postpone_what_another_has_claimed(database: Database) -> None:
+async def test_sender_cannot_postpone_a_message_that_another_has_claimed_since(database: Database) -> None:
     message_id = await post(database)
     assert await claim(database, lease=NOW) is not None
     assert await claim(database) is not None
@@ -110,22 +110,22 @@ async def test_a_sender_that_was_too_slow_does_not_postpone_what_another_has_cla
     assert await claim(database) is None
 
 
-async def test_what_waits_is_counted_and_when_the_next_is_due_is_told(database: Database) -> None:
-    assert await outbox.get_waiting(database) == (0, None)
+async def test_summary_has_the_number_of_messages_and_the_next_due_time(database: Database) -> None:
+    assert await outbox.get_outbox_summary(database) == (0, None)
     await post(database)
     await post(database)
     assert await claim(database) is not None
-    waiting = await outbox.get_waiting(database)
+    waiting = await outbox.get_outbox_summary(database)
     assert waiting.messages == 2
     assert waiting.next_due_in is not None
     assert waiting.next_due_in <= NOW
     assert await claim(database) is not None
-    waiting = await outbox.get_waiting(database)
+    waiting = await outbox.get_outbox_summary(database)
     assert waiting.next_due_in is not None
     assert LEASE - timedelta(minutes=1) < waiting.next_due_in <= LEASE
 
 
-async def test_posting_is_announced_when_it_is_committed(database: Database, dsn: str) -> None:
+async def test_insert_message_notifies_at_commit(database: Database, dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as listener:
         listener.execute("LISTEN accord_outbox")
         async with database.transaction() as tx:

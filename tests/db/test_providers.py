@@ -1,4 +1,4 @@
-"""Sign-ins with providers are used once, and tokens refreshed by one at a time."""
+"""Sign-ins with providers are used once; one process at a time refreshes tokens."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ async def link(
         )
 
 
-async def test_of_many_who_use_a_sign_in_at_once_one_does(database: Database) -> None:
+async def test_one_of_twenty_concurrent_uses_of_a_sign_in_succeeds(database: Database) -> None:
     await begin(database)
     used = await asyncio.gather(
         *(providers.use_provider_sign_in(database, token_hash=HASH, account_id=None) for _ in range(20))
@@ -54,7 +54,7 @@ async def test_of_many_who_use_a_sign_in_at_once_one_does(database: Database) ->
     assert await providers.get_provider_sign_in(database, token_hash=HASH, account_id=None) is None
 
 
-async def test_sign_in_is_there_for_whoever_began_it_alone(database: Database, new_account: NewAccount) -> None:
+async def test_sign_in_is_found_only_by_the_account_that_began_it(database: Database, new_account: NewAccount) -> None:
     mine, other = (await new_account()).id, (await new_account()).id
     await begin(database, account_id=mine)
     for account_id in (None, other):
@@ -63,7 +63,7 @@ async def test_sign_in_is_there_for_whoever_began_it_alone(database: Database, n
     assert await providers.use_provider_sign_in(database, token_hash=HASH, account_id=mine)
 
 
-async def test_expired_sign_in_is_not_used(database: Database) -> None:
+async def test_expired_sign_in_cannot_be_used(database: Database) -> None:
     await begin(database, lifetime=timedelta(0))
     assert not await providers.use_provider_sign_in(database, token_hash=HASH, account_id=None)
 
@@ -76,7 +76,7 @@ async def test_identity_is_found_by_issuer_and_subject_together(database: Databa
     assert await providers.get_linked_provider(database, issuer="https://other.example.com", subject="ada") is None
 
 
-async def test_identity_that_is_locked_waits_for_the_other_transaction(database: Database) -> None:
+async def test_second_lock_of_an_identity_waits_for_the_first(database: Database) -> None:
     identity = {"issuer": "https://corp.example.com", "subject": "ada"}
 
     async def lock() -> None:
@@ -91,7 +91,7 @@ async def test_identity_that_is_locked_waits_for_the_other_transaction(database:
     await waiting
 
 
-async def test_refresh_token_stays_when_a_sign_in_brings_none(database: Database, new_account: NewAccount) -> None:
+async def test_refresh_token_stays_if_a_sign_in_returns_none(database: Database, new_account: NewAccount) -> None:
     linked = await link(database, await new_account())
     async with database.transaction() as tx:
         renewed = await providers.update_linked_provider(
@@ -106,7 +106,7 @@ async def test_refresh_token_stays_when_a_sign_in_brings_none(database: Database
     assert renewed.access_token_expires_at is None
 
 
-async def test_of_many_who_claim_a_refresh_one_does_until_its_lease_is_over(
+async def test_one_of_concurrent_claims_of_a_refresh_succeeds_until_the_lease_ends(
     database: Database, new_account: NewAccount
 ) -> None:
     linked = await link(database, await new_account(), lifetime=timedelta(0))
@@ -120,6 +120,6 @@ async def test_of_many_who_claim_a_refresh_one_does_until_its_lease_is_over(
     tokens = EncryptedTokens(b"new", b"newer", HOUR)
     assert await providers.update_tokens(database, linked_provider_id=linked.id, claimed=mine, tokens=tokens) == 1
     assert await providers.update_tokens(database, linked_provider_id=linked.id, claimed=mine, tokens=tokens) == 0
-    assert await claim(HOUR) is None  # for an access token that is another by now
+    assert await claim(HOUR) is None  # the access token has been replaced
     assert await claim(timedelta(0), b"new") is not None
     assert await claim(HOUR, b"new") is not None

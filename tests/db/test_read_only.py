@@ -1,4 +1,4 @@
-"""A server that takes no writes is unavailable: its connections are dropped, and no new one is made until it takes writes again."""
+"""A read-only server is unavailable: the pool drops its connections, and opens new ones only when it accepts writes again."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ ONE = select(literal(1))
 WRITE = text("INSERT INTO written VALUES (1)")
 CLIENTS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'accord'"
 
-each_way = pytest.mark.parametrize("way", READ_ONLY)
+each_cause = pytest.mark.parametrize("cause", READ_ONLY)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,9 @@ def second_server(started: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
 @pytest.fixture
 def server(shared_server: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
     yield shared_server
-    for way in READ_ONLY:
-        if programs.is_read_only(shared_server, way):
-            programs.make_writable(shared_server, way)
+    for cause in READ_ONLY:
+        if programs.is_read_only(shared_server, cause):
+            programs.make_writable(shared_server, cause)
 
 
 def settings(dsn: str) -> DatabaseSettings:
@@ -72,13 +72,13 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def make_read_only(server: EmbeddedPostgres, way: str) -> None:
-    programs.make_read_only(server, way)
-    await asyncio.sleep(0.1)  # the event loop stood still meanwhile
+async def make_read_only(server: EmbeddedPostgres, cause: str) -> None:
+    programs.make_read_only(server, cause)
+    await asyncio.sleep(0.1)  # the event loop was blocked
 
 
-async def make_writable(server: EmbeddedPostgres, way: str) -> None:
-    programs.make_writable(server, way)
+async def make_writable(server: EmbeddedPostgres, cause: str) -> None:
+    programs.make_writable(server, cause)
     await asyncio.sleep(0.1)
 
 
@@ -101,12 +101,12 @@ async def write_in_a_transaction(database: Database) -> None:
         await tx.execute(WRITE)
 
 
-@each_way
+@each_cause
 @pytest.mark.parametrize("alone", [True, False])
 async def test_write_to_a_read_only_server_is_unavailable(
-    server: EmbeddedPostgres, database: Database, way: str, alone: bool
+    server: EmbeddedPostgres, database: Database, cause: str, alone: bool
 ) -> None:
-    await make_read_only(server, way)
+    await make_read_only(server, cause)
     for _ in range(3):
         with pytest.raises(Unavailable) as caught:
             await (database.execute(WRITE) if alone else write_in_a_transaction(database))
@@ -114,7 +114,7 @@ async def test_write_to_a_read_only_server_is_unavailable(
         assert not caught.value.outcome_unknown
 
 
-async def test_refused_write_drops_every_connection_of_the_pool(server: EmbeddedPostgres, database: Database) -> None:
+async def test_failed_write_drops_every_connection_of_the_pool(server: EmbeddedPostgres, database: Database) -> None:
     assert clients(server) == 3
     await make_read_only(server, "default_transaction_read_only")
     with pytest.raises(Unavailable, match="25006"):
@@ -122,7 +122,7 @@ async def test_refused_write_drops_every_connection_of_the_pool(server: Embedded
     await eventually(lambda: clients(server) == 0)
 
 
-async def test_connection_in_use_while_another_is_refused_is_dropped_when_it_comes_back(
+async def test_connection_in_use_during_a_failed_write_is_dropped_when_it_is_released(
     server: EmbeddedPostgres, database: Database
 ) -> None:
     slow = asyncio.create_task(database.fetch_one(select(func.pg_sleep(0.5))))
@@ -134,62 +134,62 @@ async def test_connection_in_use_while_another_is_refused_is_dropped_when_it_com
     await eventually(lambda: clients(server) == 0)
 
 
-@each_way
+@each_cause
 async def test_ping_fails_on_a_read_only_server_and_drops_every_connection(
-    server: EmbeddedPostgres, database: Database, way: str
+    server: EmbeddedPostgres, database: Database, cause: str
 ) -> None:
     await database.ping()
-    await make_read_only(server, way)
+    await make_read_only(server, cause)
     with pytest.raises(Unavailable):
         await database.ping()
     await eventually(lambda: clients(server) == 0)
 
 
-@each_way
-async def test_writes_succeed_within_a_second_of_the_server_taking_them_again(
-    server: EmbeddedPostgres, database: Database, way: str
+@each_cause
+async def test_writes_succeed_within_a_second_after_the_server_accepts_them(
+    server: EmbeddedPostgres, database: Database, cause: str
 ) -> None:
-    await make_read_only(server, way)
+    await make_read_only(server, cause)
     with pytest.raises(Unavailable):
         await database.execute(WRITE)
-    await make_writable(server, way)
+    await make_writable(server, cause)
     since = time.monotonic()
     await database.execute(WRITE)
     assert time.monotonic() - since < 1
 
 
-@each_way
-async def test_read_only_server_is_not_connected_to(server: EmbeddedPostgres, way: str) -> None:
-    await make_read_only(server, way)
+@each_cause
+async def test_connecting_to_a_read_only_server_is_unavailable(server: EmbeddedPostgres, cause: str) -> None:
+    await make_read_only(server, cause)
     with pytest.raises(Unavailable, match="read-only"):
         await Database.connect(settings(server.dsn))
     with pytest.raises(Unavailable, match="read-only"), connected(server.dsn):
         pass
 
 
-@each_way
-async def test_listener_leaves_a_read_only_server(server: EmbeddedPostgres, way: str) -> None:
-    """Notifications are sent where writes happen, which is elsewhere now."""
+@each_cause
+async def test_listener_disconnects_from_a_read_only_server(server: EmbeddedPostgres, cause: str) -> None:
+    """Writes, and so notifications, happen on another server."""
     listener = Listener(server.dsn, heartbeat=0.1)
     listener.listen("news", lambda _: None)
     await listener.start()
     await eventually(lambda: listener.connected)
-    await make_read_only(server, way)
+    await make_read_only(server, cause)
     await eventually(lambda: not listener.connected)
     await asyncio.sleep(0.5)
     assert not listener.connected
-    await make_writable(server, way)
+    await make_writable(server, cause)
     await eventually(lambda: listener.connected)
     await listener.close()
 
 
 def several_hosts(*servers: EmbeddedPostgres) -> str:
-    """As an operator writes it, without target_session_attrs."""
+    """A connection string without target_session_attrs, as operators write it."""
     hosts = ",".join(str(conninfo_to_dict(server.dsn)["host"]) for server in servers)
     return make_conninfo(host=hosts, user="accord", dbname="accord")
 
 
-async def test_of_several_hosts_the_one_that_takes_writes_is_found(
+async def test_pool_finds_the_writable_host_of_several(
     server: EmbeddedPostgres, second_server: EmbeddedPostgres
 ) -> None:
     first, second = server, second_server
@@ -205,7 +205,7 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
     await database.close()
 
 
-async def test_address_that_specifies_any_server_is_respected(server: EmbeddedPostgres) -> None:
+async def test_target_session_attrs_any_allows_a_read_only_server(server: EmbeddedPostgres) -> None:
     await make_read_only(server, "default_transaction_read_only")
     database = await Database.connect(settings(make_conninfo(server.dsn, target_session_attrs="any")))
     assert await database.fetch_one(ONE) == 1

@@ -29,27 +29,27 @@ class Attempts:
         return "done"
 
 
-async def test_a_conflict_is_tried_again() -> None:
+async def test_conflict_is_retried() -> None:
     attempts = Attempts(fail=2)
     assert await retry_conflicts(attempts) == "done"
     assert attempts.count == 3
 
 
-async def test_a_conflict_that_stays_is_raised_in_the_end() -> None:
+async def test_repeated_conflict_is_raised() -> None:
     attempts = Attempts(fail=1000)
     with pytest.raises(Conflict):
         await retry_conflicts(attempts)
     assert 3 <= attempts.count <= 10
 
 
-async def test_another_error_is_not_tried_again() -> None:
+async def test_other_errors_are_not_retried() -> None:
     attempts = Attempts(fail=1, error=AlreadyExists)
     with pytest.raises(AlreadyExists):
         await retry_conflicts(attempts)
     assert attempts.count == 1
 
 
-async def test_nothing_is_tried_after_the_deadline() -> None:
+async def test_conflict_is_not_retried_after_the_deadline() -> None:
     set_deadline(time.monotonic() - 1)
     attempts = Attempts(fail=1000)
     with pytest.raises(Conflict):
@@ -57,7 +57,7 @@ async def test_nothing_is_tried_after_the_deadline() -> None:
     assert attempts.count == 1
 
 
-async def test_a_transaction_that_lost_against_another_is_made_again(database: Database, account: Account) -> None:
+async def test_transaction_with_a_serialization_failure_is_repeated(database: Database, account: Account) -> None:
     counter = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="0")
     both_have_read = asyncio.Barrier(2)
     attempts: list[str] = []

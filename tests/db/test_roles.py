@@ -17,7 +17,7 @@ async def insert(database: Database, organization_id: UUID, name: str, *permissi
     )
 
 
-async def test_a_role_is_kept_as_it_was_inserted(database: Database, ours: UUID) -> None:
+async def test_insert_role_stores_name_and_permissions(database: Database, ours: UUID) -> None:
     role = await insert(database, ours, "Support", "tasks.read", "of.a.later.release")
     assert (role.organization_id, role.name) == (ours, "Support")
     assert role.permissions == ["tasks.read", "of.a.later.release"]
@@ -26,7 +26,7 @@ async def test_a_role_is_kept_as_it_was_inserted(database: Database, ours: UUID)
     assert (found.id, found.etag) == (role.id, role.etag)
 
 
-async def test_a_name_is_unique_in_an_organization_in_upper_and_lower_case(
+async def test_role_names_are_unique_in_an_organization_ignoring_case(
     database: Database, ours: UUID, theirs: UUID
 ) -> None:
     await insert(database, ours, "Support")
@@ -38,11 +38,11 @@ async def test_a_name_is_unique_in_an_organization_in_upper_and_lower_case(
         await roles.update_role(database, role_id=other.id, organization_id=ours, changes=RoleChanges(name="support"))
 
 
-async def test_a_role_is_not_there_for_another_organization(database: Database, ours: UUID, theirs: UUID) -> None:
+async def test_role_of_another_organization_is_not_found(database: Database, ours: UUID, theirs: UUID) -> None:
     role = await insert(database, theirs, "x", "tasks.read")
     assert await roles.get_role(database, role_id=role.id, organization_id=ours) is None
     assert await roles.list_roles(database, organization_id=ours, page=Page(9)) == []
-    assert await roles.count_roles(database, organization_id=ours) == 0
+    assert await roles.list_role_names(database, organization_id=ours) == {}
     changed = await roles.update_role(database, role_id=role.id, organization_id=ours, changes=RoleChanges(name="mine"))
     assert changed is None
     assert not await roles.delete_role(database, role_id=role.id, organization_id=ours)
@@ -51,7 +51,7 @@ async def test_a_role_is_not_there_for_another_organization(database: Database, 
     assert still.etag == role.etag
 
 
-async def test_an_update_changes_what_is_given_and_the_etag(database: Database, ours: UUID) -> None:
+async def test_update_role_changes_the_given_columns_and_the_etag(database: Database, ours: UUID) -> None:
     role = await insert(database, ours, "x", "tasks.read")
     changed = await roles.update_role(
         database, role_id=role.id, organization_id=ours, changes=RoleChanges(permissions=[]), etag=role.etag
@@ -68,8 +68,8 @@ async def test_an_update_changes_what_is_given_and_the_etag(database: Database, 
     assert await roles.delete_role(database, role_id=role.id, organization_id=ours, etag=changed.etag)
 
 
-async def test_pages_have_every_role_once_the_newest_first(database: Database, ours: UUID) -> None:
-    async with database.transaction() as tx:  # in which all are made at one time
+async def test_pages_have_every_role_once_newest_first(database: Database, ours: UUID) -> None:
+    async with database.transaction() as tx:  # gives all the same created_at
         together = [
             await roles.insert_role(tx, role_id=uuid7(), organization_id=ours, name=str(n), permissions=[])
             for n in range(3)

@@ -1,4 +1,4 @@
-"""The second wall between tenants: what a question finds that forgot whose rows it is about."""
+"""Row-level security: statements without a predicate for the tenant find only rows of the tenant."""
 
 import ast
 from collections.abc import Iterator
@@ -47,8 +47,10 @@ from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
 from tests.rows import Row, of_tenant, row_of
 
-# Our tables, and examples of what ours have none of: children, children of children, links of two parents, and a table of
-# people's own rows.
+pytestmark = pytest.mark.every_feature
+
+# Accord's tables, and examples of kinds that it does not have: children, grandchildren, links of two parents, and a table of
+# personal rows.
 EXAMPLES = MetaData(naming_convention=metadata.naming_convention)
 for table in metadata.sorted_tables:
     table.to_metadata(EXAMPLES)
@@ -68,7 +70,7 @@ NOTE_ITEM_MARKS = example("example_note_item_marks", "note_item_id example_note_
 NOTE_TAGS = example("example_note_tags", "note_id example_notes.id", "tag_id example_tags.id")
 DRAFTS = example("example_drafts", "owner_id accounts.id")
 
-# In an order in which rows of them can be made.
+# Parents before children.
 TENANT_BOUND = [table for table in EXAMPLES.sorted_tables if is_tenant_bound(table)]
 SETTING = select(func.current_setting("accord.tenant", literal(True)))
 
@@ -84,11 +86,11 @@ def examples(dsn: str) -> None:
 
 @dataclass(frozen=True)
 class Tenant:
-    """An organization with a row in each of the tables, or its only member, who has a row of their own."""
+    """An organization with its only member, and a row in each table of either."""
 
     id: UUID
     account: Account
-    # By the names of their tables.
+    # By name of the table.
     rows: dict[str, Row]
 
     def tenant_of(self, table: Table) -> UUID:
@@ -120,7 +122,7 @@ async def theirs(database: Database, new_account: NewAccount, examples: None) ->
 
 
 async def found(database: Database, table: Table) -> set[Any]:
-    """The keys of all rows of the table that a query without a predicate finds."""
+    """The primary keys of all rows that a query without a predicate finds."""
     return set(map(tuple, await database.fetch_all(select(*table.primary_key, literal(1)))))
 
 
@@ -146,7 +148,7 @@ async def test_rows_of_another_tenant_are_not_found(database: Database, ours: Te
     for table in TENANT_BOUND:
         with acting_for(ours.tenant_of(table)):
             assert await found(database, table) == {key(ours, table)}
-        assert await found(database, table) == {key(ours, table), key(theirs, table)}  # a test sees all tenants
+        assert await found(database, table) == {key(ours, table), key(theirs, table)}  # fixtures set the tenant `all`
         same = select(*table.primary_key, literal(1)).where(of_tenant(table, ours.tenant_of(table)))
         assert list(map(tuple, await database.fetch_all(same))) == [key(ours, table)]
 
@@ -158,7 +160,7 @@ async def test_rows_of_another_tenant_are_not_deleted(database: Database, ours: 
         assert await found(database, table) == {key(theirs, table)}
 
 
-async def test_row_for_another_tenant_is_refused(database: Database, ours: Tenant, theirs: Tenant) -> None:
+async def test_insert_of_a_row_of_another_tenant_is_denied(database: Database, ours: Tenant, theirs: Tenant) -> None:
     for table in TENANT_BOUND:
         with acting_for(ours.tenant_of(table)), pytest.raises(DatabaseError) as caught:
             await database.execute(insert(table).values(theirs.new_row(table)))
@@ -166,7 +168,7 @@ async def test_row_for_another_tenant_is_refused(database: Database, ours: Tenan
         assert await found(database, table) == {key(ours, table), key(theirs, table)}
 
 
-async def test_without_a_tenant_no_statement_is_sent_and_no_row_is_found(database: Database, ours: Tenant) -> None:
+async def test_without_a_tenant_statements_raise_and_sql_finds_no_rows(database: Database, ours: Tenant) -> None:
     set_tenant(None)
     for table in TENANT_BOUND:
         for statement in (select(*table.c), insert(table).values(ours.new_row(table)), delete(table)):
@@ -176,19 +178,19 @@ async def test_without_a_tenant_no_statement_is_sent_and_no_row_is_found(databas
     assert len(await database.fetch_all(select(Account))) == 1
 
 
-async def test_rows_of_another_tenant_are_not_changed(database: Database, ours: Tenant, theirs: Tenant) -> None:
+async def test_rows_of_another_tenant_are_not_updated(database: Database, ours: Tenant, theirs: Tenant) -> None:
     with acting_for(ours.id):
         assert await database.execute(update(Task).values(title="ours")) == 1
     assert sorted(await database.fetch_all(select(Task.title))) == sorted(["ours", theirs.rows["tasks"]["title"]])
 
 
-async def test_row_is_not_given_to_another_tenant(database: Database, ours: Tenant, theirs: Tenant) -> None:
+async def test_row_cannot_be_moved_to_another_tenant(database: Database, ours: Tenant, theirs: Tenant) -> None:
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
         await database.execute(update(Task).values(organization_id=theirs.id))
     assert caught.value.sqlstate == "42501"
 
 
-async def test_child_is_not_moved_to_a_parent_of_another_tenant(
+async def test_child_cannot_be_moved_to_a_parent_of_another_tenant(
     database: Database, ours: Tenant, theirs: Tenant
 ) -> None:
     with acting_for(ours.id), pytest.raises(DatabaseError) as caught:
@@ -197,7 +199,7 @@ async def test_child_is_not_moved_to_a_parent_of_another_tenant(
 
 
 @pytest.mark.parametrize(("note", "tag"), [("ours", "theirs"), ("theirs", "ours")])
-async def test_link_of_two_parents_is_refused_unless_both_are_the_tenants(
+async def test_link_to_a_parent_of_another_tenant_is_denied(
     database: Database, ours: Tenant, theirs: Tenant, note: str, tag: str
 ) -> None:
     of = {"ours": ours, "theirs": theirs}
@@ -211,7 +213,7 @@ async def test_link_of_two_parents_is_refused_unless_both_are_the_tenants(
     assert caught.value.sqlstate == "42501"
 
 
-async def test_parent_and_child_are_inserted_in_one_transaction_and_deleted_together(
+async def test_parent_and_child_can_be_inserted_in_one_transaction_and_deleted_by_cascade(
     database: Database, ours: Tenant
 ) -> None:
     note_id = uuid7()
@@ -224,52 +226,48 @@ async def test_parent_and_child_are_inserted_in_one_transaction_and_deleted_toge
         assert len(await found(database, NOTE_ITEMS)) == 1
 
 
-async def test_what_is_joined_is_held_to_the_tenant_too(database: Database, ours: Tenant, theirs: Tenant) -> None:
+async def test_row_level_security_applies_to_joined_tables(database: Database, ours: Tenant, theirs: Tenant) -> None:
     of_all = select(Organization.id, Member.account_id).join(Member, Member.organization_id == Organization.id)
     with acting_for(ours.id):
         assert await database.fetch_all(of_all) == [(ours.id, ours.account.id)]
 
 
-async def test_whoever_acts_outside_of_an_organization_finds_what_is_their_own(
-    database: Database, ours: Tenant
-) -> None:
+async def test_account_without_an_organization_finds_its_personal_rows(database: Database, ours: Tenant) -> None:
     mine = await tasks.insert_task(database, task_id=uuid7(), created_by=ours.account.id, title="mine")
     with acting_for(ours.account.id):
         assert await database.fetch_all(select(Task)) == [mine]
 
 
-# --- whose call it is -------------------------------------------------------------------------------------------------
+# --- the tenant of a statement ------------------------------------------------------------------------------------------
 @pytest.mark.usefixtures("ours")
-async def test_sql_that_says_no_tenant_finds_nothing(database: Database) -> None:
-    """Not even where we do not see of which tables it speaks, or where a transaction has looked at all of them before."""
-    forgotten = select(func.count()).select_from(sql_text("tasks"))
-    assert await database.fetch_one(forgotten) == 0
+async def test_sql_text_without_a_tenant_finds_no_rows(database: Database) -> None:
+    """Its tables are unknown, so that no tenant is set, also in a transaction after a statement across tenants."""
+    count = select(func.count()).select_from(sql_text("tasks"))
+    assert await database.fetch_one(count) == 0
     async with database.transaction() as tx:
         assert await tx.fetch_all(select(Task).execution_options(across_tenants=True))
-        assert await tx.fetch_one(forgotten) == 0
+        assert await tx.fetch_one(count) == 0
 
 
-async def test_statement_that_says_so_crosses_tenants_alone(database: Database, ours: Tenant, theirs: Tenant) -> None:
-    everybodys = select(Task.owner_id).execution_options(across_tenants=True)
+async def test_across_tenants_applies_to_one_statement(database: Database, ours: Tenant, theirs: Tenant) -> None:
+    across_tenants = select(Task.owner_id).execution_options(across_tenants=True)
     with acting_for(ours.id):
-        assert set(await database.fetch_all(everybodys)) == {ours.id, theirs.id}
+        assert set(await database.fetch_all(across_tenants)) == {ours.id, theirs.id}
         async with database.transaction() as tx:
             for _ in range(2):
                 assert await tx.fetch_all(select(Task.owner_id)) == [ours.id]
-                assert set(await tx.fetch_all(everybodys)) == {ours.id, theirs.id}
+                assert set(await tx.fetch_all(across_tenants)) == {ours.id, theirs.id}
 
 
-async def test_transaction_may_act_for_one_tenant_after_another(
-    database: Database, ours: Tenant, theirs: Tenant
-) -> None:
+async def test_transaction_can_switch_tenants(database: Database, ours: Tenant, theirs: Tenant) -> None:
     async with database.transaction() as tx:
         for tenant in (ours, theirs, ours):
             with acting_for(tenant.id):
                 assert await tx.fetch_all(select(Task.owner_id)) == [tenant.id]
 
 
-# --- how the tenant travels -------------------------------------------------------------------------------------------
-async def test_nothing_of_the_tenant_stays_on_the_connection(connect: Connect, ours: Tenant) -> None:
+# --- the setting accord.tenant ------------------------------------------------------------------------------------------
+async def test_tenant_does_not_stay_on_the_connection(connect: Connect, ours: Tenant) -> None:
     database = await connect(pool_size=1)
     twice = insert(Task).values(id=bindparam("id"), title="x", created_by=ours.account.id, organization_id=ours.id)
     task_id = uuid7()
@@ -289,36 +287,36 @@ async def test_nothing_of_the_tenant_stays_on_the_connection(connect: Connect, o
         assert not await database.fetch_one(SETTING)
 
 
-async def test_tables_without_a_wall_are_asked_without_a_tenant(connect: Connect, ours: Tenant) -> None:
+async def test_statements_on_exempt_tables_set_no_tenant(connect: Connect, ours: Tenant) -> None:
     database = await connect(pool_size=1)
     with acting_for(ours.id):
         await database.fetch_all(select(Account))
         async with database.transaction() as tx:
             await tx.fetch_all(select(Account))
-    assert await times_said(database) == 0
+    assert await times_set(database) == 0
 
 
-async def test_transaction_says_its_tenant_once(connect: Connect, ours: Tenant) -> None:
+async def test_transaction_sets_the_tenant_once(connect: Connect, ours: Tenant) -> None:
     database = await connect(pool_size=1)
     with acting_for(ours.id):
         async with database.transaction() as tx:
             for statement in (select(Account), select(Task), select(Account), select(Role), select(Task)):
                 await tx.fetch_all(statement)
-    assert await times_said(database) == 1
+    assert await times_set(database) == 1
 
 
-async def times_said(database: Database) -> int:
-    """By the only connection of this pool."""
+async def times_set(database: Database) -> int:
+    """How often the only connection of this pool has set the tenant."""
     plans = sql_text("coalesce(sum(generic_plans + custom_plans), 0)::int")
-    said = (
+    executions = (
         select(plans)
         .select_from(sql_text("pg_prepared_statements"))
         .where(sql_text("statement LIKE 'SELECT set_config(%'"))
     )
-    return await database.fetch_one(said) or 0
+    return await database.fetch_one(executions) or 0
 
 
-async def test_statement_prepared_before_a_table_changed_is_sent_again_with_its_tenant(
+async def test_statement_is_repeated_with_its_tenant_after_a_table_has_changed(
     connect: Connect, ours: Tenant, dsn: str
 ) -> None:
     database, statement = await connect(pool_size=1), select(Task)
@@ -330,7 +328,7 @@ async def test_statement_prepared_before_a_table_changed_is_sent_again_with_its_
 
 
 # --- indexes ----------------------------------------------------------------------------------------------------------
-def test_the_wall_keeps_indexes_in_use_and_is_asked_for_once_a_statement(dsn: str) -> None:
+def test_policy_keeps_indexes_in_use_and_is_evaluated_once_per_statement(dsn: str) -> None:
     owner_id = uuid7()
     with psycopg.connect(dsn) as connection:
         connection.execute("""
@@ -381,39 +379,41 @@ def explained(connection: "psycopg.Connection[Any]", statement: str) -> str:
 
 
 # --- the role ---------------------------------------------------------------------------------------------------------
-async def test_gateway_acts_as_a_role_that_owns_nothing_and_passes_no_wall(database: Database, dsn: str) -> None:
+async def test_role_of_the_gateway_is_subject_to_row_level_security(database: Database, dsn: str) -> None:
     assert await database.fetch_one(select(func.current_user())) == GATEWAY_ROLE
     assert role_problem(dsn, GATEWAY_ROLE) is None
 
 
-async def test_force_holds_the_owner_too(database: Database, dsn: str, ours: Tenant, theirs: Tenant) -> None:
+async def test_force_applies_policies_to_the_owner_which_is_reported(
+    database: Database, dsn: str, ours: Tenant, theirs: Tenant
+) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE tasks OWNER TO accord_gateway"))
     with acting_for(ours.id):
         assert await database.fetch_all(select(Task.owner_id)) == [ours.id]
     fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
-    assert fault.what == '"accord_gateway" passes the row-level security of tasks'
+    assert fault.problem == '"accord_gateway" bypasses the row-level security of tasks'
 
 
-def test_whoever_passes_the_walls_is_told_apart(dsn: str) -> None:
-    """A superuser here, as whoever logs in to the embedded PostgreSQL is."""
+def test_superuser_is_reported(dsn: str) -> None:
+    """The login role of the embedded PostgreSQL is a superuser."""
     fault = role_problem(dsn, None)
     assert fault is not None
     for table in metadata.sorted_tables:
-        assert (table.name in fault.what) == is_tenant_bound(table)
+        assert (table.name in fault.problem) == is_tenant_bound(table)
 
 
-def test_table_whose_wall_is_down_is_told(dsn: str) -> None:
+def test_disabled_row_level_security_is_reported(dsn: str) -> None:
     execute(dsn, psycopg.sql.SQL("ALTER TABLE roles DISABLE ROW LEVEL SECURITY"))
     fault = role_problem(dsn, GATEWAY_ROLE)
     assert fault is not None
-    assert fault.what.endswith("row-level security of roles")
+    assert fault.problem.endswith("row-level security of roles")
 
 
-def test_role_that_is_not_there_is_said_to_be_missing(dsn: str) -> None:
-    fault = role_problem(dsn, "nobody_of_this_name")
+def test_missing_role_is_reported_with_the_statement_that_creates_it(dsn: str) -> None:
+    fault = role_problem(dsn, "missing_role")
     assert fault is not None
-    assert "CREATE ROLE nobody_of_this_name NOLOGIN" in fault.remedy
+    assert "CREATE ROLE missing_role NOLOGIN" in fault.remedy
 
 
 # --- every table ------------------------------------------------------------------------------------------------------
@@ -469,7 +469,7 @@ def test_table_without_a_tenant_or_a_reason_is_a_problem(columns: list[Any], arg
         [Column("owner_id", Uuid, nullable=True), fk("task_id", "tasks.id")],
     ],
 )
-def test_table_with_a_tenant_is_no_problem_unless_it_is_exempt_too(columns: list["Column[Any]"]) -> None:
+def test_tenant_bound_table_must_not_be_exempt(columns: list["Column[Any]"]) -> None:
     extended = with_table(*columns)
     assert tenant_problems(extended) == []
     extended.tables["made"].info |= tenant_exempt("all tenants may see it")["info"]
@@ -494,27 +494,27 @@ def test_new_tenant_bound_table_without_a_policy_is_drift(postgres: str, column:
     assert any(line.startswith("only in the models: policy made.tenant") for line in drift)
 
 
-# --- what crosses -----------------------------------------------------------------------------------------------------
-CROSSING = {
-    "api_keys._LIST_LIVE": "a key is looked up before it is known whose it is",
-    "api_keys._UPDATE_USE": "as part of that",
-    "cleanup._due": "the clean-up is nobody's call",
-    "invitations._GET_OPEN_LOCKED": "who is invited does not belong to the organization yet",
-    "members._DELETE_OF_ACCOUNT": "with an account end all of its memberships",
-    "members._GET_OWNED_ALONE": "which may leave none of them without an owner",
-    "members._LOCK_ORGANIZATIONS": "and are locked before",
-    "organizations._OF_MEMBER": "people see all organizations that they belong to, whichever is active",
-    "sessions._GET_ACTED_IN": "a session is looked up before it is known whose it is",
-    "sessions._GET_LIVE": "a session is looked up before it is known whose it is",
-    "sessions._LIST_LIVE": "a session is looked up before it is known whose it is",
+# --- statements across tenants ------------------------------------------------------------------------------------------
+ACROSS_TENANTS = {
+    "api_keys._LIST_LIVE": "the lookup of a key finds its organization",
+    "api_keys._UPDATE_USE": "runs with that lookup, before the tenant is known",
+    "cleanup._expired_rows": "the clean-up is not part of a call",
+    "invitations._GET_OPEN_LOCKED": "an invited account is not a member yet",
+    "members._DELETE_OF_ACCOUNT": "the deletion of an account ends all its memberships",
+    "members._GET_SOLELY_OWNED": "it must not leave an organization without an owner",
+    "members._LOCK_ORGANIZATIONS": "it locks these organizations first",
+    "organizations._OF_MEMBER": "an account sees all its organizations, whichever is active",
+    "sessions._GET_DELEGATED": "the lookup of a session finds its account and organization",
+    "sessions._GET_LIVE": "the lookup of a session finds its account and organization",
+    "sessions._LIST_LIVE": "the lookup of a session finds its account and organization",
 }
 
 
-def test_statements_that_cross_tenants_are_these_and_each_has_a_reason() -> None:
-    assert set(crossing()) == set(CROSSING)
+def test_each_statement_across_tenants_has_a_reason() -> None:
+    assert set(statements_across_tenants()) == set(ACROSS_TENANTS)
 
 
-def crossing() -> Iterator[str]:
+def statements_across_tenants() -> Iterator[str]:
     for file in Path(queries.__path__[0]).glob("*.py"):
         for statement in ast.parse(file.read_text()).body:
             if "across_tenants" in ast.unparse(statement):
@@ -528,13 +528,13 @@ def _name(statement: ast.stmt) -> str:
     return statement.name if not isinstance(statement, ast.AnnAssign) else ast.unparse(statement.target)
 
 
-def test_only_queries_cross_tenants_and_nobody_says_that_a_call_is_everybodys() -> None:
+def test_only_queries_use_across_tenants_and_no_code_sets_the_tenant_all() -> None:
     root = Path(__file__).resolve().parents[2]
-    everybodys = [
+    offenders = [
         file.name
         for folder in ("packages", "services")
         for file in (root / folder).rglob("*.py")
         if ("across_tenants=" in (text := file.read_text()) and file.parent.name != "queries")
         or 'set_tenant("all")' in text
     ]
-    assert everybodys == []
+    assert offenders == []

@@ -1,4 +1,4 @@
-"""tests/rows.py makes a row of any table, for the owner that a test wants."""
+"""tests/rows.py creates a row of any table for a given owner."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -33,7 +33,7 @@ def connection(dsn: str) -> Iterator[Connection]:
         yield connection
 
 
-def test_row_of_every_table_is_made_and_found_by_its_owner(connection: Connection, account: Account) -> None:
+def test_row_of_every_table_is_created_and_found_by_its_owner(connection: Connection, account: Account) -> None:
     organization = Rows(connection, account.id).insert(metadata.tables["organizations"])["id"]
     rows = Rows(connection, account.id, organization)
     tables = [table for table in metadata.sorted_tables if table.name not in ("accounts", "organizations")]
@@ -50,12 +50,12 @@ def test_row_of_every_table_is_made_and_found_by_its_owner(connection: Connectio
 
 
 def is_without_owner(row: Row) -> bool:
-    """As rows are made of tables in which the owner may be NULL, unless it is an organization."""
+    """All owner columns are NULL: rows.py leaves nullable owners empty unless the owner is an organization."""
     own = [row[name] for name in OWNERS if name in row]
     return bool(own) and not any(own)
 
 
-def test_row_with_json_lists_and_choices_is_made_from_the_types(connection: Connection, account: Account) -> None:
+def test_row_with_json_arrays_and_choices_is_created_from_the_types(connection: Connection, account: Account) -> None:
     ItemBase.metadata.create_all(connection)
     item = Rows(connection, account.id).insert(metadata_of(Item), numbers=[1])
     assert (item["status"], item["settings"], item["tags"], item["numbers"]) == ("active", {}, [], [1])
@@ -65,7 +65,7 @@ def metadata_of(model: Any) -> Table:
     return ItemBase.metadata.tables[model.__tablename__]
 
 
-def test_parents_are_made_first_and_choices_read_from_checks(connection: Connection, account: Account) -> None:
+def test_parents_are_created_first_and_choices_are_read_from_checks(connection: Connection, account: Account) -> None:
     extended = type(metadata)(naming_convention=NAMING_CONVENTION)
     for table in metadata.sorted_tables:
         table.to_metadata(extended)

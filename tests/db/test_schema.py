@@ -1,4 +1,4 @@
-"""The tables that Accord knows."""
+"""Registration of tables."""
 
 import os
 import shutil
@@ -23,8 +23,8 @@ class Note(Shared, Model):
 """
 
 
-def test_table_in_a_new_file_is_known_without_a_line_elsewhere(tmp_path: Path) -> None:
-    """Otherwise `migrate check` would not compare it, and PostgreSQL would never get it."""
+def test_table_in_a_new_file_is_registered_without_an_import(tmp_path: Path) -> None:
+    """Otherwise `migrate check` would not compare it, and no migration would create it."""
     shutil.copytree(
         Path(accord_db.__file__).parent, tmp_path / "accord_db", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -35,6 +35,6 @@ def test_table_in_a_new_file_is_known_without_a_line_elsewhere(tmp_path: Path) -
     assert set(done.stdout.split()) == {*metadata.tables, "example_notes"}
 
 
-def test_metadata_is_that_of_all_models() -> None:
+def test_metadata_contains_all_models() -> None:
     assert metadata is Model.metadata
     assert {"tasks", "accounts", "recovery_codes"} < metadata.tables.keys()

@@ -1,4 +1,4 @@
-"""Sessions: good until they expire, are revoked, or their account is gone; and everybody is told of it."""
+"""Sessions: valid until they expire, are revoked, or their account is banned or deleted; revocations are notified."""
 
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -47,7 +47,7 @@ async def is_live(database: Database, token: str = "token") -> bool:
     return await sessions.get_session_by_token_hash(database, token_hash=token_hash(token)) is not None
 
 
-async def test_a_session_is_found_by_its_token_with_whose_it_is(database: Database, account: Account) -> None:
+async def test_session_is_found_by_its_token(database: Database, account: Account) -> None:
     made = await insert(database, account)
     found = await sessions.get_session_by_token_hash(database, token_hash=token_hash())
     assert found is not None
@@ -55,30 +55,28 @@ async def test_a_session_is_found_by_its_token_with_whose_it_is(database: Databa
     assert (found.created_at, found.expires_at) == (made.created_at, made.expires_at)
 
 
-async def test_a_session_expires_after_its_lifetime_by_the_clock_of_the_database(
-    database: Database, account: Account
-) -> None:
+async def test_session_expires_after_its_lifetime_by_the_database_clock(database: Database, account: Account) -> None:
     session = await insert(database, account, lifetime=timedelta(days=30, seconds=5, microseconds=7))
     assert session.expires_at - session.created_at == timedelta(days=30, seconds=5, microseconds=7)
 
 
-async def test_an_expired_session_is_none(database: Database, account: Account) -> None:
+async def test_expired_session_is_not_found(database: Database, account: Account) -> None:
     await insert(database, account, lifetime=timedelta(0))
     assert not await is_live(database)
 
 
-async def test_an_unknown_token_is_none(database: Database, account: Account) -> None:
+async def test_unknown_token_is_not_found(database: Database, account: Account) -> None:
     await insert(database, account)
     assert not await is_live(database, "another")
 
 
-async def test_the_session_of_a_deleted_account_is_none(database: Database, account: Account) -> None:
+async def test_session_of_a_deleted_account_is_not_found(database: Database, account: Account) -> None:
     await insert(database, account)
     await delete_account(database, account_id=account.id)
     assert not await is_live(database)
 
 
-async def test_the_session_of_a_banned_account_is_none_until_the_ban_is_lifted(
+async def test_session_of_a_banned_account_is_not_found_until_the_ban_is_lifted(
     database: Database, account: Account
 ) -> None:
     await insert(database, account)
@@ -89,7 +87,7 @@ async def test_the_session_of_a_banned_account_is_none_until_the_ban_is_lifted(
     assert await is_live(database)
 
 
-async def test_banned_twice_is_banned_since_the_first_time(database: Database, account: Account) -> None:
+async def test_second_ban_keeps_the_time_of_the_first(database: Database, account: Account) -> None:
     first = await ban_account(database, account_id=account.id, reason="spam")
     second = await ban_account(database, account_id=account.id, reason="more spam", until=LATER)
     assert first is not None
@@ -98,7 +96,7 @@ async def test_banned_twice_is_banned_since_the_first_time(database: Database, a
     assert (second.ban_reason, second.banned_until) == ("more spam", LATER)
 
 
-async def test_a_ban_is_over_at_its_time_and_the_next_one_begins_anew(database: Database, account: Account) -> None:
+async def test_ban_ends_at_its_time_and_the_next_one_gets_a_new_time(database: Database, account: Account) -> None:
     await insert(database, account)
     first = await ban_account(database, account_id=account.id, until=LATER)
     assert not await is_live(database)
@@ -113,13 +111,13 @@ async def test_a_ban_is_over_at_its_time_and_the_next_one_begins_anew(database: 
     assert first.banned_at < next_one.banned_at
 
 
-async def test_nobody_to_ban_is_none(database: Database, account: Account) -> None:
+async def test_ban_and_unban_of_a_deleted_account_are_none(database: Database, account: Account) -> None:
     await delete_account(database, account_id=account.id)
     assert await ban_account(database, account_id=account.id) is None
     assert await unban_account(database, account_id=account.id) is None
 
 
-async def test_a_session_may_idle_as_long_as_it_lasts_unless_it_is_said(database: Database, account: Account) -> None:
+async def test_session_without_an_idle_lifetime_can_idle_until_it_expires(database: Database, account: Account) -> None:
     session = await insert(database, account)
     assert session.idle_expires_at == session.expires_at
     for idle_lifetime, lasts in ((DAY / 2, DAY / 2), (2 * DAY, DAY)):
@@ -134,7 +132,7 @@ async def test_a_session_may_idle_as_long_as_it_lasts_unless_it_is_said(database
         assert session.idle_expires_at - session.created_at == lasts
 
 
-async def test_good_tokens_are_told_with_the_end_of_their_sessions(database: Database, account: Account) -> None:
+async def test_list_live_sessions_returns_the_valid_sessions_by_token(database: Database, account: Account) -> None:
     short = await insert(database, account, "short", DAY)
     long = await insert(database, account, "long", 2 * DAY)
     revoked = await insert(database, account, "revoked")
@@ -149,20 +147,20 @@ async def test_good_tokens_are_told_with_the_end_of_their_sessions(database: Dat
     assert await sessions.list_live_sessions(database, token_hashes=[]) == {}
 
 
-async def test_two_sessions_cannot_have_one_token(database: Database, account: Account) -> None:
+async def test_token_hashes_of_sessions_are_unique(database: Database, account: Account) -> None:
     await insert(database, account)
     with pytest.raises(AlreadyExists):
         await insert(database, account)
 
 
-async def test_what_is_no_hash_is_refused(database: Database, account: Account) -> None:
+async def test_token_hash_that_is_not_a_sha256_is_invalid(database: Database, account: Account) -> None:
     with pytest.raises(InvalidValue):
         await sessions.insert_session(
             database, session_id=uuid7(), account_id=account.id, token_hash=b"token", lifetime=DAY
         )
 
 
-async def test_revoke_session_ends_it_and_leaves_the_others(database: Database, account: Account) -> None:
+async def test_revoke_session_ends_only_this_session(database: Database, account: Account) -> None:
     session = await insert(database, account)
     await insert(database, account, "another")
     assert await sessions.revoke_session(database, session_id=session.id, account_id=account.id) == session.id
@@ -171,7 +169,7 @@ async def test_revoke_session_ends_it_and_leaves_the_others(database: Database, 
     assert await sessions.revoke_session(database, session_id=session.id, account_id=account.id) is None
 
 
-async def test_revoke_session_of_another_account_is_none(
+async def test_revoke_session_of_another_account_is_none_and_changes_nothing(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     session, other = await insert(database, account), await new_account()
@@ -179,7 +177,7 @@ async def test_revoke_session_of_another_account_is_none(
     assert await is_live(database)
 
 
-async def test_revoke_sessions_of_account_ends_all_of_them_and_nobody_elses(
+async def test_revoke_sessions_of_account_ends_only_the_sessions_of_the_account(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     mine = [await insert(database, account, token) for token in ("1", "2")]
@@ -189,17 +187,17 @@ async def test_revoke_sessions_of_account_ends_all_of_them_and_nobody_elses(
     assert [await is_live(database, token) for token in ("1", "2", "theirs")] == [False, False, True]
 
 
-async def test_revocation_is_announced_when_it_is_committed(database: Database, account: Account, dsn: str) -> None:
+async def test_revocation_is_notified_at_commit(database: Database, account: Account, dsn: str) -> None:
     session = await insert(database, account)
     with psycopg.connect(dsn, autocommit=True) as listener:
         listener.execute("LISTEN accord_sessions")
         async with database.transaction() as transaction:
             await sessions.revoke_session(transaction, session_id=session.id, account_id=account.id)
-            assert announced(listener) == []
-        assert announced(listener) == [session.id]
+            assert notified(listener) == []
+        assert notified(listener) == [session.id]
 
 
-async def test_revocation_that_is_rolled_back_is_not_announced(database: Database, account: Account, dsn: str) -> None:
+async def test_rolled_back_revocation_is_not_notified(database: Database, account: Account, dsn: str) -> None:
     session = await insert(database, account)
     with psycopg.connect(dsn, autocommit=True) as listener:
         listener.execute("LISTEN accord_sessions")
@@ -207,15 +205,15 @@ async def test_revocation_that_is_rolled_back_is_not_announced(database: Databas
             async with database.transaction() as transaction:
                 await sessions.revoke_session(transaction, session_id=session.id, account_id=account.id)
                 raise ZeroDivisionError
-        assert announced(listener) == []
+        assert notified(listener) == []
     assert await is_live(database)
 
 
-def announced(listener: psycopg.Connection) -> list[UUID]:
-    return [UUID(notice.payload) for notice in listener.notifies(timeout=0.2)]
+def notified(listener: psycopg.Connection) -> list[UUID]:
+    return [UUID(notification.payload) for notification in listener.notifies(timeout=0.2)]
 
 
-async def test_an_impersonated_session_is_good_as_long_as_its_administrator_is_one(
+async def test_impersonated_session_ends_when_the_impersonator_is_no_administrator(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     administrator = await new_account()
@@ -226,7 +224,7 @@ async def test_an_impersonated_session_is_good_as_long_as_its_administrator_is_o
 
 
 @pytest.mark.parametrize("gone", [ban_account, delete_account])
-async def test_an_impersonated_session_is_none_when_its_administrator_is_kept_out(
+async def test_impersonated_session_ends_when_the_impersonator_is_banned_or_deleted(
     database: Database, account: Account, new_account: NewAccount, gone: Callable[..., Awaitable[object]]
 ) -> None:
     administrator = await new_account()
@@ -235,7 +233,7 @@ async def test_an_impersonated_session_is_none_when_its_administrator_is_kept_ou
     assert not await is_live(database)
 
 
-async def test_nobody_acts_as_somebody_who_has_become_an_administrator(
+async def test_impersonated_session_ends_when_the_account_becomes_an_administrator(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     await impersonated(database, account, await new_account())
@@ -243,18 +241,18 @@ async def test_nobody_acts_as_somebody_who_has_become_an_administrator(
     assert not await is_live(database)
 
 
-@pytest.mark.parametrize("whose", ["person", "administrator"])
-async def test_who_ends_all_sessions_ends_those_in_which_somebody_acts_as_somebody(
-    database: Database, account: Account, new_account: NewAccount, whose: str
+@pytest.mark.parametrize("side", ["person", "administrator"])
+async def test_revoke_sessions_of_account_ends_impersonated_sessions_of_either_side(
+    database: Database, account: Account, new_account: NewAccount, side: str
 ) -> None:
     administrator = await new_account()
     session = await impersonated(database, account, administrator)
-    by = account if whose == "person" else administrator
-    assert await sessions.revoke_sessions_of_account(database, account_id=by.id) == [session.id]
+    revoked = account if side == "person" else administrator
+    assert await sessions.revoke_sessions_of_account(database, account_id=revoked.id) == [session.id]
     assert not await is_live(database)
 
 
-async def test_revoke_impersonations_leaves_sessions_of_their_own(
+async def test_revoke_impersonations_keeps_other_sessions(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     administrator, other = await new_account(), await new_account()

@@ -1,7 +1,7 @@
-"""The shapes of question that a feature may need and tasks do not, on tables that exist in this file alone.
+"""Kinds of queries that a feature may need and tasks do not have, on tables that only this file has.
 
-Insert with returning, batch insert, optional filters, escaped LIKE, keyset pages, count, half-open ranges of time,
-conditional update and soft delete are in test_tasks.py; insert unless it is there in test_accounts.py.
+Insert with returning, batch insert, optional filters, escaped LIKE, keyset pages, count, half-open ranges of time, conditional
+update and soft delete are in test_tasks.py; insert with ON CONFLICT DO NOTHING is in test_accounts.py.
 """
 
 from collections.abc import Sequence
@@ -38,6 +38,8 @@ from accord_db.queries.tasks import NewTask
 from accord_db.schema import Account, Task
 from tests.db.conftest import NewAccount
 
+pytestmark = pytest.mark.every_feature
+
 
 class Example(DeclarativeBase):
     metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING_CONVENTION)
@@ -52,14 +54,12 @@ class Label(Shared, Example):
     colour: Mapped[str]
 
 
-LIVING = Label.deleted_at.is_(None)
-Index(
-    "uq_labels_created_by_name_living", Label.created_by, func.lower(Label.name), unique=True, postgresql_where=LIVING
-)
+ALIVE = Label.deleted_at.is_(None)
+Index("uq_labels_created_by_name_living", Label.created_by, func.lower(Label.name), unique=True, postgresql_where=ALIVE)
 
 
 class TaskLabel(Example):
-    """Which task has which label. The key finds the labels of a task, the index the tasks of a label."""
+    """The labels of tasks. The primary key finds the labels of a task, the index the tasks of a label."""
 
     __tablename__ = "task_labels"
 
@@ -78,10 +78,10 @@ def _tables(dsn: str) -> None:
 _new = insert(Label).values(
     id=bindparam("id"), created_by=bindparam("created_by"), name=bindparam("name"), colour=bindparam("colour")
 )
-# The conflict names the partial index by its columns and its condition. `onupdate` has no part in it: stamp it here.
+# ON CONFLICT names the partial index by its columns and condition. `onupdate` does not apply: set updated_at here.
 _PUT = _new.on_conflict_do_update(
     index_elements=[Label.created_by, func.lower(Label.name)],
-    index_where=LIVING,
+    index_where=ALIVE,
     set_={"colour": _new.excluded.colour, "updated_at": func.now()},
 ).returning(Label)
 
@@ -92,7 +92,7 @@ async def put_label(database: Database, created_by: UUID, name: str, colour: str
     return label
 
 
-async def test_upsert_makes_a_row_and_then_changes_it(database: Database, account: Account) -> None:
+async def test_upsert_inserts_a_row_and_then_updates_it(database: Database, account: Account) -> None:
     made = await put_label(database, account.id, "Home", "red")
     changed = await put_label(database, account.id, "HOME", "blue")
     assert (changed.id, changed.name, changed.colour) == (made.id, "Home", "blue")
@@ -100,7 +100,7 @@ async def test_upsert_makes_a_row_and_then_changes_it(database: Database, accoun
     assert changed.updated_at > made.updated_at
 
 
-async def test_upsert_leaves_a_deleted_row_and_another_owners_alone(
+async def test_upsert_does_not_change_deleted_rows_and_rows_of_other_owners(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     other = await put_label(database, (await new_account()).id, "Home")
@@ -135,11 +135,11 @@ _TASKS_WITH_ALL_LABELS = (
     .group_by(Task.id)
     .having(func.count() == func.cardinality(bindparam("label_ids", type_=ARRAY(Uuid))))
 )
-# One question for a whole page of tasks, not one a task.
+# One query for a page of tasks, not one per task.
 _LABELS_OF_TASKS = (
     select(TaskLabel.task_id, Label)
     .join(Label, Label.id == TaskLabel.label_id)
-    .where(TaskLabel.task_id == any_(bindparam("task_ids", type_=ARRAY(Uuid))), LIVING)
+    .where(TaskLabel.task_id == any_(bindparam("task_ids", type_=ARRAY(Uuid))), ALIVE)
     .order_by(TaskLabel.task_id, Label.name)
 )
 
@@ -158,7 +158,9 @@ async def labels_of(database: Database, rows: Sequence[Task]) -> list[tuple[UUID
     return [(row.task_id, row.Label.name) for row in found]
 
 
-async def test_many_to_many_is_attached_once_and_found_from_both_sides(database: Database, account: Account) -> None:
+async def test_many_to_many_rows_are_attached_once_and_found_from_both_sides(
+    database: Database, account: Account
+) -> None:
     mow, rake, rest = await make_tasks(database, account, "Mow", "Rake", "Rest")
     garden = await put_label(database, account.id, "Garden")
     urgent = await put_label(database, account.id, "Urgent")
@@ -173,7 +175,7 @@ async def test_many_to_many_is_attached_once_and_found_from_both_sides(database:
     assert found == [(mow.id, "Garden"), (mow.id, "Urgent"), (rake.id, "Garden")]
 
 
-async def test_many_to_many_is_detached(database: Database, account: Account) -> None:
+async def test_many_to_many_rows_are_detached(database: Database, account: Account) -> None:
     [mow] = await make_tasks(database, account, "Mow")
     garden, urgent = [await put_label(database, account.id, name) for name in ("Garden", "Urgent")]
     await attach(database, mow, garden, urgent)
@@ -181,19 +183,19 @@ async def test_many_to_many_is_detached(database: Database, account: Account) ->
     assert await labels_of(database, [mow]) == [(mow.id, "Garden")]
 
 
-async def test_many_to_many_with_what_is_not_there_is_refused(database: Database, account: Account) -> None:
+async def test_many_to_many_with_an_unknown_row_is_a_missing_foreign_key(database: Database, account: Account) -> None:
     [mow] = await make_tasks(database, account, "Mow")
     with pytest.raises(ForeignKeyMissing):
         await database.execute(_ATTACH, task_id=mow.id, label_ids=[uuid7()])
 
 
 # --- left join ----------------------------------------------------------------------------------------------------------
-# What is asked of the table that may have no row belongs to the join: in WHERE it would drop the labels without tasks.
+# Conditions on the outer table belong into the join. In WHERE they would exclude labels without tasks.
 _LABELS_WITH_COUNT = (
     select(Label, func.count(Task.id).label("open_tasks"))
     .outerjoin(TaskLabel, TaskLabel.label_id == Label.id)
     .outerjoin(Task, and_(Task.id == TaskLabel.task_id, Task.deleted_at.is_(None), Task.completed.is_(False)))
-    .where(Label.created_by == bindparam("created_by"), LIVING)
+    .where(Label.created_by == bindparam("created_by"), ALIVE)
     .group_by(Label.id)
     .order_by(Label.name)
 )
@@ -206,7 +208,7 @@ _TASKS_WITH_LABEL_OR_NONE = (
 )
 
 
-async def test_left_join_counts_nothing_as_zero(database: Database, account: Account) -> None:
+async def test_left_join_counts_missing_rows_as_zero(database: Database, account: Account) -> None:
     mow, rake, gone = await make_tasks(database, account, "Mow", "Rake", "Gone")
     garden, _ = [await put_label(database, account.id, name) for name in ("Garden", "Unused")]
     for task in (mow, rake, gone):
@@ -216,7 +218,7 @@ async def test_left_join_counts_nothing_as_zero(database: Database, account: Acc
     assert [(row.Label.name, row.open_tasks) for row in rows] == [("Garden", 2), ("Unused", 0)]
 
 
-async def test_left_join_that_finds_nothing_has_none_in_its_place(database: Database, account: Account) -> None:
+async def test_left_join_without_a_match_is_none(database: Database, account: Account) -> None:
     mow, _ = await make_tasks(database, account, "Mow", "Rest")
     await attach(database, mow, await put_label(database, account.id, "Garden"))
     rows = await database.fetch_all(_TASKS_WITH_LABEL_OR_NONE, created_by=account.id)
@@ -226,20 +228,20 @@ async def test_left_join_that_finds_nothing_has_none_in_its_place(database: Data
 # --- conditional update, soft delete, cascade ---------------------------------------------------------------------------
 _RENAME = (
     update(Label)
-    .where(Label.id == bindparam("label_id"), Label.name == bindparam("seen_name"), LIVING)
+    .where(Label.id == bindparam("label_id"), Label.name == bindparam("seen_name"), ALIVE)
     .values(name=bindparam("new_name"))
     .returning(Label)
 )
 _DELETE_LABEL = (
     update(Label)
-    .where(Label.id == bindparam("label_id"), Label.created_by == bindparam("created_by"), LIVING)
+    .where(Label.id == bindparam("label_id"), Label.created_by == bindparam("created_by"), ALIVE)
     .values(deleted_at=func.now())
 )
 _DELETE_ACCOUNT = delete(Account).where(Account.id == bindparam("account_id"))
 _COUNT_ATTACHED = select(func.count()).select_from(TaskLabel)
 
 
-async def test_conditional_update_answers_the_row_or_none(database: Database, account: Account) -> None:
+async def test_conditional_update_returns_the_row_or_none(database: Database, account: Account) -> None:
     label = await put_label(database, account.id, "Home")
     renamed = await database.fetch_one(_RENAME, label_id=label.id, seen_name="Home", new_name="House")
     assert renamed is not None
@@ -247,7 +249,7 @@ async def test_conditional_update_answers_the_row_or_none(database: Database, ac
     assert await database.fetch_one(_RENAME, label_id=label.id, seen_name="Home", new_name="Flat") is None
 
 
-async def test_soft_delete_hides_the_row_and_keeps_what_refers_to_it(database: Database, account: Account) -> None:
+async def test_soft_delete_hides_the_row_and_keeps_rows_that_refer_to_it(database: Database, account: Account) -> None:
     [mow] = await make_tasks(database, account, "Mow")
     garden = await put_label(database, account.id, "Garden")
     await attach(database, mow, garden)
@@ -257,7 +259,7 @@ async def test_soft_delete_hides_the_row_and_keeps_what_refers_to_it(database: D
     assert await database.fetch_one(_COUNT_ATTACHED) == 1
 
 
-async def test_delete_takes_along_what_cannot_be_without_it(
+async def test_delete_cascades_to_rows_that_refer_to_it(
     database: Database, account: Account, new_account: NewAccount
 ) -> None:
     other = await new_account()

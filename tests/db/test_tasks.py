@@ -1,4 +1,4 @@
-"""Tasks as the database keeps them: whose they are, how they are found, changed, and put away."""
+"""Queries of tasks: owners, lists, filters, pages, updates and soft deletion."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -46,9 +46,7 @@ def titles(rows: Iterable[Task]) -> list[str]:
 
 
 # --- insert -----------------------------------------------------------------------------------------------------------
-async def test_insert_task_answers_the_row_with_what_the_database_filled_in(
-    database: Database, account: Account
-) -> None:
+async def test_insert_task_returns_the_row_with_database_defaults(database: Database, account: Account) -> None:
     task_id = uuid7()
     task = await tasks.insert_task(
         database, task_id=task_id, created_by=account.id, title="Mow", description="All of it"
@@ -66,12 +64,14 @@ async def test_insert_task_without_a_description_has_none(database: Database, ac
     assert task.description is None
 
 
-async def test_insert_task_of_an_unknown_organization_is_refused(database: Database, account: Account) -> None:
+async def test_insert_task_of_an_unknown_organization_is_a_missing_foreign_key(
+    database: Database, account: Account
+) -> None:
     with pytest.raises(ForeignKeyMissing):
         await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, organization_id=uuid7(), title="Mow")
 
 
-async def test_insert_task_of_an_organization_is_the_organizations_and_not_its_makers(
+async def test_insert_task_of_an_organization_is_owned_by_the_organization(
     database: Database, account: Account
 ) -> None:
     organization_id = uuid7()
@@ -90,12 +90,14 @@ async def test_insert_task_of_an_organization_is_the_organizations_and_not_its_m
     assert await tasks.count_tasks(database, owner_id=account.id) == 0
 
 
-async def test_insert_task_outside_of_an_organization_is_its_makers(database: Database, account: Account) -> None:
+async def test_insert_task_without_an_organization_is_owned_by_its_creator(
+    database: Database, account: Account
+) -> None:
     task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow")
     assert (task.owner_id, task.organization_id) == (account.id, None)
 
 
-async def test_insert_task_with_a_taken_id_is_refused(database: Database, make: NewTasks) -> None:
+async def test_insert_task_with_a_taken_id_already_exists(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     with pytest.raises(AlreadyExists):
         await tasks.insert_task(database, task_id=task.id, created_by=task.created_by, title="Rake")
@@ -104,7 +106,7 @@ async def test_insert_task_with_a_taken_id_is_refused(database: Database, make: 
 @pytest.mark.parametrize(
     ("title", "description"), [("", None), ("x" * 257, None), ("x", "y" * 1001)], ids=["empty", "long", "description"]
 )
-async def test_insert_task_beyond_the_limits_of_the_contract_is_refused(
+async def test_insert_task_beyond_the_limits_of_the_contract_is_invalid(
     database: Database, account: Account, title: str, description: str | None
 ) -> None:
     with pytest.raises(InvalidValue):
@@ -118,7 +120,7 @@ async def test_insert_task_counts_characters_and_not_bytes(database: Database, a
     assert task.title == "💡" * 256
 
 
-async def test_insert_tasks_answers_in_the_order_given(database: Database, account: Account) -> None:
+async def test_insert_tasks_returns_rows_in_the_order_given(database: Database, account: Account) -> None:
     new = [
         (uuid7(), NewTask(title=f"Task {number}", description=None if number % 2 else f"No. {number}"))
         for number in range(100)
@@ -128,14 +130,14 @@ async def test_insert_tasks_answers_in_the_order_given(database: Database, accou
     assert [(row.id, {"title": row.title, "description": row.description}) for row in rows] == new
 
 
-async def test_insert_tasks_of_which_one_is_bad_makes_none(database: Database, account: Account) -> None:
+async def test_insert_tasks_with_an_invalid_task_inserts_none(database: Database, account: Account) -> None:
     with pytest.raises(InvalidValue):
         new = [(uuid7(), NewTask(title=title)) for title in ("Mow", "")]
         await tasks.insert_tasks(database, new, created_by=account.id)
     assert await tasks.count_tasks(database, owner_id=account.id) == 0
 
 
-async def test_insert_tasks_of_nothing_makes_nothing(database: Database, account: Account) -> None:
+async def test_insert_tasks_without_tasks_inserts_nothing(database: Database, account: Account) -> None:
     assert await tasks.insert_tasks(database, created_by=account.id, tasks=[]) == []
 
 
@@ -148,7 +150,7 @@ async def test_get_task_of_another_owner_is_none(
     assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == task
 
 
-async def test_get_task_that_is_deleted_is_none_unless_asked_for(database: Database, make: NewTasks) -> None:
+async def test_get_task_returns_a_deleted_task_only_with_show_deleted(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     deleted = await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id)
     assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) is None
@@ -156,26 +158,26 @@ async def test_get_task_that_is_deleted_is_none_unless_asked_for(database: Datab
     assert shown == deleted
 
 
-async def test_get_tasks_answers_the_living_of_the_owner(
+async def test_get_tasks_returns_tasks_of_the_owner_that_are_not_deleted(
     database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
 ) -> None:
     mine, gone = await make("Mine", "Gone")
     other = await new_account()
     theirs = await tasks.insert_task(database, task_id=uuid7(), created_by=other.id, title="Theirs")
     await tasks.delete_task(database, task_id=gone.id, owner_id=gone.owner_id)
-    asked = [mine.id, gone.id, theirs.id, uuid7()]
-    assert await tasks.get_tasks(database, task_ids=asked, owner_id=mine.owner_id) == [mine]
+    task_ids = [mine.id, gone.id, theirs.id, uuid7()]
+    assert await tasks.get_tasks(database, task_ids=task_ids, owner_id=mine.owner_id) == [mine]
 
 
 # --- list -------------------------------------------------------------------------------------------------------------
-async def test_list_tasks_has_the_newest_first(database: Database, account: Account, make: NewTasks) -> None:
+async def test_list_tasks_lists_newest_first(database: Database, account: Account, make: NewTasks) -> None:
     now = datetime.now(UTC)
     for age, task in enumerate(await make("new", "older", "oldest")):
         await set_time(database, task, now - timedelta(minutes=age))
     assert titles(await tasks.list_tasks(database, owner_id=account.id, page=Page(10))) == ["new", "older", "oldest"]
 
 
-async def test_list_tasks_shows_nothing_of_another_owner(
+async def test_list_tasks_lists_no_task_of_another_owner(
     database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
 ) -> None:
     await make("Mow")
@@ -206,7 +208,7 @@ async def test_list_tasks_filters_by_completed(database: Database, account: Acco
         ("a", ["back\\slash", "snake_case", "snakeXcase", "Straße fegen"]),
     ],
 )
-async def test_list_tasks_finds_text_as_it_is_written(
+async def test_list_tasks_matches_title_contains_literally(
     database: Database, account: Account, make: NewTasks, text: str, found: list[str]
 ) -> None:
     await make("100% done", "1000 done", "snake_case", "snakeXcase", "back\\slash", "Straße fegen", "'; -- drop")
@@ -215,7 +217,7 @@ async def test_list_tasks_finds_text_as_it_is_written(
     assert await tasks.count_tasks(database, owner_id=account.id, title_contains=text) == len(found)
 
 
-async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
+async def test_list_tasks_filters_by_a_half_open_range_of_time(
     database: Database, account: Account, make: NewTasks
 ) -> None:
     first = datetime(2026, 1, 1, tzinfo=UTC)
@@ -231,23 +233,25 @@ async def test_list_tasks_made_in_a_range_has_its_beginning_and_not_its_end(
     assert titles(rows) == ["1st", "2nd"]
 
 
-async def test_list_tasks_takes_all_filters_together(database: Database, account: Account, make: NewTasks) -> None:
-    wanted, *_ = await make("Mow the lawn", "Mow the meadow", "Rake")
-    done = await tasks.update_task(database, task_id=wanted.id, owner_id=account.id, changes={"completed": True})
+async def test_list_tasks_combines_all_filters(database: Database, account: Account, make: NewTasks) -> None:
+    lawn, *_ = await make("Mow the lawn", "Mow the meadow", "Rake")
+    done = await tasks.update_task(database, task_id=lawn.id, owner_id=account.id, changes={"completed": True})
     rows = await tasks.list_tasks(
         database,
         owner_id=account.id,
         page=Page(10),
         completed=True,
         title_contains="mow",
-        created_from=wanted.created_at,
-        created_before=wanted.created_at + timedelta(microseconds=1),
+        created_from=lawn.created_at,
+        created_before=lawn.created_at + timedelta(microseconds=1),
         show_deleted=True,
     )
     assert rows == [done]
 
 
-async def test_list_tasks_shows_deleted_ones_when_asked(database: Database, account: Account, make: NewTasks) -> None:
+async def test_list_tasks_lists_deleted_tasks_only_with_show_deleted(
+    database: Database, account: Account, make: NewTasks
+) -> None:
     gone, _ = await make("gone", "here")
     await tasks.delete_task(database, task_id=gone.id, owner_id=account.id)
     assert titles(await tasks.list_tasks(database, owner_id=account.id, page=Page(10))) == ["here"]
@@ -260,7 +264,7 @@ async def test_list_tasks_shows_deleted_ones_when_asked(database: Database, acco
 @pytest.mark.parametrize("limit", [3, 21], ids=["limit as parameter", "limit in the statement"])
 @pytest.mark.parametrize("descending", [True, False], ids=["descending", "ascending"])
 @pytest.mark.parametrize("order_by", ["created_at", "updated_at", "title"])
-async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
+async def test_pages_list_every_task_once_in_order_also_with_equal_values(
     database: Database,
     account: Account,
     make: NewTasks,
@@ -268,7 +272,7 @@ async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
     descending: bool,
     limit: int,
 ) -> None:
-    # Made by one statement, all have one time; of the titles there are five.
+    # One statement inserts them, so all have the same time. There are five titles.
     made = await make(*(f"Title {number % 5}" for number in range(50)))
     seen: list[Task] = []
     after: Cursor | None = None
@@ -281,7 +285,7 @@ async def test_pages_hold_every_task_once_in_order_also_where_values_are_equal(
     assert all((left > right) if descending else (left < right) for left, right in pairwise(keys))
 
 
-async def test_a_page_is_unmoved_by_tasks_made_meanwhile(database: Database, account: Account, make: NewTasks) -> None:
+async def test_new_tasks_do_not_shift_later_pages(database: Database, account: Account, make: NewTasks) -> None:
     now = datetime.now(UTC)
     for age, task in enumerate(await make("1", "2", "3", "4")):
         await set_time(database, task, now - timedelta(minutes=age + 1))
@@ -292,20 +296,20 @@ async def test_a_page_is_unmoved_by_tasks_made_meanwhile(database: Database, acc
     assert titles(first + second) == ["1", "2", "3", "4"]
 
 
-async def test_the_default_order_reads_a_page_from_the_index_and_no_more(dsn: str) -> None:
+async def test_default_order_reads_a_page_from_the_index_without_a_sort(dsn: str) -> None:
     plan = page_plan(dsn, "created_at", datetime.now(UTC) - timedelta(minutes=50))
     assert "Index Scan Backward using ix_tasks_owner_id_created_at_id" in plan
     assert "Sort" not in plan
 
 
-async def test_the_other_orders_read_the_tasks_of_the_owner_and_of_nobody_else(dsn: str) -> None:
+async def test_other_orders_read_only_the_tasks_of_the_owner(dsn: str) -> None:
     plan = page_plan(dsn, "title", "Task 50")
     assert "ix_tasks_owner_id_created_at_id" in plan
     assert "Seq Scan" not in plan
 
 
 def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetime | str) -> str:
-    """Of a later page of one among a hundred owners, with 20,000 tasks in all."""
+    """The plan of a later page of one of 100 owners, with 20,000 tasks in total."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("""
             INSERT INTO accounts (id, email, display_name, password_hash)
@@ -327,7 +331,7 @@ def page_plan(dsn: str, order_by: Literal["created_at", "title"], after: datetim
 
 
 # --- update -----------------------------------------------------------------------------------------------------------
-async def test_update_task_changes_what_is_named_and_stamps_it(database: Database, make: NewTasks) -> None:
+async def test_update_task_changes_the_named_columns_updated_at_and_etag(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     changed = await tasks.update_task(
         database, task_id=task.id, owner_id=task.owner_id, changes={"description": "All of it", "completed": True}
@@ -339,7 +343,7 @@ async def test_update_task_changes_what_is_named_and_stamps_it(database: Databas
     assert changed.etag != task.etag
 
 
-async def test_update_task_can_take_the_description_away(database: Database, account: Account) -> None:
+async def test_update_task_can_remove_the_description(database: Database, account: Account) -> None:
     task = await tasks.insert_task(database, task_id=uuid7(), created_by=account.id, title="Mow", description="x")
     changed = await tasks.update_task(
         database, task_id=task.id, owner_id=account.id, changes={"description": None}, etag=task.etag
@@ -360,7 +364,7 @@ async def test_update_task_with_a_stale_etag_is_none_and_changes_nothing(databas
     assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == changed
 
 
-async def test_update_and_delete_of_another_owners_task_are_none(
+async def test_update_and_delete_of_a_task_of_another_owner_are_none(
     database: Database, make: NewTasks, new_account: Callable[[], Awaitable[Account]]
 ) -> None:
     [task], other = await make("Mow"), await new_account()
@@ -370,13 +374,13 @@ async def test_update_and_delete_of_another_owners_task_are_none(
     assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == task
 
 
-async def test_update_task_beyond_the_limits_is_refused(database: Database, make: NewTasks) -> None:
+async def test_update_task_beyond_the_limits_is_invalid(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     with pytest.raises(InvalidValue):
         await tasks.update_task(database, task_id=task.id, owner_id=task.owner_id, changes={"title": ""})
 
 
-async def test_update_task_that_is_deleted_is_none(database: Database, make: NewTasks) -> None:
+async def test_update_task_of_a_deleted_task_is_none(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id)
     changes = tasks.TaskChanges(title="Rake")
@@ -384,7 +388,9 @@ async def test_update_task_that_is_deleted_is_none(database: Database, make: New
 
 
 # --- delete -----------------------------------------------------------------------------------------------------------
-async def test_delete_task_stamps_it_and_undelete_task_brings_it_back(database: Database, make: NewTasks) -> None:
+async def test_delete_task_sets_deleted_at_and_undelete_task_restores_the_task(
+    database: Database, make: NewTasks
+) -> None:
     [task] = await make("Mow")
     deleted = await tasks.delete_task(database, task_id=task.id, owner_id=task.owner_id, etag=task.etag)
     assert deleted is not None
@@ -409,6 +415,6 @@ async def test_delete_task_with_a_stale_etag_is_none_and_deletes_nothing(databas
     assert await tasks.get_task(database, task_id=task.id, owner_id=task.owner_id) == task
 
 
-async def test_undelete_task_that_lives_is_none(database: Database, make: NewTasks) -> None:
+async def test_undelete_task_of_a_task_that_is_not_deleted_is_none(database: Database, make: NewTasks) -> None:
     [task] = await make("Mow")
     assert await tasks.undelete_task(database, task_id=task.id, owner_id=task.owner_id) is None

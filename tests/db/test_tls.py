@@ -1,4 +1,4 @@
-"""Over a network, PostgreSQL has to prove that it is the server that is meant."""
+"""TLS: over a network, PostgreSQL must prove its identity."""
 
 import asyncio
 import shutil
@@ -13,7 +13,8 @@ from sqlalchemy import Boolean, Float, String, bindparam, column, func, select, 
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import Unavailable
 from accord_db.engine.tls import require_verified_tls
-from tests.db.programs import free_port, run, running, wait_until_ready
+from tests.db.programs import run, running, wait_until_ready
+from tests.ports import free_port
 
 IS_ENCRYPTED = select(column("ssl", Boolean)).select_from(text("pg_stat_ssl")).where(text("pid = pg_backend_pid()"))
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
@@ -34,7 +35,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """An installed PostgreSQL with a certificate for `localhost`; the embedded one is built without TLS."""
+    """An installed PostgreSQL with a certificate for `localhost`. The embedded one is built without TLS."""
     programs = installed_postgresql()
     if programs is None or shutil.which("openssl") is None:
         pytest.skip("PostgreSQL with TLS (the embedded one has none) and OpenSSL are not both installed")
@@ -84,7 +85,7 @@ def openssl(folder: Path, command: str) -> None:
     subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
 
 
-async def test_a_server_with_the_right_certificate_is_talked_to_in_secret(server: Server) -> None:
+async def test_connection_to_a_server_with_a_valid_certificate_is_encrypted(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1))
     assert await database.fetch_one(IS_ENCRYPTED) is True
     async with database.transaction() as tx:
@@ -92,14 +93,14 @@ async def test_a_server_with_the_right_certificate_is_talked_to_in_secret(server
     await database.close()
 
 
-async def test_a_large_value_goes_both_ways_in_secret(server: Server) -> None:
+async def test_large_values_are_sent_and_received_over_tls(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1))
     large = "ü" * 2_000_000
     assert await database.fetch_one(select(bindparam("large", type_=String)), large=large) == large
     await database.close()
 
 
-async def test_a_call_is_cancelled_in_secret_too(server: Server) -> None:
+async def test_statement_is_cancelled_over_tls(server: Server) -> None:
     database = await Database.connect(DatabaseSettings(dsn=server.dsn(), role=None, pool_size=1, pool_wait=5))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(database.fetch_one(SLEEP, seconds=30), 0.1)
@@ -107,12 +108,12 @@ async def test_a_call_is_cancelled_in_secret_too(server: Server) -> None:
     await database.close()
 
 
-async def test_a_certificate_for_another_host_is_refused(server: Server) -> None:
+async def test_certificate_of_another_host_is_rejected(server: Server) -> None:
     with pytest.raises(Unavailable):
         await Database.connect(DatabaseSettings(dsn=server.dsn(host="database.example.com"), role=None, pool_size=1))
 
 
-async def test_a_certificate_from_another_authority_is_refused(server: Server) -> None:
+async def test_certificate_of_another_authority_is_rejected(server: Server) -> None:
     with pytest.raises(Unavailable):
         await Database.connect(DatabaseSettings(dsn=server.dsn(ca=server.foreign_ca), role=None, pool_size=1))
 
@@ -128,7 +129,7 @@ async def test_a_certificate_from_another_authority_is_refused(server: Server) -
         "host=a.example.com,b.example.com sslmode=verify-full",
     ],
 )
-def test_a_way_on_which_the_server_is_known_is_accepted(dsn: str) -> None:
+def test_connection_string_that_verifies_the_server_is_accepted(dsn: str) -> None:
     assert require_verified_tls(dsn) is None
 
 
@@ -145,5 +146,5 @@ def test_a_way_on_which_the_server_is_known_is_accepted(dsn: str) -> None:
         "nonsense",
     ],
 )
-def test_a_way_on_which_anyone_may_answer_is_a_fault(dsn: str) -> None:
+def test_connection_string_that_does_not_verify_the_server_is_a_problem(dsn: str) -> None:
     assert require_verified_tls(dsn)

@@ -1,4 +1,4 @@
-"""Together or not at all, whatever goes wrong in between."""
+"""Transactions: all or nothing, whatever fails."""
 
 import asyncio
 from contextlib import suppress
@@ -25,13 +25,13 @@ OPEN_TRANSACTIONS = (
 ROLLED_BACK = "25P02"
 
 
-class ChangeOfMind(Exception):
+class Abort(Exception):
     pass
 
 
 @pytest.fixture
 async def other(connect: Connect) -> Database:
-    """Sees what is committed, over a connection of its own."""
+    """Another connection, which sees only committed rows."""
     return await connect(pool_size=1)
 
 
@@ -40,7 +40,7 @@ async def insert(db: Executor, account: Account, title: str) -> Task:
 
 
 # --- one transaction --------------------------------------------------------------------------------------------------
-async def test_a_transaction_is_seen_by_others_when_its_block_ends(
+async def test_changes_are_visible_to_others_after_the_block(
     database: Database, other: Database, account: Account
 ) -> None:
     async with database.transaction() as tx:
@@ -50,19 +50,19 @@ async def test_a_transaction_is_seen_by_others_when_its_block_ends(
     assert await other.fetch_all(TITLES) == ["one", "two"]
 
 
-async def test_an_exception_undoes_the_transaction(database: Database, other: Database, account: Account) -> None:
+async def test_exception_rolls_back_the_transaction(database: Database, other: Database, account: Account) -> None:
     async def attempt() -> None:
         async with database.transaction() as tx:
             await insert(tx, account, "one")
-            raise ChangeOfMind
+            raise Abort
 
-    with pytest.raises(ChangeOfMind):
+    with pytest.raises(Abort):
         await attempt()
     assert await other.fetch_all(TITLES) == []
     assert await other.fetch_one(OPEN_TRANSACTIONS) == 0
 
 
-async def test_cancelling_undoes_the_transaction(database: Database, other: Database, account: Account) -> None:
+async def test_cancellation_rolls_back_the_transaction(database: Database, other: Database, account: Account) -> None:
     inserted = asyncio.Event()
 
     async def insert_and_wait() -> None:
@@ -77,26 +77,26 @@ async def test_cancelling_undoes_the_transaction(database: Database, other: Data
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await other.fetch_all(TITLES) == []
-    await until_nothing_is_open(other)
+    await until_no_transaction_is_open(other)
 
 
-async def until_nothing_is_open(other: Database) -> None:
+async def until_no_transaction_is_open(other: Database) -> None:
     async with asyncio.timeout(2):
         while await other.fetch_one(OPEN_TRANSACTIONS):
             await asyncio.sleep(0.01)
 
 
-async def test_a_statement_of_its_own_is_committed_at_once(
+async def test_statement_outside_of_a_transaction_is_committed_at_once(
     database: Database, other: Database, account: Account
 ) -> None:
     await insert(database, account, "one")
     assert await other.fetch_all(TITLES) == ["one"]
 
 
-async def test_a_transaction_that_asks_nothing_takes_no_connection(connect: Connect) -> None:
+async def test_transaction_without_statements_takes_no_connection(connect: Connect) -> None:
     database = await connect(pool_size=1, pool_wait=0.05)
     async with database.transaction():
-        await asyncio.create_task(ask(database))
+        await asyncio.create_task(select_one(database))
 
 
 async def test_statement_on_the_database_inside_a_transaction_block_is_refused(
@@ -113,7 +113,7 @@ async def test_statement_on_the_database_inside_a_transaction_block_is_refused(
     assert await database.fetch_all(TITLES) == ["one"]
 
 
-async def test_a_task_started_within_is_not_in_the_transaction(database: Database, account: Account) -> None:
+async def test_task_started_in_the_block_is_not_part_of_the_transaction(database: Database, account: Account) -> None:
     async with database.transaction() as tx:
         await insert(tx, account, "one")
         assert await asyncio.create_task(titles(database)) == []
@@ -121,11 +121,11 @@ async def test_a_task_started_within_is_not_in_the_transaction(database: Databas
 
 async def test_tasks_cannot_share_a_transaction(database: Database) -> None:
     async with database.transaction() as tx:
-        answers = await asyncio.gather(tx.fetch_one(BACKEND), tx.fetch_one(BACKEND), return_exceptions=True)
-        assert [type(answer) for answer in answers] == [int, RuntimeError]
+        results = await asyncio.gather(tx.fetch_one(BACKEND), tx.fetch_one(BACKEND), return_exceptions=True)
+        assert [type(result) for result in results] == [int, RuntimeError]
 
 
-async def test_a_statement_that_failed_undoes_the_transaction_though_its_error_was_caught(
+async def test_failed_statement_rolls_back_the_transaction_even_if_its_error_is_caught(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
@@ -140,7 +140,7 @@ async def test_a_statement_that_failed_undoes_the_transaction_though_its_error_w
     assert await other.fetch_all(TITLES) == []
 
 
-async def test_after_a_first_statement_that_failed_nothing_runs_outside_of_the_transaction(
+async def test_statement_after_a_failed_first_one_does_not_run_outside_of_the_transaction(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
@@ -155,7 +155,7 @@ async def test_after_a_first_statement_that_failed_nothing_runs_outside_of_the_t
     assert await other.fetch_all(TITLES) == []
 
 
-async def test_a_statement_that_was_cancelled_undoes_the_transaction_though_the_block_goes_on(
+async def test_cancelled_statement_rolls_back_the_transaction_even_if_the_block_continues(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
@@ -169,18 +169,18 @@ async def test_a_statement_that_was_cancelled_undoes_the_transaction_though_the_
     with pytest.raises(DatabaseError) as caught:
         await attempt()
     assert caught.value.sqlstate == ROLLED_BACK
-    await until_nothing_is_open(other)
+    await until_no_transaction_is_open(other)
     assert await other.fetch_all(TITLES) == []
 
 
-async def test_a_transaction_cannot_be_asked_after_its_end(database: Database) -> None:
+async def test_transaction_cannot_be_used_after_its_end(database: Database) -> None:
     async with database.transaction() as tx:
         await tx.fetch_one(BACKEND)
     with pytest.raises(DatabaseError):
         await tx.fetch_one(BACKEND)
 
 
-async def test_the_isolation_level_can_be_chosen(database: Database) -> None:
+async def test_isolation_level_can_be_set(database: Database) -> None:
     async with database.transaction() as tx:
         await tx.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
         assert await tx.fetch_one(select(func.current_setting("transaction_isolation"))) == "serializable"
@@ -208,36 +208,36 @@ async def test_statement_before_the_first_transaction_of_a_call_is_committed_at_
             await insert(database, account, "one")
             async with database.transaction() as tx:
                 await insert(tx, account, "two")
-            raise ChangeOfMind
+            raise Abort
 
-    with pytest.raises(ChangeOfMind):
+    with pytest.raises(Abort):
         await attempt()
     assert await other.fetch_all(TITLES) == ["one"]
 
 
-async def test_transaction_of_a_call_that_rolled_back_can_be_followed_by_another(
+async def test_call_can_begin_another_transaction_after_a_rollback(
     database: Database, other: Database, account: Account
 ) -> None:
     async with database.call_transaction():
-        with suppress(ChangeOfMind):
+        with suppress(Abort):
             async with database.transaction() as tx:
                 await insert(tx, account, "one")
-                raise ChangeOfMind
+                raise Abort
         async with database.transaction() as tx:
             await insert(tx, account, "two")
     assert await other.fetch_all(TITLES) == ["two"]
 
 
-async def test_block_that_joined_the_transaction_of_a_call_rolls_back_all_of_it(
+async def test_exception_in_a_joined_block_rolls_back_the_transaction_of_the_call(
     database: Database, other: Database, account: Account
 ) -> None:
     async def attempt() -> None:
         async with database.call_transaction():
             async with database.transaction() as tx:
                 await insert(tx, account, "one")
-            with suppress(ChangeOfMind):
+            with suppress(Abort):
                 async with database.transaction():
-                    raise ChangeOfMind
+                    raise Abort
 
     with pytest.raises(DatabaseError) as caught:
         await attempt()
@@ -245,7 +245,7 @@ async def test_block_that_joined_the_transaction_of_a_call_rolls_back_all_of_it(
     assert await other.fetch_all(TITLES) == []
 
 
-async def test_task_started_by_a_call_has_no_part_in_its_transaction(
+async def test_task_started_by_a_call_is_not_part_of_its_transaction(
     database: Database, other: Database, account: Account
 ) -> None:
     async def insert_alone(title: str) -> None:
@@ -256,16 +256,14 @@ async def test_task_started_by_a_call_has_no_part_in_its_transaction(
         async with database.call_transaction():
             await insert_alone("one")
             await asyncio.create_task(insert_alone("two"))
-            raise ChangeOfMind
+            raise Abort
 
-    with pytest.raises(ChangeOfMind):
+    with pytest.raises(Abort):
         await attempt()
     assert await other.fetch_all(TITLES) == ["two"]
 
 
-async def test_deferred_blocks_within_one_another_are_one(
-    database: Database, other: Database, account: Account
-) -> None:
+async def test_nested_call_transactions_are_one(database: Database, other: Database, account: Account) -> None:
     async with database.call_transaction():
         async with database.call_transaction(), database.transaction() as tx:
             await insert(tx, account, "one")
@@ -273,8 +271,8 @@ async def test_deferred_blocks_within_one_another_are_one(
     assert await other.fetch_all(TITLES) == ["one"]
 
 
-# --- a connection that is lost ----------------------------------------------------------------------------------------
-async def test_a_connection_lost_in_a_transaction_undoes_it(
+# --- lost connections --------------------------------------------------------------------------------------------------
+async def test_connection_lost_in_a_transaction_rolls_it_back(
     database: Database, superuser: Database, account: Account
 ) -> None:
     async def attempt() -> None:
@@ -289,7 +287,7 @@ async def test_a_connection_lost_in_a_transaction_undoes_it(
     assert await database.fetch_all(TITLES) == []
 
 
-async def test_a_connection_lost_in_commit_leaves_the_outcome_unknown(
+async def test_connection_lost_during_commit_leaves_the_outcome_unknown(
     database: Database, superuser: Database, account: Account, dsn: str
 ) -> None:
     make_commits_slow(dsn)
@@ -319,7 +317,7 @@ def make_commits_slow(dsn: str) -> None:
 
 async def terminate(db: Executor, backend: int | None) -> None:
     assert await db.fetch_one(select(func.pg_terminate_backend(bindparam("backend", type_=Integer))), backend=backend)
-    # Terminated is not yet gone: pg_terminate_backend only sends the signal.
+    # pg_terminate_backend only sends a signal.
     alive = select(func.count()).select_from(text("pg_stat_activity")).where(column("pid") == bindparam("backend"))
     while await db.fetch_one(alive, backend=backend):
         await asyncio.sleep(0.01)
@@ -329,5 +327,5 @@ async def titles(db: Executor) -> list[str]:
     return await db.fetch_all(TITLES)
 
 
-async def ask(db: Executor) -> int | None:
+async def select_one(db: Executor) -> int | None:
     return await db.fetch_one(select(literal(1)))

@@ -15,11 +15,14 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import check
-from tests.gateway.conftest import Running, environment, eventually, free_port
+from tests.gateway.conftest import GatewayProcess, environment, eventually
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/adding_a_feature.md"
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".accord", ".hypothesis", ".*_cache", "__pycache__", "benchmarks")
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", ".accord", ".hypothesis", ".*_cache", "__pycache__", "benchmarks", "node_modules"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Copy:
                 self.run(" ".join([f".venv/bin/{step.command[0]}", *step.command[1:], *judged]))
 
     @contextmanager
-    def serving(self) -> Iterator[Running]:
+    def serving(self) -> Iterator[GatewayProcess]:
         # Outside the copy, whose path is too long for a socket.
         with TemporaryDirectory(prefix="accord-") as folder, Path(folder, "log").open("wb") as log:
             settings = {"PORT": str(free_port()), "STATE_FOLDER": folder}
@@ -90,7 +93,7 @@ class Copy:
                 start_new_session=True,
             )
             try:
-                yield Running(process, self.root, Path(folder, "log"))
+                yield GatewayProcess(process, self.root, Path(folder, "log"))
             finally:
                 os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C would
                 process.wait()
@@ -121,5 +124,5 @@ def called(copy: Copy, command: str) -> str:
     """What the call answers to somebody who has signed up and in."""
     with copy.serving() as gateway:
         sign_in = re.compile(r"^.*buf curl .*/SignUp\n.*buf curl .*/SignIn .*\n", re.MULTILINE)
-        typed = eventually(lambda: sign_in.search(gateway.said), gateway)
+        typed = eventually(lambda: sign_in.search(gateway.output), gateway)
         return copy.run(typed[0] + command.replace("127.0.0.1:50051", gateway.address))

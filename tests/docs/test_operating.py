@@ -11,18 +11,20 @@ import grpc
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.ids import uuid7
 from accord_db.engine.keyset import Page
+from accord_db.engine.libpq_environment import ignored_variables
 from accord_db.engine.metrics import metrics
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.engine.scope import acting_for
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.queries import tasks
-from accord_db.queries.cleanup import everything_due
+from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_gateway.settings import Settings
@@ -36,6 +38,17 @@ PAGE = (ROOT / "docs/operating.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 SQL = [block for language, block in BLOCKS if language == "sql"]
 
+LIBPQ = {option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar}
+
+
+def test_libpq_variables_are_used_and_ignored_as_the_page_states() -> None:
+    used, ignored = re.findall(
+        r"libpq's environment variables(.*?)All others are ignored,(.*?)among them", PAGE, re.DOTALL
+    )[0]
+    assert set(re.findall(r"`(PG\w+)`", used)) <= LIBPQ - set(ignored_variables(embedded=False))
+    assert set(re.findall(r"`(PG\w+)`", ignored)) <= set(ignored_variables(embedded=False))
+    assert set(ignored_variables(embedded=True)) >= LIBPQ
+
 
 def test_names_in_capitals_are_settings_codes_or_reasons() -> None:
     settings = {name.upper() for name in Settings.model_fields}
@@ -43,7 +56,7 @@ def test_names_in_capitals_are_settings_codes_or_reasons() -> None:
         value.name.removeprefix("REASON_") for value in Reason.DESCRIPTOR.values
     }
     named = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", PAGE))
-    assert named - settings - codes == {"NOT_SERVING"}
+    assert named - settings - codes - LIBPQ == {"NOT_SERVING"}
     assert len(named & settings) > 10
 
 
@@ -105,7 +118,7 @@ async def test_role_of_the_gateway_may_do_what_it_needs_and_may_not_change_table
         with acting_for(person.account_id):
             task = await tasks.insert_task(database, task_id=uuid7(), created_by=person.account_id, title="Mow")
             assert await tasks.list_tasks(database, owner_id=person.account_id, page=Page(10)) == [task]
-        due = everything_due(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
+        due = expired_rows(deleted_accounts_kept=timedelta(days=30), deleted_organizations_kept=timedelta(days=30))
         assert await CleanUp(database, due, clean_up_metrics()).run() == Outcome.DONE
     finally:
         await database.close()

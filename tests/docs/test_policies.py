@@ -1,6 +1,10 @@
 """docs/policies.md matches the contract."""
 
+import pytest
+
 import policies
+
+pytestmark = pytest.mark.every_feature
 
 
 def test_page_matches_the_contract() -> None:

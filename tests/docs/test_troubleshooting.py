@@ -15,7 +15,7 @@ SOURCES = [path for folder in ("packages", "services", "tools") for path in (ROO
 FOREIGN = re.compile(
     r"connection failed: |(Failed to dial target host … )?connect: connection refused|Failed to connect to remote host"
     r"|failed to find service named|server does not support|first record does not|WRONG_VERSION_NUMBER|Socket closed"
-    r"|pre-existing shared memory|RuntimeError: The grpc package installed|psql |The database does not answer: conn|\tIs the server running"
+    r"|pre-existing shared memory|RuntimeError: The grpc package installed|psql |\tIs the server running"
 )
 # What is filled into a message: names of files and methods, numbers, and whatever is in brackets.
 FILLED = re.compile(r"…|\(.*?\)|\S*[/\d_.]\S*|'.*?'|\bPORT\b|\bMETRICS_PORT\b")

@@ -1,9 +1,8 @@
-"""Gateways as processes of their own, started as people start them, in an empty folder."""
+"""Gateways as processes, started with the command `accord serve` in an empty folder."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,33 +26,33 @@ from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
 
-LIMIT = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 
 T = TypeVar("T")
 
 
 @dataclass
-class Running:
-    """A gateway that was started."""
+class GatewayProcess:
+    """`log` is a file with standard output and standard error."""
 
     process: "subprocess.Popen[bytes]"
     folder: Path
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     @property
     def events(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
     @property
     def address(self) -> str:
         return str(self.event("listening")["address"])
 
     def event(self, name: str) -> dict[str, object]:
-        """Waits until the gateway says so."""
+        """Waits until the gateway logs this event."""
         return eventually(lambda: next((event for event in self.events if event["event"] == name), None), self)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -61,31 +60,31 @@ class Running:
         return self.process.wait(60)
 
     def processes(self) -> dict[int, str]:
-        """Everything that runs in the gateway's folder: itself, its workers, its PostgreSQL."""
+        """Commands by process id, for all processes in the gateway's folder: itself, its workers, its PostgreSQL."""
         return dict(_commands_in(self.folder))
 
     def workers(self) -> list[int]:
         return [pid for pid, command in self.processes().items() if "accord_gateway worker" in command]
 
 
-Start = Callable[..., Running]
+Start = Callable[..., GatewayProcess]
 
 
 def pytest_asyncio_loop_factories() -> dict[str, type[EventLoop]]:
-    """Tests run on the loop that gateways run: its errors and its TLS are not those of asyncio's own."""
+    """Tests run on the event loop of gateways, whose errors and TLS differ from asyncio's."""
     return {"gateway": EventLoop}
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a gateway; settings are given by name. Without DATABASE_URL it runs the embedded PostgreSQL."""
+    """Starts a gateway with settings by name. Without DATABASE_URL it runs the embedded PostgreSQL."""
     with gateways(tmp_path) as start:
         yield start
 
 
 @pytest.fixture(scope="session")
-def gateway(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One that several tests may ask, but not change."""
+def gateway(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """Shared by tests that do not change it."""
     folder = tmp_path_factory.mktemp("gateway")
     with temporary_database(postgres, template=template) as dsn, gateways(folder) as start:
         yield start(DATABASE_URL=url(dsn))
@@ -93,9 +92,9 @@ def gateway(postgres: str, template: str, tmp_path_factory: pytest.TempPathFacto
 
 @contextmanager
 def gateways(folder: Path) -> Iterator[Start]:
-    started: list[Running] = []
+    started: list[GatewayProcess] = []
 
-    def start(**settings: object) -> Running:
+    def start(**settings: object) -> GatewayProcess:
         log = folder / f"log-{len(started)}"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -106,7 +105,7 @@ def gateways(folder: Path) -> Iterator[Start]:
                 stderr=output,
                 start_new_session=True,
             )
-        started.append(Running(process, folder, log))
+        started.append(GatewayProcess(process, folder, log))
         return started[-1]
 
     yield start
@@ -117,7 +116,7 @@ def gateways(folder: Path) -> Iterator[Start]:
 
 
 def environment(settings: dict[str, object]) -> dict[str, str]:
-    """The environment of the tests, without what would be a setting in it."""
+    """The environment of the tests, without variables that are settings."""
     others = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     defaults = {"PORT": 0, "METRICS_PORT": 0, "LOG_FORMAT": "json"}
     return others | {name: str(value) for name, value in (defaults | settings).items()}
@@ -134,22 +133,15 @@ def url(dsn: str) -> str:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[EmbeddedPostgres]:
-    """A server that a test may stop and start, on a socket."""
+def separate_postgres() -> Iterator[EmbeddedPostgres]:
+    """A running server, on a Unix socket, that the test may stop and start."""
     with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
         yield server
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def figures(port: int) -> str:
-    """What Prometheus would read."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        return str(answer.read().decode())
+def read_metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        return str(response.read().decode())
 
 
 def healthy(address: str) -> bool:
@@ -162,15 +154,15 @@ def health_of(channel: grpc.Channel, service: str = "") -> int:
     return int(check(HealthCheckRequest(service=service), timeout=10, wait_for_ready=True).status)
 
 
-def eventually(look: Callable[[], T | None], gateway: Running | None = None) -> T:
-    """What `look` finds, once it finds something. Fails when the gateway ended meanwhile, or after a minute."""
-    patience = time.monotonic() + LIMIT
-    while (found := look()) is None:
-        said = f"; it said:\n{gateway.said}" if gateway else ""
-        assert gateway is None or gateway.process.poll() is None, f"the gateway has ended{said}"
-        assert time.monotonic() < patience, f"nothing came of it within {LIMIT} s{said}"
+def eventually(poll: Callable[[], T | None], gateway: GatewayProcess | None = None) -> T:
+    """Polls until the result is not None. Fails if the gateway ends, or after a minute."""
+    deadline = time.monotonic() + TIMEOUT
+    while (result := poll()) is None:
+        output = f"; its output:\n{gateway.output}" if gateway else ""
+        assert gateway is None or gateway.process.poll() is None, f"the gateway has ended{output}"
+        assert time.monotonic() < deadline, f"no result within {TIMEOUT} s{output}"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def _commands_in(folder: Path) -> Iterator[tuple[int, str]]:

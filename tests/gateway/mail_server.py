@@ -1,4 +1,4 @@
-"""A mail server on loopback, which a test may make answer, wait and hang up as it likes."""
+"""A mail server on loopback, whose responses, delays and disconnections a test controls."""
 
 import asyncio
 import ssl
@@ -16,7 +16,7 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session, TLSSetupException
 
-from tests.gateway.conftest import free_port
+from tests.ports import free_port
 
 
 @dataclass
@@ -43,16 +43,16 @@ def body(message: EmailMessage, kind: str) -> str:
 
 @dataclass
 class MailServer:
-    """Answers as it is told, once for each answer, and then takes everything."""
+    """Sends each of `responses` once, and otherwise accepts everything."""
 
     port: int
     received: list[Received] = field(default_factory=list)
-    answers: dict[str, list[str]] = field(default_factory=dict)  # by command; "cut" hangs up without one
-    came: list[str] = field(default_factory=list)  # ids of what was sent to the end, whether or not it was answered
+    responses: dict[str, list[str]] = field(default_factory=dict)  # by command; "cut" closes the connection instead
+    arrived_ids: list[str] = field(default_factory=list)  # of complete messages, with or without a response
     sessions: set[int] = field(default_factory=set)
     logins: list[tuple[bytes, bytes]] = field(default_factory=list)
     password: bytes = b""
-    stuck: Event = field(default_factory=Event)  # set as long as messages that have come are not answered
+    stuck: Event = field(default_factory=Event)  # while set, messages receive no response
     arrived: Event = field(default_factory=Event)
     hang_up: Callable[[], None] = field(default=lambda: None)  # closes all connections
 
@@ -60,13 +60,13 @@ class MailServer:
     def ids(self) -> list[str]:
         return [str(received.message["Message-ID"]) for received in self.received]
 
-    def _answer(self, command: str, server: SMTP) -> str | None:
-        answers = self.answers.get(command)
-        answer = answers.pop(0) if answers else None
-        if answer == "cut":
+    def _response(self, command: str, server: SMTP) -> str | None:
+        responses = self.responses.get(command)
+        response = responses.pop(0) if responses else None
+        if response == "cut":
             assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()
-        return answer
+        return response
 
     async def handle_MAIL(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -74,25 +74,25 @@ class MailServer:
         self.sessions.add(id(session))
         envelope.mail_from = address
         envelope.mail_options.extend(options)
-        return self._answer("MAIL", server) or "250 OK"
+        return self._response("MAIL", server) or "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
-        answer = self._answer("RCPT", server)
-        if answer is None:
+        response = self._response("RCPT", server)
+        if response is None:
             envelope.rcpt_tos.append(address)
-        return answer or "250 OK"
+        return response or "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
         message = BytesParser(EmailMessage, policy=POLICY).parsebytes(envelope.content)
-        self.came.append(str(message["Message-ID"]))
+        self.arrived_ids.append(str(message["Message-ID"]))
         self.arrived.set()
         while self.stuck.is_set():
             await asyncio.sleep(0.01)
-        if answer := self._answer("DATA", server):
-            return answer
+        if response := self._response("DATA", server):
+            return response
         assert server.transport is not None
         encrypted = session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None
         self.received.append(Received(str(envelope.mail_from), envelope.rcpt_tos, message, encrypted))
@@ -107,7 +107,7 @@ class MailServer:
 
 
 class _Connection(SMTP):
-    """One that can be closed from outside: aiosmtpd leaves its connections open when it stops."""
+    """Registers its transport, because aiosmtpd leaves connections open when it stops."""
 
     transports: set[asyncio.BaseTransport]
 
@@ -116,7 +116,7 @@ class _Connection(SMTP):
         super().connection_made(transport)
 
     async def _handle_client(self) -> None:
-        with suppress(TLSSetupException):  # whoever calls does not trust us
+        with suppress(TLSSetupException):  # the client does not trust the certificate
             await super()._handle_client()
 
 
@@ -141,13 +141,13 @@ class _Controller(Controller):
         for transport in self.transports:
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
-        for _ in range(5):  # turns of the loop, in which they are closed
+        for _ in range(5):  # iterations of the event loop, which close them
             await asyncio.sleep(0)
 
 
 @contextmanager
 def mail_server(**options: Any) -> Iterator[MailServer]:
-    """The options are aiosmtpd's."""
+    """The options are those of aiosmtpd."""
     server = MailServer(options.pop("port", None) or free_port())
     with serving(server, **options):
         yield server
@@ -167,18 +167,18 @@ def serving(server: MailServer, **options: Any) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Authority:
-    """One whose certificates are trusted by whoever is given its file in SSL_CERT_FILE."""
+    """A certificate authority. Processes with its file in SSL_CERT_FILE trust its certificates."""
 
     file: Path
-    made: trustme.CA
+    ca: trustme.CA
 
     @classmethod
     def new(cls, folder: Path) -> "Authority":
-        made, file = trustme.CA(), folder / "mail-ca.pem"
-        made.cert_pem.write_to_path(file)
-        return cls(file, made)
+        ca, file = trustme.CA(), folder / "mail-ca.pem"
+        ca.cert_pem.write_to_path(file)
+        return cls(file, ca)
 
     def context(self, name: str = "127.0.0.1") -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self.made.issue_cert(name).configure_cert(context)
+        self.ca.issue_cert(name).configure_cert(context)
         return context

@@ -1,4 +1,4 @@
-"""`accord admin grant` and `revoke`: beside gateways that serve, and heard of by each of them."""
+"""`accord admin grant` and `revoke`, with an effect on every gateway that serves."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from tests.conftest import change
 from tests.factories import Headers, bearer
 from tests.gateway.conftest import Start, environment, eventually
 
-EMAIL, PASSWORD = "somebody@example.com", "correct horse battery"
+EMAIL, PASSWORD = "joan@example.com", "correct horse battery"
 
 
 def admin(folder: Path, action: str, email: str = EMAIL, **settings: object) -> tuple[int, str]:
@@ -33,10 +33,10 @@ def admin(folder: Path, action: str, email: str = EMAIL, **settings: object) -> 
 
 
 def signed_in(address: str, dsn: str) -> Headers:
-    """Somebody who has proved their address."""
+    """Headers of an account whose address is verified."""
     with grpc.insecure_channel(address) as channel:
         stub = AccountServiceStub(channel)
-        stub.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Me"))
+        stub.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Joan"))
         change(dsn, "UPDATE accounts SET email_verified_at = now()")
         return bearer(stub.SignIn(SignInRequest(email=EMAIL, password=PASSWORD)).session_token)
 
@@ -51,18 +51,18 @@ def is_administrator(address: str, headers: Headers) -> bool:
         return True
 
 
-def test_the_first_administrator_is_made_and_the_last_one_unmade_for_every_gateway(
+def test_grant_and_revoke_apply_to_every_gateway_and_include_the_first_and_last_administrator(
     start: Start, database_url: str, dsn: str, tmp_path: Path
 ) -> None:
     addresses = [start(DATABASE_URL=database_url).address for _ in range(2)]
     headers = signed_in(addresses[0], dsn)
     assert not any(is_administrator(address, headers) for address in addresses)
-    status, said = admin(tmp_path, "grant", EMAIL.upper(), DATABASE_URL=database_url)
-    assert (status, said) == (0, f"{EMAIL.upper()} is an administrator.\n")
+    status, output = admin(tmp_path, "grant", EMAIL.upper(), DATABASE_URL=database_url)
+    assert (status, output) == (0, f"{EMAIL.upper()} is an administrator.\n")
     for address in addresses:
         eventually(lambda: is_administrator(address, headers) or None)  # noqa: B023 — called at once
-    status, said = admin(tmp_path, "revoke", DATABASE_URL=database_url)
-    assert (status, said) == (0, f"{EMAIL} is no administrator.\n")
+    status, output = admin(tmp_path, "revoke", DATABASE_URL=database_url)
+    assert (status, output) == (0, f"{EMAIL} is not an administrator.\n")
     for address in addresses:
         eventually(lambda: not is_administrator(address, headers) or None)  # noqa: B023 — called at once
 
@@ -80,21 +80,21 @@ def test_grant_and_revoke_are_audited(start: Start, database_url: str, dsn: str,
         ]
 
 
-def test_nobody_becomes_an_administrator_whose_address_is_not_proved(
+def test_an_account_whose_address_is_not_verified_does_not_become_an_administrator(
     start: Start, database_url: str, dsn: str, tmp_path: Path
 ) -> None:
     signed_in(start(DATABASE_URL=database_url).address, dsn)
     change(dsn, "UPDATE accounts SET email_verified_at = NULL")
-    status, said = admin(tmp_path, "grant", DATABASE_URL=database_url)
-    expected = f"Whoever signed up with {EMAIL} has not proved that the address is theirs. Verify it first."
-    assert (status, said) == (1, f"accord: {expected}\n")
+    status, output = admin(tmp_path, "grant", DATABASE_URL=database_url)
+    expected = f"The address {EMAIL} is not verified. Verify it first."
+    assert (status, output) == (1, f"accord: {expected}\n")
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT role FROM accounts").fetchall() == [("person",)]
 
 
 @pytest.mark.parametrize("action", ["grant", "revoke"])
-def test_an_account_that_is_not_there_is_said_so(database_url: str, dsn: str, tmp_path: Path, action: str) -> None:
-    status, said = admin(tmp_path, action, "nobody@example.com", DATABASE_URL=database_url)
-    assert (status, said) == (1, "accord: There is no account with the address nobody@example.com.\n")
+def test_an_account_that_does_not_exist_is_reported(database_url: str, dsn: str, tmp_path: Path, action: str) -> None:
+    status, output = admin(tmp_path, action, "missing@example.com", DATABASE_URL=database_url)
+    assert (status, output) == (1, "accord: No account has the address missing@example.com.\n")
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT count(*) FROM audit_events").fetchone() == (0,)

@@ -1,4 +1,4 @@
-"""The clean-up as a gateway runs it: now and then, one process at a time, whatever becomes of the database."""
+"""The clean-up of a gateway: at intervals, in one process at a time, and continued after an outage of the database."""
 
 import asyncio
 import re
@@ -13,13 +13,14 @@ from structlog.testing import capture_logs
 
 from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
-from accord_db.queries.cleanup import everything_due, is_alone
+from accord_db.queries.cleanup import expired_rows, try_lock_cleanup
 from accord_db.schema import RateLimit
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
 from accord_postgres import EmbeddedPostgres
-from tests.conftest import Connect
-from tests.gateway.conftest import Start, eventually, figures, free_port
+from tests.conftest import WAITING, Connect
+from tests.gateway.conftest import Start, eventually, read_metrics
+from tests.ports import free_port
 
 _numbers = func.generate_series(1, 1000).table_valued("number", name="numbers").render_derived()
 _FILL = insert(RateLimit).from_select(
@@ -33,8 +34,8 @@ _KEPT = timedelta(days=30)
 
 
 def clean_up(database: Database, *, batch: int = 500) -> CleanUp:
-    due = everything_due(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
-    return CleanUp(database, due, clean_up_metrics())
+    expired = expired_rows(deleted_accounts_kept=_KEPT, deleted_organizations_kept=_KEPT, batch=batch)
+    return CleanUp(database, expired, clean_up_metrics())
 
 
 def counted(name: str, **labels: str) -> float:
@@ -50,7 +51,7 @@ async def test_a_run_deletes_batch_after_batch_and_counts_the_rows(database: Dat
     assert counted("runs", outcome="done") == runs + 1
 
 
-async def test_runs_at_the_same_time_delete_each_row_once_and_leave_it_to_one_another(connect: Connect) -> None:
+async def test_concurrent_runs_delete_each_row_once(connect: Connect) -> None:
     databases = [await connect() for _ in range(4)]
     await databases[0].execute(_FILL)
     rows = counted("deleted", table="rate_limits")
@@ -61,25 +62,27 @@ async def test_runs_at_the_same_time_delete_each_row_once_and_leave_it_to_one_an
     assert counted("deleted", table="rate_limits") == rows + 1000
 
 
-async def test_a_run_leaves_everything_to_the_process_that_is_at_it(connect: Connect) -> None:
+async def test_a_run_deletes_nothing_while_another_process_cleans_up(connect: Connect) -> None:
     one, other = await connect(), await connect()
     await one.execute(_FILL)
     async with other.transaction() as tx:
-        assert await is_alone(tx)
+        assert await try_lock_cleanup(tx)
         assert await clean_up(one).run() == Outcome.ELSEWHERE
     assert await one.fetch_one(_LEFT) == 1000
     assert await clean_up(one).run() == Outcome.DONE
 
 
-async def test_an_outage_of_the_database_is_said_once_and_survived(own_postgres: EmbeddedPostgres) -> None:
-    migrate.apply(own_postgres.dsn)
-    database = await Database.connect(DatabaseSettings(dsn=own_postgres.dsn, pool_size=1, pool_wait=0.2))
+async def test_an_outage_of_the_database_is_logged_once_and_the_clean_up_continues_after_it(
+    separate_postgres: EmbeddedPostgres,
+) -> None:
+    migrate.apply(separate_postgres.dsn)
+    database = await Database.connect(DatabaseSettings(dsn=separate_postgres.dsn, pool_size=1, pool_wait=0.2))
     job = clean_up(database)
     with capture_logs() as lines:
         assert await job.run() == Outcome.DONE
-        own_postgres.stop()
+        separate_postgres.stop()
         assert [await job.run() for _ in range(3)] == [Outcome.FAILED] * 3
-        own_postgres.start()
+        separate_postgres.start()
         while await job.run() == Outcome.FAILED:
             await asyncio.sleep(0.05)
         await job.run()
@@ -90,13 +93,13 @@ async def test_an_outage_of_the_database_is_said_once_and_survived(own_postgres:
     await database.close()
 
 
-async def test_what_failed_in_a_way_that_nobody_thought_of_is_tried_again(
+async def test_an_unexpected_error_does_not_end_the_clean_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.execute(_FILL)
     job = clean_up(database)
     with monkeypatch.context() as broken, capture_logs():
-        broken.setattr(job, "_due", None)
+        broken.setattr(job, "_expired", None)
         async with running(job.repeat(timedelta(milliseconds=1))):
             await asyncio.sleep(0.05)
             broken.undo()
@@ -105,15 +108,14 @@ async def test_what_failed_in_a_way_that_nobody_thought_of_is_tried_again(
 
 
 @pytest.fixture
-async def held_up(dsn: str) -> AsyncIterator[None]:
-    """Nobody gets at the rows of one table."""
+async def locked_table(dsn: str) -> AsyncIterator[None]:
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         await connection.execute("LOCK TABLE rate_limits")
         yield
 
 
-async def test_it_ends_when_it_is_told_in_the_middle_of_a_batch(database: Database, held_up: None) -> None:
-    waiting = select(func.count()).select_from(text("pg_locks")).where(text("NOT granted AND mode = 'RowShareLock'"))
+async def test_cancellation_ends_a_batch_that_waits_for_a_lock(database: Database, locked_table: None) -> None:
+    waiting = select(func.count()).select_from(text(f"{WAITING} AND mode = 'RowShareLock'"))
     async with asyncio.timeout(10):
         async with running(clean_up(database).repeat(timedelta(milliseconds=1))):
             while not await database.fetch_one(waiting):
@@ -122,7 +124,7 @@ async def test_it_ends_when_it_is_told_in_the_middle_of_a_batch(database: Databa
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_gateway_removes_an_expired_session_and_says_so_in_its_figures(
+def test_a_gateway_deletes_an_expired_session_and_counts_it(
     start: Start, database_url: str, dsn: str, workers: int
 ) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -139,9 +141,9 @@ def test_a_gateway_removes_an_expired_session_and_says_so_in_its_figures(
             DATABASE_URL=database_url, METRICS_PORT=port, CLEANUP_INTERVAL="200ms", WORKERS=workers, LOG_LEVEL="info"
         )
         gateway.event("listening")
-        eventually(lambda: re.search(r'cleanup_deleted_total{table="sessions"} 1\.0', figures(port)), gateway)
-        eventually(lambda: re.search(r'cleanup_runs_total{outcome="done"} [1-9]', figures(port)), gateway)
-        assert 'accord_cleanup_runs_total{outcome="failed"} 0.0' in figures(port)
+        eventually(lambda: re.search(r'cleanup_deleted_total{table="sessions"} 1\.0', read_metrics(port)), gateway)
+        eventually(lambda: re.search(r'cleanup_runs_total{outcome="done"} [1-9]', read_metrics(port)), gateway)
+        assert 'accord_cleanup_runs_total{outcome="failed"} 0.0' in read_metrics(port)
         assert connection.execute("SELECT count(*) FROM sessions").fetchone() == (1,)
     assert gateway.stop() == 0
-    assert "not_cleaning_up" not in gateway.said
+    assert "not_cleaning_up" not in gateway.output

@@ -59,8 +59,8 @@ def test_line_that_cannot_be_read_is_named_and_not_quoted(name: str, tmp_path: P
     (tmp_path / ".env").write_bytes(written)
     with pytest.raises(SettingsError) as error:
         read_settings()
-    assert [*error.value.faults] == [f".env, {line}"]
-    assert problem in error.value.faults[f".env, {line}"]
+    assert [*error.value.problems] == [f".env, {line}"]
+    assert problem in error.value.problems[f".env, {line}"]
     assert SECRET not in str(error.value)
 
 
@@ -68,7 +68,7 @@ def test_every_line_that_cannot_be_parsed_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(content("PORT 1", "WORKERS=2", "HOST: ::1"))
     with pytest.raises(SettingsError) as error:
         read_settings()
-    assert [*error.value.faults] == [".env, line 1", ".env, line 3"]
+    assert [*error.value.problems] == [".env, line 1", ".env, line 3"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_gateway import event_loop
 from tests.gateway.conftest import Start, eventually
 
-# Blocks like a resolver whose servers do not answer, and leaves a file behind when it does.
+# Blocks like a resolver whose servers do not respond, after it creates the file `lookup`.
 BLOCKING = """
 import pathlib, socket, time
 resolve = socket.getaddrinfo
@@ -63,18 +63,18 @@ def test_a_name_lookup_does_not_delay_the_end_of_the_process(tmp_path: Path, cal
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
 
 
-def test_a_mail_server_that_dns_never_answers_does_not_delay_the_stop(
+def test_an_unresolvable_mail_server_does_not_delay_the_shutdown(
     start: Start, database_url: str, tmp_path: Path, blocking: dict[str, object]
 ) -> None:
     gateway = start(DATABASE_URL=database_url, SMTP_URL="smtp://never.example", **blocking)
     with grpc.insecure_channel(gateway.address) as channel:
-        request = SignUpRequest(email="ada@example.com", password="nobody else has this sentence", display_name="Ada")
+        request = SignUpRequest(email="ada@example.com", password="a sentence that only I know", display_name="Ada")
         AccountServiceStub(channel).SignUp(request, timeout=30)
     eventually(lambda: looked_up(tmp_path), gateway)
     assert gateway.stop() == 0  # within 60 s
 
 
-def test_a_provider_that_dns_never_answers_does_not_delay_the_stop(
+def test_an_unresolvable_provider_does_not_delay_the_shutdown(
     start: Start, database_url: str, tmp_path: Path, blocking: dict[str, object]
 ) -> None:
     redirect_uri = "https://app.example.com/signed-in"
@@ -94,7 +94,7 @@ def test_a_provider_that_dns_never_answers_does_not_delay_the_stop(
 
 @contextmanager
 def dropping_packets(port: int) -> Iterator[str]:
-    """An address whose connections are never established: its queue is full, and nothing accepts from it."""
+    """An address that establishes no connections: its queue is full, and nothing accepts them."""
     with socket.create_server(("127.0.0.9", port), backlog=0) as full, ExitStack() as stack:
         for _ in range(3):
             waiting = stack.enter_context(socket.socket())
@@ -103,7 +103,7 @@ def dropping_packets(port: int) -> Iterator[str]:
         yield "127.0.0.9"
 
 
-async def test_an_address_that_drops_packets_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_an_address_that_drops_packets_the_next_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_loop, "ADDRESS_SECONDS", 0.3)
     async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]

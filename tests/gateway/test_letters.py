@@ -34,9 +34,9 @@ VALUES = {
 def write(
     mail: Mail, to: str = "ada@example.com", mail_from: str = "Example <no@example.org>", **values: str
 ) -> Letter:
-    given = {name: value for name, value in (VALUES | values).items() if name in mail.takes}
+    values = {name: value for name, value in (VALUES | values).items() if name in mail.takes}
     letters = Letters(mail_from=mail_from, app_url="https://app.example.org")
-    return letters.write(mail, Content(to, given), message_id=ID, created_at=WHEN)
+    return letters.write(mail, Content(to, values), message_id=ID, created_at=WHEN)
 
 
 def as_read(letter: Letter) -> EmailMessage:
@@ -59,15 +59,15 @@ def test_both_bodies_of_every_mail_contain_all_its_values(mail: Mail) -> None:
     for name in mail.takes:
         assert VALUES[name] in text(letter)
         assert VALUES[name] in html(letter)
-    for said in (text(letter), html(letter), letter.message["Subject"]):
-        assert "$" not in said
+    for content in (text(letter), html(letter), letter.message["Subject"]):
+        assert "$" not in content
     assert "Example" in letter.message["Subject"]
 
 
 @pytest.mark.parametrize("mail", Mail)
-def test_every_letter_says_what_to_do_if_the_recipient_did_not_act(mail: Mail) -> None:
-    for said in (text(write(mail)), html(write(mail))):
-        assert "If it was not you" in said or "If you did not" in said
+def test_every_letter_explains_what_to_do_if_the_recipient_did_not_act(mail: Mail) -> None:
+    for content in (text(write(mail)), html(write(mail))):
+        assert "If it was not you" in content or "If you did not" in content
 
 
 @pytest.mark.parametrize("mail", PAGES)
@@ -100,9 +100,9 @@ def test_letters_state_the_lifetime_of_their_token() -> None:
         Mail.INVITATION: "7 days",
     }
     assert lifetimes.keys() == PAGES.keys()
-    for mail, said in lifetimes.items():
-        for words in (text(write(mail)), html(write(mail))):
-            assert f"within {said}" in " ".join(words.split())
+    for mail, expected in lifetimes.items():
+        for content in (text(write(mail)), html(write(mail))):
+            assert f"within {expected}" in " ".join(content.split())
 
 
 def test_a_letter_expires_with_its_token() -> None:

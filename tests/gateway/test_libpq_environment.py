@@ -1,4 +1,4 @@
-"""The environment and service files of libpq do not decide which server a gateway uses."""
+"""The environment and service files of libpq cannot redirect a gateway to another server."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def tables(dsn: str) -> int:
 
 
 @pytest.mark.parametrize(("service", "workers"), [("elsewhere", 1), ("undefined", 2)])
-def test_embedded_server_is_used_whatever_the_environment_has(
+def test_embedded_server_is_used_with_any_environment(
     start: Start, tmp_path: Path, elsewhere: Elsewhere, service: str, workers: int
 ) -> None:
     variables, clients = elsewhere
@@ -64,18 +64,18 @@ def test_embedded_server_is_used_whatever_the_environment_has(
 
 
 def test_database_url_alone_specifies_the_server(
-    start: Start, tmp_path: Path, elsewhere: Elsewhere, own_postgres: EmbeddedPostgres
+    start: Start, tmp_path: Path, elsewhere: Elsewhere, separate_postgres: EmbeddedPostgres
 ) -> None:
-    """Here without a port, options or target_session_attrs, which the environment could supply."""
+    """The URL omits port, options and target_session_attrs, which the environment has."""
     variables, clients = elsewhere
     ignored = {
         name: value for name, value in variables.items() if name in REDIRECTING | set(SESSION) - {"PGREQUIRESSL"}
     }
-    sockets = quote(str(conninfo_to_dict(own_postgres.dsn)["host"]))
+    sockets = quote(str(conninfo_to_dict(separate_postgres.dsn)["host"]))
     settings = ignored | {"DATABASE_URL": f"postgresql://accord@/accord?host={sockets}"}
     gateway = start(**settings, WORKERS=2)
     assert healthy(gateway.address)
-    assert tables(own_postgres.dsn) > 20
+    assert tables(separate_postgres.dsn) > 20
     assert set(ignored) == set(gateway.event("environment_ignored")["variables"])  # type: ignore[call-overload]
     assert "last migration" in accord("migrate", tmp_path, settings)
     report = accord("doctor", tmp_path, settings | {"PORT": gateway.address.rpartition(":")[2]})
@@ -85,9 +85,9 @@ def test_database_url_alone_specifies_the_server(
 
 
 def test_environment_supplies_the_credentials_that_database_url_omits(
-    start: Start, own_postgres: EmbeddedPostgres
+    start: Start, separate_postgres: EmbeddedPostgres
 ) -> None:
-    sockets = quote(str(conninfo_to_dict(own_postgres.dsn)["host"]))
+    sockets = quote(str(conninfo_to_dict(separate_postgres.dsn)["host"]))
     gateway = start(DATABASE_URL=f"postgresql:///accord?host={sockets}", PGUSER="accord", PGPASSWORD="unused")
     assert healthy(gateway.address)
-    assert "environment_ignored" not in gateway.said
+    assert "environment_ignored" not in gateway.output

@@ -1,4 +1,4 @@
-"""What is written to standard output: one line for every event."""
+"""The log on standard output: one line for each event."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def sign_in(password):
     raise ValueError("no")
 
 
-log.debug("unheard")
+log.debug("below the level")
 log.info("call", peer="a\\nb", raw=b"\\xff", seen={{1, 2}})
 log.info("odd", path="\\udcff", large=2**64, by_number={{1: "one"}})
 try:
@@ -36,7 +36,7 @@ warnings.warn("old", stacklevel=1)
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_full_disk_loses_lines_and_nothing_else(log_format: str) -> None:
-    """What cannot be written must not become the failure of a call."""
+    """A log line that cannot be written must not fail a call."""
     script = LOGGING.format(format=log_format) + "log.info('filler', text='x' * 100_000)\nsys.stderr.write('served')\n"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -72,5 +72,5 @@ def test_a_fault_is_logged_with_its_traceback_and_no_value_of_a_variable() -> No
         assert "correct horse battery" not in written
 
 
-def test_what_a_caller_sends_cannot_forge_a_line_for_eyes() -> None:
+def test_a_value_from_a_caller_cannot_forge_a_console_line() -> None:
     assert not any(line.startswith("b") for line in lines("console"))

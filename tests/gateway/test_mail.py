@@ -37,11 +37,12 @@ from accord_gateway.server.gateway import Runtime
 from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import Connect
-from tests.gateway.conftest import Running, Start, eventually, figures, free_port
+from tests.gateway.conftest import GatewayProcess, Start, eventually, read_metrics
 from tests.gateway.mail_server import Authority, MailServer, mail_server, serving
+from tests.ports import free_port
 
 KEYS = Keyring({"now": bytes(range(32))})
-PASSWORD = "nobody else has this sentence"
+PASSWORD = "a sentence that only I know"
 WAITING = "SELECT count(*) FROM outbox_messages"
 DUE = "UPDATE outbox_messages SET next_attempt_at = now()"
 
@@ -80,17 +81,15 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def ask(dsn: str, question: str) -> Any:
+def execute(dsn: str, statement: str) -> Any:
+    """Returns the first row of a SELECT."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        return (
-            connection.execute(question.encode()).fetchone()
-            if "SELECT" in question
-            else connection.execute(question.encode())
-        )
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchone() if cursor.description else None
 
 
 def waiting(dsn: str) -> int:
-    return int(ask(dsn, WAITING)[0])
+    return int(execute(dsn, WAITING)[0])
 
 
 def failed(kind: str, template: Mail | str = Mail.PASSWORD_CHANGED) -> float:
@@ -98,8 +97,8 @@ def failed(kind: str, template: Mail | str = Mail.PASSWORD_CHANGED) -> float:
 
 
 @asynccontextmanager
-async def said() -> AsyncIterator[list[Any]]:
-    """What is logged, in which nobody is to be named."""
+async def captured_log() -> AsyncIterator[list[Any]]:
+    """Fails if the log names the recipient."""
     with capture_logs() as lines:
         yield lines
     assert "ada@" not in str(lines)
@@ -109,7 +108,7 @@ async def said() -> AsyncIterator[list[Any]]:
 async def test_a_posted_message_is_sent_and_deleted(database: Database, dsn: str, server: MailServer) -> None:
     before = REGISTRY.get_sample_value("accord_mail_sent_total", {"template": "password_changed"}) or 0.0
     await post(database)
-    async with said(), running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log(), running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: not waiting(dsn))
     [received] = server.received
     assert received.recipients == ["ada@example.com"]
@@ -136,15 +135,15 @@ async def test_a_commit_wakes_the_sender_of_every_process(
 ) -> None:
     monkeypatch.setattr(sending, "POLL_SECONDS", 3600.0)
     settings = Settings(smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"))
-    parts = Runtime(settings, b"a key for nothing but tests", database, Listener(dsn))
-    sender = mail_sender(parts)
-    await parts.listener.start()
+    runtime = Runtime(settings, b"a key for tests only", database, Listener(dsn))
+    sender = mail_sender(runtime)
+    await runtime.listener.start()
     async with running(sender.run()):
-        await until(lambda: parts.listener.connected)
+        await until(lambda: runtime.listener.connected)
         for sent in range(1, 4):
-            await post(database, keys=keyring(settings, parts.secret_key))
-            await until(lambda: len(server.received) == sent)  # noqa: B023  # it is awaited here
-    await parts.listener.close()
+            await post(database, keys=keyring(settings, runtime.secret_key))
+            await until(lambda: len(server.received) == sent)  # noqa: B023  # awaited at once
+    await runtime.listener.close()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -152,7 +151,7 @@ async def test_a_sender_without_notifications_polls(database: Database, server: 
     async with running(new_sender(database, over_smtp(server)).run()):
         for sent in range(1, 3):
             await post(database)
-            await until(lambda: len(server.received) == sent)  # noqa: B023  # it is awaited here
+            await until(lambda: len(server.received) == sent)  # noqa: B023  # awaited at once
 
 
 async def test_two_senders_at_once_send_each_of_a_hundred_letters_once(
@@ -166,7 +165,7 @@ async def test_two_senders_at_once_send_each_of_a_hundred_letters_once(
         await until(lambda: not waiting(dsn))
     assert sorted(received.recipients[0] for received in server.received) == sorted(addresses)
     assert len(set(server.ids)) == 100
-    assert len(server.sessions) <= 4  # bursts, and not a connection for each
+    assert len(server.sessions) <= 4  # one per burst, not one per letter
 
 
 async def test_a_message_that_is_rolled_back_is_not_sent(database: Database, dsn: str, server: MailServer) -> None:
@@ -182,15 +181,15 @@ async def test_a_message_that_is_rolled_back_is_not_sent(database: Database, dsn
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
-    ("command", "answer"), [("RCPT", "450 ada@example.com later"), ("DATA", "451 later"), ("DATA", "cut")]
+    ("command", "response"), [("RCPT", "450 ada@example.com later"), ("DATA", "451 later"), ("DATA", "cut")]
 )
 async def test_a_letter_that_is_deferred_is_sent_again(
-    database: Database, dsn: str, server: MailServer, command: str, answer: str
+    database: Database, dsn: str, server: MailServer, command: str, response: str
 ) -> None:
-    server.answers[command] = [answer] * 3
+    server.responses[command] = [response] * 3
     before = failed("deferred")
     await post(database)
-    async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log() as lines, running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: not waiting(dsn))
     assert len(server.received) == 1
     assert failed("deferred") == before + 3
@@ -200,11 +199,11 @@ async def test_a_letter_that_is_deferred_is_sent_again(
 async def test_a_letter_that_is_rejected_is_deleted_and_the_next_one_sent(
     database: Database, dsn: str, server: MailServer
 ) -> None:
-    server.answers["RCPT"] = ["550 5.1.1 ada@example.com: no such person"]
+    server.responses["RCPT"] = ["550 5.1.1 ada@example.com: no such person"]
     before = failed("rejected")
     await post(database)
     await post(database, "bob@example.com")
-    async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log() as lines, running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: not waiting(dsn))
     assert [received.recipients for received in server.received] == [["bob@example.com"]]
     assert failed("rejected") == before + 1
@@ -239,25 +238,25 @@ async def test_while_the_mail_server_is_down_other_letters_are_not_claimed(
         await until(lambda: failed("unreachable") == before + 1)
         sender.wake()
         await asyncio.sleep(0)
-    assert ask(dsn, "SELECT count(*) FROM outbox_messages WHERE attempts > 0") == (1,)
+    assert execute(dsn, "SELECT count(*) FROM outbox_messages WHERE attempts > 0") == (1,)
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_letter_whose_row_could_not_be_deleted_is_not_sent_again(
-    own_postgres: EmbeddedPostgres, server: MailServer
+    separate_postgres: EmbeddedPostgres, server: MailServer
 ) -> None:
-    dsn = own_postgres.start()
+    dsn = separate_postgres.start()
     migrate.apply(dsn)
     database = await Database.connect(DatabaseSettings(dsn=dsn, pool_size=2))
     server.stuck.set()
     await post(database)
-    async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log() as lines, running(new_sender(database, over_smtp(server)).run()):
         await until(server.arrived.is_set)
-        own_postgres.stop()
+        separate_postgres.stop()
         server.stuck.clear()
         await until(lambda: [line for line in lines if line["event"] == "mail_waits_for_the_database"])
-        own_postgres.start()
-        ask(dsn, DUE)  # as if its lease were over
+        separate_postgres.start()
+        execute(dsn, DUE)  # as if its lease were over
         await until(lambda: not waiting(dsn))
     await database.close()
     assert len(server.received) == 1
@@ -271,11 +270,11 @@ async def test_a_message_that_no_key_decrypts_waits_for_its_key(
     before = failed("undecipherable")
     await post(database, keys=lost)
     await post(database, "bob@example.com")
-    async with said(), running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log(), running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: server.received and failed("undecipherable") >= before + 2)
     assert [received.recipients for received in server.received] == [["bob@example.com"]]
     assert waiting(dsn) == 1
-    ask(dsn, DUE)
+    execute(dsn, DUE)
     async with running(new_sender(database, over_smtp(server), lost).run()):
         await until(lambda: not waiting(dsn))
     assert len(server.received) == 2
@@ -299,8 +298,8 @@ async def test_an_expired_letter_is_deleted(
     values = {"display_name": "Ada", "token": "acv_token"}
     async with database.transaction() as tx:
         await Outbox(KEYS).post(tx, mail, to="ada@example.com", **{name: values[name] for name in mail.takes})
-    ask(dsn, f"UPDATE outbox_messages SET created_at = now() - interval '{since}'")
-    async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
+    execute(dsn, f"UPDATE outbox_messages SET created_at = now() - interval '{since}'")
+    async with captured_log() as lines, running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: not waiting(dsn))
     assert bool(server.received) == sent
     assert failed("expired", mail) == before + (not sent)
@@ -308,7 +307,7 @@ async def test_an_expired_letter_is_deleted(
 
 
 @pytest.mark.parametrize(
-    ("spoiling", "kind"),
+    ("corruption", "kind"),
     [
         ("template = 'of_a_later_release'", "faulty"),
         ("content = ''", "undecipherable"),
@@ -316,12 +315,12 @@ async def test_an_expired_letter_is_deleted(
     ],
 )
 async def test_a_broken_message_is_kept_and_does_not_block_others(
-    database: Database, dsn: str, server: MailServer, spoiling: str, kind: str
+    database: Database, dsn: str, server: MailServer, corruption: str, kind: str
 ) -> None:
     await post(database)
-    ask(dsn, f"UPDATE outbox_messages SET {spoiling}")
+    execute(dsn, f"UPDATE outbox_messages SET {corruption}")
     await post(database, "bob@example.com")
-    async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log() as lines, running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: waiting(dsn) == 1)
     assert [line["kind"] for line in lines if line["event"] == "mail_not_sent"] == [kind]
     assert [received.recipients for received in server.received] == [["bob@example.com"]]
@@ -337,9 +336,9 @@ async def test_an_unexpected_error_does_not_stop_the_sender(
         broken.setattr("aiosmtplib.SMTP.send_message", broken_send)
         before = failed("faulty")
         await post(database)
-        async with said(), running(new_sender(database, over_smtp(server)).run()):
+        async with captured_log(), running(new_sender(database, over_smtp(server)).run()):
             await until(lambda: failed("faulty") > before)
-    ask(dsn, DUE)
+    execute(dsn, DUE)
     async with running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: not waiting(dsn))
 
@@ -347,7 +346,7 @@ async def test_an_unexpected_error_does_not_stop_the_sender(
 async def test_an_address_with_a_line_break_is_not_sent(database: Database, dsn: str, server: MailServer) -> None:
     await post(database, "ada@example.com\r\nBcc: eve@example.com")
     await post(database, "bob@example.com")
-    async with said() as lines, running(new_sender(database, over_smtp(server)).run()):
+    async with captured_log() as lines, running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: waiting(dsn) == 1)
     assert [received.recipients for received in server.received] == [["bob@example.com"]]
     assert "eve@" not in str(lines)
@@ -361,7 +360,7 @@ async def test_a_stop_lets_the_current_send_complete(database: Database, dsn: st
         await until(server.arrived.is_set)
         asyncio.get_running_loop().call_later(0.2, server.stuck.clear)
     assert len(server.received) == 1
-    assert ask(dsn, "SELECT count(*), max(attempts) FROM outbox_messages") == (1, 0)
+    assert execute(dsn, "SELECT count(*), max(attempts) FROM outbox_messages") == (1, 0)
 
 
 async def test_a_stop_cancels_a_send_that_takes_too_long_and_postpones_its_message(
@@ -373,7 +372,7 @@ async def test_a_stop_cancels_a_send_that_takes_too_long_and_postpones_its_messa
     async with running(new_sender(database, over_smtp(server)).run()):
         await until(server.arrived.is_set)
     due_soon = "SELECT next_attempt_at < now() + interval '1 minute' FROM outbox_messages"
-    assert ask(dsn, due_soon) == (True,)
+    assert execute(dsn, due_soon) == (True,)
 
 
 async def test_a_send_that_takes_too_long_is_cancelled_and_repeated(
@@ -418,7 +417,7 @@ async def test_a_folder_that_cannot_be_written_is_retried(
     database: Database, dsn: str, tmp_path: Path, impatient: None
 ) -> None:
     before = failed("unreachable")
-    (tmp_path / "mail").write_text("in the way")
+    (tmp_path / "mail").write_text("a file, not a folder")
     await post(database)
     async with running(new_sender(database, FilesTransport(tmp_path / "mail")).run()):
         await until(lambda: failed("unreachable") > before)
@@ -426,10 +425,10 @@ async def test_a_folder_that_cannot_be_written_is_retried(
         await until(lambda: not waiting(dsn))
 
 
-# Gateways as processes of their own.
+# Gateways as processes.
 
 
-def sign_up(gateway: Running, email: str = "ada@example.com") -> None:
+def sign_up(gateway: GatewayProcess, email: str = "ada@example.com") -> None:
     with grpc.insecure_channel(gateway.address) as channel:
         AccountServiceStub(channel).SignUp(
             SignUpRequest(email=email, password=PASSWORD, display_name="Ada"), timeout=30
@@ -441,7 +440,7 @@ def only_token(text: str) -> str:
     return str(token)
 
 
-def verified(gateway: Running, token: str) -> bool:
+def verified(gateway: GatewayProcess, token: str) -> bool:
     with grpc.insecure_channel(gateway.address) as channel:
         accounts = AccountServiceStub(channel)
         accounts.VerifyEmail(VerifyEmailRequest(token=token), timeout=30)
@@ -468,16 +467,16 @@ def test_the_token_mailed_by_sign_up_verifies_the_address(start: Start, database
         token = only_token(server.received[0].text)
         assert f"https://app.example.org/verify-email#token={token}" in server.received[0].html
         assert verified(gateway, token)
-        assert 'accord_mail_sent_total{template="verify_email"} 1.0' in figures(port)
+        assert 'accord_mail_sent_total{template="verify_email"} 1.0' in read_metrics(port)
         assert gateway.stop() == 0
     assert "ada@example.com" not in str(gateway.events)
-    assert token not in gateway.said
+    assert token not in gateway.output
 
 
 def test_development_without_a_mail_server_prints_the_token(start: Start, database_url: str, tmp_path: Path) -> None:
     gateway = start(DATABASE_URL=database_url)
     sign_up(gateway)
-    shown = eventually(lambda: re.search(r"^ *acv_.*\n(?:.*\n)*?\n", gateway.said, flags=re.MULTILINE), gateway)
+    shown = eventually(lambda: re.search(r"^ *acv_.*\n(?:.*\n)*?\n", gateway.output, flags=re.MULTILINE), gateway)
     [kept] = (tmp_path / ".accord" / "mail").glob("*.eml")
     assert only_token(shown.group()) == only_token(kept.read_text())
     assert verified(gateway, only_token(shown.group()))
@@ -486,9 +485,9 @@ def test_development_without_a_mail_server_prints_the_token(start: Start, databa
 def test_the_next_gateway_sends_what_a_killed_gateway_was_sending(
     start: Start, database_url: str, dsn: str, server: MailServer
 ) -> None:
-    here = {"DATABASE_URL": database_url, "SMTP_URL": f"smtp://127.0.0.1:{server.port}"}
+    settings = {"DATABASE_URL": database_url, "SMTP_URL": f"smtp://127.0.0.1:{server.port}"}
     server.stuck.set()
-    gateway = start(**here)
+    gateway = start(**settings)
     for number in range(3):
         sign_up(gateway, f"{number}@example.com")
     assert server.arrived.wait(60)
@@ -496,12 +495,12 @@ def test_the_next_gateway_sends_what_a_killed_gateway_was_sending(
     gateway.process.wait()
     server.stuck.clear()
     assert waiting(dsn) == 3
-    ask(dsn, DUE)  # as if the lease of the first were over
-    start(**here)
+    execute(dsn, DUE)  # as if the lease of the first were over
+    start(**settings)
     eventually(lambda: not waiting(dsn) or None)
     assert {received.recipients[0] for received in server.received} == {f"{number}@example.com" for number in range(3)}
-    assert len(server.came) == 4
-    assert set(server.came) == set(server.ids)  # what came twice has one id
+    assert len(server.arrived_ids) == 4
+    assert set(server.arrived_ids) == set(server.ids)  # a repeated message keeps its id
     assert len(set(server.ids)) == 3
 
 
@@ -516,10 +515,10 @@ def test_a_sign_up_that_is_rolled_back_mails_nothing(
     """
     gateway = start(DATABASE_URL=database_url, SMTP_URL=f"smtp://127.0.0.1:{server.port}")
     gateway.event("listening")
-    ask(dsn, refuse)
+    execute(dsn, refuse)
     with pytest.raises(grpc.RpcError):
         sign_up(gateway, "eve@example.com")
-    ask(dsn, "DROP TRIGGER refuse ON accounts")
+    execute(dsn, "DROP TRIGGER refuse ON accounts")
     sign_up(gateway)
     eventually(lambda: server.received or None, gateway)
     assert gateway.stop() == 0

@@ -11,14 +11,14 @@ import pytest
 from tests.db.programs import MALFORMED_URLS, PASSWORD
 from tests.gateway.conftest import environment
 
-# Each run is a process of its own, forked from one that has imported what commands need: that takes a hundred times as long.
+# Each run is a separate process, forked from one that has imported the commands: the imports take most of the time.
 RUN_EACH = """
 import json, os, sys
 from accord_gateway import settings, startup
 from accord_gateway.__main__ import main
 from accord_gateway.cli.doctor import installation
 
-installation.findings = lambda: iter(())  # takes seconds, and is about packages
+installation.findings = lambda: iter(())  # takes seconds, and checks packages only
 
 for number, (command, variables) in enumerate(json.load(sys.stdin)):
     child = os.fork()

@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from tests.conftest import temporary_database
-from tests.gateway.conftest import environment, eventually, free_port, healthy, url
+from tests.gateway.conftest import environment, eventually, healthy, url
+from tests.ports import free_port
 
 REDIRECTIONS = (
     ">&-",
@@ -55,61 +56,61 @@ def accord(
 
 
 def run(folder: Path, command: str, redirections: str = "", **settings: object) -> tuple[int, str]:
-    """The exit status, and what reached the streams that are left."""
+    """The exit status, and the output on streams that are not redirected."""
     with accord(folder, command, redirections, **settings) as process:
         output, errors = process.communicate(timeout=60)
         return process.returncode, (output + errors).decode()
 
 
-def serves(process: "subprocess.Popen[bytes]", port: int) -> bool:
-    def found() -> bool | None:
+def becomes_healthy(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    def poll() -> bool | None:
         assert process.poll() is None, "the gateway has ended"
         try:
             return healthy(f"127.0.0.1:{port}")
         except grpc.RpcError:
             return None
 
-    return eventually(found)
+    return eventually(poll)
 
 
 @pytest.mark.parametrize(
     ("redirections", "workers"),
     [*((each, 1) for each in REDIRECTIONS), ("<&- >&- 2>&-", 2), (">/dev/full 2>&1", 2)],
 )
-def test_gateway_serves_and_stops_where_nothing_can_be_written(
+def test_gateway_serves_and_stops_if_nothing_can_be_written(
     shared_url: str, tmp_path: Path, redirections: str, workers: int
 ) -> None:
     port = free_port()
     with accord(tmp_path, "serve", redirections, DATABASE_URL=shared_url, PORT=port, WORKERS=workers) as process:
-        assert serves(process, port)
-        assert serves(process, port)
+        assert becomes_healthy(process, port)
+        assert becomes_healthy(process, port)
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "Traceback" not in (left := (output + errors).decode())
-    assert "Exception ignored" not in left
+    assert "Traceback" not in (text := (output + errors).decode())
+    assert "Exception ignored" not in text
 
 
-def test_gateway_serves_when_its_reader_leaves_after_the_first_line(tmp_path: Path) -> None:
-    """As with `accord serve 2>&1 | grep -m1 starting`, on embedded PostgreSQL."""
+def test_gateway_serves_after_its_reader_closes_the_pipe(tmp_path: Path) -> None:
+    """Like `accord serve 2>&1 | grep -m1 starting`, with the embedded PostgreSQL."""
     port = free_port()
     with accord(tmp_path, "serve", "2>&1", PORT=port, LOG_FORMAT="console") as process:
         assert process.stdout
         assert b"starting" in process.stdout.readline()
         process.stdout.close()
-        assert serves(process, port)
+        assert becomes_healthy(process, port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_gateway_serves_while_its_reader_does_not_read(shared_url: str, tmp_path: Path, log_format: str) -> None:
-    """A suspended pager: the pipe is full, and its end stays open."""
+    """Like a suspended pager: the pipe is full, and its other end stays open."""
     port = free_port()
     with accord(tmp_path, "serve", "2>&1", DATABASE_URL=shared_url, PORT=port, LOG_FORMAT=log_format) as process:
         assert process.stdout
         size = fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-        assert serves(process, port)
+        assert becomes_healthy(process, port)
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             get_task: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                 "/accord.tasks.v1.TaskService/GetTask"
@@ -123,13 +124,13 @@ def test_gateway_serves_while_its_reader_does_not_read(shared_url: str, tmp_path
 
 
 @pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", ">/dev/full 2>&1"])
-def test_doctor_returns_its_findings_where_nothing_can_be_written(tmp_path: Path, redirections: str) -> None:
+def test_doctor_returns_its_status_if_nothing_can_be_written(tmp_path: Path, redirections: str) -> None:
     ports = {"PORT": free_port(), "METRICS_PORT": free_port()}
-    status, left = run(tmp_path, "doctor", redirections, **ports)
-    assert (status, "Error" in left) == (0, False)
+    status, output = run(tmp_path, "doctor", redirections, **ports)
+    assert (status, "Error" in output) == (0, False)
 
 
-def test_doctor_completes_when_its_reader_leaves_after_the_first_line(tmp_path: Path) -> None:
+def test_doctor_completes_after_its_reader_closes_the_pipe(tmp_path: Path) -> None:
     with accord(tmp_path, "doctor", PORT=free_port(), METRICS_PORT=free_port()) as process:
         assert process.stdout
         assert process.stderr
@@ -140,20 +141,20 @@ def test_doctor_completes_when_its_reader_leaves_after_the_first_line(tmp_path: 
 
 
 @pytest.mark.parametrize("redirections", REDIRECTIONS)
-def test_exit_status_of_refused_settings_needs_no_place_to_write(tmp_path: Path, redirections: str) -> None:
+def test_exit_status_of_invalid_settings_does_not_depend_on_output(tmp_path: Path, redirections: str) -> None:
     assert run(tmp_path, "serve", redirections, PORT="many")[0] == 2
 
 
-def test_exit_status_of_the_command_line_needs_no_place_to_write(tmp_path: Path) -> None:
+def test_exit_status_of_the_command_line_does_not_depend_on_output(tmp_path: Path) -> None:
     assert run(tmp_path, "--help", ">/dev/full 2>&1")[0] == 0
-    assert run(tmp_path, "nothing", ">/dev/full 2>&1")[0] == 2
+    assert run(tmp_path, "unknown", ">/dev/full 2>&1")[0] == 2
     assert run(tmp_path, "doctor", ">/dev/full 2>&1", WORKERS="many")[0] == 1
 
 
-def test_signs_that_the_terminal_does_not_have_are_written_in_ascii(tmp_path: Path) -> None:
+def test_characters_outside_the_encoding_of_the_terminal_are_escaped(tmp_path: Path) -> None:
     ports: dict[str, object] = {"PORT": free_port(), "METRICS_PORT": free_port()}
-    status, left = run(tmp_path, "doctor", "", **ports | {"PYTHONIOENCODING": "ascii"})
-    assert "\\u2713 settings" in left
+    status, output = run(tmp_path, "doctor", "", **ports | {"PYTHONIOENCODING": "ascii"})
+    assert "\\u2713 settings" in output
     assert status == 0
 
 
@@ -180,7 +181,7 @@ def test_warnings_and_errors_at_exit_do_not_change_the_status(redirections: str)
     assert b"BrokenPipeError" not in done.stderr
 
 
-def test_what_can_be_written_is_written() -> None:
+def test_output_and_errors_at_exit_are_written() -> None:
     done = subprocess.run([sys.executable, "-c", WRITERS], capture_output=True, text=True, timeout=60)
     assert done.stdout == "x" * 100_000 + "\nnot flushed"
     assert "before logging is configured" in done.stderr

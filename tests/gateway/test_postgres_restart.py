@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL is killed under a gateway that serves."""
+"""The embedded PostgreSQL of a gateway is killed while it serves."""
 
 import os
 import signal
@@ -15,26 +15,26 @@ from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_postgres import EmbeddedPostgres
 from tests.factories import Person, signed_in_person
-from tests.gateway.conftest import Running, Start, eventually, healthy
+from tests.gateway.conftest import GatewayProcess, Start, eventually, healthy
 
 WRITERS = 4
 
 
 class Writer(threading.Thread):
-    """Creates tasks and keeps the ids of those that were acknowledged."""
+    """Creates tasks, and records the ids of those that were acknowledged."""
 
     def __init__(self, address: str, person: Person) -> None:
         super().__init__()
         self._address = address
         self._person = person
-        self.enough = threading.Event()
+        self.stopping = threading.Event()
         self.acknowledged: list[str] = []
         self.codes: set[grpc.StatusCode] = set()
 
     def run(self) -> None:
         with grpc.insecure_channel(self._address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             tasks = TaskServiceStub(channel)
-            while not self.enough.is_set():
+            while not self.stopping.is_set():
                 request = CreateTaskRequest(title="written")
                 try:
                     self.acknowledged.append(
@@ -44,16 +44,16 @@ class Writer(threading.Thread):
                     self.codes.add(error.code())
 
 
-def postmaster(gateway: Running) -> int:
+def postmaster(gateway: GatewayProcess) -> int:
     file = gateway.folder / ".accord" / "postgres" / "data" / "postmaster.pid"
     return int(file.read_text().splitlines()[0])
 
 
-def dsn(gateway: Running) -> str:
+def dsn(gateway: GatewayProcess) -> str:
     return EmbeddedPostgres(gateway.folder / ".accord" / "postgres").dsn
 
 
-async def new_person(gateway: Running) -> Person:
+async def new_person(gateway: GatewayProcess) -> Person:
     database = await Database.connect(DatabaseSettings(dsn=dsn(gateway), role=None, pool_size=1))
     try:
         return await signed_in_person(database)
@@ -61,12 +61,12 @@ async def new_person(gateway: Running) -> Person:
         await database.close()
 
 
-def stored(gateway: Running) -> set[str]:
+def stored(gateway: GatewayProcess) -> set[str]:
     with psycopg.connect(dsn(gateway)) as connection:
         return {str(task_id) for (task_id,) in connection.execute("SELECT id FROM tasks")}
 
 
-def times(gateway: Running, name: str) -> list[datetime]:
+def times(gateway: GatewayProcess, name: str) -> list[datetime]:
     return [datetime.fromisoformat(str(event["timestamp"])) for event in gateway.events if event["event"] == name]
 
 
@@ -88,7 +88,7 @@ async def test_killed_postgres_is_restarted_and_nothing_acknowledged_is_lost(sta
         eventually(lambda: all_wrote(writers, before), gateway)
     finally:
         for writer in writers:
-            writer.enough.set()
+            writer.stopping.set()
         for writer in writers:
             writer.join()
     acknowledged = {task for writer in writers for task in writer.acknowledged}
@@ -100,7 +100,7 @@ async def test_killed_postgres_is_restarted_and_nothing_acknowledged_is_lost(sta
 
 
 def all_wrote(writers: list[Writer], before: list[int]) -> bool | None:
-    return all(len(writer.acknowledged) > seen + 5 for writer, seen in zip(writers, before, strict=True)) or None
+    return all(len(writer.acknowledged) > count + 5 for writer, count in zip(writers, before, strict=True)) or None
 
 
 async def test_gateway_serves_again_within_five_seconds(start: Start) -> None:
@@ -120,7 +120,17 @@ async def test_gateway_serves_again_within_five_seconds(start: Start) -> None:
         eventually(lambda: healthy(gateway.address) or None, gateway)
 
 
-async def test_postgres_that_cannot_be_restarted_is_logged_with_the_reason_and_tried_again(start: Start) -> None:
+def test_restarted_postgres_ends_with_a_gateway_that_is_killed(start: Start) -> None:
+    gateway = start()
+    assert healthy(gateway.address)
+    os.kill(postmaster(gateway), signal.SIGKILL)
+    gateway.event("postgres_restarted")
+    gateway.process.kill()
+    gateway.process.wait()
+    eventually(lambda: not gateway.processes() or None)
+
+
+async def test_failed_restart_of_postgres_is_logged_with_the_reason_and_repeated(start: Start) -> None:
     gateway = start()
     assert healthy(gateway.address)
     configuration = gateway.folder / ".accord" / "postgres" / "data" / "postgresql.auto.conf"
@@ -145,4 +155,4 @@ def test_gateway_stopped_while_it_restarts_postgres_leaves_nothing_running(start
     gateway.event("postgres_not_restarted")
     assert gateway.stop(signal.SIGINT) == 0
     assert not gateway.processes()
-    assert "Traceback" not in gateway.said
+    assert "Traceback" not in gateway.output

@@ -1,4 +1,4 @@
-"""Server reflection: what grpcurl and buf curl ask."""
+"""Server reflection, as grpcurl and buf curl use it."""
 
 import subprocess
 import sysconfig
@@ -14,13 +14,13 @@ from accord_db.engine.database import Database
 from accord_postgres import EmbeddedPostgres
 from accord_rpc.contract import contract_services
 from tests.factories import signed_in_person
-from tests.gateway.conftest import Running, Start
+from tests.gateway.conftest import GatewayProcess, Start
 
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 BUF = Path(sysconfig.get_path("scripts"), "buf")
 
 
-def ask(
+def reflect(
     channel: grpc.Channel,
     request: ServerReflectionRequest,
     version: str = VERSIONS[0],
@@ -34,26 +34,26 @@ def ask(
     return next(iter(call(iter([request]), metadata=metadata, timeout=10)))
 
 
-def services(answer: ServerReflectionResponse) -> set[str]:
-    return {service.name for service in answer.list_services_response.service}
+def services(response: ServerReflectionResponse) -> set[str]:
+    return {service.name for service in response.list_services_response.service}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_both_versions_tell_every_service_and_describe_each(gateway: Running, version: str) -> None:
+def test_both_versions_list_and_describe_every_service(gateway: GatewayProcess, version: str) -> None:
     with grpc.insecure_channel(gateway.address) as channel:
-        told = services(ask(channel, ServerReflectionRequest(list_services=""), version))
-        assert told == {
+        listed = services(reflect(channel, ServerReflectionRequest(list_services=""), version))
+        assert listed == {
             *(service.full_name for service in contract_services()),
             "grpc.health.v1.Health",
             *VERSIONS,
         }
-        for service in told:
-            answer = ask(channel, ServerReflectionRequest(file_containing_symbol=service), version)
-            files = map(FileDescriptorProto.FromString, answer.file_descriptor_response.file_descriptor_proto)
-            assert service in {f"{file.package}.{held.name}" for file in files for held in file.service}
+        for service in listed:
+            response = reflect(channel, ServerReflectionRequest(file_containing_symbol=service), version)
+            files = map(FileDescriptorProto.FromString, response.file_descriptor_response.file_descriptor_proto)
+            assert service in {f"{file.package}.{described.name}" for file in files for described in file.service}
 
 
-def test_buf_curl_lists_the_methods(gateway: Running) -> None:
+def test_buf_curl_lists_the_methods(gateway: GatewayProcess) -> None:
     done = subprocess.run(
         [BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--list-methods", f"http://{gateway.address}"],
         capture_output=True,
@@ -64,21 +64,23 @@ def test_buf_curl_lists_the_methods(gateway: Running) -> None:
     assert "accord.tasks.v1.TaskService/CreateTask" in done.stdout.splitlines(), done.stderr
 
 
-async def test_signed_in_only_those_who_are_may_ask(start: Start, database_url: str, database: Database) -> None:
+async def test_reflection_for_signed_in_callers_requires_a_session(
+    start: Start, database_url: str, database: Database
+) -> None:
     person = await signed_in_person(database)
     with grpc.insecure_channel(start(DATABASE_URL=database_url, REFLECTION="signed-in").address) as channel:
         request = ServerReflectionRequest(list_services="")
-        with pytest.raises(grpc.RpcError) as refused:
-            ask(channel, request)
-        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        assert "accord.tasks.v1.TaskService" in services(ask(channel, request, metadata=person.headers))
+        with pytest.raises(grpc.RpcError) as error:
+            reflect(channel, request)
+        assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert "accord.tasks.v1.TaskService" in services(reflect(channel, request, metadata=person.headers))
 
 
-def test_production_does_not_tell(start: Start, own_postgres: EmbeddedPostgres) -> None:
+def test_production_has_no_reflection(start: Start, separate_postgres: EmbeddedPostgres) -> None:
     key = "0123456789abcdef-0123456789abcdef"
     gateway = start(
         ACCORD_ENV="production",
-        DATABASE_URL=own_postgres.dsn,
+        DATABASE_URL=separate_postgres.dsn,
         SECRET_KEY=key,
         ENCRYPTION_KEYS=f"1:{b64encode(bytes(range(32))).decode()}",
         SMTP_URL="smtps://smtp.example.com",
@@ -87,6 +89,6 @@ def test_production_does_not_tell(start: Start, own_postgres: EmbeddedPostgres) 
         MIGRATE_ON_START="true",
         WORKERS=1,
     )
-    with grpc.insecure_channel(gateway.address) as channel, pytest.raises(grpc.RpcError) as refused:
-        ask(channel, ServerReflectionRequest(list_services=""))
-    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    with grpc.insecure_channel(gateway.address) as channel, pytest.raises(grpc.RpcError) as error:
+        reflect(channel, ServerReflectionRequest(list_services=""))
+    assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED

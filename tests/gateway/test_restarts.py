@@ -1,4 +1,4 @@
-"""Stopping and starting, seen by callers that keep calling: with the published retry policy they see no error."""
+"""Callers that use the documented retry policy see no error while gateways and workers restart."""
 
 import json
 import os
@@ -16,12 +16,13 @@ from accord.tasks.v1.tasks_pb2 import ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_db.engine.database import Database
 from tests.factories import Person, signed_in_person
-from tests.gateway.conftest import Start, eventually, free_port
+from tests.gateway.conftest import Start, eventually
+from tests.ports import free_port
 
 RESTARTS = 3
 CALLERS = 4
 
-# What docs/operating.md tells clients to use.
+# From docs/operating.md.
 SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -39,31 +40,31 @@ SERVICE_CONFIG = {
 
 
 class Caller(threading.Thread):
-    """Lists its tasks again and again, over a connection of its own."""
+    """Lists its tasks repeatedly, over its own connection."""
 
     def __init__(self, address: str, person: Person) -> None:
         super().__init__()
         self._address = address
         self._person = person
-        self.enough = threading.Event()
-        self.answers = 0
+        self.stopping = threading.Event()
+        self.responses = 0
         self.errors: list[str] = []
 
     def run(self) -> None:
         options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._address, options) as channel:
             tasks = TaskServiceStub(channel)
-            while not self.enough.is_set():
+            while not self.stopping.is_set():
                 try:
                     tasks.ListTasks(ListTasksRequest(), metadata=self._person.headers, timeout=30)
-                    self.answers += 1
+                    self.responses += 1
                 except grpc.RpcError as error:
                     self.errors.append(str(error))
 
 
 @contextmanager
 def callers(address: str, person: Person) -> Iterator[list[Caller]]:
-    """Fails if any of them has seen an error."""
+    """Fails if a caller has seen an error."""
     callers = [Caller(address, person) for _ in range(CALLERS)]
     for caller in callers:
         caller.start()
@@ -71,15 +72,17 @@ def callers(address: str, person: Person) -> Iterator[list[Caller]]:
         yield callers
     finally:
         for caller in callers:
-            caller.enough.set()
+            caller.stopping.set()
         for caller in callers:
             caller.join()
     assert [error for caller in callers for error in caller.errors] == []
 
 
 def let_all_call(callers: list[Caller]) -> None:
-    before = [caller.answers for caller in callers]
-    eventually(lambda: all(caller.answers > seen + 20 for caller, seen in zip(callers, before, strict=True)) or None)
+    before = [caller.responses for caller in callers]
+    eventually(
+        lambda: all(caller.responses > count + 20 for caller, count in zip(callers, before, strict=True)) or None
+    )
 
 
 async def test_callers_that_retry_see_no_error_over_restarts(
@@ -104,12 +107,12 @@ async def test_callers_that_retry_see_no_error_when_workers_stop(
         for worker in gateway.workers():
             let_all_call(calling)
             os.kill(worker, signal.SIGTERM)
-            eventually(lambda: worker not in gateway.workers() or None)  # noqa: B023  # asked at once
+            eventually(lambda: worker not in gateway.workers() or None)  # noqa: B023  # called at once
         let_all_call(calling)
     assert gateway.stop() == 0
 
 
-async def test_a_call_that_is_turned_away_is_told_when_to_try_again(
+async def test_a_call_during_shutdown_is_unavailable_with_a_retry_delay(
     start: Start, database_url: str, database: Database
 ) -> None:
     person = await signed_in_person(database)
@@ -119,14 +122,14 @@ async def test_a_call_that_is_turned_away_is_told_when_to_try_again(
         tasks.ListTasks(ListTasksRequest(), metadata=person.headers)
         gateway.process.send_signal(signal.SIGTERM)
         gateway.event("stopping")
-        with pytest.raises(grpc.RpcError) as refused:
+        with pytest.raises(grpc.RpcError) as error:
             tasks.ListTasks(ListTasksRequest(), metadata=person.headers)
-    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
-    trailers = {datum.key: datum.value for datum in refused.value.trailing_metadata()}
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+    trailers = {datum.key: datum.value for datum in error.value.trailing_metadata()}
     info, retry = ErrorInfo(), RetryInfo()
-    told = Status.FromString(trailers["grpc-status-details-bin"]).details
-    assert told[0].Unpack(info)
-    assert told[1].Unpack(retry)
+    details = Status.FromString(trailers["grpc-status-details-bin"]).details
+    assert details[0].Unpack(info)
+    assert details[1].Unpack(retry)
     assert info.reason == "UNAVAILABLE"
     assert retry.retry_delay.seconds == 1
     assert gateway.process.wait(10) == 0

@@ -1,4 +1,4 @@
-"""No setting that holds a secret is printed, whatever is wrong with its value."""
+"""No part of a setting that contains a secret is printed, however its value is malformed."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ MARKER = "hunter2-correct-horse"
 
 SIGNED_IN = "https://app.example.com/signed-in"
 
-# What a value may look like: alone, in and around URLs, as JSON of every shape, and cut short.
+# Forms of a value: alone, in and around URLs, in JSON of every shape, and truncated.
 FORMS = (
     "{marker}",
     " {marker} ",
@@ -73,10 +73,10 @@ FORMS = (
 )
 SCHEMES = ("postgresql", "smtp", "smtps", "async+redis")
 SECRETS_BY_NAME = ("KEY", "KEYS", "SECRET", "PASSWORD", "TOKEN")
-# PEM files, of which the settings have only the path.
+# Paths of PEM files, which are no secrets.
 PATHS = {"TLS_KEY_FILE"}
 
-# One process for all values. PORT is wrong too, so that the command ends before it starts anything.
+# One process for all values. PORT is invalid too, so that the command ends before it starts anything.
 DRIVER = """
 import json, os, sys
 from accord_gateway.__main__ import main
@@ -112,7 +112,7 @@ def values() -> list[dict[str, str]]:
     return [{name: form} for name in secret_settings() for form in forms()]
 
 
-def test_settings_that_hold_secrets_are_found() -> None:
+def test_settings_with_secrets_are_found() -> None:
     found = secret_settings()
     assert {"DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "SMTP_URL", "PROVIDERS"} <= set(found)
     named = {name.upper() for name in Settings.model_fields if name.upper().split("_")[-1] in SECRETS_BY_NAME}
@@ -120,12 +120,12 @@ def test_settings_that_hold_secrets_are_found() -> None:
     assert len(values()) > 500
 
 
-def run(folder: Path, driver: str, given: str = "", **settings: object) -> str:
+def run(folder: Path, driver: str, stdin: str = "", **settings: object) -> str:
     done = subprocess.run(
         [sys.executable, "-c", driver],
         cwd=folder,
         env=environment(settings),
-        input=given,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=120,
@@ -144,7 +144,7 @@ def test_no_value_of_a_secret_setting_is_printed(tmp_path: Path, mode: str) -> N
 
 @pytest.mark.parametrize("assignment", ["{name}={form}", '{name}="{form}', "{name}: {form}", "{name} {form}"])
 def test_no_line_of_env_with_a_secret_is_printed(tmp_path: Path, assignment: str) -> None:
-    """Under the right name, a misspelled one, and none."""
+    """With a correct name, a misspelled name, and without a name."""
     names = [*secret_settings(), "SECRET_KEYY", "DATABSE_URL", "SECRET_KEY:", ""]
     lines = [assignment.format(name=name, form=form.replace("\n", " ")) for name in names for form in forms()]
     (tmp_path / ".env").write_text("\n".join(["PORT=many", *lines]))
@@ -154,14 +154,14 @@ def test_no_line_of_env_with_a_secret_is_printed(tmp_path: Path, assignment: str
 
 
 def test_url_in_a_setting_without_secrets_is_not_printed(tmp_path: Path) -> None:
-    """A value under the wrong name."""
+    """The value of one setting in another."""
     printed = run(tmp_path, DRIVER, json.dumps([{"WORKERS": f"postgresql://ada:{MARKER}@db/accord"}]), PORT="many")
     assert "WORKERS" in printed
     assert MARKER not in printed
 
 
 def test_secrets_that_servers_refuse_are_not_logged(start: Start, database_url: str) -> None:
-    """Valid values of servers that are not there."""
+    """Valid values, for servers that do not exist."""
     corp = {"issuer": "http://127.0.0.1:1", "client_id": "accord", "client_secret": MARKER}
     gateway = start(
         DATABASE_URL=database_url,
@@ -177,7 +177,7 @@ def test_secrets_that_servers_refuse_are_not_logged(start: Start, database_url: 
     assert healthy(gateway.address)
     with grpc.insecure_channel(gateway.address) as channel:
         AccountServiceStub(channel).SignUp(
-            SignUpRequest(email="ada@example.com", password="nobody else has this sentence", display_name="Ada"),
+            SignUpRequest(email="ada@example.com", password="a sentence that only I know", display_name="Ada"),
             timeout=20,
         )
         with pytest.raises(grpc.RpcError):
@@ -186,4 +186,4 @@ def test_secrets_that_servers_refuse_are_not_logged(start: Start, database_url: 
             )
     gateway.event("mail_not_sent")
     assert gateway.stop() == 0
-    assert MARKER not in gateway.said
+    assert MARKER not in gateway.output

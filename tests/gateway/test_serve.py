@@ -1,4 +1,4 @@
-"""`accord serve` as a process: how it starts, what it says, how it ends, and that nothing is left of it."""
+"""`accord serve` as a process: how it starts, what it prints, how it ends, and that it leaves nothing running."""
 
 import os
 import signal
@@ -14,47 +14,47 @@ import pytest
 
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
-from tests.gateway.conftest import Running, Start, eventually, healthy, url
+from tests.gateway.conftest import GatewayProcess, Start, eventually, healthy, url
 
 
 def open_call(channel: grpc.Channel) -> grpc.RpcContext:
-    """One that lasts for as long as its client likes."""
+    """A call that lasts until its client ends it."""
 
     def requests() -> Iterator[bytes]:
-        yield b"\x3a\x00"  # what services are there?
+        yield b"\x3a\x00"  # ServerReflectionRequest(list_services="")
         ended.wait()
 
     ended = threading.Event()
-    ask: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+    reflect: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
     )
-    call = ask(requests())
+    call = reflect(requests())
     call.add_callback(ended.set)
     next(call)
     return call
 
 
-def test_serves_on_its_own_postgres_and_leaves_nothing_behind_when_interrupted(start: Start) -> None:
+def test_serves_on_the_embedded_postgres_and_leaves_nothing_running_after_an_interrupt(start: Start) -> None:
     gateway = start()
     assert healthy(gateway.address)
     assert any("postgres" in command for command in gateway.processes().values())
     assert gateway.stop(signal.SIGINT) == 0
     assert not gateway.processes()
-    assert "Traceback" not in gateway.said
+    assert "Traceback" not in gateway.output
 
 
-def test_what_it_says_to_type_next_works_when_typed(gateway: Running) -> None:
-    last = eventually(lambda: gateway.said.partition("or with buf")[2] or None)
-    typed = "\n".join(line for line in last.splitlines() if "buf curl" in line)
-    assert len(typed.splitlines()) == 4
-    done = subprocess.run(["sh", "-ec", typed], cwd=gateway.folder, capture_output=True, text=True, timeout=60)
+def test_the_calls_of_the_banner_work(gateway: GatewayProcess) -> None:
+    banner = eventually(lambda: gateway.output.partition("or with buf")[2] or None)
+    calls = "\n".join(line for line in banner.splitlines() if "buf curl" in line)
+    assert len(calls.splitlines()) == 4
+    done = subprocess.run(["sh", "-ec", calls], cwd=gateway.folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Try Accord" in done.stdout.rpartition("{}")[2].partition('"tasks"')[2]
 
 
-def test_grpcurl_is_told_the_same_calls_as_buf(gateway: Running) -> None:
-    said = eventually(lambda: gateway.said if "or with buf" in gateway.said else None)
-    grpcurl = [line for line in said.splitlines() if "grpcurl -plaintext" in line]
+def test_the_banner_has_the_same_calls_for_grpcurl_and_buf(gateway: GatewayProcess) -> None:
+    banner = eventually(lambda: gateway.output if "or with buf" in gateway.output else None)
+    grpcurl = [line for line in banner.splitlines() if "grpcurl -plaintext" in line]
     assert [line.rstrip().split("/")[1].split()[0] for line in grpcurl] == [
         "SignUp",
         "SignIn",
@@ -63,7 +63,7 @@ def test_grpcurl_is_told_the_same_calls_as_buf(gateway: Running) -> None:
     ]
 
 
-def test_a_second_interrupt_does_not_wait_for_calls_under_way(start: Start, database_url: str) -> None:
+def test_a_second_interrupt_does_not_wait_for_running_calls(start: Start, database_url: str) -> None:
     gateway = start(DATABASE_URL=database_url, DRAIN_SECONDS=60)
     with grpc.insecure_channel(gateway.address) as channel:
         call = open_call(channel)
@@ -71,13 +71,13 @@ def test_a_second_interrupt_does_not_wait_for_calls_under_way(start: Start, data
         gateway.event("stopping")
         time.sleep(1)
         assert gateway.process.poll() is None
-        asked = time.monotonic()
+        since = time.monotonic()
         assert gateway.stop(signal.SIGINT) == 0
-        assert time.monotonic() - asked < 5
+        assert time.monotonic() - since < 5
         call.cancel()
 
 
-def test_calls_under_way_may_end_when_it_is_told_to_stop(start: Start, database_url: str) -> None:
+def test_a_shutdown_waits_for_running_calls(start: Start, database_url: str) -> None:
     gateway = start(DATABASE_URL=database_url, DRAIN_SECONDS=30)
     with grpc.insecure_channel(gateway.address) as channel:
         call = open_call(channel)
@@ -89,7 +89,7 @@ def test_calls_under_way_may_end_when_it_is_told_to_stop(start: Start, database_
         assert gateway.process.wait(10) == 0
 
 
-def test_killed_it_takes_its_postgres_along(start: Start) -> None:
+def test_postgres_ends_with_a_gateway_that_is_killed(start: Start) -> None:
     gateway = start()
     gateway.event("listening")
     gateway.process.kill()
@@ -97,35 +97,37 @@ def test_killed_it_takes_its_postgres_along(start: Start) -> None:
     eventually(lambda: not gateway.processes() or None)
 
 
-def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(start: Start) -> None:
+def test_a_shutdown_during_startup_leaves_nothing_running(start: Start) -> None:
     gateway = start()
     gateway.event("starting_postgres")
     assert gateway.stop() == 130
     eventually(lambda: not gateway.processes() or None)
-    assert "Traceback" not in gateway.said
+    assert "Traceback" not in gateway.output
 
 
-def test_told_to_stop_it_takes_what_makes_its_data_folder_along(start: Start) -> None:
+def test_a_shutdown_ends_the_process_that_creates_the_data_folder(start: Start) -> None:
     gateway = start()
-    making = eventually(lambda: next((pid for pid, said in gateway.processes().items() if " --single " in said), None))
-    os.kill(making, signal.SIGSTOP)  # or it would end by itself, sooner or later
+    creating = eventually(
+        lambda: next((pid for pid, command in gateway.processes().items() if " --single " in command), None)
+    )
+    os.kill(creating, signal.SIGSTOP)  # so that it does not end by itself
     assert gateway.stop() == 130
     eventually(lambda: not gateway.processes() or None)
 
 
-def test_a_terminal_that_is_closed_stops_it_gently(start: Start, database_url: str) -> None:
+def test_closing_the_terminal_shuts_it_down(start: Start, database_url: str) -> None:
     gateway = start(DATABASE_URL=database_url)
     assert healthy(gateway.address)
     assert gateway.stop(signal.SIGHUP) == 0
 
 
-def test_does_not_start_as_a_role_that_row_level_security_does_not_hold(start: Start, database_url: str) -> None:
-    """Behind a pooler it acts as whom it logs in as: here as a superuser."""
+def test_does_not_start_as_a_role_that_bypasses_row_level_security(start: Start, database_url: str) -> None:
+    """With a pooler, gateways act as their login role: here a superuser."""
     gateway = start(DATABASE_URL=database_url, DATABASE_DIRECT_URL=database_url, DB_POOLER="true")
     assert gateway.process.wait(30) == 1
-    assert "The database would not keep tenants apart" in gateway.said
-    assert "docs/operating.md" in gateway.said
-    assert "Traceback" not in gateway.said
+    assert "The database does not separate tenants" in gateway.output
+    assert "docs/operating.md" in gateway.output
+    assert "Traceback" not in gateway.output
 
 
 def test_serves_on_ipv6(start: Start, database_url: str) -> None:
@@ -135,61 +137,61 @@ def test_serves_on_ipv6(start: Start, database_url: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_folder_that_cannot_be_written_is_named(start: Start, database_url: str, workers: int) -> None:
+def test_a_state_folder_that_is_not_writable_is_reported(start: Start, database_url: str, workers: int) -> None:
     gateway = start(DATABASE_URL=database_url, STATE_FOLDER="/dev/null/nowhere", WORKERS=workers)
     assert gateway.process.wait(30) == 1
-    assert "STATE_FOLDER" in gateway.said
-    assert "Traceback" not in gateway.said
+    assert "STATE_FOLDER" in gateway.output
+    assert "Traceback" not in gateway.output
 
 
-def test_a_port_in_use_is_named_with_who_has_it(start: Start, database_url: str) -> None:
+def test_a_port_in_use_is_reported_with_its_process(start: Start, database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         gateway = start(DATABASE_URL=database_url, PORT=port)
         assert gateway.process.wait(30) == 1
-    assert f"Port {port} is in use by process {os.getpid()}" in gateway.said
-    assert "PORT" in gateway.said
-    assert "Traceback" not in gateway.said
+    assert f"Port {port} is in use by process {os.getpid()}" in gateway.output
+    assert "PORT" in gateway.output
+    assert "Traceback" not in gateway.output
 
 
-def test_a_shared_port_in_use_is_found_too(start: Start, database_url: str) -> None:
+def test_a_port_that_another_program_shares_is_in_use(start: Start, database_url: str) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         gateway = start(DATABASE_URL=database_url, PORT=taken.getsockname()[1], WORKERS=2)
         assert gateway.process.wait(30) == 1
-    assert "is in use" in gateway.said
+    assert "is in use" in gateway.output
 
 
-def test_wrong_settings_are_all_named_and_nothing_is_started(start: Start) -> None:
+def test_all_invalid_settings_are_reported_and_nothing_is_started(start: Start) -> None:
     gateway = start(PORT="many", WORKERS=0, ACCORD_ENV="production")
     assert gateway.process.wait(30) == 2
     for name in ("PORT", "WORKERS", "DATABASE_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "SMTP_URL"):
-        assert f"  {name} " in gateway.said
-    assert "Traceback" not in gateway.said
+        assert f"  {name} " in gateway.output
+    assert "Traceback" not in gateway.output
 
 
-def test_a_database_that_does_not_answer_is_said_without_its_password(start: Start) -> None:
-    gateway = start(DATABASE_URL="postgresql://accord:s3cret@127.0.0.1:1/accord")
+def test_an_unreachable_database_is_reported_without_its_password(start: Start) -> None:
+    gateway = start(DATABASE_URL="postgresql://accord:s3cret@127.0.0.1:1/accord", DB_START_WAIT="0s")
     assert gateway.process.wait(30) == 1
-    assert "The database does not answer" in gateway.said
-    assert "s3cret" not in gateway.said
-    assert "Traceback" not in gateway.said
+    assert "Cannot connect to the database: " in gateway.output
+    assert "s3cret" not in gateway.output
+    assert "Traceback" not in gateway.output
 
 
-def test_a_database_that_is_not_migrated_is_refused_where_starting_may_not_migrate(start: Start, postgres: str) -> None:
+def test_a_database_that_is_not_migrated_is_refused_if_the_start_does_not_migrate(start: Start, postgres: str) -> None:
     with temporary_database(postgres) as empty:
         gateway = start(DATABASE_URL=url(empty), MIGRATE_ON_START="false")
         assert gateway.process.wait(30) == 1
-    assert "Run `accord migrate`" in gateway.said
+    assert "Run `accord migrate`" in gateway.output
 
 
-def test_production_serves_with_what_production_needs(start: Start, own_postgres: EmbeddedPostgres) -> None:
+def test_production_serves_with_the_required_settings(start: Start, separate_postgres: EmbeddedPostgres) -> None:
     key = "0123456789abcdef-0123456789abcdef"
     gateway = start(
         ACCORD_ENV="production",
-        DATABASE_URL=own_postgres.dsn,
+        DATABASE_URL=separate_postgres.dsn,
         SECRET_KEY=key,
         ENCRYPTION_KEYS=f"1:{b64encode(bytes(range(32))).decode()}",
         SMTP_URL="smtps://smtp.example.com",
@@ -199,5 +201,5 @@ def test_production_serves_with_what_production_needs(start: Start, own_postgres
         WORKERS=1,
     )
     assert healthy(gateway.address)
-    assert "What to type next" not in gateway.said
+    assert "or with buf" not in gateway.output
     assert gateway.stop() == 0

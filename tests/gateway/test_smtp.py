@@ -19,8 +19,8 @@ from accord_gateway.mail.smtp import SmtpServer, SmtpTransport
 from accord_gateway.mail.transport import Deferred, NotSent, Rejected, Unreachable
 from accord_gateway.mail.wiring import smtp_transport
 from accord_gateway.settings import Settings
-from tests.gateway.conftest import free_port
 from tests.gateway.mail_server import Authority, MailServer, mail_server, serving
+from tests.ports import free_port
 
 Transport = Callable[..., SmtpTransport]
 
@@ -41,15 +41,15 @@ def plain() -> Iterator[MailServer]:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    made: list[SmtpTransport] = []
+    transports: list[SmtpTransport] = []
 
     def transport(url: str, *, plaintext_on_loopback: bool = False) -> SmtpTransport:
         server = SmtpServer.of(url, plaintext_on_loopback=plaintext_on_loopback)
-        made.append(SmtpTransport(server, ehlo_name="example.org"))
-        return made[-1]
+        transports.append(SmtpTransport(server, ehlo_name="example.org"))
+        return transports[-1]
 
     yield transport
-    for each in made:
+    for each in transports:
         await each.close()
 
 
@@ -174,7 +174,7 @@ async def test_one_connection_serves_a_burst_and_is_closed_after_it(plain: MailS
 
 
 @pytest.mark.parametrize(
-    ("command", "answer", "kind"),
+    ("command", "response", "kind"),
     [
         ("RCPT", "450 ada@example.com try later", Deferred),
         ("RCPT", "550 no such person ada@example.com", Rejected),
@@ -190,9 +190,9 @@ async def test_one_connection_serves_a_burst_and_is_closed_after_it(plain: MailS
     ],
 )
 async def test_each_response_has_its_kind_of_failure_and_the_next_letter_is_sent(
-    plain: MailServer, transport: Transport, command: str, answer: str, kind: type[NotSent]
+    plain: MailServer, transport: Transport, command: str, response: str, kind: type[NotSent]
 ) -> None:
-    plain.answers[command] = [answer]
+    plain.responses[command] = [response]
     one = in_plain(transport, plain)
     with pytest.raises(NotSent) as fault:
         await one.send(letter())

@@ -1,4 +1,4 @@
-"""A start waits for its database, for as long as DB_START_WAIT."""
+"""The start waits for its database for at most DB_START_WAIT."""
 
 import select
 import signal
@@ -15,7 +15,8 @@ import pytest
 
 from accord_postgres import EmbeddedPostgres
 from tests.db.programs import recording_server
-from tests.gateway.conftest import Running, Start, environment, eventually, free_port, healthy
+from tests.gateway.conftest import GatewayProcess, Start, environment, eventually, healthy
+from tests.ports import free_port
 
 # A resolver that waits for a name server in C, where no signal handler of Python runs: this mutex is locked twice.
 RESOLVER_THAT_HANGS = """
@@ -35,18 +36,18 @@ socket.getaddrinfo = getaddrinfo
 Database = Callable[[Path], AbstractContextManager["Unreachable"]]
 
 
-def reasons(gateway: Running) -> list[str]:
+def reasons(gateway: GatewayProcess) -> list[str]:
     return [str(event["reason"]) for event in gateway.events if event["event"] == "database_unreachable"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_gateway_started_before_its_database_serves_once_it_is_there(
-    start: Start, own_postgres: EmbeddedPostgres, workers: int
+def test_gateway_started_before_its_database_serves_once_the_database_runs(
+    start: Start, separate_postgres: EmbeddedPostgres, workers: int
 ) -> None:
-    own_postgres.stop()
-    gateway = start(DATABASE_URL=own_postgres.dsn, WORKERS=workers)
+    separate_postgres.stop()
+    gateway = start(DATABASE_URL=separate_postgres.dsn, WORKERS=workers)
     gateway.event("database_unreachable")
-    own_postgres.start()
+    separate_postgres.start()
     assert healthy(gateway.address)
     assert gateway.stop() == 0
 
@@ -61,9 +62,9 @@ def test_gateway_gives_up_after_the_wait_and_logs_each_reason_once(start: Start)
     refused, closed = reasons(gateway)
     assert "Connection refused" in refused
     assert "closed the connection" in closed
-    assert "accord: Cannot connect to the database: connection failed" in gateway.said
-    assert "s3cret" not in gateway.said
-    assert "Traceback" not in gateway.said
+    assert "accord: Cannot connect to the database: connection failed" in gateway.output
+    assert "s3cret" not in gateway.output
+    assert "Traceback" not in gateway.output
 
 
 def test_without_a_wait_the_first_attempt_is_the_last(start: Start) -> None:
@@ -76,10 +77,10 @@ def test_without_a_wait_the_first_attempt_is_the_last(start: Start) -> None:
 
 @dataclass
 class Unreachable:
-    """Settings of a gateway that waits for its database, and whether it does so already."""
+    """Settings with an unreachable database, and whether a gateway waits for it."""
 
     settings: dict[str, str]
-    is_awaited: Callable[[Running], object]
+    is_awaited: Callable[[GatewayProcess], object]
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def silent(_: Path) -> Iterator[Unreachable]:
 def unresolved(folder: Path) -> Iterator[Unreachable]:
     (folder / "sitecustomize.py").write_text(RESOLVER_THAT_HANGS)
     settings = {"DATABASE_URL": "postgresql://accord@db.example.com/accord", "PYTHONPATH": str(folder)}
-    yield Unreachable(settings, lambda gateway: "resolving" in gateway.said)
+    yield Unreachable(settings, lambda gateway: "resolving" in gateway.output)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -111,7 +112,7 @@ def test_signal_ends_the_wait_at_once(start: Start, tmp_path: Path, database: Da
         since = time.monotonic()
         assert gateway.stop(number) == 130
         assert time.monotonic() - since < 5
-    assert "Traceback" not in gateway.said
+    assert "Traceback" not in gateway.output
     assert not gateway.processes()
 
 
@@ -126,17 +127,17 @@ def command(name: str, folder: Path, **settings: object) -> "subprocess.Popen[st
     )
 
 
-def test_migrate_waits_too(tmp_path: Path, own_postgres: EmbeddedPostgres) -> None:
-    own_postgres.stop()
-    migrate = command("migrate", tmp_path, DATABASE_URL=own_postgres.dsn)
+def test_migrate_waits_for_the_database(tmp_path: Path, separate_postgres: EmbeddedPostgres) -> None:
+    separate_postgres.stop()
+    migrate = command("migrate", tmp_path, DATABASE_URL=separate_postgres.dsn)
     assert migrate.stdout is not None
     assert "database_unreachable" in migrate.stdout.readline()
-    own_postgres.start()
+    separate_postgres.start()
     assert "The database is at the last migration." in migrate.communicate(timeout=60)[0]
     assert migrate.returncode == 0
 
 
-def test_doctor_does_not_wait(tmp_path: Path) -> None:
+def test_doctor_does_not_wait_for_the_database(tmp_path: Path) -> None:
     doctor = command("doctor", tmp_path, DATABASE_URL="postgresql://accord@127.0.0.1:1/accord", DB_START_WAIT="1h")
     output, _ = doctor.communicate(timeout=60)
     assert "cannot connect to the database" in output

@@ -12,7 +12,7 @@ from tests.gateway.conftest import Start, eventually, health_of
 
 @dataclass(frozen=True)
 class Files:
-    """An authority, and a server's certificate and key that it has issued."""
+    """An authority, and the files with a server certificate that it issued and its key."""
 
     authority: trustme.CA
     certificate: Path
@@ -51,30 +51,30 @@ def is_served(address: str, credentials: grpc.ChannelCredentials, name: str = "l
         return health_of(channel) > 0
 
 
-def test_serves_with_the_certificate_of_the_files(start: Start, database_url: str, files: Files) -> None:
+def test_a_gateway_serves_with_the_configured_certificate(start: Start, database_url: str, files: Files) -> None:
     gateway = start(DATABASE_URL=database_url, **files.settings)
     assert is_served(gateway.address, trusting(files.authority))
     assert not is_served(gateway.address, trusting(trustme.CA()))
 
 
-def test_a_renewed_certificate_is_taken_up_without_a_restart(start: Start, database_url: str, files: Files) -> None:
+def test_a_renewed_certificate_is_used_without_a_restart(start: Start, database_url: str, files: Files) -> None:
     gateway = start(DATABASE_URL=database_url, **files.settings)
     assert is_served(gateway.address, trusting(files.authority))
     files.issue("renewed.example.com")
     eventually(lambda: is_served(gateway.address, trusting(files.authority), "renewed.example.com") or None, gateway)
 
 
-def test_a_certificate_that_was_spoiled_leaves_the_old_one_in_place(
+def test_after_an_invalid_change_the_previous_certificate_stays_in_use(
     start: Start, database_url: str, files: Files
 ) -> None:
     gateway = start(DATABASE_URL=database_url, **files.settings)
     assert is_served(gateway.address, trusting(files.authority))
-    files.key.write_text("nothing that could be a key")
+    files.key.write_text("not a key")
     assert is_served(gateway.address, trusting(files.authority))
     assert gateway.event("certificate_not_taken_up")
 
 
-def test_mutual_tls_lets_nobody_in_without_a_certificate_of_the_authority(
+def test_mutual_tls_rejects_clients_without_a_certificate_of_the_authority(
     start: Start, database_url: str, files: Files, tmp_path: Path
 ) -> None:
     clients = trustme.CA()
@@ -85,12 +85,12 @@ def test_mutual_tls_lets_nobody_in_without_a_certificate_of_the_authority(
     assert not is_served(gateway.address, trusting(files.authority, trustme.CA().issue_cert("client")))
 
 
-@pytest.mark.parametrize("spoiled", ["certificate", "key"])
-def test_a_file_that_is_no_certificate_or_key_is_named(
-    start: Start, database_url: str, files: Files, spoiled: str
+@pytest.mark.parametrize("invalid", ["certificate", "key"])
+def test_a_file_without_a_certificate_or_key_is_reported(
+    start: Start, database_url: str, files: Files, invalid: str
 ) -> None:
-    getattr(files, spoiled).write_text("nothing of the kind")
+    getattr(files, invalid).write_text("neither certificate nor key")
     gateway = start(DATABASE_URL=database_url, **files.settings)
     assert gateway.process.wait(30) == 1
-    assert "server.pem" in gateway.said
-    assert "Traceback" not in gateway.said
+    assert "server.pem" in gateway.output
+    assert "Traceback" not in gateway.output

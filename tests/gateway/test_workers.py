@@ -1,20 +1,21 @@
-"""Several workers on one port, and the process that keeps them."""
+"""Several workers on one port, and their supervisor."""
 
 import os
 import signal
 from collections import Counter
 from pathlib import Path
 
-from tests.gateway.conftest import Start, eventually, figures, free_port, healthy
+from tests.gateway.conftest import Start, eventually, healthy, read_metrics
+from tests.ports import free_port
 
 
 def checks_counted(port: int) -> int:
     line = 'grpc_server_handled_total{code="OK",method="Check",service="grpc.health.v1.Health"}'
-    counted = [text.partition(line)[2] for text in figures(port).splitlines() if text.startswith(line)]
-    return int(float(counted[0])) if counted else 0
+    values = [text.partition(line)[2] for text in read_metrics(port).splitlines() if text.startswith(line)]
+    return int(float(values[0])) if values else 0
 
 
-def test_calls_are_spread_over_workers_and_counted_together(start: Start, database_url: str) -> None:
+def test_calls_are_distributed_over_workers_and_counted_together(start: Start, database_url: str) -> None:
     metrics = free_port()
     gateway = start(DATABASE_URL=database_url, WORKERS=2, METRICS_PORT=metrics)
     for _ in range(30):
@@ -22,12 +23,12 @@ def test_calls_are_spread_over_workers_and_counted_together(start: Start, databa
     assert checks_counted(metrics) == 30
     folder = gateway.folder / ".accord" / f"metrics-{gateway.address.rpartition(':')[2]}"
     assert {file.stem.rpartition("_")[2] for file in folder.glob("counter_*.db")} == set(map(str, gateway.workers()))
-    assert "db_connection_pool_size 20.0" in figures(metrics)
+    assert "db_connection_pool_size 20.0" in read_metrics(metrics)
     assert gateway.stop() == 0
     assert not gateway.processes()
 
 
-def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(start: Start, database_url: str) -> None:
+def test_a_worker_that_dies_is_replaced_and_its_counts_remain(start: Start, database_url: str) -> None:
     metrics = free_port()
     gateway = start(DATABASE_URL=database_url, WORKERS=2, METRICS_PORT=metrics, DB_POOL_SIZE=3)
     for _ in range(10):
@@ -35,7 +36,7 @@ def test_a_worker_that_dies_is_replaced_and_what_it_counted_stays(start: Start, 
     dead = gateway.workers()[0]
     os.kill(dead, signal.SIGKILL)
     assert gateway.event("worker_died")["pid"] == dead
-    eventually(lambda: "db_connection_pool_size 6.0" in figures(metrics) or None, gateway)
+    eventually(lambda: "db_connection_pool_size 6.0" in read_metrics(metrics) or None, gateway)
     assert len(gateway.workers()) == 2
     assert healthy(gateway.address)
     assert checks_counted(metrics) == 11
@@ -58,22 +59,24 @@ def test_workers_and_postgres_end_with_a_supervisor_that_is_killed_while_they_st
     eventually(lambda: not gateway.processes() or None)
 
 
-def test_an_interrupt_of_the_terminal_stops_workers_gently(start: Start, database_url: str) -> None:
+def test_an_interrupt_from_the_terminal_shuts_workers_down(start: Start, database_url: str) -> None:
     gateway = start(DATABASE_URL=database_url, WORKERS=2)
     assert healthy(gateway.address)
     os.killpg(gateway.process.pid, signal.SIGINT)
     assert gateway.process.wait(30) == 0
     assert not gateway.processes()
     assert Counter(event["event"] for event in gateway.events)["stopping"] == 2
-    assert "Traceback" not in gateway.said
+    assert "Traceback" not in gateway.output
 
 
-def test_what_keeps_workers_from_starting_is_said_once(start: Start, database_url: str, tmp_path: Path) -> None:
-    no_certificate = tmp_path / "server.pem"
-    no_certificate.write_text("nothing of the kind")
-    gateway = start(DATABASE_URL=database_url, WORKERS=2, TLS_CERT_FILE=no_certificate, TLS_KEY_FILE=no_certificate)
+def test_an_error_that_keeps_workers_from_starting_is_printed_once(
+    start: Start, database_url: str, tmp_path: Path
+) -> None:
+    invalid = tmp_path / "server.pem"
+    invalid.write_text("not a certificate")
+    gateway = start(DATABASE_URL=database_url, WORKERS=2, TLS_CERT_FILE=invalid, TLS_KEY_FILE=invalid)
     assert gateway.process.wait(30) == 1
-    assert gateway.said.count("server.pem and") == 1
-    assert "The first worker did not start" in gateway.said
-    assert "Traceback" not in gateway.said
+    assert gateway.output.count("server.pem and") == 1
+    assert "The first worker did not start" in gateway.output
+    assert "Traceback" not in gateway.output
     assert not gateway.processes()

@@ -1,4 +1,4 @@
-"""Real processes in real folders; what is killed here is killed with SIGKILL."""
+"""The embedded server, in real processes and folders. Tests kill processes with SIGKILL."""
 
 import os
 import shlex
@@ -45,7 +45,7 @@ ROOT = "namespace:0:0"
 USER_WITHOUT_ENTRY = "namespace:54321:54321"
 
 IN_A_CHROOT = ["unshare", "--mount", "sh", "-c", 'mount --rbind / /mnt && exec chroot /mnt "$@"', "sh"]
-"""Where the kernel refuses user namespaces, as the default profile of Docker does."""
+"""The kernel refuses user namespaces in a chroot, as in containers with Docker's default profile."""
 
 ON_A_SMALL_DISK = [
     *("unshare", "--user", "--map-root-user", "--mount"),
@@ -86,7 +86,7 @@ StartOwner = Callable[..., Owner]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Straight under the temporary folder, so that its path is short and every account can reach it."""
+    """Directly in the temporary folder, so that its path is short and every account can reach it."""
     folder = Path(tempfile.mkdtemp(prefix="accord-"))
     yield folder
     with owned(folder), opened(folder / "server.lock") as lock:
@@ -106,7 +106,7 @@ def first_start() -> Iterator[Path]:
 
 @pytest.fixture
 def used_folder(folder: Path, first_start: Path) -> Path:
-    """One that a server has run on."""
+    """A folder with the data of an earlier server."""
     return shutil.copytree(first_start, folder, dirs_exist_ok=True)
 
 
@@ -123,7 +123,7 @@ def start_owner() -> Iterator[StartOwner]:
 
 
 def as_(identity: str) -> list[str]:
-    """Runs what follows as somebody else, by way of the launcher's own means."""
+    """A command prefix that runs the rest as another user, with the launcher's trampoline."""
     return [sys.executable, "-I", "-S", str(TRAMPOLINE), str(os.getpid()), "/", identity]
 
 
@@ -133,9 +133,9 @@ def require(prefix: list[str]) -> None:
         pytest.skip(f"not allowed on this machine: {shlex.join(prefix)}")
 
 
-def by_hand(folder: Path, keep_open: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-    """A server on the folder's data that was not started through EmbeddedPostgres."""
-    (sockets := folder / "by_hand").mkdir()
+def start_directly(folder: Path, keep_open: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """A server on the folder's data that EmbeddedPostgres has not started."""
+    (sockets := folder / "direct").mkdir()
     identity = choose_account(folder).identity
     command = postgres_command(folder / "data", sockets=sockets, sync=False)
     server = launch(command, identity=identity, folder=folder, output=subprocess.DEVNULL, keep_open=keep_open)
@@ -149,7 +149,7 @@ def notes(dsn: str) -> list[str]:
 
 
 def wait_until_ended(folder: Path) -> None:
-    """By its lock, since the pid is taken until init has collected it."""
+    """Waits for the lock: the pid exists until init has reaped the process."""
     with opened(folder / "server.lock") as lock:
         assert run(locks.locked_within(10, lock))
 
@@ -167,7 +167,7 @@ def show(dsn: str, setting: str) -> object:
         return row and row[0]
 
 
-def test_first_start_makes_a_utf8_database_of_the_role_accord(first_start: Path) -> None:
+def test_first_start_creates_a_utf8_database_of_the_role_accord(first_start: Path) -> None:
     with EmbeddedPostgres(first_start) as postgres, psycopg.connect(postgres.dsn) as connection:
         row = connection.execute(
             "SELECT datname, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datlocprovider, datlocale, "
@@ -176,12 +176,12 @@ def test_first_start_makes_a_utf8_database_of_the_role_accord(first_start: Path)
     assert row == ("accord", "accord", "UTF8", "b", "C.UTF-8", 18)
 
 
-def test_second_start_finds_what_the_first_wrote(used_folder: Path) -> None:
+def test_second_start_keeps_the_data(used_folder: Path) -> None:
     with EmbeddedPostgres(used_folder) as postgres:
         assert notes(postgres.dsn) == ["first"]
 
 
-def test_writes_are_synced_unless_told_otherwise(used_folder: Path) -> None:
+def test_writes_are_synced_unless_sync_is_false(used_folder: Path) -> None:
     with EmbeddedPostgres(used_folder) as postgres:
         assert (show(postgres.dsn, "fsync"), show(postgres.dsn, "full_page_writes")) == ("on", "on")
     with EmbeddedPostgres(used_folder, sync=False) as postgres:
@@ -194,7 +194,7 @@ def test_server_is_reached_through_a_private_folder_only(used_folder: Path) -> N
         assert stat.S_IMODE((used_folder / "socket").stat().st_mode) == 0o700
 
 
-def test_starting_and_stopping_again_changes_nothing(used_folder: Path) -> None:
+def test_start_and_stop_can_be_repeated(used_folder: Path) -> None:
     postgres = EmbeddedPostgres(used_folder)
     assert postgres.start() == postgres.dsn
     pid = postgres.pid
@@ -212,7 +212,7 @@ def test_stop_is_a_clean_shutdown_even_with_clients_connected(used_folder: Path)
     assert "database system is shut down" in postgres.log_file.read_text()
 
 
-def test_killed_owner_is_followed_by_its_server_and_nothing_acknowledged_is_lost(
+def test_server_shuts_down_cleanly_after_its_owner_was_killed_and_loses_no_commit(
     used_folder: Path, start_owner: StartOwner
 ) -> None:
     owner = start_owner(used_folder)
@@ -234,14 +234,14 @@ def test_start_waits_for_the_server_of_a_killed_owner(used_folder: Path, start_o
         assert notes(postgres.dsn) == ["first"]
 
 
-def test_server_that_outlived_its_owner_is_stopped_by_the_next(
+def test_server_that_outlived_its_owner_is_stopped_by_the_next_owner(
     used_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on macOS, whose kernel does not end a process with its parent."""
+    """As on macOS, where the kernel does not end a process with its parent."""
     monkeypatch.setattr(locks, "GRACE", 0.1)
     with opened(used_folder / "server.lock") as lock:
         assert locks.locked(lock)
-        orphan = by_hand(used_folder, keep_open=[lock])
+        orphan = start_directly(used_folder, keep_open=[lock])
     with EmbeddedPostgres(used_folder) as postgres:
         assert orphan.wait() == 0
         assert notes(postgres.dsn) == ["first"]
@@ -255,7 +255,7 @@ def test_killed_server_can_be_started_again_by_its_owner(used_folder: Path) -> N
         assert notes(postgres.start()) == ["first"]
 
 
-def test_ctrl_c_is_left_to_the_owner(used_folder: Path, start_owner: StartOwner) -> None:
+def test_ctrl_c_does_not_stop_the_server_before_its_owner(used_folder: Path, start_owner: StartOwner) -> None:
     owner = start_owner(used_folder)
     dsn, _ = owner.started()
     os.killpg(owner.process.pid, signal.SIGINT)
@@ -263,7 +263,7 @@ def test_ctrl_c_is_left_to_the_owner(used_folder: Path, start_owner: StartOwner)
     owner.stop()
 
 
-def test_second_owner_is_refused_and_told_of_the_first(used_folder: Path, start_owner: StartOwner) -> None:
+def test_second_owner_gets_an_error_that_names_the_first(used_folder: Path, start_owner: StartOwner) -> None:
     owner = start_owner(used_folder)
     dsn, _ = owner.started()
     with pytest.raises(
@@ -273,11 +273,11 @@ def test_second_owner_is_refused_and_told_of_the_first(used_folder: Path, start_
     assert notes(dsn) == ["first"]
 
 
-def test_leftovers_that_name_a_living_stranger_are_no_obstacle(used_folder: Path) -> None:
-    """After a reboot any process may have the pid that a postmaster.pid names."""
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+def test_start_ignores_leftovers_with_the_pid_of_another_process(used_folder: Path) -> None:
+    """After a reboot any process may have the pid in postmaster.pid."""
+    with subprocess.Popen(["sleep", "60"]) as other_process:
         lines = [
-            str(stranger.pid),
+            str(other_process.pid),
             str(used_folder / "data"),
             "1",
             "5432",
@@ -292,20 +292,20 @@ def test_leftovers_that_name_a_living_stranger_are_no_obstacle(used_folder: Path
             left_over.bind(str(used_folder / "socket" / ".s.PGSQL.5432"))
         with EmbeddedPostgres(used_folder) as postgres:
             assert notes(postgres.dsn) == ["first"]
-        assert stranger.poll() is None
-        stranger.kill()
+        assert other_process.poll() is None
+        other_process.kill()
 
 
-def test_server_started_by_hand_on_the_same_folder_is_not_harmed(used_folder: Path) -> None:
-    """It knows nothing of our locks, but PostgreSQL sees its shared memory."""
-    server = by_hand(used_folder)
+def test_start_fails_while_another_server_runs_on_the_folder(used_folder: Path) -> None:
+    """That server does not hold Accord's locks, but PostgreSQL detects its shared memory."""
+    server = start_directly(used_folder)
     with pytest.raises(EmbeddedPostgresError, match="pre-existing shared memory block"):
         EmbeddedPostgres(used_folder).start()
     assert server.poll() is None
     run(end(server))
 
 
-def test_first_start_killed_half_way_is_begun_anew(folder: Path, start_owner: StartOwner) -> None:
+def test_first_start_that_was_killed_is_repeated(folder: Path, start_owner: StartOwner) -> None:
     owner = start_owner(folder)
     wait_until((folder / "data.new" / "global").exists)
     owner.kill()
@@ -314,7 +314,7 @@ def test_first_start_killed_half_way_is_begun_anew(folder: Path, start_owner: St
         assert show(postgres.dsn, "data_directory") == str(folder / "data")
 
 
-def test_remains_of_an_unfinished_first_start_are_no_obstacle(folder: Path) -> None:
+def test_start_ignores_an_unfinished_data_folder(folder: Path) -> None:
     (folder / "data.new").mkdir()
     (folder / "data.new" / "PG_VERSION").write_text("18\n")
     with EmbeddedPostgres(folder, sync=False) as postgres:
@@ -335,26 +335,26 @@ def test_path_that_cannot_be_addressed_gets_a_short_private_socket_folder(used_f
     assert not sockets.exists()
 
 
-def test_spaces_and_quotes_in_the_path_are_no_obstacle(used_folder: Path) -> None:
+def test_path_can_contain_spaces_and_quotes(used_folder: Path) -> None:
     odd = used_folder / ' "it\'s" 100% ü '
     shutil.copytree(used_folder / "data", odd / "data")
     with EmbeddedPostgres(odd) as postgres:
         assert notes(postgres.dsn) == ["first"]
 
 
-def test_socket_folder_open_to_others_is_refused(used_folder: Path) -> None:
+def test_socket_folder_open_to_other_users_is_rejected(used_folder: Path) -> None:
     (used_folder / "socket").chmod(0o777)
-    with pytest.raises(EmbeddedPostgresError, match="mode 777, where a folder"):
+    with pytest.raises(EmbeddedPostgresError, match="with mode 777, but must belong to"):
         EmbeddedPostgres(used_folder).start()
 
 
-def test_data_of_another_major_version_is_refused(used_folder: Path) -> None:
+def test_data_of_another_major_version_are_rejected(used_folder: Path) -> None:
     (used_folder / "data" / "PG_VERSION").write_text("16\n")
-    with pytest.raises(EmbeddedPostgresError, match="made by PostgreSQL 16, and this is PostgreSQL 18"):
+    with pytest.raises(EmbeddedPostgresError, match="created by PostgreSQL 16, and this is PostgreSQL 18"):
         EmbeddedPostgres(used_folder).start()
 
 
-def test_failure_quotes_the_end_of_the_log_and_leaves_nothing_behind(used_folder: Path) -> None:
+def test_failed_start_reports_the_end_of_the_log_and_can_be_repeated(used_folder: Path) -> None:
     configuration = used_folder / "data" / "postgresql.conf"
     before = configuration.read_text()
     configuration.write_text("no_such_setting = 1\n")
@@ -367,7 +367,7 @@ def test_failure_quotes_the_end_of_the_log_and_leaves_nothing_behind(used_folder
     postgres.stop()
 
 
-def test_full_disk_is_named_as_the_likely_reason(folder: Path, start_owner: StartOwner) -> None:
+def test_full_disk_is_reported_as_the_likely_cause(folder: Path, start_owner: StartOwner) -> None:
     prefix = [*ON_A_SMALL_DISK, str(folder)]
     require(prefix)
     failure = start_owner(folder / "postgres", prefix).failure()
@@ -375,12 +375,12 @@ def test_full_disk_is_named_as_the_likely_reason(folder: Path, start_owner: Star
     assert "free some space" in failure
 
 
-def test_folder_that_cannot_be_made_is_named() -> None:
+def test_error_names_a_folder_that_cannot_be_created() -> None:
     with pytest.raises(EmbeddedPostgresError, match="cannot use /proc/postgres"):
         EmbeddedPostgres(Path("/proc/postgres")).start()
 
 
-def test_start_belongs_on_the_main_thread(folder: Path) -> None:
+def test_start_outside_of_the_main_thread_raises(folder: Path) -> None:
     raised: list[BaseException] = []
 
     def start() -> None:
@@ -395,7 +395,7 @@ def test_start_belongs_on_the_main_thread(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("identity", [NORMAL_USER, ROOT, USER_WITHOUT_ENTRY])
-def test_every_kind_of_user_can_run_it(folder: Path, start_owner: StartOwner, identity: str) -> None:
+def test_server_runs_for_every_kind_of_user(folder: Path, start_owner: StartOwner, identity: str) -> None:
     require(as_(identity))
     for _ in range(2):
         owner = start_owner(folder, as_(identity))
@@ -405,7 +405,7 @@ def test_every_kind_of_user_can_run_it(folder: Path, start_owner: StartOwner, id
     assert "database system is shut down" in (folder / "server.log").read_text().splitlines()[-1]
 
 
-def test_root_runs_it_as_nobody_where_user_namespaces_are_closed(folder: Path, start_owner: StartOwner) -> None:
+def test_server_of_root_runs_as_nobody_without_user_namespaces(folder: Path, start_owner: StartOwner) -> None:
     require(IN_A_CHROOT)
     owner = start_owner(folder, IN_A_CHROOT)
     dsn, pid = owner.started()
@@ -415,7 +415,9 @@ def test_root_runs_it_as_nobody_where_user_namespaces_are_closed(folder: Path, s
     wait_until_ended(folder)
 
 
-def test_root_takes_over_where_user_namespaces_were_open_before(used_folder: Path, start_owner: StartOwner) -> None:
+def test_root_can_start_data_that_was_created_without_user_namespaces(
+    used_folder: Path, start_owner: StartOwner
+) -> None:
     require(IN_A_CHROOT)
     owner = start_owner(used_folder, IN_A_CHROOT)
     assert notes(owner.started()[0]) == ["first"]
@@ -424,7 +426,7 @@ def test_root_takes_over_where_user_namespaces_were_open_before(used_folder: Pat
         assert notes(postgres.dsn) == ["first"]
 
 
-def test_data_of_a_normal_user_stays_theirs_when_root_starts_the_server(used_folder: Path) -> None:
+def test_data_of_a_normal_user_keep_their_owner_if_root_starts_the_server(used_folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     for path in (used_folder, *used_folder.rglob("*")):
@@ -435,7 +437,7 @@ def test_data_of_a_normal_user_stays_theirs_when_root_starts_the_server(used_fol
     assert {path.stat().st_uid for path in used_folder.rglob("*")} == {12345}
 
 
-def test_folder_that_nobody_can_reach_is_refused_with_ways_out(folder: Path, start_owner: StartOwner) -> None:
+def test_error_for_a_folder_that_no_account_can_reach_lists_remedies(folder: Path, start_owner: StartOwner) -> None:
     require(IN_A_CHROOT)
     failure = start_owner(folder / "inside", IN_A_CHROOT).failure()
     assert "a user namespace: cannot open a user namespace: Operation not permitted" in failure
@@ -443,10 +445,10 @@ def test_folder_that_nobody_can_reach_is_refused_with_ways_out(folder: Path, sta
     assert "Run as a normal user, or move the checkout" in failure
 
 
-def test_folder_of_another_user_is_refused(used_folder: Path, start_owner: StartOwner) -> None:
+def test_folder_of_another_user_is_rejected(used_folder: Path, start_owner: StartOwner) -> None:
     require(as_(NORMAL_USER))
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     used_folder.chmod(0o755)
     os.chown(used_folder / "data", 12345, -1)
-    assert "it was made by another user" in start_owner(used_folder, as_(NORMAL_USER)).failure()
+    assert "it was created by another user" in start_owner(used_folder, as_(NORMAL_USER)).failure()

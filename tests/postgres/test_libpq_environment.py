@@ -1,6 +1,9 @@
-"""libpq reads dozens of environment variables and service files. None of them changes where the embedded server's clients go."""
+"""No environment variable or service file of libpq changes the server that clients of the embedded server connect to."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +33,7 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="module")
 def started(server: EmbeddedPostgres) -> object:
-    """When the embedded server was started: no other server has the same time."""
+    """The start time of the embedded server, which identifies it."""
     return through_psycopg(server.dsn)
 
 
@@ -142,4 +145,13 @@ async def test_server_is_started_in_any_environment(
         monkeypatch.setenv(name, value)
     with TemporaryDirectory(prefix="accord-") as folder, EmbeddedPostgres(Path(folder), sync=False) as server:
         through_psycopg(server.dsn)
+    assert clients == []
+
+
+def test_migrate_command_uses_its_own_server_in_any_environment(elsewhere: Elsewhere) -> None:
+    values, clients = elsewhere
+    hostile = values | {"PGSERVICE": "undefined", "PGTZ": "nonsense"}
+    program = [sys.executable, "-m", "accord_db.migrate", "apply"]
+    done = subprocess.run(program, env=os.environ | hostile, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("migrated to"), done.stderr
     assert clients == []

@@ -1,9 +1,9 @@
-"""A server that was killed is started again by its owner, and nothing that was committed is lost."""
+"""The owner restarts a killed server, and no commit is lost."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from accord_postgres import EmbeddedPostgres, Ended, Restarted, RestartFailed
 
 LONG_QUERY = "SELECT count(*) FROM generate_series(1, 5000000) AS number WHERE md5(number::text) = ''"
 
-Events = AsyncIterator[Ended | Restarted | RestartFailed]
+Events = AsyncGenerator[Ended | Restarted | RestartFailed, None]
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +148,13 @@ async def test_cancelled_restart_leaves_nothing_running(server: EmbeddedPostgres
             pass
 
     supervision = asyncio.create_task(supervise())
+    killed = server.pid
     kill(server)
-    while server.pid is not None:
-        await asyncio.sleep(0)
-    while server.pid is None:
-        await asyncio.sleep(0)
-    restarted = server.pid
+    async with asyncio.timeout(60):
+        while (restarted := server.pid) in (killed, None):
+            await asyncio.sleep(0)
     supervision.cancel()
     await asyncio.wait([supervision])
     server.stop()
+    assert restarted is not None
     assert not is_running(restarted)

@@ -42,8 +42,8 @@ def test_folder_brought_up_to_date_holds_what_is_fresh_and_nothing_else(fresh: P
             "accord/tasks/v1/tasks_pb2.py": "old",
         },
     )
-    done = [stubs.bring_up_to_date(path, fresh, committed) for path in stubs.stale_files(fresh, committed)]
-    stubs.remove_deserted_folders(committed)
+    done = [stubs.update_file(path, fresh, committed) for path in stubs.stale_files(fresh, committed)]
+    stubs.remove_empty_folders(committed)
     assert done == ["removed", "added", "changed"]
     assert not stubs.stale_files(fresh, committed)
     assert not (committed / "accord/gone").exists()

@@ -63,7 +63,7 @@ async def require_another(tx: Transaction, account_id: UUID) -> None:
 
 
 async def _require_another(tx: Transaction, account_id: UUID) -> None:
-    if not await accounts.has_administrator_beside(tx, account_id=account_id):
+    if not await accounts.has_other_administrator(tx, account_id=account_id):
         raise RpcError(Reason.REASON_LAST_ADMINISTRATOR, account_id=str(account_id))
 
 

@@ -9,7 +9,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.sessions import Sessions
 from accord_db.engine.database import Database, Executor, Transaction, opened
 from accord_db.engine.scope import acting_for
-from accord_db.queries import members, memberships, organizations
+from accord_db.queries import members, organizations, roles
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
 from accord_rpc.permissions import AnyPermission, held
@@ -37,7 +37,7 @@ async def changing(
                 await _lock(tx, organization_id, show_deleted=show_deleted)
                 if permission:
                     await require_held(tx, organization_id, [permission])
-                await organizations.notify_changed(tx, organization_id=organization_id)
+                await organizations.notify_organization_changed(tx, organization_id=organization_id)
                 yield tx
     finally:
         # Also after a cancellation or a lost connection during the commit.
@@ -55,17 +55,17 @@ async def require_member(db: Executor, organization_id: UUID) -> None:
 
 async def held_now(tx: Executor, organization_id: UUID, account_id: UUID) -> Permissions:
     """The account's permissions, read from the database and not from the cache; none without a membership."""
-    now = await memberships.get_membership(tx, organization_id=organization_id, account_id=account_id)
+    now = await members.get_membership(tx, organization_id=organization_id, account_id=account_id)
     return held(now.role, now.permissions) if now is not None else frozenset()
 
 
 async def given_by(tx: Executor, organization_id: UUID, role: str | None, role_ids: Sequence[UUID]) -> Permissions:
     """The permissions of the built-in role and the custom roles. Raises ROLE_NOT_FOUND."""
-    roles = await memberships.get_permissions_of_roles(tx, organization_id=organization_id, role_ids=role_ids)
+    permissions = await roles.get_permissions_of_roles(tx, organization_id=organization_id, role_ids=role_ids)
     for role_id in role_ids:
-        if role_id not in roles:
+        if role_id not in permissions:
             raise RpcError(Reason.REASON_ROLE_NOT_FOUND, role_id=str(role_id))
-    return held(role, [name for names in roles.values() for name in names])
+    return held(role, [name for names in permissions.values() for name in names])
 
 
 async def require_held(tx: Executor, organization_id: UUID, permissions: Iterable[AnyPermission]) -> None:
@@ -76,7 +76,7 @@ async def require_held(tx: Executor, organization_id: UUID, permissions: Iterabl
 
 
 async def is_owner(tx: Executor, organization_id: UUID, account_id: UUID) -> bool:
-    now = await memberships.get_membership(tx, organization_id=organization_id, account_id=account_id)
+    now = await members.get_membership(tx, organization_id=organization_id, account_id=account_id)
     return now is not None and now.role == "owner"
 
 
@@ -92,12 +92,12 @@ async def leave_all(tx: Transaction, sessions: Sessions, account_id: UUID) -> No
     owner left."""
     left = await members.lock_organizations_of_account(tx, account_id=account_id)
     try:
-        owned = await members.get_organization_owned_alone(tx, account_id=account_id)
+        owned = await members.get_solely_owned_organization(tx, account_id=account_id)
         if owned is not None:
             raise last_owner(owned)
         await members.delete_members_of_account(tx, account_id=account_id)
         for organization_id in left:
-            await organizations.notify_changed(tx, organization_id=organization_id)
+            await organizations.notify_organization_changed(tx, organization_id=organization_id)
     finally:
         for organization_id in left:
             sessions.forget(organization_id)

@@ -65,7 +65,7 @@ class Outbox:
             raise TypeError(f"{mail} takes {sorted(mail.takes)}, not {sorted(values)}")
         message_id = uuid7()
         content = Content(to or "", values).sealed(self._keys, message_id)
-        await outbox.insert_message(tx, message_id=message_id, template=mail, content=content, wanted=to is not None)
+        await outbox.insert_message(tx, message_id=message_id, template=mail, content=content, stored=to is not None)
 
 
 def _place(message_id: UUID) -> Place:

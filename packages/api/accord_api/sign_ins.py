@@ -1,6 +1,5 @@
 """The end of every sign-in: a session, or a token for the second step."""
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -8,7 +7,9 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_auth.second_factors import SecondFactors
 from accord_auth.sessions import Sessions
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.database import Transaction
+from accord_db.engine.errors import Conflict
 from accord_db.queries import accounts
 from accord_db.schema import Account, AccountToken, Session
 from accord_rpc.call import call
@@ -29,19 +30,21 @@ class Opened(NamedTuple):
 
 
 class SignIns:
-    def __init__(self, sessions: Sessions, second_factors: SecondFactors) -> None:
+    def __init__(self, sessions: Sessions, second_factors: SecondFactors, clock: DatabaseClock) -> None:
         self._sessions = sessions
         self._second_factors = second_factors
+        self._clock = clock
 
     async def open(self, tx: Transaction, account: Account) -> SignIn:
         """For a caller who has proved the first factor of `account`, as it was read then.
 
-        Raises SIGN_IN_REFUSED if the account is banned, or was deleted or got another password since: ending all sessions
-        of an account also prevents one that is being opened.
+        Raises SIGN_IN_REFUSED if the account is banned or was deleted since, and Conflict if its password hash has changed:
+        ending all sessions of an account also prevents one that is being opened.
         """
         now = await accounts.get_account_locked(tx, account_id=account.id)
-        if now is None or is_banned(now) or now.password_hash != account.password_hash:
+        if now is None or is_banned(now, self._clock):
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
+        require_verified_hash(now, account)
         if await self._second_factors.is_enabled(tx, now.id):
             call().note(account_id=now.id, target=now.id)
             kind = account_tokens.SECOND_STEP
@@ -52,7 +55,7 @@ class SignIns:
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
         """For a caller who has proved the second factor too. Raises TOKEN_INVALID if the token is not valid any more."""
         account = await account_tokens.use(tx, waiting)
-        if is_banned(account):
+        if is_banned(account, self._clock):
             raise account_tokens.invalid_token()
         return await self._open(tx, account.id)
 
@@ -62,8 +65,18 @@ class SignIns:
         return Opened(token, session)
 
 
-def is_banned(account: Account) -> bool:
-    """Whether the account is banned now, by this process's clock."""
+def require_verified_hash(now: Account, verified: Account) -> None:
+    """Raises Conflict unless the locked account still has the hash that the password was verified against.
+
+    Another hash may be of the same password, renewed by a concurrent sign-in. The pipeline runs the call again, which
+    verifies the password against the present hash.
+    """
+    if now.password_hash != verified.password_hash:
+        raise Conflict("the password hash has changed since it was verified")
+
+
+def is_banned(account: Account, clock: DatabaseClock) -> bool:
+    """Whether the account is banned now. `banned_until` is on the database's clock."""
     if account.banned_at is None:
         return False
-    return account.banned_until is None or datetime.now(UTC) < account.banned_until
+    return account.banned_until is None or clock.now() < account.banned_until

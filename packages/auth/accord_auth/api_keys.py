@@ -1,4 +1,4 @@
-"""API keys: found by the key on every call, with what it may do by then."""
+"""API keys. Every call verifies the key and reads its current permissions."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,33 +13,34 @@ from accord_db.queries.api_keys import LiveApiKey, list_live_api_keys, update_ap
 from accord_rpc.caller import Caller
 from accord_rpc.permissions import held
 
-# As much of a key as is kept, for people to tell keys apart by: 48 of its 256 random bits.
-_SHOWN: Final = 12
-_USE_WRITTEN_AFTER: Final = timedelta(minutes=1)
+# Stored in clear to identify a key to users: 48 of its 256 random bits.
+_PREFIX_LENGTH: Final = 12
+_USE_RECORDED_EVERY: Final = timedelta(minutes=1)
 
 
 def new_api_key() -> str:
     return new_token(API_KEY_PREFIX)
 
 
-def shown(key: str) -> str:
-    """What everybody may see of it."""
-    return key[:_SHOWN]
+def key_prefix(key: str) -> str:
+    """The part that users see."""
+    return key[:_PREFIX_LENGTH]
 
 
 class ApiKeys:
-    """Finds who calls with an API key: whoever made it, holding what both its scopes and their roles permit now."""
+    """Authenticates API keys. The caller is the key's creator, with the permissions that both its scopes and the creator's roles
+    grant now."""
 
     def __init__(self, database: Database, cache: CredentialCache) -> None:
         self._database = database
         self._cache = cache
 
     async def authenticate(self, token: str) -> Authenticated | None:
-        """None if the key is malformed, unknown, expired, revoked, or was rotated too long ago, if whoever made it is banned,
-        gone, or no member any more, or if its organization is deleted.
+        """None if the key is malformed, unknown, expired, revoked or superseded, if its creator is banned, deleted or no longer
+        a member, or if its organization is deleted.
 
-        What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
-        before any transaction of the call has begun."""
+        Records the use of the key, at most once a minute and in a separate transaction: call it before the call's transaction
+        begins."""
         key = token_hash(token)
         if found := self._cache.get(key):
             return found
@@ -53,11 +54,11 @@ class ApiKeys:
         return {by_hash[key]: _found(api_key) for key, api_key in live.items()}
 
     async def _look_up(self, key: bytes) -> Authenticated | None:
-        live = await list_live_api_keys(self._database, key_hashes=[key], use_written_after=_USE_WRITTEN_AFTER)
+        live = await list_live_api_keys(self._database, key_hashes=[key], use_recorded_every=_USE_RECORDED_EVERY)
         if (api_key := live.get(key)) is None:
             return None
         if api_key.use_is_due:
-            await update_api_key_use(self._database, api_key_id=api_key.id, use_written_after=_USE_WRITTEN_AFTER)
+            await update_api_key_use(self._database, api_key_id=api_key.id, use_recorded_every=_USE_RECORDED_EVERY)
         return _found(api_key)
 
 
@@ -72,4 +73,4 @@ def _found(api_key: LiveApiKey) -> Authenticated:
         calls_per_minute=api_key.calls_per_minute,
     )
     ids = (api_key.id, api_key.created_by, api_key.organization_id)
-    return Authenticated(caller, ids, api_key.good_until, api_key.good_until)
+    return Authenticated(caller, ids, api_key.valid_until, api_key.valid_until)

@@ -1,7 +1,6 @@
 """Caches verified credentials, so that most calls need no query to authenticate."""
 
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 from math import inf
 from time import monotonic
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from uuid import UUID
 
 from accord_auth.credentials import Authenticated
 from accord_auth.streams import Streams
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.listen import Listener
 from accord_db.queries.sessions import REVOKED_CHANNEL
 
@@ -26,7 +26,8 @@ class CallerCache:
     and they would evict the entries of real callers.
     """
 
-    def __init__(self, *, seconds: float, size: int) -> None:
+    def __init__(self, clock: DatabaseClock, *, seconds: float, size: int) -> None:
+        self._clock = clock
         self._seconds = seconds
         self._size = size
         self._entries: dict[bytes, _Entry] = {}  # in insertion order
@@ -52,7 +53,7 @@ class CallerCache:
             return
         self._forget(token_hash)
         self._make_room()
-        self._entries[token_hash] = _Entry(found, monotonic() + min(self._seconds, _seconds_left(found)))
+        self._entries[token_hash] = _Entry(found, monotonic() + min(self._seconds, self._seconds_left(found)))
         for id_ in found.ids:
             self._hashes.setdefault(id_, set()).add(token_hash)
 
@@ -73,6 +74,9 @@ class CallerCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def _seconds_left(self, found: Authenticated) -> float:
+        return inf if found.kept_until is None else self._clock.until(found.kept_until)
 
     def _forget_old_drops(self) -> None:
         now = monotonic()
@@ -105,10 +109,10 @@ class CredentialCache:
     """One per process, shared by all authenticators. A change in this process drops entries at once, a change in another
     process as soon as its notice arrives. While notices cannot arrive, cached results are not used."""
 
-    def __init__(self, listener: Listener, *, seconds: float = 5.0, size: int = 10_000) -> None:
+    def __init__(self, listener: Listener, clock: DatabaseClock, *, seconds: float = 5.0, size: int = 10_000) -> None:
         self._listener = listener
-        self._callers = CallerCache(seconds=seconds, size=size)
-        self.streams = Streams(listener)
+        self._callers = CallerCache(clock, seconds=seconds, size=size)
+        self.streams = Streams(listener, clock)
         listener.listen(REVOKED_CHANNEL, self._changed_elsewhere)
         listener.on_change(self._connection_changed)
 
@@ -133,7 +137,7 @@ class CredentialCache:
     def forget(self, id_: UUID) -> None:
         """Drops cached results and rechecks open streams."""
         self._callers.drop(id_)
-        self.streams.doubt(id_)
+        self.streams.changed(id_)
 
     def _changed_elsewhere(self, payload: str) -> None:
         try:
@@ -145,8 +149,4 @@ class CredentialCache:
 
     def _connection_changed(self) -> None:
         self._callers.clear()
-        self.streams.doubt_all()
-
-
-def _seconds_left(found: Authenticated) -> float:
-    return inf if found.kept_until is None else (found.kept_until - datetime.now(UTC)).total_seconds()
+        self.streams.all_changed()

@@ -33,7 +33,7 @@ class Authenticated:
     # Ids of everything that can change this result: credential, accounts, organization. A revocation notice names one.
     ids: tuple[UUID, ...]
     # When the credential stops being valid unless it is used before. None: never.
-    good_until: datetime | None = None
+    valid_until: datetime | None = None
     # How long the result may be cached. None: as long as the cache keeps entries.
     kept_until: datetime | None = None
 

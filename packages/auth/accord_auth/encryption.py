@@ -1,6 +1,6 @@
-"""What must be read again is stored encrypted: AES-256-GCM, bound to the place where it lies.
+"""Encryption of stored secrets that must be readable again: AES-256-GCM, bound to their place.
 
-A ciphertext that was moved to another row, column or account, or changed in any bit, is refused.
+A ciphertext that was changed, or moved to another row, column or account, does not decrypt.
 """
 
 import secrets
@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 KEY_BYTES = 32
 
 _VERSION = b"\x01"
-_NONCE_BYTES = 12  # random: one key may seal 2^32 values (NIST SP 800-38D, 8.3)
+_NONCE_BYTES = 12  # random, for at most 2^32 values per key (NIST SP 800-38D, 8.3)
 
 
 class Place(NamedTuple):
-    """Where a value is stored, and whose it is."""
+    """Where a value is stored, and the account that it belongs to."""
 
     table: str
     column: str
@@ -30,41 +30,45 @@ class Place(NamedTuple):
 
 
 class Undecipherable(Exception):
-    """The key is not at hand, or the ciphertext was altered or belongs elsewhere. Says of which place, and no more."""
+    """The key is missing, or the ciphertext was changed or moved. The message contains the place and no value."""
 
 
 class Keyring:
-    """The first key encrypts; all of them decrypt, so that keys can be changed while values are in use.
+    """The first key encrypts, all keys decrypt, so that keys can be rotated in use.
 
-    A ciphertext is: version, length of the key's id, the id, nonce, sealed value.
+    Format of a ciphertext: version, length of the key id, key id, nonce, encrypted value and tag.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         if not keys or any(len(key) != KEY_BYTES or not 1 <= len(name.encode()) <= 255 for name, key in keys.items()):
-            raise ValueError(f"there must be a key, and each must have an id and {KEY_BYTES} bytes")
+            raise ValueError(f"at least one key is required, each with an id and {KEY_BYTES} bytes")
         if len(set(keys.values())) < len(keys):
-            raise ValueError("two ids have the same key: to change from one to the other would change nothing")
-        # By the whole head of what they encrypt: a ciphertext of another version or with half an id finds none.
+            raise ValueError("two ids have the same key: rotating from one to the other would have no effect")
+        # By the whole head of their ciphertexts: another version, or a truncated id, matches none.
         self._keys = {_head(name): AESGCM(key) for name, key in keys.items()}
         self._current = next(iter(self._keys))
 
     def encrypt(self, value: bytes, place: Place) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return self._current + nonce + self._keys[self._current].encrypt(nonce, value, _bound(self._current, place))
+        return (
+            self._current
+            + nonce
+            + self._keys[self._current].encrypt(nonce, value, _associated_data(self._current, place))
+        )
 
     def decrypt(self, ciphertext: bytes, place: Place) -> bytes:
         """Raises Undecipherable."""
         head, rest = _split(ciphertext)
         key = self._keys.get(head)
         if key is None:
-            raise Undecipherable(f"{place}: no key at hand")
+            raise Undecipherable(f"{place}: its key is missing")
         try:
-            return key.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _bound(head, place))
-        except (InvalidTag, ValueError):  # the latter of a nonce that was cut
-            raise Undecipherable(f"{place}: altered, or from elsewhere") from None
+            return key.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _associated_data(head, place))
+        except (InvalidTag, ValueError):  # ValueError: a truncated nonce
+            raise Undecipherable(f"{place}: changed, or moved from another place") from None
 
     def is_current(self, ciphertext: bytes) -> bool:
-        """Whether the first key encrypted it; what others did is to be encrypted anew before they are taken away."""
+        """Whether the first key encrypted it. Before another key is removed, its values must be encrypted again."""
         return _split(ciphertext)[0] == self._current
 
 
@@ -77,8 +81,8 @@ def _split(ciphertext: bytes) -> tuple[bytes, bytes]:
     return ciphertext[:end], ciphertext[end:]
 
 
-def _bound(head: bytes, place: Place) -> bytes:
-    """What is sealed with the value and stored nowhere: it has to be the same when the value is read."""
+def _associated_data(head: bytes, place: Place) -> bytes:
+    """The associated data: authenticated, not stored, and the same when the value is read."""
     owner = place.account_id.bytes if place.account_id else b""
     parts = (head, place.table.encode(), place.column.encode(), place.row_id.bytes, owner)
     return b"".join(len(part).to_bytes(2, "big") + part for part in parts)

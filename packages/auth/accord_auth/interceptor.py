@@ -1,9 +1,7 @@
-"""Decides who may call a method, from the headers alone, before its message is read.
+"""Decides who may call a method, from the headers alone, before the message is read.
 
-What `protectedProcedure` is elsewhere: behind it, a handler of a method that is not public has a caller.
+The handler of a method that is not public always has a caller.
 """
-
-from datetime import UTC, datetime
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import (
@@ -22,6 +20,7 @@ from accord_auth.credentials import (
     presented,
 )
 from accord_auth.streams import Admit, Streams
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.scope import tenant_of
 from accord_rpc.call import Context, call
 from accord_rpc.caller import Caller
@@ -31,49 +30,57 @@ from accord_rpc.policy import Method, Policy
 
 
 class AuthInterceptor(CheckInterceptor):
-    """Holds every call of one method to the method's policy."""
+    """Enforces the access, permission and credentials of one method's policy."""
 
     @classmethod
-    def of(cls, method: Method, authenticators: Authenticators, streams: Streams) -> "AuthInterceptor":
+    def of(
+        cls, method: Method, authenticators: Authenticators, streams: Streams, clock: DatabaseClock
+    ) -> "AuthInterceptor":
         if method.policy.access != ACCESS_PUBLIC and (method.request_streaming or method.response_streaming):
-            return StreamAuthInterceptor(method.policy, authenticators, streams)
-        return cls(method.policy, authenticators)
+            return StreamAuthInterceptor(method.policy, authenticators, clock, streams)
+        return cls(method.policy, authenticators, clock)
 
-    def __init__(self, policy: Policy, authenticators: Authenticators) -> None:
+    def __init__(self, policy: Policy, authenticators: Authenticators, clock: DatabaseClock) -> None:
         self._policy = policy
         self._authenticators = authenticators
+        self._clock = clock
 
     async def admit(self, context: Context) -> None:
         header = credential_header(call().headers)
         if self._policy.access == ACCESS_PUBLIC:
             return
         credential = presented(header, context)
-        self._let_in(credential, await self._authenticator(credential).authenticate(credential.token))
+        self._admit_caller(credential, await self._authenticator(credential).authenticate(credential.token))
 
     def _authenticator(self, credential: Presented) -> Authenticator:
-        """Why a credential does not hold is nobody's business: one reason for all."""
+        """CREDENTIAL_INVALID is the only reason for a credential that is not valid, so that it reveals nothing."""
         authenticator = self._authenticators.get(credential.kind)
         if authenticator is None:
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         return authenticator
 
-    def _let_in(self, credential: Presented, found: Authenticated | None) -> Authenticated:
-        # Finders share what is remembered: that of another kind is not what was presented.
+    def _admit_caller(self, credential: Presented, found: Authenticated | None) -> Authenticated:
+        # Authenticators share the cache: its entry may be of another kind of credential.
         if found is None or found.caller.credential != credential.kind:
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         _authorize(found.caller, self._policy)
-        _require_fresh(found.caller, self._policy)
+        self._require_fresh(found.caller)
         caller = found.permitted if self._policy.permission else found.caller
         current = call()
         current.caller, current.tenant = caller, tenant_of(caller.tenant_id)
         return found
 
+    def _require_fresh(self, caller: Caller) -> None:
+        """By the database's clock, which wrote when the caller authenticated (ASVS 5.0, 7.5.1)."""
+        if self._policy.fresh and self._clock.now() >= caller.fresh_until:
+            raise RpcError(Reason.REASON_SIGN_IN_NOT_FRESH)
+
 
 class StreamAuthInterceptor(AuthInterceptor):
-    """For methods that stream: also while the call lasts, which ends when a new one would be refused."""
+    """For methods that stream: the call ends as soon as a new one would be refused."""
 
-    def __init__(self, policy: Policy, authenticators: Authenticators, streams: Streams) -> None:
-        super().__init__(policy, authenticators)
+    def __init__(self, policy: Policy, authenticators: Authenticators, clock: DatabaseClock, streams: Streams) -> None:
+        super().__init__(policy, authenticators, clock)
         self._streams = streams
 
     async def intercept(
@@ -84,19 +91,19 @@ class StreamAuthInterceptor(AuthInterceptor):
         method_name: str,
     ) -> bytes | None:
         credential = presented(credential_header(call().headers), context)
-        authenticator, doubts = self._authenticator(credential), self._streams.doubts
-        found = self._let_in(credential, await authenticator.authenticate(credential.token))
-        admit = self._goes_on(found.caller)
-        with self._streams.hold(authenticator, credential.token, found, doubts=doubts, admit=admit):
+        authenticator, changes = self._authenticator(credential), self._streams.changes
+        found = self._admit_caller(credential, await authenticator.authenticate(credential.token))
+        admit = self._still_admitted(found.caller)
+        with self._streams.hold(authenticator, credential.token, found, changes=changes, admit=admit):
             return await method(request_or_iterator, context)
 
-    def _goes_on(self, began: Caller) -> Admit:
-        """To have signed in recently was asked when it began."""
+    def _still_admitted(self, began: Caller) -> Admit:
+        """A recent sign-in is required only when the stream begins."""
 
         def admit(caller: Caller) -> None:
             _authorize(caller, self._policy)
             if caller.organization_id != began.organization_id:
-                raise RpcError(Reason.REASON_PERMISSION_DENIED)  # what it shows belongs to the one where it began
+                raise RpcError(Reason.REASON_PERMISSION_DENIED)  # the stream shows rows of the first organization
 
         return admit
 
@@ -108,13 +115,8 @@ def _authorize(caller: Caller, policy: Policy) -> None:
         raise RpcError(Reason.REASON_PERMISSION_DENIED)
 
 
-def _require_fresh(caller: Caller, policy: Policy) -> None:
-    if policy.fresh and datetime.now(UTC) >= caller.fresh_until:
-        raise RpcError(Reason.REASON_SIGN_IN_NOT_FRESH)
-
-
 def _of_kind(caller: Caller, access: Access.ValueType) -> bool:
-    """Whether the access that a method grants includes this caller. What is not granted is denied."""
+    """Whether the method's access includes this kind of caller. Unknown values of access include none."""
     for_itself = caller.service_account_id == caller.account_id
     if access == ACCESS_SERVICE:
         return for_itself

@@ -1,4 +1,4 @@
-"""Passwords: how they are chosen, hashed and verified, off the event loop and at most two at a time."""
+"""Passwords: rules for new ones, hashing and verification."""
 
 import asyncio
 import re
@@ -13,27 +13,25 @@ from argon2.exceptions import VerifyMismatchError
 
 from accord_auth.common_passwords import is_common
 
-# NIST SP 800-63B-4, 3.1.1.2: no verifier may go lower, whatever else protects the account.
+# The minimum that NIST SP 800-63B-4, 3.1.1.2 permits.
 LEAST_MINIMUM_LENGTH = 8
 
-# Shorter words are too much a part of other words: Ada may choose a sentence about adamant people.
+# Shorter words occur in too many others: `ada` in `adamant`.
 _LEAST_WORD_LENGTH = 4
 _SEPARATORS = re.compile(r"[\W_]+")
 
 _SALT_BYTES = 16
 _DIGEST_BYTES = 32
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 class Passwords:
-    """One per process: the limit of two at a time is its own.
+    """One per process. Hashes with argon2id in threads, `at_a_time` at most, and never on the event loop.
 
-    The context words are what everybody here knows, the names of the product and of the installation: a password may
-    be made of them no more than of the e-mail address (ASVS 5.0, 6.2.11).
-
-    The cost is argon2id's second recommended choice of OWASP's Password Storage Cheat Sheet. Changing it changes new
-    hashes; old ones still verify, and `needs_rehash` tells them.
+    New passwords must not be made of the context words, such as the product's name, or of the e-mail address (ASVS 5.0,
+    6.2.11). The cost is the second choice of OWASP's Password Storage Cheat Sheet. After a change of the cost, old hashes
+    still verify, and `needs_rehash` is true for them.
     """
 
     def __init__(
@@ -60,42 +58,41 @@ class Passwords:
             salt_len=_SALT_BYTES,
             type=Type.ID,
         )
-        self._nobody = f"$argon2id$v=19$m={memory_kib},t={time_cost},p={parallelism}"
-        self._nobody += f"${_random(_SALT_BYTES)}${_random(_DIGEST_BYTES)}"
-        # The limit is a number of threads, not a semaphore: whoever is cancelled while waiting leaves the queue, and
-        # whoever is cancelled while hashing keeps the thread, since nothing can stop it, until the hash is done.
+        self._dummy_hash = f"$argon2id$v=19$m={memory_kib},t={time_cost},p={parallelism}"
+        self._dummy_hash += f"${_random(_SALT_BYTES)}${_random(_DIGEST_BYTES)}"
+        # A number of threads and not a semaphore: a caller that is cancelled while it waits leaves the queue, and one that is
+        # cancelled while it hashes occupies its thread until the hash is done.
         self._threads = ThreadPoolExecutor(at_a_time, thread_name_prefix="passwords")
 
-    def faults(self, password: str, *, email: str) -> list[str]:
-        """Why it may not be chosen, in sentences for whoever chose it; none if it may.
+    def problems(self, password: str, *, email: str) -> list[str]:
+        """Why the password may not be chosen, as sentences for the user. Empty if it may.
 
-        Only for choosing: a password chosen under an older policy must still verify and be rehashed. Each code point
-        counts as one character, as it does in the contract (NIST SP 800-63B-4, 3.1.1.2). Capitals are ignored for the
-        comparison with what is easily guessed, and for nothing else.
+        For new passwords only: existing ones still verify. Each code point is one character, as in the contract (NIST SP
+        800-63B-4, 3.1.1.2). Case is ignored only in the comparison with guessable words.
         """
         if len(password) < self._minimum_length:
             return [f"The password must have at least {self._minimum_length} characters."]
         if len(password) > self._maximum_length:
             return [f"The password must have at most {self._maximum_length} characters."]
         if is_common(password):
-            return ["The password is among the commonest; choose another."]
+            return ["The password is too common. Choose another one."]
         if _is_made_of([email, *self._context_words], password):
-            return ["The password is made of the e-mail address or of the name of this service; choose another."]
+            return ["The password is made of the e-mail address or the name of this service. Choose another one."]
         return []
 
     async def hash(self, password: str) -> str:
         return await self._in_thread(lambda: self._hasher.hash(_bytes(password)))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Without a hash (no such account, or one without a password) it is the same work, and False."""
-        return await self._in_thread(lambda: self._matches(password_hash or self._nobody, password))
+        """False without a hash (no such account, or none with a password), after the same work."""
+        return await self._in_thread(lambda: self._matches(password_hash or self._dummy_hash, password))
 
     def needs_rehash(self, password_hash: str) -> bool:
-        """Whether it was made at another cost than today's; to be asked when its password is at hand, at sign-in."""
+        """Whether the hash has another cost than new ones. Checked at sign-in, when the password is known."""
         return self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
-        """Whoever still waits is cancelled; a hash under way is let finish."""
+        """Cancels waiting calls; running ones complete."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _matches(self, password_hash: str, password: str) -> bool:
@@ -104,12 +101,12 @@ class Passwords:
         except VerifyMismatchError:
             return False
 
-    async def _in_thread(self, work: Callable[[], _Answer]) -> _Answer:
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _is_made_of(known: Iterable[str], password: str) -> bool:
-    """Whether it is a part of what is known, or known words hide that the rest could not stand alone."""
+    """Whether the password is part of a known text, or too weak without its known words."""
     texts, folded = [text.casefold() for text in known], password.casefold()
     if any(folded in text for text in texts):
         return True
@@ -118,9 +115,9 @@ def _is_made_of(known: Iterable[str], password: str) -> bool:
 
 
 def _words(text: str) -> set[str]:
-    """The local part of an e-mail address and the domain's labels: as they are, run together, and in their own parts.
+    """The local part of an e-mail address and the labels of its domain: whole, without separators, and in parts.
 
-    So ada.lovelace is found again in "adalovelace1815" and in "lovelace-lovelace".
+    So ada.lovelace matches in "adalovelace1815" and in "lovelace-lovelace".
     """
     local_part, _, domain = text.rpartition("@")
     whole = {local_part, *domain.split(".")}
@@ -128,16 +125,16 @@ def _words(text: str) -> set[str]:
 
 
 def _without(words: Iterable[str], folded: str) -> str:
-    """All at once and the longest first, so that what is left does not depend on the order of a set."""
+    """Removes all words at once, the longest first, so that the rest does not depend on the order of a set."""
     long_enough = [word for word in words if len(word) >= _LEAST_WORD_LENGTH]
     return re.sub("|".join(map(re.escape, sorted(long_enough, key=len, reverse=True))), "", folded)
 
 
 def _bytes(password: str) -> bytes:
-    """What is hashed: all of it, exactly as received: nothing trimmed, cut or normalised (ASVS 5.0, 6.2.8)."""
+    """The password as received: not trimmed, truncated or normalized (ASVS 5.0, 6.2.8)."""
     return password.encode()
 
 
 def _random(size: int) -> str:
-    """For the salt and digest of nobody's hash: no password has it, and making it costs no hashing."""
+    """Salt or digest of the dummy hash, which matches no password and costs no hashing to create."""
     return b64encode(secrets.token_bytes(size)).rstrip(b"=").decode()

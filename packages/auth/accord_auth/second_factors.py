@@ -1,4 +1,4 @@
-"""Second factors: an authenticator app (TOTP), and recovery codes in its place. Each code works once."""
+"""Second factors: an authenticator app (TOTP), or recovery codes instead. Each code works once."""
 
 from uuid import UUID
 
@@ -41,8 +41,8 @@ class SecondFactors:
         return await second_factors.use_step(tx, second_factor_id=known.factor.id, step=step)
 
     async def create(self, tx: Transaction, account_id: UUID) -> tuple[UUID, bytes]:
-        """The id and the secret of a factor that waits to be confirmed, in the place of one that waited. Raises Refused if
-        one is confirmed."""
+        """Returns the id and the secret of a factor to confirm, which replaces an unconfirmed one. Raises
+        SECOND_FACTOR_EXISTS."""
         factor_id, secret = uuid7(), totp.new_secret()
         made = await second_factors.insert_second_factor(
             tx,
@@ -55,18 +55,18 @@ class SecondFactors:
         return factor_id, secret
 
     async def confirm(self, tx: Transaction, account_id: UUID, *, code: str) -> None:
-        """From then on the factor whose code it is will be asked for. The code is used up by it. Raises Refused."""
-        waiting = await second_factors.get_waiting_second_factor(tx, account_id=account_id)
+        """Confirms the factor, so that sign-ins require it, and uses up the code. Raises SECOND_FACTOR_NOT_FOUND, CODE_WRONG."""
+        waiting = await second_factors.get_unconfirmed_second_factor(tx, account_id=account_id)
         if waiting is None:
             raise not_found()
         step = self._step_of(code, waiting)
         if step is None:
             raise RpcError(Reason.REASON_CODE_WRONG)
-        if not await second_factors.update_confirmed(tx, second_factor_id=waiting.factor.id, step=step):
-            raise not_found()  # confirmed meanwhile, or another secret took its place
+        if not await second_factors.confirm_second_factor(tx, second_factor_id=waiting.factor.id, step=step):
+            raise not_found()  # confirmed or replaced since
 
     async def renew_recovery_codes(self, tx: Transaction, account_id: UUID) -> tuple[UUID, list[str]]:
-        """The factor, and its codes from now on. Raises Refused if none is confirmed."""
+        """Replaces the recovery codes. Returns the id of the factor and the codes. Raises SECOND_FACTOR_NOT_FOUND."""
         factor_id = await second_factors.lock_second_factor(tx, account_id=account_id)
         if factor_id is None:
             raise not_found()

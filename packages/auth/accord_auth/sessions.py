@@ -1,7 +1,7 @@
-"""Sessions: opened at sign-in, found by their token on every call, refused everywhere once revoked."""
+"""Sessions: opened at sign-in, verified on every call, refused by every process once they have ended."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -29,19 +29,17 @@ from accord_rpc.permissions import held
 
 __all__ = ["LiveSession", "Sessions"]
 
-# What is kept of a header that callers fill as they like.
+# The stored part of a header whose length callers choose.
 _USER_AGENT_LENGTH = 256
-# A session that is used is written to so often at most. It may idle out too early by this and `cache_seconds`, which
-# days do not notice; where a session may idle for less, this is a tenth of it.
-_USE_WRITTEN_AFTER: Final = timedelta(minutes=1)
+# A session may idle out too early by this and `cache_seconds`. If it may idle for less than ten minutes, a tenth of that.
+_USE_RECORDED_EVERY: Final = timedelta(minutes=1)
 IMPERSONATED_FOR: Final = timedelta(hours=1)
 
 
 class Sessions:
-    """One per process. A session found is remembered for `cache_seconds`, as `CredentialCache` tells.
+    """One per process. Results are cached for `cache_seconds` (see `CredentialCache`).
 
-    A session lasts for `lifetime`, and for `idle_lifetime` after its last use if that ends before; without
-    `idle_lifetime` it lasts unused as long as used."""
+    A session ends after `lifetime`, or `idle_lifetime` after its last use. Without `idle_lifetime` it does not idle out."""
 
     def __init__(
         self,
@@ -56,9 +54,9 @@ class Sessions:
         self._database = database
         self._lifetime = lifetime
         self._idle_lifetime = lifetime if idle_lifetime is None else idle_lifetime
-        self._use_written_after = min(_USE_WRITTEN_AFTER, self._idle_lifetime / 10)
+        self._use_recorded_every = min(_USE_RECORDED_EVERY, self._idle_lifetime / 10)
         # Shared with the authenticators of other credentials.
-        self.cache = CredentialCache(listener, seconds=cache_seconds, size=cache_size)
+        self.cache = CredentialCache(listener, database.clock, seconds=cache_seconds, size=cache_size)
 
     @property
     def streams(self) -> Streams:
@@ -74,10 +72,10 @@ class Sessions:
         authenticated_at: datetime | None = None,
         impersonator_id: UUID | None = None,
     ) -> tuple[str, Session]:
-        """The token, which is told this once and kept nowhere, and the session that it finds.
+        """Returns the token, which is not stored, and the session.
 
-        `authenticated_at` is for whoever has not authenticated now, but was let in by somebody who had then;
-        `impersonator_id` for an administrator who acts as the account, for `IMPERSONATED_FOR`."""
+        `authenticated_at`: when the user authenticated, if not now, as for a device that was approved in another session.
+        `impersonator_id`: the administrator who acts as the account, for `IMPERSONATED_FOR`."""
         token = new_session_token()
         lifetime = self._lifetime if impersonator_id is None else min(IMPERSONATED_FOR, self._lifetime)
         session = await insert_session(
@@ -95,10 +93,10 @@ class Sessions:
         return token, session
 
     async def authenticate(self, token: str) -> Authenticated | None:
-        """None if the token is malformed, unknown, expired or revoked, or its account is banned or gone.
+        """None if the token is malformed, unknown, expired or revoked, or its account is banned or deleted.
 
-        What is found is used: once a minute that is written down, in a transaction of its own. So it is to be asked
-        before any transaction of the call has begun."""
+        Records the use of the session, at most once a minute and in a separate transaction: call it before the call's
+        transaction begins."""
         key = token_hash(token)
         if found := self.cache.get(key):
             return found
@@ -107,13 +105,13 @@ class Sessions:
     async def recheck(self, tokens: Sequence[str]) -> dict[str, Authenticated]:
         by_hash = {token_hash(token): token for token in tokens}
         live = await list_live_sessions(self._database, token_hashes=list(by_hash))
-        return {by_hash[key]: _found(session) for key, session in live.items()}
+        return {by_hash[key]: self._found(session) for key, session in live.items()}
 
     async def renew(
         self, db: Executor, *, session_id: UUID, account_id: UUID, authenticated_at: datetime
     ) -> tuple[str, Session] | None:
-        """For whoever has authenticated anew: the session with another token, its only one from then on (ASVS 5.0,
-        7.2.4). None if it is over, or was renewed since `authenticated_at`."""
+        """Replaces the token of a session whose user has authenticated again (ASVS 5.0, 7.2.4). None if the session has ended,
+        or was renewed since `authenticated_at`."""
         token = new_session_token()
         try:
             session = await update_session_token(
@@ -129,67 +127,64 @@ class Sessions:
         return (token, session) if session is not None else None
 
     async def revoke(self, db: Executor, *, session_id: UUID, account_id: UUID) -> bool:
-        """False, and nothing happens, if the account has no such session, or it is revoked already."""
+        """False if the account has no such session, or it is revoked already."""
         try:
             return await revoke_session(db, session_id=session_id, account_id=account_id) is not None
         finally:
-            # Also when we were cancelled or cut off while it was committed.
+            # Also if the call was cancelled, or its connection lost, during the commit.
             self.cache.drop(session_id)
 
     async def revoke_all(self, db: Executor, account_id: UUID, *, but: UUID | None = None) -> int:
-        """Ends all sessions of the account except `but`, and all in which it impersonates another. Returns how many were still valid."""
+        """Ends all sessions of the account except `but`, and all in which it impersonates another one. Returns how many of them
+        were valid."""
         try:
             return len(await revoke_sessions_of_account(db, account_id=account_id, but=but))
         finally:
-            # The one that is kept is dropped too, and looked up again: that is cheaper than to know which is which.
+            # Includes the session that is kept: another lookup is cheaper than telling them apart.
             self.cache.drop(account_id)
 
     def forget(self, id_: UUID) -> None:
-        """For whoever has changed, or is about to change, what a credential, an account or an organization stands for: this
-        process asks the database about it again, for calls and for streams that are open. The others are told by a notice
-        on `REVOKED_CHANNEL`."""
+        """For changes of a credential, an account or an organization: this process looks them up again, for calls and for open
+        streams. A notice on `REVOKED_CHANNEL` informs the others."""
         self.cache.forget(id_)
 
     async def _look_up(self, key: bytes) -> Authenticated | None:
         session = await get_session_by_token_hash(
-            self._database, token_hash=key, use_written_after=self._use_written_after
+            self._database, token_hash=key, use_recorded_every=self._use_recorded_every
         )
         if session is None:
             return None
         if session.use_is_due:
-            session = await self._write_use(session)
-        return _found(session)
+            session = await self._record_use(session)
+        return self._found(session)
 
-    async def _write_use(self, session: LiveSession) -> LiveSession:
+    async def _record_use(self, session: LiveSession) -> LiveSession:
         idle_expires_at = await update_session_use(
             self._database,
             session_id=session.id,
             idle_lifetime=self._idle_lifetime,
-            use_written_after=self._use_written_after,
+            use_recorded_every=self._use_recorded_every,
         )
         return session._replace(idle_expires_at=idle_expires_at or session.idle_expires_at, use_is_due=False)
 
+    def _found(self, session: LiveSession) -> Authenticated:
+        caller = Caller(
+            account_id=session.account_id,
+            credential=CREDENTIAL_SESSION,
+            credential_id=session.id,
+            authenticated_at=session.authenticated_at,
+            organization_id=session.active_organization_id,
+            permissions=held(session.role, session.permissions),
+            administrator=session.administrator,
+            impersonator_id=session.impersonator_id,
+        )
+        ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
+        valid_until = min(session.expires_at, session.idle_expires_at)
+        return Authenticated(caller, tuple(id_ for id_ in ids if id_), valid_until, self._kept_until(session))
 
-def _found(session: LiveSession) -> Authenticated:
-    caller = Caller(
-        account_id=session.account_id,
-        credential=CREDENTIAL_SESSION,
-        credential_id=session.id,
-        authenticated_at=session.authenticated_at,
-        organization_id=session.active_organization_id,
-        permissions=held(session.role, session.permissions),
-        administrator=session.administrator,
-        impersonator_id=session.impersonator_id,
-    )
-    ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
-    good_until = min(session.expires_at, session.idle_expires_at)
-    return Authenticated(caller, tuple(id_ for id_ in ids if id_), good_until, _kept_until(session))
-
-
-def _kept_until(session: LiveSession) -> datetime:
-    """A lookup puts off the expiry of an idle session, and what is remembered is not looked up: so half of what is left
-    to it, that one which is used all the time does not idle out in memory."""
-    if session.idle_expires_at >= session.expires_at:
-        return session.expires_at
-    now = datetime.now(UTC)
-    return now + (session.idle_expires_at - now) / 2
+    def _kept_until(self, session: LiveSession) -> datetime:
+        """Half of the time until the session idles out: a lookup puts that off, and a cached result is not looked up."""
+        if session.idle_expires_at >= session.expires_at:
+            return session.expires_at
+        now = self._database.clock.now()
+        return now + (session.idle_expires_at - now) / 2

@@ -1,11 +1,11 @@
-"""Streams that are open: each ends as soon as a call with the credential that it began with would be refused."""
+"""Open streams. Each ends as soon as a new call with its credential would be refused."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from datetime import UTC, datetime
+from datetime import datetime
 from math import inf
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -13,55 +13,57 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.credentials import Authenticated, Authenticator
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.listen import Listener
 from accord_rpc.caller import Caller
 from accord_rpc.errors import RpcError
 
-_TICK: Final = 0.5  # seconds by which a stream may outlive its credential's expiry
-# Seconds between two looks at a stream of which nothing was heard: while notices come, for the sake of what was changed
-# without one; while they cannot, because nothing else would tell.
-_LOOK_AGAIN: Final = 60.0
-_LOOK_AGAIN_UNTOLD: Final = 2.0
+_TICK: Final = 0.5  # seconds by which a stream may outlive its credential
+# Seconds between rechecks of a stream without a notice. While notices arrive, for changes that send none; while they cannot
+# arrive, for every change.
+_RECHECK_EVERY: Final = 60.0
+_RECHECK_EVERY_WITHOUT_NOTICES: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
 
 Admit: TypeAlias = Callable[[Caller], None]
-"""Raises Refused if whoever the credential stands for is let in no more."""
+"""Raises RpcError if the caller is no longer admitted."""
 
 
-def _whoever(caller: Caller) -> None:
-    """A credential that is good is enough."""
+def _admit_all(caller: Caller) -> None:
+    """A valid credential is enough."""
 
 
 class _Stream:
-    __slots__ = ("admit", "authenticator", "ids", "look_at", "refused", "task", "token")
+    __slots__ = ("admit", "authenticator", "ids", "recheck_at", "refused", "task", "token")
 
     def __init__(
         self, task: "asyncio.Task[Any]", authenticator: Authenticator, token: str, ids: tuple[UUID, ...], admit: Admit
     ) -> None:
         self.task = task
         self.authenticator = authenticator
-        self.token = token  # which the headers of its call hold as long
+        self.token = token  # held by the headers of the call for as long
         self.ids = ids
         self.admit = admit
-        self.look_at = 0.0  # when to ask about it next, on the clock of `time.monotonic`
-        self.refused: RpcError | None = None  # why it is ended
+        self.recheck_at = 0.0  # on the clock of `time.monotonic`
+        self.refused: RpcError | None = None  # the reason for which it is ended
 
 
 class Streams:
-    """Those of one process. A notice does not end a stream, it makes us ask the authenticator, as a new call would have to: the
-    notice may be about the token that a session had before, about another permission, or about nothing at all.
+    """The open streams of one process. A notice does not end a stream: its authenticator rechecks the credential, because the
+    notice may be about a session's previous token, another permission, or nothing at all.
 
-    To be open is no use of a credential: a screen that is watched by nobody would keep a session from idling out for ever.
-    What its client calls besides, this stream's own beginning included, puts that off, and is found out when it is time.
+    An open stream is no use of its credential: it would keep an unattended session from idling out. Other calls of the client,
+    such as the one that opened the stream, put that off.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, clock: DatabaseClock) -> None:
         self._listener = listener
+        self._clock = clock
         self._open: set[_Stream] = set()
         self._by_id: dict[UUID, set[_Stream]] = {}  # by each id that a notice can name
-        self._doubts = 0
+        self._changes = 0
         self._wake = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -69,35 +71,35 @@ class Streams:
         return len(self._open)
 
     @property
-    def doubts(self) -> int:
-        """How often something was doubted. Read before the credential of a new stream is looked up, and handed to `hold`."""
-        return self._doubts
+    def changes(self) -> int:
+        """How many changes there were. Read it before the credential of a new stream is verified, and pass it to `hold`."""
+        return self._changes
 
-    def doubt(self, id_: UUID) -> None:
-        self._ask_about(self._by_id.get(id_, ()))
+    def changed(self, id_: UUID) -> None:
+        """Rechecks the streams whose credential, account or organization has changed."""
+        self._recheck_now(self._by_id.get(id_, ()))
 
-    def doubt_all(self) -> None:
-        self._ask_about(self._open)
+    def all_changed(self) -> None:
+        self._recheck_now(self._open)
 
     @contextmanager
     def hold(
-        self, authenticator: Authenticator, token: str, found: Authenticated, *, doubts: int, admit: Admit = _whoever
+        self, authenticator: Authenticator, token: str, found: Authenticated, *, changes: int, admit: Admit = _admit_all
     ) -> Iterator[None]:
-        """The block is the stream. Its task is cancelled, and Refused comes out of it, when the token is not good any
-        more, or `admit` refuses whoever it stands for; that includes what was changed while it was looked up, if
-        anything was doubted since."""
+        """The block is the stream. When the token is no longer valid, or `admit` refuses its caller, the block's task is
+        cancelled and the block raises RpcError. That includes changes since `changes` was read."""
         task = asyncio.current_task()
         assert task is not None
         stream = _Stream(task, authenticator, token, found.ids, admit)
-        if doubts == self._doubts:
-            self._look_later(stream, found.good_until)
+        if changes == self._changes:
+            self._recheck_later(stream, found.valid_until)
         else:
             self._wake.set()
         self._add(stream)
         try:
             yield
         except asyncio.CancelledError:
-            # Who else cancelled the call, its client or its deadline or the end of the server, is obeyed.
+            # The client, the deadline or the server's shutdown cancelled the call as well.
             if stream.refused is None or task.cancelling() > 1:
                 raise
         finally:
@@ -107,10 +109,10 @@ class Streams:
         if stream.refused is not None:
             raise stream.refused
 
-    def _ask_about(self, streams: Collection[_Stream]) -> None:
-        self._doubts += 1
+    def _recheck_now(self, streams: Collection[_Stream]) -> None:
+        self._changes += 1
         for stream in streams:
-            stream.look_at = 0.0
+            stream.recheck_at = 0.0
         if streams:
             self._wake.set()
 
@@ -119,7 +121,7 @@ class Streams:
         for id_ in stream.ids:
             self._by_id.setdefault(id_, set()).add(stream)
         if self._watching is None or self._watching.done():
-            # In a context of its own: the deadline of the call that happens to come first is not that of the others.
+            # In an empty context: the deadline of the first stream's call is not the deadline of the others.
             self._watching = asyncio.create_task(self._watch(), name="open streams", context=Context())
 
     def _remove(self, stream: _Stream) -> None:
@@ -129,41 +131,42 @@ class Streams:
             if not self._by_id[id_]:
                 del self._by_id[id_]
         if not self._open:
-            self._wake.set()  # so that the watch ends
+            self._wake.set()  # ends the watch
 
     async def _watch(self) -> None:
         while self._open:
             self._wake.clear()
             now = monotonic()
-            if due := [stream for stream in self._open if stream.look_at <= now and stream.refused is None]:
-                await self._look(due)
+            if due := [stream for stream in self._open if stream.recheck_at <= now and stream.refused is None]:
+                await self._recheck(due)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK):
                     await self._wake.wait()
 
-    async def _look(self, streams: list[_Stream]) -> None:
+    async def _recheck(self, streams: list[_Stream]) -> None:
         for authenticator in {stream.authenticator for stream in streams}:
-            await self._look_by(authenticator, [stream for stream in streams if stream.authenticator is authenticator])
+            await self._recheck_with(authenticator, [each for each in streams if each.authenticator is authenticator])
 
-    async def _look_by(self, authenticator: Authenticator, streams: list[_Stream]) -> None:
-        if_unanswered = monotonic() + _LOOK_AGAIN_UNTOLD
+    async def _recheck_with(self, authenticator: Authenticator, streams: list[_Stream]) -> None:
+        if_it_fails = monotonic() + _RECHECK_EVERY_WITHOUT_NOTICES
         for stream in streams:
-            stream.look_at = if_unanswered
+            stream.recheck_at = if_it_fails
         try:
-            good = await authenticator.recheck([stream.token for stream in streams])
-        except Exception as error:  # noqa: BLE001 — whatever it was, nobody else would look at these streams
-            _log.warning("cannot see whether the credentials of open streams are good: %s", error)
+            valid = await authenticator.recheck([stream.token for stream in streams])
+        except Exception as error:  # noqa: BLE001 — any error: the watch must go on, or no stream is rechecked
+            _log.warning("cannot recheck the credentials of open streams: %s", error)
             return
         for stream in streams:
-            found = good.get(stream.token)
+            found = valid.get(stream.token)
             if refused := _refused(stream, found):
                 self._end(stream, refused)
-            elif found and stream.look_at == if_unanswered:  # and it was not doubted since we asked
-                self._look_later(stream, found.good_until)
+            elif found and stream.recheck_at == if_it_fails:  # no change since the query
+                self._recheck_later(stream, found.valid_until)
 
-    def _look_later(self, stream: _Stream, good_until: datetime | None) -> None:
-        left = inf if good_until is None else (good_until - datetime.now(UTC)).total_seconds()
-        stream.look_at = monotonic() + min(left, _LOOK_AGAIN if self._listener.connected else _LOOK_AGAIN_UNTOLD)
+    def _recheck_later(self, stream: _Stream, valid_until: datetime | None) -> None:
+        left = inf if valid_until is None else self._clock.until(valid_until)
+        longest = _RECHECK_EVERY if self._listener.connected else _RECHECK_EVERY_WITHOUT_NOTICES
+        stream.recheck_at = monotonic() + min(left, longest)
 
     def _end(self, stream: _Stream, refused: RpcError) -> None:
         if stream in self._open and stream.refused is None:
@@ -172,7 +175,7 @@ class Streams:
 
 
 def _refused(stream: _Stream, found: Authenticated | None) -> RpcError | None:
-    """What a call with the stream's credential would be refused with."""
+    """The error that a new call with the stream's credential would raise."""
     if found is None:
         return RpcError(Reason.REASON_CREDENTIAL_INVALID)
     try:

@@ -1,7 +1,6 @@
-"""Opaque tokens: a prefix that says what kind it is, 256 random bits, and a checksum.
+"""Opaque tokens: a prefix for the kind, 256 random bits and a checksum.
 
-A secret scanner finds any of them by `ac[a-z]_[A-Za-z0-9_-]{48}`; those worth most are `acs_` (a session) and `ack_` (an API
-key).
+Secret scanners find them by `ac[a-z]_[A-Za-z0-9_-]{48}`. The most valuable ones are `acs_` (session) and `ack_` (API key).
 """
 
 import hashlib
@@ -21,7 +20,7 @@ API_KEY_PREFIX = "ack_"
 CLIENT_PREFIX = "acc_"
 
 _SECRET_BYTES = 32
-# 32 bytes and 4 of checksum are 48 characters without padding or spare bits: a token has one spelling.
+# 32 random bytes and 4 of checksum are 48 characters without padding or unused bits: a token has one spelling.
 _BODY = re.compile(r"[A-Za-z0-9_-]{48}")
 
 
@@ -35,7 +34,7 @@ def new_token(prefix: str) -> str:
 
 
 def well_formed(token: str, prefix: str = SESSION_PREFIX) -> bool:
-    """Whether we may have made it: tells a mistyped or cut token without asking the database. It proves nothing."""
+    """Rejects mistyped, truncated and invented tokens without a query. It does not authenticate."""
     if not token.startswith(prefix) or _BODY.fullmatch(token, len(prefix)) is None:
         return False
     body = urlsafe_b64decode(token[len(prefix) :])
@@ -43,10 +42,10 @@ def well_formed(token: str, prefix: str = SESSION_PREFIX) -> bool:
 
 
 def token_hash(token: str) -> bytes:
-    """What is stored in its place. 256 random bits cannot be guessed, so neither salt nor a slow hash is needed."""
+    """The stored form. 256 random bits cannot be guessed, so neither a salt nor a slow hash is needed."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def _checksum(prefix: str, secret: bytes) -> bytes:
-    # Over the prefix too: a token with the prefix of another kind is not well formed.
+    # Includes the prefix: a token with the prefix of another kind is malformed.
     return crc32(secret, crc32(prefix.encode())).to_bytes(4, "big")

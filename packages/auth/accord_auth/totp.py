@@ -1,6 +1,6 @@
-"""Codes of authenticator apps: TOTP (RFC 6238) with what every app knows, SHA-1, six digits and thirty seconds.
+"""Codes of authenticator apps: TOTP (RFC 6238) with the parameters that every app supports: SHA-1, 6 digits, 30 seconds.
 
-What time it is comes from whoever asks: here no clock is read.
+The time is a parameter: the database's clock decides.
 """
 
 import secrets
@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 ISSUER: Final = "Accord"
 
-_SECRET_BYTES = 20  # as long as what SHA-1 makes (RFC 4226, section 4, R6)
+_SECRET_BYTES = 20  # the length of SHA-1 (RFC 4226, section 4, R6)
 _DIGITS = 6
 _STEP_SECONDS = 30
-# How many steps the clock of a phone may be off, which is also how long a code may take on its way (RFC 6238, 5.2).
+# For clocks that differ and for transmission delay (RFC 6238, 5.2).
 _STEPS_OFF = 1
 
 
@@ -26,12 +26,12 @@ def new_secret() -> bytes:
 
 
 def secret_text(secret: bytes) -> str:
-    """As it is typed where there is no camera."""
+    """In base 32, to be typed into an app."""
     return b32encode(secret).decode()
 
 
 def otpauth_uri(secret: bytes, email: str) -> str:
-    """What an app reads from a QR code."""
+    """The content of the QR code."""
     return _totp(secret).get_provisioning_uri(email, ISSUER)
 
 
@@ -44,8 +44,8 @@ def code_at(secret: bytes, step: int) -> str:
 
 
 def step_of(code: str, secret: bytes, now: datetime) -> int | None:
-    """The step whose code it is, the present one or a neighbour; None if it is none of theirs. All are compared, in
-    constant time: how long that takes tells nothing."""
+    """The step that the code belongs to: the current one or a neighbour. None if the code is wrong. All are compared, each in
+    constant time."""
     present = step_at(now)
     steps = range(present - _STEPS_OFF, present + _STEPS_OFF + 1)
     matching = [step for step in steps if compare_digest(code_at(secret, step).encode(), code.encode())]
@@ -53,4 +53,4 @@ def step_of(code: str, secret: bytes, now: datetime) -> int | None:
 
 
 def _totp(secret: bytes) -> TOTP:
-    return TOTP(secret, _DIGITS, SHA1(), _STEP_SECONDS)  # noqa: S303 — in HMAC it holds, and most apps know no other
+    return TOTP(secret, _DIGITS, SHA1(), _STEP_SECONDS)  # noqa: S303 — secure in HMAC, and most apps support no other

@@ -1,4 +1,4 @@
-"""Calls Accord from Python. `open_channel` is for threads, `accord_client.aio.open_channel` for asyncio."""
+"""The Python client. `open_channel` is for threads, `accord_client.aio.open_channel` for asyncio."""
 
 from accord_client.call_failed import CallFailed, Violation
 from accord_client.credentials import ApiKey, Credentials, ServiceAccount, ServiceToken, SessionToken

@@ -1,4 +1,4 @@
-"""A call as it leaves: with a deadline, with ids under which it is found and repeated, and with a credential."""
+"""What the client adds to a call: its deadline, its request ids and its credential."""
 
 import time
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Details(grpc.ClientCallDetails):
-    """What gRPC wants to know of a call, with threads and with asyncio."""
+class CallDetails(grpc.ClientCallDetails):
+    """The details that an interceptor passes on, for grpc and grpc.aio."""
 
-    method: Any  # as it was given
+    method: Any  # str, or bytes in grpc.aio
     timeout: float | None
     metadata: Metadata
     credentials: grpc.CallCredentials | None
@@ -31,8 +31,8 @@ class Details(grpc.ClientCallDetails):
     compression: grpc.Compression | None = None
 
 
-class Given(Protocol):
-    """The details as the caller left them. With asyncio the method is bytes, and there is no compression."""
+class CallerDetails(Protocol):
+    """The details that an interceptor receives. In grpc.aio, `method` is bytes and there is no compression."""
 
     @property
     def method(self) -> str | bytes: ...
@@ -46,40 +46,41 @@ class Given(Protocol):
     def wait_for_ready(self) -> bool | None: ...
 
 
-class Outgoing:
-    """What is settled once for a call, however often it is sent."""
+class OutgoingCall:
+    """What all attempts at a call share."""
 
-    def __init__(self, given: Given, methods: Methods) -> None:
-        self._given = given
-        path = given.method.decode() if isinstance(given.method, bytes) else given.method
+    def __init__(self, caller_details: CallerDetails, methods: Methods) -> None:
+        self._caller_details = caller_details
+        path = caller_details.method.decode() if isinstance(caller_details.method, bytes) else caller_details.method
         self._method = methods.get(path)
-        self._metadata = tuple((name, value) for name, value in given.metadata or ())
+        self._metadata = tuple((name, value) for name, value in caller_details.metadata or ())
         names = dict(self._metadata)
-        self.wants_credential = not (names.keys() & CREDENTIAL_HEADERS or (self._method and self._method.public))
+        self.needs_credential = not (names.keys() & CREDENTIAL_HEADERS or (self._method and self._method.public))
         self.request_id = str(names.get(REQUEST_ID_HEADER) or uuid4().hex)
         if REQUEST_ID_HEADER not in names:
             self._metadata += ((REQUEST_ID_HEADER, self.request_id),)
-        timeout = given.timeout
+        timeout = caller_details.timeout
         if timeout is None and self._method is not None:
             timeout = self._method.default_deadline
-        self._ends = None if timeout is None else time.monotonic() + timeout
+        self._ends_at = None if timeout is None else time.monotonic() + timeout
 
     def time_left(self) -> float | None:
-        """Seconds, from the first attempt on. None if the call may take for ever."""
-        return None if self._ends is None else self._ends - time.monotonic()
+        """Seconds until the deadline, which all attempts share. None without a deadline."""
+        return None if self._ends_at is None else self._ends_at - time.monotonic()
 
-    def details(self, credential: Header | None) -> Details:
-        return Details(
-            method=self._given.method,
+    def details(self, credential: Header | None) -> CallDetails:
+        return CallDetails(
+            method=self._caller_details.method,
             timeout=self.time_left(),
             metadata=(*self._metadata, credential) if credential else self._metadata,
-            credentials=self._given.credentials,
-            wait_for_ready=self._given.wait_for_ready,
-            compression=getattr(self._given, "compression", None),
+            credentials=self._caller_details.credentials,
+            wait_for_ready=self._caller_details.wait_for_ready,
+            compression=getattr(self._caller_details, "compression", None),
         )
 
     def request(self, request: R) -> R:
-        """The request with an id to repeat it by. A copy: another call with the caller's own message is another request."""
+        """A copy of the request with a request id, by which the server recognizes a retry. The caller's message is not
+        changed: if it is sent in another call, that call is another request."""
         if self._method is None or not self._method.takes_request_id or cast(Any, request).request_id:
             return request
         copy = type(request)()

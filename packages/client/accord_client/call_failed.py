@@ -1,4 +1,4 @@
-"""What every exception of a call has in common."""
+"""The base class of the exceptions that a call raises."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import grpc
 
 
 class Violation(NamedTuple):
-    """One fault of a request: the path of the field (`task.title`), and what the field must be."""
+    """One fault of a request: the path of the field (`task.title`) and its rule."""
 
     field: str
     description: str
@@ -16,9 +16,9 @@ class Violation(NamedTuple):
 class CallFailed(Exception):
     """A call that did not succeed.
 
-    `reason` is the contract's, without its prefix (`TASK_NOT_FOUND`), and empty if none was told: what fails on the way
-    knows of no reasons. `retry_after` is in seconds. `quota` names whose limit was reached. `error_id` and `request_id`
-    find the call in the gateway's log.
+    `reason` is the contract's, without its prefix (`TASK_NOT_FOUND`). It is empty if the call failed before it reached the
+    gateway. `retry_after` is in seconds. `quota` names the exceeded limit. `error_id` and `request_id` identify the call in
+    the gateway's log.
     """
 
     code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
@@ -47,15 +47,15 @@ class CallFailed(Exception):
 
     @property
     def error_id(self) -> str | None:
-        """Set if the fault is the server's: what to quote when asking for help."""
+        """Set if the server has a fault. Quote it when you report the fault."""
         return self.metadata.get("error_id")
 
     def __str__(self) -> str:
-        what = f"{self.reason or self.code.name}: {self.message}"
-        more = "; ".join(self._more())
-        return f"{what} ({more})" if more else what
+        text = f"{self.reason or self.code.name}: {self.message}"
+        details = "; ".join(self._details())
+        return f"{text} ({details})" if details else text
 
-    def _more(self) -> Iterator[str]:
+    def _details(self) -> Iterator[str]:
         yield from (f"{violation.field}: {violation.description}" for violation in self.violations)
         yield from (f"{name}={value}" for name, value in self.metadata.items())
         if self.request_id:

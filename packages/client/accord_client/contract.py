@@ -1,4 +1,4 @@
-"""What the contract says of each method, read out of the descriptors of the generated code."""
+"""Reads the deadline, access and repeatability of each method from the generated descriptors."""
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,15 +20,14 @@ REQUEST_ID = "request_id"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What a caller needs to know of a method. `default_deadline` is in seconds."""
+    """`default_deadline` is in seconds. `repeatable`: a client that does not know whether a call took effect may repeat it.
+    `takes_request_id`: the server recognizes a repeated request by its id and returns the first response."""
 
     service: str
     name: str
     default_deadline: float
     public: bool
-    # Whether it may be called again by somebody who does not know whether the first call had an effect.
     repeatable: bool
-    # Whether that is so because its requests have an id, under which the first answer is kept.
     takes_request_id: bool
 
     @classmethod
@@ -48,12 +47,12 @@ class Method:
         )
 
 
-Methods = Mapping[str, Method]  # by their paths
-NO_OTHERS: Final[Methods] = MappingProxyType({})
+Methods = Mapping[str, Method]  # by path: /package.Service/Method
+NO_METHODS: Final[Methods] = MappingProxyType({})
 
 
 def methods_of(services: Iterable[ServiceDescriptor]) -> Methods:
-    """Those that carry a policy; of others nothing is known."""
+    """The methods that declare a policy."""
     declared = (
         method for service in services for method in service.methods if method.GetOptions().HasExtension(policy)
     )
@@ -62,7 +61,7 @@ def methods_of(services: Iterable[ServiceDescriptor]) -> Methods:
 
 @cache
 def contract() -> Methods:
-    """Those of every service in the installed contract, whatever it was generated from."""
+    """The methods of every service in the installed contract package."""
     modules = [importlib.import_module(name) for name in sorted(_modules(files(PACKAGE), PACKAGE))]
     return methods_of(service for module in modules for service in module.DESCRIPTOR.services_by_name.values())
 

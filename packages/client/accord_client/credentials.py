@@ -1,4 +1,4 @@
-"""The ways to say who calls. None of them shows its secret when it is printed."""
+"""The credentials of a channel. Their `repr` does not contain the secret."""
 
 from dataclasses import dataclass, field
 
@@ -7,28 +7,28 @@ Header = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SessionToken:
-    """What sign-in answers."""
+    """The token that sign-in returns."""
 
     token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key of an organization."""
+    """An API key of an organization."""
 
     key: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceToken:
-    """The token of a service, as it is: one that acts for a person, say, from TokenService.ExchangeToken. It is not renewed."""
+    """A service token, for example one of TokenService.ExchangeToken that acts for a user. It is not renewed."""
 
     token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccount:
-    """The account of a service. Its tokens come from TokenService.IssueToken, over the same channel, and are renewed."""
+    """A service account. The channel gets its tokens from TokenService.IssueToken and renews them."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -43,7 +43,7 @@ def bearer(token: str) -> Header:
 
 
 def fixed_header(credentials: Credentials | None) -> Header | None:
-    """What goes with each call. None if nothing does, or not always the same."""
+    """The header of a credential that does not change. None without credentials and for a service account."""
     match credentials:
         case ApiKey():
             return ("x-api-key", credentials.key)

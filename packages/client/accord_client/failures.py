@@ -1,4 +1,4 @@
-"""Turns what gRPC raises into the exception that is named after its reason."""
+"""Converts the errors of gRPC to the exceptions of `accord_client.errors`."""
 
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=Message)
 
 
 def failure(error: grpc.RpcError, request_id: str) -> CallFailed:
-    """What failed on the way, and so tells no reason, is named after its status code."""
+    """The exception of the reason or, without one, of the status code."""
     status = _status(error.trailing_metadata())
     info = _detail(status, ErrorInfo)
     reason = info.reason if info.domain == DOMAIN else ""
@@ -38,7 +38,7 @@ def failure(error: grpc.RpcError, request_id: str) -> CallFailed:
 
 
 def _status(trailers: Iterable[Any] | None) -> Status:
-    """Empty if there is none that we can read: anything between us and the gateway may answer too."""
+    """Empty without a readable status: a proxy can also respond."""
     for name, value in trailers or ():
         if name == STATUS_HEADER:
             try:
@@ -49,7 +49,7 @@ def _status(trailers: Iterable[Any] | None) -> Status:
 
 
 def _detail(status: Status, kind: type[M]) -> M:
-    """The detail of that kind, an empty one if there is none."""
+    """The first detail of that type, or an empty message."""
     found = kind()
     for detail in status.details:
         try:

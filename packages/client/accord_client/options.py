@@ -1,4 +1,4 @@
-"""How a channel is set up: what gRPC repeats by itself, and how."""
+"""The options of a channel: retries and reconnects."""
 
 import json
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from accord_client.contract import Method, Methods
 
 Options = list[tuple[str, Any]]
 
-# What docs/operating.md publishes, and what the gateway's drain is made for. Each call ends with its deadline all the same.
+# docs/operating.md documents it, and the drain of the gateway relies on it. A deadline ends all attempts.
 RETRY_POLICY: Final = {
     "maxAttempts": 5,
     "initialBackoff": "0.5s",
@@ -17,22 +17,22 @@ RETRY_POLICY: Final = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-# gRPC keeps what it may have to send again, and repeats no call that is larger: 256 KiB unless told. Messages have 4 MiB.
-_KEPT_FOR_RETRIES: Final = 5 * 1024 * 1024
-_LONGEST_RECONNECT_MS: Final = 5_000  # instead of two minutes, which a restart should not cost
+# gRPC does not retry a call that is larger. Its default is 256 KiB; a message has at most 4 MiB.
+_RETRY_BUFFER_BYTES: Final = 5 * 1024 * 1024
+_MAX_RECONNECT_BACKOFF_MS: Final = 5_000  # gRPC's default is two minutes, too long after a restart
 
 
 def channel_options(methods: Methods) -> Options:
     return [
         ("grpc.service_config", service_config(methods.values())),
-        ("grpc.per_rpc_retry_buffer_size", _KEPT_FOR_RETRIES),
-        ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
+        ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
+        ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_BACKOFF_MS),
         ("grpc.primary_user_agent", f"accord-client/{version('accord-client')}"),
     ]
 
 
 def plain_text_options() -> Options:
-    """A proxy would carry to another machine what is meant for this one. Goes before all: of two, gRPC takes the first."""
+    """No proxy, because it would forward the call to another machine. Must be first: gRPC uses the first of two values."""
     return [("grpc.enable_http_proxy", 0)]
 
 

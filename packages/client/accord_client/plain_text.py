@@ -1,4 +1,4 @@
-"""Where calls may go that are not encrypted: to this machine, and to no other."""
+"""Restricts calls without TLS to addresses of this machine."""
 
 import ipaddress
 import re
@@ -10,23 +10,23 @@ _ADDRESS: Final = re.compile(
 
 
 class PlainTextRefused(ValueError):
-    """The channel would carry passwords and tokens over a network for everybody to read."""
+    """The channel would send passwords and tokens unencrypted over a network."""
 
 
 def require_loopback(address: str) -> None:
-    """Raises PlainTextRefused for any address that is not surely of this machine."""
+    """Raises PlainTextRefused."""
     if not _is_loopback(address):
         raise PlainTextRefused(
-            f"{address} is not on this machine: without TLS, calls go to 127.0.0.1, ::1 or localhost."
+            f"{address} is not an address of this machine. Without TLS, use 127.0.0.1, ::1 or localhost."
         )
 
 
 def _is_loopback(address: str) -> bool:
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
         return False
-    host = found["ipv6"] or found["host"]
-    if host == "localhost":  # by RFC 6761, 6.3, this machine and nothing else
+    host = match["ipv6"] or match["host"]
+    if host == "localhost":  # RFC 6761, 6.3
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

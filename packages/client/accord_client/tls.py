@@ -1,4 +1,4 @@
-"""How a channel knows its server, and is known to it."""
+"""The TLS settings of a channel."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,11 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files are in PEM, and are read once: open another channel when a certificate was renewed.
+    """PEM files, read when the channel opens. Open a new channel after a certificate is renewed.
 
-    `authorities` are those who may have issued the server's certificate, the public ones if None. `certificate`, with its
-    chain, and `key` are the client's own, for mutual TLS. `server_name` is the name in the server's certificate, if that is
-    not the one in the address.
+    `authorities` may issue the server's certificate; None means the public authorities. `certificate` (with its chain) and
+    `key` are the client's, for mutual TLS. `server_name` is the name in the server's certificate if it differs from the
+    address.
     """
 
     authorities: Path | None = None
@@ -23,7 +23,7 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("A client's certificate and its key go together: name both or none.")
+            raise ValueError("Set both `certificate` and `key`, or neither.")
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(_content(self.authorities), _content(self.key), _content(self.certificate))

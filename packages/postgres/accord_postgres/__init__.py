@@ -1,4 +1,4 @@
-"""PostgreSQL as a child process: no installation, no container, no account, no TCP port."""
+"""PostgreSQL as a child process, without an installation, container, account or TCP port."""
 
 from accord_postgres.errors import EmbeddedPostgresError
 from accord_postgres.server import EmbeddedPostgres, Ended, Restarted, RestartFailed

@@ -23,16 +23,16 @@ class Account:
 
 
 def choose_account(folder: Path) -> Account:
-    """The first one that works; the owner of existing data is preferred."""
+    """The first account that works. The owner of existing data is preferred."""
     require_own_folder(folder)
-    faults: list[str] = []
+    errors: list[str] = []
     for account in candidates(data_owner(folder)):
-        fault = fault_of(account, folder)
-        if fault is None:
+        error = check(account, folder)
+        if error is None:
             return account
-        faults.append(f"\n  {account.title}: {fault}")
+        errors.append(f"\n  {account.title}: {error}")
     raise EmbeddedPostgresError(
-        f"{refused()}, and no other account works:{''.join(faults)}\n"
+        f"{refused()}, and no other account works:{''.join(errors)}\n"
         "Run as a normal user, or move the checkout to a folder that every account can reach (not under /root), "
         "or set DATABASE_URL."
     )
@@ -50,7 +50,7 @@ def require_own_folder(folder: Path) -> None:
     owners = {path.stat().st_uid for path in (folder, folder / "data") if path.exists()}
     if me != 0 and owners - {me}:
         raise EmbeddedPostgresError(
-            f"{folder} belongs to uid {min(owners - {me})}, and this is uid {me}: it was made by another user, or with "
+            f"{folder} belongs to uid {min(owners - {me})}, and this is uid {me}: it was created by another user, or with "
             f"sudo. Run `sudo chown -R {me} {folder}`, or remove it to start with an empty database."
         )
 
@@ -94,8 +94,8 @@ def has_entry(uid: int) -> bool:
     return True
 
 
-def fault_of(account: Account, folder: Path) -> str | None:
-    """Checks the identity, access to the folder and access to the programs. None if all of them work."""
+def check(account: Account, folder: Path) -> str | None:
+    """The error message if the identity, the folder or the programs cannot be used by the account; None if all can."""
     process = launch(
         [binaries() / "postgres", "--version"],
         identity=account.identity,
@@ -111,7 +111,6 @@ def hand_over(folder: Path, owner: int) -> None:
     if os.geteuid() != 0:
         return
     paths = folder.iterdir() if data_owner(folder) == owner else folder.rglob("*")
-    for path in reversed(
-        [folder, *paths]
-    ):  # the data folder after its contents: the next start repeats an interrupted run
+    # The data folder after its contents, so that the next start repeats an interrupted run.
+    for path in reversed([folder, *paths]):
         os.chown(path, owner, -1, follow_symlinks=False)

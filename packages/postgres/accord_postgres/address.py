@@ -1,7 +1,7 @@
 """The connection string of the embedded server.
 
-libpq fills in what a connection string omits from environment variables (PGHOSTADDR, PGOPTIONS, …) and from the service file
-that PGSERVICE selects. This one therefore states every parameter, so that it leads to this server alone.
+libpq takes parameters that a connection string omits from environment variables (PGHOSTADDR, PGOPTIONS, …) and from the service
+file that PGSERVICE selects. This one therefore states every parameter, so that clients always connect to this server.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ _NEUTRAL = {
     "max_protocol_version": "3.0",
     "client_encoding": "UTF8",
 }
-# An empty `service` is an error too. `application_name` leads nowhere, and each client sets its own.
+# An empty `service` is an error too. `application_name` does not affect the server, and each client sets its own.
 _OMITTED = ("service", "application_name")
 # Has no variable, but a service file can set it.
 _ONLY_IN_SERVICE_FILES = ("replication",)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LITTLE_SPACE = 100_000_000
-"""Free bytes below which a full disk is the likely cause of a failure: a new cluster takes 40 MB, a WAL file 16 MB."""
+LOW_SPACE = 100_000_000
+"""Free bytes below which a full disk is the likely cause of an error: a new cluster takes 40 MB, a WAL file 16 MB."""
 
 
 class EmbeddedPostgresError(Exception):
@@ -29,6 +29,6 @@ def plain_os_errors(folder: Path) -> Iterator[None]:
 def space_hint(folder: Path) -> str:
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 - Path's raises
     free = shutil.disk_usage(existing).free
-    if free > LITTLE_SPACE:
+    if free > LOW_SPACE:
         return ""
     return f" Its disk has only {free // 1_000_000} MB left, which is the likely cause: free some space."

@@ -1,5 +1,5 @@
-"""Starts PostgreSQL's programs as child processes: as another account where necessary, in a session of their own, ended with
-this process."""
+"""Starts PostgreSQL's programs as child processes, in a new session, as another account if necessary. They end with this
+process."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from accord_postgres.steps import Steps
 
 TRAMPOLINE = Path(__file__).with_name("trampoline.py")
 REQUESTS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 5.0))
-"""PostgreSQL's fast shutdown, its immediate one, and the kernel's, each with the seconds before the next."""
+"""PostgreSQL's fast and immediate shutdown, then SIGKILL, each with the seconds to wait before the next."""
 
 
 def launch(
@@ -38,18 +38,18 @@ def launch(
 
 
 def end(process: subprocess.Popen[bytes]) -> Steps[None]:
-    """Requests a shutdown, and a more drastic one each time the process does not end."""
+    """Sends the signals of REQUESTS until the process has ended."""
     for request, seconds in REQUESTS:
         process.send_signal(request)
-        give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             if process.poll() is not None:
                 return
             yield 0.01
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and its children at once. For initdb, which starts a server, and whose unfinished work is discarded."""
+    """Kills the process and its children. For initdb, which starts a server, and whose incomplete data folder is discarded."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

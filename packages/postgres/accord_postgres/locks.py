@@ -1,7 +1,7 @@
 """One owner per folder and never two servers, ensured by locks that the kernel releases when their holders end.
 
 `owner.lock` is held by the process that started PostgreSQL. PostgreSQL and all of its processes inherit `server.lock`, which
-is released when the last of them ends. Whoever holds both knows that no server runs on the folder. A postmaster.pid proves
+is released when the last of them ends. A process that holds both knows that no server runs on the folder. A postmaster.pid proves
 nothing: after a power cut, another process may have that pid.
 """
 

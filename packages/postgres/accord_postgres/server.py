@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ POLL = 0.2
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before a server that has ended is started again."""
 STEADY = 30.0
-"""Seconds after which the end of a server says nothing about the next one."""
+"""Seconds. If a server ran longer, the next restart has the shortest pause again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class EmbeddedPostgres:
         self._started = False
         self._held.close()
 
-    async def supervise(self) -> AsyncIterator[Ended | Restarted | RestartFailed]:
+    async def supervise(self) -> AsyncGenerator[Ended | Restarted | RestartFailed, None]:
         """Starts the server again whenever it has ended, until `stop`. For an event loop on the main thread."""
         require_main_thread("supervise")
         pause = SHORTEST_PAUSE
@@ -147,7 +147,7 @@ class EmbeddedPostgres:
         self._make_database()
 
     async def _restart(self) -> str | None:
-        """Why it failed, or None. Recovery may take as long as it needs: a shorter one would begin it again."""
+        """The error message, or None. Recovery has no time limit: ending it would only make the next one begin again."""
         try:
             with plain_os_errors(self._folder):
                 await run_async(self._lock())
@@ -172,7 +172,7 @@ class EmbeddedPostgres:
             os.close(descriptor)
 
     def _launch(self, limit: float) -> Steps[None]:
-        """The lock must be held: what a previous server left behind is removed."""
+        """Requires the lock: removes the files of a previous server."""
         remove_leftovers(self._sockets)
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         self._process = self._run(commands.postgres(self._data, sockets=self._sockets, sync=self._sync))
@@ -194,7 +194,7 @@ class EmbeddedPostgres:
             held.callback(remove_if_empty, self._sockets)
 
     def _make_cluster(self) -> None:
-        """Under another name first: a folder named `data` is complete, even if this process is killed."""
+        """Creates it under another name and renames it: so a folder named `data` is complete, even if this process is killed."""
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         process = self._run(commands.initdb(unfinished, sync=self._sync))
@@ -208,32 +208,32 @@ class EmbeddedPostgres:
         sync_folder(self._folder)
 
     def _require_same_major(self) -> None:
-        made_by = (self._data / "PG_VERSION").read_text().strip()
-        if made_by != str(MAJOR):
+        version = (self._data / "PG_VERSION").read_text().strip()
+        if version != str(MAJOR):
             raise EmbeddedPostgresError(
-                f"{self._data} was made by PostgreSQL {made_by}, and this is PostgreSQL {MAJOR}, which cannot read it. "
-                f"To keep the data, dump them with PostgreSQL {made_by} (pg_dumpall) and load them into a new folder; to "
+                f"{self._data} was created by PostgreSQL {version}, and this is PostgreSQL {MAJOR}, which cannot read it. "
+                f"To keep the data, dump them with PostgreSQL {version} (pg_dumpall) and load them into a new folder; to "
                 f"start with an empty database, move {self._folder} away."
             )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], limit: float) -> Steps[None]:
-        give_up = time.monotonic() + limit
+        deadline = time.monotonic() + limit
         while not self._is_ready(process.pid):
             if process.poll() is not None:
                 raise self._failure(f"ended while it started, with status {process.returncode}")
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise self._failure(f"did not accept connections within {limit:.0f} s")
             yield 0.01
 
     def _is_ready(self, pid: int) -> bool:
-        """As pg_ctl does: PostgreSQL writes its state into line 8 of postmaster.pid. A standby is ready for reading."""
+        """Reads PostgreSQL's state from line 8 of postmaster.pid, like pg_ctl. A standby is ready for reads."""
         with suppress(FileNotFoundError):
             lines = (self._data / "postmaster.pid").read_text().splitlines()
             return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
         return False
 
     def _make_database(self) -> None:
-        """At every start: the first may have been interrupted, or the database dropped."""
+        """Runs at every start: an earlier start may have been interrupted, or the database dropped."""
         try:
             with psycopg.connect(self._address("postgres", writable=False), autocommit=True) as connection:
                 if connection.execute("SELECT FROM pg_database WHERE datname = 'accord'").fetchone() is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from accord_postgres.errors import EmbeddedPostgresError
 
 PORT = 5432
-LONGEST = 107 if sys.platform == "linux" else 103  # bytes of sockaddr_un.sun_path, less its closing NUL
+MAX_PATH = 107 if sys.platform == "linux" else 103  # bytes of sockaddr_un.sun_path without its closing NUL
 
 
 def socket_folder(folder: Path) -> Path:
@@ -24,15 +24,15 @@ def socket_folder(folder: Path) -> Path:
     if addressable(outside):
         return outside
     raise EmbeddedPostgresError(
-        f"Neither {inside} nor {outside} can hold a unix socket (at most {LONGEST} bytes, no comma): "
+        f"Neither {inside} nor {outside} can hold a unix socket (at most {MAX_PATH} bytes, no comma): "
         "move the checkout to a shorter path, or set TMPDIR to one."
     )
 
 
 def addressable(folder: Path) -> bool:
-    """libpq separates hosts by commas."""
+    """Whether the path is short enough and without a comma, which separates hosts in libpq."""
     path = os.fsencode(folder / f".s.PGSQL.{PORT}")
-    return len(path) <= LONGEST and b"," not in path
+    return len(path) <= MAX_PATH and b"," not in path
 
 
 def make_private(folder: Path, *, owner: int) -> None:
@@ -47,16 +47,16 @@ def make_private(folder: Path, *, owner: int) -> None:
         os.close(descriptor)
 
 
-def require_private(folder: Path, found: os.stat_result, owners: set[int]) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid not in owners or mode != 0o700:
+def require_private(folder: Path, status: os.stat_result, owners: set[int]) -> None:
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in owners or mode != 0o700:
         raise EmbeddedPostgresError(
-            f"{folder} belongs to uid {found.st_uid} with mode {mode:o}, where a folder of uid {min(owners)} with mode "
-            "700 is needed: another user created or opened it. Remove it, or set TMPDIR to another folder."
+            f"{folder} belongs to uid {status.st_uid} with mode {mode:o}, but must belong to uid {min(owners)} with mode 700: "
+            "another user created or opened it. Remove it, or set TMPDIR to another folder."
         )
 
 
 def remove_leftovers(folder: Path) -> None:
-    """They remain after a power cut or kill -9, and PostgreSQL trusts the pid in the lock file."""
+    """Removes the socket and its lock file, which remain after a power cut or kill -9. PostgreSQL trusts the pid in the file."""
     for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
         (folder / name).unlink(missing_ok=True)

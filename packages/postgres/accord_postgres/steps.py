@@ -1,4 +1,4 @@
-"""Waiting, written once for blocking callers and for asyncio: a generator yields how many seconds to wait before it continues."""
+"""Functions that wait, written once for blocking callers and for asyncio: a generator yields the seconds to wait."""
 
 import asyncio
 import time

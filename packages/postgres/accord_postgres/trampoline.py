@@ -1,7 +1,7 @@
 """Turns a new process into a PostgreSQL program: changes its identity, binds it to its parent, then calls exec.
 
-launch.py runs this file as a script. The same work between fork and exec (`preexec_fn`) could deadlock on a lock that a thread
-of the owner held during the fork.
+launch.py runs this file as a script. A `preexec_fn`, which runs between fork and exec, could deadlock on a lock that a thread of
+the owner held during the fork.
 
 Arguments: the owner's pid, a working folder, an identity (`same`, `account:UID:GID` or `namespace:UID:GID`), a program.
 """
@@ -47,10 +47,10 @@ def drop_to(uid: int, gid: int) -> None:
 
 
 def die_with(owner: int) -> None:
-    """If the owner is killed, the kernel sends SIGINT, PostgreSQL's fast and clean shutdown. Linux only."""
+    """If the owner dies, the kernel sends SIGINT, PostgreSQL's fast and clean shutdown. Linux only."""
     if sys.platform == "linux":
         system_call("prctl", PR_SET_PDEATHSIG, signal.SIGINT)
-    if os.getppid() != owner:  # it died before the request
+    if os.getppid() != owner:  # the owner died before prctl
         sys.exit("the owner of this server has ended")
 
 
@@ -64,11 +64,11 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def attempt(what: str, step: Callable[[], None]) -> None:
+def attempt(description: str, step: Callable[[], None]) -> None:
     try:
         step()
     except OSError as error:
-        sys.exit(f"cannot {what}: {error.strerror}")
+        sys.exit(f"cannot {description}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command `accord`."""
+"""The command `accord`. Each subcommand imports what it needs, so that none waits for the imports of another."""
 
 import argparse
 import sys
@@ -14,102 +14,114 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status. A command imports what it needs, so that no command waits for the imports of another."""
+    """Returns the exit status."""
     output.tolerate_failures()
-    chosen = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        return _carry_out(chosen)
-    except StartupError as refused:
-        print(f"accord: {refused}", file=sys.stderr)
-        return refused.exit_code
+        status: int = options.run(options)
+    except StartupError as error:
+        print(f"accord: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
+    return status
 
 
-def _carry_out(chosen: argparse.Namespace) -> int:
-    match chosen.command:
-        case "worker":
-            from accord_gateway.process.worker import work
-
-            work(chosen.figures)
-        case "serve":
-            from accord_gateway.process.serve import serve
-            from accord_gateway.settings import read_settings
-
-            serve(read_settings())
-        case "migrate":
-            from accord_gateway.cli.migrate import migrate
-            from accord_gateway.settings import read_settings
-
-            migrate(read_settings())
-            print("The database is at the last migration.")
-        case "rotate-keys":
-            from accord_gateway.cli.rotate_keys import rotate_keys
-            from accord_gateway.settings import read_settings
-
-            rotation = rotate_keys(read_settings())
-            print(rotation)
-            return 0 if rotation.complete else 1
-        case "account":
-            return _change_account(chosen)
-        case "admin":
-            from accord_gateway.cli.admin import change_administrator
-            from accord_gateway.settings import read_settings
-
-            change_administrator(read_settings(), chosen.action, chosen.email)
-            print(f"{chosen.email} is {'an administrator' if chosen.action == 'grant' else 'no administrator'}.")
-        case "doctor":
-            from accord_gateway.cli.doctor import examine
-
-            return _show(examine())
-    return 0
-
-
-def _change_account(chosen: argparse.Namespace) -> int:
-    from accord_gateway.cli.account import Ban, change_account, time_to_come
+def _serve(_: argparse.Namespace) -> int:
+    from accord_gateway.process.serve import serve
     from accord_gateway.settings import read_settings
 
-    try:
-        until = time_to_come(chosen.until) if chosen.until else None
-    except ValueError:
-        raise StartupError(
-            f"--until takes a time to come, such as 2030-01-31T18:00Z, and not {chosen.until!r}."
-        ) from None
-    ended = change_account(read_settings(), chosen.action, chosen.email, Ban(chosen.reason, until))
-    banned = f"banned until {until:%Y-%m-%d %H:%M %Z}" if until else "banned"
-    print(f"{chosen.email} is {banned if chosen.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")
+    serve(read_settings())
     return 0
 
 
-def _show(findings: "Iterable[Finding]") -> int:
-    faults = 0
+def _migrate(_: argparse.Namespace) -> int:
+    from accord_gateway.cli.migrate import migrate
+    from accord_gateway.settings import read_settings
+
+    migrate(read_settings())
+    print("The database is at the last migration.")
+    return 0
+
+
+def _change_account(options: argparse.Namespace) -> int:
+    from accord_gateway.cli.account import Ban, change_account, parse_time
+    from accord_gateway.settings import read_settings
+
+    until = parse_time(options.until) if options.until else None
+    ended = change_account(read_settings(), options.action, options.email, Ban(options.reason, until))
+    banned = f"banned until {until:%Y-%m-%d %H:%M %Z}" if until else "banned"
+    print(f"{options.email} is {banned if options.action == 'ban' else 'not banned'}. Sessions ended: {ended}.")
+    return 0
+
+
+def _change_administrator(options: argparse.Namespace) -> int:
+    from accord_gateway.cli.admin import change_administrator
+    from accord_gateway.settings import read_settings
+
+    change_administrator(read_settings(), options.action, options.email)
+    print(f"{options.email} is {'an administrator' if options.action == 'grant' else 'not an administrator'}.")
+    return 0
+
+
+def _rotate_keys(_: argparse.Namespace) -> int:
+    from accord_gateway.cli.rotate_keys import rotate_keys
+    from accord_gateway.settings import read_settings
+
+    rotation = rotate_keys(read_settings())
+    print(rotation)
+    return 0 if rotation.complete else 1
+
+
+def _diagnose(_: argparse.Namespace) -> int:
+    from accord_gateway.cli.doctor import diagnose
+
+    return _print_findings(diagnose())
+
+
+def _print_findings(findings: "Iterable[Finding]") -> int:
+    problems = 0
     for finding in findings:
         print(finding, flush=True)
-        faults += finding.is_fault
-    print(f"\nIn all {faults} to put right." if faults else "\nNothing is wrong.")
-    return 1 if faults else 0
+        problems += finding.is_problem
+    print(f"\n{problems or 'No'} problem{'' if problems == 1 else 's'} found.")
+    return 1 if problems else 0
+
+
+def _run_worker(options: argparse.Namespace) -> int:
+    from accord_gateway.process.worker import run_worker
+
+    run_worker(options.metrics_folder)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="accord", description="A contract-first gRPC backend on PostgreSQL.")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="serve | migrate | account | admin | rotate-keys | doctor"
-    )
-    commands.add_parser("serve", help="serve until Ctrl-C or SIGTERM")
-    commands.add_parser("migrate", help="bring the database to this release's schema")
-    commands.add_parser("rotate-keys", help="encrypt with the first of ENCRYPTION_KEYS what the others have encrypted")
-    account = commands.add_parser("account", help="ban somebody's account, or lift the ban")
+    commands = parser.add_subparsers(required=True, metavar="serve | migrate | account | admin | rotate-keys | doctor")
+
+    commands.add_parser("serve", help="serve until Ctrl-C or SIGTERM").set_defaults(run=_serve)
+    commands.add_parser("migrate", help="migrate the database to this release's schema").set_defaults(run=_migrate)
+
+    account = commands.add_parser("account", help="ban an account, or lift its ban")
     account.add_argument("action", choices=["ban", "unban"])
     account.add_argument("email")
-    account.add_argument(
-        "--until", metavar="TIME", help="when the ban ends, such as 2030-01-31T18:00Z; never if not given"
-    )
-    account.add_argument("--reason", metavar="TEXT", help="why, for other administrators: the person is not told")
-    admin = commands.add_parser("admin", help="make somebody an administrator of this installation, or no longer one")
+    account.add_argument("--until", metavar="TIME", help="end of the ban, such as 2030-01-31T18:00Z (default: no end)")
+    account.add_argument("--reason", metavar="TEXT", help="the reason, which only administrators see")
+    account.set_defaults(run=_change_account)
+
+    admin = commands.add_parser("admin", help="grant or revoke the administrator role")
     admin.add_argument("action", choices=["grant", "revoke"])
     admin.add_argument("email")
-    commands.add_parser("doctor", help="find what is wrong with settings, database, ports and installation")
-    commands.add_parser("worker").add_argument("figures", type=Path)  # what `serve` starts; not for people
+    admin.set_defaults(run=_change_administrator)
+
+    commands.add_parser("rotate-keys", help="re-encrypt stored values with the first of ENCRYPTION_KEYS").set_defaults(
+        run=_rotate_keys
+    )
+    commands.add_parser("doctor", help="check settings, database, ports and installation").set_defaults(run=_diagnose)
+
+    worker = commands.add_parser("worker")  # started by `serve`, not by users
+    worker.add_argument("metrics_folder", type=Path)
+    worker.set_defaults(run=_run_worker)
     return parser
 
 

@@ -16,14 +16,14 @@ NAME = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True)
 class EnvFile:
-    """`values` may be incomplete if there are `problems`, which are keyed by place."""
+    """`values` is empty if there are `problems`, which are keyed by file and line."""
 
     values: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
 
 def read_env_file(path: Path, settings: Collection[str]) -> EnvFile:
-    """Empty if there is no such file. `settings` are the names, in capitals, that Accord reads."""
+    """Empty if the file does not exist. `settings` are the names that Accord reads, in upper case."""
     try:
         text = _decoded(path.read_bytes())
     except _Problem as problem:
@@ -65,23 +65,23 @@ def _decoded(content: bytes) -> str:
 def _problems(binding: Binding, settings: Collection[str]) -> Iterator[tuple[int, str]]:
     """An unclosed quote ends at the next quote of the file, so that the lines between become part of the value."""
     blank, lines = _lines(binding.original.string)
-    line = binding.original.line + blank
+    number = binding.original.line + blank
     is_setting = binding.key is not None and binding.key.upper() in settings
     lacks_value = binding.value is None and (is_setting or not NAME.fullmatch(binding.key or "_"))
     if binding.error or lacks_value or not NAME.fullmatch(binding.key or "_"):
-        yield line, NOT_AN_ASSIGNMENT
-    elif any(_assigns(each, settings) for each in lines[1:]):
-        yield line, "must close its quote: the value contains the settings of the lines below"
+        yield number, NOT_AN_ASSIGNMENT
+    elif any(_is_assignment(line, settings) for line in lines[1:]):
+        yield number, "must close its quote: the value contains the settings of the lines below"
     elif is_setting and len(lines) > 1 and not (binding.value or "").lstrip().startswith(("{", "[")):
-        yield line, "must close its quote: the value has more than one line"
+        yield number, "must close its quote: the value has more than one line"
 
 
 def _lines(original: str) -> tuple[int, list[str]]:
-    """How many lines are blank before the assignment, and its own."""
+    """The number of blank lines before the assignment, and its lines."""
     text = original.lstrip()
     return len(original[: len(original) - len(text)].splitlines()), text.rstrip().splitlines()
 
 
-def _assigns(line: str, settings: Collection[str]) -> bool:
-    found = re.match(r"\s*(?:export\s+)?([\w.-]+)\s*=", line)
-    return found is not None and found[1].upper() in settings
+def _is_assignment(line: str, settings: Collection[str]) -> bool:
+    match = re.match(r"\s*(?:export\s+)?([\w.-]+)\s*=", line)
+    return match is not None and match[1].upper() in settings

@@ -1,5 +1,4 @@
 class StartupError(Exception):
-    """Accord cannot start, or a command cannot be carried out. The message says why and what to do; it is shown as it
-    is, without a traceback."""
+    """Accord cannot start, or a command cannot run. The message, printed without a traceback, states the cause and the remedy."""
 
     exit_code = 1

@@ -1,7 +1,7 @@
 """uvloop, with name lookups that do not delay the end of the process.
 
-uvloop and asyncio run getaddrinfo in thread pools, and join these threads when the process ends. A name that DNS does not
-answer then delays the end by up to half a minute.
+uvloop and asyncio run getaddrinfo in thread pools, and join these threads when the process ends. A DNS server that does not
+respond then delays the end by up to half a minute.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import uvloop
 
-# The time to connect to one address of a name. One address that drops packets must not use up the time of the others.
+# The timeout for one address of a name, so that an address that drops packets leaves time for the others.
 ADDRESS_SECONDS: Final = 4.0
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class EventLoop(uvloop.Loop):
         return await _in_daemon_thread(partial(socket.getaddrinfo, host, port, family, type, proto, flags))
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
-        """uvloop's own does not call `getaddrinfo` above."""
+        """Overridden because uvloop's method does not call `getaddrinfo` above."""
         if host is not None:
             lookup = {name: options.pop(name, 0) for name in ("family", "proto", "flags")}
             options["sock"] = await self._connected(host, port, lookup, options.pop("local_addr", None))

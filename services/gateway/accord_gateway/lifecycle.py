@@ -1,4 +1,4 @@
-"""The life of one serving process: connect, serve, and stop so that no caller sees an error."""
+"""The life of a serving process: connect, serve, and shut down without an error for any caller."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,67 +10,49 @@ import structlog
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.listen import Listener
-from accord_db.queries.cleanup import everything_due
+from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
 from accord_gateway.process.malloc import return_large_blocks
 from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
-from accord_gateway.server.health import follow
+from accord_gateway.server.health import monitor_database
 from accord_gateway.shutdown import Shutdown
 from accord_gateway.startup import ServeConfig, gateway_role, unreachable
 
-# Before connections are closed, new calls are answered UNAVAILABLE for so long. Clients repeat those; of a call whose
-# connection broke under it they cannot tell whether it took effect.
-TURN_AWAY_SECONDS = 0.3
+# For this time before connections close, new calls fail with UNAVAILABLE, which clients can safely retry. If the connection
+# closes first, a client cannot know whether the call took effect.
+DRAIN_NOTICE_SECONDS = 0.3
 CLOSE_SECONDS = 5.0
 
 
-async def serve(orders: ServeConfig, stop: Shutdown, announce: Callable[[int], None]) -> None:
-    """Returns when it was asked to stop, and has. `announce` is told the port once calls can come. Raises
-    StartRefused."""
+async def serve(config: ServeConfig, shutdown: Shutdown, announce: Callable[[int], None]) -> None:
+    """Returns after the shutdown. Calls `announce` with the port once it accepts calls. Raises StartupError."""
     return_large_blocks()
-    async with connected(orders) as parts:
-        gateway, sender = build_server(parts), mail_sender(parts)
-        await parts.listener.start()  # now that it has been told what to listen for
-        port = listen(gateway.server, parts.settings)
+    async with connect(config) as runtime:
+        gateway = build_server(runtime)
+        sender = mail_sender(runtime)
+        await runtime.listener.start()  # after everything has subscribed
+        port = listen(gateway.server, runtime.settings)
         await gateway.server.start()
         gateway.health.set_serving(True)
-        async with running(sender.run()):  # to the end of the drain, as calls post mail until then
-            async with running(follow(gateway.health, parts.database.ping), _clean_up(parts)):
+        async with running(sender.run()):  # until the end of the drain, during which calls may still add mail
+            async with running(monitor_database(gateway.health, runtime.database.ping), _clean_up(runtime)):
                 announce(port)
-                await stop.asked.wait()
-            await drain(gateway, stop, parts.settings.drain_seconds)
-
-
-def _clean_up(parts: Runtime) -> Coroutine[Any, Any, None]:
-    due = everything_due(
-        deleted_accounts_kept=parts.settings.deleted_accounts_kept,
-        deleted_organizations_kept=parts.settings.deleted_organizations_kept,
-    )
-    return CleanUp(parts.database, due, clean_up_metrics()).repeat(parts.settings.cleanup_interval)
-
-
-async def drain(gateway: Gateway, stop: Shutdown, seconds: float) -> None:
-    """What is under way may end, for as long as the settings say."""
-    structlog.get_logger().info("stopping", drain_seconds=seconds)
-    gateway.health.stop()
-    gateway.draining.active = True
-    await stop.wait_unless_hurried(asyncio.sleep(TURN_AWAY_SECONDS))
-    await stop.wait_unless_hurried(gateway.server.stop(seconds))
-    await gateway.server.stop(None)  # whatever is left
+                await shutdown.requested.wait()
+            await drain(gateway, shutdown, runtime.settings.drain_seconds)
 
 
 @asynccontextmanager
-async def connected(orders: ServeConfig) -> AsyncIterator[Runtime]:
-    """What a server is made of; closed at the end of the block."""
+async def connect(config: ServeConfig) -> AsyncIterator[Runtime]:
+    """Closes the connections at the end of the block. Raises StartupError."""
     try:
-        database = await Database.connect(_database_settings(orders))
+        database = await Database.connect(_database_settings(config))
     except DatabaseError as error:
         raise unreachable(error) from None
-    listener = Listener(orders.addresses.direct)
+    listener = Listener(config.addresses.direct)
     try:
-        yield Runtime(orders.settings, orders.secret_key, database, listener)
+        yield Runtime(config.settings, config.secret_key, database, listener)
     finally:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -78,13 +60,32 @@ async def connected(orders: ServeConfig) -> AsyncIterator[Runtime]:
                 await database.close()
 
 
-def _database_settings(orders: ServeConfig) -> DatabaseSettings:
-    settings = orders.settings
+def _database_settings(config: ServeConfig) -> DatabaseSettings:
+    settings = config.settings
     return DatabaseSettings(
-        dsn=orders.addresses.pooled,
+        dsn=config.addresses.pooled,
         pool_size=settings.db_pool_size,
         pool_wait=settings.db_pool_wait.total_seconds(),
         statement_timeout=settings.db_statement_timeout.total_seconds(),
         prepare=not settings.db_pooler,
         role=gateway_role(settings),
     )
+
+
+def _clean_up(runtime: Runtime) -> Coroutine[Any, Any, None]:
+    settings = runtime.settings
+    expired = expired_rows(
+        deleted_accounts_kept=settings.deleted_accounts_kept,
+        deleted_organizations_kept=settings.deleted_organizations_kept,
+    )
+    return CleanUp(runtime.database, expired, clean_up_metrics()).repeat(settings.cleanup_interval)
+
+
+async def drain(gateway: Gateway, shutdown: Shutdown, seconds: float) -> None:
+    """Rejects new calls, and lets running calls finish for at most `seconds`, unless the shutdown is forced."""
+    structlog.get_logger().info("stopping", drain_seconds=seconds)
+    gateway.health.stop()
+    gateway.draining.active = True
+    await shutdown.wait_unless_forced(asyncio.sleep(DRAIN_NOTICE_SECONDS))
+    await shutdown.wait_unless_forced(gateway.server.stop(seconds))
+    await gateway.server.stop(None)  # cancels the calls that remain

@@ -1,4 +1,4 @@
-"""Standard output and standard error that never fail: what cannot be written is lost, and the process continues."""
+"""Standard output and standard error whose writes never fail: text that cannot be written is lost, and the process continues."""
 
 import io
 import os
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-PATIENCE_MILLISECONDS = 100
+WAIT_MILLISECONDS = 100
 """How long a write waits for a reader that has stopped reading, such as a suspended pager. Until it reads again, later writes
 do not wait."""
 
 
 def tolerate_failures() -> None:
-    """Replaces sys.stdout and sys.stderr. Call before anything is opened or printed."""
+    """Replaces sys.stdout and sys.stderr. Call it before opening or printing anything."""
     _open_missing_descriptors()
     sys.stdout = _stream(1, sys.stdout, line_buffering=os.isatty(1))
     sys.stderr = _stream(2, sys.stderr, line_buffering=True)
 
 
 def _open_missing_descriptors() -> None:
-    """After `>&-` the next file or socket would get the descriptor of standard output, and with it every line."""
+    """Otherwise, after `>&-`, the next file or socket gets the descriptor of standard output and receives every line."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -42,16 +42,16 @@ def _stream(descriptor: int, former: TextIO | None, *, line_buffering: bool) -> 
 class _LossyFile(io.FileIO):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        # A file takes a line as one piece, so that lines of several workers do not mix, and never makes a write wait.
-        self._waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        # A write to a file is atomic, so that lines of several workers do not mix, and never blocks.
+        self._may_block = not stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
-        self._patience = PATIENCE_MILLISECONDS
+        self._timeout = WAIT_MILLISECONDS
 
     def write(self, data: "ReadableBuffer") -> int:
         view = memoryview(data)
         try:
-            if not self._waits:
+            if not self._may_block:
                 return super().write(view)
             if self._is_ready():
                 return super().write(view[: select.PIPE_BUF]) or len(view)  # None if the descriptor does not block
@@ -61,6 +61,6 @@ class _LossyFile(io.FileIO):
 
     def _is_ready(self) -> bool:
         """Whether PIPE_BUF bytes can be written without waiting for the reader, or writing fails at once."""
-        ready = bool(self._poll.poll(self._patience))
-        self._patience = PATIENCE_MILLISECONDS if ready else 0
+        ready = bool(self._poll.poll(self._timeout))
+        self._timeout = WAIT_MILLISECONDS if ready else 0
         return ready

@@ -1,4 +1,4 @@
-"""What the values of settings look like: how each kind is read, and what is said of one that cannot be."""
+"""The types of settings: how each parses its value, and the message for an invalid one, which begins with `must`."""
 
 import base64
 import binascii
@@ -39,7 +39,7 @@ def _postgres_url(value: SecretStr) -> SecretStr:
 def _secret_key(value: SecretStr) -> SecretStr:
     key = value.get_secret_value()
     if len(key.encode()) < 32 or len(set(key)) < 10:
-        raise ValueError("must be at least 32 random bytes, such as `openssl rand -base64 48` prints")
+        raise ValueError("must be at least 32 random bytes, for example from `openssl rand -base64 48`")
     return value
 
 
@@ -49,6 +49,8 @@ def _rate_limit_storage(value: SecretStr) -> SecretStr:
         url.scheme not in RATE_LIMIT_STORAGES
         or not _has_usable_port(url)
         or (url.hostname and not _is_host(url.hostname))
+        or not re.fullmatch(r"/?\d*", url.path)  # the number of the database
+        or url.fragment
     ):
         raise ValueError("must be async+memory://, or look like async+redis://host:6379")
     return SecretStr(_with_ascii_host(value.get_secret_value()))
@@ -69,7 +71,7 @@ def _has_usable_port(url: SplitResult) -> bool:
 
 
 def _encryption_keys(value: object) -> object:
-    """`2026-11:base64,2026-05:base64`, the one that encrypts first."""
+    """`2026-11:base64,2026-05:base64`, of which the first encrypts."""
     if not isinstance(value, str):
         return value
     keys: dict[str, bytes] = {}
@@ -79,8 +81,8 @@ def _encryption_keys(value: object) -> object:
             key = base64.b64decode(text, validate=True)
         except binascii.Error:
             key = b""
-        known = name in keys or key in keys.values()
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or len(key) != 32 or len(set(key)) < 10 or known:
+        repeated = name in keys or key in keys.values()
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) or len(key) != 32 or len(set(key)) < 10 or repeated:
             raise ValueError("must look like 2026-11:KEY,2026-05:OLDER, each KEY from `openssl rand -base64 32`")
         keys[name] = key
     return keys
@@ -88,18 +90,20 @@ def _encryption_keys(value: object) -> object:
 
 def _smtp_url(value: SecretStr) -> SecretStr:
     url = _split_secret(value)
-    if url.scheme not in ("smtp", "smtps") or not _is_host(url.hostname) or not _has_usable_port(url):
+    # A path, query or fragment is the rest of a password whose special characters are not encoded.
+    rest = url.path.strip("/") or url.query or url.fragment
+    if url.scheme not in ("smtp", "smtps") or not _is_host(url.hostname) or not _has_usable_port(url) or rest:
         raise ValueError("must look like smtps://user:password@host:465, or smtp://user:password@host:587 for STARTTLS")
     if not unquote(f"{url.username}{url.password}").isascii():
-        raise ValueError("must have a user and password in ASCII: the log-in of SMTP knows no other letters")
+        raise ValueError("must have a user and password in ASCII: SMTP authentication supports no other characters")
     return SecretStr(_with_ascii_host(value.get_secret_value()))
 
 
 def _mail_from(value: str) -> str:
     _, address = parseaddr(value)
     local, _, domain = address.partition("@")
-    stands_alone = value == address or value.endswith(f"<{address}>")
-    if not (value.isprintable() and stands_alone and re.fullmatch(r"[!-~]+", local) and _is_domain(domain)):
+    is_only_address = value == address or value.endswith(f"<{address}>")
+    if not (value.isprintable() and is_only_address and re.fullmatch(r"[!-~]+", local) and _is_domain(domain)):
         raise ValueError("must look like Example <accounts@example.com>")
     return value
 
@@ -122,20 +126,20 @@ def _is_host(host: str | None) -> bool:
 
 
 def ascii_domain(domain: str) -> str:
-    """By IDNA 2008, as browsers and registries do: `straße.de` is `xn--strae-oqa.de`. Python's own codec follows IDNA 2003,
-    where it is `strasse.de`, a domain of another owner. Raises ValueError."""
+    """Encodes by IDNA 2008, like browsers and registries: `straße.de` is `xn--strae-oqa.de`. Python's codec follows IDNA 2003,
+    in which it is `strasse.de`, a domain of another owner. Raises ValueError."""
     if domain.isascii():
         return domain
-    from idna import encode  # loads tables that few installations need
+    from idna import encode  # imports tables that few installations need
 
     return encode(domain, uts46=True).decode()
 
 
 def _with_ascii_host(url: str) -> str:
-    """For URLs whose host is used for a connection or a link. URLs that are compared must be ASCII as they are set."""
+    """For URLs of connections and links. URLs that are compared must be set in ASCII."""
     parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    host, colon, port = place.partition(":")
+    user, at, address = parts.netloc.rpartition("@")
+    host, colon, port = address.partition(":")
     if host.isascii():
         return url
     return parts._replace(netloc=f"{user}{at}{ascii_domain(host)}{colon}{port}").geturl()
@@ -161,41 +165,39 @@ def _service_identities(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value, object_pairs_hook=_each_once)
+        return json.loads(value, object_pairs_hook=_unique_names)
     except ValueError:
         raise ValueError(
-            'must be JSON with each name once, such as {"spiffe://example.com/billing": "billing"}'
+            'must be JSON without repeated names, such as {"spiffe://example.com/billing": "billing"}'
         ) from None
 
 
-def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("must not repeat a name")
+    return members
 
 
 def _identity(value: str) -> str:
     url = urlsplit(value)
     if not url.scheme or not (url.netloc or url.path) or not value.isascii() or set(value) & set("* "):
-        raise ValueError("must be the whole URI that the certificate has, such as spiffe://example.com/billing")
+        raise ValueError("must be a URI exactly as in the certificate, such as spiffe://example.com/billing")
     return value
 
 
 def _bind_host(value: str) -> str:
     if not _is_host(value):
-        raise ValueError("must be an address or a name of this machine")
+        raise ValueError("must be an address or a host name")
     return ascii_domain(value)
 
 
 def _issuer(value: str) -> str:
     if not value.isascii():
-        raise ValueError(
-            "must be ASCII, as in the provider's own metadata: a host such as straße.de is xn--strae-oqa.de"
-        )
+        raise ValueError("must be ASCII, as in the provider's metadata: a host such as straße.de is xn--strae-oqa.de")
     url = urlsplit(value)
     if url.scheme not in ("https", "http") or not url.hostname or not _has_usable_port(url) or set(value) & set("?#@ "):
-        raise ValueError("must look like https://login.example.com, as the provider's own metadata have it")
+        raise ValueError("must look like https://login.example.com, exactly as in the provider's metadata")
     if url.scheme == "http" and not is_loopback(url.hostname):
         raise ValueError("must be https, unless the provider runs on this machine")
     return value
@@ -207,18 +209,18 @@ def _redirect_uri(value: str) -> str:
     url = urlsplit(value)
     if not url.scheme or not (url.netloc or url.path) or set(value) & set("#* "):
         raise ValueError(
-            "must be whole addresses without wildcard and fragment, as in https://app.example.com/signed-in"
+            "must be complete URIs without wildcards or fragments, such as https://app.example.com/signed-in"
         )
     return value
 
 
 def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
     if "openid" not in value or not all(re.fullmatch(r"[!#-\[\]-~]+", scope) for scope in value):
-        raise ValueError("must have openid among them, and no spaces")
+        raise ValueError("must include openid, and contain no spaces")
     return value
 
 
-def _listed(value: object) -> object:
+def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -229,16 +231,16 @@ def _networks(value: object) -> object:
         networks = [ipaddress.ip_network(part.strip()) for part in value.split(",")]
     except ValueError:
         networks = []
-    if not networks or not all(network.prefixlen for network in networks):  # 0.0.0.0/0 would be to believe everybody
+    if not networks or not all(network.prefixlen for network in networks):  # 0.0.0.0/0 would trust all callers
         raise ValueError(
-            "must be addresses and networks, such as 10.0.0.0/8,192.0.2.7,2001:db8::/48, and never everybody"
+            "must be addresses and networks, such as 10.0.0.0/8,192.0.2.7,2001:db8::/48, and never all addresses"
         )
     return networks
 
 
 def _readable(path: Path) -> Path:
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise ValueError("must be a file that this account can read")
+        raise ValueError("must be a file that this user can read")
     return path
 
 
@@ -277,13 +279,13 @@ class ProviderEntry(BaseModel):
 
 ProviderName = Annotated[str, Field(pattern="^[a-z0-9-]{1,50}$")]
 Providers = Annotated[dict[ProviderName, ProviderEntry], BeforeValidator(_json)]
-# What stands in tokens as `iss` and `aud`.
+# The `iss` and `aud` of service tokens.
 ServiceName = Annotated[str, Field(pattern="^[!-~]{1,255}$")]
-# URI names of certificates, and the service accounts that they are.
+# Service accounts by the URI in their certificates.
 ServiceIdentities = Annotated[
     dict[Annotated[str, AfterValidator(_identity)], Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,62}$")]],
     BeforeValidator(_service_identities),
 ]
-RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], BeforeValidator(_listed)]
+RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], BeforeValidator(_split_list)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 RateLimitStorage = Annotated[SecretStr, AfterValidator(_rate_limit_storage)]

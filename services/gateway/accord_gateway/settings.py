@@ -1,4 +1,4 @@
-"""The settings of the gateway. Only this module reads the environment and `.env`."""
+"""The settings of the gateway. Only this module reads the environment."""
 
 import difflib
 import os
@@ -42,19 +42,19 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class SettingsError(StartupError):
-    """`faults` are keyed by setting, or by place in `.env`."""
+    """`problems` are keyed by setting, or by line of `.env`."""
 
     exit_code = 2
 
-    def __init__(self, faults: dict[str, str]) -> None:
-        self.faults = faults
-        width = max(map(len, faults))
-        lines = "\n".join(f"  {name:{width}}  {fault}" for name, fault in faults.items())
+    def __init__(self, problems: dict[str, str]) -> None:
+        self.problems = problems
+        width = max(map(len, problems))
+        lines = "\n".join(f"  {name:{width}}  {problem}" for name, problem in problems.items())
         super().__init__(f"Accord cannot start with these settings (.env.example explains each):\n{lines}")
 
 
 def cores() -> int:
-    """How many cores this process may use: a container's quota counts, the cores of its machine do not."""
+    """The number of cores that this process may use, limited by the CPU quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CPU_QUOTA.read_text().split()
@@ -68,7 +68,7 @@ def _production_defaults() -> dict[str, object]:
 
 
 class Settings(BaseModel):
-    """Named as in the environment, in small letters. `.env.example` describes each."""
+    """The names are those of the environment, in lower case. `.env.example` describes each setting."""
 
     model_config = ConfigDict(frozen=True, validate_default=False)
 
@@ -134,22 +134,22 @@ class Settings(BaseModel):
         return {**_production_defaults(), **values} if values.get("accord_env") == "production" else values
 
     def provider_settings(self) -> "list[ProviderSettings]":
-        """Google, if it is set up, and those of PROVIDERS."""
-        from accord_auth.providers import ProviderSettings  # which knows more than settings need
+        """Google, if GOOGLE_CLIENT_ID is set, and the entries of PROVIDERS."""
+        from accord_auth.providers import ProviderSettings  # imports the provider clients, which few commands need
 
-        found = []
+        google = []
         if self.google_client_id and self.google_client_secret:
-            found.append(
+            google.append(
                 ProviderSettings(
                     name="google",
                     display_name="Google",
                     issuer="https://accounts.google.com",
                     client_id=self.google_client_id,
                     client_secret=self.google_client_secret.get_secret_value(),
-                    parameters={"access_type": "offline"},  # its way to be asked for a refresh token
+                    parameters={"access_type": "offline"},  # requests a refresh token
                 )
             )
-        return found + [
+        return google + [
             ProviderSettings(
                 name=name,
                 display_name=provider.display_name or name.capitalize(),
@@ -168,60 +168,54 @@ class Settings(BaseModel):
 
 
 def read_settings() -> Settings:
-    """Raises SettingsError with every fault, including those of combinations of settings."""
+    """Raises SettingsError with every problem, including those of combinations of settings."""
     file = read_env_file(ENV_FILE, [name.upper() for name in Settings.model_fields])
     if file.problems:
         raise SettingsError(file.problems)
-    given = _given(file.values) | _given(os.environ)
+    values = _known(file.values) | _known(os.environ)
     try:
-        settings, faults = Settings.model_validate(given), {}
+        settings, problems = Settings.model_validate(values), {}
     except ValidationError as error:
-        faults = {str(fault["loc"][0]): _sentence(fault) for fault in reversed(error.errors(include_url=False))}
-        settings = Settings.model_validate({name: value for name, value in given.items() if name not in faults})
-    faults = {name.upper(): fault for name, fault in faults.items()}
-    for name, fault in (*_contradictions(settings), *_production_faults(settings), *_misspelled(file.values)):
-        faults.setdefault(name, fault)
-    if faults:
-        raise SettingsError(faults)
+        problems = {str(each["loc"][0]): _sentence(each) for each in reversed(error.errors(include_url=False))}
+        settings = Settings.model_validate({name: value for name, value in values.items() if name not in problems})
+    problems = {name.upper(): problem for name, problem in problems.items()}
+    for name, problem in (*_contradictions(settings), *_production_problems(settings), *_misspelled(file.values)):
+        problems.setdefault(name, problem)
+    if problems:
+        raise SettingsError(problems)
     return settings
 
 
 def ignore_libpq_environment(settings: Settings) -> list[str]:
     """Removes from this process's environment the variables of libpq that could lead to another server than DATABASE_URL or, without
-    it, the embedded one. Returns those that were set.
+    it, the embedded one. Returns those that were set."""
+    from accord_db.engine.libpq_environment import drop_ignored_variables  # imports psycopg, which few commands need
 
-    libpq has no parameter that overrides PGSERVICE or PGTZ. No connection may be open in another thread.
-    """
-    from accord_db.engine.libpq_environment import ignored_variables  # imports psycopg, which few commands need
-
-    ignored = [name for name in ignored_variables(embedded=settings.database_url is None) if name in os.environ]
-    for name in ignored:
-        del os.environ[name]
-    return ignored
+    return drop_ignored_variables(os.environ, embedded=settings.database_url is None)
 
 
-def _given(values: Mapping[str, str]) -> dict[str, str]:
-    """The settings among the values. An empty value counts as none."""
+def _known(values: Mapping[str, str]) -> dict[str, str]:
+    """Those that are settings and not empty."""
     return {name.lower(): value for name, value in values.items() if value and name.lower() in Settings.model_fields}
 
 
-def _sentence(fault: ErrorDetails) -> str:
-    """Without any part of the value where it may hold a secret."""
-    name, *path = map(str, fault["loc"])
+def _sentence(error: ErrorDetails) -> str:
+    """Contains no part of a value that may be secret."""
+    name, *path = map(str, error["loc"])
     annotation = Settings.model_fields[name].annotation
-    sentence = fault["msg"]
-    if fault["type"] == "value_error":
-        sentence = str(fault["ctx"]["error"])
-        # The validators of Accord write `must`. Other errors, such as those of urllib, may quote the value.
+    sentence = error["msg"]
+    if error["type"] == "value_error":
+        sentence = str(error["ctx"]["error"])
+        # Accord's validators begin with `must`. Other errors, such as those of urllib, may quote the value.
         sentence = sentence if sentence.startswith("must ") else "is not valid"
     if holds_secret(annotation):
         return f"{_place(path, _field_names(annotation))}{sentence}"
-    value = str(fault["input"])
+    value = str(error["input"])
     return f"{sentence} (it is {value!r})" if _may_be_shown(value) else sentence
 
 
 def _place(path: list[str], fields: set[str]) -> str:
-    """Where in an object the fault is. A key that is not a field is not shown, since it may be a secret in the wrong place."""
+    """The invalid member of an object. Omits a key that is not a field, because it may be a misplaced secret."""
     return f"{'.'.join(path[:2])}: " if len(path) > 1 and path[1] in fields else ""
 
 
@@ -238,18 +232,18 @@ def holds_secret(annotation: object) -> bool:
 
 
 def _may_be_shown(value: str) -> bool:
-    """Not a URL, which may contain a password, nor what a quote that was not closed has swallowed."""
+    """Not a URL, which may contain a password, nor several lines, which follow an unclosed quote."""
     return value.isprintable() and len(value) <= 100 and "://" not in value
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     if bool(settings.tls_cert_file) != bool(settings.tls_key_file):
         missing = "TLS_KEY_FILE" if settings.tls_cert_file else "TLS_CERT_FILE"
-        yield missing, "must be set too: a certificate and its key come together"
+        yield missing, "must be set too: a certificate needs its key"
     if settings.tls_client_ca_file and not settings.tls_cert_file:
-        yield "TLS_CERT_FILE", "must be set too: only a server with a certificate can ask clients for theirs"
+        yield "TLS_CERT_FILE", "must be set too: client certificates require TLS"
     if settings.service_identities and not settings.tls_client_ca_file:
-        yield "TLS_CLIENT_CA_FILE", "must be set too: SERVICE_IDENTITIES are names in certificates of an authority"
+        yield "TLS_CLIENT_CA_FILE", "must be set too: it issues the certificates of SERVICE_IDENTITIES"
     if settings.db_pooler and not settings.database_direct_url:
         yield "DATABASE_DIRECT_URL", "must be set with DB_POOLER: LISTEN and migrations do not work through a pooler"
     if settings.database_direct_url and not settings.database_url:
@@ -262,68 +256,71 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
 def _provider_contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     if bool(settings.google_client_id) != bool(settings.google_client_secret):
         missing = "GOOGLE_CLIENT_SECRET" if settings.google_client_id else "GOOGLE_CLIENT_ID"
-        yield missing, "must be set too: a client's id and its secret come together"
+        yield missing, "must be set too: a client needs its id and its secret"
     if settings.google_client_id and "google" in settings.providers:
-        yield "PROVIDERS", "must not have google, which GOOGLE_CLIENT_ID sets up"
+        yield "PROVIDERS", "must not contain google, which GOOGLE_CLIENT_ID configures"
     if (settings.google_client_id or settings.providers) and not settings.provider_redirect_uris:
-        yield "PROVIDER_REDIRECT_URIS", "must be set too: where providers may send people back to"
+        yield "PROVIDER_REDIRECT_URIS", "must be set too: providers redirect users there"
 
 
-def _production_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+def _production_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if not settings.production:
         return
-    yield from _database_faults(settings)
+    yield from _database_problems(settings)
     if not settings.secret_key:
         yield (
             "SECRET_KEY",
-            "must be set in production, the same for every gateway: `openssl rand -base64 48` prints one",
+            "must be set in production, to the same value for all gateways, for example from `openssl rand -base64 48`",
         )
     if not settings.encryption_keys:
         yield (
             "ENCRYPTION_KEYS",
-            "must be set in production, the same for every gateway: a name, a colon and what `openssl rand -base64 32` prints",
+            "must be set in production, to the same value for all gateways: a name, a colon and the output of `openssl rand -base64 32`",
         )
-    yield from _production_provider_faults(settings)
-    yield from _mail_faults(settings)
+    yield from _production_provider_problems(settings)
+    yield from _mail_problems(settings)
     if settings.reflection == "on":
         yield "REFLECTION", "must be signed-in or off in production"
     if not (settings.tls_cert_file or settings.tls_at_proxy or is_loopback(settings.host)):
         yield "TLS_CERT_FILE", f"must be set to listen on {settings.host}, or TLS_AT_PROXY=true if a proxy ends TLS"
     if settings.tls_at_proxy and not settings.trusted_proxies:
-        yield "TRUSTED_PROXIES", "must list the proxy of TLS_AT_PROXY, or rate limits take all its callers for one"
+        yield (
+            "TRUSTED_PROXIES",
+            "must list the proxy of TLS_AT_PROXY: otherwise all its callers share their rate limits",
+        )
 
 
-def _production_provider_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+def _production_provider_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if plain := [name for name, provider in settings.providers.items() if not provider.issuer.startswith("https://")]:
-        yield "PROVIDERS", f"must have https issuers in production, and {', '.join(plain)} has none"
+        yield "PROVIDERS", f"must have https issuers in production; not https: {', '.join(plain)}"
     for uri in settings.provider_redirect_uris:
         url = urlsplit(uri)
         if url.scheme == "http" and not is_loopback(url.hostname or ""):
-            yield "PROVIDER_REDIRECT_URIS", "must not have http addresses of other machines in production"
+            yield "PROVIDER_REDIRECT_URIS", "must not contain http URIs of other machines in production"
 
 
-def _database_faults(settings: Settings) -> Iterator[tuple[str, str]]:
-    from accord_db.engine.tls import require_verified_tls  # takes a while, and only production asks
+def _database_problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    from accord_db.engine.tls import require_verified_tls  # a slow import that only production needs
 
     if not settings.database_url:
         yield "DATABASE_URL", "must be set in production: the embedded PostgreSQL is for development"
     for name in ("database_url", "database_direct_url"):
         url: SecretStr | None = getattr(settings, name)
-        if url and (fault := require_verified_tls(url.get_secret_value())):
-            yield name.upper(), f"must verify the server's certificate in production: {fault}"
+        if url and (problem := require_verified_tls(url.get_secret_value())):
+            yield name.upper(), f"must verify the server's certificate in production: {problem}"
 
 
-def _mail_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+def _mail_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     if not settings.smtp_url:
-        yield "SMTP_URL", "must be set in production: without it mail is only kept as files"
+        yield "SMTP_URL", "must be set in production: without it, mail is only written to files"
     if settings.mail_from == Settings.model_fields["mail_from"].default:
         yield "MAIL_FROM", "must be set in production: an address that your mail server may send from"
     if not settings.app_url.startswith("https://"):
-        yield "APP_URL", "must be https:// in production: links with tokens in them lead there"
+        yield "APP_URL", "must be https:// in production: mailed links with tokens lead there"
 
 
 def _misspelled(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Names in `.env` that differ slightly from those of settings, and would be ignored."""
+    """Names in `.env` that resemble a setting but are none, and would be ignored."""
     known = [name.upper() for name in Settings.model_fields]
     for name in names:
         if name.upper() not in known and (near := difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)):

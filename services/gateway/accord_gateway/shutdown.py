@@ -1,4 +1,4 @@
-"""How a process is asked to stop."""
+"""Requests to shut down, from signals or from a closed connection."""
 
 import asyncio
 import signal
@@ -7,34 +7,34 @@ from collections.abc import Awaitable
 
 
 class Shutdown:
-    """Asked for once, it means: finish what you are doing. Asked for again: at once."""
+    """The first request lets running calls finish. A second one forces the end."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.hurried = asyncio.Event()
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
 
-    def ask(self) -> None:
-        (self.hurried if self.asked.is_set() else self.asked).set()
+    def request(self) -> None:
+        (self.forced if self.requested.is_set() else self.requested).set()
 
-    def on_signals(self) -> None:
+    def handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.ask)
-        # Whoever we belonged to is gone, terminal or supervisor; that is heard of in several ways, and is no hurry.
-        loop.add_signal_handler(signal.SIGHUP, self.asked.set)
+            loop.add_signal_handler(number, self.request)
+        # The terminal or the supervisor is gone. The closed connection reports the same event, so SIGHUP never forces.
+        loop.add_signal_handler(signal.SIGHUP, self.requested.set)
 
-    def when_closed(self, connection: socket.socket) -> None:
+    def request_when_closed(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
 
         def closed() -> None:
             loop.remove_reader(connection)
-            self.asked.set()
+            self.requested.set()
 
         loop.add_reader(connection, closed)
 
-    async def wait_unless_hurried(self, work: Awaitable[object]) -> None:
-        """Returns when the work is done, or when there is no time for it any more."""
-        waiting = {asyncio.ensure_future(work), asyncio.create_task(self.hurried.wait())}
+    async def wait_unless_forced(self, work: Awaitable[object]) -> None:
+        """Returns when the work is done or the shutdown is forced, which cancels the work."""
+        waiting = {asyncio.ensure_future(work), asyncio.create_task(self.forced.wait())}
         _, unfinished = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in unfinished:
             task.cancel()

@@ -1,4 +1,4 @@
-"""What must exist before a gateway serves: a database that can be reached, is migrated and separates tenants, and a key."""
+"""Prepares what a gateway needs: a database that is reachable, migrated and separates tenants, and a secret key."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -16,6 +16,7 @@ from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.migrate import MigrationError, apply, current_and_head, is_current
 from accord_db.migrate.gateway_role import role_problem
 from accord_db.migrate.state import connect
+from accord_db.migrate.text import read_text_settings
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import secret_key
 from accord_gateway.settings import Settings, ignore_libpq_environment
@@ -24,12 +25,12 @@ from accord_postgres import EmbeddedPostgres, EmbeddedPostgresError
 T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds between attempts to reach the database
-ATTEMPT = 10.0  # seconds that an attempt may take
+ATTEMPT_TIMEOUT = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAddresses:
-    """Connection strings. LISTEN and migrations use the direct one, past a pooler if there is one."""
+    """Connection strings. LISTEN and migrations use `direct`, which bypasses a pooler if there is one."""
 
     pooled: str
     direct: str
@@ -37,8 +38,8 @@ class DatabaseAddresses:
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """For serving processes. Workers receive it and read no environment: those that start later serve with the same settings
-    even if `.env` has changed."""
+    """The configuration of serving processes. Workers receive it and read no environment, so that a later replacement has the same
+    settings even if `.env` has changed."""
 
     settings: Settings
     addresses: DatabaseAddresses
@@ -46,15 +47,15 @@ class ServeConfig:
 
 
 @contextmanager
-def prepared(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres | None]]:
-    """The embedded server too, if this process owns one; it runs until the block ends. Raises StartupError.
+def prepare(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres | None]]:
+    """Also yields the embedded PostgreSQL if this process starts it. It stops at the end of the block. Raises StartupError.
 
-    Must be entered on the main thread, to which the embedded server is bound."""
+    Call on the main thread: the embedded PostgreSQL ends with the thread that started it."""
     ignored = ignore_libpq_environment(settings)
     log = structlog.get_logger()
-    server = embedded(settings) if settings.database_url is None else None
-    if server:
-        log.info("starting_postgres", folder=str(server.log_file.parent))
+    postgres = embedded_postgres(settings) if settings.database_url is None else None
+    if postgres:
+        log.info("starting_postgres", folder=str(postgres.log_file.parent))
     elif ignored:
         log.warning("environment_ignored", variables=ignored, reason="DATABASE_URL specifies the server")
 
@@ -62,65 +63,66 @@ def prepared(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres
         require_migrated(addresses, migrate=settings.migrate_on_start)
         require_row_level_security(addresses, settings)
 
-    with _started(server) if server else given(settings) as addresses:
-        when_reachable(addresses, require_ready, wait=settings.db_start_wait)
-        yield ServeConfig(settings, addresses, secret_key(settings)), server
+    with _start(postgres) if postgres else _configured(settings) as addresses:
+        retry_while_unavailable(addresses, require_ready, wait=settings.db_start_wait)
+        yield ServeConfig(settings, addresses, secret_key(settings)), postgres
 
 
 @contextmanager
-def visited(settings: Settings) -> Iterator[DatabaseAddresses]:
-    """The database for a command that may run beside a gateway: an embedded server that runs already is used, and otherwise
+def open_database(settings: Settings) -> Iterator[DatabaseAddresses]:
+    """The database for a command that may run while a gateway serves: an embedded server that runs already is used, and otherwise
     started until the block ends. Raises StartupError."""
     ignore_libpq_environment(settings)
     if settings.database_url is not None:
-        database = given(settings)
+        database = _configured(settings)
     else:
-        server = embedded(settings)
-        database = _running(server) or _started(server)
+        postgres = embedded_postgres(settings)
+        database = _running(postgres) or _start(postgres)
     with database as addresses:
         yield addresses
 
 
-def given(settings: Settings) -> AbstractContextManager[DatabaseAddresses]:
+def _configured(settings: Settings) -> AbstractContextManager[DatabaseAddresses]:
     assert settings.database_url is not None
     pooled = settings.database_url.get_secret_value()
     direct = settings.database_direct_url
     return nullcontext(DatabaseAddresses(pooled, direct.get_secret_value() if direct else pooled))
 
 
-def embedded(settings: Settings) -> EmbeddedPostgres:
+def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
     return EmbeddedPostgres(settings.state_folder / "postgres")
 
 
-def _running(server: EmbeddedPostgres) -> AbstractContextManager[DatabaseAddresses] | None:
+def _running(postgres: EmbeddedPostgres) -> AbstractContextManager[DatabaseAddresses] | None:
     try:
-        connect(server.dsn, writable=False).close()
+        connect(postgres.dsn, writable=False).close()
     except DatabaseError:
         return None
-    return nullcontext(DatabaseAddresses(server.dsn, server.dsn))
+    return nullcontext(DatabaseAddresses(postgres.dsn, postgres.dsn))
 
 
 @contextmanager
-def _started(server: EmbeddedPostgres) -> Iterator[DatabaseAddresses]:
+def _start(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddresses]:
     try:
-        dsn = server.start()
+        dsn = postgres.start()
     except EmbeddedPostgresError as error:
         raise StartupError(str(error)) from None
     try:
         yield DatabaseAddresses(dsn, dsn)
     finally:
-        server.stop()
+        postgres.stop()
 
 
-def when_reachable(addresses: DatabaseAddresses, action: Callable[[], T], *, wait: timedelta) -> T:
-    """The action's result. While the database is unavailable, connecting and the action are repeated for `wait`, and each
-    distinct reason is logged once. Raises StartupError."""
+def retry_while_unavailable(addresses: DatabaseAddresses, action: Callable[[], T], *, wait: timedelta) -> T:
+    """Connects and runs the action, and repeats both for `wait` while the database is unavailable. Logs each distinct reason once.
+    Raises StartupError."""
     log = structlog.get_logger()
     until, pause, logged = monotonic() + wait.total_seconds(), FIRST_PAUSE, set[str]()
     while True:
         left = until - monotonic()
         try:
-            _interruptible(lambda: _require_reachable(addresses, timeout=min(ATTEMPT, left)))  # noqa: B023  # runs at once
+            timeout = min(ATTEMPT_TIMEOUT, left)
+            _interruptible(lambda: _require_reachable(addresses, timeout=timeout))  # noqa: B023  # runs at once
             return action()
         except Unavailable as error:
             left = until - monotonic()
@@ -156,8 +158,9 @@ def _interruptible(work: Callable[[], T]) -> T:
 
 
 def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
-    """Migrates the database to this release's schema, or checks that it is there. Raises StartupError, DatabaseError."""
+    """Migrates the database to this release's schema, or checks that it is migrated. Raises StartupError, DatabaseError."""
     try:
+        _require_utf8(addresses)
         if migrate:
             if apply(addresses.direct):
                 structlog.get_logger().info("migrated")
@@ -171,14 +174,20 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
         raise StartupError(f"The database cannot be migrated: {error}") from None
 
 
+def _require_utf8(addresses: DatabaseAddresses) -> None:
+    for address in {addresses.direct, addresses.pooled}:
+        if encoding := read_text_settings(address).encoding_problem:
+            raise StartupError(f"Accord cannot use the database: {encoding.problem}.\n{encoding.remedy}")
+
+
 def require_row_level_security(addresses: DatabaseAddresses, settings: Settings) -> None:
     """Checks that a query that omits the tenant finds no other tenant's rows. Raises StartupError, DatabaseError."""
-    if problem := role_problem(addresses.pooled, gateway_role(settings)):
-        raise StartupError(f"The database would not keep tenants apart: {problem.what}.\n{problem.remedy}")
+    if role := role_problem(addresses.pooled, gateway_role(settings)):
+        raise StartupError(f"The database does not separate tenants: {role.problem}.\n{role.remedy}")
 
 
 def gateway_role(settings: Settings) -> str | None:
-    """The role of gateways' sessions, or None for the one they log in as: a pooler passes no start options."""
+    """The role of gateways' sessions. None for the login role: a pooler does not forward the startup option."""
     return None if settings.db_pooler else GATEWAY_ROLE
 
 

@@ -56,7 +56,7 @@ class AdminService(AdminServiceServicer):
             ),
         )
         response = pb.ListAccountsResponse()
-        response.next_page_token = page.fill(response.accounts, rows, _fill_message)
+        response.next_page_token = page.fill(response.accounts, rows, self._fill_message)
         return response
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Context) -> pb.GetAccountResponse:
@@ -64,7 +64,7 @@ class AdminService(AdminServiceServicer):
         account = await managed_accounts.get_any_account(self._db, account_id=account_id)
         if account is None:
             raise account_not_found(account_id)
-        return pb.GetAccountResponse(account=_to_message(account))
+        return pb.GetAccountResponse(account=self._to_message(account))
 
     async def BanAccount(self, request: pb.BanAccountRequest, context: Context) -> pb.BanAccountResponse:
         account_id = UUID(request.account_id)
@@ -75,7 +75,7 @@ class AdminService(AdminServiceServicer):
             )
             await self._sessions.revoke_all(tx, account_id)
         assert banned is not None  # it is locked
-        return pb.BanAccountResponse(account=_to_message(banned))
+        return pb.BanAccountResponse(account=self._to_message(banned))
 
     async def UnbanAccount(self, request: pb.UnbanAccountRequest, context: Context) -> pb.UnbanAccountResponse:
         account_id = UUID(request.account_id)
@@ -83,7 +83,7 @@ class AdminService(AdminServiceServicer):
         async with changing(self._db, self._sessions, account_id) as (tx, account):
             if account.banned_at is not None:
                 account = await accounts.unban_account(tx, account_id=account_id) or account
-        return pb.UnbanAccountResponse(account=_to_message(account))
+        return pb.UnbanAccountResponse(account=self._to_message(account))
 
     async def SetAccountRole(self, request: pb.SetAccountRoleRequest, context: Context) -> pb.SetAccountRoleResponse:
         account_id, role = UUID(request.account_id), _ROLE_NAMES[request.role]
@@ -95,7 +95,7 @@ class AdminService(AdminServiceServicer):
             if account.role != role:
                 account = await accounts.update_role(tx, account_id=account_id, role=role) or account
                 await sessions.revoke_impersonations(tx, account_id=account_id)
-        return pb.SetAccountRoleResponse(account=_to_message(account))
+        return pb.SetAccountRoleResponse(account=self._to_message(account))
 
     async def RevokeAccountSessions(
         self, request: pb.RevokeAccountSessionsRequest, context: Context
@@ -118,7 +118,7 @@ class AdminService(AdminServiceServicer):
     async def _impersonate(self, tx: Transaction, account_id: UUID) -> pb.ImpersonateAccountResponse:
         me = caller()
         async with changing(tx, self._sessions, account_id) as (_, account):
-            if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account):
+            if account_id == me.account_id or account.role == ADMINISTRATOR or is_banned(account, self._db.clock):
                 raise RpcError(Reason.REASON_NOT_IMPERSONABLE, account_id=str(account_id))
             # Without peer and user agent: the user sees this session, and may learn who the administrator is but not where.
             token, session = await self._sessions.open(
@@ -143,6 +143,15 @@ class AdminService(AdminServiceServicer):
         response = pb.ListAuditEventsResponse()
         response.next_page_token = page.fill(response.events, rows, _fill_event)
         return response
+
+    def _to_message(self, account: Account) -> pb.ManagedAccount:
+        message = pb.ManagedAccount()
+        self._fill_message(message, account)
+        return message
+
+    def _fill_message(self, message: pb.ManagedAccount, account: Account) -> None:
+        _fill_account(message, account)
+        message.role, message.banned = _ROLES[account.role], is_banned(account, self._db.clock)
 
 
 async def _lock_still_signed_in(tx: Transaction, account_id: UUID) -> None:
@@ -186,14 +195,3 @@ def _time(request: Message, field: str) -> datetime | None:
         return None
     time: Timestamp = getattr(request, field)
     return to_datetime(time)
-
-
-def _to_message(account: Account) -> pb.ManagedAccount:
-    message = pb.ManagedAccount()
-    _fill_message(message, account)
-    return message
-
-
-def _fill_message(message: pb.ManagedAccount, account: Account) -> None:
-    _fill_account(message, account)
-    message.role, message.banned = _ROLES[account.role], is_banned(account)

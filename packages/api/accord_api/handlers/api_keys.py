@@ -10,7 +10,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import PERMISSION_API_KEYS_WRITE
 from accord_api.dependencies import Dependencies
 from accord_api.membership_changes import changing, require_held
-from accord_auth.api_keys import new_api_key, shown
+from accord_auth.api_keys import key_prefix, new_api_key
 from accord_auth.tokens import token_hash
 from accord_db.engine.database import Executor
 from accord_db.engine.ids import uuid7
@@ -59,7 +59,7 @@ class ApiKeyService(ApiKeyServiceServicer):
                 organization_id=organization_id,
                 created_by=me.account_id,
                 name=request.name,
-                prefix=shown(key),
+                prefix=key_prefix(key),
                 key_hash=token_hash(key),
                 scopes=names(scopes),
                 calls_per_minute=request.calls_per_minute if request.HasField("calls_per_minute") else None,
@@ -110,7 +110,7 @@ class ApiKeyService(ApiKeyServiceServicer):
                 api_key_id=before.id,
                 organization_id=organization_id,
                 etag=seen_etag,
-                prefix=shown(key),
+                prefix=key_prefix(key),
                 key_hash=token_hash(key),
                 overlap=_overlap(request),
             )

@@ -67,7 +67,7 @@ class DeviceService(DeviceServiceServicer):
         return pb.PollDeviceSignInResponse(session_token=token, session=_to_session(session))
 
     async def GetDeviceSignIn(self, request: pb.GetDeviceSignInRequest, context: Context) -> pb.GetDeviceSignInResponse:
-        sign_in = await devices.get_undecided_device_sign_in(
+        sign_in = await devices.get_pending_device_sign_in(
             self._db, user_code_hash=self._user_codes.hash(request.user_code)
         )
         if sign_in is None:
@@ -133,7 +133,7 @@ class DeviceService(DeviceServiceServicer):
             raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
         # Before any transaction of this call, so that it is committed with every status: SLOW_DOWN extends the interval.
         poll = await devices.poll_device_sign_in(
-            self._db, device_code_hash=token_hash(device_code), slower_by_seconds=_SLOWER_BY_SECONDS
+            self._db, device_code_hash=token_hash(device_code), slow_down_seconds=_SLOWER_BY_SECONDS
         )
         if poll is None:
             raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)
@@ -148,7 +148,7 @@ class DeviceService(DeviceServiceServicer):
             account = await accounts.get_account_locked(tx, account_id=approved.account_id)
             if (
                 account is None
-                or is_banned(account)
+                or is_banned(account, self._db.clock)
                 or not await devices.use_device_sign_in(tx, sign_in_id=approved.id)
             ):
                 raise RpcError(Reason.REASON_DEVICE_CODE_EXPIRED)

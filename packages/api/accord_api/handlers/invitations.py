@@ -24,7 +24,7 @@ from accord_auth.tokens import INVITATION_PREFIX, new_token, token_hash, well_fo
 from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.ids import uuid7
 from accord_db.engine.scope import acting_for
-from accord_db.queries import invitations, members, memberships, organizations
+from accord_db.queries import invitations, members, organizations, roles
 from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
 from accord_db.schema import Account, Invitation
 from accord_rpc.call import Context, call
@@ -164,7 +164,7 @@ async def _require_invitable(tx: Executor, organization_id: UUID, email: str) ->
 
 async def _left(tx: Executor, invitation: Invitation) -> tuple[list[UUID], Permissions]:
     """The roles of the invitation that still exist, and the permissions they give."""
-    left = await memberships.get_permissions_of_roles(
+    left = await roles.get_permissions_of_roles(
         tx, organization_id=invitation.organization_id, role_ids=invitation.role_ids
     )
     return list(left), held(invitation.role, [name for names in left.values() for name in names])
@@ -193,7 +193,7 @@ async def _accept(tx: Transaction, found: OpenInvitation) -> None:
     invitation, organization_id = found.invitation, found.invitation.organization_id
     role_ids, permissions = await _left(tx, invitation)
     inviter = await held_now(tx, organization_id, invitation.created_by)
-    if not (found.inviter_admitted and inviter >= permissions | {PERMISSION_INVITATIONS_WRITE}):
+    if not (found.inviter_is_active and inviter >= permissions | {PERMISSION_INVITATIONS_WRITE}):
         raise _void()
     if invitation.role == "owner" and not await is_owner(tx, organization_id, invitation.created_by):
         raise _void()

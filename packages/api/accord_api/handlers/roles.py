@@ -1,5 +1,6 @@
 """RoleService: custom roles of the active organization, and the caller's permissions in it."""
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from accord_api.dependencies import Dependencies
 from accord_api.membership_changes import changing, require_held
 from accord_db.engine.database import Executor
 from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.folding import fold_name
 from accord_db.engine.ids import uuid7
 from accord_db.queries import roles
 from accord_db.queries.roles import RoleChanges
@@ -49,8 +51,10 @@ class RoleService(RoleServiceServicer):
         try:
             async with changing(self._db, self._sessions, organization_id, permission=PERMISSION_ROLES_WRITE) as tx:
                 await require_held(tx, organization_id, permissions)
-                if await roles.count_roles(tx, organization_id=organization_id) >= _MAX_ROLES:
+                names_taken = await roles.list_role_names(tx, organization_id=organization_id)
+                if len(names_taken) >= _MAX_ROLES:
                     raise RpcError(Reason.REASON_TOO_MANY_ROLES)
+                _require_free(request.name, names_taken.values())
                 role = await roles.insert_role(
                     tx,
                     role_id=role_id,
@@ -81,6 +85,10 @@ class RoleService(RoleServiceServicer):
                 join_permissions(changed, "permissions", before.permissions)
                 after = changed.get("permissions", [])
                 await require_held(tx, organization_id, held(None, [*before.permissions, *after]))
+                if "name" in changed:
+                    others = await roles.list_role_names(tx, organization_id=organization_id)
+                    others.pop(before.id)
+                    _require_free(changed["name"], others.values())
                 role = await roles.update_role(
                     tx,
                     role_id=before.id,
@@ -113,6 +121,12 @@ class RoleService(RoleServiceServicer):
             permissions=of_accord(me.permissions),
             app_permissions=of_application(me.permissions),
         )
+
+
+def _require_free(name: str, taken: Iterable[str]) -> None:
+    """Raises ROLE_NAME_TAKEN. The organization is locked, so that no name is taken meanwhile."""
+    if fold_name(name) in map(fold_name, taken):
+        raise RpcError(Reason.REASON_ROLE_NAME_TAKEN)
 
 
 async def _get(db: Executor, role_id: str) -> Role:

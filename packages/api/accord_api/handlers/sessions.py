@@ -10,6 +10,7 @@ from accord.sessions.v1 import sessions_pb2 as pb
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
 from accord_api.dependencies import Dependencies
 from accord_api.own_account import get_own_account_locked
+from accord_api.sign_ins import require_verified_hash
 from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, sessions
 from accord_db.queries.sessions import SessionWithStatus, Status
@@ -84,8 +85,9 @@ class SessionService(SessionServiceServicer):
             raise RpcError(Reason.REASON_PASSWORD_WRONG)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=me.account_id)
-            if account is None or now is None or now.password_hash != account.password_hash:
-                raise RpcError(Reason.REASON_PASSWORD_WRONG)  # the password has changed since
+            if account is None or now is None:  # deleted since the password was verified
+                raise RpcError(Reason.REASON_PASSWORD_WRONG)
+            require_verified_hash(now, account)
             await self._verify_second_factor(tx, request)
             renewed = await self._sessions.renew(
                 tx, session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at

@@ -49,13 +49,19 @@ class AccessTokens:
     async def get(self) -> str:
         """Raises AccessTokenUnavailable, ProviderUnreachable, Undecipherable."""
         set_deadline(None)
-        first = stored = await self._stored()
-        # A new token is returned even if its lifetime is short: the provider decides that.
-        while not (stored.is_good or stored.access_token != first.access_token):
-            if not stored.refreshing and (token := await self._refresh(stored)) is not None:
-                return token
+        stored = await self._stored()
+        token = expired = self._access_token(stored)
+        # A new token is returned even if its lifetime is short: the provider decides that. Tokens are compared, and not their
+        # ciphertexts, which `accord rotate-keys` changes.
+        while not stored.is_valid and token == expired:
+            if not stored.refreshing and (refreshed := await self._refresh(stored)) is not None:
+                return refreshed
             await asyncio.sleep(_POLL_SECONDS)
             stored = await self._stored()
+            token = self._access_token(stored)
+        return token
+
+    def _access_token(self, stored: StoredTokens) -> str:
         return self._decrypt("access_token", stored.access_token, stored.id)
 
     async def _stored(self) -> StoredTokens:
@@ -79,7 +85,7 @@ class AccessTokens:
         try:
             tokens = await self._provider.refresh(refresh_token, issuer=stored.issuer, subject=stored.subject)
         except GrantRefused as refused:
-            await providers.forget_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
+            await providers.delete_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
             raise AccessTokenUnavailable(str(refused)) from None
         except (SignInFailed, ProviderUnreachable) as error:
             await providers.release_refresh(self._db, linked_provider_id=stored.id, claimed=claimed)

@@ -3,7 +3,6 @@
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from time import time
 from typing import Any, Final
 
 from joserfc import jwt
@@ -64,8 +63,8 @@ def read_header(token: str, algorithms: frozenset[str]) -> Header:
     return Header(algorithm, kid)
 
 
-def verify(token: str, key: Key, header: Header, expected: Expected) -> dict[str, Any]:
-    """Returns the claims. Raises SignInFailed."""
+def verify(token: str, key: Key, header: Header, expected: Expected, *, now: float) -> dict[str, Any]:
+    """Returns the claims. `now` is in seconds since 1970. Raises SignInFailed."""
     try:
         claims = jwt.decode(token, key, registry=_Accepted(), decoder_cls=StrictDecoder).claims
     except (JoseError, ValueError, RecursionError) as error:
@@ -73,7 +72,7 @@ def verify(token: str, key: Key, header: Header, expected: Expected) -> dict[str
     _check_issuer(claims.get("iss"), expected)
     _check_audience(claims, expected)
     _check_subject(claims.get("sub"))
-    _check_times(claims, time())
+    _check_times(claims, now)
     if expected.nonce is not None and not _is_equal(claims.get("nonce"), expected.nonce):
         raise SignInFailed("the ID token has another nonce")
     if "at_hash" in claims and not _is_equal(claims["at_hash"], _half_hash(header, expected.access_token)):

@@ -14,6 +14,7 @@ from accord_auth.providers.metadata import Metadata, metadata_address, read_meta
 from accord_auth.providers.provider_identity import Identity, Proof, ProviderSettings, Tokens
 from accord_auth.providers.provider_keys import ProviderKeys
 from accord_auth.providers.ttl_cache import TtlCache
+from accord_db.engine.clock import DatabaseClock
 
 _TTL: Final = 3600.0  # seconds, for metadata and keys
 _MIN_REFRESH_INTERVAL: Final = 60.0  # seconds; any ID token with an unknown kid refreshes the keys
@@ -22,9 +23,12 @@ _MIN_REFRESH_INTERVAL: Final = 60.0  # seconds; any ID token with an unknown kid
 class Provider:
     """One per process and provider. Caches metadata and keys."""
 
-    def __init__(self, settings: ProviderSettings, http: Http, *, insecure_loopback: bool) -> None:
+    def __init__(
+        self, settings: ProviderSettings, http: Http, clock: DatabaseClock, *, insecure_loopback: bool
+    ) -> None:
         self.settings = settings
         self._http = http
+        self._clock = clock
         self._insecure_loopback = insecure_loopback
         self._metadata = TtlCache(self._fetch_metadata, ttl=_TTL)
         self._keys = TtlCache(self._fetch_keys, ttl=_TTL, min_refresh_interval=_MIN_REFRESH_INTERVAL)
@@ -130,7 +134,7 @@ class Provider:
             nonce=nonce,
             access_token=tokens.access_token,
         )
-        return id_tokens.verify(id_token, key, header, expected)
+        return id_tokens.verify(id_token, key, header, expected, now=self._clock.now().timestamp())
 
     async def _user_info(self, endpoint: str, tokens: Tokens, subject: str) -> dict[str, Any]:
         """The subject must be that of the ID token (OpenID Connect Core 1.0, section 5.3.2)."""

@@ -15,6 +15,7 @@ from accord_auth.providers.encodings import base64url
 from accord_auth.providers.errors import AccessTokenUnavailable, SignInFailed, errors_of
 from accord_auth.providers.provider_identity import Proof, ProviderSettings
 from accord_auth.tokens import PROVIDER_SIGN_IN_PREFIX, new_token, token_hash, well_formed
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
 from accord_db.queries import providers as queries
@@ -76,7 +77,7 @@ class Providers:
         self._redirect_uris = redirect_uris
         self._db = database
         self._keys = keys
-        self._ready = _build(providers, insecure_loopback=insecure_loopback) if providers else {}
+        self._ready = _build(providers, database.clock, insecure_loopback=insecure_loopback) if providers else {}
         self._refreshes: set[asyncio.Task[str]] = set()
 
     async def begin(self, name: str, *, redirect_uri: str, account_id: UUID | None = None) -> Begun:
@@ -139,12 +140,14 @@ class Providers:
         return await asyncio.shield(refresh)
 
 
-def _build(providers: Sequence[ProviderSettings], *, insecure_loopback: bool) -> dict[str, "Provider"]:
+def _build(
+    providers: Sequence[ProviderSettings], clock: DatabaseClock, *, insecure_loopback: bool
+) -> dict[str, "Provider"]:
     from accord_auth.providers.http import Http
     from accord_auth.providers.provider import Provider
 
     http = Http()
-    return {each.name: Provider(each, http, insecure_loopback=insecure_loopback) for each in providers}
+    return {each.name: Provider(each, http, clock, insecure_loopback=insecure_loopback) for each in providers}
 
 
 def _derive(token: str, purpose: str) -> str:

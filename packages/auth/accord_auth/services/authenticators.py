@@ -3,7 +3,7 @@ the service is disabled, or when the session that it acts in ends."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_CLIENT_CERTIFICATE, CREDENTIAL_SERVICE_TOKEN, Credential
@@ -13,7 +13,7 @@ from accord_auth.services.tokens import ActingFor, ServiceToken, ServiceTokens
 from accord_auth.tokens import token_hash
 from accord_db.engine.database import Database
 from accord_db.queries.services import get_client, get_client_by_name
-from accord_db.queries.sessions import get_acted_session
+from accord_db.queries.sessions import get_delegated_session
 from accord_rpc.caller import Caller
 from accord_rpc.permissions import held
 
@@ -58,7 +58,7 @@ class ServiceTokenAuthenticator(_ServiceAuthenticator):
 
     async def _acting_for(self, claims: ServiceToken, person: ActingFor) -> Authenticated | None:
         """Reads the current permissions of the account: the token has none."""
-        session = await get_acted_session(
+        session = await get_delegated_session(
             self._database,
             session_id=person.session_id,
             account_id=person.account_id,
@@ -76,8 +76,8 @@ class ServiceTokenAuthenticator(_ServiceAuthenticator):
             service_account_id=claims.service_account_id,
         )
         ids = (claims.service_account_id, person.session_id, person.account_id, person.organization_id)
-        good_until = min(claims.expires_at, session.expires_at, session.idle_expires_at)
-        return Authenticated(caller, tuple(id_ for id_ in ids if id_), good_until, good_until)
+        valid_until = min(claims.expires_at, session.expires_at, session.idle_expires_at)
+        return Authenticated(caller, tuple(id_ for id_ in ids if id_), valid_until, valid_until)
 
 
 class CertificateAuthenticator(_ServiceAuthenticator):
@@ -96,7 +96,9 @@ class CertificateAuthenticator(_ServiceAuthenticator):
         client = await get_client_by_name(self._database, name=name) if name is not None else None
         if client is None:
             return None
-        return Authenticated(_service(client.id, CREDENTIAL_CLIENT_CERTIFICATE, datetime.now(UTC)), (client.id,))
+        return Authenticated(
+            _service(client.id, CREDENTIAL_CLIENT_CERTIFICATE, self._database.clock.now()), (client.id,)
+        )
 
 
 def _service(service_account_id: UUID, credential: Credential.ValueType, authenticated_at: datetime) -> Caller:

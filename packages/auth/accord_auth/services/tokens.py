@@ -13,6 +13,7 @@ from joserfc.errors import JoseError
 from accord.errors.v1.errors_pb2 import Reason
 from accord_auth.services.signing_keys import ALGORITHM, Signer, SigningKeys
 from accord_auth.tokens import token_hash
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.ids import uuid7
 from accord_db.queries.services import Client
 from accord_rpc.errors import RpcError
@@ -57,17 +58,19 @@ class ServiceToken:
 
 
 class ServiceTokens:
-    """Signs tokens for any audience. Verifies tokens for `audience`, which is this installation."""
+    """Signs tokens for any audience. Verifies tokens for `audience`, which is this installation. `iat` and `exp` are on the
+    database's clock, so that all gateways agree."""
 
-    def __init__(self, keys: SigningKeys, *, issuer: str, audience: str) -> None:
+    def __init__(self, keys: SigningKeys, clock: DatabaseClock, *, issuer: str, audience: str) -> None:
         self.keys = keys
+        self._clock = clock
         self._issuer = issuer
         self._audience = audience
 
     def sign(
         self, signer: Signer, *, service_account_id: UUID, audience: str, acting_for: ActingFor | None = None
     ) -> str:
-        now = int(datetime.now(UTC).timestamp())
+        now = int(self._clock.now().timestamp())
         claims = {
             "iss": self._issuer,
             "aud": audience,
@@ -93,7 +96,7 @@ class ServiceTokens:
             return None
 
     def _is_current(self, claims: Mapping[str, Any]) -> bool:
-        now = datetime.now(UTC).timestamp()
+        now = self._clock.now().timestamp()
         return (claims["iss"], claims["aud"]) == (self._issuer, self._audience) and now < float(claims["exp"])
 
 

@@ -1,4 +1,4 @@
-"""Calls from asyncio."""
+"""The client for asyncio."""
 
 from accord_client.aio.channel import open_channel
 

@@ -1,1 +1,1 @@
-"""Calls from threads."""
+"""The client for threads."""

@@ -1,4 +1,4 @@
-"""A table's columns, described without SQLAlchemy's types: for the drift gate, which compares them with messages."""
+"""Descriptions of a table's columns without SQLAlchemy's types, for the drift check, which compares them with messages."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 class ColumnKind(StrEnum):
@@ -75,6 +75,8 @@ def columns_of(model: type[DeclarativeBase]) -> dict[str, Column]:
 
 
 def _column(type_: TypeEngine[Any], nullable: bool, has_default: bool) -> Column:
+    if isinstance(type_, TypeDecorator):
+        return _column(type_.impl_instance, nullable, has_default)
     return Column(
         kind=_kind(type_),
         nullable=nullable,

@@ -1,8 +1,8 @@
 """One connection to PostgreSQL, driven from the event loop through libpq.
 
-psycopg connects, cancels, and turns values and rows; the round trip is our own, since it is most of the CPU of a call:
-the socket stays registered with the loop, and no cursor, lock or generator stands between a statement and libpq. A
-select of one row costs 16 µs of CPU that way, against 63 through psycopg's cursor and pool.
+psycopg connects, cancels and converts values. The round trip is Accord's code, because it takes most of the CPU time of a call:
+the socket stays registered with the event loop, and a statement passes no cursor, lock or generator on its way to libpq. So a
+select of one row costs 16 µs of CPU, against 63 µs through psycopg's cursor and pool.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import random
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -26,40 +27,43 @@ from accord_db.engine.metrics import Metrics
 from accord_db.engine.row_level_security import GATEWAY_ROLE
 from accord_db.engine.statements import Query
 
-# Plain integers, as libpq gives them: to compare with a member of an enumeration costs ten times as much.
+# Integers, as libpq returns them: a comparison with an enum member takes ten times as long.
 _IDLE, _ACTIVE = int(TransactionStatus.IDLE), int(TransactionStatus.ACTIVE)
 _IN_TRANSACTION = frozenset(map(int, (TransactionStatus.INTRANS, TransactionStatus.INERROR)))
 _FAILED = frozenset(map(int, (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.PIPELINE_ABORTED)))
 _END_OF_PIPELINE = int(ExecStatus.PIPELINE_SYNC)
 
-# A guard against texts made anew for every call: beyond it statements still run, unprepared.
-_MOST_PREPARED = 500
-# What a prepared statement answers when the tables have changed since, or when it was somebody else's.
+# Further statements run unprepared. The limit guards against code that builds a new text for every call.
+_MAX_PREPARED = 500
+# Errors of a prepared statement after its tables have changed, or if another client of a pooler prepared it.
 _STALE = frozenset({"0A000", "26000"})
-# Also "on" where the server is in recovery.
-_TRANSACTION_READ_ONLY = Query(b"SELECT current_setting('transaction_read_only')", operation="select")
+# Also "on" while the server is in recovery.
+_STATE = Query(b"SELECT current_setting('transaction_read_only'), clock_timestamp()", operation="select")
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class DatabaseSettings:
     dsn: str
     pool_size: int = 10
-    pool_wait: float = 2.0  # seconds; less than a call may take
-    pool_queue: int = 200  # callers that may wait
-    statement_timeout: float = 30.0  # seconds; a backstop, calls have deadlines of their own
-    prepare: bool = True  # False behind a pooler that lends a connection for one transaction
-    role: str | None = GATEWAY_ROLE  # whom to act as; behind a pooler whoever logs in acts as themselves
+    pool_wait: float = 2.0  # seconds to wait for a connection; shorter than the deadlines of calls
+    pool_queue: int = 200  # the maximum number of waiting callers
+    statement_timeout: float = 30.0  # seconds, for statements of calls without an earlier deadline
+    prepare: bool = True  # False behind a pooler with transaction pooling
+    role: str | None = GATEWAY_ROLE  # the role to act as; behind a pooler the login role must act as it
     application_name: str = "accord"
     connection_lifetime: float = 3600.0  # seconds
 
 
-async def connect(settings: DatabaseSettings, metrics: Metrics, lost: "Callable[[Connection], None]") -> "Connection":
-    """Raises Unavailable. `lost` is told when the server closes the connection."""
+async def connect(
+    settings: DatabaseSettings, metrics: Metrics, on_lost: "Callable[[Connection], None]"
+) -> "Connection":
+    """Raises Unavailable. `on_lost` runs when the server closes the connection."""
     try:
         driver = await AsyncConnection.connect(**_parameters(settings), autocommit=True)
     except psycopg.Error as error:
         raise translate(error) from None
-    return Connection(driver, settings, metrics, lost)
+    return Connection(driver, settings, metrics, on_lost)
 
 
 class Connection:
@@ -68,12 +72,12 @@ class Connection:
         driver: AsyncConnection[Any],
         settings: DatabaseSettings,
         metrics: Metrics,
-        lost: "Callable[[Connection], None]",
+        on_lost: "Callable[[Connection], None]",
     ) -> None:
         self._driver = driver
         self._libpq = driver.pgconn
         self._metrics = metrics
-        self._tell_lost = lost
+        self._on_lost = on_lost
         self._prepares = settings.prepare
         self._prepared: dict[bytes, bytes] = {}
         self._names = count()
@@ -81,7 +85,7 @@ class Connection:
         self._in_pipeline = False
         self._waiter: Future[list[PGresult]] | None = None
         self._loop = asyncio.get_running_loop()
-        # Not all at the same time, though they were opened at the same time.
+        # Random, so that connections that were opened together are not replaced together.
         self._expiry = self._loop.time() + settings.connection_lifetime * random.uniform(0.9, 1)  # noqa: S311 — no secret
         self.closed = False
         self.read_only = False
@@ -90,12 +94,12 @@ class Connection:
 
     @property
     def idle(self) -> bool:
-        """Neither a statement nor a transaction is under way."""
+        """No statement runs and no transaction is open."""
         return self._libpq.transaction_status == _IDLE
 
     @property
     def in_transaction(self) -> bool:
-        """A transaction is open, good or failed, and waits for its next statement."""
+        """A transaction is open, and no statement runs. It may have failed."""
         return self._libpq.transaction_status in _IN_TRANSACTION
 
     @property
@@ -106,8 +110,8 @@ class Connection:
         self._expiry = 0
 
     async def execute(self, query: Query, *, after: Sequence[Query] = ()) -> PGresult:
-        """The answer to a query; those that it comes `after` travel in the same round trip. Outside of a transaction,
-        they all are one."""
+        """The result of the query. The queries in `after` are sent before it in the same round trip; outside of a transaction,
+        all of them are one."""
         meter = self._metrics.meter(query.operation, query.table)
         started = perf_counter()
         try:
@@ -123,22 +127,25 @@ class Connection:
             meter.duration.observe(perf_counter() - started)
 
     async def command(self, sql: bytes) -> PGresult:
-        """What has no parameters and no rows, and is not counted: COMMIT and its like."""
+        """Executes a command without parameters and rows, such as COMMIT. Metrics do not count it."""
         try:
             self._libpq.send_query(sql)
             return (await self._result())[-1]
         except psycopg.Error as error:
             raise translate(error) from None
 
-    async def require_writable(self) -> None:
-        """Raises Unavailable if the server does not take writes."""
-        result = await self.execute(_TRANSACTION_READ_ONLY)
-        if result.get_value(0, 0) != b"off":
+    async def require_writable(self) -> datetime:
+        """The time on the server's clock. Raises Unavailable if the server is read-only."""
+        result = await self.execute(_STATE)
+        read_only, microseconds = result.get_value(0, 0), result.get_value(0, 1)
+        if read_only != b"off":
             self.read_only = True
             raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
+        assert microseconds is not None
+        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(microseconds, "big", signed=True))
 
     async def recover(self) -> None:
-        """Make a connection idle whose caller has gone: stop what runs, roll back what is open."""
+        """Makes the connection of a cancelled caller idle: cancels the statement and rolls back."""
         try:
             if self._libpq.transaction_status == _ACTIVE:
                 await self._driver.cancel_safe()
@@ -171,19 +178,19 @@ class Connection:
         return (await self._result())[-1]
 
     async def _execute_unprepared(self, queries: Sequence[Query]) -> PGresult:
-        """The statements prepared here are no longer good: a migration has changed their tables."""
+        """After a migration has changed the tables of prepared statements. Raises Conflict in a transaction, which has failed."""
         self._prepared.clear()
-        if not self.idle:  # what the transaction did before is lost with it
+        if not self.idle:
             self.expire()
             raise Conflict("a table has changed under a prepared statement")
         await self.command(b"DEALLOCATE ALL")
         return await self._execute_pipelined(queries)
 
     async def _prepare(self, query: Query) -> bytes:
-        """The name of the prepared statement; empty if it is not to be prepared."""
-        if not (self._prepares and query.prepared) or len(self._prepared) >= _MOST_PREPARED:
+        """The name of the prepared statement; empty for an unprepared one."""
+        if not (self._prepares and query.prepared) or len(self._prepared) >= _MAX_PREPARED:
             return b""
-        name = b"s%d" % next(self._names)  # never again, since a caller that left did not hear whether it is taken
+        name = b"s%d" % next(self._names)  # never reused: a cancelled caller does not know whether it was prepared
         self._libpq.send_prepare(name, query.sql)
         await self._result()
         self._prepared[query.sql] = name
@@ -209,7 +216,7 @@ class Connection:
         return results
 
     def _settled(self) -> Future[list[PGresult]]:
-        """All that the server answers until it is ready for the next query."""
+        """All results until the server is ready for the next query."""
         self._waiter = waiter = self._loop.create_future()
         if self._libpq.flush():
             self._loop.add_writer(self._socket, self._write)
@@ -229,9 +236,9 @@ class Connection:
                 result = self._libpq.get_result()
                 if result is not None and result.status != _END_OF_PIPELINE:
                     self._results.append(result)
-                    if _is_farewell(result):
-                        # We may not hear it hang up: of a socket whose other end has left something unread, libuv tells
-                        # once that it has failed, and that was this time.
+                    if _ends_connection(result):
+                        # Do not wait for the end of the stream: if the server closes with unread input, libuv reports the
+                        # error of the socket once, which may have been the event handled now.
                         return self._lose(error_from_result(result))
                 elif result is not None or not self._in_pipeline:
                     return self._settle()
@@ -248,16 +255,16 @@ class Connection:
             waiter.set_result(results)
 
     def _lose(self, error: psycopg.Error) -> None:
-        """The server closed the connection; it may have said why before."""
+        """The server closed the connection. A result that came before may have the reason."""
         waiter, self._waiter = self._waiter, None
         self.close()
         if waiter is not None and not waiter.done():
-            last_words = [error_from_result(result) for result in self._results if result.status in _FAILED]
-            waiter.set_exception(translate(last_words[0] if last_words else error))
-        self._tell_lost(self)
+            errors = [error_from_result(result) for result in self._results if result.status in _FAILED]
+            waiter.set_exception(translate(errors[0] if errors else error))
+        self._on_lost(self)
 
 
-def _is_farewell(result: PGresult) -> bool:
+def _ends_connection(result: PGresult) -> bool:
     return result.status in _FAILED and result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED) in (
         b"FATAL",
         b"PANIC",
@@ -265,8 +272,8 @@ def _is_farewell(result: PGresult) -> bool:
 
 
 def _parameters(settings: DatabaseSettings) -> dict[str, Any]:
-    """Of the connection string, and where it sets nothing, those that let a lost server be noticed."""
-    # A pooler reports the state of the server it has connected to first, which may not be the present one.
+    """Those of the connection string, with defaults that detect a lost server."""
+    # A pooler reports the state of the server that it connected to first, which may not be the current one.
     given = parse_for_writing(settings.dsn) if settings.prepare else parse(settings.dsn)
     if has_several_hosts(given):
         given = parse_for_writing(settings.dsn)
@@ -278,9 +285,9 @@ def _parameters(settings: DatabaseSettings) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         **given,
-        "client_encoding": "UTF8",  # which statements.py relies on
+        "client_encoding": "UTF8",  # required by statements.py
     }
-    if settings.prepare:  # a pooler refuses options: there the role has them (ALTER ROLE … SET …)
+    if settings.prepare:  # poolers reject options: there the role sets them (ALTER ROLE … SET …)
         filled["options"] = f"{_options(settings)} {given.get('options') or ''}"
     return filled
 
@@ -290,7 +297,7 @@ def _options(settings: DatabaseSettings) -> str:
     options: dict[str, object] = {
         "statement_timeout": timeout,
         "idle_in_transaction_session_timeout": timeout,
-        "client_connection_check_interval": 1000,  # a backend whose client is gone stops within a second
+        "client_connection_check_interval": 1000,  # ms until a backend notices that its client is gone
     }
     if settings.role:
         options["role"] = settings.role

@@ -1,6 +1,6 @@
-"""Connection strings: which are valid, and what Accord adds to them.
+"""Connection strings: validation, and the parameters that Accord adds.
 
-No error quotes a connection string or a part of one: a malformed one may have its password anywhere.
+No error quotes a connection string or a part of one: in a malformed one the password may be anywhere.
 """
 
 import re
@@ -19,18 +19,18 @@ _VALID = (
 
 
 def parse(connection_string: str) -> dict[str, Any]:
-    """Its parameters, by libpq's names. Raises InvalidConnectionString."""
+    """The parameters, by libpq's names. Raises InvalidConnectionString."""
     try:
         parameters = conninfo_to_dict(connection_string)
     except (psycopg.Error, UnicodeError):
-        raise InvalidConnectionString(_VALID) from None
+        raise InvalidConnectionString(f"the connection string {_VALID}") from None
     if _is_misread(connection_string, parameters):
-        raise InvalidConnectionString(_VALID)
+        raise InvalidConnectionString(f"the connection string {_VALID}")
     return dict(parameters)
 
 
 def parse_for_writing(connection_string: str) -> dict[str, Any]:
-    """As `parse`. Only hosts that take writes are connected to, unless the string sets target_session_attrs itself."""
+    """Like `parse`, for a connection to a host that accepts writes, unless the string sets target_session_attrs."""
     return {"target_session_attrs": "read-write", **parse(connection_string)}
 
 
@@ -39,7 +39,7 @@ def has_several_hosts(parameters: dict[str, Any]) -> bool:
 
 
 def url_problem(url: str) -> str | None:
-    """What is wrong with the URL, or None. libpq accepts other forms too, which are not URLs."""
+    """The error message for an invalid URL, or None. Other forms that libpq accepts are not URLs."""
     try:
         valid = url.startswith(_SCHEMES) and parse(url).get("dbname")
     except InvalidConnectionString:
@@ -48,13 +48,15 @@ def url_problem(url: str) -> str | None:
 
 
 def _is_misread(connection_string: str, parameters: dict[str, Any]) -> bool:
-    """Whether libpq takes a part of the password for something that errors name: a host, a port, a user, a database."""
+    """Whether libpq reads a part of the password as a host, port, user or database, which its errors quote."""
     if connection_string.startswith(_SCHEMES):
         rest = connection_string.partition("://")[2]
         authority = re.split("[/?]", rest, maxsplit=1)[0]
         path, _, query = rest.removeprefix(authority).partition("?")
         has_login = "@" in authority
         if authority.count("@") > 1 or "@" in path or ("@" in query and not has_login and ":" in authority):
+            return True
+        if re.search(r"\s", rest, re.ASCII):  # libpq removes it at the end of some parts
             return True
     ports = str(parameters.get("port", "")).split(",")
     return ":" in str(parameters.get("user", "")) or not all(re.fullmatch("[0-9]{0,5}", port) for port in ports)

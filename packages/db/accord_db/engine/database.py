@@ -1,67 +1,78 @@
-"""The database as queries see it: `fetch_one`, `fetch_all`, `execute` and `transaction`."""
+"""The database: `fetch_one`, `fetch_all`, `execute` and `transaction`."""
 
 from asyncio import current_task
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from time import monotonic
 from typing import Self
 
 from psycopg.pq.abc import PGresult
 
+from accord_db.engine.clock import DatabaseClock
 from accord_db.engine.connection import DatabaseSettings, connect
 from accord_db.engine.executor import Executor
 from accord_db.engine.metrics import metrics
 from accord_db.engine.pool import Pool
 from accord_db.engine.scope import current
-from accord_db.engine.statements import Query, held_to
+from accord_db.engine.statements import Query, set_tenant_query
 from accord_db.engine.transaction import CallTransaction, Transaction
 
 __all__ = ["Database", "DatabaseSettings", "Executor", "Transaction", "opened"]
 
 
 def opened(db: "Database | Transaction") -> AbstractAsyncContextManager[Transaction]:
-    """A transaction block, or the transaction itself where the caller has one: for changes that are made either way."""
+    """A transaction block on a database; a transaction itself, which stays open. For functions that take either."""
     return nullcontext(db) if isinstance(db, Transaction) else db.transaction()
 
 
-_PING_PATIENCE = 1.5  # seconds to wait for a connection; less than health checks take, which report the reason then
+_PING_MAX_WAIT = (
+    1.5  # seconds to wait for a connection; shorter than the timeout of health checks, which report the error
+)
 
 
 class Database(Executor):
-    """PostgreSQL behind a pool. Each statement executed on it is a transaction.
+    """A pool of connections to PostgreSQL. Each statement executed on it is a transaction.
 
-    Inside a `transaction()` block the task must use the block's `tx`: a statement on the database, or a second block, raises
-    RuntimeError, because it would not be part of the transaction and could wait for it."""
+    Inside a `transaction()` block the task must use the block's `tx`. A statement on the database, or a second block, raises
+    RuntimeError: it would not be part of the transaction, and could wait for it forever."""
 
     def __init__(self, pool: Pool, settings: DatabaseSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self.clock = DatabaseClock()
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings) -> Self:
-        """Raises Unavailable when the database cannot be reached."""
+        """Raises Unavailable unless the database can be reached and takes writes."""
         measured = metrics()
         pool = Pool(partial(connect, settings, measured), settings, measured)
         await pool.start()
-        return cls(pool, settings)
+        database = cls(pool, settings)
+        try:
+            await database.ping()
+        except BaseException:
+            await pool.close()
+            raise
+        return database
 
     async def close(self) -> None:
         await self._pool.close()
 
     async def ping(self) -> None:
-        """Raises Unavailable unless the server responds and takes writes."""
-        connection = await self._pool.acquire(patience=_PING_PATIENCE)
+        """Measures the database's clock. Raises Unavailable unless the server responds and accepts writes."""
+        connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
         try:
-            await connection.require_writable()
+            sent_at = monotonic()
+            self.clock.set(await connection.require_writable(), sent_at=sent_at)
         finally:
             self._pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Commits at the end of the block, rolls back if it raises. In a call whose stages have a transaction of their own
-        (`call_transaction`) the block joins that one, which commits with the call.
-
-        An exception that leaves a joined block rolls back the whole transaction, even if it is caught further out."""
+        """Commits at the end of the block; rolls back if it raises. Inside `call_transaction` the block joins the call's
+        transaction, which commits with the call. An exception that leaves such a block rolls back the whole transaction, even
+        if it is caught outside."""
         scope, task = current(), current_task()
         self._require_no_block()
         joined = self._call_transaction()
@@ -73,7 +84,7 @@ class Database(Executor):
             if joined is None:
                 await transaction.commit()
         except BaseException as error:
-            await transaction.undo(error)
+            await transaction.roll_back(error)
             if joined is not None and begins:
                 joined.forget()
             raise
@@ -83,8 +94,8 @@ class Database(Executor):
 
     @asynccontextmanager
     async def call_transaction(self) -> AsyncIterator[None]:
-        """The transactions of this block are one: the first begins it, the end of the block commits it. For stages that write
-        with the handler, all or nothing. A nested block is part of the outer one."""
+        """Joins the transaction blocks inside this one: the first begins the transaction, the end of this block commits it. For
+        stages that must write together with the handler. A nested block is part of the outer one."""
         if self._call_transaction() is not None:
             yield
             return
@@ -94,14 +105,14 @@ class Database(Executor):
             yield
             await shared.commit()
         except BaseException as error:
-            await shared.undo(error)
+            await shared.roll_back(error)
             raise
         finally:
             scope.transaction = None
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a statement of this task would be part of a transaction, and rolled back with it."""
+        """Whether a statement of this task would be part of an open transaction."""
         shared = self._call_transaction()
         return self._in_block() or (shared is not None and shared.begun is not None)
 
@@ -112,7 +123,7 @@ class Database(Executor):
             return await shared.begun.send(query)
         connection = await self._pool.acquire()
         try:
-            return await connection.execute(query, after=held_to(query.tenant))
+            return await connection.execute(query, after=set_tenant_query(query.tenant))
         finally:
             self._pool.release(connection)
 
@@ -125,7 +136,7 @@ class Database(Executor):
             raise RuntimeError("a transaction is open in this task: pass its `tx`")
 
     def _call_transaction(self) -> CallTransaction | None:
-        # A child task shares the scope, but has no part in the transaction.
+        # Tasks that the call starts share its scope, but not its transaction.
         shared = current().transaction
         return shared if shared is not None and shared.belongs_to(current_task(), self) else None
 

@@ -1,4 +1,4 @@
-"""INSERT and UPDATE statements that name their columns once: each bind parameter is called like its column."""
+"""INSERT and UPDATE statements that name their columns once: each bind parameter has the name of its column."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -39,7 +39,7 @@ def etag_matches(model: Any) -> ColumnElement[bool]:
 
 
 async def insert_row(db: Executor, model: type[M], **values: object) -> M:
-    """Inserts one row and returns it, with what the database has filled in."""
+    """Inserts one row and returns it, with the defaults of the database."""
     row = await db.fetch_one(_insert(model, tuple(values)), **values)
     assert row is not None
     return cast(M, row)
@@ -79,7 +79,7 @@ def _insert(model: type[M], names: tuple[str, ...]) -> ReturningInsert[M]:
 
 @cache
 def _insert_many(model: type[M], names: tuple[str, ...], shared: tuple[str, ...]) -> ReturningInsert[M]:
-    """One array per column: the statement is the same, and prepared once, however many rows there are."""
+    """One array per column: so one prepared statement serves any number of rows."""
     types = {name: _element_type(model, name) for name in names}
     arrays = [bindparam(f"{name}s", type_=ARRAY(type_, dimensions=1)) for name, type_ in types.items()]
     new = func.unnest(*arrays).table_valued(*(column(name, type_) for name, type_ in types.items()), name="new")

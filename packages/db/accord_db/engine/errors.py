@@ -1,7 +1,7 @@
-"""What can go wrong with the database, named by SQLSTATE and never by the text of a message.
+"""Errors of the database, mapped from SQLSTATE and never from the text of a message.
 
-No value that a caller sent is in these errors: PostgreSQL puts the offending key into DETAIL, and the text of class 22
-quotes its input, so neither is kept.
+They contain no value that a caller sent: PostgreSQL's DETAIL quotes keys, and messages of class 22 quote input, so both are
+dropped.
 """
 
 import psycopg
@@ -9,7 +9,7 @@ from psycopg import errors as driver
 
 
 class DatabaseError(Exception):
-    """Something PostgreSQL or the way to it refused, for which there is no better name below."""
+    """An error of PostgreSQL or of the connection. The subclasses name those that the code distinguishes."""
 
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(f"{message} ({sqlstate})" if sqlstate else message)
@@ -20,33 +20,33 @@ class DatabaseError(Exception):
 
 
 class AlreadyExists(DatabaseError):
-    """A unique constraint (`constraint`) has the key already."""
+    """A unique violation of `constraint`."""
 
 
 class ForeignKeyMissing(DatabaseError):
-    """A row refers to one that does not exist, or is referred to by one that does."""
+    """A foreign key violation: a row refers to a missing row, or a deleted row is still referred to."""
 
 
 class InvalidValue(DatabaseError):
-    """A value that the column, its type or a check cannot hold."""
+    """A value that violates NOT NULL, a CHECK or the type of the column."""
 
 
 class InvalidConnectionString(DatabaseError):
-    """libpq cannot read the connection string, or would read another one than its author meant."""
+    """libpq cannot read the connection string, or would read a part of the password as another parameter."""
 
 
 class Conflict(DatabaseError):
-    """Lost against another transaction: the same work, begun again, may succeed."""
+    """A serialization failure or deadlock: the transaction can succeed if it is repeated."""
 
 
 class StatementCancelled(DatabaseError):
-    """Ran out of time, or was cancelled."""
+    """The statement reached its timeout, or was cancelled."""
 
 
 class Unavailable(DatabaseError):
-    """The database cannot be asked right now.
+    """The database is not available at the moment.
 
-    With `outcome_unknown` the connection was lost while a COMMIT was under way: the work may or may not be done.
+    `outcome_unknown`: the connection was lost during COMMIT, so the transaction may be committed or not.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Unavailable(DatabaseError):
 
 
 def translate(error: psycopg.Error) -> DatabaseError:
-    """The one place where an error of the driver becomes ours."""
+    """Converts an error of the driver. No other function does."""
     translated = _kind(error)(_message(error), sqlstate=error.sqlstate)
     translated.constraint = error.diag.constraint_name
     translated.table = error.diag.table_name
@@ -74,9 +74,9 @@ def translate(error: psycopg.Error) -> DatabaseError:
 READ_ONLY = "25006"
 """The server is a standby, or default_transaction_read_only is on. Nothing was written."""
 
-# What another attempt can cure is Unavailable: the server, the way to it or its resources. Of the other states nothing is
-# Unavailable that stays until a person acts, since UNAVAILABLE makes clients repeat the call: a corrupted table or index
-# (XX001, XX002), a bug (XX000), a file of PostgreSQL that is missing (58P01), an object that is not ready (55000).
+# Unavailable: the server, the connection or its resources failed, and a repetition can succeed, since clients repeat calls that
+# end UNAVAILABLE. States that last until an operator acts are not: a corrupted table or index (XX001, XX002), a bug (XX000), a
+# missing file of PostgreSQL (58P01), an object that is not ready (55000).
 _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "23505": AlreadyExists,
     "23503": ForeignKeyMissing,
@@ -87,16 +87,16 @@ _BY_SQLSTATE: dict[str, type[DatabaseError]] = {
     "57014": StatementCancelled,
     READ_ONLY: Unavailable,
     "25P03": Unavailable,  # idle_in_transaction_session_timeout ended the session
-    "25P04": Unavailable,  # transaction_timeout did
-    "3D000": Unavailable,  # a pooler cannot enter the database; connecting without one fails without an SQLSTATE
+    "25P04": Unavailable,  # transaction_timeout ended the session
+    "3D000": Unavailable,  # a pooler cannot open the database; without a pooler the error has no SQLSTATE
     "55P03": Unavailable,  # lock_timeout, which the role may have set: nothing was done
     "57P01": Unavailable,  # the server is shutting down
     "57P02": Unavailable,  # another session of the server crashed
     "57P03": Unavailable,  # the server is starting up, shutting down or recovering
     "57P04": Unavailable,  # the database was dropped
     "57P05": Unavailable,  # idle_session_timeout ended the session
-    "58000": Unavailable,  # the operating system failed the server …
-    "58030": Unavailable,  # … or its disk did, which ends in a failover
+    "58000": Unavailable,  # an error of the operating system
+    "58030": Unavailable,  # an I/O error, after which a standby can take over
 }
 
 _BY_CLASS: dict[str, type[DatabaseError]] = {
@@ -121,8 +121,8 @@ def _kind_without_sqlstate(error: psycopg.Error) -> type[DatabaseError]:
 
 
 def _message(error: psycopg.Error) -> str:
-    """PostgreSQL's message, or libpq's about the connection. Other errors of the driver quote what they were given: a value, or
-    a connection string with its password."""
+    """The message of PostgreSQL, or of libpq about the connection. Other errors of the driver quote their input: a value, or a
+    connection string with its password."""
     if isinstance(error, driver.DataError):
         return type(error).__name__
     if error.diag.message_primary:

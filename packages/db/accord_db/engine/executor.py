@@ -14,10 +14,10 @@ Ts = TypeVarTuple("Ts")
 
 
 class Executor(ABC):
-    """Where statements are executed: the database, or an open transaction.
+    """Executes statements: the database, or an open transaction.
 
-    A selected entity comes as a light record with the attributes of its columns, a single column as its bare value,
-    several of either as a row with an attribute for each label.
+    A selected entity is returned as a named tuple of its columns, a single column as its value, and several of either as a
+    row with one attribute for each label. `parameters` are the bind parameters.
     """
 
     @overload
@@ -27,9 +27,9 @@ class Executor(ABC):
         self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object
     ) -> Row[T, T2, *Ts] | None: ...
     async def fetch_one(self, statement: Any, /, **parameters: object) -> Any:
-        """The first row, or None when there is none."""
-        ready = compiled(statement)
-        rows = ready.load(await self.send(ready.bind(parameters)))
+        """The first row, or None."""
+        prepared = compiled(statement)
+        rows = prepared.load(await self.send(prepared.bind(parameters)))
         return rows[0] if rows else None
 
     @overload
@@ -39,13 +39,13 @@ class Executor(ABC):
         self, statement: TypedReturnsRows[T, T2, *Ts], /, **parameters: object
     ) -> list[Row[T, T2, *Ts]]: ...
     async def fetch_all(self, statement: Any, /, **parameters: object) -> Any:
-        ready = compiled(statement)
-        return ready.load(await self.send(ready.bind(parameters)))
+        prepared = compiled(statement)
+        return prepared.load(await self.send(prepared.bind(parameters)))
 
     async def execute(self, statement: Executable, /, **parameters: object) -> int:
-        """How many rows the statement touched."""
+        """The number of rows that the statement returned or changed."""
         return (await self.send(compiled(statement).bind(parameters))).command_tuples or 0
 
     @abstractmethod
     async def send(self, query: Query) -> PGresult:
-        """Sends one query, on whatever connection this executor has."""
+        """Sends one query and returns its result."""

@@ -1,4 +1,4 @@
-"""Lists by keyset: a page begins after a cursor, so that its cost does not grow with the pages before it."""
+"""Lists with keyset pagination: a page begins after a cursor, so that its cost does not grow with the page number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from accord_db.engine.expressions import like_containing
 
 R = TypeVar("R")
 
-# PostgreSQL plans an unknown LIMIT as a tenth of the table and replans each call: 50 µs for a page of 20 instead of 31. So
-# the usual sizes, plus the row that shows whether there is a next page, are literals. Others stay a parameter, or callers
-# could have a thousand statements prepared.
+# PostgreSQL assumes that a LIMIT parameter is a tenth of the table, and plans at every execution: 50 µs instead of 31 for a
+# page of 20. So the usual page sizes, plus the row that shows whether there is a next page, are literals. Other sizes are a
+# parameter, so that callers cannot fill the connection with prepared statements.
 _LITERAL_LIMITS: Final = frozenset({11, 21, 51, 101})
 
 
@@ -31,7 +31,7 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which rows of a list to fetch: at most `limit`, after the cursor."""
+    """The page of a list to fetch: at most `limit` rows after the cursor."""
 
     limit: int
     after: Cursor | None = None

@@ -4,6 +4,8 @@ libpq fills in what a connection string omits from its environment. Accord lets 
 and timeouts, but not the server: PGHOSTADDR, PGPORT or PGSERVICE, set for another purpose, would send accounts to another one.
 """
 
+from collections.abc import MutableMapping
+
 from psycopg import pq
 
 # A parameter that a later libpq adds is ignored until it is listed here.
@@ -16,6 +18,14 @@ _FROM_ENVIRONMENT = (
 # Variables without a parameter. Service files are used only if the connection string itself names a service.
 _SESSION = ("PGDATESTYLE", "PGTZ", "PGGEQO")
 _SERVICE_FILES_AND_TLS = ("PGSERVICEFILE", "PGSYSCONFDIR", "PGREQUIRESSL")
+
+
+def drop_ignored_variables(environment: MutableMapping[str, str], *, embedded: bool) -> list[str]:
+    """Removes them and returns those that were set. libpq has no parameter that overrides PGSERVICE or PGTZ."""
+    dropped = [name for name in ignored_variables(embedded=embedded) if name in environment]
+    for name in dropped:
+        del environment[name]
+    return dropped
 
 
 def ignored_variables(*, embedded: bool) -> list[str]:

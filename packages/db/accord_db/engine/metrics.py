@@ -7,7 +7,7 @@ _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class Metrics:
-    """What the database says of itself. Ask `metrics()` for them: a registry takes each name once."""
+    """Metrics of the database. Use `metrics()`: a registry accepts each name once."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ["operation", "table"]
@@ -38,7 +38,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """The children of one operation on one table, kept because looking them up costs as much as counting."""
+    """The metrics of one operation on one table, cached because the lookup by labels costs as much as the increment."""
 
     queries: Counter
     duration: Histogram

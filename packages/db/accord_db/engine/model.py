@@ -1,4 +1,4 @@
-"""What all tables have in common: where they are registered, how constraints are named, and the shared columns."""
+"""The base of all tables: metadata, names of constraints, types and shared columns."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final
@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
-# Named by us and not by PostgreSQL, so that a migration can say which constraint it drops.
+# Constraints have fixed names, so that a migration can drop them by name.
 NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
@@ -18,14 +18,14 @@ NAMING_CONVENTION = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
-# `sort_order` puts the id first and the other shared columns last, with the feature's own between them.
-# UUIDv7, made by the application: no sequence to agree on, and new rows land at one end of the index.
+# `sort_order` puts the id first and the other shared columns last, after the columns of the feature.
+# UUIDv7, created by the application: no sequence is needed, and new rows go to one end of the index.
 Id = Annotated[UUID, mapped_column(primary_key=True, sort_order=-1)]
-# By the database's clock, the same instant for all that one transaction writes.
+# By the database's clock, at the start of the transaction: the same instant for everything that one transaction writes. A
+# transaction that waited for a lock writes a time before that of the transaction it waited for.
 CreatedAt = Annotated[datetime, mapped_column(server_default=func.now(), sort_order=1)]
 UpdatedAt = Annotated[datetime, mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=2)]
-# For histories. now() is the start of the transaction: a row written after a wait for a lock would sort before what the
-# transaction waited for. clock_timestamp() is the time of the insert.
+# By the database's clock, when the row is inserted. For history: events on a row that its transactions lock sort as they occurred.
 OccurredAt = Annotated[datetime, mapped_column(server_default=func.clock_timestamp())]
 
 
@@ -41,7 +41,7 @@ class Model(DeclarativeBase):
 
 
 _LONGEST_CHOICE: Final = 63
-"""In characters: a new value of that length needs no new column type."""
+"""In characters. New values up to this length do not change the type of the column."""
 
 
 def one_of(*values: str, name: str) -> Enum:
@@ -55,7 +55,7 @@ def some_of(*values: str) -> "ARRAY[str]":
 
 
 class Shared:
-    """The columns of everything that is made, changed and (softly) deleted."""
+    """The columns of rows that are created, changed and softly deleted."""
 
     id: Mapped[Id]
     created_at: Mapped[CreatedAt]
@@ -71,7 +71,7 @@ class OwnedByAccount:
 
 
 class Versioned:
-    """A name for each state of a row: whoever sends it back changes that state and no later one."""
+    """The version of a row. A caller that sends it with a change changes this version only, and no later one."""
 
     etag: Mapped[UUID] = mapped_column(
         server_default=func.gen_random_uuid(), onupdate=func.gen_random_uuid(), sort_order=4

@@ -22,16 +22,17 @@ Connect = Callable[[Lost], Awaitable[Connection]]
 
 
 class Pool:
-    """A fixed number of connections, replaced as they are lost, lent one caller at a time.
+    """A fixed number of connections, each used by one caller at a time. Lost connections are replaced.
 
-    The connection used last is lent first, so that a quiet service keeps few backends busy. Callers wait in order.
+    Callers get the connection that was released last, so that a quiet service uses few backends. Waiting callers are served in
+    order.
     """
 
     def __init__(self, connect: Connect, settings: DatabaseSettings, metrics: Metrics) -> None:
         self._connect = connect
         self._size = settings.pool_size
-        self._wait = settings.pool_wait
-        self._queue = settings.pool_queue
+        self._max_wait = settings.pool_wait
+        self._max_waiters = settings.pool_queue
         self._metrics = metrics
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
@@ -46,11 +47,11 @@ class Pool:
         self._add(await self._connect(self._lost))
         self._refill()
 
-    async def acquire(self, *, patience: float | None = None) -> Connection:
-        """Waits for `patience` seconds at most, by default as long as the settings specify. Raises Unavailable."""
+    async def acquire(self, *, max_wait: float | None = None) -> Connection:
+        """Waits for at most `max_wait` seconds, by default as long as the settings specify. Raises Unavailable."""
         if self._idle:
             return self._idle.pop()
-        return await self._wait_for_one(self._patience() if patience is None else patience)
+        return await self._wait(self._default_max_wait() if max_wait is None else max_wait)
 
     def release(self, connection: Connection) -> None:
         if connection.read_only:
@@ -70,44 +71,46 @@ class Pool:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(self._refused("the database is being closed"))
+                waiter.set_exception(self._unavailable("the database is being closed"))
         while self._idle:
             self.release(self._idle.pop())
         if self._filling:
             self._filling.cancel()
         await asyncio.gather(*self._recoveries, *filter(None, [self._filling]), return_exceptions=True)
 
-    async def _wait_for_one(self, patience: float) -> Connection:
-        if self._closed or len(self._waiters) >= self._queue:
-            raise self._refused("the database is closed" if self._closed else "too many wait for a connection")
+    async def _wait(self, max_wait: float) -> Connection:
+        if self._closed or len(self._waiters) >= self._max_waiters:
+            raise self._unavailable(
+                "the database is closed" if self._closed else "too many calls wait for a connection"
+            )
         self._refill()
         loop = asyncio.get_running_loop()
         waiter: Future[Connection] = loop.create_future()
-        timer = loop.call_later(patience, self._give_up, waiter)
+        timer = loop.call_later(max_wait, self._time_out, waiter)
         self._waiters.append(waiter)
         try:
             return await waiter
         except BaseException:
-            self._give_back(waiter)
+            self._stop_waiting(waiter)
             raise
         finally:
             timer.cancel()
 
-    def _patience(self) -> float:
+    def _default_max_wait(self) -> float:
         left = remaining()
-        return self._wait if left is None else min(self._wait, left)
+        return self._max_wait if left is None else min(self._max_wait, left)
 
-    def _give_up(self, waiter: Future[Connection]) -> None:
+    def _time_out(self, waiter: Future[Connection]) -> None:
         if not waiter.done():
             failure = f", and none could be opened: {self._failure}" if self._failure else ""
-            waiter.set_exception(self._refused(f"no connection became free in time{failure}"))
+            waiter.set_exception(self._unavailable(f"no connection became free in time{failure}"))
 
-    def _refused(self, why: str) -> Unavailable:
+    def _unavailable(self, reason: str) -> Unavailable:
         self._metrics.count_error(None)
-        return Unavailable(why)
+        return Unavailable(reason)
 
-    def _give_back(self, waiter: Future[Connection]) -> None:
-        """The caller left; a connection may have been lent to it in the same moment."""
+    def _stop_waiting(self, waiter: Future[Connection]) -> None:
+        """The caller was cancelled. It may have been given a connection at the same moment."""
         with suppress(ValueError):
             self._waiters.remove(waiter)
         if waiter.done() and not waiter.cancelled() and not waiter.exception():
@@ -132,7 +135,7 @@ class Pool:
         self._refill()
 
     def _lost(self, connection: Connection) -> None:
-        """One that is lent is noticed when it comes back."""
+        """A connection that is in use is handled when it is released."""
         if connection in self._idle:
             self._idle.remove(connection)
             self._forget(connection)
@@ -170,12 +173,12 @@ class Pool:
         task.add_done_callback(self._recoveries.discard)
 
     async def _recover(self, connection: Connection) -> None:
-        """Its caller was cancelled in the middle; nobody may get what is left of that."""
+        """After its caller was cancelled: no other caller may get the rest of the result, or the open transaction."""
         try:
             async with asyncio.timeout(_RECOVERY_TIME):
                 await connection.recover()
         except (DatabaseError, TimeoutError) as error:
-            _log.warning("a connection could not be recovered: %s", error)
+            _log.warning("cannot recover a database connection: %s", error)
         finally:
             if not connection.idle:
                 connection.close()

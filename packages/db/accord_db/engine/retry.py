@@ -13,10 +13,10 @@ _FIRST_WAIT, _LAST_WAIT, _JITTER = 0.01, 0.5, 0.05  # seconds
 
 
 async def retry_conflicts(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Make an attempt again, from its beginning, when it lost against another transaction.
+    """Runs an attempt, and repeats it after a Conflict with another transaction.
 
-    An attempt is a whole transaction and nothing that could not happen twice; so this goes around the outermost one.
-    Raises the last Conflict when there were too many, or when the deadline leaves no time for another.
+    An attempt is one whole transaction without other effects: use this outside the outermost transaction. Raises the last
+    Conflict after too many attempts, or if the deadline leaves no time for another.
     """
     caller = stamina.AsyncRetryingCaller(
         attempts=_ATTEMPTS,

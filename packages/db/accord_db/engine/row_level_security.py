@@ -1,7 +1,7 @@
 """Row-level security: the tables that it covers, and the statements that enable it.
 
 It is a second check, in PostgreSQL, after the predicate of each query: a query without the predicate finds no rows of another
-tenant. A table is tenant-bound by a column of its own or through its parents; every other table states why it is exempt.
+tenant. A table is tenant-bound by a column or through its parents; every other table states why it is exempt.
 """
 
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""How an answer of PostgreSQL becomes the rows that a statement promises."""
+"""Conversion of result rows to the records of a statement."""
 
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,7 +16,8 @@ Process = Callable[[Any], Any]
 
 
 def row_maker(executable: Executable, columns: Sequence[ResultColumnsEntry], dialect: Dialect) -> MakeRow:
-    """From the values of one row: a record of the entity, the bare value of an only column, or a row of both."""
+    """A function of the values of one row. It returns a record for one entity, the value for one column, and else a row with
+    one attribute for each."""
     fields = list(_fields(executable, columns))
     make = fields[0].make if len(fields) == 1 else _row_of(fields)
     processors = [_processor(column.type, dialect) for column in columns]
@@ -31,36 +32,36 @@ def is_processed(type_: TypeEngine[Any]) -> bool:
 
 
 class _Field:
-    """One of the things that were selected: an entity of several columns, or a column."""
+    """A selected entity, of several columns, or a selected column."""
 
-    def __init__(self, name: str, place: int | slice, make: MakeRow, *, is_entity: bool) -> None:
+    def __init__(self, name: str, position: int | slice, make: MakeRow, *, is_entity: bool) -> None:
         self.name = name
         self.make = make
-        self.place = place
+        self.position = position
         self.is_entity = is_entity
 
     def pick(self, row: Sequence[Any]) -> Any:
-        value = row[self.place]
+        value = row[self.position]
         if not self.is_entity:
             return value
-        # No entity has NULL in every column: an outer join found none.
-        return None if all(part is None for part in value) else self.make(value)
+        # NULL in every column: an outer join without a match.
+        return None if all(each is None for each in value) else self.make(value)
 
 
 def _fields(executable: Executable, columns: Sequence[ResultColumnsEntry]) -> Iterator[_Field]:
     first = 0
     for name, selected in _selected(executable, columns):
         if (mapper := _mapper(selected)) is not None:
-            place = slice(first, first + len(mapper.column_attrs))
-            yield _Field(name, place, _record_of(name, mapper, columns[place]), is_entity=True)
-            first = place.stop
+            position = slice(first, first + len(mapper.column_attrs))
+            yield _Field(name, position, _record_of(name, mapper, columns[position]), is_entity=True)
+            first = position.stop
         else:
-            yield _Field(name, first, _only, is_entity=False)
+            yield _Field(name, first, _first_value, is_entity=False)
             first += 1
 
 
 def _selected(executable: Any, columns: Sequence[ResultColumnsEntry]) -> list[tuple[str, object]]:
-    """Names and expressions in order; of what has no description of its own (a UNION), the columns."""
+    """Names and expressions in order. For a statement without descriptions (UNION), its columns."""
     for described in ("column_descriptions", "returning_column_descriptions"):
         if descriptions := getattr(executable, described, None):
             return [(description["name"], description["expr"]) for description in descriptions]
@@ -68,10 +69,10 @@ def _selected(executable: Any, columns: Sequence[ResultColumnsEntry]) -> list[tu
 
 
 def _mapper(selected: object) -> Mapper[Any] | None:
-    """Of an entity or an alias of one; a column has none."""
-    found = inspect(selected, raiseerr=False) if selected is not None else None
-    is_entity = getattr(found, "is_mapper", False) or getattr(found, "is_aliased_class", False)
-    return cast(Mapper[Any], found.mapper) if found is not None and is_entity else None
+    """The mapper of an entity or of its alias; None for a column."""
+    inspected = inspect(selected, raiseerr=False) if selected is not None else None
+    is_entity = getattr(inspected, "is_mapper", False) or getattr(inspected, "is_aliased_class", False)
+    return cast(Mapper[Any], inspected.mapper) if inspected is not None and is_entity else None
 
 
 def _record_of(name: str, mapper: Mapper[Any], columns: Sequence[ResultColumnsEntry]) -> MakeRow:
@@ -82,8 +83,8 @@ def _record_of(name: str, mapper: Mapper[Any], columns: Sequence[ResultColumnsEn
 
 
 def _column_name(column: ResultColumnsEntry, among: Mapping[str, object]) -> str:
-    """Its name in the table, whatever label keeps it apart in the result."""
-    names = [str(getattr(thing, "name", "")) for thing in column.objects]
+    """The column's name in the table; in the result it may have a label."""
+    names = [str(getattr(each, "name", "")) for each in column.objects]
     return next(name for name in names if name in among)
 
 
@@ -96,15 +97,15 @@ def _row_of(fields: Sequence[_Field]) -> MakeRow:
 
 
 def _record(name: str, attributes: Sequence[str], hidden: Collection[str] = ()) -> MakeRow:
-    record: Any = namedtuple(name, attributes, rename=True)  # type: ignore[misc]  # its fields are known only now
+    record: Any = namedtuple(name, attributes, rename=True)  # type: ignore[misc]  # the fields are not literals
     if hidden:
-        record.__repr__ = _repr_without(hidden)  # type: ignore[method-assign]  # the class is ours alone
-    # tuple.__new__ takes the driver's tuple as it is, without a Python frame for each row.
+        record.__repr__ = _repr_without(hidden)  # type: ignore[method-assign]  # the class was created above
+    # tuple.__new__ takes the driver's tuple without a Python frame for each row.
     return partial(tuple.__new__, record)
 
 
 def _repr_without(hidden: Collection[str]) -> Callable[[Any], str]:
-    """For what must not get into a log by way of the row that it is in."""
+    """Keeps secrets out of logs that print a row."""
 
     def repr_row(row: Any) -> str:
         shown = [f"{name}={value!r}" for name, value in zip(row._fields, row, strict=True) if name not in hidden]
@@ -113,7 +114,7 @@ def _repr_without(hidden: Collection[str]) -> Callable[[Any], str]:
     return repr_row
 
 
-def _only(row: Sequence[Any]) -> Any:
+def _first_value(row: Sequence[Any]) -> Any:
     return row[0]
 
 

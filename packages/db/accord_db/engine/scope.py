@@ -1,7 +1,7 @@
-"""What the statements of a task run for: until when, for which tenant, in which transaction.
+"""The scope of a task's statements: deadline, tenant and transaction.
 
-The server sets it once per call (`accord_rpc.call.Call` is a Scope); the database reads it. No query passes it on, so none can
-pass a wrong one. Tasks that a call starts see the call's deadline and tenant, and have no part in its transaction.
+The server sets it once per call (`accord_rpc.call.Call` is a Scope), and the database reads it. Queries do not pass it, so none
+can pass a wrong one. Tasks that a call starts share its deadline and tenant, but not its transaction.
 """
 
 import copy
@@ -24,14 +24,14 @@ NO_TENANT: Final = b""
 
 
 class NoTenant(LookupError):
-    """A fault of the code, not of the caller: a statement on a tenant-bound table where no tenant is set."""
+    """A statement on a tenant-bound table where no tenant is set: a bug, not an error of the caller."""
 
 
 @dataclass(slots=True, eq=False)
 class Scope:
     # On the clock of `time.monotonic`. None: no deadline.
     deadline: float | None = None
-    # Row-level security limits every statement on a tenant-bound table to its rows. None: no such statement may run.
+    # Row-level security limits statements on tenant-bound tables to its rows. None: such statements raise NoTenant.
     tenant: bytes | None = None
     # The transaction of a whole call, which the handler's `Database.transaction()` joins.
     transaction: "CallTransaction | None" = None
@@ -43,7 +43,7 @@ _current: ContextVar[Scope] = ContextVar("scope")
 
 
 def current() -> Scope:
-    """The scope of this task; outside of calls an empty one."""
+    """The scope of this task; an empty one outside of calls."""
     scope = _current.get(None)
     if scope is None:
         _current.set(scope := Scope())
@@ -51,7 +51,7 @@ def current() -> Scope:
 
 
 def enter(scope: Scope) -> None:
-    """For the rest of this task and the tasks it starts."""
+    """Sets the scope of this task, and of tasks that it starts from now on."""
     _current.set(scope)
 
 
@@ -67,7 +67,7 @@ def remaining() -> float | None:
 
 
 def set_tenant(owner_id: UUID | Literal["all"] | None) -> None:
-    """An organization or an account; None for no rows. `all` is for tests only."""
+    """The id of an organization or account; None: no tenant. `all` is for tests only."""
     _derive().tenant = tenant_of(owner_id)
 
 
@@ -77,7 +77,7 @@ def tenant_of(owner_id: UUID | Literal["all"] | None) -> bytes | None:
 
 @contextmanager
 def acting_for(owner_id: UUID) -> Iterator[None]:
-    """Within the block the tenant is this one. Check first that the caller belongs to it."""
+    """Sets the tenant within the block. Check first that the caller belongs to it."""
     outer = current()
     _derive().tenant = tenant_of(owner_id)
     try:
@@ -87,13 +87,14 @@ def acting_for(owner_id: UUID) -> Iterator[None]:
 
 
 def tenant() -> bytes:
-    found = current().tenant
-    if found is None:
+    """Raises NoTenant."""
+    value = current().tenant
+    if value is None:
         raise NoTenant("a statement on a tenant-bound table in a task without a tenant: see accord_db/engine/scope.py")
-    return found
+    return value
 
 
 def _derive() -> Scope:
-    """A copy of the scope, so that a change is seen by this task alone."""
+    """A copy, so that the change applies only to this task."""
     _current.set(scope := copy.copy(current()))
     return scope

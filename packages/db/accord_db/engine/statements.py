@@ -1,7 +1,7 @@
-"""Statements of SQLAlchemy Core, compiled once to what PostgreSQL is sent and how its answer is read.
+"""Compiled statements of SQLAlchemy Core: the SQL text, and the conversion of parameters and result rows.
 
-SQLAlchemy takes part in the first run of a statement only. So statements are made once, in a module or in a
-`functools.cache`d function of their shape, never inside the function that asks.
+SQLAlchemy compiles a statement at its first execution only. Build statements once, at module level or in a function with
+`functools.cache`, never in the function that executes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class _Compiler(PGCompiler_psycopg):
-    """Remembers of which tables the text speaks, wherever in it."""
+    """Collects the tables of the statement, including those of subqueries."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         self.tables: set[Table] = set()
@@ -40,11 +40,11 @@ class _Compiler(PGCompiler_psycopg):
         return cast(str, super().visit_table(table, *args, **keywords))  # type: ignore[no-untyped-call]  # untyped there
 
     def visit_insert(self, insert_stmt: Any, *args: Any, **keywords: Any) -> str:
-        self.tables.add(insert_stmt.table)  # whose name is put into the text without a visit
+        self.tables.add(insert_stmt.table)  # the compiler does not visit it
         return cast(str, super().visit_insert(insert_stmt, *args, **keywords))  # type: ignore[no-untyped-call]  # untyped there
 
 
-# Placeholders are PostgreSQL's own ($1), so that nothing has to rewrite the text on its way.
+# PostgreSQL's placeholders ($1), so that the driver does not rewrite the text.
 _DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # untyped there
 _DIALECT.statement_compiler = _Compiler
 
@@ -52,29 +52,30 @@ _TEXT = (Format.TEXT,)
 
 
 class Query(NamedTuple):
-    """What is sent: a text, the values that go with it, and by what names it is counted."""
+    """SQL text with encoded parameters. `operation` and `table` are labels of metrics."""
 
     sql: bytes
     values: Sequence[Buffer | None] = ()
     formats: Sequence[Format] | None = None
     operation: str = "other"
     table: str = "none"
-    prepared: bool = True  # worth it if the same text will be sent again
+    prepared: bool = True  # False for texts that are not sent again
     tenant: bytes | None = None  # None if none of its tables is tenant-bound
 
 
-def held_to(tenant: bytes | None) -> Sequence[Query]:
-    """What is to travel before a question, so that until the transaction ends only rows of this tenant are there."""
+def set_tenant_query(tenant: bytes | None) -> Sequence[Query]:
+    """The query to send first, so that row-level security shows only rows of the tenant until the transaction ends. Empty
+    for None."""
     return () if tenant is None else (Query(b"SELECT set_config('accord.tenant', $1, true)", (tenant,), _TEXT),)
 
 
 class Statement(Generic[T]):
-    """A compiled statement: its text, and the way of values in and of rows out."""
+    """A compiled statement: encodes its parameters and decodes its rows."""
 
     def __init__(self, executable: Executable) -> None:
         compiled = _compile(executable)
-        places = list(compiled.positiontup or ())
-        binds = [compiled.binds[place] for place in places]
+        positions = list(compiled.positiontup or ())
+        binds = [compiled.binds[name] for name in positions]
         self._sql = compiled.string.encode()
         self._operation = _operation(executable)
         self._table = _table(executable)
@@ -83,21 +84,21 @@ class Statement(Generic[T]):
         self._names = [bind.key for bind in binds]
         self._defaults = {bind.key: bind.effective_value for bind in binds if not bind.required}
         self._formats = [_format(bind.type) for bind in binds]
-        self._processors = _bind_processors(compiled, places)
+        self._processors = _bind_processors(compiled, positions)
         self._make_row = row_maker(executable, compiled._result_columns, _DIALECT)  # noqa: SLF001 — as its cursors do
-        # Neither is bound to a connection: text is UTF-8 and times are UTC on every one of ours.
+        # Neither needs a connection: client_encoding is UTF8 and times are UTC on every one.
         self._dumper = Transformer()
         self._loader = Transformer()
 
     def bind(self, parameters: Mapping[str, object]) -> Query:
-        """Raises TypeError when they are not the statement's, InvalidValue when PostgreSQL has no such value."""
+        """Raises TypeError for missing or unknown parameters, InvalidValue for a value that PostgreSQL cannot hold."""
         values = self._in_order({**self._defaults, **parameters} if self._defaults else parameters)
-        for place, process in self._processors:
-            values[place] = process(values[place])
+        for position, process in self._processors:
+            values[position] = process(values[position])
         try:
             dumped = self._dumper.dump_sequence(values, self._formats)
         except UnicodeError:
-            raise InvalidValue("text that is not Unicode") from None
+            raise InvalidValue("the text is not valid Unicode") from None
         except psycopg.Error as error:
             raise translate(error) from None
         return Query(self._sql, dumped, self._dumper.formats, self._operation, self._table, tenant=self._tenant())
@@ -106,7 +107,7 @@ class Statement(Generic[T]):
         loader = self._loader
         loader.set_pgresult(result)
         rows: list[T] = loader.load_rows(0, result.ntuples, self._make_row)
-        loader.set_pgresult(None)  # or the last answer would stay in memory
+        loader.set_pgresult(None)  # releases the memory of the result
         return rows
 
     def _tenant(self) -> bytes | None:
@@ -137,26 +138,29 @@ def compiled(executable: Executable) -> Statement[Any]:
 def _compile(executable: Executable) -> _Compiler:
     compiled = cast(ClauseElement, executable).compile(dialect=_DIALECT)
     if not isinstance(compiled, _Compiler):
-        raise TypeError("only statements of data can be run; definitions belong in a migration")
+        raise TypeError(
+            "only SELECT, INSERT, UPDATE and DELETE can be executed; data definitions belong in a migration"
+        )
     if compiled.post_compile_params:
-        raise TypeError("`in_` would need a text for each length of its list: say `== any_(bindparam(…))`")
+        raise TypeError("`in_` compiles to a different text for each length of the list: use `== any_(bindparam(…))`")
     return compiled
 
 
 def _format(type_: TypeEngine[Any]) -> PyFormat:
-    """Binary where the bytes depend on the type alone; the driver would size an int after its value."""
+    """Binary where the encoding depends only on the type. The driver chooses the size of an integer by its value, which would
+    change the type of the parameter."""
     if isinstance(type_, ARRAY):
         if isinstance(type_.item_type, LargeBinary):
-            return PyFormat.BINARY  # the driver's text of an array doubles the quotes among the bytes
+            return PyFormat.BINARY  # the driver's text format doubles quote characters in bytes
         return PyFormat.AUTO if isinstance(type_.item_type, Uuid) else PyFormat.TEXT
     return PyFormat.AUTO if isinstance(type_, Uuid | LargeBinary | DateTime | Boolean) else PyFormat.TEXT
 
 
-def _bind_processors(compiled: _Compiler, places: Sequence[str]) -> list[tuple[int, Process]]:
+def _bind_processors(compiled: _Compiler, names: Sequence[str]) -> list[tuple[int, Process]]:
     processors = cast(Mapping[str, Process], compiled._bind_processors)  # noqa: SLF001 — as its cursors do
     return [
-        (place, processors[name])
-        for place, name in enumerate(places)
+        (position, processors[name])
+        for position, name in enumerate(names)
         if name in processors and is_processed(compiled.binds[name].type)
     ]
 
@@ -169,7 +173,7 @@ def _operation(executable: Executable) -> str:
 
 
 def _table(executable: object) -> str:
-    """The first table of the statement, seen through joins, aliases and subqueries."""
+    """The first table, also inside joins, aliases and subqueries."""
     match executable:
         case Table():
             return executable.name

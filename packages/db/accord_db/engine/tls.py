@@ -7,8 +7,8 @@ _VERIFYING = ("verify-ca", "verify-full")
 
 
 def require_verified_tls(dsn: str) -> str | None:
-    """What is wrong with the connection to the server, or None. Over a network the server must prove its identity; libpq's
-    default, sslmode=prefer, connects to any server, and without TLS if the server has none."""
+    """The error message for a connection over a network that does not verify the server, or None. libpq's default,
+    sslmode=prefer, connects to any server, and without TLS if the server has none."""
     try:
         given = parse(dsn)
     except InvalidConnectionString as error:

@@ -10,13 +10,13 @@ from accord_db.engine.errors import DatabaseError, Unavailable
 from accord_db.engine.executor import Executor
 from accord_db.engine.pool import Pool
 from accord_db.engine.scope import ALL, NO_TENANT, remaining
-from accord_db.engine.statements import Query, held_to
+from accord_db.engine.statements import Query, set_tenant_query
 
 _BEGIN = Query(b"BEGIN")
 
 
 class Transaction(Executor):
-    """Statements that take effect together or not at all. It begins, and takes a connection, with the first of them."""
+    """Statements that take effect together or not at all. The first statement takes a connection and sends BEGIN."""
 
     def __init__(self, pool: Pool, *, statement_timeout: float) -> None:
         self._pool = pool
@@ -34,13 +34,13 @@ class Transaction(Executor):
         try:
             return await self._send(query)
         except CancelledError as error:
-            await self.undo(error)  # the result is still to come, and would be read as that of the next statement
+            await self.roll_back(error)  # the next statement would read the result that is still to come
             raise
         finally:
             self._busy = False
 
     async def commit(self) -> None:
-        """Raises Unavailable with `outcome_unknown` if the connection is lost before PostgreSQL has confirmed."""
+        """Raises Unavailable with `outcome_unknown` if the connection is lost before PostgreSQL confirms the commit."""
         if self._over:
             raise _rolled_back()
         self._require_idle()
@@ -53,16 +53,17 @@ class Transaction(Executor):
             raise
         finally:
             self._pool.release(connection)
-        if result.command_status != b"COMMIT":  # one of the statements had failed, and the block went on
+        if result.command_status != b"COMMIT":  # a statement failed, and the block ignored the error
             raise _rolled_back()
 
-    async def undo(self, error: BaseException) -> None:
-        """Rolls back now after an ordinary error; after a cancellation the pool does it later, so that the caller need not wait."""
+    async def roll_back(self, error: BaseException) -> None:
+        """Rolls back at once after an Exception. After a cancellation the pool does it later, so that the caller does not
+        wait."""
         if (connection := self._end()) is None:
             return
         try:
             if isinstance(error, Exception) and connection.in_transaction:
-                with suppress(DatabaseError):  # lost, and with it the transaction
+                with suppress(DatabaseError):  # the connection is lost, which ends the transaction too
                     await connection.command(b"ROLLBACK")
         finally:
             self._pool.release(connection)
@@ -70,14 +71,14 @@ class Transaction(Executor):
     async def _send(self, query: Query) -> PGresult:
         if self._connection is None:
             return await self._send_first(query)
-        return await self._connection.execute(query, after=self._held_to(query.tenant))
+        return await self._connection.execute(query, after=self._set_tenant(query.tenant))
 
     async def _send_first(self, query: Query) -> PGresult:
         self._connection = await self._pool.acquire()
         try:
-            return await self._connection.execute(query, after=(*self._begin(), *self._held_to(query.tenant)))
+            return await self._connection.execute(query, after=(*self._begin(), *self._set_tenant(query.tenant)))
         except Exception as error:
-            await self.undo(error)  # it may not even have begun
+            await self.roll_back(error)  # BEGIN itself may have failed
             raise
 
     def _require_idle(self) -> None:
@@ -88,25 +89,25 @@ class Transaction(Executor):
         connection, self._connection, self._over = self._connection, None, True
         return connection
 
-    def _held_to(self, tenant: bytes | None) -> Sequence[Query]:
-        """Sets the tenant where it differs from that of the statement before. `all` holds for one statement alone."""
+    def _set_tenant(self, tenant: bytes | None) -> Sequence[Query]:
+        """Sets the tenant if it differs from the last statement's. `all` applies to one statement only."""
         if tenant is None and self._tenant == ALL:
             tenant = NO_TENANT
         if tenant is None or tenant == self._tenant:
             return ()
         self._tenant = tenant
-        return held_to(tenant)
+        return set_tenant_query(tenant)
 
     def _begin(self) -> Sequence[Query]:
         left = remaining()
         seconds = self._statement_timeout if left is None else min(left, self._statement_timeout)
-        # SET LOCAL and not set_config: SET TRANSACTION must precede every query.
+        # Not `SELECT set_config(…)`: the caller may send SET TRANSACTION, which must precede every query.
         limit = b"SET LOCAL statement_timeout = %d" % max(1, seconds * 1000)
         return _BEGIN, Query(limit, prepared=False)
 
 
 class CallTransaction:
-    """The transaction that a call's stages share with its handler. Belongs to one task and one database."""
+    """The transaction that stages of a call share with its handler. It belongs to one task and one database."""
 
     def __init__(self, task: Task[Any] | None, database: object, new: Callable[[], Transaction]) -> None:
         self._task = task
@@ -122,16 +123,16 @@ class CallTransaction:
         return self.begun
 
     def forget(self) -> None:
-        """After a roll-back: the next block begins another transaction."""
+        """After a rollback: the next block begins another transaction."""
         self.begun = None
 
     async def commit(self) -> None:
         if self.begun is not None:
             await self.begun.commit()
 
-    async def undo(self, error: BaseException) -> None:
+    async def roll_back(self, error: BaseException) -> None:
         if self.begun is not None:
-            await self.begun.undo(error)
+            await self.begun.roll_back(error)
 
 
 def _rolled_back() -> DatabaseError:

@@ -1,11 +1,11 @@
-"""Migrations: apply them, ask how far a database is, write the next. `python -m accord_db.migrate --help`.
+"""Migrations: apply them, compare a database with them, write the next one. `python -m accord_db.migrate --help`.
 
-What a serving process needs is imported here. Writing and checking migrations takes alembic, and is imported from
-`drafts`, `drift` and `lint` by whoever does that.
+This package imports only what a serving process needs. Modules that import alembic (`autogenerate`, `drift`, `lint`) are
+imported where they are used.
 """
 
-from accord_db.migrate.apply import Patience, apply
-from accord_db.migrate.errors import MigrationError
+from accord_db.migrate.apply import LockRetry, apply
+from accord_db.migrate.revisions import MigrationError
 from accord_db.migrate.state import current_and_head, is_current
 
-__all__ = ["MigrationError", "Patience", "apply", "current_and_head", "is_current"]
+__all__ = ["LockRetry", "MigrationError", "apply", "current_and_head", "is_current"]

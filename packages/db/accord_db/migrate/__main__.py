@@ -1,6 +1,7 @@
-"""The command line of migrations. Without `--database-url`, an embedded PostgreSQL is started and thrown away."""
+"""Applies, reverts, writes and checks migrations. Without `--database-url` it starts a temporary embedded PostgreSQL."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from alembic.util import CommandError
 
 from accord_db.engine.errors import DatabaseError
+from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.row_level_security import tenant_problems
 from accord_db.migrate import MigrationError, alembic_commands, apply, current_and_head
 from accord_db.migrate.apply import revert
@@ -32,6 +34,7 @@ def main() -> int:
 def _server(arguments: argparse.Namespace) -> AbstractContextManager[str]:
     if arguments.command in _OFFLINE or arguments.database_url:
         return nullcontext(arguments.database_url or "")
+    drop_ignored_variables(os.environ, embedded=True)  # noqa: TID251  # for libpq, not read
     return scratch_server()
 
 
@@ -39,26 +42,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m accord_db.migrate", description=__doc__)
     parser.add_argument("--database-url", help="a libpq URL")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("apply", help="bring the database to the last migration")
-    commands.add_parser("revert", help="take the last migration of the database back")
+    commands.add_parser("apply", help="apply all migrations to the database")
+    commands.add_parser("revert", help="revert the last migration of the database")
     commands.add_parser("new", help="write a migration from the models").add_argument("message")
-    commands.add_parser("check", help="say where models and migrations differ, and what is unsafe to run")
+    commands.add_parser("check", help="list differences between models and migrations, and unsafe statements")
     sql = commands.add_parser("sql", help="print the SQL of the migrations")
-    sql.add_argument("--after", default="base", help="the migration to begin behind")
-    sql.add_argument("--until", default="head", help="the migration to end with")
+    sql.add_argument("--after", default="base", help="begin after this migration (default: %(default)s)")
+    sql.add_argument("--until", default="head", help="end with this migration (default: %(default)s)")
     commands.add_parser("history", help="list the migrations, oldest first")
     return parser
 
 
 def _apply(dsn: str, arguments: argparse.Namespace) -> int:
-    done = apply(dsn)
-    print("migrated to" if done else "nothing to do, the database is at", current_and_head(dsn)[0])
+    changed = apply(dsn)
+    print("migrated to" if changed else "already up to date, at", current_and_head(dsn)[0])
     return 0
 
 
 def _revert(dsn: str, arguments: argparse.Namespace) -> int:
     revert(dsn)
-    print("back at", current_and_head(dsn)[0])
+    print("reverted to", current_and_head(dsn)[0])
     return 0
 
 
@@ -66,9 +69,11 @@ def _new(dsn: str, arguments: argparse.Namespace) -> int:
     draft = generate(dsn, arguments.message)
     print(draft.sql)
     print(f"-- {draft.path}: review it before you commit it.")
+    if draft.validation:
+        print(f"-- {draft.validation}: validates the new CHECKs after the lock of the first migration is released.")
     if draft.is_empty and not draft.missing:
-        print("-- models and migrations agree already, so it does nothing: write what it is for, or delete it.")
-    _print_all("-- not in it, add it by hand", draft.missing)
+        print("-- models and migrations do not differ, so the migration is empty: fill it in or delete it.")
+    _print_all("-- write by hand", draft.missing)
     _print_all("-- unsafe on a database in use", draft.warnings)
     _print_all("-- no tenant", tenant_problems(metadata))
     return 0

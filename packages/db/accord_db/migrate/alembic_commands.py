@@ -1,5 +1,6 @@
-"""The migrations as alembic sees them: run them, print their SQL, write another. Imports alembic, which takes a while."""
+"""alembic's commands: run migrations, print their SQL, write a new one. Importing alembic takes 0.4 s."""
 
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,26 +14,26 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, StaticPool, create_engine
+from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from accord_db.migrate.errors import MigrationError
-from accord_db.migrate.revisions import VERSIONS, read_revisions
+from accord_db.migrate.comparison import Comparison
+from accord_db.migrate.revisions import VERSIONS, MigrationError, read_revisions
 
 _FOLDER = VERSIONS.parent
-# For whoever runs the printed SQL by hand: what waits for a table makes everybody else wait behind it.
-_BRIEFLY = "SET lock_timeout = '4s';\n\n"
+# For printed SQL that an operator runs: a migration that waits for a lock blocks all other users of the table.
+_LOCK_TIMEOUT = "SET lock_timeout = '4s';\n\n"
 
 
 def upgrade(connection: psycopg.Connection[Any], versions: Path = VERSIONS) -> None:
-    """Raises the driver's error, the migration that failed rolled back and those before it in place."""
-    with _spoken_by_sqlalchemy(connection) as spoken:
-        command.upgrade(_config(versions, connection=spoken), "head")
+    """Raises the driver's error. The failed migration is rolled back; earlier ones stay applied."""
+    with _sqlalchemy(connection) as wrapped:
+        command.upgrade(_config(versions, connection=wrapped), "head")
 
 
 def downgrade(connection: psycopg.Connection[Any], to: str, versions: Path = VERSIONS) -> None:
-    with _spoken_by_sqlalchemy(connection) as spoken:
-        command.downgrade(_config(versions, connection=spoken), to)
+    with _sqlalchemy(connection) as wrapped:
+        command.downgrade(_config(versions, connection=wrapped), to)
 
 
 def history(versions: Path = VERSIONS) -> list[Script]:
@@ -41,20 +42,33 @@ def history(versions: Path = VERSIONS) -> list[Script]:
 
 
 def sql(versions: Path = VERSIONS, *, after: str = "base", until: str = "head") -> str:
-    """What the migrations behind `after`, up to `until`, would do."""
-    printed = StringIO(_BRIEFLY)
+    """The SQL of the migrations after `after`, up to and including `until`."""
+    printed = StringIO(_LOCK_TIMEOUT)
     printed.seek(0, SEEK_END)
     command.upgrade(_config(versions, printed), f"{after}:{until}", sql=True)
     return printed.getvalue()
 
 
-def write(connection: psycopg.Connection[Any], message: str, *, metadata: MetaData, versions: Path = VERSIONS) -> Path:
-    """A migration from what the database has to what the models say; an empty one where they agree."""
-    with _spoken_by_sqlalchemy(connection) as spoken:
-        config = _config(versions, connection=spoken, metadata=metadata)
+def write(connection: psycopg.Connection[Any], message: str, comparison: Comparison, versions: Path = VERSIONS) -> Path:
+    """A migration from the database to the models, which is empty if they agree."""
+    with _sqlalchemy(connection) as wrapped, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Computed default on"
+        )  # reported as missing, like all that is not written
+        config = _config(versions, connection=wrapped, comparison=comparison)
         script = command.revision(config, message, autogenerate=True, rev_id=_next_revision(versions))
     assert isinstance(script, Script)
     return Path(script.path)
+
+
+def write_statements(statements: list[str], message: str, versions: Path = VERSIONS) -> Path:
+    """A migration that runs the statements, and has nothing to take back."""
+    script = command.revision(_config(versions), message, rev_id=_next_revision(versions))
+    assert isinstance(script, Script)
+    path = Path(script.path)
+    calls = "\n".join(f"    op.execute({statement!r})" for statement in statements)
+    path.write_text(path.read_text().replace("    pass", calls, 1))
+    return path
 
 
 def _next_revision(versions: Path) -> str:
@@ -78,13 +92,13 @@ def _literal(path: Path) -> str:
 
 
 @contextmanager
-def _spoken_by_sqlalchemy(connection: psycopg.Connection[Any]) -> Iterator[Connection]:
-    """The same connection, since the lock that keeps others out is held by it."""
+def _sqlalchemy(connection: psycopg.Connection[Any]) -> Iterator[Connection]:
+    """Wraps the same connection, which holds the lock of migrations."""
     connection.autocommit = False
     engine = create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool)
     try:
-        with engine.connect() as spoken:
-            yield spoken
+        with engine.connect() as wrapped:
+            yield wrapped
     except CommandError as error:
         raise MigrationError(str(error)) from error
     except DBAPIError as error:

@@ -1,4 +1,4 @@
-"""What a migration would do to a database in use, as squawk sees it."""
+"""Checks migrations with squawk for statements that are unsafe on a database in use."""
 
 import subprocess
 import sys
@@ -7,14 +7,13 @@ from pathlib import Path
 from alembic.script import Script
 
 from accord_db.migrate import alembic_commands
-from accord_db.migrate.errors import MigrationError
-from accord_db.migrate.revisions import VERSIONS
+from accord_db.migrate.revisions import VERSIONS, MigrationError
 
 _RULES = VERSIONS.parent / "squawk.toml"
 
 
 def lint(versions: Path = VERSIONS, *, only: str | None = None) -> list[str]:
-    """A warning a line. A migration may set `unsafe`, a rule and the reason to break it, for itself."""
+    """One warning per line. A migration can accept rules for itself: `unsafe` maps each rule to the reason."""
     return [
         warning
         for script in alembic_commands.history(versions)
@@ -26,10 +25,10 @@ def lint(versions: Path = VERSIONS, *, only: str | None = None) -> list[str]:
 def _warnings(script: Script, versions: Path) -> list[str]:
     unsafe: dict[str, str] = getattr(script.module, "unsafe", {})
     if unreasoned := [rule for rule, reason in unsafe.items() if not reason.strip()]:
-        raise MigrationError(f"{script.path}: say why it may break {', '.join(unreasoned)}")
+        raise MigrationError(f"{script.path}: `unsafe` needs a reason for {', '.join(unreasoned)}")
     after = script.down_revision or "base"
-    assert isinstance(after, str)  # a list would be a merge, which read_revisions has no use for
-    # In the SQL and not by --exclude, which would take the place of the rules excluded for all.
+    assert isinstance(after, str)  # a list would be a merge, which read_revisions rejects
+    # In the SQL, because --exclude would replace the rules that squawk.toml excludes.
     accepted = f"-- squawk-ignore-file {', '.join(unsafe)}\n" if unsafe else ""
     statements = accepted + alembic_commands.sql(versions, after=after, until=script.revision)
     command = [str(_squawk()), "-c", str(_RULES), "--reporter", "gcc", "--stdin-filepath", Path(script.path).name]

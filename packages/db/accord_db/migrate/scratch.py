@@ -1,4 +1,4 @@
-"""Databases that exist for a moment, beside the one that is named and never in it."""
+"""Temporary servers and databases, for comparing and writing migrations."""
 
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def scratch_server() -> Iterator[str]:
 
 @contextmanager
 def scratch_database(dsn: str) -> Iterator[str]:
-    """An empty database on the server of `dsn`."""
+    """A new empty database on the server of `dsn`, dropped at the end of the block."""
     name = Identifier(database := f"accord_scratch_{uuid4().hex[:12]}")
     with connected(dsn) as connection:
         connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(name))

@@ -1,4 +1,4 @@
-"""Where a database stands, and where it should."""
+"""The migrations of a database, compared with those of this release."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,15 +26,15 @@ class State:
 
     @property
     def is_ahead(self) -> bool:
-        """A newer release has migrated it. This one still serves: a migration never breaks the release before it."""
+        """A newer release has migrated the database. This release can still serve: migrations keep the release before them
+        working."""
         return not self.current <= self.revisions.known
 
 
 def connect(dsn: str, *, writable: bool = True, timeout: float = 10.0) -> Connection[Any]:
-    """A connection outside of any pool, in autocommit mode. Raises Unavailable, also for a server that is read-only unless
-    `writable` is false."""
+    """A connection without a pool, in autocommit mode. Raises Unavailable; with `writable`, also for a read-only server."""
     parameters = parse_for_writing(dsn) if writable else parse(dsn) | {"target_session_attrs": "any"}
-    # psycopg takes whole seconds, and at least two.
+    # libpq accepts whole seconds, at least two.
     parameters |= {"application_name": "accord-migrate", "connect_timeout": max(2, round(timeout))}
     try:
         return psycopg.connect(**parameters, autocommit=True)
@@ -44,7 +44,7 @@ def connect(dsn: str, *, writable: bool = True, timeout: float = 10.0) -> Connec
 
 @contextmanager
 def connected(dsn: str, *, writable: bool = True) -> Iterator[Connection[Any]]:
-    """As `connect`. An error of the driver in the block is raised as a DatabaseError."""
+    """Like `connect`, for a block. Errors of the driver in the block become DatabaseErrors."""
     try:
         with connect(dsn, writable=writable) as connection:
             yield connection
@@ -57,14 +57,14 @@ def read_state(connection: Connection[Any], versions: Path = VERSIONS) -> State:
 
 
 def current_and_head(dsn: str, *, versions: Path = VERSIONS) -> tuple[str | None, str | None]:
-    """None for a database that was never migrated, and where there are no migrations."""
+    """The revisions of the database and of this release. None: the database was never migrated; there are no migrations."""
     with connected(dsn) as connection:
         state = read_state(connection, versions)
     return ", ".join(sorted(state.current)) or None, state.revisions.head
 
 
 def is_current(dsn: str, *, versions: Path = VERSIONS) -> bool:
-    """Whether a process of this release can serve from it, without further ado."""
+    """Whether this release can serve from the database without migrating it."""
     with connected(dsn) as connection:
         state = read_state(connection, versions)
     return state.is_current or state.is_ahead

@@ -1,4 +1,4 @@
-"""Questions about the tokens that prove one thing once. Whether one is still good is decided by the database's clock."""
+"""Queries of account tokens, which are valid once and for one purpose. The database's clock decides whether one is valid."""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -21,11 +21,12 @@ from sqlalchemy import (
 
 from accord_db.engine.database import Executor
 from accord_db.engine.expressions import interval
+from accord_db.engine.folding import EmailAddress
 from accord_db.schema import Account, AccountToken, TokenPurpose
 
 _PURPOSE = AccountToken.__table__.c.purpose.type
 _HAS_PURPOSE = type_coerce(AccountToken.purpose, String) == any_(bindparam("purposes", type_=ARRAY(String)))
-_GOOD = (AccountToken.used_at.is_(None), AccountToken.expires_at > func.now())
+_VALID = (AccountToken.used_at.is_(None), AccountToken.expires_at > func.now())
 
 _account_id = bindparam("account_id", type_=Uuid)
 _purpose = bindparam("purpose", type_=_PURPOSE)
@@ -38,14 +39,14 @@ _INSERT = (
             Account.id,
             _purpose,
             bindparam("token_hash", type_=LargeBinary),
-            func.lower(bindparam("email", type_=String)),
+            bindparam("email", type_=EmailAddress),
             func.now() + interval("lifetime"),
         ).where(Account.id == _account_id, Account.deleted_at.is_(None)),
     )
     .add_cte(
         delete(AccountToken)
         .where(AccountToken.account_id == _account_id, AccountToken.purpose == _purpose)
-        .cte("former")
+        .cte("replaced")
     )
 )
 
@@ -60,9 +61,9 @@ async def insert_token(
     email: str,
     lifetime: timedelta,
 ) -> bool:
-    """In place of those that the account has for this purpose. False if there is no such account.
+    """Replaces the tokens of the account for this purpose. False if the account does not exist.
 
-    Of two at once both would stay, each blind to the other: whoever asks has locked the account.
+    Lock the account first: of two concurrent inserts, neither would see the other's token, and both would stay.
     """
     inserted = await db.execute(
         _INSERT,
@@ -79,20 +80,20 @@ async def insert_token(
 _GET = (
     select(AccountToken)
     .join(Account, Account.id == AccountToken.account_id)
-    .where(AccountToken.token_hash == bindparam("token_hash"), _HAS_PURPOSE, *_GOOD, Account.deleted_at.is_(None))
+    .where(AccountToken.token_hash == bindparam("token_hash"), _HAS_PURPOSE, *_VALID, Account.deleted_at.is_(None))
 )
 
 
 async def get_token(db: Executor, *, token_hash: bytes, purposes: Collection[TokenPurpose]) -> AccountToken | None:
-    """None if there is none for one of these purposes, if it is used or expired, or if its account is deleted."""
+    """None if none exists for one of these purposes, it is used or expired, or its account is deleted."""
     return await db.fetch_one(_GET, token_hash=token_hash, purposes=list(purposes))
 
 
-_USE = update(AccountToken).where(AccountToken.id == bindparam("token_id"), *_GOOD).values(used_at=func.now())
+_USE = update(AccountToken).where(AccountToken.id == bindparam("token_id"), *_VALID).values(used_at=func.now())
 
 
 async def use_token(db: Executor, *, token_id: UUID) -> bool:
-    """Whether it was good, which it never is again: of many who use it at once, one is told so."""
+    """Marks a valid token as used. Of concurrent callers one gets True."""
     return await db.execute(_USE, token_id=token_id) == 1
 
 

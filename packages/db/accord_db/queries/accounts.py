@@ -1,7 +1,7 @@
-"""Questions about accounts.
+"""Queries of accounts.
 
-Whoever changes an account, its tokens or its sessions locks it first (or changes the account first, which locks it too):
-so they wait for one another in one line, and what one of them has ended, another does not bring back.
+Code that changes an account, its tokens or its sessions first locks or updates the account. So concurrent changes run one after
+another, and none undoes what another has ended.
 """
 
 from datetime import datetime
@@ -25,17 +25,18 @@ from sqlalchemy.dialects.postgresql import insert
 
 from accord_db.engine.database import Executor
 from accord_db.engine.dml import etag_matches, parameters, update_row
+from accord_db.engine.folding import EmailAddress
 from accord_db.schema import Account
 
 
 class AccountChanges(TypedDict, total=False):
-    """What is not there is left as it is."""
+    """The columns to change."""
 
     display_name: str
 
 
-def admitted(account: type[Account]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """The account is there, and not banned: the only ones in whose name anybody calls."""
+def is_active(account: type[Account]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The account is neither deleted nor banned. Only active accounts can call."""
     return (
         account.deleted_at.is_(None),
         not_banned(account),
@@ -43,23 +44,23 @@ def admitted(account: type[Account]) -> tuple[ColumnElement[bool], ColumnElement
 
 
 def not_banned(account: type[Account]) -> ColumnElement[bool]:
-    """By the database's clock. What the ban of an account was is still in its row when it is over."""
+    """By the database's clock. A row keeps the columns of a ban that has ended."""
     return or_(account.banned_at.is_(None), account.banned_until <= func.now())
 
 
-_LIVING = Account.deleted_at.is_(None)
-_THIS = (Account.id == bindparam("account_id"), _LIVING)
+_ALIVE = Account.deleted_at.is_(None)
+_THIS = (Account.id == bindparam("account_id"), _ALIVE)
 _UNCHANGED = etag_matches(Account)
-_email = func.lower(bindparam("email", type_=String))
-_BY_EMAIL = (func.lower(Account.email) == _email, _LIVING)
+_email = bindparam("email", type_=EmailAddress)
+has_email: Final = Account.email.collate("C") == _email
+"""The account has the address of the parameter `email`. With the collation of the index."""
+
+_BY_EMAIL = (has_email, _ALIVE)
 
 _INSERT = (
     insert(Account)
-    .values(
-        **parameters(Account, "id", "display_name", "password_hash"),
-        email=_email,
-    )
-    .on_conflict_do_nothing(index_elements=[func.lower(Account.email)], index_where=_LIVING)
+    .values(**parameters(Account, "id", "email", "display_name", "password_hash"))
+    .on_conflict_do_nothing()  # of any index: a concurrent insert may violate the old one first
     .returning(Account)
 )
 
@@ -67,7 +68,7 @@ _INSERT = (
 async def insert_account(
     db: Executor, *, account_id: UUID, email: str, display_name: str, password_hash: str | None
 ) -> Account | None:
-    """None if a living account has the address already, in upper or lower case: it is left as it is."""
+    """None if another account, not deleted, has the address, ignoring case; that account does not change."""
     return await db.fetch_one(
         _INSERT, id=account_id, email=email, display_name=display_name, password_hash=password_hash
     )
@@ -84,7 +85,7 @@ _GET_LOCKED = _GET.with_for_update(key_share=True)
 
 
 async def get_account_locked(db: Executor, *, account_id: UUID) -> Account | None:
-    """Nobody else changes it, or locks it, until the transaction ends."""
+    """Locks the account until the transaction ends."""
     return await db.fetch_one(_GET_LOCKED, account_id=account_id)
 
 
@@ -99,7 +100,7 @@ _GET_BY_EMAIL_LOCKED = _GET_BY_EMAIL.with_for_update(key_share=True)
 
 
 async def get_account_by_email_locked(db: Executor, *, email: str) -> Account | None:
-    """Nobody else changes it, or locks it, until the transaction ends."""
+    """Locks the account until the transaction ends."""
     return await db.fetch_one(_GET_BY_EMAIL_LOCKED, email=email)
 
 
@@ -109,7 +110,7 @@ _CURRENT: Final = (*_THIS, _UNCHANGED)
 async def update_account(
     db: Executor, *, account_id: UUID, changes: AccountChanges, etag: UUID | None = None
 ) -> Account | None:
-    """The account as it is now. None if there is none, or if it is no longer the one that `etag` names."""
+    """The changed account. None if it does not exist or has another etag."""
     return await update_row(db, Account, _CURRENT, changes, account_id=account_id, seen_etag=etag)
 
 
@@ -120,12 +121,20 @@ async def update_password_hash(db: Executor, *, account_id: UUID, password_hash:
     return await db.execute(_UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
 
 
+_RENEW_PASSWORD_HASH = _UPDATE_PASSWORD_HASH.values(updated_at=Account.updated_at, etag=Account.etag)
+
+
+async def renew_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
+    """Stores another hash of the same password. The account keeps its etag, because nothing visible changes."""
+    return await db.execute(_RENEW_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
+
+
 _VERIFIED_AT = func.coalesce(Account.email_verified_at, func.now())
 _UPDATE_EMAIL_VERIFIED = update(Account).where(*_THIS, Account.email == _email).values(email_verified_at=_VERIFIED_AT)
 
 
 async def update_email_verified(db: Executor, *, account_id: UUID, email: str) -> int:
-    """Proves that the address is the account's; 0 if the account has another one. It counts from the first proof."""
+    """Marks the address as verified; 0 if the account has another address. The time of the first verification stays."""
     return await db.execute(_UPDATE_EMAIL_VERIFIED, account_id=account_id, email=email)
 
 
@@ -133,7 +142,7 @@ _UPDATE_EMAIL = update(Account).where(*_THIS).values(email=_email, email_verifie
 
 
 async def update_email(db: Executor, *, account_id: UUID, email: str) -> int:
-    """Gives the account an address that is proved. Raises AlreadyExists if another living account has it."""
+    """Sets a verified address. Raises AlreadyExists if another account, not deleted, has it."""
     return await db.execute(_UPDATE_EMAIL, account_id=account_id, email=email)
 
 
@@ -141,11 +150,11 @@ _DELETE = update(Account).where(*_THIS).values(deleted_at=func.now()).returning(
 
 
 async def delete_account(db: Executor, *, account_id: UUID) -> Account | None:
-    """The account, deleted softly. None if there is none."""
+    """The softly deleted account. None if it does not exist."""
     return await db.fetch_one(_DELETE, account_id=account_id)
 
 
-# Of one who is banned already the time stands; a ban that was over begins anew.
+# A current ban keeps its time; a ban that has ended gets a new one.
 _BANNED_AT = case((not_banned(Account), func.now()), else_=Account.banned_at)
 _BAN = (
     update(Account)
@@ -163,17 +172,19 @@ _UNBAN = update(Account).where(*_THIS).values(banned_at=None, banned_until=None,
 async def ban_account(
     db: Executor, *, account_id: UUID, reason: str | None = None, until: datetime | None = None
 ) -> Account | None:
-    """For good, unless it is said until when. None if there is none. Its sessions are not revoked by this: they are
-    refused, and would be good again without the ban."""
+    """`until` None: without end. None if the account does not exist. Does not revoke sessions: they are invalid during the
+    ban, and valid again after it."""
     return await db.fetch_one(_BAN, account_id=account_id, ban_reason=reason, until=until)
 
 
 async def unban_account(db: Executor, *, account_id: UUID) -> Account | None:
-    """Also if it is not banned. None if there is none."""
+    """Also for an account that is not banned. None if it does not exist."""
     return await db.fetch_one(_UNBAN, account_id=account_id)
 
 
-_ADMINISTRATOR = Account.role == literal_column("'administrator'")  # by which PostgreSQL knows the index to use
+_ADMINISTRATOR = Account.role == literal_column(
+    "'administrator'"
+)  # a literal, so that PostgreSQL uses the partial index
 _LOCK_ADMINISTRATORS = (
     select(Account.id)
     .where(or_(_ADMINISTRATOR, Account.id == bindparam("account_id")))
@@ -183,27 +194,28 @@ _LOCK_ADMINISTRATORS = (
 
 
 async def lock_administrators(db: Executor, *, account_id: UUID) -> None:
-    """All of them and this account, in one order: whoever takes an administrator away waits for whoever else does."""
+    """Locks all administrators and this account, in the order of their ids, so that concurrent removals of administrators run
+    one after another."""
     await db.fetch_all(_LOCK_ADMINISTRATORS, account_id=account_id)
 
 
 _IS_ADMINISTRATOR = select(
-    exists().where(Account.id == bindparam("account_id"), _ADMINISTRATOR, *admitted(Account)).label("is_one")
+    exists().where(Account.id == bindparam("account_id"), _ADMINISTRATOR, *is_active(Account)).label("is_administrator")
 )
 
 
 async def is_administrator(db: Executor, *, account_id: UUID) -> bool:
-    """And let in."""
+    """Whether the account is an active administrator."""
     return bool(await db.fetch_one(_IS_ADMINISTRATOR, account_id=account_id))
 
 
 _HAS_ADMINISTRATOR = select(
-    exists().where(_ADMINISTRATOR, *admitted(Account), Account.id != bindparam("account_id")).label("there_is")
+    exists().where(_ADMINISTRATOR, *is_active(Account), Account.id != bindparam("account_id")).label("has_other")
 )
 
 
-async def has_administrator_beside(db: Executor, *, account_id: UUID) -> bool:
-    """One who is let in."""
+async def has_other_administrator(db: Executor, *, account_id: UUID) -> bool:
+    """Whether another active administrator exists."""
     return bool(await db.fetch_one(_HAS_ADMINISTRATOR, account_id=account_id))
 
 
@@ -211,5 +223,5 @@ _UPDATE_ROLE = update(Account).where(*_THIS).values(role=bindparam("new_role")).
 
 
 async def update_role(db: Executor, *, account_id: UUID, role: str) -> Account | None:
-    """`person` or `administrator`. None if there is no such account."""
+    """`role` is `person` or `administrator`. None if the account does not exist."""
     return await db.fetch_one(_UPDATE_ROLE, account_id=account_id, new_role=role)

@@ -1,6 +1,6 @@
-"""Questions about API keys. Whose they are is part of each but the lookup by hash, which is how one learns it.
+"""Queries of API keys. The organization is part of each, except the lookup by hash, which finds the organization.
 
-Whoever makes or changes one has locked its organization, and tells of it by `notify_changed`.
+Code that creates or changes a key first locks its organization, and calls `notify_organization_changed`.
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,15 @@ from accord_db.engine.database import Executor
 from accord_db.engine.dml import etag_matches, insert_row, update_row
 from accord_db.engine.expressions import interval
 from accord_db.engine.keyset import Listing, Page
-from accord_db.queries.accounts import admitted
-from accord_db.queries.memberships import permissions_in
+from accord_db.queries.accounts import is_active
+from accord_db.queries.members import permissions_in
 from accord_db.schema import Account, ApiKey, Member, Organization
 
 
 class LiveApiKey(NamedTuple):
-    """A key that is good now, and what whoever made it is in its organization. `good_until` is that of the secret that was
-    asked about, which may be the one before a rotation. `use_is_due` if its last use that was written down is too long ago."""
+    """A valid key, and its creator's role and permissions in the organization. `valid_until` belongs to the secret that was
+    looked up, which may be the one before a rotation. `use_is_due` if the recorded last use is older than
+    `use_recorded_every`."""
 
     id: UUID
     organization_id: UUID
@@ -44,14 +45,14 @@ class LiveApiKey(NamedTuple):
     scopes: list[str]
     calls_per_minute: int | None
     created_at: datetime
-    good_until: datetime | None
+    valid_until: datetime | None
     use_is_due: bool
     role: str | None
     permissions: list[str]
 
 
 class ApiKeyChanges(TypedDict, total=False):
-    """What is not there is left as it is."""
+    """The columns to change."""
 
     name: str
     scopes: list[str]
@@ -59,19 +60,19 @@ class ApiKeyChanges(TypedDict, total=False):
     expires_at: datetime | None
 
 
-_THEIRS = ApiKey.organization_id == bindparam("organization_id")
-_THIS = (ApiKey.id == bindparam("api_key_id"), _THEIRS)
+_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")
+_THIS = (ApiKey.id == bindparam("api_key_id"), _OF_ORGANIZATION)
 _UNREVOKED = ApiKey.revoked_at.is_(None)
 _UNEXPIRED = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
 _UNCHANGED = etag_matches(ApiKey)
-_USE_IS_DUE = func.coalesce(ApiKey.last_used_at <= func.now() - interval("use_written_after"), true())
+_USE_IS_DUE = func.coalesce(ApiKey.last_used_at <= func.now() - interval("use_recorded_every"), true())
 
-_asked = (
+_hashes = (
     func.unnest(bindparam("key_hashes", type_=ARRAY(LargeBinary)))
-    .table_valued(column("key_hash", LargeBinary), name="asked")
+    .table_valued(column("key_hash", LargeBinary), name="hashes")
     .render_derived()
 )
-_by_previous = and_(ApiKey.previous_key_hash == _asked.c.key_hash, ApiKey.previous_expires_at > func.now())
+_by_previous = and_(ApiKey.previous_key_hash == _hashes.c.key_hash, ApiKey.previous_expires_at > func.now())
 _LIST_LIVE = (
     select(
         ApiKey.id,
@@ -80,36 +81,36 @@ _LIST_LIVE = (
         ApiKey.scopes,
         ApiKey.calls_per_minute,
         ApiKey.created_at,
-        # LEAST takes no notice of NULL.
+        # LEAST ignores NULL.
         func.least(
             ApiKey.expires_at, case((_by_previous, ApiKey.previous_expires_at), else_=null()), type_=DateTime(True)
-        ).label("good_until"),
+        ).label("valid_until"),
         _USE_IS_DUE.label("use_is_due"),
         Member.role,
         permissions_in(ApiKey.organization_id, ApiKey.created_by).label("permissions"),
-        _asked.c.key_hash,
+        _hashes.c.key_hash,
     )
-    .select_from(_asked)
-    .join(ApiKey, or_(ApiKey.key_hash == _asked.c.key_hash, _by_previous))
-    # Its maker is still one of the organization, which is still there.
+    .select_from(_hashes)
+    .join(ApiKey, or_(ApiKey.key_hash == _hashes.c.key_hash, _by_previous))
+    # The creator is still a member of the organization, which is not deleted.
     .join(Member, (Member.organization_id == ApiKey.organization_id) & (Member.account_id == ApiKey.created_by))
     .join(Organization, Organization.id == ApiKey.organization_id)
     .join(Account, Account.id == ApiKey.created_by)
-    .where(_UNREVOKED, _UNEXPIRED, Organization.deleted_at.is_(None), *admitted(Account))
+    .where(_UNREVOKED, _UNEXPIRED, Organization.deleted_at.is_(None), *is_active(Account))
     .execution_options(across_tenants=True)
 )
 
 
 async def list_live_api_keys(
-    db: Executor, *, key_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
+    db: Executor, *, key_hashes: Sequence[bytes], use_recorded_every: timedelta = timedelta(minutes=1)
 ) -> dict[bytes, LiveApiKey]:
-    """Those that are good now, by the hash that was asked about."""
-    rows = await db.fetch_all(_LIST_LIVE, key_hashes=list(key_hashes), use_written_after=use_written_after)
+    """The valid keys among these, by the hash that was passed."""
+    rows = await db.fetch_all(_LIST_LIVE, key_hashes=list(key_hashes), use_recorded_every=use_recorded_every)
     return {row.key_hash: LiveApiKey._make(row[:-1]) for row in rows}
 
 
-# A row that somebody has locked is left alone: whoever else writes down that the key was used does it for all, and who
-# changes or revokes it is not waited for. It is no change of the key.
+# A locked row is skipped: either another call records the use, or the key is being changed or revoked, and no call waits for
+# that. `updated_at` and `etag` keep their values, because use is not a change of the key.
 _due = (
     select(ApiKey.id)
     .where(ApiKey.id == bindparam("api_key_id"), _UNREVOKED, _USE_IS_DUE)
@@ -125,11 +126,11 @@ _UPDATE_USE = (
 
 
 async def update_api_key_use(
-    db: Executor, *, api_key_id: UUID, use_written_after: timedelta = timedelta(minutes=1)
+    db: Executor, *, api_key_id: UUID, use_recorded_every: timedelta = timedelta(minutes=1)
 ) -> int:
-    """Writes down that it is used now. 0, and nothing is written, if that was done less than `use_written_after` ago or is
-    being done."""
-    return await db.execute(_UPDATE_USE, api_key_id=api_key_id, use_written_after=use_written_after)
+    """Records that the key is used now. Writes nothing and returns 0 if that happened less than `use_recorded_every` ago, or
+    happens at the same time."""
+    return await db.execute(_UPDATE_USE, api_key_id=api_key_id, use_recorded_every=use_recorded_every)
 
 
 async def insert_api_key(
@@ -164,20 +165,20 @@ _GET = select(ApiKey).where(*_THIS)
 
 
 async def get_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
-    """Also if it is over."""
+    """Also a revoked or expired one."""
     return await db.fetch_one(_GET, api_key_id=api_key_id, organization_id=organization_id)
 
 
-_COUNT = select(func.count()).select_from(ApiKey).where(_THEIRS, _UNREVOKED)
+_COUNT = select(func.count()).select_from(ApiKey).where(_OF_ORGANIZATION, _UNREVOKED)
 
 
 async def count_api_keys(db: Executor, *, organization_id: UUID) -> int:
-    """Those that are not revoked."""
+    """Keys that are not revoked. Expired ones count."""
     return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
 
 
 _LISTING: Final = Listing[ApiKey](
-    select(ApiKey).where(_THEIRS),
+    select(ApiKey).where(_OF_ORGANIZATION),
     id=ApiKey.id,
     orders={"created_at": ApiKey.created_at},
     filters={"active": and_(_UNREVOKED, _UNEXPIRED)},
@@ -194,13 +195,13 @@ _CURRENT: Final = (*_THIS, _UNREVOKED, _UNCHANGED)
 async def update_api_key(
     db: Executor, *, api_key_id: UUID, organization_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
 ) -> ApiKey | None:
-    """The key as it is now. None if there is none, if it is revoked, or if it is no longer the one that `etag` names."""
+    """The changed key. None if it does not exist, is revoked or has another etag."""
     return await update_row(
         db, ApiKey, _CURRENT, changes, api_key_id=api_key_id, organization_id=organization_id, seen_etag=etag
     )
 
 
-# Without an overlap nothing is left of the one before.
+# Without an overlap the previous secret is removed at once.
 _OVERLAPS = bindparam("overlaps", type_=Integer) == 1
 _ROTATE = (
     update(ApiKey)
@@ -225,8 +226,8 @@ async def rotate_api_key(
     key_hash: bytes,
     overlap: timedelta,
 ) -> ApiKey | None:
-    """The key with its new secret; the one it had is good for the overlap, and the one before that no more. None if there
-    is none, if it is over, or if it is no longer the one that `etag` names."""
+    """The key with its new secret. The secret that it replaces stays valid for the overlap; an older one does not. None if
+    the key does not exist, is revoked or expired, or has another etag."""
     return await db.fetch_one(
         _ROTATE,
         api_key_id=api_key_id,
@@ -243,17 +244,17 @@ _REVOKE = update(ApiKey).where(*_THIS, _UNREVOKED).values(revoked_at=func.now())
 
 
 async def revoke_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
-    """The key, which is over. None if there is none, or if it is revoked already."""
+    """The revoked key. None if it does not exist or was already revoked."""
     return await db.fetch_one(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
 
 
 _REVOKE_OF_MEMBER = (
     update(ApiKey)
-    .where(_THEIRS, ApiKey.created_by == bindparam("created_by"), _UNREVOKED)
+    .where(_OF_ORGANIZATION, ApiKey.created_by == bindparam("created_by"), _UNREVOKED)
     .values(revoked_at=func.now())
 )
 
 
 async def revoke_api_keys_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
-    """How many of those that they made in the organization were not revoked yet."""
+    """Revokes the keys that the member created in the organization. Returns how many were not revoked before."""
     return await db.execute(_REVOKE_OF_MEMBER, organization_id=organization_id, created_by=created_by)

@@ -1,4 +1,4 @@
-"""Who did what: written, and never again changed."""
+"""Queries of audit events. Events are inserted, and never updated or deleted."""
 
 from datetime import datetime, timedelta
 from functools import cache
@@ -73,10 +73,10 @@ async def insert_event(
 
 
 class EventFilters(TypedDict, total=False):
-    """What is not there, or None, does not filter. The range of time is half-open."""
+    """Missing or None: no filter. The range of time is half-open."""
 
     account_id: UUID | None
-    # The administrator, or the service, who acted.
+    # The administrator or the service that acted as the account.
     actor_id: UUID | None
     organization_id: UUID | None
     method: str | None
@@ -96,9 +96,9 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
     "occurred_before": (AuditEvent.occurred_at < bindparam("occurred_before"))
     & (AuditEvent.id < bindparam("last_id", type_=AuditEvent.id.type)),
 }
-# An id has the time of the process that made it, `occurred_at` that of the database when the transaction began. Times are
-# found by the ids, which are in the index, and held against `occurred_at`: so long they may be apart.
-_APART = timedelta(hours=1)
+# An id holds the clock of the process that made it; `occurred_at` is the database's clock when the event is inserted.
+# The index is on ids, so a range of time becomes a range of ids, widened by the largest difference between the clocks.
+_MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
 
 
 @cache
@@ -109,13 +109,13 @@ def _list(filters: frozenset[str], later_page: bool) -> Select[AuditEvent]:
 
 
 async def list_events(db: Executor, *, page: Page, **filters: Unpack[EventFilters]) -> list[AuditEvent]:
-    """The newest first, in the order of their ids."""
+    """Newest first, ordered by id."""
     values: dict[str, object] = {name: value for name, value in filters.items() if value is not None}
     statement = _list(frozenset(values), page.after is not None)
     if first := filters.get("occurred_from"):
-        values["first_id"] = first_uuid7(first, -_APART)
+        values["first_id"] = first_uuid7(first, -_MAX_CLOCK_DIFFERENCE)
     if before := filters.get("occurred_before"):
-        values["last_id"] = first_uuid7(before, _APART)
+        values["last_id"] = first_uuid7(before, _MAX_CLOCK_DIFFERENCE)
     if page.after is not None:
         values["after_id"] = page.after.id
     return await db.fetch_all(statement, limit=page.limit, **values)

@@ -1,4 +1,4 @@
-"""What nobody needs any more, and how it goes: a batch at a time, so that no transaction is long, by one process at a time.
+"""Deletion of old rows, in batches so that transactions stay short, by one process at a time.
 
 Nothing else deletes rows because of their age. `audit_events` are never deleted.
 """
@@ -33,24 +33,24 @@ BATCH: Final = 500
 _successor = aliased(SigningKey, name="successor")
 _QUARTER, _MONTH, _DAY, _NOW = timedelta(days=90), timedelta(days=30), timedelta(days=1), timedelta(0)
 
-# When each of these rows was of no use any more, and how long they are kept after. An index serves every one, so that a
-# run that finds nothing reads next to nothing.
+# From which time a row is unused, how long it is kept after that, and a further condition. Each has an index, so that a
+# run that finds nothing reads almost nothing.
 _DUE: Final[Sequence[tuple[InstrumentedAttribute[Any], timedelta, ColumnElement[bool]]]] = (
-    # Their owners can look at them for a month after they have expired, and for longer if they were revoked before.
+    # Owners see them for a month after they expire, also those that were revoked earlier.
     (Session.expires_at, _MONTH, true()),
-    # However they ended: those that were answered expire as soon as the others.
+    # Accepted, declined and cancelled ones too: they have the same expiry as pending ones.
     (Invitation.expires_at, _MONTH, true()),
-    # One that has expired may be given more time, for as long as it is there.
+    # While it exists, the expiry of an expired key can be extended.
     (ApiKey.expires_at, _QUARTER, true()),
     (ApiKey.revoked_at, _QUARTER, true()),
-    # Used or not: those that were used expire as soon. A day is for whoever looks into what went wrong.
+    # Used ones too: they have the same expiry. A day leaves time to investigate problems.
     (AccountToken.expires_at, _DAY, true()),
     (ProviderSignIn.expires_at, _DAY, true()),
     (DeviceSignIn.expires_at, _DAY, true()),
     (SecondFactor.created_at, _DAY, SecondFactor.confirmed_at.is_(None)),
     (IdempotencyKey.created_at, _DAY, true()),
     (RateLimit.reset_at, _NOW, true()),
-    # Once another has been signing for a while.
+    # A key whose successor has signed for `KEPT_FOR`.
     (
         SigningKey.created_at,
         _NOW,
@@ -62,33 +62,33 @@ _DUE: Final[Sequence[tuple[InstrumentedAttribute[Any], timedelta, ColumnElement[
 )
 
 
-class Due(NamedTuple):
-    """Rows that are to go: their table, and the statement that deletes a batch of them, the oldest first."""
+class ExpiredRows(NamedTuple):
+    """A table, and the statement that deletes a batch of its old rows, oldest first."""
 
     table: str
     delete: Delete
     batch: int
 
 
-def everything_due(
+def expired_rows(
     *, deleted_accounts_kept: timedelta, deleted_organizations_kept: timedelta, batch: int = BATCH
-) -> list[Due]:
-    """In the order in which it is to be deleted. To be asked once: statements are compiled at their first run."""
+) -> list[ExpiredRows]:
+    """In the order in which to run them. Call it once and keep the list: each statement is compiled at its first run."""
     return [
-        *(_due(_table(since), since, kept, batch, also) for since, kept, also in _DUE),
-        *_with_what_it_has(Organization, deleted_organizations_kept, batch),
-        *_with_what_it_has(Account, deleted_accounts_kept, batch),
+        *(_expired_rows(_table(since), since, kept, batch, condition) for since, kept, condition in _DUE),
+        *_with_owned_rows(Organization, deleted_organizations_kept, batch),
+        *_with_owned_rows(Account, deleted_accounts_kept, batch),
     ]
 
 
-def _with_what_it_has(owner: type[Account] | type[Organization], kept: timedelta, batch: int) -> Iterator[Due]:
-    """Its rows in other tables go first, children before parents, in batches too: ON DELETE CASCADE would delete all of them in
+def _with_owned_rows(owner: type[Account] | type[Organization], kept: timedelta, batch: int) -> Iterator[ExpiredRows]:
+    """Deletes the rows of an owner first, children before parents, in batches too: ON DELETE CASCADE would delete them in
     one transaction."""
     table = metadata.tables[owner.__tablename__]
     for other in reversed(metadata.sorted_tables):
         for belongs in _paths(other, table):
-            yield _due(other, owner.deleted_at, kept, batch, belongs)
-    yield _due(table, owner.deleted_at, kept, batch, true())
+            yield _expired_rows(other, owner.deleted_at, kept, batch, belongs)
+    yield _expired_rows(table, owner.deleted_at, kept, batch, true())
 
 
 def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
@@ -107,41 +107,41 @@ def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
             yield from (and_(joined, path) for path in _paths(key.referred_table, owner))
 
 
-def _due(
+def _expired_rows(
     table: Table,
     since: InstrumentedAttribute[Any],
     kept: timedelta,
     batch: int,
-    also: ColumnElement[bool],
-) -> Due:
-    # Numbers are part of the text: of parameters PostgreSQL has to expect that they select a good part of the table. With
-    # the order it takes the index even if that is so. A row that somebody has locked is left to the next run.
+    condition: ColumnElement[bool],
+) -> ExpiredRows:
+    # Literals, because PostgreSQL assumes that a parameter selects a large part of the table. ORDER BY makes it use the
+    # index in any case. Locked rows are left to the next run.
     due = (
         select(*table.primary_key)
-        .where(since < func.now() - text(f"interval '{int(kept.total_seconds())} seconds'"), also)
+        .where(since < func.now() - text(f"interval '{int(kept.total_seconds())} seconds'"), condition)
         .order_by(since)
         .limit(literal_column(str(batch)))
-        # The owner too, which somebody may be about to bring back.
+        # The owner's row too: another transaction may be restoring it.
         .with_for_update(of=list(dict.fromkeys((table, _table(since)))), skip_locked=True)
         .cte("due")
     )
-    found = (column == due.c[column.name] for column in table.primary_key)
-    return Due(table.name, delete(table).where(*found).execution_options(across_tenants=True), batch)
+    is_due = (column == due.c[column.name] for column in table.primary_key)
+    return ExpiredRows(table.name, delete(table).where(*is_due).execution_options(across_tenants=True), batch)
 
 
 def _table(column: InstrumentedAttribute[Any]) -> Table:
     return metadata.tables[column.class_.__tablename__]
 
 
-async def delete_due(db: Executor, due: Due) -> int:
-    """How many it was. There may be more if it was a whole batch."""
-    return await db.execute(due.delete)
+async def delete_batch(db: Executor, expired: ExpiredRows) -> int:
+    """The number of deleted rows. There may be more if it is `expired.batch`."""
+    return await db.execute(expired.delete)
 
 
-# Released at the end of the transaction, and so by PostgreSQL itself if the process dies.
+# PostgreSQL releases it at the end of the transaction, also if the process dies.
 _LOCK = select(func.pg_try_advisory_xact_lock(literal_column("hashtextextended('accord clean-up', 0)")))
 
 
-async def is_alone(tx: Executor) -> bool:
-    """Whether this transaction is the only one that cleans up now. It stays so until it ends."""
+async def try_lock_cleanup(tx: Executor) -> bool:
+    """True if no other transaction holds the lock of the clean-up. This one then holds it until it ends."""
     return await tx.fetch_one(_LOCK) is True

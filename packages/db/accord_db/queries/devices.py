@@ -1,4 +1,4 @@
-"""Questions about devices that wait to be let in. Whether a code is still good is decided by the database's clock."""
+"""Queries of device sign-ins (RFC 8628). The database's clock decides whether a code is valid."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from accord_db.schema import DeviceSignIn, Session
 
 
 class Poll(NamedTuple):
-    """What there is to tell of a sign-in, and whether it was asked about sooner than its interval allowed."""
+    """The state of a sign-in. `too_soon` if the poll came before the interval was over."""
 
     id: UUID
     interval_seconds: int
@@ -57,7 +57,7 @@ async def insert_device_sign_in(
     lifetime: timedelta,
     interval_seconds: int,
 ) -> DeviceSignIn | None:
-    """None if another device has one of the codes."""
+    """None if another sign-in has one of the codes."""
     return await db.fetch_one(
         _INSERT,
         id=sign_in_id,
@@ -71,20 +71,20 @@ async def insert_device_sign_in(
     )
 
 
-_LIVING = (DeviceSignIn.expires_at > func.now(), DeviceSignIn.used_at.is_(None))
+_VALID = (DeviceSignIn.expires_at > func.now(), DeviceSignIn.used_at.is_(None))
 
-# Locked before it is looked at: of two polls at once, the second sees when the first was. A decision is told at once,
-# however soon it is asked for: `slow_down` is a kind of `authorization_pending` (RFC 8628, 3.5).
+# The row is locked before it is read: of two polls at the same time, the second sees the first. A poll of an approved or
+# denied sign-in is never too soon: `slow_down` is a kind of `authorization_pending` (RFC 8628, section 3.5).
 _polled = (
     select(
         DeviceSignIn.id,
         func.coalesce(
             DeviceSignIn.account_id.is_(None)
             & (DeviceSignIn.last_polled_at + DeviceSignIn.interval_seconds * text("interval '1 second'") > func.now()),
-            text("false"),  # the interval lies between two polls: the first may come at any time
+            text("false"),  # the first poll is never too soon
         ).label("too_soon"),
     )
-    .where(DeviceSignIn.device_code_hash == bindparam("device_code_hash"), *_LIVING)
+    .where(DeviceSignIn.device_code_hash == bindparam("device_code_hash"), *_VALID)
     .with_for_update(key_share=True)
     .cte("polled")
 )
@@ -94,7 +94,7 @@ _POLL = (
     .values(
         last_polled_at=func.now(),
         interval_seconds=DeviceSignIn.interval_seconds
-        + case((_polled.c.too_soon, bindparam("slower_by_seconds")), else_=0),
+        + case((_polled.c.too_soon, bindparam("slow_down_seconds")), else_=0),
     )
     .returning(
         DeviceSignIn.id,
@@ -108,9 +108,9 @@ _POLL = (
 )
 
 
-async def poll_device_sign_in(db: Executor, *, device_code_hash: bytes, slower_by_seconds: int) -> Poll | None:
-    """Asked too soon while nobody has decided, the interval grows. None if there is none, or if it is expired or used."""
-    row = await db.fetch_one(_POLL, device_code_hash=device_code_hash, slower_by_seconds=slower_by_seconds)
+async def poll_device_sign_in(db: Executor, *, device_code_hash: bytes, slow_down_seconds: int) -> Poll | None:
+    """A poll that is too soon makes the interval longer. None if the sign-in does not exist, is expired or used."""
+    row = await db.fetch_one(_POLL, device_code_hash=device_code_hash, slow_down_seconds=slow_down_seconds)
     return Poll._make(row) if row is not None else None
 
 
@@ -118,8 +118,8 @@ _USE = (
     update(DeviceSignIn)
     .where(
         DeviceSignIn.id == bindparam("sign_in_id"),
-        *_LIVING,
-        Session.id == DeviceSignIn.session_id,  # which there is once it is approved
+        *_VALID,
+        Session.id == DeviceSignIn.session_id,  # set by the approval
         Session.revoked_at.is_(None),
     )
     .values(used_at=func.now())
@@ -127,30 +127,30 @@ _USE = (
 
 
 async def use_device_sign_in(db: Executor, *, sign_in_id: UUID) -> bool:
-    """Whether it was approved and good, which it never is again: of many who use it at once, one is told so.
+    """Marks an approved, valid sign-in as used. Of concurrent callers one gets True.
 
-    It is not good if the session that approved it was revoked since, whether for a new password, a ban, or by its owner.
+    False also if the session that approved it has been revoked since.
     """
     return await db.execute(_USE, sign_in_id=sign_in_id) == 1
 
 
-_UNDECIDED = (
+_PENDING = (
     DeviceSignIn.user_code_hash == bindparam("user_code_hash"),
     DeviceSignIn.account_id.is_(None),
-    *_LIVING,
+    *_VALID,
 )
-_GET_UNDECIDED = select(DeviceSignIn).where(*_UNDECIDED)
+_GET_PENDING = select(DeviceSignIn).where(*_PENDING)
 
 
-async def get_undecided_device_sign_in(db: Executor, *, user_code_hash: bytes) -> DeviceSignIn | None:
-    """None if there is none, if it is expired, or if somebody has decided on it."""
-    return await db.fetch_one(_GET_UNDECIDED, user_code_hash=user_code_hash)
+async def get_pending_device_sign_in(db: Executor, *, user_code_hash: bytes) -> DeviceSignIn | None:
+    """None if it does not exist, is expired, approved or denied."""
+    return await db.fetch_one(_GET_PENDING, user_code_hash=user_code_hash)
 
 
 _APPROVE = (
     update(DeviceSignIn)
     .where(
-        *_UNDECIDED,
+        *_PENDING,
         Session.id == bindparam("session_id"),
         Session.account_id == bindparam("account_id"),
         Session.revoked_at.is_(None),
@@ -168,19 +168,19 @@ _APPROVE = (
 async def approve_device_sign_in(
     db: Executor, *, user_code_hash: bytes, account_id: UUID, session_id: UUID
 ) -> DeviceSignIn | None:
-    """The sign-in, which belongs to the account from now on. None if there is none that nobody has decided on, or if the
-    session is not the account's or was revoked."""
+    """The approved sign-in, which now belongs to the account. None if no pending one exists, or if the session is revoked or
+    belongs to another account."""
     return await db.fetch_one(_APPROVE, user_code_hash=user_code_hash, account_id=account_id, session_id=session_id)
 
 
 _DENY = (
     update(DeviceSignIn)
-    .where(*_UNDECIDED)
+    .where(*_PENDING)
     .values(account_id=bindparam("denied_by"), denied_at=func.now())
     .returning(DeviceSignIn)
 )
 
 
 async def deny_device_sign_in(db: Executor, *, user_code_hash: bytes, account_id: UUID) -> DeviceSignIn | None:
-    """None if there is none that nobody has decided on."""
+    """The denied sign-in. None if no pending one exists."""
     return await db.fetch_one(_DENY, user_code_hash=user_code_hash, denied_by=account_id)

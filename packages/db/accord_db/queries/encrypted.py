@@ -1,4 +1,4 @@
-"""Questions about what is stored encrypted, whatever it is: to change the keys, each value is encrypted anew."""
+"""Queries of encrypted columns, for key rotation: each value is encrypted again with the new key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class EncryptedValue(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class EncryptedColumn:
-    """Its values are bound to table, column, row and, if it has an owner, account."""
+    """A column of ciphertexts. Each is bound to its table, column and row, and to the row's account if it has one."""
 
     table: str
     name: str
@@ -33,9 +33,9 @@ class EncryptedColumn:
 
 
 def _column(model: Any, name: str, *, owner: InstrumentedAttribute[UUID] | None = None) -> EncryptedColumn:
-    value, of = getattr(model, name), (null().cast(Uuid) if owner is None else owner)
+    value, account_id = getattr(model, name), (null().cast(Uuid) if owner is None else owner)
     page = (
-        select(model.id, of.label("account_id"), value.label("value"))
+        select(model.id, account_id.label("account_id"), value.label("value"))
         .where(model.id > bindparam("after"), value.is_not(None))
         .order_by(model.id)
         .limit(bindparam("limit", type_=Integer))
@@ -45,13 +45,13 @@ def _column(model: Any, name: str, *, owner: InstrumentedAttribute[UUID] | None 
         .where(model.id == bindparam("row_id"), value == bindparam("old", type_=LargeBinary))
         .values({value: bindparam("new", type_=LargeBinary)})
     )
-    # A ciphertext begins with its version, the length of its key's name, and the name.
+    # A ciphertext begins with its version, the length of the key's name, and the name.
     key = func.substring(value, 3, func.get_byte(value, 1), type_=LargeBinary)
     keys = select(key.label("key")).where(func.octet_length(value) > 1).distinct()
     return EncryptedColumn(model.__tablename__, name, page, replace, keys)
 
 
-# All there are. A column that is not here is left behind when keys change.
+# Every encrypted column. The values of a column that is missing here could not be read after a key rotation.
 ENCRYPTED_COLUMNS: Final = (
     _column(SecondFactor, "secret", owner=SecondFactor.account_id),
     _column(LinkedProvider, "access_token", owner=LinkedProvider.account_id),
@@ -60,22 +60,22 @@ ENCRYPTED_COLUMNS: Final = (
     _column(SigningKey, "private_key"),
 )
 
-_BEFORE_ALL = UUID(int=0)
+_NIL = UUID(int=0)
 
 
 async def list_encrypted_values(
     db: Executor, *, column: EncryptedColumn, after: UUID | None, limit: int
 ) -> Sequence[EncryptedValue]:
-    """In the order of their rows' ids; those that are NULL are left out."""
-    rows = await db.fetch_all(column.page, after=after or _BEFORE_ALL, limit=limit)
+    """Ordered by the id of the row, without NULLs."""
+    rows = await db.fetch_all(column.page, after=after or _NIL, limit=limit)
     return [EncryptedValue._make(row) for row in rows]
 
 
 async def update_encrypted_value(db: Executor, *, column: EncryptedColumn, row_id: UUID, old: bytes, new: bytes) -> int:
-    """0 if it is another value by now, or gone."""
+    """0 if the value has changed or the row is gone."""
     return await db.execute(column.replace, row_id=row_id, old=old, new=new)
 
 
 async def list_key_names(db: Executor, *, column: EncryptedColumn) -> set[str]:
-    """Of the keys that encrypted its values. It reads all of them."""
+    """The names of the keys that encrypted the column's values. Reads the whole table."""
     return {name.decode(errors="replace") for name in await db.fetch_all(column.keys)}

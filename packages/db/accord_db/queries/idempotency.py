@@ -1,4 +1,4 @@
-"""Questions about requests that may be repeated. The first two belong into the transaction that does the work."""
+"""Queries of idempotency keys. `claim_key` and `store_response` run in the transaction that does the work."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from accord_db.engine.database import Executor
 from accord_db.schema import IdempotencyKey
 
-# The clean-up deletes them after the same time (queries/cleanup.py).
+# queries/cleanup.py deletes them after the same time.
 _EXPIRED = IdempotencyKey.created_at < func.now() - text("interval '24 hours'")
 _THIS = (
     IdempotencyKey.account_id == bindparam("account_id"),
@@ -28,18 +28,19 @@ _CLAIM = _new.on_conflict_do_update(
 
 
 async def claim_key(db: Executor, *, account_id: UUID, request_id: UUID, request_hash: bytes) -> IdempotencyKey | None:
-    """None if the request was made within the last 24 hours: `get_key` has its answer.
+    """None if the request was made within the last 24 hours: `get_key` returns its response.
 
-    While another transaction holds the same key, waits for its end: for None if it commits, for the key if it does not.
+    If another transaction holds the same key, this waits for its end, and then returns None after a commit, the key after a
+    rollback.
     """
     return await db.fetch_one(_CLAIM, account_id=account_id, request_id=request_id, request_hash=request_hash)
 
 
-_STORE = update(IdempotencyKey).where(*_THIS).values(response=bindparam("answer"))
+_STORE = update(IdempotencyKey).where(*_THIS).values(response=bindparam("new_response"))
 
 
 async def store_response(db: Executor, *, account_id: UUID, request_id: UUID, response: bytes) -> int:
-    return await db.execute(_STORE, account_id=account_id, request_id=request_id, answer=response)
+    return await db.execute(_STORE, account_id=account_id, request_id=request_id, new_response=response)
 
 
 _GET = select(IdempotencyKey).where(*_THIS)

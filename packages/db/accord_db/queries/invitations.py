@@ -1,6 +1,6 @@
-"""Questions about invitations. Whether one is still open is decided by the database's clock.
+"""Queries of invitations. The database's clock decides whether one is open.
 
-Whoever makes or ends one has locked the organization.
+Code that creates or ends an invitation first locks its organization.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Row,
-    String,
     and_,
     bindparam,
     case,
@@ -26,7 +25,7 @@ from accord_db.engine.database import Executor
 from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.engine.keyset import Listing, Page
-from accord_db.queries.accounts import admitted
+from accord_db.queries.accounts import has_email, is_active
 from accord_db.schema import Account, Invitation, Member, Organization
 
 Outcome = Literal["accepted", "declined", "cancelled"]
@@ -39,24 +38,23 @@ class InvitationWithStatus(NamedTuple):
 
 
 class OpenInvitation(NamedTuple):
-    """One that waits for an answer, and whether its inviter is neither banned nor gone."""
+    """`inviter_is_active`: the inviter is neither banned nor deleted."""
 
     invitation: Invitation
-    inviter_admitted: bool
+    inviter_is_active: bool
 
 
-_THEIRS = Invitation.organization_id == bindparam("organization_id")
+_OF_ORGANIZATION = Invitation.organization_id == bindparam("organization_id")
 _OPEN = (Invitation.ended_at.is_(None), Invitation.expires_at > func.now())
+_HAS_EMAIL = Invitation.email == bindparam("email")
 _STATUS: ColumnElement[str] = func.coalesce(
     Invitation.outcome, case((Invitation.expires_at > func.now(), "pending"), else_="expired")
 ).label("status")
-_email = func.lower(bindparam("email", type_=String))
 
 _INSERT = (
     insert(Invitation)
     .values(
-        **parameters(Invitation, "id", "organization_id", "role", "role_ids", "token_hash", "created_by"),
-        email=_email,
+        **parameters(Invitation, "id", "organization_id", "email", "role", "role_ids", "token_hash", "created_by"),
         expires_at=func.now() + interval("lifetime"),
     )
     .returning(Invitation)
@@ -90,23 +88,23 @@ async def insert_invitation(
     return invitation
 
 
-_GET = select(Invitation, _STATUS).where(Invitation.id == bindparam("invitation_id"), _THEIRS)
+_GET = select(Invitation, _STATUS).where(Invitation.id == bindparam("invitation_id"), _OF_ORGANIZATION)
 
 
 async def get_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID) -> InvitationWithStatus | None:
-    """Also if it is over."""
+    """Also an ended or expired one."""
     row = await db.fetch_one(_GET, invitation_id=invitation_id, organization_id=organization_id)
     return InvitationWithStatus(row[0], cast(Status, row[1])) if row is not None else None
 
 
-# The organization is locked alone: whoever cancels locks it before the invitation, too.
+# Locks only the organization, which code that cancels an invitation locks first, too.
 _GET_OPEN_LOCKED = (
-    select(Invitation, and_(*admitted(Account)).label("inviter_admitted"))
+    select(Invitation, and_(*is_active(Account)).label("inviter_is_active"))
     .join(Organization, Organization.id == Invitation.organization_id)
     .join(Account, Account.id == Invitation.created_by)
     .where(
         Invitation.token_hash == bindparam("token_hash"),
-        Invitation.email == _email,
+        _HAS_EMAIL,
         *_OPEN,
         Organization.deleted_at.is_(None),
     )
@@ -116,14 +114,14 @@ _GET_OPEN_LOCKED = (
 
 
 async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: str) -> OpenInvitation | None:
-    """With its organization locked. None if there is none for this address, if it is over, or if its organization is
-    deleted. Whoever held the lock before may have ended it since: `end_invitation` tells."""
+    """Locks its organization. None if none exists for this address, it is ended or expired, or its organization is deleted.
+    While this waited for the lock, the invitation may have ended: then `end_invitation` returns False."""
     row = await db.fetch_one(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
     return OpenInvitation(row[0], row[1]) if row is not None else None
 
 
 _LISTING: Final = Listing[Row[Invitation, str]](
-    select(Invitation, _STATUS).where(_THEIRS),
+    select(Invitation, _STATUS).where(_OF_ORGANIZATION),
     id=Invitation.id,
     orders={"created_at": Invitation.created_at},
     filters={"open": and_(*_OPEN)},
@@ -137,14 +135,14 @@ async def list_invitations(
     return [InvitationWithStatus(invitation, cast(Status, status)) for invitation, status in rows]
 
 
-_COUNT_OPEN = select(func.count()).select_from(Invitation).where(_THEIRS, *_OPEN)
+_COUNT_OPEN = select(func.count()).select_from(Invitation).where(_OF_ORGANIZATION, *_OPEN)
 
 
 async def count_open_invitations(db: Executor, *, organization_id: UUID) -> int:
     return await db.fetch_one(_COUNT_OPEN, organization_id=organization_id) or 0
 
 
-_IS_INVITED = select(exists().where(_THEIRS, Invitation.email == _email, *_OPEN))
+_IS_INVITED = select(exists().where(_OF_ORGANIZATION, _HAS_EMAIL, *_OPEN))
 
 
 async def is_invited(db: Executor, *, organization_id: UUID, email: str) -> bool:
@@ -155,37 +153,37 @@ _IS_MEMBER = select(
     exists().where(
         Member.organization_id == bindparam("organization_id"),
         Member.account_id == Account.id,
-        func.lower(Account.email) == _email,
+        has_email,
         Account.deleted_at.is_(None),
     )
 )
 
 
 async def is_member(db: Executor, *, organization_id: UUID, email: str) -> bool:
-    """Whether a living account that has the address, proved or not, is a member."""
+    """Whether an account with the address, verified or not, and not deleted, is a member."""
     return await db.fetch_one(_IS_MEMBER, organization_id=organization_id, email=email) is True
 
 
 _END = (
     update(Invitation)
-    .where(Invitation.id == bindparam("invitation_id"), _THEIRS, *_OPEN)
-    .values(ended_at=func.now(), outcome=bindparam("how"))
+    .where(Invitation.id == bindparam("invitation_id"), _OF_ORGANIZATION, *_OPEN)
+    .values(ended_at=func.now(), outcome=bindparam("new_outcome"))
 )
 
 
 async def end_invitation(db: Executor, *, invitation_id: UUID, organization_id: UUID, outcome: Outcome) -> bool:
-    """Whether it was open, which it never is again: of many who end it at once, one is told so."""
-    ended = await db.execute(_END, invitation_id=invitation_id, organization_id=organization_id, how=outcome)
+    """Ends an open invitation. Of concurrent callers one gets True."""
+    ended = await db.execute(_END, invitation_id=invitation_id, organization_id=organization_id, new_outcome=outcome)
     return ended == 1
 
 
 _CANCEL_OF_MEMBER = (
     update(Invitation)
-    .where(_THEIRS, Invitation.created_by == bindparam("inviter_id"), *_OPEN)
+    .where(_OF_ORGANIZATION, Invitation.created_by == bindparam("inviter_id"), *_OPEN)
     .values(ended_at=func.now(), outcome="cancelled")
 )
 
 
 async def cancel_invitations_of_member(db: Executor, *, organization_id: UUID, created_by: UUID) -> int:
-    """How many of those that they sent for the organization were open."""
+    """Cancels the open invitations that the member sent for the organization. Returns how many."""
     return await db.execute(_CANCEL_OF_MEMBER, organization_id=organization_id, inviter_id=created_by)

@@ -1,4 +1,4 @@
-"""Questions about the accounts of everybody, for those who run the installation."""
+"""Queries of all accounts, for administrators of the installation."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -8,28 +8,30 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Integer, Select, String, Uuid, bindparam, func, literal_column, select, tuple_
 
 from accord_db.engine.database import Executor
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.keyset import Page
 from accord_db.queries.accounts import not_banned
 from accord_db.schema import Account
 
 Searched = Literal["email", "display_name"]
-# In upper or lower case alike, and in the order of the code points: the one in which an index finds what begins alike.
-_LOWERED: dict[Searched, ColumnElement[str]] = {
-    "email": func.lower(Account.email).collate("C"),
+# Ordered by code points, which an index needs to find a prefix. Addresses are stored folded. The case of display names follows
+# the database's locale: they identify no account.
+_SEARCHED: dict[Searched, ColumnElement[str]] = {
+    "email": Account.email.collate("C"),
     "display_name": func.lower(Account.display_name).collate("C"),
 }
 _LAST_CHARACTER = "\U0010ffff"
 
 
 class Search(NamedTuple):
-    """For those whose address, or name, begins with the text."""
+    """For accounts whose address or name begins with the prefix."""
 
     by: Searched
     prefix: str
 
 
 class AccountFilters(NamedTuple):
-    """What is None does not filter."""
+    """None: no filter."""
 
     role: str | None = None
     banned: bool | None = None
@@ -42,7 +44,7 @@ _GET = select(Account).where(Account.id == bindparam("account_id"))
 
 
 async def get_any_account(db: Executor, *, account_id: UUID) -> Account | None:
-    """Also if it is deleted."""
+    """Also a deleted one."""
     return await db.fetch_one(_GET, account_id=account_id)
 
 
@@ -52,20 +54,22 @@ def _list(by: Searched | None, filters: AccountFilters, later_page: bool) -> Sel
     if by is None:
         older = [Account.id < bindparam("after_id")] if later_page else []
         return statement.where(*older).order_by(Account.id.desc())
-    order = _LOWERED[by]
-    place = tuple_(_lowered("after_value"), bindparam("after_id", type_=Uuid))
-    further = [tuple_(order, Account.id) > place] if later_page else []
-    begins = (order >= _lowered("first"), order < _lowered("last"))
-    return statement.where(*begins, *further).order_by(order, Account.id)
+    order = _SEARCHED[by]
+    after = tuple_(_folded(by, "after_value"), bindparam("after_id", type_=Uuid))
+    later = [tuple_(order, Account.id) > after] if later_page else []
+    has_prefix = (order >= _folded(by, "first"), order < _folded(by, "last"))
+    return statement.where(*has_prefix, *later).order_by(order, Account.id)
 
 
-# Written out, as the index of administrators has it: PostgreSQL sees that it fits.
+# Literals, like the condition of the partial index of administrators, so that PostgreSQL uses it.
 _HAS_ROLE = {role: Account.role == literal_column(f"'{role}'") for role in ("person", "administrator")}
-# What the index of the banned has comes first.
+# Includes the condition of the partial index of banned accounts.
 _BANNED = Account.banned_at.is_not(None) & (Account.banned_until.is_(None) | (Account.banned_until > func.now()))
 
 
-def _lowered(parameter: str) -> ColumnElement[str]:
+def _folded(by: Searched, parameter: str) -> ColumnElement[str]:
+    if by == "email":
+        return bindparam(parameter, type_=EmailAddress)
     return func.lower(bindparam(parameter, type_=String)).collate("C")
 
 
@@ -85,7 +89,7 @@ async def list_accounts(
     search: Search | None = None,
     filters: AccountFilters = _NO_FILTERS,
 ) -> Sequence[Account]:
-    """A page: the newest first, or what is searched for in the order of what is searched."""
+    """Newest first; with a search, in the order of the searched column."""
     parameters: dict[str, object] = {"limit": page.limit}
     if search is not None:
         parameters |= {"first": search.prefix, "last": search.prefix + _LAST_CHARACTER}

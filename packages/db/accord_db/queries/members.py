@@ -1,4 +1,8 @@
-"""Questions about who belongs to an organization. Whoever changes that has locked the organization."""
+"""Queries of members: who belongs to an organization, and the role and permissions of each.
+
+Code that changes either first locks the organization, and sends its id on `REVOKED_CHANNEL`: concurrent changes run one after
+another, and take effect at the next call.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Row,
     Text,
     Uuid,
@@ -19,15 +24,24 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from accord_db.engine.database import Executor
 from accord_db.engine.keyset import Listing, Page
-from accord_db.schema import Account, Member, MemberRole, Organization
+from accord_db.schema import Account, Member, MemberRole, Organization, Role
+
+_Id = ColumnElement[UUID] | InstrumentedAttribute[UUID] | InstrumentedAttribute[UUID | None]
+
+
+class Membership(NamedTuple):
+    """The built-in role, and the names of the permissions that custom roles grant. A member may have neither."""
+
+    role: str | None
+    permissions: list[str]
 
 
 class MemberWithAccount(NamedTuple):
-    """A membership, and whose it is. `role_ids` are of the organization's own roles."""
+    """A membership with its account. `role_ids` are the custom roles."""
 
     account_id: UUID
     email: str
@@ -50,7 +64,7 @@ _INSERT = (
 
 
 async def insert_member(db: Executor, *, organization_id: UUID, account_id: UUID, role: str | None) -> Member | None:
-    """None if the account is a member already: it is left as it is."""
+    """None if the account already is a member; its membership does not change."""
     return await db.fetch_one(_INSERT, organization_id=organization_id, account_id=account_id, role=role)
 
 
@@ -77,9 +91,53 @@ _GET = _WITH_ACCOUNT.where(Member.account_id == bindparam("account_id"))
 
 
 async def get_member(db: Executor, *, organization_id: UUID, account_id: UUID) -> MemberWithAccount | None:
-    """Also of an organization that is deleted."""
+    """Also of a deleted organization."""
     row = await db.fetch_one(_GET, organization_id=organization_id, account_id=account_id)
     return MemberWithAccount._make(row) if row is not None else None
+
+
+def role_in(organization_id: _Id, account_id: _Id) -> ColumnElement[str | None]:
+    """The built-in role. NULL if the account has none or is no member, or the organization is deleted."""
+    return (
+        select(Member.role)
+        .join(Organization, Organization.id == Member.organization_id)
+        .where(
+            Member.organization_id == organization_id,
+            Member.account_id == account_id,
+            Organization.deleted_at.is_(None),
+        )
+        .scalar_subquery()
+    )
+
+
+def permissions_in(organization_id: _Id, account_id: _Id) -> ColumnElement[list[str]]:
+    """The names of the permissions that custom roles grant. Empty if the account is no member, or the organization is
+    deleted."""
+    names = (
+        select(func.unnest(Role.permissions))
+        .join(MemberRole, (MemberRole.organization_id == Role.organization_id) & (MemberRole.role_id == Role.id))
+        .join(Organization, Organization.id == Role.organization_id)
+        .where(
+            MemberRole.organization_id == organization_id,
+            MemberRole.account_id == account_id,
+            Organization.deleted_at.is_(None),
+        )
+        .scalar_subquery()
+    )
+    return func.array(names, type_=ARRAY(Text))
+
+
+_GET_MEMBERSHIP = (
+    select(Member.role, permissions_in(Member.organization_id, Member.account_id).label("permissions"))
+    .join(Organization, Organization.id == Member.organization_id)
+    .where(*_THIS, Organization.deleted_at.is_(None))
+)
+
+
+async def get_membership(db: Executor, *, organization_id: UUID, account_id: UUID) -> Membership | None:
+    """None if the account is no member, or the organization does not exist or is deleted."""
+    row = await db.fetch_one(_GET_MEMBERSHIP, organization_id=organization_id, account_id=account_id)
+    return Membership._make(row) if row is not None else None
 
 
 _LISTING: Final = Listing[Row[Any]](_WITH_ACCOUNT, id=Member.account_id, orders={"created_at": Member.created_at})
@@ -106,21 +164,21 @@ async def update_member_role(db: Executor, *, organization_id: UUID, account_id:
     return await db.execute(_UPDATE_ROLE, organization_id=organization_id, account_id=account_id, new_role=role)
 
 
-_given = (
+_roles = (
     func.unnest(bindparam("role_ids", type_=ARRAY(Uuid)))
-    .table_valued(column("id", Uuid), name="given")
+    .table_valued(column("id", Uuid), name="roles")
     .render_derived()
 )
-_TAKE_ROLES = delete(MemberRole).where(
+_DELETE_OTHER_ROLES = delete(MemberRole).where(
     MemberRole.organization_id == bindparam("organization_id"),
     MemberRole.account_id == bindparam("account_id"),
     MemberRole.role_id != func.all(bindparam("role_ids", type_=ARRAY(Uuid))),
 )
-_GIVE_ROLES = (
+_INSERT_ROLES = (
     insert(MemberRole)
     .from_select(
         ["organization_id", "account_id", "role_id"],
-        select(bindparam("organization_id", type_=Uuid), bindparam("account_id", type_=Uuid), _given.c.id),
+        select(bindparam("organization_id", type_=Uuid), bindparam("account_id", type_=Uuid), _roles.c.id),
     )
     .on_conflict_do_nothing()
 )
@@ -129,18 +187,17 @@ _GIVE_ROLES = (
 async def replace_member_roles(
     db: Executor, *, organization_id: UUID, account_id: UUID, role_ids: Sequence[UUID]
 ) -> None:
-    """Of the organization's own roles the member has these, and no others. Raises ForeignKeyMissing if it has no such
-    role."""
-    place = {"organization_id": organization_id, "account_id": account_id, "role_ids": list(role_ids)}
-    await db.execute(_TAKE_ROLES, **place)
-    await db.execute(_GIVE_ROLES, **place)
+    """Gives the member these custom roles and takes all others. Raises ForeignKeyMissing if the organization lacks one."""
+    parameters = {"organization_id": organization_id, "account_id": account_id, "role_ids": list(role_ids)}
+    await db.execute(_DELETE_OTHER_ROLES, **parameters)
+    await db.execute(_INSERT_ROLES, **parameters)
 
 
 _DELETE = delete(Member).where(*_THIS)
 
 
 async def delete_member(db: Executor, *, organization_id: UUID, account_id: UUID) -> int:
-    """With the roles that they had."""
+    """Deletes the membership and its custom roles."""
     return await db.execute(_DELETE, organization_id=organization_id, account_id=account_id)
 
 
@@ -157,12 +214,12 @@ _LOCK_ORGANIZATIONS = (
 
 
 async def lock_organizations_of_account(db: Executor, *, account_id: UUID) -> list[UUID]:
-    """The organizations that the account belongs to, and none can be added while the account is locked too. In the order
-    of their ids, so that two who do this wait for one another in one line."""
+    """Locks the organizations of the account and returns their ids. Lock the account first, so that none is added. The order
+    of the locks is that of the ids, which prevents deadlocks."""
     return await db.fetch_all(_LOCK_ORGANIZATIONS, account_id=account_id)
 
 
-_GET_OWNED_ALONE = (
+_GET_SOLELY_OWNED = (
     select(Organization.id)
     .join(Member, Member.organization_id == Organization.id)
     .where(
@@ -181,9 +238,9 @@ _GET_OWNED_ALONE = (
 )
 
 
-async def get_organization_owned_alone(db: Executor, *, account_id: UUID) -> UUID | None:
-    """The id of a living organization that would have no owner without the account."""
-    return await db.fetch_one(_GET_OWNED_ALONE, account_id=account_id)
+async def get_solely_owned_organization(db: Executor, *, account_id: UUID) -> UUID | None:
+    """The id of an organization, not deleted, whose only owner is the account."""
+    return await db.fetch_one(_GET_SOLELY_OWNED, account_id=account_id)
 
 
 _DELETE_OF_ACCOUNT = delete(Member).where(_OF_ACCOUNT).execution_options(across_tenants=True)

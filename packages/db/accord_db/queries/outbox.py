@@ -1,4 +1,4 @@
-"""Questions about mail that is to be sent."""
+"""Queries of the outbox: mail that waits to be sent."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -21,10 +21,10 @@ from accord_db.engine.database import Executor
 from accord_db.engine.expressions import interval
 from accord_db.schema import OutboxMessage
 
-# Whoever sends mail listens here. There is no payload: it is a wake-up.
+# Mail senders listen on it. A notification has no payload: it wakes them up.
 OUTBOX_CHANNEL = "accord_outbox"
 
-# The notice is part of the statement: it goes out when the message is committed.
+# The statement notifies: PostgreSQL sends the notification when the message is committed.
 _INSERT = (
     insert(OutboxMessage)
     .from_select(
@@ -33,19 +33,20 @@ _INSERT = (
             bindparam("id", type_=Uuid),
             bindparam("template", type_=String),
             bindparam("content", type_=LargeBinary),
-        ).where(bindparam("wanted", type_=Boolean)),
+        ).where(bindparam("stored", type_=Boolean)),
     )
     .returning(OutboxMessage.id, func.pg_notify(OUTBOX_CHANNEL, "").label("notice"))
 )
 
 
-async def insert_message(db: Executor, *, message_id: UUID, template: str, content: bytes, wanted: bool = True) -> None:
-    """One that is not `wanted` costs as much, and is not there: for answers that must not tell whether there is mail."""
-    await db.fetch_one(_INSERT, id=message_id, template=template, content=content, wanted=wanted)
+async def insert_message(db: Executor, *, message_id: UUID, template: str, content: bytes, stored: bool = True) -> None:
+    """With `stored=False` nothing is inserted, at the same cost: so that the response time does not reveal whether mail is
+    sent."""
+    await db.fetch_one(_INSERT, id=message_id, template=template, content=content, stored=stored)
 
 
 class ClaimedMessage(NamedTuple):
-    """One that nobody else sends before the lease is over. `age` is by the clock of the database."""
+    """A message that no other process sends before the lease ends. `age` is by the database's clock."""
 
     id: UUID
     created_at: datetime
@@ -81,10 +82,10 @@ _CLAIM = (
 
 
 async def claim_message(db: Executor, *, lease: timedelta) -> ClaimedMessage | None:
-    """The one that has been due for longest; None if none is. `attempts` counts this one.
+    """The message that has been due for longest; None if none is due. `attempts` includes this one.
 
-    It is due again when the lease is over, unless it was deleted or postponed by then: so must be asked of the database,
-    not within a transaction, which would hold others up and forget the claim if it is rolled back.
+    The message is due again when the lease ends, unless it is deleted or postponed before. Call it outside a transaction,
+    which would block other senders, and lose the claim in a rollback.
     """
     row = await db.fetch_one(_CLAIM, lease=lease)
     return ClaimedMessage._make(row) if row is not None else None
@@ -105,23 +106,23 @@ _POSTPONE = (
 
 
 async def postpone_message(db: Executor, *, message_id: UUID, attempts: int, delay: timedelta) -> int:
-    """Does nothing if somebody else has claimed the message since, who is told from us by the number of attempts."""
+    """Returns 0 and changes nothing if another process has claimed the message since: then `attempts` differs."""
     return await db.execute(_POSTPONE, message_id=message_id, claimed_attempts=attempts, delay=delay)
 
 
-class Waiting(NamedTuple):
-    """How many messages there are, those that are being sent included, and in how long the next of them is due."""
+class OutboxSummary(NamedTuple):
+    """The number of messages, including those being sent, and the time until the next is due; None without messages."""
 
     messages: int
     next_due_in: timedelta | None
 
 
-_WAITING = select(
+_SUMMARIZE = select(
     func.count().label("messages"), (func.min(OutboxMessage.next_attempt_at) - func.now()).label("next_due_in")
 ).select_from(OutboxMessage)
 
 
-async def get_waiting(db: Executor) -> Waiting:
-    row = await db.fetch_one(_WAITING)
+async def get_outbox_summary(db: Executor) -> OutboxSummary:
+    row = await db.fetch_one(_SUMMARIZE)
     assert row is not None
-    return Waiting._make(row)
+    return OutboxSummary._make(row)

@@ -1,6 +1,6 @@
-"""Questions about identities at providers, and about sign-ins with them that are under way.
+"""Queries of identities at providers, and of pending sign-ins with them.
 
-Whoever links or signs in an identity locks it first, and the account after it; whoever unlinks locks the account alone.
+Code that links an identity or signs in with it locks the identity first, then the account. Unlinking locks only the account.
 """
 
 from datetime import datetime, timedelta
@@ -28,7 +28,7 @@ from accord_db.schema import LinkedProvider, ProviderSignIn
 
 
 class EncryptedTokens(NamedTuple):
-    """A refresh token of None leaves the one there is: not every answer of a provider has one."""
+    """`refresh_token` None keeps the stored one: not every response of a provider has one."""
 
     access_token: bytes
     refresh_token: bytes | None
@@ -66,29 +66,30 @@ async def insert_provider_sign_in(
     )
 
 
-_UNDER_WAY = (
+_PENDING = (
     ProviderSignIn.token_hash == bindparam("token_hash"),
     ProviderSignIn.account_id.is_not_distinct_from(bindparam("account_id", type_=Uuid)),
     ProviderSignIn.used_at.is_(None),
     ProviderSignIn.expires_at > func.now(),
 )
-_GET_SIGN_IN = select(ProviderSignIn).where(*_UNDER_WAY)
+_GET_SIGN_IN = select(ProviderSignIn).where(*_PENDING)
 
 
 async def get_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> ProviderSignIn | None:
-    """None if there is none, if it is used or expired, or if another account began it, or one did and none is given."""
+    """`account_id` is the account that began the sign-in, None if no account did. None if the sign-in does not exist, is used
+    or expired, or was begun by another account."""
     return await db.fetch_one(_GET_SIGN_IN, token_hash=token_hash, account_id=account_id)
 
 
-_USE_SIGN_IN = update(ProviderSignIn).where(*_UNDER_WAY).values(used_at=func.now())
+_USE_SIGN_IN = update(ProviderSignIn).where(*_PENDING).values(used_at=func.now())
 
 
 async def use_provider_sign_in(db: Executor, *, token_hash: bytes, account_id: UUID | None) -> bool:
-    """Whether `get_provider_sign_in` found it until now: of many who use it at once, one is told so."""
+    """Marks a pending sign-in as used. Of concurrent callers one gets True."""
     return await db.execute(_USE_SIGN_IN, token_hash=token_hash, account_id=account_id) == 1
 
 
-# 0x1f cannot be in an issuer or a subject.
+# Issuers and subjects cannot contain 0x1f.
 _LOCK = select(
     func.pg_advisory_xact_lock(
         func.hashtextextended(
@@ -99,7 +100,7 @@ _LOCK = select(
 
 
 async def lock_identity(tx: Transaction, *, issuer: str, subject: str) -> None:
-    """Whether it is linked, and to whom, does not change until the transaction ends, unless it is unlinked."""
+    """Until the transaction ends, the identity is not linked to an account. It can be unlinked."""
     await tx.execute(_LOCK, issuer=issuer, subject=subject)
 
 
@@ -180,29 +181,29 @@ _UPDATE = (
 async def update_linked_provider(
     tx: Transaction, *, linked_provider_id: UUID, provider: str, email: str | None, tokens: EncryptedTokens
 ) -> LinkedProvider | None:
-    """For a sign-in that was just made. None if it is unlinked by now."""
+    """Records a sign-in with the identity. None if it has been unlinked."""
     return await tx.fetch_one(
         _UPDATE, linked_provider_id=linked_provider_id, provider=provider, email=email, **tokens._asdict()
     )
 
 
-_MINE = LinkedProvider.account_id == bindparam("account_id")
-_LIST = select(LinkedProvider).where(_MINE).order_by(LinkedProvider.id)
+_OF_ACCOUNT = LinkedProvider.account_id == bindparam("account_id")
+_LIST = select(LinkedProvider).where(_OF_ACCOUNT).order_by(LinkedProvider.id)
 
 
 async def list_linked_providers(db: Executor, *, account_id: UUID) -> list[LinkedProvider]:
-    """The oldest first."""
+    """Oldest first."""
     return await db.fetch_all(_LIST, account_id=account_id)
 
 
-_DELETE = delete(LinkedProvider).where(_THIS, _MINE)
+_DELETE = delete(LinkedProvider).where(_THIS, _OF_ACCOUNT)
 
 
 async def delete_linked_provider(db: Executor, *, linked_provider_id: UUID, account_id: UUID) -> int:
     return await db.execute(_DELETE, linked_provider_id=linked_provider_id, account_id=account_id)
 
 
-_DELETE_ALL = delete(LinkedProvider).where(_MINE)
+_DELETE_ALL = delete(LinkedProvider).where(_OF_ACCOUNT)
 
 
 async def delete_linked_providers_of_account(db: Executor, *, account_id: UUID) -> int:
@@ -210,19 +211,19 @@ async def delete_linked_providers_of_account(db: Executor, *, account_id: UUID) 
 
 
 class StoredTokens(NamedTuple):
-    """What is stored of the tokens, and what they need, as of now."""
+    """The stored tokens, encrypted. `refreshing` if a process has claimed their refresh."""
 
     id: UUID
     issuer: str
     subject: str
     access_token: bytes
     refresh_token: bytes | None
-    is_good: bool
+    is_valid: bool
     refreshing: bool
 
 
-# Of one without an expiry nothing is known but that it was given.
-_IS_GOOD = func.coalesce(LinkedProvider.access_token_expires_at > func.now() + interval("margin"), True)
+# An access token without an expiry counts as valid.
+_IS_VALID = func.coalesce(LinkedProvider.access_token_expires_at > func.now() + interval("margin"), True)
 _GET_TOKENS = (
     select(
         LinkedProvider.id,
@@ -230,17 +231,17 @@ _GET_TOKENS = (
         LinkedProvider.subject,
         LinkedProvider.access_token,
         LinkedProvider.refresh_token,
-        _IS_GOOD.label("is_good"),
+        _IS_VALID.label("is_valid"),
         func.coalesce(LinkedProvider.refreshing_until > func.now(), False).label("refreshing"),
     )
-    .where(_MINE, LinkedProvider.provider == bindparam("provider"), LinkedProvider.access_token.is_not(None))
+    .where(_OF_ACCOUNT, LinkedProvider.provider == bindparam("provider"), LinkedProvider.access_token.is_not(None))
     .order_by(LinkedProvider.last_used_at.desc(), LinkedProvider.id)
     .limit(1)
 )
 
 
 async def get_stored_tokens(db: Executor, *, account_id: UUID, provider: str, margin: timedelta) -> StoredTokens | None:
-    """Of the identity that last signed in, where there are several. An access token is good if it lasts for `margin`."""
+    """The tokens of the identity that signed in last. `is_valid` if the access token is valid for at least `margin`."""
     row = await db.fetch_one(_GET_TOKENS, account_id=account_id, provider=provider, margin=margin)
     return StoredTokens._make(row) if row is not None else None
 
@@ -260,8 +261,8 @@ _CLAIM = (
 async def claim_refresh(
     db: Executor, *, linked_provider_id: UUID, access_token: bytes, lease: timedelta
 ) -> datetime | None:
-    """Until when the one who asks may refresh the tokens, which nobody else does meanwhile. None if somebody else does,
-    or has since the access token was seen."""
+    """Claims the refresh of the tokens until the returned time. None if another process has claimed it, or has replaced
+    `access_token`."""
     return await db.fetch_one(_CLAIM, linked_provider_id=linked_provider_id, seen=access_token, lease=lease)
 
 
@@ -270,7 +271,7 @@ _STORE = update(LinkedProvider).where(_THIS, _CLAIMED).values(_NEW_TOKENS)
 
 
 async def update_tokens(db: Executor, *, linked_provider_id: UUID, claimed: datetime, tokens: EncryptedTokens) -> int:
-    """0 if the claim is no longer the one that counts."""
+    """0 if another process holds the claim by now."""
     return await db.execute(_STORE, linked_provider_id=linked_provider_id, claimed=claimed, **tokens._asdict())
 
 
@@ -278,13 +279,13 @@ _RELEASE = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until
 
 
 async def release_refresh(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
-    """Nothing came of it; others may try."""
+    """Ends the claim without new tokens."""
     await db.execute(_RELEASE, linked_provider_id=linked_provider_id, claimed=claimed)
 
 
-_FORGET = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None, refresh_token=None)
+_DELETE_REFRESH_TOKEN = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None, refresh_token=None)
 
 
-async def forget_refresh_token(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
-    """It is good for nothing any more."""
-    await db.execute(_FORGET, linked_provider_id=linked_provider_id, claimed=claimed)
+async def delete_refresh_token(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
+    """Ends the claim, for a refresh token that the provider no longer accepts."""
+    await db.execute(_DELETE_REFRESH_TOKEN, linked_provider_id=linked_provider_id, claimed=claimed)

@@ -1,4 +1,4 @@
-"""Questions about limits that hold for all gateways and across restarts. All times are the database's clock."""
+"""Queries of durable rate limits, shared by all gateways and kept across restarts. All times are the database's clock."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,121 +29,123 @@ from accord_db.schema import RateLimit
 
 
 class Limit(NamedTuple):
-    """So many calls, counted under the key, in a window of so many seconds, which begins with the first of them."""
+    """At most `max_calls` counted under the key in a window of `seconds`, which begins with its first call."""
 
     key: bytes
-    most: int
+    max_calls: int
     seconds: int
 
 
 class Counted(NamedTuple):
-    """One call in one window."""
+    """One call, counted in the window that ends at `reset_at`."""
 
     key: bytes
     reset_at: datetime
 
 
-class UsedUp(NamedTuple):
-    """A limit that allows no call for so many seconds."""
+class Exceeded(NamedTuple):
+    """A limit that allows no call for the next `seconds`."""
 
     key: bytes
     seconds: float
 
 
-_limits = (
+_arrays = (
     func.unnest(
         bindparam("keys", type_=ARRAY(LargeBinary)),
-        bindparam("most", type_=ARRAY(BigInteger)),
+        bindparam("max_calls", type_=ARRAY(BigInteger)),
         bindparam("seconds", type_=ARRAY(BigInteger)),
     )
-    .table_valued(column("key", LargeBinary), column("most", BigInteger), column("seconds", BigInteger), name="limits")
+    .table_valued(
+        column("key", LargeBinary), column("max_calls", BigInteger), column("seconds", BigInteger), name="arrays"
+    )
     .render_derived()
 )
-_asked = select(_limits).cte("asked")
+_limits = select(_arrays).cte("limits")
 _ONE: ColumnElement[int] = literal_column("1", BigInteger)
-_ends = func.now() + _asked.c.seconds * text("interval '1 second'")
-_goes_on = RateLimit.reset_at > func.now()
+_new_reset_at = func.now() + _limits.c.seconds * text("interval '1 second'")
+_in_window = RateLimit.reset_at > func.now()
 
-# What is used up when the statement begins refuses the call without a write, so that a flood of calls costs reads alone.
-_used_up = (
+# If a limit is exceeded when the statement begins, nothing is written: a flood of calls costs only reads.
+_exceeded = (
     select(RateLimit.key)
-    .join(_asked, _asked.c.key == RateLimit.key)
-    .where(_goes_on, RateLimit.count >= _asked.c.most)
-    .cte("used_up")
+    .join(_limits, _limits.c.key == RateLimit.key)
+    .where(_in_window, RateLimit.count >= _limits.c.max_calls)
+    .cte("exceeded")
 )
 _new = insert(RateLimit).from_select(
     ["key", "count", "reset_at"],
-    # Always in the same order: two calls that count under the same keys wait for each other, and do not deadlock.
-    select(_asked.c.key, _ONE, _ends).where(~exists().select_from(_used_up)).order_by(_asked.c.key),
+    # In a fixed order, so that concurrent calls with the same keys cannot deadlock.
+    select(_limits.c.key, _ONE, _new_reset_at).where(~exists().select_from(_exceeded)).order_by(_limits.c.key),
 )
 _counted = (
     _new.on_conflict_do_update(
         index_elements=[RateLimit.key],
         set_={
-            "count": case((_goes_on, RateLimit.count + _ONE), else_=_ONE),
-            "reset_at": case((_goes_on, RateLimit.reset_at), else_=_new.excluded.reset_at),
+            "count": case((_in_window, RateLimit.count + _ONE), else_=_ONE),
+            "reset_at": case((_in_window, RateLimit.reset_at), else_=_new.excluded.reset_at),
         },
-        # The row is locked by now: of calls at the same time no more pass than there is room for.
+        # Evaluated with the row locked: concurrent calls cannot exceed the limit together.
         where=or_(
-            ~_goes_on,
+            ~_in_window,
             RateLimit.count
-            < select(_asked.c.most).where(_asked.c.key == literal_column("excluded.key")).scalar_subquery(),
+            < select(_limits.c.max_calls).where(_limits.c.key == literal_column("excluded.key")).scalar_subquery(),
         ),
     )
     .returning(RateLimit.key, RateLimit.reset_at)
     .cte("counted")
 )
 _COUNT = select(
-    _asked.c.key,
+    _limits.c.key,
     _counted.c.reset_at,
     or_(
-        _asked.c.key.in_(select(_used_up.c.key)),
-        _counted.c.key.is_(None) & ~exists().select_from(_used_up),
-    ).label("used_up"),
+        _limits.c.key.in_(select(_exceeded.c.key)),
+        _counted.c.key.is_(None) & ~exists().select_from(_exceeded),
+    ).label("exceeded"),
     extract(
         "epoch",
         func.coalesce(
-            select(RateLimit.reset_at).where(RateLimit.key == _asked.c.key, _goes_on).scalar_subquery(),
-            _ends,  # the window began at the same moment as this statement
+            select(RateLimit.reset_at).where(RateLimit.key == _limits.c.key, _in_window).scalar_subquery(),
+            _new_reset_at,  # this statement began the window
         )
         - func.now(),
     ).label("seconds"),
-).select_from(_asked.outerjoin(_counted, _counted.c.key == _asked.c.key))
+).select_from(_limits.outerjoin(_counted, _counted.c.key == _limits.c.key))
 
 
-async def count_call(db: Executor, *, limits: Sequence[Limit]) -> tuple[list[Counted], list[UsedUp]]:
-    """Counts a call against all of the limits, unless one of them is used up, in one statement.
+async def count_call(db: Executor, *, limits: Sequence[Limit]) -> tuple[list[Counted], list[Exceeded]]:
+    """Counts a call against all limits in one statement, or against none if one is already exceeded.
 
-    If one is used up by a call at the same moment, the call may have been counted against others.
+    If a concurrent call exceeds a limit, this call may still be counted against the others.
     """
     rows = await db.fetch_all(
         _COUNT,
         keys=[limit.key for limit in limits],
-        most=[limit.most for limit in limits],
+        max_calls=[limit.max_calls for limit in limits],
         seconds=[limit.seconds for limit in limits],
     )
     counted = [Counted(row.key, row.reset_at) for row in rows if row.reset_at is not None]
-    return counted, [UsedUp(row.key, float(row.seconds)) for row in rows if row.used_up]
+    return counted, [Exceeded(row.key, float(row.seconds)) for row in rows if row.exceeded]
 
 
-_taken_back = (
+_refunds = (
     func.unnest(
         bindparam("keys", type_=ARRAY(LargeBinary)),
         bindparam("resets", type_=ARRAY(DateTime(timezone=True))),
     )
-    .table_valued(column("key", LargeBinary), column("reset_at", DateTime(timezone=True)), name="taken_back")
+    .table_valued(column("key", LargeBinary), column("reset_at", DateTime(timezone=True)), name="refunds")
     .render_derived()
 )
 _locked = (
     select(RateLimit.key)
-    .join(_taken_back, (_taken_back.c.key == RateLimit.key) & (_taken_back.c.reset_at == RateLimit.reset_at))
+    .join(_refunds, (_refunds.c.key == RateLimit.key) & (_refunds.c.reset_at == RateLimit.reset_at))
     .order_by(RateLimit.key)
     .with_for_update(of=RateLimit)
     .cte("locked")
 )
-_TAKE_BACK = update(RateLimit).where(RateLimit.key == _locked.c.key).values(count=RateLimit.count - _ONE)
+_REFUND = update(RateLimit).where(RateLimit.key == _locked.c.key).values(count=RateLimit.count - _ONE)
 
 
-async def take_back(db: Executor, *, counted: Sequence[Counted]) -> int:
-    """How many counts were taken back: a window that is over has nothing to give."""
-    return await db.execute(_TAKE_BACK, keys=[each.key for each in counted], resets=[each.reset_at for each in counted])
+async def refund_calls(db: Executor, *, counted: Sequence[Counted]) -> int:
+    """Takes the calls off their counts. Returns how many: a window that has ended is not changed."""
+    return await db.execute(_REFUND, keys=[each.key for each in counted], resets=[each.reset_at for each in counted])

@@ -1,6 +1,6 @@
-"""Questions about second factors and their recovery codes. An account has one second factor, confirmed or not, or none.
+"""Queries of second factors and their recovery codes. An account has at most one second factor, confirmed or not.
 
-Codes are good at a time: the answer says what time the database has, which is the same for every process.
+A code is valid at a time. Results include the database's time, which is the same for every process.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from accord_db.schema import RecoveryCode, SecondFactor
 
 
 class SecondFactorNow(NamedTuple):
-    """A second factor, and the time at which it was read."""
+    """A second factor, and the database's time at which it was read."""
 
     factor: SecondFactor
     now: datetime
@@ -32,11 +32,11 @@ class SecondFactorSummary(NamedTuple):
 _OF_ACCOUNT = SecondFactor.account_id == bindparam("account_id")
 _THIS = SecondFactor.id == bindparam("second_factor_id")
 _CONFIRMED = SecondFactor.confirmed_at.is_not(None)
-_WAITING = SecondFactor.confirmed_at.is_(None)
+_UNCONFIRMED = SecondFactor.confirmed_at.is_(None)
 
 _GET_NOW = select(SecondFactor, func.now().label("now")).where(_OF_ACCOUNT)
 _GET_CONFIRMED = _GET_NOW.where(_CONFIRMED)
-_GET_WAITING = _GET_NOW.where(_WAITING)
+_GET_UNCONFIRMED = _GET_NOW.where(_UNCONFIRMED)
 
 
 async def get_confirmed_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
@@ -44,9 +44,8 @@ async def get_confirmed_second_factor(db: Executor, *, account_id: UUID) -> Seco
     return SecondFactorNow._make(row) if row is not None else None
 
 
-async def get_waiting_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
-    """The one that waits to be confirmed."""
-    row = await db.fetch_one(_GET_WAITING, account_id=account_id)
+async def get_unconfirmed_second_factor(db: Executor, *, account_id: UUID) -> SecondFactorNow | None:
+    row = await db.fetch_one(_GET_UNCONFIRMED, account_id=account_id)
     return SecondFactorNow._make(row) if row is not None else None
 
 
@@ -60,7 +59,7 @@ _SUMMARIZE = select(SecondFactor.id, SecondFactor.confirmed_at, _codes_left).whe
 
 
 async def get_second_factor_summary(db: Executor, *, account_id: UUID) -> SecondFactorSummary | None:
-    """None if none is confirmed."""
+    """Of the confirmed second factor; None without one."""
     row = await db.fetch_one(_SUMMARIZE, account_id=account_id)
     return SecondFactorSummary._make(row) if row is not None else None
 
@@ -69,34 +68,34 @@ _LOCK = select(SecondFactor.id).where(_OF_ACCOUNT, _CONFIRMED).with_for_update()
 
 
 async def lock_second_factor(db: Executor, *, account_id: UUID) -> UUID | None:
-    """The id of the confirmed one, which nobody else changes or deletes until the transaction ends."""
+    """Locks the confirmed second factor until the transaction ends, and returns its id."""
     return await db.fetch_one(_LOCK, account_id=account_id)
 
 
-# Each secret has an id of its own: whoever confirms names the secret that they have seen a code of.
+# A new secret gets a new id, so that a confirmation names the secret whose code it has.
 _new = insert(SecondFactor).values(id=bindparam("id"), account_id=bindparam("account_id"), secret=bindparam("secret"))
 _INSERT = _new.on_conflict_do_update(
     index_elements=[SecondFactor.account_id],
     set_={"id": _new.excluded.id, "secret": _new.excluded.secret, "created_at": func.now()},
-    where=_WAITING,
+    where=_UNCONFIRMED,
 ).returning(SecondFactor.id)
 
 
 async def insert_second_factor(db: Executor, *, second_factor_id: UUID, account_id: UUID, secret: bytes) -> UUID | None:
-    """Its id. It takes the place of one that waits to be confirmed. None if there is a confirmed one, which is left as
-    it is."""
+    """Inserts an unconfirmed second factor and returns its id. Replaces an unconfirmed one. None if a confirmed one exists,
+    which does not change."""
     return await db.fetch_one(_INSERT, id=second_factor_id, account_id=account_id, secret=secret)
 
 
 _CONFIRM = (
     update(SecondFactor)
-    .where(_THIS, _WAITING)
+    .where(_THIS, _UNCONFIRMED)
     .values(confirmed_at=func.now(), last_step=bindparam("step", type_=BigInteger))
 )
 
 
-async def update_confirmed(db: Executor, *, second_factor_id: UUID, step: int) -> int:
-    """0 if it does not wait any more: it is confirmed, or another secret took its place."""
+async def confirm_second_factor(db: Executor, *, second_factor_id: UUID, step: int) -> int:
+    """`step` is that of the code. 0 if the second factor is already confirmed, or has been replaced."""
     return await db.execute(_CONFIRM, second_factor_id=second_factor_id, step=step)
 
 
@@ -109,7 +108,8 @@ _USE_STEP = (
 
 
 async def use_step(db: Executor, *, second_factor_id: UUID, step: int) -> bool:
-    """Whether neither this step nor a later one was used before: of many who use it at once, one is told so."""
+    """True if neither this step nor a later one was used before (RFC 6238, section 5.2). Of concurrent callers one gets
+    True."""
     return await db.execute(_USE_STEP, second_factor_id=second_factor_id, step=step) == 1
 
 
@@ -117,7 +117,7 @@ _DELETE = delete(SecondFactor).where(_OF_ACCOUNT, _CONFIRMED).returning(SecondFa
 
 
 async def delete_second_factor(db: Executor, *, account_id: UUID) -> UUID | None:
-    """The id that it had; its recovery codes go with it. None if none is confirmed."""
+    """Deletes the confirmed second factor with its recovery codes, and returns its id. None without one."""
     return await db.fetch_one(_DELETE, account_id=account_id)
 
 
@@ -157,5 +157,5 @@ _USE_CODE = (
 
 
 async def use_recovery_code(db: Executor, *, account_id: UUID, code_hash: bytes) -> bool:
-    """Whether the account has such a code that was not used before: of many who use it at once, one is told so."""
+    """True if the account has the code and it was not used before. Of concurrent callers one gets True."""
     return await db.execute(_USE_CODE, account_id=account_id, code_hash=code_hash) == 1

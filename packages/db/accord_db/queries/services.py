@@ -1,4 +1,4 @@
-"""Questions about service accounts. They belong to the operator: whoever may ask, may ask about all."""
+"""Queries of service accounts. They belong to the operator, so no owner is part of a query."""
 
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -25,7 +25,7 @@ from accord_db.schema import ServiceAccount
 
 
 class Client(NamedTuple):
-    """A service that is let in now, and the hashes of the secrets with which it is: one, or two for a while."""
+    """A service account that is not disabled, with the hashes of its valid secrets: two during the overlap of a rotation."""
 
     id: UUID
     name: str
@@ -46,7 +46,7 @@ async def insert_service_account(
     secret_hash: bytes,
     created_by: UUID | None = None,
 ) -> ServiceAccount:
-    """Raises AlreadyExists if there is one of that name."""
+    """Raises AlreadyExists if another service account has the name."""
     return await insert_row(
         db,
         ServiceAccount,
@@ -62,7 +62,7 @@ _GET = select(ServiceAccount).where(_THIS)
 
 
 async def get_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
-    """Also if it is disabled."""
+    """Also a disabled one."""
     return await db.fetch_one(_GET, service_account_id=service_account_id)
 
 
@@ -72,7 +72,7 @@ _LISTING: Final = Listing[ServiceAccount](
 
 
 async def list_service_accounts(db: Executor, *, page: Page) -> list[ServiceAccount]:
-    """Disabled ones too."""
+    """Also disabled ones."""
     return await _LISTING.fetch(db, page)
 
 
@@ -90,13 +90,13 @@ _GET_CLIENT_BY_NAME = _CLIENT.where(ServiceAccount.name == bindparam("name"))
 
 
 async def get_client(db: Executor, *, service_account_id: UUID) -> Client | None:
-    """None if there is none, or if it is disabled."""
+    """None if it does not exist or is disabled."""
     row = await db.fetch_one(_GET_CLIENT, service_account_id=service_account_id)
     return Client._make(row) if row is not None else None
 
 
 async def get_client_by_name(db: Executor, *, name: str) -> Client | None:
-    """None if there is none, or if it is disabled."""
+    """None if it does not exist or is disabled."""
     row = await db.fetch_one(_GET_CLIENT_BY_NAME, name=name)
     return Client._make(row) if row is not None else None
 
@@ -117,8 +117,8 @@ _UPDATE_SECRET = (
 async def update_secret(
     db: Executor, *, service_account_id: UUID, etag: UUID, secret_hash: bytes, overlap: timedelta
 ) -> ServiceAccount | None:
-    """The secret that it had is good for the overlap, and none from before. None if there is none, or if it has changed
-    since the etag was read."""
+    """The secret that it replaces stays valid for the overlap; an older one does not. None if the service account does not
+    exist or has another etag."""
     return await db.fetch_one(
         _UPDATE_SECRET,
         service_account_id=service_account_id,
@@ -147,11 +147,11 @@ _ENABLE = (
 
 
 async def disable_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
-    """Every process is told of it once it is committed. None if there is none, or if it is disabled already."""
+    """Notifies every process at commit. None if it does not exist or was already disabled."""
     row = await db.fetch_one(_DISABLE, service_account_id=service_account_id)
     return row[0] if row is not None else None
 
 
 async def enable_service_account(db: Executor, *, service_account_id: UUID) -> ServiceAccount | None:
-    """None if there is none, or if it is not disabled."""
+    """None if it does not exist or is not disabled."""
     return await db.fetch_one(_ENABLE, service_account_id=service_account_id)

@@ -1,4 +1,4 @@
-"""Questions about sessions. Whether one is still good is decided by the database's clock alone."""
+"""Queries of sessions. Only the database's clock decides whether a session is valid."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -32,20 +32,20 @@ from accord_db.engine.database import Executor
 from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.engine.keyset import Listing, Page
-from accord_db.queries.accounts import admitted
-from accord_db.queries.memberships import permissions_in, role_in
+from accord_db.queries.accounts import is_active
+from accord_db.queries.members import permissions_in, role_in
 from accord_db.schema import Account, Session
 
-# Whoever caches what credentials stand for listens here. The payload is the id of a session or API key that is no longer
-# good, or of an account or organization, of which it is no longer known who is let in and what they may do.
+# Caches of credentials listen on it. The payload is the id of a session, API key, account, organization or service account
+# that has changed: what is cached of it is no longer valid.
 REVOKED_CHANNEL = "accord_sessions"
 
 Status = Literal["active", "expired", "revoked"]
 
 
 class LiveSession(NamedTuple):
-    """A session that is good now, whose it is, and what they may do. `use_is_due` if its last use that was written down is
-    too long ago."""
+    """A valid session, and its owner's permissions. `use_is_due` if the recorded last use is older than
+    `use_recorded_every`."""
 
     id: UUID
     account_id: UUID
@@ -55,16 +55,16 @@ class LiveSession(NamedTuple):
     idle_expires_at: datetime
     use_is_due: bool
     active_organization_id: UUID | None
-    # What its owner is there; None and none for whoever is no member (any more).
+    # In the active organization; None and empty if the owner is not, or no longer, a member.
     role: str | None
     permissions: list[str]
     administrator: bool
     impersonator_id: UUID | None
 
 
-class ActedSession(NamedTuple):
-    """A session that is good now, and in which a service acts for its owner; what they may do in the organization that was
-    asked about, whichever is active."""
+class DelegatedSession(NamedTuple):
+    """A valid session in which a service acts for the owner, and the owner's permissions in the organization of the token,
+    which need not be the active one."""
 
     authenticated_at: datetime
     expires_at: datetime
@@ -80,13 +80,13 @@ class SessionWithStatus(NamedTuple):
 
 _THIS = (Session.id == bindparam("session_id"), Session.account_id == bindparam("account_id"))
 _UNEXPIRED = (Session.expires_at > func.now(), Session.idle_expires_at > func.now())
-# What makes a token good, whoever asks: a new call, or on behalf of a stream that began a while ago.
+# A valid session, both for a new call and for a stream that began earlier.
 _impersonator = aliased(Account, name="impersonator")
-_GOOD = (
+_VALID = (
     Session.revoked_at.is_(None),
     *_UNEXPIRED,
-    *admitted(Account),
-    # Who acts as somebody is still an administrator, and acts as none of them.
+    *is_active(Account),
+    # An impersonator is still an administrator, and the impersonated account is not.
     or_(
         Session.impersonator_id.is_(None),
         and_(
@@ -94,7 +94,7 @@ _GOOD = (
             exists().where(
                 _impersonator.id == Session.impersonator_id,
                 _impersonator.role == "administrator",
-                *admitted(_impersonator),
+                *is_active(_impersonator),
             ),
         ),
     ),
@@ -106,7 +106,7 @@ _INSERT = (
     .values(
         **parameters(Session, "id", "account_id", "token_hash", "peer", "user_agent", "impersonator_id"),
         expires_at=func.now() + interval("lifetime"),
-        # LEAST takes no notice of NULL.
+        # LEAST ignores NULL.
         idle_expires_at=func.now() + func.least(interval("lifetime"), interval("idle_lifetime")),
         authenticated_at=func.coalesce(bindparam("authenticated_at", type_=DateTime(timezone=True)), func.now()),
     )
@@ -127,7 +127,7 @@ async def insert_session(
     user_agent: str | None = None,
     impersonator_id: UUID | None = None,
 ) -> Session:
-    """Without `idle_lifetime` it lasts unused as long as used. Its owner has authenticated now, unless it is said when."""
+    """Without `idle_lifetime` the session does not expire by idling. `authenticated_at` None: now."""
     session = await db.fetch_one(
         _INSERT,
         id=session_id,
@@ -144,7 +144,7 @@ async def insert_session(
     return session
 
 
-_USE_IS_DUE = Session.last_used_at <= func.now() - interval("use_written_after")
+_USE_IS_DUE = Session.last_used_at <= func.now() - interval("use_recorded_every")
 
 _LIVE = (
     Session.id,
@@ -163,37 +163,37 @@ _LIVE = (
 _GET_LIVE = (
     select(*_LIVE)
     .join(Account, Account.id == Session.account_id)
-    .where(Session.token_hash == bindparam("token_hash"), *_GOOD)
+    .where(Session.token_hash == bindparam("token_hash"), *_VALID)
     .execution_options(across_tenants=True)
 )
 
 
 async def get_session_by_token_hash(
-    db: Executor, *, token_hash: bytes, use_written_after: timedelta = timedelta(minutes=1)
+    db: Executor, *, token_hash: bytes, use_recorded_every: timedelta = timedelta(minutes=1)
 ) -> LiveSession | None:
-    """None if there is none, if it is revoked or expired, or if its account is banned or deleted."""
-    row = await db.fetch_one(_GET_LIVE, token_hash=token_hash, use_written_after=use_written_after)
+    """None if it does not exist, is revoked or expired, or its account is banned or deleted."""
+    row = await db.fetch_one(_GET_LIVE, token_hash=token_hash, use_recorded_every=use_recorded_every)
     return LiveSession._make(row) if row is not None else None
 
 
 _LIST_LIVE = (
     select(*_LIVE, Session.token_hash)
     .join(Account, Account.id == Session.account_id)
-    .where(Session.token_hash == any_(bindparam("token_hashes", type_=ARRAY(LargeBinary))), *_GOOD)
+    .where(Session.token_hash == any_(bindparam("token_hashes", type_=ARRAY(LargeBinary))), *_VALID)
     .execution_options(across_tenants=True)
 )
 
 
 async def list_live_sessions(
-    db: Executor, *, token_hashes: Sequence[bytes], use_written_after: timedelta = timedelta(minutes=1)
+    db: Executor, *, token_hashes: Sequence[bytes], use_recorded_every: timedelta = timedelta(minutes=1)
 ) -> dict[bytes, LiveSession]:
-    """Those that are good now, by token hash."""
-    rows = await db.fetch_all(_LIST_LIVE, token_hashes=list(token_hashes), use_written_after=use_written_after)
+    """The valid sessions among these, by token hash."""
+    rows = await db.fetch_all(_LIST_LIVE, token_hashes=list(token_hashes), use_recorded_every=use_recorded_every)
     return {row.token_hash: LiveSession._make(row[:-1]) for row in rows}
 
 
 _named_organization = bindparam("organization_id", type_=Uuid)
-_GET_ACTED_IN = (
+_GET_DELEGATED = (
     select(
         Session.authenticated_at,
         Session.expires_at,
@@ -202,23 +202,23 @@ _GET_ACTED_IN = (
         permissions_in(_named_organization, Session.account_id).label("permissions"),
     )
     .join(Account, Account.id == Session.account_id)
-    .where(*_THIS, Session.impersonator_id.is_(None), *_GOOD)
+    .where(*_THIS, Session.impersonator_id.is_(None), *_VALID)
     .execution_options(across_tenants=True)
 )
 
 
-async def get_acted_session(
+async def get_delegated_session(
     db: Executor, *, session_id: UUID, account_id: UUID, organization_id: UUID | None
-) -> ActedSession | None:
-    """None if a service cannot act in it: it is not good now, or an administrator acts in it as somebody already."""
+) -> DelegatedSession | None:
+    """None if the session is not valid, or an administrator impersonates its owner: no service may act in such a session."""
     row = await db.fetch_one(
-        _GET_ACTED_IN, session_id=session_id, account_id=account_id, organization_id=organization_id
+        _GET_DELEGATED, session_id=session_id, account_id=account_id, organization_id=organization_id
     )
-    return ActedSession._make(row) if row is not None else None
+    return DelegatedSession._make(row) if row is not None else None
 
 
-# A row that somebody has locked is left alone: whoever else writes down that the session was used does it for all, and
-# who revokes it does not want it used. So no call waits for another's transaction.
+# A locked row is skipped: either another call records the use, or the session is being revoked. So no call waits for
+# another transaction.
 _due = (
     select(Session.id)
     .where(Session.id == bindparam("session_id"), Session.revoked_at.is_(None), *_UNEXPIRED, _USE_IS_DUE)
@@ -234,12 +234,12 @@ _UPDATE_USE = (
 
 
 async def update_session_use(
-    db: Executor, *, session_id: UUID, idle_lifetime: timedelta, use_written_after: timedelta = timedelta(minutes=1)
+    db: Executor, *, session_id: UUID, idle_lifetime: timedelta, use_recorded_every: timedelta = timedelta(minutes=1)
 ) -> datetime | None:
-    """Writes down that it is used now, and answers until when it may idle. None, and nothing is written, if that was
-    done less than `use_written_after` ago or is being done, or if the session is over."""
+    """Records that the session is used now, and returns the new `idle_expires_at`. Writes nothing and returns None if that
+    happened less than `use_recorded_every` ago or happens at the same time, or if the session is revoked or expired."""
     return await db.fetch_one(
-        _UPDATE_USE, session_id=session_id, idle_lifetime=idle_lifetime, use_written_after=use_written_after
+        _UPDATE_USE, session_id=session_id, idle_lifetime=idle_lifetime, use_recorded_every=use_recorded_every
     )
 
 
@@ -247,11 +247,11 @@ _GET = select(Session).where(*_THIS)
 
 
 async def get_session(db: Executor, *, session_id: UUID, account_id: UUID) -> Session | None:
-    """Also if it is over."""
+    """Also a revoked or expired one."""
     return await db.fetch_one(_GET, session_id=session_id, account_id=account_id)
 
 
-# What came first is what ended it: an expired session may be revoked too, with all others of its account.
+# What happened first counts: revoking all sessions of an account also revokes those that had expired.
 _end = func.least(Session.expires_at, Session.idle_expires_at)
 _STATUS = case(
     (_end <= func.coalesce(Session.revoked_at, func.now()), "expired"),
@@ -262,7 +262,7 @@ _GET_WITH_STATUS = select(Session, _STATUS).where(*_THIS)
 
 
 async def get_session_with_status(db: Executor, *, session_id: UUID, account_id: UUID) -> SessionWithStatus | None:
-    """Also if it is over."""
+    """Also a revoked or expired one."""
     row = await db.fetch_one(_GET_WITH_STATUS, session_id=session_id, account_id=account_id)
     return SessionWithStatus(row[0], cast(Status, row[1])) if row is not None else None
 
@@ -282,9 +282,9 @@ async def list_sessions(
     return [SessionWithStatus(session, cast(Status, status)) for session, status in rows]
 
 
-def _notice(session_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> Label[None]:
-    """Part of the statement: it goes out when the change is committed, and not if it is rolled back."""
-    return func.pg_notify(REVOKED_CHANNEL, sql_cast(session_id, Text)).label("notice")
+def _notification(session_id: ColumnElement[UUID] | InstrumentedAttribute[UUID]) -> Label[None]:
+    """Part of the statement: PostgreSQL sends it when the change is committed."""
+    return func.pg_notify(REVOKED_CHANNEL, sql_cast(session_id, Text)).label("notification")
 
 
 _renewed = aliased(
@@ -306,7 +306,7 @@ _renewed = aliased(
     .cte(),
     name="renewed",
 )
-_UPDATE_TOKEN = select(_renewed, _notice(_renewed.id))
+_UPDATE_TOKEN = select(_renewed, _notification(_renewed.id))
 
 
 async def update_session_token(
@@ -318,8 +318,8 @@ async def update_session_token(
     token_hash: bytes,
     idle_lifetime: timedelta,
 ) -> Session | None:
-    """The session, whose owner has authenticated anew and which another token finds from now on. None if it is over, or
-    if its owner has authenticated since `authenticated_at`: then the token that was seen with it is not good any more."""
+    """Records that the owner has authenticated again, and replaces the token. None if the session is revoked or expired, or
+    if the owner has authenticated since `authenticated_at`: then the caller's token was replaced."""
     row = await db.fetch_one(
         _UPDATE_TOKEN,
         session_id=session_id,
@@ -335,15 +335,15 @@ _UPDATE_ORGANIZATION = (
     update(Session)
     .where(*_THIS, Session.revoked_at.is_(None), *_UNEXPIRED)
     .values(active_organization_id=bindparam("organization_id", type_=Uuid))
-    .returning(Session.id, _notice(Session.id))
+    .returning(Session.id, _notification(Session.id))
 )
 
 
 async def update_session_organization(
     db: Executor, *, session_id: UUID, account_id: UUID, organization_id: UUID | None
 ) -> bool:
-    """Makes the organization, or none, the active one. False if the session is over. Whether its owner belongs to the
-    organization is asked at each call, and not here."""
+    """Sets the active organization. False if the session is revoked or expired. Does not check membership: each call
+    does."""
     return (
         await db.fetch_one(
             _UPDATE_ORGANIZATION, session_id=session_id, account_id=account_id, organization_id=organization_id
@@ -352,50 +352,50 @@ async def update_session_organization(
     )
 
 
-# Also those that have expired: a lookup that began before may be about to put that off.
+# Expired sessions too: a concurrent call may be extending the idle expiry.
 _UNREVOKED = update(Session).where(Session.account_id == bindparam("account_id"), Session.revoked_at.is_(None))
 _REVOKE = (
     _UNREVOKED.where(Session.id == bindparam("session_id"))
     .values(revoked_at=func.now())
-    .returning(Session.id, _notice(Session.id))
+    .returning(Session.id, _notification(Session.id))
 )
-_ACTS_AS_SOMEBODY = Session.impersonator_id == bindparam("account_id")
+_IS_IMPERSONATOR = Session.impersonator_id == bindparam("account_id")
 _REVOKE_ALL = (
     update(Session)
     .where(
-        or_(Session.account_id == bindparam("account_id"), _ACTS_AS_SOMEBODY),
+        or_(Session.account_id == bindparam("account_id"), _IS_IMPERSONATOR),
         Session.revoked_at.is_(None),
         Session.id.is_distinct_from(bindparam("kept_id", type_=Uuid)),
     )
     .values(revoked_at=func.now())
-    .returning(Session.id, (_end > func.now()).label("was_good"), _notice(Session.id))
+    .returning(Session.id, (_end > func.now()).label("was_valid"), _notification(Session.id))
 )
 _REVOKE_IMPERSONATIONS = (
     update(Session)
     .where(
         or_(
-            and_(Session.account_id == bindparam("account_id"), Session.impersonator_id.is_not(None)), _ACTS_AS_SOMEBODY
+            and_(Session.account_id == bindparam("account_id"), Session.impersonator_id.is_not(None)), _IS_IMPERSONATOR
         ),
         Session.revoked_at.is_(None),
     )
     .values(revoked_at=func.now())
-    .returning(_notice(Session.id))
+    .returning(_notification(Session.id))
 )
 
 
 async def revoke_session(db: Executor, *, session_id: UUID, account_id: UUID) -> UUID | None:
-    """Its id. None if the account has no such session, or it is revoked already."""
+    """The id of the revoked session. None if the account has no such session, or it was already revoked."""
     row = await db.fetch_one(_REVOKE, session_id=session_id, account_id=account_id)
     return row.id if row is not None else None
 
 
 async def revoke_sessions_of_account(db: Executor, *, account_id: UUID, but: UUID | None = None) -> list[UUID]:
-    """Those, too, in which it acts as somebody. The ids of those that were still good."""
-    return [row.id for row in await db.fetch_all(_REVOKE_ALL, account_id=account_id, kept_id=but) if row.was_good]
+    """Also revokes the sessions in which the account impersonates another. Returns the ids of those that were valid."""
+    return [row.id for row in await db.fetch_all(_REVOKE_ALL, account_id=account_id, kept_id=but) if row.was_valid]
 
 
 async def revoke_impersonations(db: Executor, *, account_id: UUID) -> None:
-    """Those in which it acts as somebody, and those in which somebody acts as it."""
+    """Revokes the sessions in which the account impersonates another or is impersonated."""
     await db.fetch_all(_REVOKE_IMPERSONATIONS, account_id=account_id)
 
 
@@ -403,6 +403,6 @@ _NOTIFY_ACCOUNT = select(func.pg_notify(REVOKED_CHANNEL, bindparam("account_id",
 
 
 async def notify_account_changed(db: Executor, *, account_id: UUID) -> None:
-    """Tells every process, once the transaction is committed, that the account is let in no more, or may do something
-    else now: of its sessions, of its API keys, and of whatever else stands for it."""
+    """Notifies every process, at commit, that the account was banned or deleted, or has other permissions: this concerns its
+    sessions, API keys and all its other credentials."""
     await db.execute(_NOTIFY_ACCOUNT, account_id=str(account_id))

@@ -1,4 +1,4 @@
-"""Questions about the keys that services' tokens are signed with. How old a key is, the database's clock alone decides."""
+"""Queries of the keys that sign service tokens. Only the database's clock decides how old a key is."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,16 +10,16 @@ from sqlalchemy import bindparam, func, insert, literal_column, select, text
 from accord_db.engine.database import Executor
 from accord_db.schema import SigningKey
 
-# How long a key is published before it signs. Whoever fetches the keys once a day never meets one that they have not.
+# How long a key is published before it signs: a verifier that fetches the keys once a day always has the key.
 KNOWN_AFTER: Final = timedelta(days=2)
-# When another follows it.
+# When a successor is created.
 OLD_AFTER: Final = timedelta(days=30)
-# How long it stays published once its successor signs: far longer than any token lasts.
+# How long a key stays published after its successor begins to sign: far longer than any token is valid.
 KEPT_FOR: Final = timedelta(days=1)
 
 
 class AgedKey(NamedTuple):
-    """`known` if whoever verifies has had the time to learn of it, `old` if it is to be followed by another."""
+    """`known` if verifiers have had time to fetch it; `old` if it needs a successor."""
 
     id: UUID
     private_key: bytes
@@ -38,7 +38,7 @@ _LIST = select(
 
 
 async def list_signing_keys(db: Executor) -> Sequence[AgedKey]:
-    """The oldest first."""
+    """Oldest first."""
     return [AgedKey._make(row) for row in await db.fetch_all(_LIST)]
 
 
@@ -48,7 +48,7 @@ _INSERT = insert(SigningKey).values(
 
 
 async def insert_signing_key(db: Executor, *, key_id: UUID, private_key: bytes, public_key: str) -> None:
-    """The private one encrypted, the public one as a JWK."""
+    """`private_key` is encrypted, `public_key` is a JWK."""
     await db.execute(_INSERT, id=key_id, private_key=private_key, public_key=public_key)
 
 
@@ -56,5 +56,5 @@ _LOCK = select(func.pg_advisory_xact_lock(literal_column("hashtextextended('acco
 
 
 async def lock_signing_keys(tx: Executor) -> None:
-    """Nobody else adds a key until the transaction ends."""
+    """No other transaction adds a key until this one ends."""
     await tx.fetch_all(_LOCK)

@@ -1,7 +1,7 @@
-"""The tables. Importing this package imports every module in it, so `metadata` has the tables of a new file without a line here."""
+"""The tables. Every module of this package is imported, so that `metadata` is complete; the imports by name are exports."""
 
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 from accord_db.engine.model import Model
 from accord_db.schema.account_tokens import AccountToken, TokenPurpose
@@ -21,8 +21,8 @@ from accord_db.schema.services import ServiceAccount, SigningKey
 from accord_db.schema.sessions import Session
 from accord_db.schema.tasks import Task
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+for _module in walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)
 
 metadata = Model.metadata
 

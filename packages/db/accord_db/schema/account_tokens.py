@@ -1,12 +1,13 @@
-"""Tokens that prove one thing once: mailed ones, and those of sign-ins that wait for their second step."""
+"""Account tokens, valid once and for one purpose: mailed ones, and those of sign-ins that wait for the second step."""
 
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey, String
+from sqlalchemy import CheckConstraint, Enum, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.model import CreatedAt, Id, Model
 from accord_db.engine.row_level_security import tenant_exempt
 
@@ -19,7 +20,7 @@ class TokenPurpose(StrEnum):
 
 
 class AccountToken(Model):
-    """Good once, until `expires_at`."""
+    """Valid once, until `expires_at`."""
 
     __tablename__ = "account_tokens"
 
@@ -35,10 +36,10 @@ class AccountToken(Model):
             values_callable=lambda purposes: [purpose.value for purpose in purposes],
         )
     )
-    # SHA-256 of the token; the token itself is kept nowhere.
+    # SHA-256 of the token. The token itself is not stored.
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
-    # The address that it was mailed to, and so the one that it proves.
-    email: Mapped[str] = mapped_column(String(254))
+    # The address that it was mailed to, which it verifies.
+    email: Mapped[str] = mapped_column(EmailAddress)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 

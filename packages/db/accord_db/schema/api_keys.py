@@ -1,4 +1,4 @@
-"""Keys with which programs call, each of one organization."""
+"""API keys of organizations."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,8 +10,8 @@ from accord_db.engine.model import CreatedAt, Id, Model, UpdatedAt, Versioned
 
 
 class ApiKey(Versioned, Model):
-    """May do what its scopes say and its creator may do at that moment. Good until the first of `expires_at` and
-    `revoked_at`; the key that it was rotated from, until `previous_expires_at` too."""
+    """Grants its scopes, limited to the permissions that its creator has at the time of the call. Valid until the earlier of
+    `expires_at` and `revoked_at`; the secret before a rotation also ends at `previous_expires_at`."""
 
     __tablename__ = "api_keys"
 
@@ -19,15 +19,15 @@ class ApiKey(Versioned, Model):
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     created_by: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(String(100))
-    # Its first characters, by which people tell keys apart.
+    # The first characters, shown so that users recognize a key.
     prefix: Mapped[str] = mapped_column(String(12))
-    # SHA-256; the key itself is kept nowhere.
+    # SHA-256. The key itself is not stored.
     key_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     previous_key_hash: Mapped[bytes | None] = mapped_column(unique=True, info={"sensitive": True})
     previous_expires_at: Mapped[datetime | None]
-    # Permissions, by their names in the contract.
+    # Names of permissions in the contract.
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    # Of all methods together. None for as many as the methods allow.
+    # Over all methods. None: only the limits of the methods apply.
     calls_per_minute: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[UpdatedAt]
@@ -42,7 +42,7 @@ class ApiKey(Versioned, Model):
         CheckConstraint("(previous_key_hash IS NULL) = (previous_expires_at IS NULL)", name="previous_expires"),
         CheckConstraint("calls_per_minute >= 1", name="calls_per_minute_positive"),
         Index("ix_api_keys_organization_id_created_at_id", "organization_id", "created_at", "id"),
-        # For the clean-up; most keys have neither.
+        # For the clean-up. Most keys have neither time.
         Index("ix_api_keys_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
         Index("ix_api_keys_revoked_at", "revoked_at", postgresql_where=text("revoked_at IS NOT NULL")),
     )

@@ -1,4 +1,4 @@
-"""Devices that wait to be let in (RFC 8628)."""
+"""Device sign-ins (RFC 8628)."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,13 +11,13 @@ from accord_db.engine.row_level_security import tenant_exempt
 
 
 class DeviceSignIn(Model):
-    """Belongs to nobody until somebody has approved or denied it, and to that account after."""
+    """Has no account while it is pending; then belongs to the account that approved or denied it."""
 
     __tablename__ = "device_sign_ins"
 
     id: Mapped[Id]
     created_at: Mapped[CreatedAt]
-    # SHA-256 of the device code, and HMAC-SHA-256 of the user code, which is too short for less.
+    # SHA-256 of the device code; HMAC-SHA-256 of the user code, which is too short for a plain hash.
     device_code_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     user_code_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     device_name: Mapped[str] = mapped_column(String(100))
@@ -26,16 +26,16 @@ class DeviceSignIn(Model):
     expires_at: Mapped[datetime] = mapped_column(index=True)
     interval_seconds: Mapped[int] = mapped_column(BigInteger)
     last_polled_at: Mapped[datetime | None]
-    # Who has decided, when, and what.
+    # The account that approved or denied it, and when.
     account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     approved_at: Mapped[datetime | None]
     denied_at: Mapped[datetime | None]
-    # The session that approved: once it is revoked, it lets nobody in. No foreign key, which would want an index of its own:
-    # a session that is deleted lets nobody in either.
+    # The session that approved it. If that session is revoked or deleted, the approval is void. No foreign key, which would
+    # need an index.
     session_id: Mapped[UUID | None]
-    # When the person who approved had last proved who they are: the session of the device is no fresher.
+    # When the approving user last authenticated. The device's session takes this value, so that it is not fresher.
     authenticated_at: Mapped[datetime | None]
-    # When its session was opened.
+    # When the device's session was created.
     used_at: Mapped[datetime | None]
 
     __table_args__ = (

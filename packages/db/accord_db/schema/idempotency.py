@@ -1,4 +1,4 @@
-"""Answers kept for a day, so that a repeated request is answered and not done again."""
+"""Idempotency keys: responses stored for a day, so that a repeated request gets the response and is not executed again."""
 
 from uuid import UUID
 
@@ -14,14 +14,15 @@ class IdempotencyKey(Model):
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True)
     request_id: Mapped[UUID] = mapped_column(primary_key=True)
-    # Tells a repeated request from another one under the same id.
+    # Distinguishes a repeated request from a different one with the same id.
     request_hash: Mapped[bytes]
-    # None only inside the transaction that is doing the work: both are committed together.
+    # None only within the transaction that does the work, which commits both.
     response: Mapped[bytes | None]
     created_at: Mapped[CreatedAt]
 
     __table_args__ = tenant_exempt("belongs to an account, whichever organization is active")
 
 
-# For the clean-up. It costs a create 1 to 2 µs of PostgreSQL; to read a day's keys without it, every ten minutes, 36.
+# For the clean-up. It costs PostgreSQL 1 to 2 µs per insert. Without it, reading a day's keys every ten minutes would cost 36 µs
+# per insert.
 Index("ix_idempotency_keys_created_at", IdempotencyKey.created_at)

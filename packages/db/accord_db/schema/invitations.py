@@ -1,23 +1,24 @@
-"""Invitations to organizations, each of one e-mail address."""
+"""Invitations of an e-mail address to an organization."""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, Uuid
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.model import CreatedAt, Id, Model
 
 
 class Invitation(Model):
-    """Good until the first of `expires_at` and `ended_at`: whatever ended it, it is not used again."""
+    """Open until the earlier of `expires_at` and `ended_at`."""
 
     __tablename__ = "invitations"
 
     id: Mapped[Id]
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
-    email: Mapped[str] = mapped_column(String(254))
-    # What whoever accepts it becomes, as in `members` and `member_roles`.
+    email: Mapped[str] = mapped_column(EmailAddress)
+    # The roles of the new member, as in `members` and `member_roles`.
     role: Mapped[str | None]
     role_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
@@ -25,10 +26,11 @@ class Invitation(Model):
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     ended_at: Mapped[datetime | None]
-    # How: accepted, declined or cancelled.
+    # accepted, declined or cancelled.
     outcome: Mapped[str | None]
 
     __table_args__ = (
+        CheckConstraint('email = lower(email COLLATE "C")', name="email_is_folded"),
         CheckConstraint("role IN ('owner', 'admin', 'member')", name="role_is_built_in"),
         CheckConstraint("outcome IN ('accepted', 'declined', 'cancelled')", name="outcome_is_known"),
         CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended_somehow"),

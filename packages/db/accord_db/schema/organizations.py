@@ -1,4 +1,4 @@
-"""Organizations, and who belongs to them."""
+"""Organizations and their members."""
 
 from uuid import UUID
 
@@ -23,16 +23,16 @@ class Organization(Shared, Versioned, Model):
     )
 
 
-# Unique among the living: the slug of a deleted organization is free again.
+# Unique among organizations that are not deleted: deletion frees the slug.
 Index(
     "uq_organizations_slug_living", Organization.slug, unique=True, postgresql_where=Organization.deleted_at.is_(None)
 )
-# For the clean-up of those that were deleted long ago.
+# For the clean-up of deleted organizations.
 Index("ix_organizations_deleted_at", Organization.deleted_at, postgresql_where=Organization.deleted_at.is_not(None))
 
 
 class Member(Versioned, Model):
-    """An account in an organization. What it may do there is what its roles permit, the built-in one and the others."""
+    """An account's membership. It has the permissions of its built-in role and of its custom roles."""
 
     __tablename__ = "members"
 
@@ -42,7 +42,7 @@ class Member(Versioned, Model):
     account_id: Mapped[UUID] = mapped_column(
         ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True, index=True, sort_order=-1
     )
-    # One of BUILT_IN_ROLES; None if only roles of the organization's own say what they may do.
+    # One of BUILT_IN_ROLES; None if the member has only custom roles.
     role: Mapped[str | None]
     created_at: Mapped[CreatedAt]
 
@@ -50,7 +50,7 @@ class Member(Versioned, Model):
 
 
 class MemberRole(Model):
-    """Both of one organization: a role of another one cannot be given."""
+    """A custom role of a member. The foreign keys ensure that both belong to the same organization."""
 
     __tablename__ = "member_roles"
 

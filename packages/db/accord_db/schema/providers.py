@@ -1,4 +1,4 @@
-"""Identities at OpenID Connect providers, and the sign-ins with them that are under way."""
+"""Identities at OpenID Connect providers, and pending sign-ins with them."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from accord_db.engine.row_level_security import tenant_exempt
 
 
 class LinkedProvider(Model):
-    """An identity that can sign in to an account. It is issuer and subject, never the e-mail address."""
+    """An identity that can sign in to an account. Issuer and subject identify it, never the e-mail address."""
 
     __tablename__ = "linked_providers"
 
@@ -27,7 +27,7 @@ class LinkedProvider(Model):
     access_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     refresh_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     access_token_expires_at: Mapped[datetime | None]
-    # Until when nobody else refreshes the tokens: whoever does has said so, and holds no transaction meanwhile.
+    # One process refreshes the tokens until this time. It holds no transaction meanwhile.
     refreshing_until: Mapped[datetime | None]
 
     __table_args__ = (
@@ -37,17 +37,17 @@ class LinkedProvider(Model):
 
 
 class ProviderSignIn(Model):
-    """A sign-in, or a link, that was begun. State, nonce and PKCE verifier are all made from its token, and kept nowhere."""
+    """A pending sign-in or link. State, nonce and PKCE verifier are derived from its token, and not stored."""
 
     __tablename__ = "provider_sign_ins"
 
     id: Mapped[Id]
     created_at: Mapped[CreatedAt]
-    # SHA-256 of the token, which only whoever began has.
+    # SHA-256 of the token, which only the client that began the sign-in has.
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     provider: Mapped[str] = mapped_column(String(50))
     redirect_uri: Mapped[str]
-    # Whose identity it is to be. None for a sign-in.
+    # The account to link the identity to. None for a sign-in.
     account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""Counts of rate limits that hold for all gateways and across restarts."""
+"""Counts of durable rate limits, shared by all gateways and kept across restarts."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from accord_db.engine.row_level_security import tenant_exempt
 
 
 class RateLimit(Model):
-    """The calls of one subject in its present window. What is counted is only known by its hash."""
+    """The number of calls of one subject in its current window. The subject is stored only as a hash."""
 
     __tablename__ = "rate_limits"
 

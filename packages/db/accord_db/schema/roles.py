@@ -1,4 +1,4 @@
-"""The roles that an organization has made for itself."""
+"""Custom roles of organizations."""
 
 from uuid import UUID
 
@@ -14,16 +14,17 @@ class Role(Versioned, Model):
     id: Mapped[Id]
     organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(100))
-    # By their names in the contract. One that this release does not know permits nothing.
+    # Names of permissions in the contract. A name that this release does not know grants nothing.
     permissions: Mapped[list[str]] = mapped_column(ARRAY(Text))
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[UpdatedAt]
 
     __table_args__ = (
         CheckConstraint("char_length(name) >= 1", name="name_not_empty"),
-        # What member_roles refers to, so that both are of one organization.
+        # The target of a foreign key of member_roles, which ensures that both belong to the same organization.
         UniqueConstraint("organization_id", "id"),
     )
 
 
-Index("uq_roles_organization_id_name", Role.organization_id, func.lower(Role.name), unique=True)
+# Ignores the case of A to Z, regardless of the database's locale. For other letters see `list_role_names` in queries/roles.py.
+Index("uq_roles_organization_id_folded_name", Role.organization_id, func.lower(Role.name.collate("C")), unique=True)

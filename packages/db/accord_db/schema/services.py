@@ -1,4 +1,4 @@
-"""The operator's own services: their accounts, and the keys that their tokens are signed with."""
+"""Service accounts of the operator, and the keys that sign their tokens."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,16 +11,16 @@ from accord_db.engine.row_level_security import tenant_exempt
 
 
 class ServiceAccount(Versioned, Model):
-    """A program of the operator. Its id is the `client_id` of OAuth 2.0; of a secret that was rotated, the one before is
-    good until `previous_expires_at`."""
+    """A program of the operator. Its id is the `client_id` of OAuth 2.0. After a rotation the previous secret stays valid until
+    `previous_expires_at`."""
 
     __tablename__ = "service_accounts"
 
     id: Mapped[Id]
     name: Mapped[str] = mapped_column(String(63), unique=True)
-    # Whom its tokens may be for (`aud`).
+    # The audiences that its tokens may have (`aud`).
     audiences: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    # SHA-256; the secret itself is kept nowhere.
+    # SHA-256. The secret itself is not stored.
     secret_hash: Mapped[bytes] = mapped_column(info={"sensitive": True})
     previous_secret_hash: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     previous_expires_at: Mapped[datetime | None]
@@ -39,15 +39,15 @@ class ServiceAccount(Versioned, Model):
 
 
 class SigningKey(Model):
-    """Published from `created_at` on, so that verifiers know it before it signs; removed when nothing that it signed is
-    good any more. Its id is the `kid`."""
+    """Published from `created_at` on, so that verifiers fetch it before it signs. Deleted when no token that it signed is
+    valid. Its id is the `kid`."""
 
     __tablename__ = "signing_keys"
 
     id: Mapped[Id]
     # ES256, PKCS #8, encrypted.
     private_key: Mapped[bytes] = mapped_column(info={"sensitive": True})
-    # The public one as a JWK.
+    # A JWK.
     public_key: Mapped[str]
     created_at: Mapped[CreatedAt]
 

@@ -1,4 +1,4 @@
-"""The sessions that accounts sign in to."""
+"""Sessions of accounts."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,26 +11,26 @@ from accord_db.engine.row_level_security import tenant_exempt
 
 
 class Session(Model):
-    """Good until the first of `expires_at`, which is set once, `idle_expires_at`, which use puts off, and `revoked_at`."""
+    """Valid until the earliest of `expires_at`, which is fixed, `idle_expires_at`, which use extends, and `revoked_at`."""
 
     __tablename__ = "sessions"
 
     id: Mapped[Id]
     created_at: Mapped[CreatedAt]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
-    # SHA-256 of the token; the token itself is kept nowhere.
+    # SHA-256 of the token. The token itself is not stored.
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     expires_at: Mapped[datetime] = mapped_column(index=True)
     idle_expires_at: Mapped[datetime] = mapped_column(server_default=text("now() + interval '14 days'"))
     last_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # When its owner last proved who they are, which is what makes a session fresh.
+    # When the owner last authenticated. Methods that require a recent sign-in check it.
     authenticated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
-    # Whose work it does: no organization's if none. Whether its owner is a member is asked at every call.
+    # None: the owner acts for no organization. Membership is checked at every call.
     active_organization_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("organizations.id", ondelete="SET NULL"), index=True
     )
-    # The administrator who acts as the account.
+    # The administrator who impersonates the account.
     impersonator_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     peer: Mapped[str | None]
     user_agent: Mapped[str | None]

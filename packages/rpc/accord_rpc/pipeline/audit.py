@@ -7,7 +7,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord.policy.v1.policy_pb2 import Credential
 from accord_db.engine.database import Database, Executor
-from accord_db.engine.ids import uuid7
+from accord_db.engine.ids import uuid7_at
 from accord_db.queries import audit
 from accord_rpc.call import Context, call
 from accord_rpc.interceptor import Next
@@ -51,7 +51,7 @@ class AuditInterceptor(AsyncServerInterceptor):
         notes = current.notes
         await audit.insert_event(
             db,
-            event_id=uuid7(),
+            event_id=uuid7_at(self._database.clock.now()),
             account_id=notes.account_id or (who.account_id if who else None),
             organization_id=who.organization_id if who else None,
             credential=_KINDS[who.credential] if who else None,

@@ -116,4 +116,4 @@ class DurableCounts:
         failures, self._failures = self._failures, []
         if failures:
             with suppress(DatabaseError):  # it stays counted; the outcome of the call does not change
-                await rate_limits.take_back(self._database, counted=failures)
+                await rate_limits.refund_calls(self._database, counted=failures)

@@ -9,6 +9,7 @@ from grpc_interceptor.server import AsyncServerInterceptor
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import RATE_LIMIT_KEY_CALLER, RateLimit
 from accord_db.engine.database import Database
+from accord_db.engine.folding import fold_email
 from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
@@ -120,4 +121,4 @@ class DurableLimitInterceptor(AsyncServerInterceptor):
 
     def _account(self, request: object) -> str:
         """Folded as the lookup of the account folds it."""
-        return str(getattr(request, self._field)).lower() if self._field else ""
+        return fold_email(getattr(request, self._field)) if self._field else ""

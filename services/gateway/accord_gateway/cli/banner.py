@@ -1,4 +1,4 @@
-"""What is said when the gateway serves: where, and in development what to type next."""
+"""The log line `listening` and, in development, example calls to copy into a terminal."""
 
 import os
 import sys
@@ -7,39 +7,39 @@ from pathlib import Path
 
 import structlog
 
-from accord_gateway.server.ports import address
+from accord_gateway.server.ports import format_address
 from accord_gateway.settings import Settings
 
 ACCOUNTS = "accord.accounts.v1.AccountService"
 TASKS = "accord.tasks.v1.TaskService"
 
-SIGN_UP = '{"email": "ada@example.com", "password": "nobody else has this sentence", "display_name": "Ada"}'
-SIGN_IN = '{"email": "ada@example.com", "password": "nobody else has this sentence"}'
+SIGN_UP = '{"email": "ada@example.com", "password": "a sentence that only I know", "display_name": "Ada"}'
+SIGN_IN = '{"email": "ada@example.com", "password": "a sentence that only I know"}'
 CREATE_TASK = '{"title": "Try Accord"}'
 LIST_TASKS = '{"page_size": 20}'
 
-EXTRACT_IT = r"""sed -n 's/.*"session_*[Tt]oken": *"\([^"]*\)".*/\1/p'"""
-WITH_IT = '-H "authorization: Bearer $TOKEN"'
+EXTRACT_TOKEN = r"""sed -n 's/.*"session_*[Tt]oken": *"\([^"]*\)".*/\1/p'"""  # noqa: S105  # a command
+WITH_TOKEN = '-H "authorization: Bearer $TOKEN"'  # noqa: S105  # a flag
 
-# From flags, a message and a method, the command that makes the call.
+# Returns the command that calls a method, from its flags, message and method.
 Call = Callable[[str, str, str], str]
 
 
 def announce(settings: Settings, port: int) -> None:
     log = structlog.get_logger()
-    log.info("listening", address=address(settings.host, port), workers=settings.workers)
+    log.info("listening", address=format_address(settings.host, port), workers=settings.workers)
     if not settings.production and settings.reflection == "on":
-        sys.stderr.write(what_next(settings, port))
+        sys.stderr.write(banner(settings, port))
 
 
-def what_next(settings: Settings, port: int) -> str:
+def banner(settings: Settings, port: int) -> str:
     lines = (
         "",
-        "Accord is running until you press Ctrl-C. What to type next, in another terminal, with grpcurl:",
+        "Accord runs until you press Ctrl-C. Try these calls in another terminal, with grpcurl:",
         "",
         *_calls(_grpcurl(settings, port)),
         "",
-        "or with buf, which came with the set-up:",
+        "or with buf, which the set-up installed:",
         "",
         *_calls(_buf(settings, port)),
         "",
@@ -50,29 +50,31 @@ def what_next(settings: Settings, port: int) -> str:
 def _calls(call: Call) -> Iterable[str]:
     """Sign up, sign in, create a task, list tasks."""
     yield call("", SIGN_UP, f"{ACCOUNTS}/SignUp")
-    yield f"TOKEN=$({call('', SIGN_IN, f'{ACCOUNTS}/SignIn')} | {EXTRACT_IT})"
-    yield call(f"{WITH_IT} ", CREATE_TASK, f"{TASKS}/CreateTask")
-    yield call(f"{WITH_IT} ", LIST_TASKS, f"{TASKS}/ListTasks")
+    yield f"TOKEN=$({call('', SIGN_IN, f'{ACCOUNTS}/SignIn')} | {EXTRACT_TOKEN})"
+    yield call(f"{WITH_TOKEN} ", CREATE_TASK, f"{TASKS}/CreateTask")
+    yield call(f"{WITH_TOKEN} ", LIST_TASKS, f"{TASKS}/ListTasks")
 
 
 def _grpcurl(settings: Settings, port: int) -> Call:
-    plain = "-insecure" if settings.tls_cert_file else "-plaintext"
-    place = address(_reachable(settings.host), port)
-    return lambda flags, message, method: f"grpcurl {plain} {flags}-d '{message}' {place} {method}"
+    tls = "-insecure" if settings.tls_cert_file else "-plaintext"
+    address = format_address(_local_host(settings.host), port)
+    return lambda flags, message, method: f"grpcurl {tls} {flags}-d '{message}' {address} {method}"
 
 
 def _buf(settings: Settings, port: int) -> Call:
     buf = f"{_program('buf')} curl --protocol grpc"
     buf += " --insecure" if settings.tls_cert_file else " --http2-prior-knowledge"
-    url = f"{'https' if settings.tls_cert_file else 'http'}://{address(_reachable(settings.host), port)}"
+    scheme = "https" if settings.tls_cert_file else "http"
+    url = f"{scheme}://{format_address(_local_host(settings.host), port)}"
     return lambda flags, message, method: f"{buf} {flags}-d '{message}' {url}/{method}"
 
 
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host)  # noqa: S104  # looked for, not bound
+def _local_host(host: str) -> str:
+    """A host to connect to, for one to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host)  # noqa: S104  # looked up, not bound
 
 
 def _program(name: str) -> str:
-    """The one beside this Python, as it is written from here."""
-    beside = Path(sys.executable).parent / name
-    return os.path.relpath(beside) if beside.exists() else name
+    """The program of this Python environment, as a path from the working directory."""
+    path = Path(sys.executable).parent / name
+    return os.path.relpath(path) if path.exists() else name

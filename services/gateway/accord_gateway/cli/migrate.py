@@ -1,13 +1,13 @@
-"""`accord migrate`: for databases that the gateway does not migrate by itself."""
+"""`accord migrate`, for databases that gateways do not migrate at startup (MIGRATE_ON_START=false)."""
 
 from accord_gateway import logs, startup
 from accord_gateway.settings import Settings
 
 
 def migrate(settings: Settings) -> None:
-    """Raises StartRefused."""
+    """Raises StartupError."""
     logs.configure(settings)
-    with startup.visited(settings) as addresses:
-        startup.when_reachable(
+    with startup.open_database(settings) as addresses:
+        startup.retry_while_unavailable(
             addresses, lambda: startup.require_migrated(addresses, migrate=True), wait=settings.db_start_wait
         )

@@ -1,6 +1,6 @@
-"""`accord rotate-keys`: encrypts anew, with the first of ENCRYPTION_KEYS, what the others have encrypted.
+"""`accord rotate-keys` re-encrypts, with the first of ENCRYPTION_KEYS, the values that the other keys encrypted.
 
-It may run while gateways serve, be killed, and be repeated: each value is replaced by itself, if it is still the same.
+It may run while gateways serve, be killed, and be repeated: it replaces each value separately, and only an unchanged one.
 """
 
 from collections import Counter
@@ -16,18 +16,18 @@ from accord_db.queries.encrypted import (
     list_encrypted_values,
     update_encrypted_value,
 )
-from accord_gateway.cli.commands import carry_out
+from accord_gateway.cli.commands import run_on_database
 from accord_gateway.secret_key import keyring, secret_key
 from accord_gateway.settings import Settings
 
-BATCH = 500  # values that are read at a time
+BATCH = 500  # values per query
 
 
 @dataclass
 class Rotation:
-    """What became of the values: `late` ones were encrypted with a former key after the first look at all of them."""
+    """The result: re-encrypted values by column, in `late` those that another process encrypted with an old key meanwhile."""
 
-    former_keys: tuple[str, ...]
+    old_keys: tuple[str, ...]
     done: Counter[str] = field(default_factory=Counter)
     late: Counter[str] = field(default_factory=Counter)
     unreadable: list[Place] = field(default_factory=list)
@@ -41,33 +41,33 @@ class Rotation:
 
     def _lines(self) -> Iterator[str]:
         for column in map(str, ENCRYPTED_COLUMNS):
-            yield f"{column}: {self.done[column] + self.late[column]} encrypted anew"
+            yield f"{column}: {self.done[column] + self.late[column]} re-encrypted"
         for place in self.unreadable:
-            yield f"✗ {place} cannot be read with any of ENCRYPTION_KEYS"
+            yield f"✗ none of ENCRYPTION_KEYS decrypts {place}"
         if self.late.total():
             yield (
-                "✗ Somebody still encrypts with a former key: restart the gateways that serve with other ENCRYPTION_KEYS, "
-                "and run this again."
+                "✗ A gateway still encrypts with an old key: restart the gateways that have other ENCRYPTION_KEYS, "
+                "and run this command again."
             )
-        elif self.former_keys:
-            yield f"Nothing needs these of ENCRYPTION_KEYS any more: {', '.join(self.former_keys)}"
+        elif self.old_keys:
+            yield f"No longer needed in ENCRYPTION_KEYS: {', '.join(self.old_keys)}"
 
 
 def rotate_keys(settings: Settings) -> Rotation:
-    """Raises StartRefused."""
+    """Raises StartupError."""
 
-    async def work(database: Database) -> Rotation:
+    async def rotate(database: Database) -> Rotation:
         keys, rotation = keyring(settings, secret_key(settings)), Rotation(tuple(settings.encryption_keys)[1:])
-        # Twice: the second look finds what was encrypted behind the back of the first one.
+        # The second pass finds values that a gateway encrypted with an old key during the first one.
         for count in (rotation.done, rotation.late):
-            rotation.unreadable = [place async for place in _encrypt_anew(database, keys, count)]
+            rotation.unreadable = [place async for place in _reencrypt(database, keys, count)]
         return rotation
 
-    return carry_out(settings, "rotate-keys", work)
+    return run_on_database(settings, "rotate-keys", rotate)
 
 
-async def _encrypt_anew(database: Database, keys: Keyring, count: Counter[str]) -> AsyncIterator[Place]:
-    """Every value that is not under the first key. Yields the places of those that no key reads, that one included."""
+async def _reencrypt(database: Database, keys: Keyring, count: Counter[str]) -> AsyncIterator[Place]:
+    """Yields the places of values that no key decrypts, even if they name the first key."""
     for column in ENCRYPTED_COLUMNS:
         async for stored in _values(database, column):
             place = Place(column.table, column.name, stored.row_id, stored.account_id)

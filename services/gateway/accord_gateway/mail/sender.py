@@ -86,7 +86,7 @@ class Sender:
                 await self._wake.wait()
 
     async def _seconds_until_due(self) -> float:
-        waiting = await outbox.get_waiting(self._db)
+        waiting = await outbox.get_outbox_summary(self._db)
         self._metrics.waiting.set(waiting.messages)
         due = waiting.next_due_in
         return POLL_SECONDS if due is None else min(max(due.total_seconds(), MIN_POLL_SECONDS), POLL_SECONDS)

@@ -24,7 +24,7 @@ from aiosmtplib import (
 
 from accord_gateway.mail.letters import Letter
 from accord_gateway.mail.transport import Deferred, NotSent, Rejected, Unreachable
-from accord_gateway.server.ports import address
+from accord_gateway.server.ports import format_address
 from accord_gateway.setting_values import is_loopback
 
 CONNECT_SECONDS = 10.0
@@ -73,7 +73,7 @@ class SmtpTransport:
 
     @property
     def place(self) -> str:
-        return address(self._server.host, self._server.port)
+        return format_address(self._server.host, self._server.port)
 
     async def send(self, letter: Letter) -> None:
         connection, self._connection = self._connection, None

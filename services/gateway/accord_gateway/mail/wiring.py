@@ -11,17 +11,17 @@ from accord_gateway.server.gateway import Runtime
 from accord_gateway.settings import Settings
 
 
-def mail_sender(parts: Runtime) -> Sender:
+def mail_sender(runtime: Runtime) -> Sender:
     """Call before the listener starts: the sender subscribes to it. Raises TemplateError."""
-    settings = parts.settings
+    settings = runtime.settings
     sender = Sender(
-        parts.database,
-        keyring(settings, parts.secret_key),
+        runtime.database,
+        keyring(settings, runtime.secret_key),
         Letters(mail_from=settings.mail_from, app_url=settings.app_url),
         smtp_transport(settings) or FilesTransport(settings.state_folder / "mail"),
         mail_metrics(),
     )
-    parts.listener.listen(OUTBOX_CHANNEL, sender.wake)
+    runtime.listener.listen(OUTBOX_CHANNEL, sender.wake)
     return sender
 
 

@@ -1,5 +1,3 @@
-"""What a gateway does beside answering calls, for as long as it serves."""
-
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -7,12 +5,12 @@ from typing import Any
 
 
 @asynccontextmanager
-async def running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """The jobs run beside the block and are cancelled at its end. Each sees to it that it does not fail."""
-    tasks = [asyncio.create_task(job) for job in jobs]
+async def running(*tasks: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs the tasks until the block ends, and then cancels them. Each task handles its own errors; others are lost."""
+    started = [asyncio.create_task(task) for task in tasks]
     try:
         yield
     finally:
-        for task in tasks:
+        for task in started:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*started, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Deletes what nobody needs any more, every now and then, for as long as the gateway serves."""
+"""Deletes expired rows at intervals, while the gateway serves."""
 
 import asyncio
 import random
@@ -12,11 +12,11 @@ import structlog
 from prometheus_client import Counter
 
 from accord_db.engine.database import Database
-from accord_db.queries.cleanup import Due, delete_due, is_alone
+from accord_db.queries.cleanup import ExpiredRows, delete_batch, try_lock_cleanup
 
 
 class Outcome(StrEnum):
-    """How a run ended. `ELSEWHERE`: another process cleans up just now, and was left to it."""
+    """The result of a run. `ELSEWHERE`: another process was cleaning up, so this run stopped."""
 
     DONE = "done"
     ELSEWHERE = "elsewhere"
@@ -26,61 +26,62 @@ class Outcome(StrEnum):
 class CleanUpMetrics:
     def __init__(self) -> None:
         self.deleted = Counter("accord_cleanup_deleted_total", "Rows that the clean-up deleted.", ["table"])
-        self.runs = Counter("accord_cleanup_runs_total", "Runs of the clean-up, by how they ended.", ["outcome"])
+        self.runs = Counter("accord_cleanup_runs_total", "Runs of the clean-up, by outcome.", ["outcome"])
 
 
 @cache
 def clean_up_metrics() -> CleanUpMetrics:
-    """Those of this process: prometheus_client has one registry, and takes each name once."""
+    """The metrics of this process: prometheus_client registers each name only once."""
     return CleanUpMetrics()
 
 
 class CleanUp:
-    """Runs in every process of an installation: whichever comes first does what there is to do."""
+    """Every process of an installation repeats it. A lock in the database lets one run at a time."""
 
-    def __init__(self, database: Database, due: Sequence[Due], metrics: CleanUpMetrics) -> None:
+    def __init__(self, database: Database, expired: Sequence[ExpiredRows], metrics: CleanUpMetrics) -> None:
         self._database = database
-        self._due = due
-        # All of them are asked for now, so that they are there to be read before anything has happened.
-        self._deleted = {each.table: metrics.deleted.labels(each.table) for each in due}
+        self._expired = expired
+        # Creating the labels now exposes them with the value 0.
+        self._deleted = {each.table: metrics.deleted.labels(each.table) for each in expired}
         self._runs = {outcome: metrics.runs.labels(outcome) for outcome in Outcome}
         self._failing = False
 
     async def repeat(self, interval: timedelta) -> NoReturn:
-        """Never ends by itself, whatever becomes of a run."""
+        """Ends only by cancellation."""
         while True:
-            # Processes that were started together do not stay so.
-            await asyncio.sleep(interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311  # no secret
+            # At random, so that processes that start together do not run together.
+            await asyncio.sleep(interval.total_seconds() * random.uniform(0.5, 1))  # noqa: S311  # not a secret
             await self.run()
 
     async def run(self) -> Outcome:
-        """Deletes all that is due, a batch in each transaction, unless another process is at it."""
+        """Deletes all expired rows, each batch in its own transaction. Stops if another process is cleaning up."""
         try:
             outcome = Outcome.DONE if await self._delete_all() else Outcome.ELSEWHERE
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next run may fare better
+        except Exception as error:  # noqa: BLE001  # the next run may succeed
             outcome = Outcome.FAILED
-            self._say_once(failing=True, reason=repr(error))
+            self._log_change(failing=True, reason=repr(error))
         else:
-            self._say_once(failing=False)
+            self._log_change(failing=False)
         self._runs[outcome].inc()
         return outcome
 
     async def _delete_all(self) -> bool:
-        """Whether nobody else was at it."""
-        for due in self._due:
+        """False if another process is cleaning up."""
+        for rows in self._expired:
             more = True
             while more:
                 async with self._database.transaction() as tx:
-                    if not await is_alone(tx):
+                    if not await try_lock_cleanup(tx):
                         return False
-                    deleted = await delete_due(tx, due)
-                self._deleted[due.table].inc(deleted)
-                more = deleted == due.batch
+                    deleted = await delete_batch(tx, rows)
+                self._deleted[rows.table].inc(deleted)
+                more = deleted == rows.batch
         return True
 
-    def _say_once(self, *, failing: bool, **about: str) -> None:
+    def _log_change(self, *, failing: bool, **fields: str) -> None:
+        """Logs the first failure after a success, and the first success after a failure."""
         if failing == self._failing:
             return
         self._failing = failing
         log = structlog.get_logger()
-        log.error("not_cleaning_up", **about) if failing else log.info("cleaning_up")
+        log.error("not_cleaning_up", **fields) if failing else log.info("cleaning_up")

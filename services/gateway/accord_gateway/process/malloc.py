@@ -1,4 +1,4 @@
-"""Keeps what hashing a password takes from staying with the process."""
+"""Returns the memory of password hashes to the operating system."""
 
 import ctypes
 import sys
@@ -8,10 +8,10 @@ FOUR_MIB = 4 * 1024 * 1024
 
 
 def return_large_blocks() -> None:
-    """Has glibc give blocks of 4 MiB and more back when they are freed.
+    """Makes glibc return freed blocks of 4 MiB and more to the operating system.
 
-    It would raise that limit by itself after the first of the 19 MiB blocks that argon2 asks for, and keep some 38 MiB
-    for good. Costs 2 ms more a hash.
+    By default glibc raises its threshold after the first 19 MiB block of argon2, and then keeps about 38 MiB. This costs 2 ms
+    per hash.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, FOUR_MIB)

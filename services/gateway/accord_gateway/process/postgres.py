@@ -1,4 +1,4 @@
-"""Keeps the embedded PostgreSQL running, in the process that owns it."""
+"""Supervises the embedded PostgreSQL in the process that started it, and logs its restarts."""
 
 from collections.abc import Coroutine
 from typing import Any
@@ -8,8 +8,8 @@ import structlog
 from accord_postgres import EmbeddedPostgres, Ended, Restarted, RestartFailed
 
 
-def supervised(postgres: EmbeddedPostgres | None) -> tuple[Coroutine[Any, Any, None], ...]:
-    """A background task for the owner of a server; none where DATABASE_URL specifies another one."""
+def postgres_tasks(postgres: EmbeddedPostgres | None) -> tuple[Coroutine[Any, Any, None], ...]:
+    """The background task that supervises `postgres`. Empty if DATABASE_URL specifies another server."""
     return () if postgres is None else (_supervise(postgres),)
 
 

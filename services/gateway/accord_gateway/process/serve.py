@@ -1,71 +1,80 @@
-"""`accord serve`: one process that serves, or several and one that keeps them running.
+"""`accord serve`: one process that serves, or a supervisor with several workers.
 
-What takes long to import is imported where it is needed: by then the first worker is on its way.
+Slow imports are in the functions: with several workers, the supervisor first starts one, and both import at the same time.
 """
 
 import asyncio
 import signal
 
-from accord_gateway.process.worker_handle import Worker
-from accord_gateway.server import metrics, ports
+from accord_gateway.process.worker_handle import WorkerHandle
+from accord_gateway.server import ports
+from accord_gateway.server.metrics import WorkerMetrics, serve_metrics
 from accord_gateway.settings import Settings
 from accord_gateway.shutdown import Shutdown
 
 
 def serve(settings: Settings) -> None:
-    """Returns when the gateway was asked to stop, and has. Raises StartRefused."""
-    # Until there is a loop that handles it better: what was opened so far is closed on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if settings.port:
-        ports.require_free(settings.host, settings.port, "PORT")
-    if settings.metrics_port:
-        ports.require_free(settings.metrics_host, settings.metrics_port, "METRICS_PORT")
+    """Returns after the shutdown. Raises StartupError."""
+    _interrupt_on_sigterm()
+    _require_free_ports(settings)
     if settings.workers == 1:
-        _serve_alone(settings)
+        _serve_in_this_process(settings)
     else:
         _serve_with_workers(settings)
 
 
-def _serve_alone(settings: Settings) -> None:
-    from accord_gateway import event_loop, lifecycle, logs
-    from accord_gateway.cli import banner
-    from accord_gateway.process.background_tasks import running
-    from accord_gateway.process.postgres import supervised
-    from accord_gateway.startup import prepared
+def _interrupt_on_sigterm() -> None:
+    """Until the event loop handles SIGTERM, it raises KeyboardInterrupt, which closes what is open."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    async def live() -> None:
-        stop = Shutdown()
-        stop.on_signals()
-        async with running(*supervised(postgres)):
-            await lifecycle.serve(orders, stop, lambda port: banner.announce(settings, port))
+
+def _require_free_ports(settings: Settings) -> None:
+    if settings.port:
+        ports.require_free(settings.host, settings.port, "PORT")
+    if settings.metrics_port:
+        ports.require_free(settings.metrics_host, settings.metrics_port, "METRICS_PORT")
+
+
+def _serve_in_this_process(settings: Settings) -> None:
+    from accord_gateway import event_loop, lifecycle, logs
+    from accord_gateway.cli.banner import announce
+    from accord_gateway.process.background_tasks import running
+    from accord_gateway.process.postgres import postgres_tasks
+    from accord_gateway.startup import prepare
+
+    async def run() -> None:
+        shutdown = Shutdown()
+        shutdown.handle_signals()
+        async with running(*postgres_tasks(postgres)):
+            await lifecycle.serve(config, shutdown, lambda port: announce(settings, port))
 
     logs.configure(settings)
-    with prepared(settings) as (orders, postgres), metrics.served(settings):
-        event_loop.run(live())
+    with prepare(settings) as (config, postgres), serve_metrics(settings):
+        event_loop.run(run())
 
 
 def _serve_with_workers(settings: Settings) -> None:
-    with ports.reserved(settings.host, settings.port) as port:
+    with ports.reserve(settings.host, settings.port) as port:
         settings = settings.model_copy(update={"port": port})
-        figures = metrics.WorkerMetrics(settings.state_folder / f"metrics-{port}")
-        figures.clear()
-        _supervise(settings, figures, Worker(figures.folder))
+        metrics = WorkerMetrics(settings.state_folder / f"metrics-{port}")
+        metrics.clear()
+        _supervise(WorkerHandle(metrics.folder), settings, metrics)
 
 
-def _supervise(settings: Settings, figures: metrics.WorkerMetrics, first: Worker) -> None:
+def _supervise(first: WorkerHandle, settings: Settings, metrics: WorkerMetrics) -> None:
     from accord_gateway import logs
-    from accord_gateway.cli import banner
+    from accord_gateway.cli.banner import announce
     from accord_gateway.process.background_tasks import running
-    from accord_gateway.process.postgres import supervised
+    from accord_gateway.process.postgres import postgres_tasks
     from accord_gateway.process.supervisor import Supervisor
-    from accord_gateway.startup import prepared
+    from accord_gateway.startup import prepare
 
-    async def live() -> None:
-        stop = Shutdown()
-        stop.on_signals()
-        async with running(*supervised(postgres)):
-            await Supervisor(first, orders, figures, stop).run(lambda: banner.announce(settings, settings.port))
+    async def run() -> None:
+        shutdown = Shutdown()
+        shutdown.handle_signals()
+        async with running(*postgres_tasks(postgres)):
+            await Supervisor(first, config, metrics, shutdown).run(lambda: announce(settings, settings.port))
 
     logs.configure(settings)
-    with prepared(settings) as (orders, postgres), metrics.served(settings, figures.registry()):
-        asyncio.run(live())
+    with prepare(settings) as (config, postgres), serve_metrics(settings, metrics.registry()):
+        asyncio.run(run())

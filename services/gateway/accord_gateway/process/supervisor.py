@@ -1,4 +1,4 @@
-"""All workers of a gateway, kept at their number until the gateway stops."""
+"""Keeps the number of workers constant until the gateway stops."""
 
 import asyncio
 import signal
@@ -9,82 +9,87 @@ from time import monotonic
 import structlog
 
 from accord_gateway.errors import StartupError
-from accord_gateway.process.worker_handle import Worker
+from accord_gateway.process.worker_handle import WorkerHandle
 from accord_gateway.server.metrics import WorkerMetrics
 from accord_gateway.shutdown import Shutdown
 from accord_gateway.startup import ServeConfig
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds, before a worker that died is replaced
-STEADY = 30.0  # seconds; a worker that lived so long died by accident
-KILL_AFTER = 10.0  # seconds more than a drain may take
+MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds before a worker is replaced
+STABLE = 30.0  # seconds; the end of a worker that ran for so long does not prolong the pause
+KILL_AFTER = 10.0  # seconds after the end of the drain
 
 
 class Supervisor:
-    """All workers of a gateway. `first` was started before there were orders, and has had time to import."""
+    """`first` already runs and imports modules, since before there was a configuration."""
 
-    def __init__(self, first: Worker, orders: ServeConfig, figures: WorkerMetrics, stop: Shutdown) -> None:
+    def __init__(self, first: WorkerHandle, config: ServeConfig, metrics: WorkerMetrics, shutdown: Shutdown) -> None:
         self._workers = {first}
         self._first = first
-        self._orders = orders
-        self._figures = figures
-        self._stop = stop
+        self._config = config
+        self._metrics = metrics
+        self._shutdown = shutdown
         self._log = structlog.get_logger()
 
     async def run(self, announce: Callable[[], None]) -> None:
-        """Returns when the gateway was asked to stop, and every worker is gone. Raises StartRefused."""
-        dismissal = asyncio.create_task(self._dismiss_when_asked())
+        """Returns after the shutdown, when all workers have ended. Raises StartupError."""
+        stopping = asyncio.create_task(self._stop_workers_on_shutdown())
         try:
-            await self._begin()
-            if not self._stop.asked.is_set():
+            await self._start_first()
+            await self._start_others()
+            if not self._shutdown.requested.is_set():
                 announce()
-            await asyncio.gather(*(self._keep(worker) for worker in tuple(self._workers)))
+            await asyncio.gather(*(self._keep_running(worker) for worker in tuple(self._workers)))
         finally:
-            dismissal.cancel()
+            stopping.cancel()
 
-    async def _begin(self) -> None:
-        """The first alone, so that what is wrong with all of them is said once."""
-        if not await self._first.begin(self._orders) and not self._stop.asked.is_set():
-            await self._first.ended()
-            raise StartupError("The first worker did not start; what it said is above.")
-        others = [self._hire() for _ in range(1, self._orders.settings.workers) if not self._stop.asked.is_set()]
-        await asyncio.gather(*(worker.begin(self._orders) for worker in others))
+    async def _start_first(self) -> None:
+        """Alone, so that an error that all workers would have is printed once."""
+        if not await self._first.start_serving(self._config) and not self._shutdown.requested.is_set():
+            await self._first.wait()
+            raise StartupError("The first worker did not start. It printed the reason above.")
 
-    def _hire(self) -> Worker:
-        worker = Worker(self._figures.folder)
+    async def _start_others(self) -> None:
+        missing = self._config.settings.workers - 1
+        others = [self._new_worker() for _ in range(missing) if not self._shutdown.requested.is_set()]
+        await asyncio.gather(*(worker.start_serving(self._config) for worker in others))
+
+    def _new_worker(self) -> WorkerHandle:
+        worker = WorkerHandle(self._metrics.folder)
         self._workers.add(worker)
         return worker
 
-    async def _keep(self, worker: Worker) -> None:
-        """Replaces a worker that dies, with ever longer pauses if its successors die too."""
-        pause = SHORTEST_PAUSE
+    async def _keep_running(self, worker: WorkerHandle) -> None:
+        """Replaces a worker that ends. The pause before it doubles while replacements end soon too."""
+        pause = MIN_PAUSE
         while True:
-            since = monotonic()
-            status = await worker.ended()
+            started = monotonic()
+            status = await worker.wait()
             self._workers.discard(worker)
-            self._figures.forget_live(worker.pid)
-            if self._stop.asked.is_set():
+            self._metrics.forget_live(worker.pid)
+            if self._shutdown.requested.is_set():
                 return
-            pause = SHORTEST_PAUSE if monotonic() - since > STEADY else min(2 * pause, LONGEST_PAUSE)
+            pause = MIN_PAUSE if monotonic() - started > STABLE else min(2 * pause, MAX_PAUSE)
             self._log.error("worker_died", pid=worker.pid, status=status, replaced_in_seconds=pause)
-            if await self._stopped_within(pause):
+            if await self._shutdown_within(pause):
                 return
-            worker = self._hire()
-            await worker.begin(self._orders)
+            worker = self._new_worker()
+            await worker.start_serving(self._config)
 
-    async def _stopped_within(self, seconds: float) -> bool:
+    async def _shutdown_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.asked.wait(), seconds)
-        return self._stop.asked.is_set()
+            await asyncio.wait_for(self._shutdown.requested.wait(), seconds)
+        return self._shutdown.requested.is_set()
 
-    async def _dismiss_when_asked(self) -> None:
-        await self._stop.asked.wait()
-        self._tell(signal.SIGTERM)
+    async def _stop_workers_on_shutdown(self) -> None:
+        """Forwards the request and a forced shutdown, and kills the workers that do not end."""
+        await self._shutdown.requested.wait()
+        self._signal_workers(signal.SIGTERM)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.hurried.wait(), self._orders.settings.drain_seconds + KILL_AFTER)
-            self._tell(signal.SIGTERM)
+            await asyncio.wait_for(self._shutdown.forced.wait(), self._config.settings.drain_seconds + KILL_AFTER)
+            self._signal_workers(signal.SIGTERM)
             await asyncio.sleep(KILL_AFTER)
-        self._tell(signal.SIGKILL)
+        self._signal_workers(signal.SIGKILL)
 
-    def _tell(self, number: signal.Signals) -> None:
+    def _signal_workers(self, number: signal.Signals) -> None:
         for worker in self._workers:
-            worker.tell(number)
+            worker.send_signal(number)

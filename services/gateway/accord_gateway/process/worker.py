@@ -1,4 +1,4 @@
-"""One of several workers: serves what its supervisor says, and ends with it."""
+"""One of several workers. It serves with the configuration that its supervisor sends, and ends with its supervisor."""
 
 import ctypes
 import os
@@ -10,40 +10,40 @@ from contextlib import suppress
 from pathlib import Path
 
 READY = b"r"
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-def work(figures: Path) -> None:
-    """Raises StartRefused. The supervisor is at the other end of the socket that is standard input."""
+def run_worker(metrics_folder: Path) -> None:
+    """Standard input is the socket to the supervisor. Raises StartupError."""
     _end_with_supervisor()
-    # prometheus_client reads it when it is imported, and then never again.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # noqa: TID251  # written, not read
-    # Importing takes a while, during which the supervisor prepares.
+    # prometheus_client reads this variable once, when it is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # noqa: TID251  # written, not read
+    # These imports take long. Meanwhile the supervisor prepares the database.
     from accord_gateway import event_loop, lifecycle, logs
     from accord_gateway.settings import ignore_libpq_environment
     from accord_gateway.shutdown import Shutdown
 
     supervisor = socket.socket(fileno=sys.stdin.fileno())
 
-    async def live() -> None:
-        stop = Shutdown()
-        stop.on_signals()
-        stop.when_closed(supervisor)  # nothing more is said over it
-        await lifecycle.serve(orders, stop, lambda _: _say_ready(supervisor))
+    async def run() -> None:
+        shutdown = Shutdown()
+        shutdown.handle_signals()
+        shutdown.request_when_closed(supervisor)  # the supervisor sends nothing after the configuration
+        await lifecycle.serve(config, shutdown, lambda _: _report_ready(supervisor))
 
-    with suppress(EOFError):  # the supervisor has given up
-        orders = pickle.load(supervisor.makefile("rb"))  # noqa: S301  # from nobody but the supervisor
-        logs.configure(orders.settings)
-        ignore_libpq_environment(orders.settings)
-        event_loop.run(live())
+    with suppress(EOFError):  # the supervisor ended before it sent the configuration
+        config = pickle.load(supervisor.makefile("rb"))  # noqa: S301  # only the supervisor has the other end
+        logs.configure(config.settings)
+        ignore_libpq_environment(config.settings)
+        event_loop.run(run())
 
 
-def _say_ready(supervisor: socket.socket) -> None:
+def _report_ready(supervisor: socket.socket) -> None:
     with suppress(OSError):
         supervisor.send(READY)
 
 
 def _end_with_supervisor() -> None:
-    """The kernel tells us should the supervisor be killed, even while we are busy importing."""
+    """The kernel sends SIGHUP if the supervisor is killed, also during the imports, when nothing reads the socket."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)

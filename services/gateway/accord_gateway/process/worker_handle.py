@@ -1,7 +1,7 @@
-"""A serving process, as the one that keeps it running sees it.
+"""A worker process as its supervisor sees it.
 
-Workers are started as new programs and never forked: a fork of a process that has used gRPC is not safe. Each is bound
-to its supervisor twice, by a socket and, on Linux, by the kernel, so that none is left behind even by kill -9.
+Workers are new programs, never forks: forking a process that has used gRPC is unsafe. Each is tied to its supervisor by a
+socket and, on Linux, by the kernel, so that no worker survives even kill -9 of the supervisor.
 """
 
 import asyncio
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
     from accord_gateway.startup import ServeConfig
 
 
-class Worker:
-    """One process, as its supervisor sees it. Either learns that the other is gone from the socket between them."""
+class WorkerHandle:
+    """Starts a process, which waits for its configuration. The end of either process closes the socket between them."""
 
-    def __init__(self, figures: Path) -> None:
+    def __init__(self, metrics_folder: Path) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "accord_gateway", "worker", str(figures)]
-            # In a session of its own, so that Ctrl-C in the terminal reaches the supervisor alone, who passes it on.
+            command = [sys.executable, "-m", "accord_gateway", "worker", str(metrics_folder)]
+            # In a new session, so that Ctrl-C in the terminal reaches only the supervisor, which signals the workers.
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
         ours.setblocking(False)
         self._socket = ours
         self.pid = self._process.pid
 
-    async def begin(self, orders: "ServeConfig") -> bool:
-        """Whether it serves. If not it has said why, and ended."""
+    async def start_serving(self, config: "ServeConfig") -> bool:
+        """Whether it serves. Otherwise it has printed the reason and ended."""
         with suppress(OSError):
-            await asyncio.get_running_loop().sock_sendall(self._socket, pickle.dumps(orders))
+            await asyncio.get_running_loop().sock_sendall(self._socket, pickle.dumps(config))
         return await self._receive() == READY
 
-    async def ended(self) -> int:
-        """Its exit status, once it is gone."""
+    async def wait(self) -> int:
+        """Returns the exit status once the process has ended."""
         await self._receive()
         status = await asyncio.to_thread(self._process.wait)
         self._socket.close()
         return status
 
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     async def _receive(self) -> bytes:

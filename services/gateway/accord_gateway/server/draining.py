@@ -1,4 +1,4 @@
-"""Turns calls away while the gateway stops, so that clients repeat them later or elsewhere."""
+"""Fails new calls during shutdown, so that clients retry them on another gateway or later."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ from accord_rpc.errors import RpcError
 from accord_rpc.status import STATUS_HEADER, status_of
 
 HEALTH = "/grpc.health.v1.Health/"
-RETRY_AFTER = 1.0  # seconds: another gateway is there at once, the next one soon
+RETRY_AFTER = 1.0  # seconds; another gateway can serve at once, a restarted one soon
 
 
 class Draining(grpc.GenericRpcHandler):
-    """Stands before all handlers. Once it is active it answers UNAVAILABLE before anything is read of a call; health
-    checks alone are answered to the end, since others learn from them that this gateway stops."""
+    """Outside all other stages. While `active`, a call fails with UNAVAILABLE before its message is read. Health checks continue,
+    because load balancers learn from them that this gateway stops."""
 
     def __init__(self, routes: grpc.GenericRpcHandler) -> None:
         self._routes = routes
-        self._refusal = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=RETRY_AFTER), frozenset())
+        self._unavailable = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=RETRY_AFTER), frozenset())
         self.active = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
         if self.active and not handler_call_details.method.startswith(HEALTH):
-            return grpc.stream_stream_rpc_method_handler(self._refuse)
+            return grpc.stream_stream_rpc_method_handler(self._fail)
         return self._routes.service(handler_call_details)
 
-    async def _refuse(self, _: object, context: Context) -> None:
-        context.set_code(self._refusal.code)
-        context.set_details(self._refusal.message)
-        context.set_trailing_metadata(((STATUS_HEADER, self._refusal.details),))
+    async def _fail(self, _: object, context: Context) -> None:
+        context.set_code(self._unavailable.code)
+        context.set_details(self._unavailable.message)
+        context.set_trailing_metadata(((STATUS_HEADER, self._unavailable.details),))

@@ -1,5 +1,6 @@
-"""The server: what it is made of, where it listens, and what it allows a connection."""
+"""Builds the gRPC server from settings, database and contract, binds it, and limits its connections."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,10 +29,9 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import keyring
-from accord_gateway.server import health
 from accord_gateway.server.draining import Draining
-from accord_gateway.server.health import Health
-from accord_gateway.server.ports import PortUnavailable, address
+from accord_gateway.server.health import Health, health_methods
+from accord_gateway.server.ports import PortUnavailable, format_address
 from accord_gateway.server.tls import server_credentials
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import ClientAddresses
@@ -46,12 +46,12 @@ from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.policy import Method
 
 KIB, MIB = 1024, 1024 * 1024
-SECOND, MINUTE = 1000, 60_000  # in the milliseconds of gRPC's options
+SECOND, MINUTE = 1000, 60_000  # in milliseconds, the unit of gRPC's options
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a server is made of; the lifecycle makes them, and ends them."""
+    """What a server needs. The lifecycle opens and closes it."""
 
     settings: Settings
     secret_key: bytes
@@ -61,7 +61,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A server that is ready to listen, and its state that changes while it runs."""
+    """A server that is ready to listen, and its state that changes while it serves."""
 
     server: grpc.aio.Server
     health: Health
@@ -69,59 +69,69 @@ class Gateway:
     slots: CallSlots
 
 
-def build_server(parts: Runtime) -> Gateway:
-    """Everything is wired here. Raises StartRefused if the contract and what is served disagree."""
-    settings, validator = parts.settings, Validator()
-    sessions = Sessions(
-        parts.database,
-        parts.listener,
-        lifetime=settings.session_lifetime,
-        idle_lifetime=settings.session_idle_lifetime,
-    )
-    tokens = _service_tokens(parts)
-    authenticators, addresses = _authenticators(parts, sessions, tokens), ClientAddresses(settings.trusted_proxies)
-    access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams)
-    pipeline = Pipeline(
-        parts.database,
-        access,
-        _counters(settings),
-        validator,
-        call_metrics(),
-        addresses,
-        max_calls=settings.max_concurrent_calls,
-    )
-    served = _contract(parts, sessions, tokens, validator)
-    gateway_health = Health({method.service for method in served})
-    served |= health.methods(gateway_health)
-    if settings.reflection != "off":
-        from accord_gateway.server import reflection  # memory that production, where it is off, need not have
-
-        served |= reflection.methods({method.service for method in served}, settings.reflection)
-    draining = Draining(Routes(pipeline, served))
+def build_server(runtime: Runtime) -> Gateway:
+    """Raises StartupError if the handlers and the contract disagree."""
+    settings, validator = runtime.settings, Validator()
+    sessions = _sessions(runtime)
+    tokens = _service_tokens(runtime)
+    pipeline = _pipeline(runtime, _authenticators(runtime, sessions, tokens), sessions, validator)
+    methods = _contract_methods(_dependencies(runtime, sessions, tokens), validator)
+    health = Health(_services(methods))
+    methods |= health_methods(health)
+    methods |= _reflection_methods(settings, _services(methods))
+    draining = Draining(Routes(pipeline, methods))
     server = grpc.aio.server(options=channel_options(settings))
     server.add_generic_rpc_handlers((draining,))
-    return Gateway(server, gateway_health, draining, pipeline.slots)
+    return Gateway(server, health, draining, pipeline.slots)
 
 
-def _service_tokens(parts: Runtime) -> ServiceTokens:
-    settings = parts.settings
-    keys = SigningKeys(parts.database, keyring(settings, parts.secret_key))
-    return ServiceTokens(keys, issuer=settings.service_issuer, audience=settings.service_audience)
+def _services(methods: Iterable[Method]) -> set[str]:
+    return {method.service for method in methods}
 
 
-def _authenticators(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Authenticators:
-    database, cache = parts.database, sessions.cache
+def _sessions(runtime: Runtime) -> Sessions:
+    return Sessions(
+        runtime.database,
+        runtime.listener,
+        lifetime=runtime.settings.session_lifetime,
+        idle_lifetime=runtime.settings.session_idle_lifetime,
+    )
+
+
+def _service_tokens(runtime: Runtime) -> ServiceTokens:
+    settings, database = runtime.settings, runtime.database
+    keys = SigningKeys(database, keyring(settings, runtime.secret_key))
+    return ServiceTokens(keys, database.clock, issuer=settings.service_issuer, audience=settings.service_audience)
+
+
+def _authenticators(runtime: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Authenticators:
+    database, cache = runtime.database, sessions.cache
     return {
         CREDENTIAL_SESSION: sessions,
         CREDENTIAL_API_KEY: ApiKeys(database, cache),
         CREDENTIAL_SERVICE_TOKEN: ServiceTokenAuthenticator(database, tokens, cache),
-        CREDENTIAL_CLIENT_CERTIFICATE: CertificateAuthenticator(database, parts.settings.service_identities, cache),
+        CREDENTIAL_CLIENT_CERTIFICATE: CertificateAuthenticator(database, runtime.settings.service_identities, cache),
     }
 
 
-def _contract(parts: Runtime, sessions: Sessions, tokens: ServiceTokens, validator: Validator) -> dict[Method, Handler]:
-    """The methods of the contract with their handlers, once it is certain that they fit each other."""
-    registry = register(_dependencies(parts, sessions, tokens))
+def _pipeline(runtime: Runtime, authenticators: Authenticators, sessions: Sessions, validator: Validator) -> Pipeline:
+    settings = runtime.settings
+    return Pipeline(
+        runtime.database,
+        partial(
+            AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams, clock=runtime.database.clock
+        ),
+        _counters(settings),
+        validator,
+        call_metrics(),
+        ClientAddresses(settings.trusted_proxies),
+        max_calls=settings.max_concurrent_calls,
+    )
+
+
+def _contract_methods(dependencies: Dependencies, validator: Validator) -> dict[Method, Handler]:
+    """The methods of the contract and their handlers, after checking that they match."""
+    registry = register(dependencies)
     try:
         methods = check(contract_services(), registry, validator)
     except ContractMismatch as mismatch:
@@ -129,26 +139,34 @@ def _contract(parts: Runtime, sessions: Sessions, tokens: ServiceTokens, validat
     return {method: registry.handlers[method.path] for method in methods}
 
 
-def _dependencies(parts: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Dependencies:
-    settings, database, keys = parts.settings, parts.database, keyring(parts.settings, parts.secret_key)
+def _reflection_methods(settings: Settings, services: Iterable[str]) -> dict[Method, Handler]:
+    if settings.reflection == "off":
+        return {}
+    from accord_gateway.server.reflection import reflection_methods  # memory that production saves: off is its default
+
+    return reflection_methods(services, settings.reflection)
+
+
+def _dependencies(runtime: Runtime, sessions: Sessions, tokens: ServiceTokens) -> Dependencies:
+    settings, keys = runtime.settings, keyring(runtime.settings, runtime.secret_key)
     second_factors = SecondFactors(keys)
     return Dependencies(
-        database=database,
-        paginator=Paginator(parts.secret_key),
+        database=runtime.database,
+        paginator=Paginator(runtime.secret_key),
         sessions=sessions,
-        sign_ins=SignIns(sessions, second_factors),
+        sign_ins=SignIns(sessions, second_factors, runtime.database.clock),
         passwords=Passwords(minimum_length=settings.password_min_length),
         second_factors=second_factors,
         providers=Providers(
             settings.provider_settings(),
             redirect_uris=frozenset(settings.provider_redirect_uris),
-            database=database,
+            database=runtime.database,
             keys=keys,
             insecure_loopback=not settings.production,
         ),
         service_tokens=tokens,
         outbox=Outbox(keys),
-        secret_key=parts.secret_key,
+        secret_key=runtime.secret_key,
         rules=Rules(
             verified_email_required=settings.verified_email_required,
             link_by_email=settings.link_providers_by_email,
@@ -166,37 +184,37 @@ def _counters(settings: Settings) -> Counters:
 
 
 def listen(server: grpc.aio.Server, settings: Settings) -> int:
-    """Binds the server, and returns the port: the one of the settings, or for 0 the one that was free."""
-    place = address(settings.host, settings.port)
+    """Returns the port: PORT, or a free one if PORT is 0. Raises PortUnavailable, TlsError."""
+    address = format_address(settings.host, settings.port)
     credentials = server_credentials(settings)
     try:
-        return server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
-    except RuntimeError as error:  # all that grpc raises when it cannot bind
-        raise PortUnavailable(f"Cannot listen on {place}: {error}") from None
+        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:  # grpcio raises nothing more specific
+        raise PortUnavailable(f"Cannot listen on {address}: {error}") from None
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", int(settings.workers > 1)),
-        # Unlimited by default, which lets one connection hold as much memory as it likes.
+        # Unlimited by default, which lets one connection take any amount of memory.
         ("grpc.max_concurrent_streams", 100),
-        # Calls that wait until the event loop accepts them. By default gRPC resets some from 1,000 on, whoever sent them.
+        # Calls that wait for the event loop to accept them. By default gRPC resets some beyond 1,000 at random.
         ("grpc.server.max_pending_requests", 20_000),
         ("grpc.server.max_pending_requests_hard_limit", 30_000),
-        # Connections that never send anything are closed.
+        # Closes connections that never send anything.
         ("grpc.server_handshake_timeout_ms", 5 * SECOND),
-        # Clients reconnect now and then, and so spread over workers and machines that came later.
+        # Makes clients reconnect, so that they spread over workers and machines that started later.
         ("grpc.max_connection_age_ms", 30 * MINUTE),
         ("grpc.max_connection_age_grace_ms", 1 * MINUTE),
         ("grpc.max_connection_idle_ms", 15 * MINUTE),
-        # A client that vanished without a word is found out; one that pings more often than every 10 s is sent off.
+        # Detects clients that vanished, and disconnects those that ping more often than every 10 s.
         ("grpc.keepalive_time_ms", 2 * MINUTE),
         ("grpc.keepalive_timeout_ms", 20 * SECOND),
         ("grpc.http2.min_ping_interval_without_data_ms", 10 * SECOND),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_receive_message_length", 4 * MIB),
-        # Between the soft and the hard limit gRPC refuses some calls at random: one limit is the same for all.
+        # Between the soft and the hard limit gRPC rejects calls at random. Equal limits reject the same calls each time.
         ("grpc.max_metadata_size", 16 * KIB),
         ("grpc.absolute_max_metadata_size", 16 * KIB),
     ]

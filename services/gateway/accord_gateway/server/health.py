@@ -1,4 +1,4 @@
-"""grpc.health.v1: whether this gateway, and each service of it, can answer calls just now."""
+"""grpc.health.v1: whether this gateway, and each of its services, can serve calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -10,23 +10,23 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
 
 from accord.policy.v1.policy_pb2 import Access
-from accord_gateway.server.method_policies import method
+from accord_gateway.server.method_policies import method_with_policy
 from accord_rpc.call import Context
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method
 
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
-LIMITS = (("Check", 5), ("List", 5), ("Watch", 3600))  # seconds
+DEADLINES = (("Check", 5), ("List", 5), ("Watch", 3600))  # seconds
 OVERALL = ""
-MOST_WATCHERS = 250  # each takes up one of the calls that may run at a time, for as long as it likes
+MAX_WATCHERS = 250  # each occupies one of the concurrent calls for as long as its client keeps it open
 
-CHECK_EVERY = 1.0  # seconds
-CHECK_WITHIN = 2.0  # seconds
+CHECK_INTERVAL = 1.0  # seconds
+CHECK_TIMEOUT = 2.0  # seconds
 
 
 class Health:
-    """All services have one fate, since all of them need the database. `Watch` ends when the gateway stops, so that
-    watchers do not hold up the drain."""
+    """All services have the same status, because all of them need the database. `Watch` ends when the gateway stops, so that it
+    does not delay the shutdown."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset((OVERALL, SERVICE.full_name, *services))
@@ -40,7 +40,7 @@ class Health:
         return bool(self._status == HealthCheckResponse.SERVING)
 
     def set_serving(self, serving: bool) -> None:
-        """Has no effect once the gateway is stopping."""
+        """Has no effect after `stop`."""
         if serving != self.serving and not self._stopping:
             self._set(HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
@@ -58,16 +58,16 @@ class Health:
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         if request.service not in self._services:
-            # The health checking protocol, not Accord's contract, says how this is answered.
-            await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such service.")
+            # The gRPC health checking protocol specifies this status; it has no Reason.
+            await context.abort(grpc.StatusCode.NOT_FOUND, "Unknown service.")
         return HealthCheckResponse(status=self._status)
 
     async def List(self, request: HealthListRequest, context: Context) -> HealthListResponse:
         return HealthListResponse(statuses={name: HealthCheckResponse(status=self._status) for name in self._services})
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> AsyncIterator[HealthCheckResponse]:
-        if self._watchers >= MOST_WATCHERS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many watch already. Use Check.")
+        if self._watchers >= MAX_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many Watch calls are open. Use Check.")
         self._watchers += 1
         try:
             async for status in self._statuses(request.service):
@@ -87,26 +87,29 @@ class Health:
             await changed.wait()
 
 
-async def follow(health: Health, reach_database: Callable[[], Awaitable[object]]) -> None:
-    """Keeps `health` at whether the database answers. A single failure is forgiven."""
+async def monitor_database(health: Health, ping: Callable[[], Awaitable[object]]) -> None:
+    """Sets `health` to NOT_SERVING after two failed pings in a row, and to SERVING after a successful one."""
     log = structlog.get_logger()
     failures, reason = 0, ""
     while True:
         try:
-            async with asyncio.timeout(CHECK_WITHIN):
-                await reach_database()
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                await ping()
             failures = 0
-        except Exception as error:  # noqa: BLE001  # whatever it is, calls fail of it too
+        except Exception as error:  # noqa: BLE001  # each one would also fail calls
             failures += 1
             reason = repr(error)
         if (serving := failures < 2) != health.serving:
             health.set_serving(serving)
             log.info("serving") if serving else log.error("not_serving", reason=reason)
-        await asyncio.sleep(CHECK_EVERY)
+        await asyncio.sleep(CHECK_INTERVAL)
 
 
-def methods(health: Health) -> dict[Method, Handler]:
-    """Public: load balancers have no credentials."""
-    check, listing, watch = (method(SERVICE, name, Access.ACCESS_PUBLIC, seconds=limit) for name, limit in LIMITS)
+def health_methods(health: Health) -> dict[Method, Handler]:
+    """Public, because load balancers have no credentials."""
+    check, listing, watch = (
+        method_with_policy(SERVICE, name, Access.ACCESS_PUBLIC, deadline_seconds=deadline)
+        for name, deadline in DEADLINES
+    )
     handlers = {check: health.Check, listing: health.List, watch: health.Watch}
-    return cast(dict[Method, Handler], handlers)  # each takes the one message that its method's stages hand it
+    return cast(dict[Method, Handler], handlers)  # each receives the message type of its method

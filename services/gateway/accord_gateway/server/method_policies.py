@@ -1,4 +1,4 @@
-"""The policies of services that are not of Accord's contract, and so cannot say themselves who may call them."""
+"""Policies for services whose contract is not Accord's, and therefore declares none."""
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -7,8 +7,10 @@ from accord.policy.v1.policy_pb2 import Access, MethodPolicy
 from accord_rpc.policy import Method
 
 
-def method(service: ServiceDescriptor, name: str, access: "Access.ValueType", *, seconds: int) -> Method:
-    """A method of a foreign service, which may be called, and last, as said here."""
-    limit = Duration(seconds=seconds)
-    policy = MethodPolicy(access=access, default_deadline=limit, max_deadline=limit)
+def method_with_policy(
+    service: ServiceDescriptor, name: str, access: "Access.ValueType", *, deadline_seconds: int
+) -> Method:
+    """The deadline is both the default and the maximum."""
+    deadline = Duration(seconds=deadline_seconds)
+    policy = MethodPolicy(access=access, default_deadline=deadline, max_deadline=deadline)
     return Method.of(service.methods_by_name[name], policy)

@@ -1,4 +1,4 @@
-"""The figures of this gateway on a port of their own, for Prometheus."""
+"""The metrics port for Prometheus, and the metrics of several workers."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from accord_gateway.settings import Settings
 
 
 @contextmanager
-def served(settings: Settings, registry: CollectorRegistry = REGISTRY) -> Iterator[None]:
-    """Serves the figures from threads, so that a slow scrape delays no call. Does nothing if there is no port."""
+def serve_metrics(settings: Settings, registry: CollectorRegistry = REGISTRY) -> Iterator[None]:
+    """Serves until the block ends, from threads, so that a slow scrape delays no call. METRICS_PORT=0 serves nothing."""
     if not settings.metrics_port:
         yield
         return
@@ -27,25 +27,23 @@ def served(settings: Settings, registry: CollectorRegistry = REGISTRY) -> Iterat
 
 
 class WorkerMetrics:
-    """The figures of all workers, added up: each writes its own into files in one folder (prometheus_client's
-    multi-process mode)."""
+    """The sum of the metrics of all workers. Each worker writes files in one folder (prometheus_client's multi-process mode)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def clear(self) -> None:
-        """What a former gateway left would be counted again. Raises StartRefused."""
+        """Removes the files of a former gateway, which would be added. Raises StartupError."""
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
             raise StartupError(
-                f"Workers have nowhere to count: {error}. Set STATE_FOLDER to a folder of yours."
+                f"Cannot create the folder for the metrics of workers: {error}. Set STATE_FOLDER to a writable folder."
             ) from None
 
     def forget_live(self, pid: int) -> None:
-        """Takes a dead worker out of the figures that describe the present, such as open connections; what it has
-        counted stays counted."""
+        """Removes the gauges of an ended worker that describe the present, such as open connections. Its counters stay."""
         for file in self.folder.glob(f"gauge_live*_{pid}.db"):
             with suppress(FileNotFoundError):
                 file.unlink()

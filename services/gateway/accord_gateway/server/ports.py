@@ -1,4 +1,4 @@
-"""Whether a port is free, and who has it if not."""
+"""Whether a port is free, and which process listens on it otherwise."""
 
 import errno
 import re
@@ -13,64 +13,65 @@ LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
 class PortUnavailable(StartupError):
-    """A port cannot be listened on; the message says why and what to do."""
+    """The gateway cannot listen on a port."""
 
 
-def address(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 address in brackets."""
     return f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def require_free(host: str, port: int, setting: str) -> None:
-    """Raises PortUnusable if somebody listens there, even if they share the port by SO_REUSEPORT as our workers do."""
+    """Raises PortUnavailable if a process listens there, even one that shares the port by SO_REUSEPORT, as workers do."""
     with ExitStack() as stack:
-        for family, place in _places(host, port, setting):
+        for family, address in _resolve(host, port, setting):
             probe = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are no listeners
-            _bind(probe, family, place, setting)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores connections in TIME_WAIT
+            _bind(probe, family, address, setting)
 
 
 @contextmanager
-def reserved(host: str, port: int) -> Iterator[int]:
-    """Keeps a port, any free one for 0, while worker processes come and go: bound to be shared, never listened on."""
-    family, place = next(_places(host, port, "PORT"))
-    with socket.socket(family, socket.SOCK_STREAM) as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _bind(held, family, place, "PORT")
-        yield held.getsockname()[1]
+def reserve(host: str, port: int) -> Iterator[int]:
+    """Reserves a port until the block ends, or any free port for 0: no other program can bind it while workers restart. The socket
+    never listens."""
+    family, address = next(_resolve(host, port, "PORT"))
+    with socket.socket(family, socket.SOCK_STREAM) as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _bind(reservation, family, address, "PORT")
+        yield reservation.getsockname()[1]
 
 
-def _places(host: str, port: int, setting: str) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:
+def _resolve(host: str, port: int, setting: str) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         host_setting = setting.replace("PORT", "HOST")
-        raise PortUnavailable(
-            f"{host_setting} is {host!r}, which is no address of this machine: {error.strerror}."
-        ) from None
-    for family, _, _, _, place in found:
-        yield family, (str(place[0]), port)
+        raise PortUnavailable(f"{host_setting} is {host!r}, which does not resolve: {error.strerror}.") from None
+    for family, _, _, _, address in found:
+        yield family, (str(address[0]), port)
 
 
-def _bind(probe: socket.socket, family: socket.AddressFamily, place: tuple[str, int], setting: str) -> None:
+def _bind(probe: socket.socket, family: socket.AddressFamily, address: tuple[str, int], setting: str) -> None:
     if family == socket.AF_INET6:
         probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
-        probe.bind(place)
+        probe.bind(address)
     except OSError as error:
-        raise PortUnavailable(_explanation(*place, error, setting)) from None
+        raise PortUnavailable(_explanation(*address, error, setting)) from None
 
 
 def _explanation(host: str, port: int, error: OSError, setting: str) -> str:
     if isinstance(error, PermissionError):
-        return f"Port {port} needs privileges. Set {setting} to one above 1023."
+        return f"Port {port} requires privileges. Set {setting} to a port above 1023."
     if error.errno != errno.EADDRINUSE:
-        return f"Cannot listen on {address(host, port)}: {error.strerror}."
-    owner = listener(port)
-    return f"Port {port} is in use{f' by {owner}' if owner else ''}. Stop that, or set {setting} to another port."
+        return f"Cannot listen on {format_address(host, port)}: {error.strerror}."
+    process = listening_process(port)
+    used = f" by {process}" if process else ""
+    return f"Port {port} is in use{used}. Stop the other process, or set {setting} to another port."
 
 
-def listener(port: int) -> str | None:
-    """The process that listens on a port, as far as this account may see it. Linux only."""
+def listening_process(port: int) -> str | None:
+    """The process that listens on a port. None if the operating system is not Linux, or hides the process from this user."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
@@ -81,9 +82,9 @@ def listener(port: int) -> str | None:
 
 
 def _open_files(process: Path) -> Iterator[str]:
-    for handle in (process / "fd").iterdir():
+    for descriptor in (process / "fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
-            yield str(handle.readlink())
+            yield str(descriptor.readlink())
 
 
 def _listening_inodes(port: int) -> Iterator[str]:

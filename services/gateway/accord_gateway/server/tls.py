@@ -1,5 +1,5 @@
-"""The certificate that the gateway shows, and the authority it asks clients' certificates from: files, read again
-when they change, so that renewing a certificate takes no restart."""
+"""The server's certificate and the authority of client certificates: files that are read again when they change, so that a
+renewed certificate needs no restart."""
 
 import ssl
 from pathlib import Path
@@ -12,17 +12,17 @@ from accord_gateway.errors import StartupError
 from accord_gateway.settings import Settings
 
 
-class TlsFault(StartupError):
-    """A certificate or key cannot be used; the message says which and why."""
+class TlsError(StartupError):
+    """A certificate or key is unusable. The message names the file and the reason."""
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """None means plain text. Raises TlsFault."""
+    """None for plaintext. Raises TlsError."""
     if not (settings.tls_cert_file and settings.tls_key_file):
         return None
     files = CertificateFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
     require_client = settings.tls_client_ca_file is not None
-    changed: Any = files.read_if_changed  # may answer None, which its stub does not know
+    changed: Any = files.read_if_changed  # grpcio's stub does not accept None, which grpcio does
     return grpc.dynamic_ssl_server_credentials(files.read(), changed, require_client)
 
 
@@ -30,7 +30,7 @@ class CertificateFiles:
     def __init__(self, certificate: Path, key: Path, client_authority: Path | None) -> None:
         self._certificate, self._key, self._client_authority = certificate, key, client_authority
         self._files = [path for path in (certificate, key, client_authority) if path]
-        self._seen = self._times()
+        self._times = self._modification_times()
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         self.check()
@@ -39,35 +39,36 @@ class CertificateFiles:
         return grpc.ssl_server_certificate_configuration([pair], authority)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """None if nothing changed, or if what is there now is no good: the old certificate serves on. Asked by
-        gRPC's threads before every handshake."""
+        """None if the files are unchanged or unusable: the current certificate stays in use. Called by gRPC's threads before
+        each handshake."""
         try:
-            times = self._times()
-            if times == self._seen:
+            times = self._modification_times()
+            if times == self._times:
                 return None
             changed = self.read()
-        except (TlsFault, OSError) as error:
+        except (TlsError, OSError) as error:
             structlog.get_logger().warning("certificate_not_taken_up", reason=str(error))
             return None
-        self._seen = times
+        self._times = times
         return changed
 
     def check(self) -> None:
-        """Raises TlsFault if the key does not fit the certificate, or one of the files is not what it should be."""
+        """Raises TlsError if the key does not match the certificate, or a file has other content."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self._certificate, self._key, password=_no_password)
         except (ssl.SSLError, ValueError) as error:
-            raise TlsFault(f"{self._certificate} and {self._key} are no certificate and its key: {error}") from None
+            raise TlsError(f"{self._certificate} and {self._key} are not a certificate and its key: {error}") from None
         try:
             if self._client_authority:
                 context.load_verify_locations(self._client_authority)
         except ssl.SSLError as error:
-            raise TlsFault(f"{self._client_authority} holds no certificate: {error}") from None
+            raise TlsError(f"{self._client_authority} contains no certificate: {error}") from None
 
-    def _times(self) -> list[int]:
+    def _modification_times(self) -> list[int]:
         return [path.stat().st_mtime_ns for path in self._files]
 
 
 def _no_password() -> str:
+    """Otherwise OpenSSL prompts for one on the terminal."""
     raise ValueError("the key is encrypted")

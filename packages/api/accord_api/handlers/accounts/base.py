@@ -32,8 +32,8 @@ class AccountParts(AccountServiceServicer):
         self._verified_email_required = dependencies.rules.verified_email_required
 
     def _check_new_password(self, field: str, password: str, *, email: str) -> None:
-        if faults := self._passwords.faults(password, email=email):
-            raise invalid(*(FieldViolation(field, fault) for fault in faults))
+        if problems := self._passwords.problems(password, email=email):
+            raise invalid(*(FieldViolation(field, problem) for problem in problems))
 
     async def _mail_token(self, tx: Transaction, kind: Kind, mail: Mail, account: Account | None, *, to: str) -> None:
         """Without an account it does the same work, and neither issues a token nor sends mail."""

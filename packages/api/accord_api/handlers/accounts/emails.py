@@ -7,6 +7,7 @@ from accord_api.own_account import get_own_account_locked
 from accord_api.sign_ins import is_banned
 from accord_db.engine.database import Transaction
 from accord_db.engine.errors import AlreadyExists
+from accord_db.engine.folding import fold_email
 from accord_db.queries import accounts
 from accord_db.schema import Account, TokenPurpose
 from accord_rpc.call import Context, call
@@ -43,14 +44,14 @@ class Emails(AccountParts):
             account = await accounts.get_account_by_email_locked(tx, email=request.email)
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
-            waits = account is not None and account.email_verified_at is None and not is_banned(account)
+            waits = account is not None and account.email_verified_at is None and not is_banned(account, self._db.clock)
             await self._mail_token(
-                tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account if waits else None, to=request.email.lower()
+                tx, VERIFY_EMAIL, Mail.VERIFY_EMAIL, account if waits else None, to=fold_email(request.email)
             )
         return pb.ResendVerificationEmailResponse()
 
     async def ChangeEmail(self, request: pb.ChangeEmailRequest, context: Context) -> pb.ChangeEmailResponse:
-        me, new_email = caller().account_id, request.new_email.lower()
+        me, new_email = caller().account_id, fold_email(request.new_email)
         call().note(account_id=me, target=me)
         async with self._db.transaction() as tx:
             account = await get_own_account_locked(tx)

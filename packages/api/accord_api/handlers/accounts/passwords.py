@@ -5,8 +5,9 @@ from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
 from accord_api.handlers.accounts.base import AccountParts
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
-from accord_api.sign_ins import is_banned
+from accord_api.sign_ins import is_banned, require_verified_hash
 from accord_db.engine.database import Transaction
+from accord_db.engine.folding import fold_email
 from accord_db.queries import accounts, providers
 from accord_db.schema import Account
 from accord_rpc.call import Context, call
@@ -25,8 +26,9 @@ class AccountPasswords(AccountParts):
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=account.id)
-            if now is None or now.password_hash != account.password_hash:  # the password has changed since
+            if now is None:  # deleted since the password was verified
                 raise RpcError(Reason.REASON_PASSWORD_WRONG)
+            require_verified_hash(now, account)
             await self._set_password(tx, account, new_hash)
             # A pending change of address too: an intruder may have requested it.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
@@ -41,9 +43,9 @@ class AccountPasswords(AccountParts):
             if account is not None:
                 call().note(account_id=account.id, target=account.id)
             # An account without a password, which signs in with providers, gets one this way.
-            wanted = account is not None and not is_banned(account)
+            wanted = account is not None and not is_banned(account, self._db.clock)
             await self._mail_token(
-                tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=request.email.lower()
+                tx, RESET_PASSWORD, Mail.RESET_PASSWORD, account if wanted else None, to=fold_email(request.email)
             )
         return pb.RequestPasswordResetResponse()
 

@@ -21,7 +21,7 @@ class SigningIn(AccountParts):
         async with self._db.transaction() as tx:
             token, session, second_step_token = await self._sign_ins.open(tx, account)
             if new_hash is not None:
-                await accounts.update_password_hash(tx, account_id=account.id, password_hash=new_hash)
+                await accounts.renew_password_hash(tx, account_id=account.id, password_hash=new_hash)
         return pb.SignInResponse(
             session_token=token,
             session=to_session(session) if session else None,
@@ -34,7 +34,7 @@ class SigningIn(AccountParts):
         if account is not None:
             call().note(account_id=account.id, target=account.id)
         known = await self._passwords.verify(account.password_hash if account else None, request.password)
-        if account is None or not known or is_banned(account):
+        if account is None or not known or is_banned(account, self._db.clock):
             raise RpcError(Reason.REASON_SIGN_IN_REFUSED)
         return account
 

@@ -1,4 +1,4 @@
-"""Accounts, sessions, tasks, idempotency keys, and an audit log that can only grow."""
+"""Accounts, sessions, tasks, idempotency keys and the append-only audit log."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Tokens, second factors, providers, devices, outbox, rate limits; accounts and sessions with what these need."""
+"""Tokens, second factors, providers, devices, outbox and rate limits; columns for them in accounts and sessions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -7,9 +7,9 @@ revision = "2026_11_21_0100"
 down_revision = "2026_11_21_0000"
 
 unsafe = {
-    "adding-field-with-default": "gen_random_uuid() rewrites accounts, once: its rows are few and short, people sign up one by one",
-    "ban-drop-not-null": "yesterday's release fails to read only the accounts that this one makes without a password",
-    "require-concurrent-index-creation": "for the same rows, as fast as the rewrite; sessions are as few, idempotency keys those of a day",
+    "adding-field-with-default": "gen_random_uuid() rewrites accounts once: the table is small",
+    "ban-drop-not-null": "the release before fails to read only accounts that this one creates without a password",
+    "require-concurrent-index-creation": "the tables are small: an index takes no longer than the rewrite of accounts",
 }
 
 
@@ -211,9 +211,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sessions_expires_at"), "sessions", ["expires_at"], unique=False)
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"], unique=False)
-    # What is open now is no fresher than it was.
+    # Existing sessions must not count as freshly authenticated.
     op.execute("UPDATE sessions SET authenticated_at = created_at, last_used_at = created_at")
-    # Whoever was granted more by default: gateways only ever add to the audit log.
+    # Default privileges may have granted more: gateways only insert into the audit log.
     op.execute("""
         DO $$
         DECLARE grantee text;

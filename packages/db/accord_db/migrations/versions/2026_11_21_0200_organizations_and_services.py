@@ -7,17 +7,17 @@ revision = "2026_11_21_0200"
 down_revision = "2026_11_21_0100"
 
 unsafe = {
-    "adding-field-with-default": "owner_id rewrites tasks, once: at 2 million a second, with reads waiting as long",
-    "adding-foreign-key-constraint": "the columns are new and hold nothing: there is nothing to check",
-    "ban-drop-constraint": "what an organization has outlives the account of whoever made it",
-    "constraint-missing-not-valid": "the columns are new and hold nothing: there is nothing to check",
-    "require-concurrent-index-creation": "tasks are locked for their rewrite in any case; what is audited, and sign-ups, wait for it too",
-    "require-concurrent-index-deletion": "in the transaction that makes its successor",
+    "adding-field-with-default": "owner_id rewrites tasks once, at 2 million rows per second; reads wait meanwhile",
+    "adding-foreign-key-constraint": "the columns are new and empty",
+    "ban-drop-constraint": "rows of an organization outlive the account of their creator",
+    "constraint-missing-not-valid": "the columns are new and empty",
+    "require-concurrent-index-creation": "the rewrite locks tasks anyway; audited calls and sign-ups wait too",
+    "require-concurrent-index-deletion": "in the transaction that creates its replacement",
 }
 
 
-# Those that an organization owns rows of, and the column that says which.
-_WALLED = {
+# The tenant-bound tables and their tenant columns.
+_TENANT_COLUMNS = {
     "api_keys": "organization_id",
     "invitations": "organization_id",
     "member_roles": "organization_id",
@@ -338,8 +338,8 @@ def upgrade() -> None:
         ["id"],
         ondelete="CASCADE",
     )
-    _make_gateway_role()
-    for table, tenant in _WALLED.items():
+    _create_gateway_role()
+    for table, tenant in _TENANT_COLUMNS.items():
         op.execute(f"""
             CREATE POLICY tenant ON {table} USING (
                 {tenant} = (SELECT nullif(nullif(current_setting('accord.tenant', true), ''), 'all')::uuid)
@@ -350,8 +350,8 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
 
 
-def _make_gateway_role() -> None:
-    """Roles are the server's: one that is there already was made for another database, or by a superuser for this one."""
+def _create_gateway_role() -> None:
+    """Roles belong to the server: the role may exist already, for another database or created by a superuser."""
     op.execute("""
         DO $$
         BEGIN
@@ -369,7 +369,7 @@ def _make_gateway_role() -> None:
         END
         $$
     """)
-    # Where one role does everything, it has to be allowed to act as this one. Superusers are, in any case.
+    # An installation with a single role must be allowed to act as this one. Superusers always are.
     op.execute("""
         DO $$
         BEGIN
@@ -378,7 +378,7 @@ def _make_gateway_role() -> None:
             END IF;
         EXCEPTION
             WHEN insufficient_privilege THEN
-                NULL; -- then gateways log in as somebody else
+                NULL; -- gateways log in as another role
         END
         $$
     """)

@@ -3,14 +3,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, and how it is. A remedy makes it a fault."""
+    """A result of a check. It is a problem if it has a remedy."""
 
     what: str
     remedy: str = ""
 
     @property
-    def is_fault(self) -> bool:
+    def is_problem(self) -> bool:
         return bool(self.remedy)
 
     def __str__(self) -> str:
-        return f"✗ {self.what}\n    {self.remedy}" if self.is_fault else f"✓ {self.what}"
+        return f"✗ {self.what}\n    {self.remedy}" if self.is_problem else f"✓ {self.what}"

@@ -1,11 +1,11 @@
-"""Whether the gateway could listen: its certificate and its ports."""
+"""Checks the certificate, and that the ports are free or served by Accord."""
 
 from collections.abc import Iterator
 
 from accord_gateway.cli.doctor.finding import Finding
 from accord_gateway.errors import StartupError
 from accord_gateway.server import ports
-from accord_gateway.server.tls import CertificateFiles, TlsFault
+from accord_gateway.server.tls import CertificateFiles, TlsError
 from accord_gateway.settings import Settings
 
 
@@ -20,17 +20,17 @@ def findings(settings: Settings) -> Iterator[Finding]:
 def _certificate(files: CertificateFiles) -> Finding:
     try:
         files.check()
-    except TlsFault as fault:
-        return Finding(str(fault), "Correct TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE.")
-    return Finding("the certificate and its key belong together")
+    except TlsError as error:
+        return Finding(str(error), "Correct TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE.")
+    return Finding("the certificate and its key match")
 
 
 def _port(host: str, port: int, setting: str) -> Finding:
-    place = f"{setting} {ports.address(host, port)}"
+    place = f"{setting} {ports.format_address(host, port)}"
     try:
         ports.require_free(host, port, setting)
-    except StartupError as refused:
-        if "accord" in (owner := ports.listener(port) or ""):
-            return Finding(f"{place} is served by Accord: {owner}")
-        return Finding(f"{place}: {refused}", f"See what it is: lsof -i :{port}")
+    except StartupError as error:
+        if "accord" in (process := ports.listening_process(port) or ""):
+            return Finding(f"{place} is served by Accord: {process}")
+        return Finding(f"{place}: {error}", f"Inspect it: lsof -i :{port}")
     return Finding(f"{place} is free")

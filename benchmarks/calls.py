@@ -1,4 +1,4 @@
-"""What is asked, of Accord in gRPC and of the peer in REST, and how a right answer is told from any other."""
+"""The calls that are measured, over gRPC to Accord and over REST to the peer, each with a check of its response."""
 
 import json
 import struct
@@ -25,35 +25,35 @@ DESCRIPTION: Final = "A description of the work. " * 4
 PAGE: Final = 20
 
 
-class Query(NamedTuple):
-    """A call as a person makes it, and whether its answer is what that person should get."""
+class CheckedCall(NamedTuple):
+    """A call by a user, and whether a response is the one that this user should get."""
 
     request: Callable[[Person], Request]
-    is_answered: Callable[[bytes, Person], bool]
+    is_right: Callable[[bytes, Person], bool]
 
 
-def ask(port: int, question: Query, person: Person) -> int:
-    """Makes the call once, and gives the size of its answer on the wire. Ends the benchmark if the answer is wrong."""
-    request = question.request(person)
-    answer = (_ask_grpc if request.http2 else _ask_rest)(port, request)
-    if not question.is_answered(answer, person):
-        raise SystemExit(f"{request.path} was answered {answer!r}")
-    return len(answer) + (GRPC_PREFIX.size if request.http2 else 0)
+def call_once(port: int, call: CheckedCall, person: Person) -> int:
+    """Returns the size of the response on the wire. Ends the benchmark if the response is wrong."""
+    request = call.request(person)
+    response = (_call_grpc if request.http2 else _call_rest)(port, request)
+    if not call.is_right(response, person):
+        raise SystemExit(f"{request.path} returned {response!r}")
+    return len(response) + (GRPC_PREFIX.size if request.http2 else 0)
 
 
-# Every gRPC message comes behind a flag (0: not compressed) and its length.
+# Before each gRPC message: a flag (0: not compressed) and its length.
 GRPC_PREFIX: Final = struct.Struct(">BI")
 CREDENTIALS: Final = ("authorization", "x-api-key")
 
 
-def _ask_grpc(port: int, request: Request) -> bytes:
+def _call_grpc(port: int, request: Request) -> bytes:
     assert request.body is not None
     metadata = [header for header in request.headers.items() if header[0] in CREDENTIALS]
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         return channel.unary_unary(request.path)(request.body[GRPC_PREFIX.size :], metadata=metadata, timeout=10)
 
 
-def _ask_rest(port: int, request: Request) -> bytes:
+def _call_rest(port: int, request: Request) -> bytes:
     url = f"http://127.0.0.1:{port}{request.path}"
     made = urllib.request.Request(url, data=request.body, headers=dict(request.headers))
     with urllib.request.urlopen(made, timeout=10) as response:
@@ -81,42 +81,42 @@ def _rest(path: str, person: Person, body: object = None) -> Request:
     return Request(path, headers | {"content-type": "application/json"}, json.dumps(body).encode())
 
 
-ACCORD: Final[Mapping[str, Query]] = {
-    "GetTask": Query(
+ACCORD: Final[Mapping[str, CheckedCall]] = {
+    "GetTask": CheckedCall(
         lambda person: _grpc("GetTask", GetTaskRequest(task_id=person.task_id), person),
-        lambda answer, person: GetTaskResponse.FromString(answer).task.id == person.task_id,
+        lambda response, person: GetTaskResponse.FromString(response).task.id == person.task_id,
     ),
-    "GetTask by API key": Query(
+    "GetTask by API key": CheckedCall(
         lambda person: _grpc_by_key("GetTask", GetTaskRequest(task_id=person.shared_task_id), person),
-        lambda answer, person: GetTaskResponse.FromString(answer).task.id == person.shared_task_id,
+        lambda response, person: GetTaskResponse.FromString(response).task.id == person.shared_task_id,
     ),
-    "ListTasks": Query(
+    "ListTasks": CheckedCall(
         lambda person: _grpc("ListTasks", ListTasksRequest(page_size=PAGE), person),
-        lambda answer, person: len(ListTasksResponse.FromString(answer).tasks) == PAGE,
+        lambda response, person: len(ListTasksResponse.FromString(response).tasks) == PAGE,
     ),
-    "CreateTask": Query(
+    "CreateTask": CheckedCall(
         lambda person: _grpc("CreateTask", CreateTaskRequest(title=TITLE, description=DESCRIPTION), person),
-        lambda answer, person: CreateTaskResponse.FromString(answer).task.title == TITLE,
+        lambda response, person: CreateTaskResponse.FromString(response).task.title == TITLE,
     ),
 }
-_PEER: Final[Mapping[str, Query]] = {
-    "GetTask": Query(
+_PEER: Final[Mapping[str, CheckedCall]] = {
+    "GetTask": CheckedCall(
         lambda person: _rest(f"/tasks/{person.task_id}", person),
-        lambda answer, person: json.loads(answer)["id"] == person.task_id,
+        lambda response, person: json.loads(response)["id"] == person.task_id,
     ),
-    "ListTasks": Query(
+    "ListTasks": CheckedCall(
         lambda person: _rest(f"/tasks?page_size={PAGE}", person),
-        lambda answer, person: len(json.loads(answer)["data"]) == PAGE,
+        lambda response, person: len(json.loads(response)["data"]) == PAGE,
     ),
-    "CreateTask": Query(
+    "CreateTask": CheckedCall(
         lambda person: _rest("/tasks", person, {"title": TITLE, "description": DESCRIPTION}),
-        lambda answer, person: json.loads(answer)["title"] == TITLE,
+        lambda response, person: json.loads(response)["title"] == TITLE,
     ),
 }
-# The peer has neither organizations nor keys: what it is compared with is the same read of one's own.
-PEER: Final[Mapping[str, Query]] = _PEER | {"GetTask by API key": _PEER["GetTask"]}
-# A task that is answered without a database, by `benchmarks.bare` and `benchmarks.variants`.
-CANNED: Final = Query(
+# The peer has no organizations and no keys: it is compared by the same read of the user's own task.
+PEER: Final[Mapping[str, CheckedCall]] = _PEER | {"GetTask by API key": _PEER["GetTask"]}
+# A task that is returned without a database, by `benchmarks.bare` and `benchmarks.variants`.
+CANNED: Final = CheckedCall(
     ACCORD["GetTask"].request,
-    lambda answer, person: GetTaskResponse.FromString(answer).task.title == TITLE,
+    lambda response, person: GetTaskResponse.FromString(response).task.title == TITLE,
 )
