@@ -284,9 +284,11 @@ class Attack:
         if model := RESOURCES.get(type(message)):
             self.acknowledged[model.__tablename__].add(cast(Any, message).id)
         for part, value in message.ListFields():
-            if part.message_type is not None:
+            # No map holds resources, and neither does JSON.
+            if part.message_type is not None and not part.message_type.file.package.startswith("google."):
                 for inner in value if part.is_repeated else [value]:
-                    self._note(inner)
+                    if isinstance(inner, Message):
+                        self._note(inner)
 
 
 @each_method
