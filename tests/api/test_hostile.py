@@ -285,9 +285,11 @@ class Attack:
         if model := RESOURCES.get(type(message)):
             self.acknowledged[model.__tablename__].add(cast(Any, message).id)
         for descriptor, value in message.ListFields():
-            if descriptor.message_type is not None:
+            # No map holds resources, and neither does JSON.
+            if descriptor.message_type is not None and not descriptor.message_type.file.package.startswith("google."):
                 for inner in value if descriptor.is_repeated else [value]:
-                    self._record(inner)
+                    if isinstance(inner, Message):
+                        self._record(inner)
 
 
 @each_method

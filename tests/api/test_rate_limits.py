@@ -367,12 +367,12 @@ async def test_success_of_a_handler_that_forgot_the_limit_is_a_fault_of_ours(
     probe: ProbeClient, log: list[Any]
 ) -> None:
     assert (await refusal(token_guess(probe, uuid4(), "forget the limit"))).reason == "INTERNAL"
-    assert "has not called limit_account()" in str(log[-1]["exc_info"])
+    assert "did not call limit_account()" in str(log[-1]["exc_info"])
 
 
 async def test_limit_that_a_roll_back_would_undo_is_a_fault_of_ours(probe: ProbeClient, log: list[Any]) -> None:
     assert (await refusal(token_guess(probe, uuid4(), "in a transaction"))).reason == "INTERNAL"
-    assert "whose roll-back would undo the count" in str(log[-1]["exc_info"])
+    assert "its roll-back would undo the count" in str(log[-1]["exc_info"])
 
 
 @pytest.mark.parametrize("method", ["Unary", "Durable"])

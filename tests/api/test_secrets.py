@@ -76,6 +76,7 @@ from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest
 from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_api.outbox import Mail
 from accord_db.engine.ids import uuid7
+from accord_db.engine.model import Model
 from accord_db.queries.accounts import update_role
 from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
@@ -180,13 +181,30 @@ async def test_no_secret_is_anywhere(
         "metrics": generate_latest().decode(),
         **tables(dsn),
     }
-    assert [place for place, text in places.items() if not text or text == "[]"] == [], "nothing was looked at there"
+    empty = {place for place, text in places.items() if not text or text == "[]"}
+    assert [place for place in empty if not has_no_secrets(place)] == [], "nothing was looked at there"
+    assert {
+        "accounts",
+        "sessions",
+        "tasks",
+        "audit_events",
+        "outbox_messages",
+        "idempotency_keys",
+    } <= places.keys() - empty
     # What is no secret is found: the search works.
     assert {place for place, text in places.items() if is_in(OTHER_EMAIL, text)} == {"accounts"}
     assert is_in("AccountService/SignIn", places["log"])
     assert is_in("SignIn", places["metrics"])
     found = {(place, secret) for place, text in places.items() for secret in witness.all if is_in(secret, text)}
     assert found == set()
+
+
+def has_no_secrets(place: str) -> bool:
+    """Whether it is a table of a feature whose messages have no sensitive field."""
+    modules = {mapper.class_.__tablename__: mapper.class_.__module__ for mapper in Model.registry.mappers}
+    package = f"accord.{modules.get(place, '').rpartition('.')[2]}."
+    with_methods = any(method.service.startswith(package) for method in METHODS)
+    return with_methods and not any(name.startswith(package) for name in SENSITIVE)
 
 
 def is_in(secret: str, text: str) -> bool:

@@ -243,7 +243,7 @@ async def test_stream_ends_with_its_session_while_nothing_can_be_heard(
     probe: ProbeClient, database: Database, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The listener was never started."""
-    monkeypatch.setattr(streams, "_LOOK_AGAIN_UNTOLD", 0.2)
+    monkeypatch.setattr(streams, "_RECHECK_EVERY_WITHOUT_NOTICES", 0.2)
     stream = await begin(probe, kind, probe.person)
     await _revoke(database, probe.person)
     assert await is_ended(stream)

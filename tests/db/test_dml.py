@@ -105,10 +105,10 @@ async def test_update_sets_the_named_columns_and_a_new_etag(database: Database) 
 
 async def test_history_written_after_a_wait_sorts_after_what_it_waited_for(connect: Connect) -> None:
     """now() is the start of the transaction, which was earlier."""
-    database = await connect(pool_size=2)
-    async with database.transaction() as waiting:
+    one, other = await connect(), await connect()
+    async with one.transaction() as waiting, other.transaction() as waited_for:
         await waiting.fetch_one(select(func.now()))
-        first = await insert_row(database, Item, id=uuid7(), name="first")
+        first = await insert_row(waited_for, Item, id=uuid7(), name="first")
         second = await insert_row(waiting, Item, id=uuid7(), name="second")
     assert second.created_at < first.created_at
     assert second.occurred_at > first.occurred_at

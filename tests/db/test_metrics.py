@@ -94,7 +94,7 @@ def test_metrics_of_workers_are_summed(dsn: str, tmp_path: Path) -> None:
         assert worker.stdout.readline() == b"connected\n"
     together = CollectorRegistry()
     MultiProcessCollector(together, path=str(tmp_path))  # type: ignore[no-untyped-call]  # untyped there
-    assert sample("db_queries_total", together, operation="select", table="none") == 2
+    assert sample("db_queries_total", together, operation="select", table="none") == 4  # each connects with one
     assert sample("db_connection_pool_size", together) == 2
     for worker in workers:
         worker.communicate()
