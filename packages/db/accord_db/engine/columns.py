@@ -12,6 +12,7 @@ from sqlalchemy import (
     Enum,
     Float,
     Integer,
+    Interval,
     LargeBinary,
     String,
     Uuid,
@@ -75,7 +76,8 @@ def columns_of(model: type[DeclarativeBase]) -> dict[str, Column]:
 
 
 def _column(type_: TypeEngine[Any], nullable: bool, has_default: bool) -> Column:
-    if isinstance(type_, TypeDecorator):
+    # Interval is a decorator of DateTime for databases without intervals.
+    if isinstance(type_, TypeDecorator) and not isinstance(type_, Interval):
         return _column(type_.impl_instance, nullable, has_default)
     return Column(
         kind=_kind(type_),

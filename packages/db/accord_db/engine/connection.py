@@ -136,13 +136,19 @@ class Connection:
 
     async def require_writable(self) -> datetime:
         """The time on the server's clock. Raises Unavailable if the server is read-only."""
-        result = await self.execute(_STATE)
-        read_only, microseconds = result.get_value(0, 0), result.get_value(0, 1)
-        if read_only != b"off":
+        read_only, now = await self.state()
+        if read_only:
             self.read_only = True
             raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
+        return now
+
+    async def state(self) -> tuple[bool, datetime]:
+        """Whether the server is read-only, and the time on its clock."""
+        result = await self.execute(_STATE)
+        read_only, microseconds = result.get_value(0, 0), result.get_value(0, 1)
         assert microseconds is not None
-        return _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(microseconds, "big", signed=True))
+        now = _POSTGRES_EPOCH + timedelta(microseconds=int.from_bytes(microseconds, "big", signed=True))
+        return read_only != b"off", now
 
     async def recover(self) -> None:
         """Makes the connection of a cancelled caller idle: cancels the statement and rolls back."""

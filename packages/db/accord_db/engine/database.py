@@ -26,9 +26,8 @@ def opened(db: "Database | Transaction") -> AbstractAsyncContextManager[Transact
     return nullcontext(db) if isinstance(db, Transaction) else db.transaction()
 
 
-_PING_MAX_WAIT = (
-    1.5  # seconds to wait for a connection; shorter than the timeout of health checks, which report the error
-)
+# Seconds to wait for a connection. Shorter than the timeout of health checks, which report the error.
+_PING_MAX_WAIT = 1.5
 
 
 class Database(Executor):
@@ -44,13 +43,14 @@ class Database(Executor):
 
     @classmethod
     async def connect(cls, settings: DatabaseSettings) -> Self:
-        """Raises Unavailable unless the database can be reached and takes writes."""
+        """Raises Unavailable unless the server responds and accepts writes; with `target_session_attrs=any` a read-only server
+        is accepted."""
         measured = metrics()
         pool = Pool(partial(connect, settings, measured), settings, measured)
         await pool.start()
         database = cls(pool, settings)
         try:
-            await database.ping()
+            await database._measure_clock()
         except BaseException:
             await pool.close()
             raise
@@ -65,6 +65,15 @@ class Database(Executor):
         try:
             sent_at = monotonic()
             self.clock.set(await connection.require_writable(), sent_at=sent_at)
+        finally:
+            self._pool.release(connection)
+
+    async def _measure_clock(self) -> None:
+        connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
+        try:
+            sent_at = monotonic()
+            _, now = await connection.state()
+            self.clock.set(now, sent_at=sent_at)
         finally:
             self._pool.release(connection)
 
