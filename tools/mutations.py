@@ -305,6 +305,27 @@ MUTATIONS = (
         "            if False\n",
         ("tests/api/test_masks.py::test_mask_with_a_path_that_cannot_be_changed_is_invalid",),
     ),
+    Mutation(
+        "drift: a field that no column can hold is served",
+        "packages/rpc/accord_rpc/drift.py",
+        "        yield unmappable(field)\n",
+        "        yield from ()\n",
+        ("tests/rpc/test_drift.py::test_field_that_no_column_holds_is_refused_whatever_the_column",),
+    ),
+    Mutation(
+        "drift: a request may hold more than its column",
+        "packages/rpc/accord_rpc/drift.py",
+        "limit <= length",
+        "limit >= 0",
+        ("tests/rpc/test_drift.py::test_request_field_may_hold_less_than_its_column_and_not_more",),
+    ),
+    Mutation(
+        "lists: a page token serves every caller",
+        "packages/rpc/accord_rpc/pagination.py",
+        "parts = [me.account_id.bytes, active.bytes, ",
+        "parts = [",
+        ("tests/api/test_lists.py::test_page_token_is_refused_if_altered_or_of_another_caller_or_order[ListTasks]",),
+    ),
 )
 
 
