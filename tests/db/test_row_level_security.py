@@ -45,7 +45,7 @@ from accord_db.queries import tasks
 from accord_db.schema import Account, Member, Organization, Role, Task, metadata
 from tests.conftest import Connect, execute
 from tests.db.conftest import NewAccount
-from tests.rows import Row, of_tenant, row_of
+from tests.rows import Row, can_be_of_organization, of_tenant, row_of
 
 pytestmark = pytest.mark.every_feature
 
@@ -94,7 +94,7 @@ class Tenant:
     rows: dict[str, Row]
 
     def tenant_of(self, table: Table) -> UUID:
-        return self.account.id if table is DRAFTS else self.id
+        return self.id if can_be_of_organization(table) else self.account.id
 
     def new_row(self, table: Table) -> Row:
         row = row_of(table, self.rows, organization_id=self.id)
