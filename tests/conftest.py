@@ -43,7 +43,7 @@ _TEMPLATE_LOCK: Final = 7_061_993
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--hostile", type=int, default=50, metavar="N", help="send N hostile messages to each method (default: 50)"
+        "--hostile", type=int, default=100, metavar="N", help="send N hostile messages to each method (default: 100)"
     )
     parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
     parser.addoption(
