@@ -6,6 +6,7 @@ without details.
 """
 
 import asyncio
+import re
 import zlib
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -229,9 +230,8 @@ async def test_unparsable_message_is_an_invalid_argument_without_names_of_types(
         refused = await refusal(call(client, path, message, me))
         assert (refused.code.value[0], refused.reason) == (INVALID, "INVALID_MESSAGE")
         text = f"{refused.message} {refused.violations}".lower()
-        assert not [
-            word for word in ("accord", "tasksrequest", "signup", "timestamp", "proto", "decode", "utf") if word in text
-        ]
+        assert not [word for word in ("accord", "timestamp", "proto", "decode", "utf") if word in text]
+        assert not re.search(r"\wrequest", text)
 
 
 # --- calls with no message or more than one ---------------------------------------------------------------------------

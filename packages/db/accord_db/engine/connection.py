@@ -136,13 +136,16 @@ class Connection:
 
     async def require_writable(self) -> datetime:
         """The time on the server's clock. Raises Unavailable if the server is read-only."""
-        read_only, now = await self.state()
+        read_only, now = await self._state()
         if read_only:
             self.read_only = True
             raise self._counted(Unavailable("the server is read-only", sqlstate=READ_ONLY))
         return now
 
-    async def state(self) -> tuple[bool, datetime]:
+    async def server_time(self) -> datetime:
+        return (await self._state())[1]
+
+    async def _state(self) -> tuple[bool, datetime]:
         """Whether the server is read-only, and the time on its clock."""
         result = await self.execute(_STATE)
         read_only, microseconds = result.get_value(0, 0), result.get_value(0, 1)

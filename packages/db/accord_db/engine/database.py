@@ -1,8 +1,9 @@
 """The database: `fetch_one`, `fetch_all`, `execute` and `transaction`."""
 
 from asyncio import current_task
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 from psycopg.pq.abc import PGresult
 
 from accord_db.engine.clock import DatabaseClock
-from accord_db.engine.connection import DatabaseSettings, connect
+from accord_db.engine.connection import Connection, DatabaseSettings, connect
 from accord_db.engine.executor import Executor
 from accord_db.engine.metrics import metrics
 from accord_db.engine.pool import Pool
@@ -50,7 +51,7 @@ class Database(Executor):
         await pool.start()
         database = cls(pool, settings)
         try:
-            await database._measure_clock()
+            await database._measure_clock(Connection.server_time)
         except BaseException:
             await pool.close()
             raise
@@ -61,19 +62,13 @@ class Database(Executor):
 
     async def ping(self) -> None:
         """Measures the database's clock. Raises Unavailable unless the server responds and accepts writes."""
-        connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
-        try:
-            sent_at = monotonic()
-            self.clock.set(await connection.require_writable(), sent_at=sent_at)
-        finally:
-            self._pool.release(connection)
+        await self._measure_clock(Connection.require_writable)
 
-    async def _measure_clock(self) -> None:
+    async def _measure_clock(self, read: Callable[[Connection], Awaitable[datetime]]) -> None:
         connection = await self._pool.acquire(max_wait=_PING_MAX_WAIT)
         try:
             sent_at = monotonic()
-            _, now = await connection.state()
-            self.clock.set(now, sent_at=sent_at)
+            self.clock.set(await read(connection), sent_at=sent_at)
         finally:
             self._pool.release(connection)
 
