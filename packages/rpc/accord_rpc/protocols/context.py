@@ -1,0 +1,65 @@
+"""What the pipeline and its handlers use of grpcio's `ServicerContext`, for calls that our own server carries."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
+from typing import NoReturn, TypeAlias
+
+import grpc
+from grpc.aio import AbortError
+
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+
+class ProtocolContext(ABC):
+    """One call. Each protocol implements `read` and `write`, and translates the status at the end.
+
+    `deadline` is a value of `time.monotonic()`; None if the client set none."""
+
+    __slots__ = ("_auth_context", "_peer", "deadline", "message", "metadata", "status", "trailers")
+
+    def __init__(self, metadata: Metadata, peer: str, peer_uris: Sequence[bytes], deadline: float | None) -> None:
+        self.metadata = metadata
+        self._peer = peer
+        self._auth_context = {"peer_uri": peer_uris} if peer_uris else {}
+        self.deadline = deadline
+        self.status: int | None = None
+        self.message = ""
+        self.trailers: Metadata = ()
+
+    @abstractmethod
+    async def read(self) -> object:
+        """The next message, as bytes; `grpc.aio.EOF` at the end."""
+
+    @abstractmethod
+    async def write(self, message: bytes) -> None:
+        """Sends a message of a stream of responses."""
+
+    def invocation_metadata(self) -> Metadata:
+        return self.metadata
+
+    def peer(self) -> str:
+        return self._peer
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return self._auth_context
+
+    def time_remaining(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        self.trailers = metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.status = code.value[0]
+
+    def set_details(self, message: str) -> None:
+        self.message = message
+
+    def code(self) -> int | None:
+        return self.status
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        self.status, self.message = code.value[0], details
+        self.trailers = trailing_metadata or self.trailers
+        raise AbortError(details)
