@@ -1,8 +1,9 @@
 """Messages and their rules as JSON Schema."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
@@ -29,8 +30,9 @@ DURATION = ".google.protobuf.Duration"
 
 def schema_of(message: type[Message], *, sent: bool = False) -> dict[str, Any]:
     """As part of a request, or of a response if it is `sent`."""
-    requests, responses = ([], [message.DESCRIPTOR]) if sent else ([message.DESCRIPTOR], [])
-    return Schemas(Comments(FileDescriptorSet()), requests, responses).message(message.DESCRIPTOR)
+    described = cast(Descriptor, message.DESCRIPTOR)
+    requests, responses = ([], [described]) if sent else ([described], [])
+    return Schemas(Comments(FileDescriptorSet()), requests, responses).message(described)
 
 
 def value_of(described: Field) -> Any:
