@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.duration_pb2 import Duration
 
@@ -46,6 +47,7 @@ METHODS: Final = """\
 
 The policies include the defaults of their service (`policy_defaults`).
 
+- **Route**: the HTTP method and the path of the method in REST (`google.api.http`).
 - **Caller**: the permission that the caller needs in the active organization, or the kind of caller. *Personal* methods
   also work without an active organization, on the caller's own data.
 - **Credentials**: the credentials that the method accepts. A service token acts for a person, except in methods for
@@ -104,7 +106,7 @@ def _permissions() -> Iterator[str]:
 
 def _service(service: ServiceDescriptor) -> Iterator[str]:
     yield f"### {service.name}\n"
-    yield from _head("Method", "Caller", "Credentials", "Other rules", "Rate limits", "Deadline")
+    yield from _head("Method", "Route", "Caller", "Credentials", "Other rules", "Rate limits", "Deadline")
     yield from map(_method, service.methods)
     yield ""
 
@@ -113,7 +115,15 @@ def _method(method: MethodDescriptor) -> str:
     policy = effective_policy(method)
     deadline = f"{_time(policy.default_deadline)} / {_time(policy.max_deadline)}"
     limits = "; ".join(map(_limit, policy.rate_limits))
-    return _row(f"`{method.name}`", _caller(policy), _credentials(policy), _rules(policy), limits, deadline)
+    return _row(
+        f"`{method.name}`", _route(method), _caller(policy), _credentials(policy), _rules(policy), limits, deadline
+    )
+
+
+def _route(method: MethodDescriptor) -> str:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = rule.WhichOneof("pattern")
+    return f"`{verb.upper()} {getattr(rule, verb)}`" if verb else "none"
 
 
 def _caller(policy: MethodPolicy) -> str:
