@@ -116,8 +116,8 @@ class Routes(grpc.GenericRpcHandler):
 
     async def _drain(self, request: object, context: Context) -> NoReturn:
         status = self._unavailable
-        await context.abort(status.code, status.message, ((STATUS_HEADER, status.details),))
-        raise AssertionError  # `abort` has raised
+        context.set_trailing_metadata(((STATUS_HEADER, status.details),))
+        await context.abort(status.code, status.message)
 
 
 async def _no_such_method(request: object, context: Context) -> bytes | None:
@@ -137,6 +137,6 @@ def _chained(stages: Iterable[AsyncServerInterceptor], innermost: Next, path: st
 
 def _step(stage: AsyncServerInterceptor, following: Next, path: str) -> Next:
     def step(request: object, context: Context) -> Awaitable[bytes | None]:
-        return stage.intercept(following, request, context, path)
+        return stage.intercept(following, request, context, path)  # type: ignore[arg-type]  # it knows grpcio's context only
 
     return step

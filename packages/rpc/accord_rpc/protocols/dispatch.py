@@ -28,7 +28,8 @@ class Dispatcher:
         content_type = header(exchange, b"content-type")
         for protocol in self._protocols:
             if protocol.accepts(exchange, content_type):
-                return await protocol.serve(exchange)
+                await protocol.serve(exchange)
+                return
         exchange.respond(415 if exchange.method == b"POST" else 404, ())
 
 

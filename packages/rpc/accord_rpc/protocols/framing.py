@@ -69,7 +69,7 @@ class MessageReader:
 
 def expand(data: bytes, encoding: bytes | None) -> bytes:
     """Raises FramingError, without having expanded more than a message may have."""
-    if encoding not in _WINDOW_BITS:
+    if encoding is None or encoding not in _WINDOW_BITS:
         raise FramingError(grpc.StatusCode.INTERNAL, "A message is compressed, but the headers name no compression.")
     inflate = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:

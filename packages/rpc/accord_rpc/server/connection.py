@@ -33,7 +33,7 @@ class Host(Protocol):
     def serve(self, exchange: Exchange) -> "asyncio.Task[None]":
         """Runs the application in a task. If it raises, the exchange gets a 500, or is reset if its response has started.
 
-        The connection cancels the task if the client resets the exchange or disconnects."""
+        The connection keeps the task, and cancels it if the client resets the exchange or disconnects."""
 
     def closed(self, connection: "Connection") -> None:
         """Must be called by `connection_lost`."""
@@ -102,12 +102,12 @@ class NewConnection(asyncio.Protocol):
         place = transport.get_extra_info("peername")
         self.address = place[0] if place and isinstance(place, tuple) else None
         if not self._server.accept(self, self.address):
-            return self._transport.abort()
-        if (context := self._server.tls_context()) is None:
+            self._raw.abort()
+        elif context := self._server.tls_context():
+            self._raw.pause_reading()  # until the handshake reads
+            self._handshake = self._server.loop.create_task(self._start_tls(context))
+        else:
             self._is_ready = True
-            return None
-        self._transport.pause_reading()  # until the handshake reads
-        self._handshake = self._server.loop.create_task(self._start_tls(context))
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         loop, limits = self._server.loop, self._server.limits
@@ -119,7 +119,11 @@ class NewConnection(asyncio.Protocol):
             transport = None
         if transport is None or transport.is_closing():
             self._raw.abort()
-            return self._server.ended(self)
+            self._server.ended(self)
+        else:
+            self._begin_secure(transport)
+
+    def _begin_secure(self, transport: asyncio.Transport) -> None:
         self._transport, self._is_secure, self._is_ready = transport, True, True
         version = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if version == "h2":
@@ -142,9 +146,10 @@ class NewConnection(asyncio.Protocol):
     def _hand_over(self, *, http2: bool) -> None:
         connection = self._server.connect(self, self._transport, self._peer(), http2=http2)
         if connection is None:
-            return self._transport.close()
-        self._transport.set_protocol(connection)
-        connection.data_received(self._first)
+            self._transport.close()
+        else:
+            self._transport.set_protocol(connection)
+            connection.data_received(self._first)
 
     def _peer(self) -> Peer:
         place = self._transport.get_extra_info("peername")

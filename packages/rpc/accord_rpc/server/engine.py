@@ -94,6 +94,7 @@ class Engine:
     def report(self) -> None:
         """Reports the streams that ended because `take` returned their last frame."""
         events = self._events
+        event: Any  # a check of its class would take longer than that of its type
         for event in self._http.events():
             kind = type(event)
             if kind is RequestReceived:

@@ -197,9 +197,13 @@ class Http2Connection(Connection):
     # --- events of the engine ---
     def on_request(self, stream: int, headers: Headers, ended: bool) -> None:
         if len(self._exchanges) >= self._limits.streams:  # the client has not read our settings
-            return self.engine.reset(stream, REFUSED_STREAM)
-        if len(headers) > self._limits.header_count or _size(headers) > self._limits.header_bytes:
-            return self.engine.respond(stream, _HEADERS_TOO_LARGE, b"", ())
+            self.engine.reset(stream, REFUSED_STREAM)
+        elif len(headers) > self._limits.header_count or _size(headers) > self._limits.header_bytes:
+            self.engine.respond(stream, _HEADERS_TOO_LARGE, b"", ())
+        else:
+            self._begin(stream, headers, ended)
+
+    def _begin(self, stream: int, headers: Headers, ended: bool) -> None:
         exchange = Http2Exchange(self, stream, request_ended=ended)
         exchange.http_version = 2
         exchange.peer, exchange.peer_uris, exchange.secure = self.peer.name, self.peer.uris, self.peer.secure
@@ -322,11 +326,10 @@ class Http2Connection(Connection):
         limits = self._limits
         if now - self._ping_minute > 60.0:
             self._ping_minute, self._pings = now, 0
-        if not self._greeted and now - self._since > limits.handshake_seconds:
-            return self.abort()
-        if self._has_stalled(now) or self._is_dead(now):
-            return self.transport.abort()
         age = now - self._since
+        if self._has_stalled(now) or self._is_dead(now) or not (self._greeted or age < limits.handshake_seconds):
+            self.transport.abort()
+            return
         if age > self._age + limits.age_grace_seconds:
             self.abort()
         elif age > self._age or (not self._exchanges and now - self._heard > limits.idle_seconds):

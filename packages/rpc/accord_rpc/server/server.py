@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -50,7 +50,7 @@ class Server:
         self._http1 = http1
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: set[Exchange] = set()
         self._listeners: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
@@ -97,7 +97,8 @@ class Server:
 
     async def _until_gone(self, seconds: float) -> None:
         until = self.loop.time() + seconds
-        while (self._connections or self._tasks) and self.loop.time() < until:
+        # An event would cost time in each exchange, and this runs once.
+        while (self._connections or self._running) and self.loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(_POLL)
 
     def _tick(self) -> None:
@@ -110,20 +111,20 @@ class Server:
 
     # --- called by connections ---
     def serve(self, exchange: Exchange) -> asyncio.Task[None]:
-        task = self.loop.create_task(self._run(exchange))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self.loop.create_task(self._run(exchange))
 
     async def _run(self, exchange: Exchange) -> None:
+        self._running.add(exchange)
         try:
             await self._application(exchange)
-        except Exception:  # the server outlives a fault of its application
+        except Exception:  # noqa: BLE001  # the server outlives a fault of its application
             self._log.exception("exchange_failed", target=exchange.target[:200].decode("latin-1"))
             if exchange.started:
                 exchange.reset()
             else:
                 exchange.respond(500, ())
+        finally:
+            self._running.discard(exchange)
 
     def accept(self, connection: NewConnection, address: str | None) -> bool:
         network = None if address is None or self._exempt(address) else peer_network(address)
