@@ -8,27 +8,33 @@ import pytest
 import contract
 import stubs
 
-NOTES = """\
+RPC = """\
+  // Returns one note.
+  rpc GetNote(GetNoteRequest) returns (GetNoteResponse) {
+    option (google.api.http) = {get: "/v1/notes/{note_id}"};
+  }
+"""
+NOTES = f"""\
 syntax = "proto3";
 package accord.notes.v1;
 
+import "google/api/annotations.proto";
+
 // Notes.
-service NoteService {
-  // Returns one note.
-  rpc GetNote(GetNoteRequest) returns (GetNoteResponse);
-}
+service NoteService {{
+{RPC}}}
 
 // The id of a note.
-message GetNoteRequest {
+message GetNoteRequest {{
   // Its id.
   string note_id = 1;
-}
+}}
 
 // The note.
-message GetNoteResponse {
+message GetNoteResponse {{
   // Its text.
   string text = 1;
-}
+}}
 """
 
 
@@ -56,7 +62,7 @@ def test_added_field_is_compatible(notes: Path, tmp_path: Path) -> None:
         ("string text = 1;", "int64 text = 1;", "changed type"),
         ("string text = 1;", "string text = 2;", "deleted"),
         ("string text = 1;", "string body = 1;", "changed name"),
-        ("  rpc GetNote(GetNoteRequest) returns (GetNoteResponse);\n", "", 'RPC "GetNote"'),
+        (RPC, "", 'RPC "GetNote"'),
         ("service NoteService", "service NotesService", 'service "NoteService"'),
         ("returns (GetNoteResponse)", "returns (stream GetNoteResponse)", "stream"),
     ],
@@ -74,9 +80,23 @@ def test_contract_without_a_comment_is_an_error(notes: Path, tmp_path: Path, com
         contract.lint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("route", "error"),
+    [
+        ("", "accord.notes.v1.NoteService.GetNote: declares neither a route"),
+        ('get: "/v1/notes/{id}"', "accord.notes.v1.NoteService.GetNote: .* has a variable id"),
+    ],
+)
+def test_method_without_a_usable_route_is_an_error(notes: Path, tmp_path: Path, route: str, error: str) -> None:
+    contract.lint(tmp_path)
+    notes.write_text(NOTES.replace('get: "/v1/notes/{note_id}"', route))
+    with pytest.raises(stubs.ContractError, match=error):
+        contract.lint(tmp_path)
+
+
 def test_syntax_error_is_reported_with_its_line(notes: Path, tmp_path: Path) -> None:
     notes.write_text(NOTES + "messag Typo {}\n")
-    with pytest.raises(stubs.ContractError, match=r"notes.proto:21"):
+    with pytest.raises(stubs.ContractError, match=r"notes.proto:25"):
         contract.lint(tmp_path)
 
 

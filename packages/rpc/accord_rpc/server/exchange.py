@@ -49,6 +49,10 @@ class Exchange(ABC):
     def finish(self, data: bytes = b"", trailers: Headers = ()) -> None:
         """Sends the last part of the body, and ends the response."""
 
+    @abstractmethod
+    def reset(self) -> None:
+        """Breaks off the response, so that the client does not take it for a whole one."""
+
     @property
     @abstractmethod
     def started(self) -> bool:

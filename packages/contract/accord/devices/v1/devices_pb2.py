@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from accord.accounts.v1 import accounts_pb2 as accord_dot_accounts_dot_v1_dot_accounts__pb2
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x63\x63ord/devices/v1/devices.proto\x12\x11\x61\x63\x63ord.devices.v1\x1a!accord/accounts/v1/accounts.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x18\x42\x65ginDeviceSignInRequest\x12)\n\x0b\x64\x65vice_name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\"\xef\x01\n\x19\x42\x65ginDeviceSignInResponse\x12\x19\n\x0b\x64\x65vice_code\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x17\n\tuser_code\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\x12\x18\n\x10verification_uri\x18\x03 \x01(\t\x12\'\n\x19verification_uri_complete\x18\x04 \x01(\tB\x04\x90\xb5\x18\x01\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\x17PollDeviceSignInRequest\x12\"\n\x0b\x64\x65vice_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\"e\n\x18PollDeviceSignInResponse\x12\x1b\n\rsession_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x1b.accord.accounts.v1.Session\":\n\x16GetDeviceSignInRequest\x12 \n\tuser_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x14\x90\xb5\x18\x01\"R\n\x17GetDeviceSignInResponse\x12\x37\n\x0e\x64\x65vice_sign_in\x18\x01 \x01(\x0b\x32\x1f.accord.devices.v1.DeviceSignIn\"\x9a\x01\n\x0c\x44\x65viceSignIn\x12\x1c\n\x0b\x64\x65vice_name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x14\x41pproveDeviceRequest\x12 \n\tuser_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x14\x90\xb5\x18\x01\"\x17\n\x15\x41pproveDeviceResponse\"5\n\x11\x44\x65nyDeviceRequest\x12 \n\tuser_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x14\x90\xb5\x18\x01\"\x14\n\x12\x44\x65nyDeviceResponse2\x96\x05\n\rDeviceService\x12\x84\x01\n\x11\x42\x65ginDeviceSignIn\x12+.accord.devices.v1.BeginDeviceSignInRequest\x1a,.accord.devices.v1.BeginDeviceSignInResponse\"\x14\x8a\xb5\x18\x10\x08\x01*\n\x08\x14\x12\x02\x08<\x18\x02 \x01H\x01\x12\x88\x01\n\x10PollDeviceSignIn\x12*.accord.devices.v1.PollDeviceSignInRequest\x1a+.accord.devices.v1.PollDeviceSignInResponse\"\x1b\x8a\xb5\x18\x17\x08\x01*\x0b\x08\xac\x02\x12\x02\x08<\x18\x02 \x01\x42\x04\x46GHIH\x01\x12v\n\x0fGetDeviceSignIn\x12).accord.devices.v1.GetDeviceSignInRequest\x1a*.accord.devices.v1.GetDeviceSignInResponse\"\x0c\x90\x02\x01\x8a\xb5\x18\x05\x08\x02\x42\x01J\x12q\n\rApproveDevice\x12\'.accord.devices.v1.ApproveDeviceRequest\x1a(.accord.devices.v1.ApproveDeviceResponse\"\r\x8a\xb5\x18\t\x08\x02\x42\x01JH\x01X\x01\x12h\n\nDenyDevice\x12$.accord.devices.v1.DenyDeviceRequest\x1a%.accord.devices.v1.DenyDeviceResponse\"\r\x8a\xb5\x18\t\x08\x02\x42\x01JH\x01X\x01\x1a\x1e\xba\xb5\x18\x1a\n\x01\x01\x12\r\x08\n\x12\x03\x08\xd8\x04\x18\x01 \x01(\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x63\x63ord/devices/v1/devices.proto\x12\x11\x61\x63\x63ord.devices.v1\x1a!accord/accounts/v1/accounts.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x18\x42\x65ginDeviceSignInRequest\x12)\n\x0b\x64\x65vice_name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\"\xef\x01\n\x19\x42\x65ginDeviceSignInResponse\x12\x19\n\x0b\x64\x65vice_code\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x17\n\tuser_code\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\x12\x18\n\x10verification_uri\x18\x03 \x01(\t\x12\'\n\x19verification_uri_complete\x18\x04 \x01(\tB\x04\x90\xb5\x18\x01\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"=\n\x17PollDeviceSignInRequest\x12\"\n\x0b\x64\x65vice_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\"e\n\x18PollDeviceSignInResponse\x12\x1b\n\rsession_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x1b.accord.accounts.v1.Session\":\n\x16GetDeviceSignInRequest\x12 \n\tuser_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x14\x90\xb5\x18\x01\"R\n\x17GetDeviceSignInResponse\x12\x37\n\x0e\x64\x65vice_sign_in\x18\x01 \x01(\x0b\x32\x1f.accord.devices.v1.DeviceSignIn\"\x9a\x01\n\x0c\x44\x65viceSignIn\x12\x1c\n\x0b\x64\x65vice_name\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x14\x41pproveDeviceRequest\x12 \n\tuser_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x14\x90\xb5\x18\x01\"\x17\n\x15\x41pproveDeviceResponse\"5\n\x11\x44\x65nyDeviceRequest\x12 \n\tuser_code\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x14\x90\xb5\x18\x01\"\x14\n\x12\x44\x65nyDeviceResponse2\xbe\x06\n\rDeviceService\x12\xa0\x01\n\x11\x42\x65ginDeviceSignIn\x12+.accord.devices.v1.BeginDeviceSignInRequest\x1a,.accord.devices.v1.BeginDeviceSignInResponse\"0\x8a\xb5\x18\x10\x08\x01*\n\x08\x14\x12\x02\x08<\x18\x02 \x01H\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/deviceSignIns:\x01*\x12\xa9\x01\n\x10PollDeviceSignIn\x12*.accord.devices.v1.PollDeviceSignInRequest\x1a+.accord.devices.v1.PollDeviceSignInResponse\"<\x8a\xb5\x18\x17\x08\x01*\x0b\x08\xac\x02\x12\x02\x08<\x18\x02 \x01\x42\x04\x46GHIH\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/deviceSignIns:poll:\x01*\x12\x99\x01\n\x0fGetDeviceSignIn\x12).accord.devices.v1.GetDeviceSignInRequest\x1a*.accord.devices.v1.GetDeviceSignInResponse\"/\x90\x02\x01\x8a\xb5\x18\x05\x08\x02\x42\x01J\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/deviceSignIns:lookUp:\x01*\x12\x95\x01\n\rApproveDevice\x12\'.accord.devices.v1.ApproveDeviceRequest\x1a(.accord.devices.v1.ApproveDeviceResponse\"1\x8a\xb5\x18\t\x08\x02\x42\x01JH\x01X\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/deviceSignIns:approve:\x01*\x12\x89\x01\n\nDenyDevice\x12$.accord.devices.v1.DenyDeviceRequest\x1a%.accord.devices.v1.DenyDeviceResponse\".\x8a\xb5\x18\t\x08\x02\x42\x01JH\x01X\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/deviceSignIns:deny:\x01*\x1a\x1e\xba\xb5\x18\x1a\n\x01\x01\x12\r\x08\n\x12\x03\x08\xd8\x04\x18\x01 \x01(\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,37 +60,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICESERVICE']._loaded_options = None
   _globals['_DEVICESERVICE']._serialized_options = b'\272\265\030\032\n\001\001\022\r\010\n\022\003\010\330\004\030\001 \001(\001\032\002\010\005\"\002\010\036'
   _globals['_DEVICESERVICE'].methods_by_name['BeginDeviceSignIn']._loaded_options = None
-  _globals['_DEVICESERVICE'].methods_by_name['BeginDeviceSignIn']._serialized_options = b'\212\265\030\020\010\001*\n\010\024\022\002\010<\030\002 \001H\001'
+  _globals['_DEVICESERVICE'].methods_by_name['BeginDeviceSignIn']._serialized_options = b'\212\265\030\020\010\001*\n\010\024\022\002\010<\030\002 \001H\001\202\323\344\223\002\026\"\021/v1/deviceSignIns:\001*'
   _globals['_DEVICESERVICE'].methods_by_name['PollDeviceSignIn']._loaded_options = None
-  _globals['_DEVICESERVICE'].methods_by_name['PollDeviceSignIn']._serialized_options = b'\212\265\030\027\010\001*\013\010\254\002\022\002\010<\030\002 \001B\004FGHIH\001'
+  _globals['_DEVICESERVICE'].methods_by_name['PollDeviceSignIn']._serialized_options = b'\212\265\030\027\010\001*\013\010\254\002\022\002\010<\030\002 \001B\004FGHIH\001\202\323\344\223\002\033\"\026/v1/deviceSignIns:poll:\001*'
   _globals['_DEVICESERVICE'].methods_by_name['GetDeviceSignIn']._loaded_options = None
-  _globals['_DEVICESERVICE'].methods_by_name['GetDeviceSignIn']._serialized_options = b'\220\002\001\212\265\030\005\010\002B\001J'
+  _globals['_DEVICESERVICE'].methods_by_name['GetDeviceSignIn']._serialized_options = b'\220\002\001\212\265\030\005\010\002B\001J\202\323\344\223\002\035\"\030/v1/deviceSignIns:lookUp:\001*'
   _globals['_DEVICESERVICE'].methods_by_name['ApproveDevice']._loaded_options = None
-  _globals['_DEVICESERVICE'].methods_by_name['ApproveDevice']._serialized_options = b'\212\265\030\t\010\002B\001JH\001X\001'
+  _globals['_DEVICESERVICE'].methods_by_name['ApproveDevice']._serialized_options = b'\212\265\030\t\010\002B\001JH\001X\001\202\323\344\223\002\036\"\031/v1/deviceSignIns:approve:\001*'
   _globals['_DEVICESERVICE'].methods_by_name['DenyDevice']._loaded_options = None
-  _globals['_DEVICESERVICE'].methods_by_name['DenyDevice']._serialized_options = b'\212\265\030\t\010\002B\001JH\001X\001'
-  _globals['_BEGINDEVICESIGNINREQUEST']._serialized_start=214
-  _globals['_BEGINDEVICESIGNINREQUEST']._serialized_end=283
-  _globals['_BEGINDEVICESIGNINRESPONSE']._serialized_start=286
-  _globals['_BEGINDEVICESIGNINRESPONSE']._serialized_end=525
-  _globals['_POLLDEVICESIGNINREQUEST']._serialized_start=527
-  _globals['_POLLDEVICESIGNINREQUEST']._serialized_end=588
-  _globals['_POLLDEVICESIGNINRESPONSE']._serialized_start=590
-  _globals['_POLLDEVICESIGNINRESPONSE']._serialized_end=691
-  _globals['_GETDEVICESIGNINREQUEST']._serialized_start=693
-  _globals['_GETDEVICESIGNINREQUEST']._serialized_end=751
-  _globals['_GETDEVICESIGNINRESPONSE']._serialized_start=753
-  _globals['_GETDEVICESIGNINRESPONSE']._serialized_end=835
-  _globals['_DEVICESIGNIN']._serialized_start=838
-  _globals['_DEVICESIGNIN']._serialized_end=992
-  _globals['_APPROVEDEVICEREQUEST']._serialized_start=994
-  _globals['_APPROVEDEVICEREQUEST']._serialized_end=1050
-  _globals['_APPROVEDEVICERESPONSE']._serialized_start=1052
-  _globals['_APPROVEDEVICERESPONSE']._serialized_end=1075
-  _globals['_DENYDEVICEREQUEST']._serialized_start=1077
-  _globals['_DENYDEVICEREQUEST']._serialized_end=1130
-  _globals['_DENYDEVICERESPONSE']._serialized_start=1132
-  _globals['_DENYDEVICERESPONSE']._serialized_end=1152
-  _globals['_DEVICESERVICE']._serialized_start=1155
-  _globals['_DEVICESERVICE']._serialized_end=1817
+  _globals['_DEVICESERVICE'].methods_by_name['DenyDevice']._serialized_options = b'\212\265\030\t\010\002B\001JH\001X\001\202\323\344\223\002\033\"\026/v1/deviceSignIns:deny:\001*'
+  _globals['_BEGINDEVICESIGNINREQUEST']._serialized_start=244
+  _globals['_BEGINDEVICESIGNINREQUEST']._serialized_end=313
+  _globals['_BEGINDEVICESIGNINRESPONSE']._serialized_start=316
+  _globals['_BEGINDEVICESIGNINRESPONSE']._serialized_end=555
+  _globals['_POLLDEVICESIGNINREQUEST']._serialized_start=557
+  _globals['_POLLDEVICESIGNINREQUEST']._serialized_end=618
+  _globals['_POLLDEVICESIGNINRESPONSE']._serialized_start=620
+  _globals['_POLLDEVICESIGNINRESPONSE']._serialized_end=721
+  _globals['_GETDEVICESIGNINREQUEST']._serialized_start=723
+  _globals['_GETDEVICESIGNINREQUEST']._serialized_end=781
+  _globals['_GETDEVICESIGNINRESPONSE']._serialized_start=783
+  _globals['_GETDEVICESIGNINRESPONSE']._serialized_end=865
+  _globals['_DEVICESIGNIN']._serialized_start=868
+  _globals['_DEVICESIGNIN']._serialized_end=1022
+  _globals['_APPROVEDEVICEREQUEST']._serialized_start=1024
+  _globals['_APPROVEDEVICEREQUEST']._serialized_end=1080
+  _globals['_APPROVEDEVICERESPONSE']._serialized_start=1082
+  _globals['_APPROVEDEVICERESPONSE']._serialized_end=1105
+  _globals['_DENYDEVICEREQUEST']._serialized_start=1107
+  _globals['_DENYDEVICEREQUEST']._serialized_end=1160
+  _globals['_DENYDEVICERESPONSE']._serialized_start=1162
+  _globals['_DENYDEVICERESPONSE']._serialized_end=1182
+  _globals['_DEVICESERVICE']._serialized_start=1185
+  _globals['_DEVICESERVICE']._serialized_end=2015
 # @@protoc_insertion_point(module_scope)

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'accord/invitations/v1/invitations.proto\x12\x15\x61\x63\x63ord.invitations.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x03\n\nInvitation\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\x05\x65mail\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xfe\x01\x12.\n\x04role\x18\x03 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x1a\n\x08role_ids\x18\x04 \x03(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12#\n\ncreated_by\x18\x05 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x41\n\x06status\x18\t \x01(\x0e\x32\'.accord.invitations.v1.InvitationStatusB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x42\x0b\n\t_ended_at\"\x94\x02\n\x17\x43reateInvitationRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01\x12.\n\x04role\x18\x02 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12#\n\x08role_ids\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01:h\xbaHe\x1a\x63\n\x17invitation.gives_a_role\x12\x1crole or role_ids must be set\x1a*this.role != 0 || this.role_ids.size() > 0\"Q\n\x18\x43reateInvitationResponse\x12\x35\n\ninvitation\x18\x01 \x01(\x0b\x32!.accord.invitations.v1.Invitation\"i\n\x16ListInvitationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"j\n\x17ListInvitationsResponse\x12\x36\n\x0binvitations\x18\x01 \x03(\x0b\x32!.accord.invitations.v1.Invitation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17\x43\x61ncelInvitationRequest\x12\x1f\n\rinvitation_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"Q\n\x18\x43\x61ncelInvitationResponse\x12\x35\n\ninvitation\x18\x01 \x01(\x0b\x32!.accord.invitations.v1.Invitation\"8\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\x1d\n\x05token\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x01\x90\xb5\x18\x01\"3\n\x18\x41\x63\x63\x65ptInvitationResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"9\n\x18\x44\x65\x63lineInvitationRequest\x12\x1d\n\x05token\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x01\x90\xb5\x18\x01\"\x1b\n\x19\x44\x65\x63lineInvitationResponse*\xd4\x01\n\x10InvitationStatus\x12!\n\x1dINVITATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19INVITATION_STATUS_PENDING\x10\x01\x12\x1e\n\x1aINVITATION_STATUS_ACCEPTED\x10\x02\x12\x1e\n\x1aINVITATION_STATUS_DECLINED\x10\x03\x12\x1f\n\x1bINVITATION_STATUS_CANCELLED\x10\x04\x12\x1d\n\x19INVITATION_STATUS_EXPIRED\x10\x05\x32\x98\x06\n\x11InvitationService\x12\xa6\x01\n\x10\x43reateInvitation\x12..accord.invitations.v1.CreateInvitationRequest\x1a/.accord.invitations.v1.CreateInvitationResponse\"1\x8a\xb5\x18-\x08\x02\x10\x07*\x0c\x08\x64\x12\x04\x08\x80\xa3\x05\x18\x05 \x01*\r\x08\xc8\x01\x12\x04\x08\x80\xa3\x05\x18\x01 \x01\x42\x06P*^][\\H\x01X\x01\x12\x90\x01\n\x0fListInvitations\x12-.accord.invitations.v1.ListInvitationsRequest\x1a..accord.invitations.v1.ListInvitationsResponse\"\x1e\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x06\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x12\x91\x01\n\x10\x43\x61ncelInvitation\x12..accord.invitations.v1.CancelInvitationRequest\x1a/.accord.invitations.v1.CancelInvitationResponse\"\x1c\x90\x02\x02\x8a\xb5\x18\x15\x08\x02\x10\x07*\t\x08\xd8\x04\x12\x02\x08\n\x18\x01\x42\x02ZPH\x01\x12\x8e\x01\n\x10\x41\x63\x63\x65ptInvitation\x12..accord.invitations.v1.AcceptInvitationRequest\x1a/.accord.invitations.v1.AcceptInvitationResponse\"\x19\x8a\xb5\x18\x15\x08\x02*\x08\x08\x64\x12\x02\x08\n\x18\x01\x42\x03Z*]H\x01X\x01\x12\x90\x01\n\x11\x44\x65\x63lineInvitation\x12/.accord.invitations.v1.DeclineInvitationRequest\x1a\x30.accord.invitations.v1.DeclineInvitationResponse\"\x18\x8a\xb5\x18\x14\x08\x02*\x08\x08\x64\x12\x02\x08\n\x18\x01\x42\x02Z*H\x01X\x01\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'accord/invitations/v1/invitations.proto\x12\x15\x61\x63\x63ord.invitations.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x03\n\nInvitation\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1b\n\x05\x65mail\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\x18\xfe\x01\x12.\n\x04role\x18\x03 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x1a\n\x08role_ids\x18\x04 \x03(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12#\n\ncreated_by\x18\x05 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\x08\x65nded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x41\n\x06status\x18\t \x01(\x0e\x32\'.accord.invitations.v1.InvitationStatusB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x42\x0b\n\t_ended_at\"\x94\x02\n\x17\x43reateInvitationRequest\x12\x19\n\x05\x65mail\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x18\xfe\x01`\x01\x12.\n\x04role\x18\x02 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12#\n\x08role_ids\x18\x03 \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01:h\xbaHe\x1a\x63\n\x17invitation.gives_a_role\x12\x1crole or role_ids must be set\x1a*this.role != 0 || this.role_ids.size() > 0\"Q\n\x18\x43reateInvitationResponse\x12\x35\n\ninvitation\x18\x01 \x01(\x0b\x32!.accord.invitations.v1.Invitation\"i\n\x16ListInvitationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"j\n\x17ListInvitationsResponse\x12\x36\n\x0binvitations\x18\x01 \x03(\x0b\x32!.accord.invitations.v1.Invitation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\":\n\x17\x43\x61ncelInvitationRequest\x12\x1f\n\rinvitation_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"Q\n\x18\x43\x61ncelInvitationResponse\x12\x35\n\ninvitation\x18\x01 \x01(\x0b\x32!.accord.invitations.v1.Invitation\"8\n\x17\x41\x63\x63\x65ptInvitationRequest\x12\x1d\n\x05token\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x01\x90\xb5\x18\x01\"3\n\x18\x41\x63\x63\x65ptInvitationResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\"9\n\x18\x44\x65\x63lineInvitationRequest\x12\x1d\n\x05token\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x01\x90\xb5\x18\x01\"\x1b\n\x19\x44\x65\x63lineInvitationResponse*\xd4\x01\n\x10InvitationStatus\x12!\n\x1dINVITATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19INVITATION_STATUS_PENDING\x10\x01\x12\x1e\n\x1aINVITATION_STATUS_ACCEPTED\x10\x02\x12\x1e\n\x1aINVITATION_STATUS_DECLINED\x10\x03\x12\x1f\n\x1bINVITATION_STATUS_CANCELLED\x10\x04\x12\x1d\n\x19INVITATION_STATUS_EXPIRED\x10\x05\x32\xbd\x07\n\x11InvitationService\x12\xc0\x01\n\x10\x43reateInvitation\x12..accord.invitations.v1.CreateInvitationRequest\x1a/.accord.invitations.v1.CreateInvitationResponse\"K\x8a\xb5\x18-\x08\x02\x10\x07*\x0c\x08\x64\x12\x04\x08\x80\xa3\x05\x18\x05 \x01*\r\x08\xc8\x01\x12\x04\x08\x80\xa3\x05\x18\x01 \x01\x42\x06P*^][\\H\x01X\x01\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/invitations:\x01*\x12\xa7\x01\n\x0fListInvitations\x12-.accord.invitations.v1.ListInvitationsRequest\x1a..accord.invitations.v1.ListInvitationsResponse\"5\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x06\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/invitations\x12\xc2\x01\n\x10\x43\x61ncelInvitation\x12..accord.invitations.v1.CancelInvitationRequest\x1a/.accord.invitations.v1.CancelInvitationResponse\"M\x90\x02\x02\x8a\xb5\x18\x15\x08\x02\x10\x07*\t\x08\xd8\x04\x12\x02\x08\n\x18\x01\x42\x02ZPH\x01\x82\xd3\xe4\x93\x02+\"&/v1/invitations/{invitation_id}:cancel:\x01*\x12\xaf\x01\n\x10\x41\x63\x63\x65ptInvitation\x12..accord.invitations.v1.AcceptInvitationRequest\x1a/.accord.invitations.v1.AcceptInvitationResponse\":\x8a\xb5\x18\x15\x08\x02*\x08\x08\x64\x12\x02\x08\n\x18\x01\x42\x03Z*]H\x01X\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/invitations:accept:\x01*\x12\xb2\x01\n\x11\x44\x65\x63lineInvitation\x12/.accord.invitations.v1.DeclineInvitationRequest\x1a\x30.accord.invitations.v1.DeclineInvitationResponse\":\x8a\xb5\x18\x14\x08\x02*\x08\x08\x64\x12\x02\x08\n\x18\x01\x42\x02Z*H\x01X\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/invitations:decline:\x01*\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,39 +77,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INVITATIONSERVICE']._loaded_options = None
   _globals['_INVITATIONSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_INVITATIONSERVICE'].methods_by_name['CreateInvitation']._loaded_options = None
-  _globals['_INVITATIONSERVICE'].methods_by_name['CreateInvitation']._serialized_options = b'\212\265\030-\010\002\020\007*\014\010d\022\004\010\200\243\005\030\005 \001*\r\010\310\001\022\004\010\200\243\005\030\001 \001B\006P*^][\\H\001X\001'
+  _globals['_INVITATIONSERVICE'].methods_by_name['CreateInvitation']._serialized_options = b'\212\265\030-\010\002\020\007*\014\010d\022\004\010\200\243\005\030\005 \001*\r\010\310\001\022\004\010\200\243\005\030\001 \001B\006P*^][\\H\001X\001\202\323\344\223\002\024\"\017/v1/invitations:\001*'
   _globals['_INVITATIONSERVICE'].methods_by_name['ListInvitations']._loaded_options = None
-  _globals['_INVITATIONSERVICE'].methods_by_name['ListInvitations']._serialized_options = b'\220\002\001\212\265\030\027\010\002\020\006\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037'
+  _globals['_INVITATIONSERVICE'].methods_by_name['ListInvitations']._serialized_options = b'\220\002\001\212\265\030\027\010\002\020\006\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037\202\323\344\223\002\021\022\017/v1/invitations'
   _globals['_INVITATIONSERVICE'].methods_by_name['CancelInvitation']._loaded_options = None
-  _globals['_INVITATIONSERVICE'].methods_by_name['CancelInvitation']._serialized_options = b'\220\002\002\212\265\030\025\010\002\020\007*\t\010\330\004\022\002\010\n\030\001B\002ZPH\001'
+  _globals['_INVITATIONSERVICE'].methods_by_name['CancelInvitation']._serialized_options = b'\220\002\002\212\265\030\025\010\002\020\007*\t\010\330\004\022\002\010\n\030\001B\002ZPH\001\202\323\344\223\002+\"&/v1/invitations/{invitation_id}:cancel:\001*'
   _globals['_INVITATIONSERVICE'].methods_by_name['AcceptInvitation']._loaded_options = None
-  _globals['_INVITATIONSERVICE'].methods_by_name['AcceptInvitation']._serialized_options = b'\212\265\030\025\010\002*\010\010d\022\002\010\n\030\001B\003Z*]H\001X\001'
+  _globals['_INVITATIONSERVICE'].methods_by_name['AcceptInvitation']._serialized_options = b'\212\265\030\025\010\002*\010\010d\022\002\010\n\030\001B\003Z*]H\001X\001\202\323\344\223\002\033\"\026/v1/invitations:accept:\001*'
   _globals['_INVITATIONSERVICE'].methods_by_name['DeclineInvitation']._loaded_options = None
-  _globals['_INVITATIONSERVICE'].methods_by_name['DeclineInvitation']._serialized_options = b'\212\265\030\024\010\002*\010\010d\022\002\010\n\030\001B\002Z*H\001X\001'
-  _globals['_INVITATIONSTATUS']._serialized_start=1543
-  _globals['_INVITATIONSTATUS']._serialized_end=1755
-  _globals['_INVITATION']._serialized_start=193
-  _globals['_INVITATION']._serialized_end=621
-  _globals['_CREATEINVITATIONREQUEST']._serialized_start=624
-  _globals['_CREATEINVITATIONREQUEST']._serialized_end=900
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=902
-  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=983
-  _globals['_LISTINVITATIONSREQUEST']._serialized_start=985
-  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1090
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1092
-  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1198
-  _globals['_CANCELINVITATIONREQUEST']._serialized_start=1200
-  _globals['_CANCELINVITATIONREQUEST']._serialized_end=1258
-  _globals['_CANCELINVITATIONRESPONSE']._serialized_start=1260
-  _globals['_CANCELINVITATIONRESPONSE']._serialized_end=1341
-  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=1343
-  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=1399
-  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=1401
-  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=1452
-  _globals['_DECLINEINVITATIONREQUEST']._serialized_start=1454
-  _globals['_DECLINEINVITATIONREQUEST']._serialized_end=1511
-  _globals['_DECLINEINVITATIONRESPONSE']._serialized_start=1513
-  _globals['_DECLINEINVITATIONRESPONSE']._serialized_end=1540
-  _globals['_INVITATIONSERVICE']._serialized_start=1758
-  _globals['_INVITATIONSERVICE']._serialized_end=2550
+  _globals['_INVITATIONSERVICE'].methods_by_name['DeclineInvitation']._serialized_options = b'\212\265\030\024\010\002*\010\010d\022\002\010\n\030\001B\002Z*H\001X\001\202\323\344\223\002\034\"\027/v1/invitations:decline:\001*'
+  _globals['_INVITATIONSTATUS']._serialized_start=1573
+  _globals['_INVITATIONSTATUS']._serialized_end=1785
+  _globals['_INVITATION']._serialized_start=223
+  _globals['_INVITATION']._serialized_end=651
+  _globals['_CREATEINVITATIONREQUEST']._serialized_start=654
+  _globals['_CREATEINVITATIONREQUEST']._serialized_end=930
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_start=932
+  _globals['_CREATEINVITATIONRESPONSE']._serialized_end=1013
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=1015
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=1120
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=1122
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=1228
+  _globals['_CANCELINVITATIONREQUEST']._serialized_start=1230
+  _globals['_CANCELINVITATIONREQUEST']._serialized_end=1288
+  _globals['_CANCELINVITATIONRESPONSE']._serialized_start=1290
+  _globals['_CANCELINVITATIONRESPONSE']._serialized_end=1371
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=1373
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=1429
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=1431
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=1482
+  _globals['_DECLINEINVITATIONREQUEST']._serialized_start=1484
+  _globals['_DECLINEINVITATIONREQUEST']._serialized_end=1541
+  _globals['_DECLINEINVITATIONRESPONSE']._serialized_start=1543
+  _globals['_DECLINEINVITATIONRESPONSE']._serialized_end=1570
+  _globals['_INVITATIONSERVICE']._serialized_start=1788
+  _globals['_INVITATIONSERVICE']._serialized_end=2745
 # @@protoc_insertion_point(module_scope)

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+accord/organizations/v1/organizations.proto\x12\x17\x61\x63\x63ord.organizations.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x03\n\x0cOrganization\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x04name\x18\x02 \x01(\tB\x17\xbaH\x14r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\xd8\x01\x01\x12;\n\x04slug\x18\x03 \x01(\tB-\xbaH*r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$\xd8\x01\x01\x12.\n\x04role\x18\x04 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\ndeleted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x04\x65tag\x18\x08 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x42\r\n\x0b_deleted_at\"\x9a\x01\n\x19\x43reateOrganizationRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x38\n\x04slug\x18\x02 \x01(\tB*\xbaH\'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1a\x43reateOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\">\n\x16GetOrganizationRequest\x12$\n\x0forganization_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"V\n\x17GetOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"m\n\x18ListOrganizationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"r\n\x19ListOrganizationsResponse\x12<\n\rorganizations\x18\x01 \x03(\x0b\x32%.accord.organizations.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd0\x04\n\x19UpdateOrganizationRequest\x12\x43\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.OrganizationB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xbc\x03\xbaH\xb8\x03\x1a\xaf\x01\n\x1dorganization.name.not_cleared\x12/organization.name must have 1 to 100 characters\x1a]!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.organization.name != \'\'\x1a\xae\x01\n\x1dorganization.slug.not_cleared\x12.organization.slug must have 1 to 63 characters\x1a]!has(this.update_mask) || !(\'slug\' in this.update_mask.paths) || this.organization.slug != \'\'\x1aS\n\x18organization.id.required\x12\x1borganization.id must be set\x1a\x1athis.organization.id != \'\'\"Y\n\x1aUpdateOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"6\n\x19\x44\x65leteOrganizationRequest\x12\x19\n\x04\x65tag\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1a\x44\x65leteOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"@\n\x1bUndeleteOrganizationRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"[\n\x1cUndeleteOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"D\n\x1cSetActiveOrganizationRequest\x12$\n\x0forganization_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\\\n\x1dSetActiveOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization2\xc0\x08\n\x13OrganizationService\x12\x95\x01\n\x12\x43reateOrganization\x12\x32.accord.organizations.v1.CreateOrganizationRequest\x1a\x33.accord.organizations.v1.CreateOrganizationResponse\"\x16\x8a\xb5\x18\x12\x08\x02*\t\x08\x64\x12\x03\x08\x90\x1c\x18\x01\x42\x01QH\x01\x12\x93\x01\n\x0fGetOrganization\x12/.accord.organizations.v1.GetOrganizationRequest\x1a\x30.accord.organizations.v1.GetOrganizationResponse\"\x1d\x90\x02\x01\x8a\xb5\x18\x16\x08\x02\x1a\x03\x01\x02\x03*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x01P\x12\x98\x01\n\x11ListOrganizations\x12\x31.accord.organizations.v1.ListOrganizationsRequest\x1a\x32.accord.organizations.v1.ListOrganizationsResponse\"\x1c\x90\x02\x01\x8a\xb5\x18\x15\x08\x02\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x12\x8e\x01\n\x12UpdateOrganization\x12\x32.accord.organizations.v1.UpdateOrganizationRequest\x1a\x33.accord.organizations.v1.UpdateOrganizationResponse\"\x0f\x8a\xb5\x18\x0b\x08\x02\x10\x01\x42\x03P QH\x01\x12\x8f\x01\n\x12\x44\x65leteOrganization\x12\x32.accord.organizations.v1.DeleteOrganizationRequest\x1a\x33.accord.organizations.v1.DeleteOrganizationResponse\"\x10\x8a\xb5\x18\x0c\x08\x02\x10\x02 \x01\x42\x02P H\x01\x12\x94\x01\n\x14UndeleteOrganization\x12\x34.accord.organizations.v1.UndeleteOrganizationRequest\x1a\x35.accord.organizations.v1.UndeleteOrganizationResponse\"\x0f\x90\x02\x02\x8a\xb5\x18\x08\x08\x02\x42\x02PQH\x01\x12\x94\x01\n\x15SetActiveOrganization\x12\x35.accord.organizations.v1.SetActiveOrganizationRequest\x1a\x36.accord.organizations.v1.SetActiveOrganizationResponse\"\x0c\x90\x02\x02\x8a\xb5\x18\x05\x08\x02\x42\x01P\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+accord/organizations/v1/organizations.proto\x12\x17\x61\x63\x63ord.organizations.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x03\n\x0cOrganization\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x04name\x18\x02 \x01(\tB\x17\xbaH\x14r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\xd8\x01\x01\x12;\n\x04slug\x18\x03 \x01(\tB-\xbaH*r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$\xd8\x01\x01\x12.\n\x04role\x18\x04 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\ndeleted_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x19\n\x04\x65tag\x18\x08 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x42\r\n\x0b_deleted_at\"\x9a\x01\n\x19\x43reateOrganizationRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x38\n\x04slug\x18\x02 \x01(\tB*\xbaH\'r%\x10\x01\x18?2\x1f^[a-z0-9]([a-z0-9-]*[a-z0-9])?$\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1a\x43reateOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\">\n\x16GetOrganizationRequest\x12$\n\x0forganization_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"V\n\x17GetOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"m\n\x18ListOrganizationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x14\n\x0cshow_deleted\x18\x03 \x01(\x08\"r\n\x19ListOrganizationsResponse\x12<\n\rorganizations\x18\x01 \x03(\x0b\x32%.accord.organizations.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd0\x04\n\x19UpdateOrganizationRequest\x12\x43\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.OrganizationB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xbc\x03\xbaH\xb8\x03\x1a\xaf\x01\n\x1dorganization.name.not_cleared\x12/organization.name must have 1 to 100 characters\x1a]!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.organization.name != \'\'\x1a\xae\x01\n\x1dorganization.slug.not_cleared\x12.organization.slug must have 1 to 63 characters\x1a]!has(this.update_mask) || !(\'slug\' in this.update_mask.paths) || this.organization.slug != \'\'\x1aS\n\x18organization.id.required\x12\x1borganization.id must be set\x1a\x1athis.organization.id != \'\'\"Y\n\x1aUpdateOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"6\n\x19\x44\x65leteOrganizationRequest\x12\x19\n\x04\x65tag\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Y\n\x1a\x44\x65leteOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"@\n\x1bUndeleteOrganizationRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"[\n\x1cUndeleteOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization\"D\n\x1cSetActiveOrganizationRequest\x12$\n\x0forganization_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\\\n\x1dSetActiveOrganizationResponse\x12;\n\x0corganization\x18\x01 \x01(\x0b\x32%.accord.organizations.v1.Organization2\xd4\n\n\x13OrganizationService\x12\xb1\x01\n\x12\x43reateOrganization\x12\x32.accord.organizations.v1.CreateOrganizationRequest\x1a\x33.accord.organizations.v1.CreateOrganizationResponse\"2\x8a\xb5\x18\x12\x08\x02*\t\x08\x64\x12\x03\x08\x90\x1c\x18\x01\x42\x01QH\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/organizations:\x01*\x12\xbe\x01\n\x0fGetOrganization\x12/.accord.organizations.v1.GetOrganizationRequest\x1a\x30.accord.organizations.v1.GetOrganizationResponse\"H\x90\x02\x01\x8a\xb5\x18\x16\x08\x02\x1a\x03\x01\x02\x03*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x01P\x82\xd3\xe4\x93\x02%\x12#/v1/organizations/{organization_id}\x12\xb1\x01\n\x11ListOrganizations\x12\x31.accord.organizations.v1.ListOrganizationsRequest\x1a\x32.accord.organizations.v1.ListOrganizationsResponse\"5\x90\x02\x01\x8a\xb5\x18\x15\x08\x02\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/organizations\x12\xc7\x01\n\x12UpdateOrganization\x12\x32.accord.organizations.v1.UpdateOrganizationRequest\x1a\x33.accord.organizations.v1.UpdateOrganizationResponse\"H\x8a\xb5\x18\x0b\x08\x02\x10\x01\x42\x03P QH\x01\x82\xd3\xe4\x93\x02\x33\x32#/v1/organizations/{organization.id}:\x0corganization\x12\xa7\x01\n\x12\x44\x65leteOrganization\x12\x32.accord.organizations.v1.DeleteOrganizationRequest\x1a\x33.accord.organizations.v1.DeleteOrganizationResponse\"(\x8a\xb5\x18\x0c\x08\x02\x10\x02 \x01\x42\x02P H\x01\x82\xd3\xe4\x93\x02\x12*\x10/v1/organization\x12\xcb\x01\n\x14UndeleteOrganization\x12\x34.accord.organizations.v1.UndeleteOrganizationRequest\x1a\x35.accord.organizations.v1.UndeleteOrganizationResponse\"F\x90\x02\x02\x8a\xb5\x18\x08\x08\x02\x42\x02PQH\x01\x82\xd3\xe4\x93\x02\x31\",/v1/organizations/{organization_id}:undelete:\x01*\x12\xc0\x01\n\x15SetActiveOrganization\x12\x35.accord.organizations.v1.SetActiveOrganizationRequest\x1a\x36.accord.organizations.v1.SetActiveOrganizationResponse\"8\x90\x02\x02\x8a\xb5\x18\x05\x08\x02\x42\x01P\x82\xd3\xe4\x93\x02&\"!/v1/session:setActiveOrganization:\x01*\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,49 +78,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATIONSERVICE']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['CreateOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['CreateOrganization']._serialized_options = b'\212\265\030\022\010\002*\t\010d\022\003\010\220\034\030\001B\001QH\001'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['CreateOrganization']._serialized_options = b'\212\265\030\022\010\002*\t\010d\022\003\010\220\034\030\001B\001QH\001\202\323\344\223\002\026\"\021/v1/organizations:\001*'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['GetOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['GetOrganization']._serialized_options = b'\220\002\001\212\265\030\026\010\002\032\003\001\002\003*\n\010\340\324\003\022\002\010\n\030\001B\001P'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['GetOrganization']._serialized_options = b'\220\002\001\212\265\030\026\010\002\032\003\001\002\003*\n\010\340\324\003\022\002\010\n\030\001B\001P\202\323\344\223\002%\022#/v1/organizations/{organization_id}'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._serialized_options = b'\220\002\001\212\265\030\025\010\002\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._serialized_options = b'\220\002\001\212\265\030\025\010\002\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037\202\323\344\223\002\023\022\021/v1/organizations'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._serialized_options = b'\212\265\030\013\010\002\020\001B\003P QH\001'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._serialized_options = b'\212\265\030\013\010\002\020\001B\003P QH\001\202\323\344\223\00232#/v1/organizations/{organization.id}:\014organization'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._serialized_options = b'\212\265\030\014\010\002\020\002 \001B\002P H\001'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteOrganization']._serialized_options = b'\212\265\030\014\010\002\020\002 \001B\002P H\001\202\323\344\223\002\022*\020/v1/organization'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['UndeleteOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UndeleteOrganization']._serialized_options = b'\220\002\002\212\265\030\010\010\002B\002PQH\001'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UndeleteOrganization']._serialized_options = b'\220\002\002\212\265\030\010\010\002B\002PQH\001\202\323\344\223\0021\",/v1/organizations/{organization_id}:undelete:\001*'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['SetActiveOrganization']._loaded_options = None
-  _globals['_ORGANIZATIONSERVICE'].methods_by_name['SetActiveOrganization']._serialized_options = b'\220\002\002\212\265\030\005\010\002B\001P'
-  _globals['_ORGANIZATION']._serialized_start=233
-  _globals['_ORGANIZATION']._serialized_end=633
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=636
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=790
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=792
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=881
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=883
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=945
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=947
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=1033
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=1035
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=1144
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=1146
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=1260
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1263
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1855
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1857
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1946
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1948
-  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=2002
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=2004
-  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=2093
-  _globals['_UNDELETEORGANIZATIONREQUEST']._serialized_start=2095
-  _globals['_UNDELETEORGANIZATIONREQUEST']._serialized_end=2159
-  _globals['_UNDELETEORGANIZATIONRESPONSE']._serialized_start=2161
-  _globals['_UNDELETEORGANIZATIONRESPONSE']._serialized_end=2252
-  _globals['_SETACTIVEORGANIZATIONREQUEST']._serialized_start=2254
-  _globals['_SETACTIVEORGANIZATIONREQUEST']._serialized_end=2322
-  _globals['_SETACTIVEORGANIZATIONRESPONSE']._serialized_start=2324
-  _globals['_SETACTIVEORGANIZATIONRESPONSE']._serialized_end=2416
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=2419
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=3507
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['SetActiveOrganization']._serialized_options = b'\220\002\002\212\265\030\005\010\002B\001P\202\323\344\223\002&\"!/v1/session:setActiveOrganization:\001*'
+  _globals['_ORGANIZATION']._serialized_start=263
+  _globals['_ORGANIZATION']._serialized_end=663
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=666
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=820
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=822
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=911
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=913
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=975
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=977
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=1063
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=1065
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=1174
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=1176
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=1290
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1293
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1885
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1887
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1976
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_start=1978
+  _globals['_DELETEORGANIZATIONREQUEST']._serialized_end=2032
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_start=2034
+  _globals['_DELETEORGANIZATIONRESPONSE']._serialized_end=2123
+  _globals['_UNDELETEORGANIZATIONREQUEST']._serialized_start=2125
+  _globals['_UNDELETEORGANIZATIONREQUEST']._serialized_end=2189
+  _globals['_UNDELETEORGANIZATIONRESPONSE']._serialized_start=2191
+  _globals['_UNDELETEORGANIZATIONRESPONSE']._serialized_end=2282
+  _globals['_SETACTIVEORGANIZATIONREQUEST']._serialized_start=2284
+  _globals['_SETACTIVEORGANIZATIONREQUEST']._serialized_end=2352
+  _globals['_SETACTIVEORGANIZATIONRESPONSE']._serialized_start=2354
+  _globals['_SETACTIVEORGANIZATIONRESPONSE']._serialized_end=2446
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=2449
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=3813
 # @@protoc_insertion_point(module_scope)

@@ -389,6 +389,8 @@ class RateLimit(_message.Message):
 Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
 
 POLICY_FIELD_NUMBER: _builtins.int
+HTTP_EXEMPT_FIELD_NUMBER: _builtins.int
+ENDS_SESSION_FIELD_NUMBER: _builtins.int
 POLICY_DEFAULTS_FIELD_NUMBER: _builtins.int
 SENSITIVE_FIELD_NUMBER: _builtins.int
 COMPUTED_FIELD_NUMBER: _builtins.int
@@ -397,6 +399,12 @@ PERMISSION_NAME_FIELD_NUMBER: _builtins.int
 HELD_BY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
 """Required on every RPC: the gateway does not start with a method that has no policy."""
+http_exempt: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
+"""Why the method has no route (`google.api.http`). Required on every RPC without one: on those that stream their requests,
+which only gRPC and Connect carry.
+"""
+ends_session: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Whether a call that succeeds ends the calling session, so that the gateway clears the session cookie."""
 policy_defaults: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, Global___PolicyDefaults]
 """Defaults for the policies of the service's methods."""
 sensitive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]

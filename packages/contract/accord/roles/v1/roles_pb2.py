@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from accord.app.v1 import permissions_pb2 as accord_dot_app_dot_v1_dot_permissions__pb2
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x63\x63ord/roles/v1/roles.proto\x12\x0f\x61\x63\x63ord.roles.v1\x1a\x1f\x61\x63\x63ord/app/v1/permissions.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x02\n\x04Role\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x04name\x18\x02 \x01(\tB\x17\xbaH\x14r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\xd8\x01\x01\x12J\n\x0bpermissions\x18\x03 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12K\n\x0f\x61pp_permissions\x18\x07 \x03(\x0e\x32\x19.accord.app.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\"\xe9\x01\n\x11\x43reateRoleRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x46\n\x0bpermissions\x18\x02 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12G\n\x0f\x61pp_permissions\x18\x04 \x03(\x0e\x32\x19.accord.app.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\"9\n\x12\x43reateRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.Role\"+\n\x0eGetRoleRequest\x12\x19\n\x07role_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"6\n\x0fGetRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.Role\"O\n\x10ListRolesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"R\n\x11ListRolesResponse\x12$\n\x05roles\x18\x01 \x03(\x0b\x32\x15.accord.roles.v1.Role\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x02\n\x11UpdateRoleRequest\x12+\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.RoleB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xdb\x01\xbaH\xd7\x01\x1a\x97\x01\n\x15role.name.not_cleared\x12\'role.name must have 1 to 100 characters\x1aU!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.role.name != \'\'\x1a;\n\x10role.id.required\x12\x13role.id must be set\x1a\x12this.role.id != \'\'\"9\n\x12UpdateRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.Role\"I\n\x11\x44\x65leteRoleRequest\x12\x19\n\x07role_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x14\n\x12\x44\x65leteRoleResponse\"\x19\n\x17GetMyPermissionsRequest\"\x9a\x01\n\x18GetMyPermissionsResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x31\n\x0bpermissions\x18\x02 \x03(\x0e\x32\x1c.accord.policy.v1.Permission\x12\x32\n\x0f\x61pp_permissions\x18\x03 \x03(\x0e\x32\x19.accord.app.v1.Permission2\xd0\x05\n\x0bRoleService\x12\x66\n\nCreateRole\x12\".accord.roles.v1.CreateRoleRequest\x1a#.accord.roles.v1.CreateRoleResponse\"\x0f\x8a\xb5\x18\x0b\x08\x02\x10\tB\x03_`PH\x01\x12m\n\x07GetRole\x12\x1f.accord.roles.v1.GetRoleRequest\x1a .accord.roles.v1.GetRoleResponse\"\x1f\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x10\x08\x1a\x03\x01\x02\x03*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x01^\x12r\n\tListRoles\x12!.accord.roles.v1.ListRolesRequest\x1a\".accord.roles.v1.ListRolesResponse\"\x1e\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x08\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x12i\n\nUpdateRole\x12\".accord.roles.v1.UpdateRoleRequest\x1a#.accord.roles.v1.UpdateRoleResponse\"\x12\x8a\xb5\x18\x0e\x08\x02\x10\tB\x04^ _PH\x01X\x01\x12i\n\nDeleteRole\x12\".accord.roles.v1.DeleteRoleRequest\x1a#.accord.roles.v1.DeleteRoleResponse\"\x12\x90\x02\x02\x8a\xb5\x18\x0b\x08\x02\x10\tB\x03^ PH\x01\x12\x83\x01\n\x10GetMyPermissions\x12(.accord.roles.v1.GetMyPermissionsRequest\x1a).accord.roles.v1.GetMyPermissionsResponse\"\x1a\x90\x02\x01\x8a\xb5\x18\x13\x08\x02\x1a\x03\x01\x02\x03*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x1a\x1a\xba\xb5\x18\x16\n\x01\x01\x12\t\x08\xd8\x04\x12\x02\x08\n\x18\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x63\x63ord/roles/v1/roles.proto\x12\x0f\x61\x63\x63ord.roles.v1\x1a\x1f\x61\x63\x63ord/app/v1/permissions.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x02\n\x04Role\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12%\n\x04name\x18\x02 \x01(\tB\x17\xbaH\x14r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\xd8\x01\x01\x12J\n\x0bpermissions\x18\x03 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x06 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12K\n\x0f\x61pp_permissions\x18\x07 \x03(\x0e\x32\x19.accord.app.v1.PermissionB\x17\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\xa0\xb5\x18\x01\"\xe9\x01\n\x11\x43reateRoleRequest\x12\"\n\x04name\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x64\x32\t^\\P{Cc}*$\x12\x46\n\x0bpermissions\x18\x02 \x03(\x0e\x32\x1c.accord.policy.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12G\n\x0f\x61pp_permissions\x18\x04 \x03(\x0e\x32\x19.accord.app.v1.PermissionB\x13\xbaH\x10\x92\x01\r\x10\x64\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\"9\n\x12\x43reateRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.Role\"+\n\x0eGetRoleRequest\x12\x19\n\x07role_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"6\n\x0fGetRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.Role\"O\n\x10ListRolesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"R\n\x11ListRolesResponse\x12$\n\x05roles\x18\x01 \x03(\x0b\x32\x15.accord.roles.v1.Role\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x02\n\x11UpdateRoleRequest\x12+\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.RoleB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xdb\x01\xbaH\xd7\x01\x1a\x97\x01\n\x15role.name.not_cleared\x12\'role.name must have 1 to 100 characters\x1aU!has(this.update_mask) || !(\'name\' in this.update_mask.paths) || this.role.name != \'\'\x1a;\n\x10role.id.required\x12\x13role.id must be set\x1a\x12this.role.id != \'\'\"9\n\x12UpdateRoleResponse\x12#\n\x04role\x18\x01 \x01(\x0b\x32\x15.accord.roles.v1.Role\"I\n\x11\x44\x65leteRoleRequest\x12\x19\n\x07role_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x14\n\x12\x44\x65leteRoleResponse\"\x19\n\x17GetMyPermissionsRequest\"\x9a\x01\n\x18GetMyPermissionsResponse\x12\x17\n\x0forganization_id\x18\x01 \x01(\t\x12\x31\n\x0bpermissions\x18\x02 \x03(\x0e\x32\x1c.accord.policy.v1.Permission\x12\x32\n\x0f\x61pp_permissions\x18\x03 \x03(\x0e\x32\x19.accord.app.v1.Permission2\xe9\x06\n\x0bRoleService\x12z\n\nCreateRole\x12\".accord.roles.v1.CreateRoleRequest\x1a#.accord.roles.v1.CreateRoleResponse\"#\x8a\xb5\x18\x0b\x08\x02\x10\tB\x03_`PH\x01\x82\xd3\xe4\x93\x02\x0e\"\t/v1/roles:\x01*\x12\x88\x01\n\x07GetRole\x12\x1f.accord.roles.v1.GetRoleRequest\x1a .accord.roles.v1.GetRoleResponse\":\x90\x02\x01\x8a\xb5\x18\x18\x08\x02\x10\x08\x1a\x03\x01\x02\x03*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x01^\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/roles/{role_id}\x12\x83\x01\n\tListRoles\x12!.accord.roles.v1.ListRolesRequest\x1a\".accord.roles.v1.ListRolesResponse\"/\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x08\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/roles\x12\x8a\x01\n\nUpdateRole\x12\".accord.roles.v1.UpdateRoleRequest\x1a#.accord.roles.v1.UpdateRoleResponse\"3\x8a\xb5\x18\x0e\x08\x02\x10\tB\x04^ _PH\x01X\x01\x82\xd3\xe4\x93\x02\x1b\x32\x13/v1/roles/{role.id}:\x04role\x12\x84\x01\n\nDeleteRole\x12\".accord.roles.v1.DeleteRoleRequest\x1a#.accord.roles.v1.DeleteRoleResponse\"-\x90\x02\x02\x8a\xb5\x18\x0b\x08\x02\x10\tB\x03^ PH\x01\x82\xd3\xe4\x93\x02\x15*\x13/v1/roles/{role_id}\x12\x9c\x01\n\x10GetMyPermissions\x12(.accord.roles.v1.GetMyPermissionsRequest\x1a).accord.roles.v1.GetMyPermissionsResponse\"3\x90\x02\x01\x8a\xb5\x18\x13\x08\x02\x1a\x03\x01\x02\x03*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/myPermissions\x1a\x1a\xba\xb5\x18\x16\n\x01\x01\x12\t\x08\xd8\x04\x12\x02\x08\n\x18\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -76,43 +77,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLESERVICE']._loaded_options = None
   _globals['_ROLESERVICE']._serialized_options = b'\272\265\030\026\n\001\001\022\t\010\330\004\022\002\010\n\030\001\032\002\010\005\"\002\010\036'
   _globals['_ROLESERVICE'].methods_by_name['CreateRole']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['CreateRole']._serialized_options = b'\212\265\030\013\010\002\020\tB\003_`PH\001'
+  _globals['_ROLESERVICE'].methods_by_name['CreateRole']._serialized_options = b'\212\265\030\013\010\002\020\tB\003_`PH\001\202\323\344\223\002\016\"\t/v1/roles:\001*'
   _globals['_ROLESERVICE'].methods_by_name['GetRole']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['GetRole']._serialized_options = b'\220\002\001\212\265\030\030\010\002\020\010\032\003\001\002\003*\n\010\340\324\003\022\002\010\n\030\001B\001^'
+  _globals['_ROLESERVICE'].methods_by_name['GetRole']._serialized_options = b'\220\002\001\212\265\030\030\010\002\020\010\032\003\001\002\003*\n\010\340\324\003\022\002\010\n\030\001B\001^\202\323\344\223\002\025\022\023/v1/roles/{role_id}'
   _globals['_ROLESERVICE'].methods_by_name['ListRoles']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['ListRoles']._serialized_options = b'\220\002\001\212\265\030\027\010\002\020\010\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037'
+  _globals['_ROLESERVICE'].methods_by_name['ListRoles']._serialized_options = b'\220\002\001\212\265\030\027\010\002\020\010\032\003\001\002\003*\t\010\360.\022\002\010\n\030\001B\001\037\202\323\344\223\002\013\022\t/v1/roles'
   _globals['_ROLESERVICE'].methods_by_name['UpdateRole']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['UpdateRole']._serialized_options = b'\212\265\030\016\010\002\020\tB\004^ _PH\001X\001'
+  _globals['_ROLESERVICE'].methods_by_name['UpdateRole']._serialized_options = b'\212\265\030\016\010\002\020\tB\004^ _PH\001X\001\202\323\344\223\002\0332\023/v1/roles/{role.id}:\004role'
   _globals['_ROLESERVICE'].methods_by_name['DeleteRole']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['DeleteRole']._serialized_options = b'\220\002\002\212\265\030\013\010\002\020\tB\003^ PH\001'
+  _globals['_ROLESERVICE'].methods_by_name['DeleteRole']._serialized_options = b'\220\002\002\212\265\030\013\010\002\020\tB\003^ PH\001\202\323\344\223\002\025*\023/v1/roles/{role_id}'
   _globals['_ROLESERVICE'].methods_by_name['GetMyPermissions']._loaded_options = None
-  _globals['_ROLESERVICE'].methods_by_name['GetMyPermissions']._serialized_options = b'\220\002\001\212\265\030\023\010\002\032\003\001\002\003*\n\010\340\324\003\022\002\010\n\030\001'
-  _globals['_ROLE']._serialized_start=242
-  _globals['_ROLE']._serialized_end=604
-  _globals['_CREATEROLEREQUEST']._serialized_start=607
-  _globals['_CREATEROLEREQUEST']._serialized_end=840
-  _globals['_CREATEROLERESPONSE']._serialized_start=842
-  _globals['_CREATEROLERESPONSE']._serialized_end=899
-  _globals['_GETROLEREQUEST']._serialized_start=901
-  _globals['_GETROLEREQUEST']._serialized_end=944
-  _globals['_GETROLERESPONSE']._serialized_start=946
-  _globals['_GETROLERESPONSE']._serialized_end=1000
-  _globals['_LISTROLESREQUEST']._serialized_start=1002
-  _globals['_LISTROLESREQUEST']._serialized_end=1081
-  _globals['_LISTROLESRESPONSE']._serialized_start=1083
-  _globals['_LISTROLESRESPONSE']._serialized_end=1165
-  _globals['_UPDATEROLEREQUEST']._serialized_start=1168
-  _globals['_UPDATEROLEREQUEST']._serialized_end=1503
-  _globals['_UPDATEROLERESPONSE']._serialized_start=1505
-  _globals['_UPDATEROLERESPONSE']._serialized_end=1562
-  _globals['_DELETEROLEREQUEST']._serialized_start=1564
-  _globals['_DELETEROLEREQUEST']._serialized_end=1637
-  _globals['_DELETEROLERESPONSE']._serialized_start=1639
-  _globals['_DELETEROLERESPONSE']._serialized_end=1659
-  _globals['_GETMYPERMISSIONSREQUEST']._serialized_start=1661
-  _globals['_GETMYPERMISSIONSREQUEST']._serialized_end=1686
-  _globals['_GETMYPERMISSIONSRESPONSE']._serialized_start=1689
-  _globals['_GETMYPERMISSIONSRESPONSE']._serialized_end=1843
-  _globals['_ROLESERVICE']._serialized_start=1846
-  _globals['_ROLESERVICE']._serialized_end=2566
+  _globals['_ROLESERVICE'].methods_by_name['GetMyPermissions']._serialized_options = b'\220\002\001\212\265\030\023\010\002\032\003\001\002\003*\n\010\340\324\003\022\002\010\n\030\001\202\323\344\223\002\023\022\021/v1/myPermissions'
+  _globals['_ROLE']._serialized_start=272
+  _globals['_ROLE']._serialized_end=634
+  _globals['_CREATEROLEREQUEST']._serialized_start=637
+  _globals['_CREATEROLEREQUEST']._serialized_end=870
+  _globals['_CREATEROLERESPONSE']._serialized_start=872
+  _globals['_CREATEROLERESPONSE']._serialized_end=929
+  _globals['_GETROLEREQUEST']._serialized_start=931
+  _globals['_GETROLEREQUEST']._serialized_end=974
+  _globals['_GETROLERESPONSE']._serialized_start=976
+  _globals['_GETROLERESPONSE']._serialized_end=1030
+  _globals['_LISTROLESREQUEST']._serialized_start=1032
+  _globals['_LISTROLESREQUEST']._serialized_end=1111
+  _globals['_LISTROLESRESPONSE']._serialized_start=1113
+  _globals['_LISTROLESRESPONSE']._serialized_end=1195
+  _globals['_UPDATEROLEREQUEST']._serialized_start=1198
+  _globals['_UPDATEROLEREQUEST']._serialized_end=1533
+  _globals['_UPDATEROLERESPONSE']._serialized_start=1535
+  _globals['_UPDATEROLERESPONSE']._serialized_end=1592
+  _globals['_DELETEROLEREQUEST']._serialized_start=1594
+  _globals['_DELETEROLEREQUEST']._serialized_end=1667
+  _globals['_DELETEROLERESPONSE']._serialized_start=1669
+  _globals['_DELETEROLERESPONSE']._serialized_end=1689
+  _globals['_GETMYPERMISSIONSREQUEST']._serialized_start=1691
+  _globals['_GETMYPERMISSIONSREQUEST']._serialized_end=1716
+  _globals['_GETMYPERMISSIONSRESPONSE']._serialized_start=1719
+  _globals['_GETMYPERMISSIONSRESPONSE']._serialized_end=1873
+  _globals['_ROLESERVICE']._serialized_start=1876
+  _globals['_ROLESERVICE']._serialized_end=2749
 # @@protoc_insertion_point(module_scope)

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-accord/second_factors/v1/second_factors.proto\x12\x18\x61\x63\x63ord.second_factors.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x0cSecondFactor\x12\x30\n\x0c\x63onfirmed_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x13recovery_codes_left\x18\x02 \x01(\x05\x42\x04\xa0\xb5\x18\x01\"\x18\n\x16GetSecondFactorRequest\"X\n\x17GetSecondFactorResponse\x12=\n\rsecond_factor\x18\x01 \x01(\x0b\x32&.accord.second_factors.v1.SecondFactor\"\x1b\n\x19\x43reateSecondFactorRequest\"M\n\x1a\x43reateSecondFactorResponse\x12\x19\n\x0botpauth_uri\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x14\n\x06secret\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"A\n\x1a\x43onfirmSecondFactorRequest\x12#\n\x04\x63ode\x18\x01 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x90\xb5\x18\x01\";\n\x1b\x43onfirmSecondFactorResponse\x12\x1c\n\x0erecovery_codes\x18\x01 \x03(\tB\x04\x90\xb5\x18\x01\"\x1c\n\x1a\x43reateRecoveryCodesRequest\";\n\x1b\x43reateRecoveryCodesResponse\x12\x1c\n\x0erecovery_codes\x18\x01 \x03(\tB\x04\x90\xb5\x18\x01\"\x1b\n\x19\x44\x65leteSecondFactorRequest\"\x1c\n\x1a\x44\x65leteSecondFactorResponse2\x93\x06\n\x13SecondFactorService\x12\x8f\x01\n\x0fGetSecondFactor\x12\x30.accord.second_factors.v1.GetSecondFactorRequest\x1a\x31.accord.second_factors.v1.GetSecondFactorResponse\"\x17\x90\x02\x01\x8a\xb5\x18\x10\x08\x02*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01.\x12\x8f\x01\n\x12\x43reateSecondFactor\x12\x33.accord.second_factors.v1.CreateSecondFactorRequest\x1a\x34.accord.second_factors.v1.CreateSecondFactorResponse\"\x0e\x8a\xb5\x18\n\x08\x02 \x01\x42\x02-*H\x01\x12\xa1\x01\n\x13\x43onfirmSecondFactor\x12\x34.accord.second_factors.v1.ConfirmSecondFactorRequest\x1a\x35.accord.second_factors.v1.ConfirmSecondFactorResponse\"\x1d\x8a\xb5\x18\x19\x08\x02 \x01*\r\x08\n\x12\x03\x08\xd8\x04\x18\x01 \x01(\x01\x42\x02,.H\x01\x12\x91\x01\n\x13\x43reateRecoveryCodes\x12\x34.accord.second_factors.v1.CreateRecoveryCodesRequest\x1a\x35.accord.second_factors.v1.CreateRecoveryCodesResponse\"\r\x8a\xb5\x18\t\x08\x02 \x01\x42\x01.H\x01\x12\x8e\x01\n\x12\x44\x65leteSecondFactor\x12\x33.accord.second_factors.v1.DeleteSecondFactorRequest\x1a\x34.accord.second_factors.v1.DeleteSecondFactorResponse\"\r\x8a\xb5\x18\t\x08\x02 \x01\x42\x01.H\x01\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-accord/second_factors/v1/second_factors.proto\x12\x18\x61\x63\x63ord.second_factors.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x0cSecondFactor\x12\x30\n\x0c\x63onfirmed_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x13recovery_codes_left\x18\x02 \x01(\x05\x42\x04\xa0\xb5\x18\x01\"\x18\n\x16GetSecondFactorRequest\"X\n\x17GetSecondFactorResponse\x12=\n\rsecond_factor\x18\x01 \x01(\x0b\x32&.accord.second_factors.v1.SecondFactor\"\x1b\n\x19\x43reateSecondFactorRequest\"M\n\x1a\x43reateSecondFactorResponse\x12\x19\n\x0botpauth_uri\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x14\n\x06secret\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"A\n\x1a\x43onfirmSecondFactorRequest\x12#\n\x04\x63ode\x18\x01 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x90\xb5\x18\x01\";\n\x1b\x43onfirmSecondFactorResponse\x12\x1c\n\x0erecovery_codes\x18\x01 \x03(\tB\x04\x90\xb5\x18\x01\"\x1c\n\x1a\x43reateRecoveryCodesRequest\";\n\x1b\x43reateRecoveryCodesResponse\x12\x1c\n\x0erecovery_codes\x18\x01 \x03(\tB\x04\x90\xb5\x18\x01\"\x1b\n\x19\x44\x65leteSecondFactorRequest\"\x1c\n\x1a\x44\x65leteSecondFactorResponse2\xb0\x07\n\x13SecondFactorService\x12\xa7\x01\n\x0fGetSecondFactor\x12\x30.accord.second_factors.v1.GetSecondFactorRequest\x1a\x31.accord.second_factors.v1.GetSecondFactorResponse\"/\x90\x02\x01\x8a\xb5\x18\x10\x08\x02*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01.\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/secondFactor\x12\xaa\x01\n\x12\x43reateSecondFactor\x12\x33.accord.second_factors.v1.CreateSecondFactorRequest\x1a\x34.accord.second_factors.v1.CreateSecondFactorResponse\")\x8a\xb5\x18\n\x08\x02 \x01\x42\x02-*H\x01\x82\xd3\xe4\x93\x02\x15\"\x10/v1/secondFactor:\x01*\x12\xc4\x01\n\x13\x43onfirmSecondFactor\x12\x34.accord.second_factors.v1.ConfirmSecondFactorRequest\x1a\x35.accord.second_factors.v1.ConfirmSecondFactorResponse\"@\x8a\xb5\x18\x19\x08\x02 \x01*\r\x08\n\x12\x03\x08\xd8\x04\x18\x01 \x01(\x01\x42\x02,.H\x01\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/secondFactor:confirm:\x01*\x12\xc0\x01\n\x13\x43reateRecoveryCodes\x12\x34.accord.second_factors.v1.CreateRecoveryCodesRequest\x1a\x35.accord.second_factors.v1.CreateRecoveryCodesResponse\"<\x8a\xb5\x18\t\x08\x02 \x01\x42\x01.H\x01\x82\xd3\xe4\x93\x02)\"$/v1/secondFactor:createRecoveryCodes:\x01*\x12\xa6\x01\n\x12\x44\x65leteSecondFactor\x12\x33.accord.second_factors.v1.DeleteSecondFactorRequest\x1a\x34.accord.second_factors.v1.DeleteSecondFactorResponse\"%\x8a\xb5\x18\t\x08\x02 \x01\x42\x01.H\x01\x82\xd3\xe4\x93\x02\x12*\x10/v1/secondFactor\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,37 +50,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECONDFACTORSERVICE']._loaded_options = None
   _globals['_SECONDFACTORSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['GetSecondFactor']._loaded_options = None
-  _globals['_SECONDFACTORSERVICE'].methods_by_name['GetSecondFactor']._serialized_options = b'\220\002\001\212\265\030\020\010\002*\t\010\360.\022\002\010\n\030\001B\001.'
+  _globals['_SECONDFACTORSERVICE'].methods_by_name['GetSecondFactor']._serialized_options = b'\220\002\001\212\265\030\020\010\002*\t\010\360.\022\002\010\n\030\001B\001.\202\323\344\223\002\022\022\020/v1/secondFactor'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['CreateSecondFactor']._loaded_options = None
-  _globals['_SECONDFACTORSERVICE'].methods_by_name['CreateSecondFactor']._serialized_options = b'\212\265\030\n\010\002 \001B\002-*H\001'
+  _globals['_SECONDFACTORSERVICE'].methods_by_name['CreateSecondFactor']._serialized_options = b'\212\265\030\n\010\002 \001B\002-*H\001\202\323\344\223\002\025\"\020/v1/secondFactor:\001*'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['ConfirmSecondFactor']._loaded_options = None
-  _globals['_SECONDFACTORSERVICE'].methods_by_name['ConfirmSecondFactor']._serialized_options = b'\212\265\030\031\010\002 \001*\r\010\n\022\003\010\330\004\030\001 \001(\001B\002,.H\001'
+  _globals['_SECONDFACTORSERVICE'].methods_by_name['ConfirmSecondFactor']._serialized_options = b'\212\265\030\031\010\002 \001*\r\010\n\022\003\010\330\004\030\001 \001(\001B\002,.H\001\202\323\344\223\002\035\"\030/v1/secondFactor:confirm:\001*'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['CreateRecoveryCodes']._loaded_options = None
-  _globals['_SECONDFACTORSERVICE'].methods_by_name['CreateRecoveryCodes']._serialized_options = b'\212\265\030\t\010\002 \001B\001.H\001'
+  _globals['_SECONDFACTORSERVICE'].methods_by_name['CreateRecoveryCodes']._serialized_options = b'\212\265\030\t\010\002 \001B\001.H\001\202\323\344\223\002)\"$/v1/secondFactor:createRecoveryCodes:\001*'
   _globals['_SECONDFACTORSERVICE'].methods_by_name['DeleteSecondFactor']._loaded_options = None
-  _globals['_SECONDFACTORSERVICE'].methods_by_name['DeleteSecondFactor']._serialized_options = b'\212\265\030\t\010\002 \001B\001.H\001'
-  _globals['_SECONDFACTOR']._serialized_start=168
-  _globals['_SECONDFACTOR']._serialized_end=267
-  _globals['_GETSECONDFACTORREQUEST']._serialized_start=269
-  _globals['_GETSECONDFACTORREQUEST']._serialized_end=293
-  _globals['_GETSECONDFACTORRESPONSE']._serialized_start=295
-  _globals['_GETSECONDFACTORRESPONSE']._serialized_end=383
-  _globals['_CREATESECONDFACTORREQUEST']._serialized_start=385
-  _globals['_CREATESECONDFACTORREQUEST']._serialized_end=412
-  _globals['_CREATESECONDFACTORRESPONSE']._serialized_start=414
-  _globals['_CREATESECONDFACTORRESPONSE']._serialized_end=491
-  _globals['_CONFIRMSECONDFACTORREQUEST']._serialized_start=493
-  _globals['_CONFIRMSECONDFACTORREQUEST']._serialized_end=558
-  _globals['_CONFIRMSECONDFACTORRESPONSE']._serialized_start=560
-  _globals['_CONFIRMSECONDFACTORRESPONSE']._serialized_end=619
-  _globals['_CREATERECOVERYCODESREQUEST']._serialized_start=621
-  _globals['_CREATERECOVERYCODESREQUEST']._serialized_end=649
-  _globals['_CREATERECOVERYCODESRESPONSE']._serialized_start=651
-  _globals['_CREATERECOVERYCODESRESPONSE']._serialized_end=710
-  _globals['_DELETESECONDFACTORREQUEST']._serialized_start=712
-  _globals['_DELETESECONDFACTORREQUEST']._serialized_end=739
-  _globals['_DELETESECONDFACTORRESPONSE']._serialized_start=741
-  _globals['_DELETESECONDFACTORRESPONSE']._serialized_end=769
-  _globals['_SECONDFACTORSERVICE']._serialized_start=772
-  _globals['_SECONDFACTORSERVICE']._serialized_end=1559
+  _globals['_SECONDFACTORSERVICE'].methods_by_name['DeleteSecondFactor']._serialized_options = b'\212\265\030\t\010\002 \001B\001.H\001\202\323\344\223\002\022*\020/v1/secondFactor'
+  _globals['_SECONDFACTOR']._serialized_start=198
+  _globals['_SECONDFACTOR']._serialized_end=297
+  _globals['_GETSECONDFACTORREQUEST']._serialized_start=299
+  _globals['_GETSECONDFACTORREQUEST']._serialized_end=323
+  _globals['_GETSECONDFACTORRESPONSE']._serialized_start=325
+  _globals['_GETSECONDFACTORRESPONSE']._serialized_end=413
+  _globals['_CREATESECONDFACTORREQUEST']._serialized_start=415
+  _globals['_CREATESECONDFACTORREQUEST']._serialized_end=442
+  _globals['_CREATESECONDFACTORRESPONSE']._serialized_start=444
+  _globals['_CREATESECONDFACTORRESPONSE']._serialized_end=521
+  _globals['_CONFIRMSECONDFACTORREQUEST']._serialized_start=523
+  _globals['_CONFIRMSECONDFACTORREQUEST']._serialized_end=588
+  _globals['_CONFIRMSECONDFACTORRESPONSE']._serialized_start=590
+  _globals['_CONFIRMSECONDFACTORRESPONSE']._serialized_end=649
+  _globals['_CREATERECOVERYCODESREQUEST']._serialized_start=651
+  _globals['_CREATERECOVERYCODESREQUEST']._serialized_end=679
+  _globals['_CREATERECOVERYCODESRESPONSE']._serialized_start=681
+  _globals['_CREATERECOVERYCODESRESPONSE']._serialized_end=740
+  _globals['_DELETESECONDFACTORREQUEST']._serialized_start=742
+  _globals['_DELETESECONDFACTORREQUEST']._serialized_end=769
+  _globals['_DELETESECONDFACTORRESPONSE']._serialized_start=771
+  _globals['_DELETESECONDFACTORRESPONSE']._serialized_end=799
+  _globals['_SECONDFACTORSERVICE']._serialized_start=802
+  _globals['_SECONDFACTORSERVICE']._serialized_end=1746
 # @@protoc_insertion_point(module_scope)

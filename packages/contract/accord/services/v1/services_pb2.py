@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!accord/services/v1/services.proto\x12\x12\x61\x63\x63ord.services.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x03\n\x0eServiceAccount\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18?\x12\x1b\n\taudiences\x18\x03 \x03(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x42\n\x13previous_expires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12%\n\ncreated_by\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01H\x01\x88\x01\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12:\n\x0b\x64isabled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x1a\n\x04\x65tag\x18\t \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01\x42\x16\n\x14_previous_expires_atB\r\n\x0b_created_byB\x0e\n\x0c_disabled_at\"q\n\x1b\x43reateServiceAccountRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18?2\x11^[a-z][a-z0-9-]*$\x12(\n\taudiences\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x14\x18\x01\"\x07r\x05\x10\x01\x18\xff\x01\"x\n\x1c\x43reateServiceAccountResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\x12\x1b\n\rclient_secret\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"Y\n\x1aListServiceAccountsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"t\n\x1bListServiceAccountsResponse\x12<\n\x10service_accounts\x18\x01 \x03(\x0b\x32\".accord.services.v1.ServiceAccount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x13RotateSecretRequest\x12$\n\x12service_account_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12:\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"p\n\x14RotateSecretResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\x12\x1b\n\rclient_secret\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"D\n\x1c\x44isableServiceAccountRequest\x12$\n\x12service_account_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\\\n\x1d\x44isableServiceAccountResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\"C\n\x1b\x45nableServiceAccountRequest\x12$\n\x12service_account_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"[\n\x1c\x45nableServiceAccountResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\"t\n\x11IssueTokenRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12$\n\rclient_secret\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1c\n\x08\x61udience\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\"_\n\x12IssueTokenResponse\x12\x1a\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"Z\n\x14\x45xchangeTokenRequest\x12$\n\rsubject_token\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1c\n\x08\x61udience\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\"b\n\x15\x45xchangeTokenResponse\x12\x1a\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x10\n\x0eGetJwksRequest\"k\n\x0fGetJwksResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.accord.services.v1.JsonWebKey\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03\x63rv\x18\x02 \x01(\t\x12\t\n\x01x\x18\x03 \x01(\t\x12\t\n\x01y\x18\x04 \x01(\t\x12\x0b\n\x03kid\x18\x05 \x01(\t\x12\x0b\n\x03use\x18\x06 \x01(\t\x12\x0b\n\x03\x61lg\x18\x07 \x01(\t2\xc5\x05\n\x15ServiceAccountService\x12\x85\x01\n\x14\x43reateServiceAccount\x12/.accord.services.v1.CreateServiceAccountRequest\x1a\x30.accord.services.v1.CreateServiceAccountResponse\"\n\x8a\xb5\x18\x06\x08\x03 \x01H\x01\x12\x84\x01\n\x13ListServiceAccounts\x12..accord.services.v1.ListServiceAccountsRequest\x1a/.accord.services.v1.ListServiceAccountsResponse\"\x0c\x90\x02\x01\x8a\xb5\x18\x05\x08\x03\x42\x01\x1f\x12q\n\x0cRotateSecret\x12\'.accord.services.v1.RotateSecretRequest\x1a(.accord.services.v1.RotateSecretResponse\"\x0e\x8a\xb5\x18\n\x08\x03 \x01\x42\x02n H\x01\x12\x8c\x01\n\x15\x44isableServiceAccount\x12\x30.accord.services.v1.DisableServiceAccountRequest\x1a\x31.accord.services.v1.DisableServiceAccountResponse\"\x0e\x90\x02\x02\x8a\xb5\x18\x07\x08\x03\x42\x01nH\x01\x12\x89\x01\n\x14\x45nableServiceAccount\x12/.accord.services.v1.EnableServiceAccountRequest\x1a\x30.accord.services.v1.EnableServiceAccountResponse\"\x0e\x90\x02\x02\x8a\xb5\x18\x07\x08\x03\x42\x01nH\x01\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x32\x96\x03\n\x0cTokenService\x12\x88\x01\n\nIssueToken\x12%.accord.services.v1.IssueTokenRequest\x1a&.accord.services.v1.IssueTokenResponse\"+\x90\x02\x02\x8a\xb5\x18$\x08\x01*\x0b\x08\xd8\x04\x12\x02\x08<\x18\x02 \x01*\r\x08\x64\x12\x03\x08\xd8\x04\x18\x02 \x01(\x01\x42\x02opH\x01\x12\x82\x01\n\rExchangeToken\x12(.accord.services.v1.ExchangeTokenRequest\x1a).accord.services.v1.ExchangeTokenResponse\"\x1c\x8a\xb5\x18\x18\x08\x04\x1a\x02\x03\x04*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x02qpH\x01\x12h\n\x07GetJwks\x12\".accord.services.v1.GetJwksRequest\x1a#.accord.services.v1.GetJwksResponse\"\x14\x90\x02\x01\x8a\xb5\x18\r\x08\x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x02\x1a\x0c\xba\xb5\x18\x08\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!accord/services/v1/services.proto\x12\x12\x61\x63\x63ord.services.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x03\n\x0eServiceAccount\x12\x18\n\x02id\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04name\x18\x02 \x01(\tB\x0b\xe2\x41\x01\x03\xbaH\x04r\x02\x18?\x12\x1b\n\taudiences\x18\x03 \x03(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x42\n\x13previous_expires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12%\n\ncreated_by\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01H\x01\x88\x01\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12:\n\x0b\x64isabled_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x1a\n\x04\x65tag\x18\t \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01\x42\x16\n\x14_previous_expires_atB\r\n\x0b_created_byB\x0e\n\x0c_disabled_at\"q\n\x1b\x43reateServiceAccountRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18?2\x11^[a-z][a-z0-9-]*$\x12(\n\taudiences\x18\x02 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x08\x01\x10\x14\x18\x01\"\x07r\x05\x10\x01\x18\xff\x01\"x\n\x1c\x43reateServiceAccountResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\x12\x1b\n\rclient_secret\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"Y\n\x1aListServiceAccountsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"t\n\x1bListServiceAccountsResponse\x12<\n\x10service_accounts\x18\x01 \x03(\x0b\x32\".accord.services.v1.ServiceAccount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x13RotateSecretRequest\x12$\n\x12service_account_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12:\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$2\x00\"p\n\x14RotateSecretResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\x12\x1b\n\rclient_secret\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"D\n\x1c\x44isableServiceAccountRequest\x12$\n\x12service_account_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\\\n\x1d\x44isableServiceAccountResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\"C\n\x1b\x45nableServiceAccountRequest\x12$\n\x12service_account_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"[\n\x1c\x45nableServiceAccountResponse\x12;\n\x0fservice_account\x18\x01 \x01(\x0b\x32\".accord.services.v1.ServiceAccount\"t\n\x11IssueTokenRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12$\n\rclient_secret\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1c\n\x08\x61udience\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\"_\n\x12IssueTokenResponse\x12\x1a\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"Z\n\x14\x45xchangeTokenRequest\x12$\n\rsubject_token\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1c\n\x08\x61udience\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xff\x01\"b\n\x15\x45xchangeTokenResponse\x12\x1a\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x10\n\x0eGetJwksRequest\"k\n\x0fGetJwksResponse\x12,\n\x04keys\x18\x01 \x03(\x0b\x32\x1e.accord.services.v1.JsonWebKey\x12*\n\x07max_age\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03\x63rv\x18\x02 \x01(\t\x12\t\n\x01x\x18\x03 \x01(\t\x12\t\n\x01y\x18\x04 \x01(\t\x12\x0b\n\x03kid\x18\x05 \x01(\t\x12\x0b\n\x03use\x18\x06 \x01(\t\x12\x0b\n\x03\x61lg\x18\x07 \x01(\t2\xb4\x07\n\x15ServiceAccountService\x12\xa3\x01\n\x14\x43reateServiceAccount\x12/.accord.services.v1.CreateServiceAccountRequest\x1a\x30.accord.services.v1.CreateServiceAccountResponse\"(\x8a\xb5\x18\x06\x08\x03 \x01H\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/serviceAccounts:\x01*\x12\x9f\x01\n\x13ListServiceAccounts\x12..accord.services.v1.ListServiceAccountsRequest\x1a/.accord.services.v1.ListServiceAccountsResponse\"\'\x90\x02\x01\x8a\xb5\x18\x05\x08\x03\x42\x01\x1f\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/serviceAccounts\x12\xb1\x01\n\x0cRotateSecret\x12\'.accord.services.v1.RotateSecretRequest\x1a(.accord.services.v1.RotateSecretResponse\"N\x8a\xb5\x18\n\x08\x03 \x01\x42\x02n H\x01\x82\xd3\xe4\x93\x02:\"5/v1/serviceAccounts/{service_account_id}:rotateSecret:\x01*\x12\xc7\x01\n\x15\x44isableServiceAccount\x12\x30.accord.services.v1.DisableServiceAccountRequest\x1a\x31.accord.services.v1.DisableServiceAccountResponse\"I\x90\x02\x02\x8a\xb5\x18\x07\x08\x03\x42\x01nH\x01\x82\xd3\xe4\x93\x02\x35\"0/v1/serviceAccounts/{service_account_id}:disable:\x01*\x12\xc3\x01\n\x14\x45nableServiceAccount\x12/.accord.services.v1.EnableServiceAccountRequest\x1a\x30.accord.services.v1.EnableServiceAccountResponse\"H\x90\x02\x02\x8a\xb5\x18\x07\x08\x03\x42\x01nH\x01\x82\xd3\xe4\x93\x02\x34\"//v1/serviceAccounts/{service_account_id}:enable:\x01*\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x32\xd9\x03\n\x0cTokenService\x12\x9d\x01\n\nIssueToken\x12%.accord.services.v1.IssueTokenRequest\x1a&.accord.services.v1.IssueTokenResponse\"@\x90\x02\x02\x8a\xb5\x18$\x08\x01*\x0b\x08\xd8\x04\x12\x02\x08<\x18\x02 \x01*\r\x08\x64\x12\x03\x08\xd8\x04\x18\x02 \x01(\x01\x42\x02opH\x01\x82\xd3\xe4\x93\x02\x0f\"\n/v1/tokens:\x01*\x12\xa0\x01\n\rExchangeToken\x12(.accord.services.v1.ExchangeTokenRequest\x1a).accord.services.v1.ExchangeTokenResponse\":\x8a\xb5\x18\x18\x08\x04\x1a\x02\x03\x04*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x02qpH\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/tokens:exchange:\x01*\x12x\n\x07GetJwks\x12\".accord.services.v1.GetJwksRequest\x1a#.accord.services.v1.GetJwksResponse\"$\x90\x02\x01\x8a\xb5\x18\r\x08\x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x02\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jwks\x1a\x0c\xba\xb5\x18\x08\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -93,61 +94,61 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVICEACCOUNTSERVICE']._loaded_options = None
   _globals['_SERVICEACCOUNTSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['CreateServiceAccount']._loaded_options = None
-  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['CreateServiceAccount']._serialized_options = b'\212\265\030\006\010\003 \001H\001'
+  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['CreateServiceAccount']._serialized_options = b'\212\265\030\006\010\003 \001H\001\202\323\344\223\002\030\"\023/v1/serviceAccounts:\001*'
   _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['ListServiceAccounts']._loaded_options = None
-  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['ListServiceAccounts']._serialized_options = b'\220\002\001\212\265\030\005\010\003B\001\037'
+  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['ListServiceAccounts']._serialized_options = b'\220\002\001\212\265\030\005\010\003B\001\037\202\323\344\223\002\025\022\023/v1/serviceAccounts'
   _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['RotateSecret']._loaded_options = None
-  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['RotateSecret']._serialized_options = b'\212\265\030\n\010\003 \001B\002n H\001'
+  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['RotateSecret']._serialized_options = b'\212\265\030\n\010\003 \001B\002n H\001\202\323\344\223\002:\"5/v1/serviceAccounts/{service_account_id}:rotateSecret:\001*'
   _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['DisableServiceAccount']._loaded_options = None
-  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['DisableServiceAccount']._serialized_options = b'\220\002\002\212\265\030\007\010\003B\001nH\001'
+  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['DisableServiceAccount']._serialized_options = b'\220\002\002\212\265\030\007\010\003B\001nH\001\202\323\344\223\0025\"0/v1/serviceAccounts/{service_account_id}:disable:\001*'
   _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['EnableServiceAccount']._loaded_options = None
-  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['EnableServiceAccount']._serialized_options = b'\220\002\002\212\265\030\007\010\003B\001nH\001'
+  _globals['_SERVICEACCOUNTSERVICE'].methods_by_name['EnableServiceAccount']._serialized_options = b'\220\002\002\212\265\030\007\010\003B\001nH\001\202\323\344\223\0024\"//v1/serviceAccounts/{service_account_id}:enable:\001*'
   _globals['_TOKENSERVICE']._loaded_options = None
   _globals['_TOKENSERVICE']._serialized_options = b'\272\265\030\010\032\002\010\005\"\002\010\036'
   _globals['_TOKENSERVICE'].methods_by_name['IssueToken']._loaded_options = None
-  _globals['_TOKENSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\220\002\002\212\265\030$\010\001*\013\010\330\004\022\002\010<\030\002 \001*\r\010d\022\003\010\330\004\030\002 \001(\001B\002opH\001'
+  _globals['_TOKENSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\220\002\002\212\265\030$\010\001*\013\010\330\004\022\002\010<\030\002 \001*\r\010d\022\003\010\330\004\030\002 \001(\001B\002opH\001\202\323\344\223\002\017\"\n/v1/tokens:\001*'
   _globals['_TOKENSERVICE'].methods_by_name['ExchangeToken']._loaded_options = None
-  _globals['_TOKENSERVICE'].methods_by_name['ExchangeToken']._serialized_options = b'\212\265\030\030\010\004\032\002\003\004*\n\010\340\324\003\022\002\010\n\030\001B\002qpH\001'
+  _globals['_TOKENSERVICE'].methods_by_name['ExchangeToken']._serialized_options = b'\212\265\030\030\010\004\032\002\003\004*\n\010\340\324\003\022\002\010\n\030\001B\002qpH\001\202\323\344\223\002\030\"\023/v1/tokens:exchange:\001*'
   _globals['_TOKENSERVICE'].methods_by_name['GetJwks']._loaded_options = None
-  _globals['_TOKENSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\220\002\001\212\265\030\r\010\001*\t\010\330\004\022\002\010<\030\002'
-  _globals['_SERVICEACCOUNT']._serialized_start=216
-  _globals['_SERVICEACCOUNT']._serialized_end=672
-  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_start=674
-  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_end=787
-  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_start=789
-  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_end=909
-  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_start=911
-  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_end=1000
-  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_start=1002
-  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_end=1118
-  _globals['_ROTATESECRETREQUEST']._serialized_start=1121
-  _globals['_ROTATESECRETREQUEST']._serialized_end=1264
-  _globals['_ROTATESECRETRESPONSE']._serialized_start=1266
-  _globals['_ROTATESECRETRESPONSE']._serialized_end=1378
-  _globals['_DISABLESERVICEACCOUNTREQUEST']._serialized_start=1380
-  _globals['_DISABLESERVICEACCOUNTREQUEST']._serialized_end=1448
-  _globals['_DISABLESERVICEACCOUNTRESPONSE']._serialized_start=1450
-  _globals['_DISABLESERVICEACCOUNTRESPONSE']._serialized_end=1542
-  _globals['_ENABLESERVICEACCOUNTREQUEST']._serialized_start=1544
-  _globals['_ENABLESERVICEACCOUNTREQUEST']._serialized_end=1611
-  _globals['_ENABLESERVICEACCOUNTRESPONSE']._serialized_start=1613
-  _globals['_ENABLESERVICEACCOUNTRESPONSE']._serialized_end=1704
-  _globals['_ISSUETOKENREQUEST']._serialized_start=1706
-  _globals['_ISSUETOKENREQUEST']._serialized_end=1822
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=1824
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=1919
-  _globals['_EXCHANGETOKENREQUEST']._serialized_start=1921
-  _globals['_EXCHANGETOKENREQUEST']._serialized_end=2011
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=2013
-  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=2111
-  _globals['_GETJWKSREQUEST']._serialized_start=2113
-  _globals['_GETJWKSREQUEST']._serialized_end=2129
-  _globals['_GETJWKSRESPONSE']._serialized_start=2131
-  _globals['_GETJWKSRESPONSE']._serialized_end=2238
-  _globals['_JSONWEBKEY']._serialized_start=2240
-  _globals['_JSONWEBKEY']._serialized_end=2339
-  _globals['_SERVICEACCOUNTSERVICE']._serialized_start=2342
-  _globals['_SERVICEACCOUNTSERVICE']._serialized_end=3051
-  _globals['_TOKENSERVICE']._serialized_start=3054
-  _globals['_TOKENSERVICE']._serialized_end=3460
+  _globals['_TOKENSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\220\002\001\212\265\030\r\010\001*\t\010\330\004\022\002\010<\030\002\202\323\344\223\002\n\022\010/v1/jwks'
+  _globals['_SERVICEACCOUNT']._serialized_start=246
+  _globals['_SERVICEACCOUNT']._serialized_end=702
+  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_start=704
+  _globals['_CREATESERVICEACCOUNTREQUEST']._serialized_end=817
+  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_start=819
+  _globals['_CREATESERVICEACCOUNTRESPONSE']._serialized_end=939
+  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_start=941
+  _globals['_LISTSERVICEACCOUNTSREQUEST']._serialized_end=1030
+  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_start=1032
+  _globals['_LISTSERVICEACCOUNTSRESPONSE']._serialized_end=1148
+  _globals['_ROTATESECRETREQUEST']._serialized_start=1151
+  _globals['_ROTATESECRETREQUEST']._serialized_end=1294
+  _globals['_ROTATESECRETRESPONSE']._serialized_start=1296
+  _globals['_ROTATESECRETRESPONSE']._serialized_end=1408
+  _globals['_DISABLESERVICEACCOUNTREQUEST']._serialized_start=1410
+  _globals['_DISABLESERVICEACCOUNTREQUEST']._serialized_end=1478
+  _globals['_DISABLESERVICEACCOUNTRESPONSE']._serialized_start=1480
+  _globals['_DISABLESERVICEACCOUNTRESPONSE']._serialized_end=1572
+  _globals['_ENABLESERVICEACCOUNTREQUEST']._serialized_start=1574
+  _globals['_ENABLESERVICEACCOUNTREQUEST']._serialized_end=1641
+  _globals['_ENABLESERVICEACCOUNTRESPONSE']._serialized_start=1643
+  _globals['_ENABLESERVICEACCOUNTRESPONSE']._serialized_end=1734
+  _globals['_ISSUETOKENREQUEST']._serialized_start=1736
+  _globals['_ISSUETOKENREQUEST']._serialized_end=1852
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=1854
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=1949
+  _globals['_EXCHANGETOKENREQUEST']._serialized_start=1951
+  _globals['_EXCHANGETOKENREQUEST']._serialized_end=2041
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_start=2043
+  _globals['_EXCHANGETOKENRESPONSE']._serialized_end=2141
+  _globals['_GETJWKSREQUEST']._serialized_start=2143
+  _globals['_GETJWKSREQUEST']._serialized_end=2159
+  _globals['_GETJWKSRESPONSE']._serialized_start=2161
+  _globals['_GETJWKSRESPONSE']._serialized_end=2268
+  _globals['_JSONWEBKEY']._serialized_start=2270
+  _globals['_JSONWEBKEY']._serialized_end=2369
+  _globals['_SERVICEACCOUNTSERVICE']._serialized_start=2372
+  _globals['_SERVICEACCOUNTSERVICE']._serialized_end=3320
+  _globals['_TOKENSERVICE']._serialized_start=3323
+  _globals['_TOKENSERVICE']._serialized_end=3796
 # @@protoc_insertion_point(module_scope)

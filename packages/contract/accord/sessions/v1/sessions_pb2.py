@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from accord.accounts.v1 import accounts_pb2 as accord_dot_accounts_dot_v1_dot_accounts__pb2
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!accord/sessions/v1/sessions.proto\x12\x12\x61\x63\x63ord.sessions.v1\x1a!accord/accounts/v1/accounts.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\"4\n\x11GetSessionRequest\x12\x1f\n\nsession_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"B\n\x12GetSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.accord.accounts.v1.Session\"f\n\x13ListSessionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"^\n\x14ListSessionsResponse\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.accord.accounts.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x14RevokeSessionRequest\x12\x1c\n\nsession_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x17\n\x15RevokeSessionResponse\"\x1c\n\x1aRevokeOtherSessionsRequest\"4\n\x1bRevokeOtherSessionsResponse\x12\x15\n\rrevoked_count\x18\x01 \x01(\x05\"\x91\x01\n\x15ReauthenticateRequest\x12 \n\x08password\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x01\x90\xb5\x18\x01\x12%\n\x04\x63ode\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x90\xb5\x18\x01H\x00\x12&\n\rrecovery_code\x18\x03 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18(\x90\xb5\x18\x01H\x00\x42\x07\n\x05proof\"c\n\x16ReauthenticateResponse\x12\x1b\n\rsession_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x1b.accord.accounts.v1.Session2\xb1\x05\n\x0eSessionService\x12u\n\nGetSession\x12%.accord.sessions.v1.GetSessionRequest\x1a&.accord.sessions.v1.GetSessionResponse\"\x18\x90\x02\x01\x8a\xb5\x18\x11\x08\x02*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x01/\x12z\n\x0cListSessions\x12\'.accord.sessions.v1.ListSessionsRequest\x1a(.accord.sessions.v1.ListSessionsResponse\"\x17\x90\x02\x01\x8a\xb5\x18\x10\x08\x02*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x12v\n\rRevokeSession\x12(.accord.sessions.v1.RevokeSessionRequest\x1a).accord.sessions.v1.RevokeSessionResponse\"\x10\x90\x02\x02\x8a\xb5\x18\t\x08\x02 \x01\x42\x01/H\x01\x12\x85\x01\n\x13RevokeOtherSessions\x12..accord.sessions.v1.RevokeOtherSessionsRequest\x1a/.accord.sessions.v1.RevokeOtherSessionsResponse\"\r\x90\x02\x02\x8a\xb5\x18\x06\x08\x02 \x01H\x01\x12\x9a\x01\n\x0eReauthenticate\x12).accord.sessions.v1.ReauthenticateRequest\x1a*.accord.sessions.v1.ReauthenticateResponse\"1\x8a\xb5\x18-\x08\x02*\r\x08\n\x12\x03\x08\xd8\x04\x18\x01 \x01(\x01*\x0e\x08\x32\x12\x04\x08\x80\xa3\x05\x18\x01 \x01(\x01\x32\x02\x08\nB\x02+,H\x01X\x01\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!accord/sessions/v1/sessions.proto\x12\x12\x61\x63\x63ord.sessions.v1\x1a!accord/accounts/v1/accounts.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\"4\n\x11GetSessionRequest\x12\x1f\n\nsession_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"B\n\x12GetSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.accord.accounts.v1.Session\"f\n\x13ListSessionsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x12\n\nshow_ended\x18\x03 \x01(\x08\"^\n\x14ListSessionsResponse\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.accord.accounts.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x14RevokeSessionRequest\x12\x1c\n\nsession_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x17\n\x15RevokeSessionResponse\"\x1c\n\x1aRevokeOtherSessionsRequest\"4\n\x1bRevokeOtherSessionsResponse\x12\x15\n\rrevoked_count\x18\x01 \x01(\x05\"\x91\x01\n\x15ReauthenticateRequest\x12 \n\x08password\x18\x01 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80\x01\x90\xb5\x18\x01\x12%\n\x04\x63ode\x18\x02 \x01(\tB\x15\xbaH\x0er\x0c\x32\n^[0-9]{6}$\x90\xb5\x18\x01H\x00\x12&\n\rrecovery_code\x18\x03 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18(\x90\xb5\x18\x01H\x00\x42\x07\n\x05proof\"c\n\x16ReauthenticateResponse\x12\x1b\n\rsession_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x1b.accord.accounts.v1.Session2\xdd\x06\n\x0eSessionService\x12\x96\x01\n\nGetSession\x12%.accord.sessions.v1.GetSessionRequest\x1a&.accord.sessions.v1.GetSessionResponse\"9\x90\x02\x01\x8a\xb5\x18\x11\x08\x02*\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x42\x01/\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/sessions/{session_id}\x12\x8e\x01\n\x0cListSessions\x12\'.accord.sessions.v1.ListSessionsRequest\x1a(.accord.sessions.v1.ListSessionsResponse\"+\x90\x02\x01\x8a\xb5\x18\x10\x08\x02*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/sessions\x12\xa1\x01\n\rRevokeSession\x12(.accord.sessions.v1.RevokeSessionRequest\x1a).accord.sessions.v1.RevokeSessionResponse\";\x90\x02\x02\x8a\xb5\x18\t\x08\x02 \x01\x42\x01/H\x01\x82\xd3\xe4\x93\x02%\" /v1/sessions/{session_id}:revoke:\x01*\x12\xa9\x01\n\x13RevokeOtherSessions\x12..accord.sessions.v1.RevokeOtherSessionsRequest\x1a/.accord.sessions.v1.RevokeOtherSessionsResponse\"1\x90\x02\x02\x8a\xb5\x18\x06\x08\x02 \x01H\x01\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/sessions:revokeOthers:\x01*\x12\xbf\x01\n\x0eReauthenticate\x12).accord.sessions.v1.ReauthenticateRequest\x1a*.accord.sessions.v1.ReauthenticateResponse\"V\x8a\xb5\x18-\x08\x02*\r\x08\n\x12\x03\x08\xd8\x04\x18\x01 \x01(\x01*\x0e\x08\x32\x12\x04\x08\x80\xa3\x05\x18\x01 \x01(\x01\x32\x02\x08\nB\x02+,H\x01X\x01\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/session:reauthenticate:\x01*\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,35 +54,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE']._loaded_options = None
   _globals['_SESSIONSERVICE']._serialized_options = b'\272\265\030\013\n\001\001\032\002\010\005\"\002\010\036'
   _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._serialized_options = b'\220\002\001\212\265\030\021\010\002*\n\010\340\324\003\022\002\010\n\030\001B\001/'
+  _globals['_SESSIONSERVICE'].methods_by_name['GetSession']._serialized_options = b'\220\002\001\212\265\030\021\010\002*\n\010\340\324\003\022\002\010\n\030\001B\001/\202\323\344\223\002\033\022\031/v1/sessions/{session_id}'
   _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001\212\265\030\020\010\002*\t\010\360.\022\002\010\n\030\001B\001\037'
+  _globals['_SESSIONSERVICE'].methods_by_name['ListSessions']._serialized_options = b'\220\002\001\212\265\030\020\010\002*\t\010\360.\022\002\010\n\030\001B\001\037\202\323\344\223\002\016\022\014/v1/sessions'
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeSession']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['RevokeSession']._serialized_options = b'\220\002\002\212\265\030\t\010\002 \001B\001/H\001'
+  _globals['_SESSIONSERVICE'].methods_by_name['RevokeSession']._serialized_options = b'\220\002\002\212\265\030\t\010\002 \001B\001/H\001\202\323\344\223\002%\" /v1/sessions/{session_id}:revoke:\001*'
   _globals['_SESSIONSERVICE'].methods_by_name['RevokeOtherSessions']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['RevokeOtherSessions']._serialized_options = b'\220\002\002\212\265\030\006\010\002 \001H\001'
+  _globals['_SESSIONSERVICE'].methods_by_name['RevokeOtherSessions']._serialized_options = b'\220\002\002\212\265\030\006\010\002 \001H\001\202\323\344\223\002\036\"\031/v1/sessions:revokeOthers:\001*'
   _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._loaded_options = None
-  _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._serialized_options = b'\212\265\030-\010\002*\r\010\n\022\003\010\330\004\030\001 \001(\001*\016\0102\022\004\010\200\243\005\030\001 \001(\0012\002\010\nB\002+,H\001X\001'
-  _globals['_GETSESSIONREQUEST']._serialized_start=152
-  _globals['_GETSESSIONREQUEST']._serialized_end=204
-  _globals['_GETSESSIONRESPONSE']._serialized_start=206
-  _globals['_GETSESSIONRESPONSE']._serialized_end=272
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=274
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=376
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=378
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=472
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=474
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=526
-  _globals['_REVOKESESSIONRESPONSE']._serialized_start=528
-  _globals['_REVOKESESSIONRESPONSE']._serialized_end=551
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=553
-  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=581
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=583
-  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=635
-  _globals['_REAUTHENTICATEREQUEST']._serialized_start=638
-  _globals['_REAUTHENTICATEREQUEST']._serialized_end=783
-  _globals['_REAUTHENTICATERESPONSE']._serialized_start=785
-  _globals['_REAUTHENTICATERESPONSE']._serialized_end=884
-  _globals['_SESSIONSERVICE']._serialized_start=887
-  _globals['_SESSIONSERVICE']._serialized_end=1576
+  _globals['_SESSIONSERVICE'].methods_by_name['Reauthenticate']._serialized_options = b'\212\265\030-\010\002*\r\010\n\022\003\010\330\004\030\001 \001(\001*\016\0102\022\004\010\200\243\005\030\001 \001(\0012\002\010\nB\002+,H\001X\001\202\323\344\223\002\037\"\032/v1/session:reauthenticate:\001*'
+  _globals['_GETSESSIONREQUEST']._serialized_start=182
+  _globals['_GETSESSIONREQUEST']._serialized_end=234
+  _globals['_GETSESSIONRESPONSE']._serialized_start=236
+  _globals['_GETSESSIONRESPONSE']._serialized_end=302
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=304
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=406
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=408
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=502
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=504
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=556
+  _globals['_REVOKESESSIONRESPONSE']._serialized_start=558
+  _globals['_REVOKESESSIONRESPONSE']._serialized_end=581
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_start=583
+  _globals['_REVOKEOTHERSESSIONSREQUEST']._serialized_end=611
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_start=613
+  _globals['_REVOKEOTHERSESSIONSRESPONSE']._serialized_end=665
+  _globals['_REAUTHENTICATEREQUEST']._serialized_start=668
+  _globals['_REAUTHENTICATEREQUEST']._serialized_end=813
+  _globals['_REAUTHENTICATERESPONSE']._serialized_start=815
+  _globals['_REAUTHENTICATERESPONSE']._serialized_end=914
+  _globals['_SESSIONSERVICE']._serialized_start=917
+  _globals['_SESSIONSERVICE']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from accord.policy.v1 import policy_pb2 as accord_dot_policy_dot_v1_dot_policy__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x63\x63ord/tasks/v1/tasks.proto\x12\x0f\x61\x63\x63ord.tasks.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x03\n\x04Task\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\'\n\x05title\x18\x02 \x01(\tB\x18\xbaH\x15r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\xd8\x01\x01\x12\x35\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x18\xe8\x07\x32\x11^[\\P{Cc}\\t\\r\\n]*$H\x00\x88\x01\x01\x12\x11\n\tcompleted\x18\x04 \x01(\x08\x12#\n\ncreated_by\x18\x05 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\ndeleted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x19\n\x04\x65tag\x18\t \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12*\n\x0forganization_id\x18\n \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01H\x02\x88\x01\x01\x42\x0e\n\x0c_descriptionB\r\n\x0b_deleted_atB\x12\n\x10_organization_id\"\xea\x03\n\x10ListTasksRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x16\n\tcompleted\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12+\n\x0etitle_contains\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12T\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\"\xbaH\x1f\xb2\x01\x1c\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03\x32\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01\x12V\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\"\xbaH\x1f\xb2\x01\x1c\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03\x32\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01\x12\x66\n\x08order_by\x18\x07 \x01(\tBT\xbaHQrOR\x00R\ncreated_atR\x0f\x63reated_at descR\nupdated_atR\x0fupdated_at descR\x05titleR\ntitle desc\x12\x14\n\x0cshow_deleted\x18\x08 \x01(\x08\x12\x1a\n\x12include_total_size\x18\t \x01(\x08\x42\x0c\n\n_completed\"z\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.accord.tasks.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"+\n\x0eGetTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"6\n\x0fGetTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"\xa1\x01\n\x11\x43reateTaskRequest\x12$\n\x05title\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x35\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x18\xe8\x07\x32\x11^[\\P{Cc}\\t\\r\\n]*$H\x00\x88\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x42\x0e\n\x0c_description\"9\n\x12\x43reateTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"\xd3\x02\n\x11UpdateTaskRequest\x12+\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.TaskB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xdf\x01\xbaH\xdb\x01\x1a\x9b\x01\n\x16task.title.not_cleared\x12(task.title must have 1 to 256 characters\x1aW!has(this.update_mask) || !(\'title\' in this.update_mask.paths) || this.task.title != \'\'\x1a;\n\x10task.id.required\x12\x13task.id must be set\x1a\x12this.task.id != \'\'\"9\n\x12UpdateTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"I\n\x11\x44\x65leteTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"9\n\x12\x44\x65leteTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"0\n\x13UndeleteTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\";\n\x14UndeleteTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\">\n\x14\x42\x61tchGetTasksRequest\x12&\n\x08task_ids\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\xf4\x03\x18\x01\"\x05r\x03\xb0\x01\x01\"=\n\x15\x42\x61tchGetTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.accord.tasks.v1.Task\"\xfc\x01\n\x17\x42\x61tchCreateTasksRequest\x12\xbf\x01\n\x08requests\x18\x01 \x03(\x0b\x32\".accord.tasks.v1.CreateTaskRequestB\x88\x01\xbaH\x84\x01\x92\x01\x05\x08\x01\x10\xf4\x03\xba\x01y\n\x19requests.request_id.unset\x12/request_id must be set for the whole batch only\x1a+this.all(request, request.request_id == \'\')\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"@\n\x18\x42\x61tchCreateTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.accord.tasks.v1.Task2\x88\x07\n\x0bTaskService\x12h\n\tListTasks\x12!.accord.tasks.v1.ListTasksRequest\x1a\".accord.tasks.v1.ListTasksResponse\"\x14\x90\x02\x01\x8a\xb5\x18\r\x08\x02\x10\x0c\x32\x02\x08\nB\x01\x1fP\x01\x12^\n\x07GetTask\x12\x1f.accord.tasks.v1.GetTaskRequest\x1a .accord.tasks.v1.GetTaskResponse\"\x10\x90\x02\x01\x8a\xb5\x18\t\x08\x02\x10\x0c\x42\x01\x32P\x01\x12\x61\n\nCreateTask\x12\".accord.tasks.v1.CreateTaskRequest\x1a#.accord.tasks.v1.CreateTaskResponse\"\n\x8a\xb5\x18\x06\x08\x02\x10\rP\x01\x12\x65\n\nUpdateTask\x12\".accord.tasks.v1.UpdateTaskRequest\x1a#.accord.tasks.v1.UpdateTaskResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x10\rB\x02\x32 P\x01\x12h\n\nDeleteTask\x12\".accord.tasks.v1.DeleteTaskRequest\x1a#.accord.tasks.v1.DeleteTaskResponse\"\x11\x90\x02\x02\x8a\xb5\x18\n\x08\x02\x10\rB\x02\x32 P\x01\x12m\n\x0cUndeleteTask\x12$.accord.tasks.v1.UndeleteTaskRequest\x1a%.accord.tasks.v1.UndeleteTaskResponse\"\x10\x90\x02\x02\x8a\xb5\x18\t\x08\x02\x10\rB\x01\x32P\x01\x12t\n\rBatchGetTasks\x12%.accord.tasks.v1.BatchGetTasksRequest\x1a&.accord.tasks.v1.BatchGetTasksResponse\"\x14\x90\x02\x01\x8a\xb5\x18\r\x08\x02\x10\x0c\x32\x02\x08\nB\x01\x32P\x01\x12w\n\x10\x42\x61tchCreateTasks\x12(.accord.tasks.v1.BatchCreateTasksRequest\x1a).accord.tasks.v1.BatchCreateTasksResponse\"\x0e\x8a\xb5\x18\n\x08\x02\x10\r2\x02\x08\nP\x01\x1a\x1d\xba\xb5\x18\x19\n\x03\x01\x02\x03\x12\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x63\x63ord/tasks/v1/tasks.proto\x12\x0f\x61\x63\x63ord.tasks.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x03\n\x04Task\x12\x1b\n\x02id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\'\n\x05title\x18\x02 \x01(\tB\x18\xbaH\x15r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\xd8\x01\x01\x12\x35\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x1b\xbaH\x18r\x16\x18\xe8\x07\x32\x11^[\\P{Cc}\\t\\r\\n]*$H\x00\x88\x01\x01\x12\x11\n\tcompleted\x18\x04 \x01(\x08\x12#\n\ncreated_by\x18\x05 \x01(\tB\x0f\xe2\x41\x01\x03\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x34\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\ndeleted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x19\n\x04\x65tag\x18\t \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12*\n\x0forganization_id\x18\n \x01(\tB\x0c\xe2\x41\x01\x03\xbaH\x05r\x03\xb0\x01\x01H\x02\x88\x01\x01\x42\x0e\n\x0c_descriptionB\r\n\x0b_deleted_atB\x12\n\x10_organization_id\"\xea\x03\n\x10ListTasksRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\x12\x16\n\tcompleted\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12+\n\x0etitle_contains\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18\x80\x02\x32\t^\\P{Cc}*$\x12T\n\x0c\x63reated_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\"\xbaH\x1f\xb2\x01\x1c\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03\x32\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01\x12V\n\x0e\x63reated_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\"\xbaH\x1f\xb2\x01\x1c\"\r\x08\xff\x82\xd1\xff\xaf\x07\x10\xff\x93\xeb\xdc\x03\x32\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01\x12\x66\n\x08order_by\x18\x07 \x01(\tBT\xbaHQrOR\x00R\ncreated_atR\x0f\x63reated_at descR\nupdated_atR\x0fupdated_at descR\x05titleR\ntitle desc\x12\x14\n\x0cshow_deleted\x18\x08 \x01(\x08\x12\x1a\n\x12include_total_size\x18\t \x01(\x08\x42\x0c\n\n_completed\"z\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.accord.tasks.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"+\n\x0eGetTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"6\n\x0fGetTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"\xa1\x01\n\x11\x43reateTaskRequest\x12$\n\x05title\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x10\x01\x18\x80\x02\x32\t^\\P{Cc}*$\x12\x35\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x1b\xbaH\x18r\x16\x18\xe8\x07\x32\x11^[\\P{Cc}\\t\\r\\n]*$H\x00\x88\x01\x01\x12\x1f\n\nrequest_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x42\x0e\n\x0c_description\"9\n\x12\x43reateTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"\xd3\x02\n\x11UpdateTaskRequest\x12+\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.TaskB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:\xdf\x01\xbaH\xdb\x01\x1a\x9b\x01\n\x16task.title.not_cleared\x12(task.title must have 1 to 256 characters\x1aW!has(this.update_mask) || !(\'title\' in this.update_mask.paths) || this.task.title != \'\'\x1a;\n\x10task.id.required\x12\x13task.id must be set\x1a\x12this.task.id != \'\'\"9\n\x12UpdateTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"I\n\x11\x44\x65leteTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x04\x65tag\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"9\n\x12\x44\x65leteTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\"0\n\x13UndeleteTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\";\n\x14UndeleteTaskResponse\x12#\n\x04task\x18\x01 \x01(\x0b\x32\x15.accord.tasks.v1.Task\">\n\x14\x42\x61tchGetTasksRequest\x12&\n\x08task_ids\x18\x01 \x03(\tB\x14\xbaH\x11\x92\x01\x0e\x08\x01\x10\xf4\x03\x18\x01\"\x05r\x03\xb0\x01\x01\"=\n\x15\x42\x61tchGetTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.accord.tasks.v1.Task\"\xfc\x01\n\x17\x42\x61tchCreateTasksRequest\x12\xbf\x01\n\x08requests\x18\x01 \x03(\x0b\x32\".accord.tasks.v1.CreateTaskRequestB\x88\x01\xbaH\x84\x01\x92\x01\x05\x08\x01\x10\xf4\x03\xba\x01y\n\x19requests.request_id.unset\x12/request_id must be set for the whole batch only\x1a+this.all(request, request.request_id == \'\')\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"@\n\x18\x42\x61tchCreateTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.accord.tasks.v1.Task2\xea\x08\n\x0bTaskService\x12y\n\tListTasks\x12!.accord.tasks.v1.ListTasksRequest\x1a\".accord.tasks.v1.ListTasksResponse\"%\x90\x02\x01\x8a\xb5\x18\r\x08\x02\x10\x0c\x32\x02\x08\nB\x01\x1fP\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12y\n\x07GetTask\x12\x1f.accord.tasks.v1.GetTaskRequest\x1a .accord.tasks.v1.GetTaskResponse\"+\x90\x02\x01\x8a\xb5\x18\t\x08\x02\x10\x0c\x42\x01\x32P\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/tasks/{task_id}\x12u\n\nCreateTask\x12\".accord.tasks.v1.CreateTaskRequest\x1a#.accord.tasks.v1.CreateTaskResponse\"\x1e\x8a\xb5\x18\x06\x08\x02\x10\rP\x01\x82\xd3\xe4\x93\x02\x0e\"\t/v1/tasks:\x01*\x12\x86\x01\n\nUpdateTask\x12\".accord.tasks.v1.UpdateTaskRequest\x1a#.accord.tasks.v1.UpdateTaskResponse\"/\x8a\xb5\x18\n\x08\x02\x10\rB\x02\x32 P\x01\x82\xd3\xe4\x93\x02\x1b\x32\x13/v1/tasks/{task.id}:\x04task\x12\x83\x01\n\nDeleteTask\x12\".accord.tasks.v1.DeleteTaskRequest\x1a#.accord.tasks.v1.DeleteTaskResponse\",\x90\x02\x02\x8a\xb5\x18\n\x08\x02\x10\rB\x02\x32 P\x01\x82\xd3\xe4\x93\x02\x15*\x13/v1/tasks/{task_id}\x12\x94\x01\n\x0cUndeleteTask\x12$.accord.tasks.v1.UndeleteTaskRequest\x1a%.accord.tasks.v1.UndeleteTaskResponse\"7\x90\x02\x02\x8a\xb5\x18\t\x08\x02\x10\rB\x01\x32P\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/tasks/{task_id}:undelete:\x01*\x12\x8e\x01\n\rBatchGetTasks\x12%.accord.tasks.v1.BatchGetTasksRequest\x1a&.accord.tasks.v1.BatchGetTasksResponse\".\x90\x02\x01\x8a\xb5\x18\r\x08\x02\x10\x0c\x32\x02\x08\nB\x01\x32P\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/tasks:batchGet\x12\x97\x01\n\x10\x42\x61tchCreateTasks\x12(.accord.tasks.v1.BatchCreateTasksRequest\x1a).accord.tasks.v1.BatchCreateTasksResponse\".\x8a\xb5\x18\n\x08\x02\x10\r2\x02\x08\nP\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/tasks:batchCreate:\x01*\x1a\x1d\xba\xb5\x18\x19\n\x03\x01\x02\x03\x12\n\x08\xe0\xd4\x03\x12\x02\x08\n\x18\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -93,55 +94,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSERVICE']._loaded_options = None
   _globals['_TASKSERVICE']._serialized_options = b'\272\265\030\031\n\003\001\002\003\022\n\010\340\324\003\022\002\010\n\030\001\032\002\010\005\"\002\010\036'
   _globals['_TASKSERVICE'].methods_by_name['ListTasks']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['ListTasks']._serialized_options = b'\220\002\001\212\265\030\r\010\002\020\0142\002\010\nB\001\037P\001'
+  _globals['_TASKSERVICE'].methods_by_name['ListTasks']._serialized_options = b'\220\002\001\212\265\030\r\010\002\020\0142\002\010\nB\001\037P\001\202\323\344\223\002\013\022\t/v1/tasks'
   _globals['_TASKSERVICE'].methods_by_name['GetTask']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['GetTask']._serialized_options = b'\220\002\001\212\265\030\t\010\002\020\014B\0012P\001'
+  _globals['_TASKSERVICE'].methods_by_name['GetTask']._serialized_options = b'\220\002\001\212\265\030\t\010\002\020\014B\0012P\001\202\323\344\223\002\025\022\023/v1/tasks/{task_id}'
   _globals['_TASKSERVICE'].methods_by_name['CreateTask']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['CreateTask']._serialized_options = b'\212\265\030\006\010\002\020\rP\001'
+  _globals['_TASKSERVICE'].methods_by_name['CreateTask']._serialized_options = b'\212\265\030\006\010\002\020\rP\001\202\323\344\223\002\016\"\t/v1/tasks:\001*'
   _globals['_TASKSERVICE'].methods_by_name['UpdateTask']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['UpdateTask']._serialized_options = b'\212\265\030\n\010\002\020\rB\0022 P\001'
+  _globals['_TASKSERVICE'].methods_by_name['UpdateTask']._serialized_options = b'\212\265\030\n\010\002\020\rB\0022 P\001\202\323\344\223\002\0332\023/v1/tasks/{task.id}:\004task'
   _globals['_TASKSERVICE'].methods_by_name['DeleteTask']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['DeleteTask']._serialized_options = b'\220\002\002\212\265\030\n\010\002\020\rB\0022 P\001'
+  _globals['_TASKSERVICE'].methods_by_name['DeleteTask']._serialized_options = b'\220\002\002\212\265\030\n\010\002\020\rB\0022 P\001\202\323\344\223\002\025*\023/v1/tasks/{task_id}'
   _globals['_TASKSERVICE'].methods_by_name['UndeleteTask']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['UndeleteTask']._serialized_options = b'\220\002\002\212\265\030\t\010\002\020\rB\0012P\001'
+  _globals['_TASKSERVICE'].methods_by_name['UndeleteTask']._serialized_options = b'\220\002\002\212\265\030\t\010\002\020\rB\0012P\001\202\323\344\223\002!\"\034/v1/tasks/{task_id}:undelete:\001*'
   _globals['_TASKSERVICE'].methods_by_name['BatchGetTasks']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['BatchGetTasks']._serialized_options = b'\220\002\001\212\265\030\r\010\002\020\0142\002\010\nB\0012P\001'
+  _globals['_TASKSERVICE'].methods_by_name['BatchGetTasks']._serialized_options = b'\220\002\001\212\265\030\r\010\002\020\0142\002\010\nB\0012P\001\202\323\344\223\002\024\022\022/v1/tasks:batchGet'
   _globals['_TASKSERVICE'].methods_by_name['BatchCreateTasks']._loaded_options = None
-  _globals['_TASKSERVICE'].methods_by_name['BatchCreateTasks']._serialized_options = b'\212\265\030\n\010\002\020\r2\002\010\nP\001'
-  _globals['_TASK']._serialized_start=209
-  _globals['_TASK']._serialized_end=685
-  _globals['_LISTTASKSREQUEST']._serialized_start=688
-  _globals['_LISTTASKSREQUEST']._serialized_end=1178
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1180
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1302
-  _globals['_GETTASKREQUEST']._serialized_start=1304
-  _globals['_GETTASKREQUEST']._serialized_end=1347
-  _globals['_GETTASKRESPONSE']._serialized_start=1349
-  _globals['_GETTASKRESPONSE']._serialized_end=1403
-  _globals['_CREATETASKREQUEST']._serialized_start=1406
-  _globals['_CREATETASKREQUEST']._serialized_end=1567
-  _globals['_CREATETASKRESPONSE']._serialized_start=1569
-  _globals['_CREATETASKRESPONSE']._serialized_end=1626
-  _globals['_UPDATETASKREQUEST']._serialized_start=1629
-  _globals['_UPDATETASKREQUEST']._serialized_end=1968
-  _globals['_UPDATETASKRESPONSE']._serialized_start=1970
-  _globals['_UPDATETASKRESPONSE']._serialized_end=2027
-  _globals['_DELETETASKREQUEST']._serialized_start=2029
-  _globals['_DELETETASKREQUEST']._serialized_end=2102
-  _globals['_DELETETASKRESPONSE']._serialized_start=2104
-  _globals['_DELETETASKRESPONSE']._serialized_end=2161
-  _globals['_UNDELETETASKREQUEST']._serialized_start=2163
-  _globals['_UNDELETETASKREQUEST']._serialized_end=2211
-  _globals['_UNDELETETASKRESPONSE']._serialized_start=2213
-  _globals['_UNDELETETASKRESPONSE']._serialized_end=2272
-  _globals['_BATCHGETTASKSREQUEST']._serialized_start=2274
-  _globals['_BATCHGETTASKSREQUEST']._serialized_end=2336
-  _globals['_BATCHGETTASKSRESPONSE']._serialized_start=2338
-  _globals['_BATCHGETTASKSRESPONSE']._serialized_end=2399
-  _globals['_BATCHCREATETASKSREQUEST']._serialized_start=2402
-  _globals['_BATCHCREATETASKSREQUEST']._serialized_end=2654
-  _globals['_BATCHCREATETASKSRESPONSE']._serialized_start=2656
-  _globals['_BATCHCREATETASKSRESPONSE']._serialized_end=2720
-  _globals['_TASKSERVICE']._serialized_start=2723
-  _globals['_TASKSERVICE']._serialized_end=3627
+  _globals['_TASKSERVICE'].methods_by_name['BatchCreateTasks']._serialized_options = b'\212\265\030\n\010\002\020\r2\002\010\nP\001\202\323\344\223\002\032\"\025/v1/tasks:batchCreate:\001*'
+  _globals['_TASK']._serialized_start=239
+  _globals['_TASK']._serialized_end=715
+  _globals['_LISTTASKSREQUEST']._serialized_start=718
+  _globals['_LISTTASKSREQUEST']._serialized_end=1208
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1210
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1332
+  _globals['_GETTASKREQUEST']._serialized_start=1334
+  _globals['_GETTASKREQUEST']._serialized_end=1377
+  _globals['_GETTASKRESPONSE']._serialized_start=1379
+  _globals['_GETTASKRESPONSE']._serialized_end=1433
+  _globals['_CREATETASKREQUEST']._serialized_start=1436
+  _globals['_CREATETASKREQUEST']._serialized_end=1597
+  _globals['_CREATETASKRESPONSE']._serialized_start=1599
+  _globals['_CREATETASKRESPONSE']._serialized_end=1656
+  _globals['_UPDATETASKREQUEST']._serialized_start=1659
+  _globals['_UPDATETASKREQUEST']._serialized_end=1998
+  _globals['_UPDATETASKRESPONSE']._serialized_start=2000
+  _globals['_UPDATETASKRESPONSE']._serialized_end=2057
+  _globals['_DELETETASKREQUEST']._serialized_start=2059
+  _globals['_DELETETASKREQUEST']._serialized_end=2132
+  _globals['_DELETETASKRESPONSE']._serialized_start=2134
+  _globals['_DELETETASKRESPONSE']._serialized_end=2191
+  _globals['_UNDELETETASKREQUEST']._serialized_start=2193
+  _globals['_UNDELETETASKREQUEST']._serialized_end=2241
+  _globals['_UNDELETETASKRESPONSE']._serialized_start=2243
+  _globals['_UNDELETETASKRESPONSE']._serialized_end=2302
+  _globals['_BATCHGETTASKSREQUEST']._serialized_start=2304
+  _globals['_BATCHGETTASKSREQUEST']._serialized_end=2366
+  _globals['_BATCHGETTASKSRESPONSE']._serialized_start=2368
+  _globals['_BATCHGETTASKSRESPONSE']._serialized_end=2429
+  _globals['_BATCHCREATETASKSREQUEST']._serialized_start=2432
+  _globals['_BATCHCREATETASKSREQUEST']._serialized_end=2684
+  _globals['_BATCHCREATETASKSRESPONSE']._serialized_start=2686
+  _globals['_BATCHCREATETASKSRESPONSE']._serialized_end=2750
+  _globals['_TASKSERVICE']._serialized_start=2753
+  _globals['_TASKSERVICE']._serialized_end=3883
 # @@protoc_insertion_point(module_scope)
