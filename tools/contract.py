@@ -1,6 +1,6 @@
 """Checks the contract in proto/ with buf.
 
-contract.py lint       checks the style, configured in buf.yaml
+contract.py lint       checks the style, configured in buf.yaml, and the HTTP routes
 contract.py breaking   checks the compatibility with the released contract and with that of main
 contract.py release    makes the current contract the released one
 """
@@ -15,13 +15,31 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from accord_rpc.protocols.http_rules import http_rule_problems
 from stubs import ROOT, SOURCES, ContractError, compile_image
 
 RELEASED = SOURCES / "released.binpb"
 
 
 def lint(folder: Path) -> None:
-    buf("lint", image_of(SOURCES, folder / "current.binpb"))
+    image = image_of(SOURCES, folder / "current.binpb")
+    buf("lint", image)
+    if problems := http_rule_problems(methods_of(FileDescriptorSet.FromString(image.read_bytes()))):
+        raise ContractError("\n".join(problems))
+
+
+def methods_of(image: FileDescriptorSet) -> Iterator[MethodDescriptor]:
+    """Every method of the contract's own files."""
+    pool = DescriptorPool()
+    for file in image.file:  # an image lists a file after its imports
+        pool.Add(file)
+    for file in image.file:
+        for service in pool.FindFileByName(file.name).services_by_name.values():
+            yield from service.methods
 
 
 def breaking(folder: Path) -> None:

@@ -80,6 +80,20 @@ def test_contract_without_a_comment_is_an_error(notes: Path, tmp_path: Path, com
         contract.lint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("route", "error"),
+    [
+        ("", "accord.notes.v1.NoteService.GetNote: declares neither a route"),
+        ('get: "/v1/notes/{id}"', "accord.notes.v1.NoteService.GetNote: .* has a variable id"),
+    ],
+)
+def test_method_without_a_usable_route_is_an_error(notes: Path, tmp_path: Path, route: str, error: str) -> None:
+    contract.lint(tmp_path)
+    notes.write_text(NOTES.replace('get: "/v1/notes/{note_id}"', route))
+    with pytest.raises(stubs.ContractError, match=error):
+        contract.lint(tmp_path)
+
+
 def test_syntax_error_is_reported_with_its_line(notes: Path, tmp_path: Path) -> None:
     notes.write_text(NOTES + "messag Typo {}\n")
     with pytest.raises(stubs.ContractError, match=r"notes.proto:25"):

@@ -17,6 +17,7 @@ from accord_rpc.drift import drift, request_drift
 from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
+from accord_rpc.protocols.http_rules import http_rule_problems
 from accord_rpc.reasons import reason_faults
 from accord_rpc.tenancy import tenancy_problems
 
@@ -80,6 +81,7 @@ def check(services: Iterable[ServiceDescriptor], registry: Registry, validator: 
     """The methods to serve. Raises ContractMismatch with every problem found."""
     services = list(services)
     methods, problems = read_methods(services)
+    problems += http_rule_problems(method for service in services for method in service.methods)
     problems += reason_faults()
     problems += permission_faults()
     problems += _registration_problems(services, registry)
