@@ -4,7 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from accord_rpc.server.exchange import Exchange
 from accord_rpc.server.limits import ConnectionLimits
@@ -37,6 +37,8 @@ class Host(Protocol):
 class Connection(asyncio.Protocol, ABC):
     """The protocol of a transport whose version of HTTP is known. `data_received` is called with the first bytes right after the
     connection was made; `connection_made` is not called."""
+
+    __slots__ = ("host", "peer", "transport")
 
     def __init__(self, host: Host, transport: asyncio.Transport, peer: Peer) -> None:
         self.host = host

@@ -17,9 +17,13 @@ class ConnectionLimits:
     header_seconds: float = 5.0
     """From the first byte of the headers of a request to the last one."""
     header_bytes: int = 16 * 1024
-    """Names and values of one request. HTTP/2 adds 32 bytes for each (RFC 9113, section 6.5.2)."""
+    """Headers of one request. HTTP/2 counts 32 bytes more for each (RFC 9113, section 6.5.2), HTTP/1.1 four: `: ` and the line break."""
     header_count: int = 100
     """Headers of one request."""
+    target_bytes: int = 8 * 1024
+    """The path and query of an HTTP/1.1 request. HTTP/2 counts them as a header."""
+    chunk_line_bytes: int = 256
+    """The size and extensions of one chunk of an HTTP/1.1 body."""
 
     idle_seconds: float = 15 * 60.0
     """An HTTP/2 connection without exchanges is closed."""
@@ -31,6 +35,8 @@ class ConnectionLimits:
     """Exchanges of a connection that is too old are cancelled after this time."""
     write_stall_seconds: float = 20.0
     """A connection whose client reads nothing of what waits for it is closed."""
+    linger_seconds: float = 2.0
+    """How long an HTTP/1.1 client that still sends may read the last response: closing earlier would make TCP discard it."""
 
     keepalive_seconds: float = 2 * 60.0
     """A ping is sent to an HTTP/2 client that has sent nothing for so long."""
