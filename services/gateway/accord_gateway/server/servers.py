@@ -15,6 +15,8 @@ from accord_rpc.client_address import is_within
 from accord_rpc.pipeline import Routes
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
+from accord_rpc.protocols.rest import RestProtocol
+from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
@@ -44,7 +46,7 @@ class AccordServer(GatewayServer):
 
     def __init__(self, routes: Routes, settings: Settings) -> None:
         self._settings = settings
-        self._dispatcher = Dispatcher([GrpcProtocol(routes)])
+        self._dispatcher = Dispatcher([GrpcProtocol(routes), RestProtocol(routes, routes.methods.values())])
         self._sockets: Sequence[socket.socket] = ()
         self._server: Server | None = None
 
@@ -56,6 +58,7 @@ class AccordServer(GatewayServer):
             self._dispatcher,
             limits=connection_limits(settings),
             certificates=certificates,
+            http1=Http1Connection,
             exempt=lambda address: is_within(address, settings.trusted_proxies) or is_loopback(address),
         )
         name = self._sockets[0].getsockname()
