@@ -59,6 +59,10 @@ class Http1Exchange(Exchange):
         self._room: asyncio.Future[None] | None = None
 
     @property
+    def request_ended(self) -> bool:
+        return self._connection.body_ended
+
+    @property
     def started(self) -> bool:
         return self._started
 
@@ -173,6 +177,11 @@ class Http1Connection(Connection):
     @property
     def exchanges(self) -> int:
         return int(self._exchange is not None)
+
+    @property
+    def body_ended(self) -> bool:
+        """Whether all of it was taken."""
+        return self._body is None
 
     # --- called by the transport ---
     def data_received(self, data: bytes) -> None:
