@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
@@ -337,5 +337,6 @@ def _is_json(content_type: bytes) -> bool:
 
 def _descriptor(method: Method) -> MethodDescriptor:
     pool = method.request.DESCRIPTOR.file.pool
-    found: MethodDescriptor = pool.FindMethodByName(f"{method.service}.{method.name}")
-    return found
+    return cast(
+        MethodDescriptor, pool.FindMethodByName(f"{method.service}.{method.name}")
+    )  # a union of two equal classes

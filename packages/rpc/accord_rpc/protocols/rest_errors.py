@@ -94,7 +94,7 @@ def _unknown(code: "Code.ValueType", message: str) -> Status:
 def _http_status(status: Status, *, conditional: bool) -> int:
     if conditional and any(_reason(detail) == "ETAG_MISMATCH" for detail in status.details):
         return 412
-    return _HTTP.get(status.code, 500)  # type: ignore[call-overload]  # a number, which an enum is too
+    return _HTTP.get(status.code, 500)
 
 
 def _reason(detail: AnyMessage) -> str:

@@ -16,7 +16,6 @@ from accord_rpc.pipeline import Routes
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
 from accord_rpc.protocols.rest import RestProtocol
-from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
@@ -58,7 +57,6 @@ class AccordServer(GatewayServer):
             self._dispatcher,
             limits=connection_limits(settings),
             certificates=certificates,
-            http1=Http1Connection,
             exempt=lambda address: is_within(address, settings.trusted_proxies) or is_loopback(address),
         )
         name = self._sockets[0].getsockname()
