@@ -10,7 +10,11 @@ from accord_rpc.protocols.pages import StaticPage
 from accord_rpc.server.exchange import Application, Headers
 
 _HTML, _SCRIPT, _STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
-_OWN: Final = (("docs.html", "/docs", _HTML), ("docs.js", "/docs/docs.js", _SCRIPT), ("docs.css", "/docs/docs.css", _STYLE))
+_OWN: Final = (
+    ("docs.html", "/docs", _HTML),
+    ("docs.js", "/docs/docs.js", _SCRIPT),
+    ("docs.css", "/docs/docs.css", _STYLE),
+)
 _SWAGGER_UI: Final = (
     ("swagger-ui-bundle.js", _SCRIPT),
     ("swagger-ui.css", _STYLE),

@@ -1,4 +1,4 @@
-"""Pages beside the API: their bytes are known at start or come from a callable. They are no calls, so no stage counts them."""
+"""Pages beside the API. They are no calls, so no stage of the pipeline counts them, unless a page is guarded."""
 
 import asyncio
 import gzip
@@ -9,11 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final, TypeAlias
 
+from grpc.aio import EOF, AbortError
+
+from accord_rpc.interceptor import Next
+from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
+from accord_rpc.protocols.rest_errors import ErrorResponse
 from accord_rpc.server.exchange import Application, Exchange, Headers
 
 JsonSource: TypeAlias = Callable[[Exchange], Awaitable[tuple[int, object]]]
-"""Returns the HTTP status and the value of a page."""
+"""Returns the HTTP status, and the value."""
 
 _METHODS: Final = (b"GET", b"HEAD")
 _HEADERS: Final = (
@@ -82,6 +87,41 @@ class JsonPage:
         status, value = await self._source(exchange)
         cache = self._cache if status == HTTPStatus.OK else _NOT_STORED
         respond(exchange, status, ((b"content-type", b"application/json"), cache), json.dumps(value).encode())
+
+
+class GuardedPage:
+    """A page for the callers that a chain of the pipeline admits. Others receive the error of a REST call."""
+
+    def __init__(self, page: Application, chain: Next) -> None:
+        self._page = page
+        self._chain = chain
+
+    async def __call__(self, exchange: Exchange) -> None:
+        context = _GuardContext(exchange)
+        try:
+            await self._chain(None, context)
+        except AbortError:
+            ErrorResponse.of(context, conditional=False).send(exchange)
+        else:
+            await self._page(exchange)
+
+
+class _GuardContext(ProtocolContext):
+    """A call with an empty message."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        metadata = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
+        super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self._message: object = b""
+
+    async def read(self) -> object:
+        message, self._message = self._message, EOF
+        return message
+
+    async def write(self, message: bytes) -> None:
+        raise NotImplementedError  # the method does not stream
 
 
 def respond(exchange: Exchange, status: int, headers: Headers, body: bytes = b"") -> None:
