@@ -21,6 +21,7 @@ from accord_rpc.server.http1_messages import (
     content_length,
     parse_head,
     response_head,
+    without_empty_lines,
 )
 
 _WITHOUT_BODY: Final = (204, 304)
@@ -203,16 +204,17 @@ class Http1Connection(Connection):
     def _proceed(self) -> None:
         """Drops what is left of the last request, then begins the next."""
         try:
-            if self._body is None or self._skip_body():
-                self._begin()
+            if self._body is not None:
+                if not self._skip_body():
+                    return
+                self._deadline = self.host.loop.time() + self.host.limits.idle_seconds_http1
+            self._begin()
         except Rejected as rejected:
             self._reject(rejected)
 
     def _begin(self) -> None:
-        if not self._checked:
-            self._buffer = self._buffer.removeprefix(
-                b"\r\n"
-            )  # some clients end a body with a line break (RFC 9112, section 2.2)
+        if not self._checked and self._buffer.startswith(b"\r"):
+            self._buffer = without_empty_lines(self._buffer)
         end = self._buffer.find(END_OF_HEAD, max(0, self._checked - 3)) + len(END_OF_HEAD)
         if end < len(END_OF_HEAD):
             return self._wait_for_head()
@@ -226,7 +228,7 @@ class Http1Connection(Connection):
         return None
 
     def _wait_for_head(self) -> None:
-        if not self._buffer:
+        if self._buffer in (b"", b"\r"):  # perhaps an empty line
             return
         if not self._checked:
             self._deadline = self.host.loop.time() + self.host.limits.header_seconds

@@ -42,6 +42,7 @@ _HEAD: Final = re.compile(
     rb"[A-Z-]+ [!-\"$-~]+ HTTP/1\.[01]\r\n" rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*" rb"\r\n"
 )
 _FIELDS: Final = re.compile(rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _INVALID_BYTES: Final = re.compile(rb"[^\t\n\r -~\x80-\xff]|\r(?!\n|\Z)|(?<!\r)\n")
 _ABSOLUTE_TARGET: Final = re.compile(rb"(?i:https?)://([^/?]+)(/?.*)")
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[-0-9A-Za-z._~%!$&'()*+,;=]*)(?::[0-9]{0,5})?")
@@ -260,6 +261,12 @@ def parse_head(head: bytes, limits: ConnectionLimits) -> Request:
     except HttpParserError:
         raise _malformed("The request is not valid HTTP/1.1.") from None
     return Request(parser.get_method(), fields, limits, version_1_0=parser.get_http_version() == "1.0")
+
+
+def without_empty_lines(buffer: bytes) -> bytes:
+    """Some clients end a body with a line break (RFC 9112, section 2.2)."""
+    lines = _EMPTY_LINES.match(buffer)
+    return buffer[lines.end() :] if lines else buffer
 
 
 def check_incomplete_head(buffer: bytes, start: int, limits: ConnectionLimits) -> None:
