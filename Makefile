@@ -48,7 +48,7 @@ lint: environment ## Lint Python, imports and the contract
 types: environment ## Check types
 	@$(bin)/mypy
 
-stubs: environment ## Generate packages/contract and docs/policies.md from proto/
+stubs: environment ## Generate packages/contract, its OpenAPI document and docs/policies.md from proto/
 	@$(bin)/python tools/stubs.py
 	@$(bin)/python tools/policies.py
 

@@ -8,16 +8,10 @@ from typing import Final
 
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.duration_pb2 import Duration
 
-from accord.policy.v1.policy_pb2 import (
-    Access,
-    Credential,
-    MethodPolicy,
-    RateLimit,
-    RateLimitKey,
-)
+from accord.policy.v1.policy_pb2 import Access, MethodPolicy, RateLimit
 from accord_rpc.contract import contract_services
+from accord_rpc.openapi.policies import CREDENTIALS, KEYS, accepted_credentials, time_text
 from accord_rpc.permissions import PERMISSION_NAMES, ROLES, held
 from accord_rpc.policy import effective_policy
 
@@ -66,20 +60,6 @@ _ACCESS: Final = {
     Access.ACCESS_ADMIN: "administrators",
     Access.ACCESS_SERVICE: "services",
 }
-_CREDENTIALS: Final = {
-    Credential.CREDENTIAL_SESSION: "session",
-    Credential.CREDENTIAL_API_KEY: "API key",
-    Credential.CREDENTIAL_SERVICE_TOKEN: "service token",
-    Credential.CREDENTIAL_CLIENT_CERTIFICATE: "certificate",
-}
-_KEYS: Final = {
-    RateLimitKey.RATE_LIMIT_KEY_CALLER: "caller",
-    RateLimitKey.RATE_LIMIT_KEY_PEER: "address",
-    RateLimitKey.RATE_LIMIT_KEY_ACCOUNT: "account",
-    RateLimitKey.RATE_LIMIT_KEY_ACCOUNT_AND_PEER: "account and address",
-    RateLimitKey.RATE_LIMIT_KEY_ORGANIZATION: "organization",
-}
-_UNITS: Final = {86_400: "d", 3_600: "h", 60: "min"}
 
 
 def main(arguments: list[str]) -> int:
@@ -113,7 +93,7 @@ def _service(service: ServiceDescriptor) -> Iterator[str]:
 
 def _method(method: MethodDescriptor) -> str:
     policy = effective_policy(method)
-    deadline = f"{_time(policy.default_deadline)} / {_time(policy.max_deadline)}"
+    deadline = f"{time_text(policy.default_deadline)} / {time_text(policy.max_deadline)}"
     limits = "; ".join(map(_limit, policy.rate_limits))
     return _row(
         f"`{method.name}`", _route(method), _caller(policy), _credentials(policy), _rules(policy), limits, deadline
@@ -133,9 +113,7 @@ def _caller(policy: MethodPolicy) -> str:
 
 
 def _credentials(policy: MethodPolicy) -> str:
-    if policy.access == Access.ACCESS_PUBLIC:
-        return "none"
-    return ", ".join(_CREDENTIALS[kind] for kind in policy.credentials or [Credential.CREDENTIAL_SESSION])
+    return ", ".join(CREDENTIALS[kind] for kind in accepted_credentials(policy)) or "none"
 
 
 def _rules(policy: MethodPolicy) -> str:
@@ -146,14 +124,7 @@ def _rules(policy: MethodPolicy) -> str:
 def _limit(limit: RateLimit) -> str:
     failed = " failed" if limit.failures_only else ""
     durable = ", durable" if limit.durable else ""
-    return f"{limit.count:,}{failed} / {_time(limit.window)} per {_KEYS[limit.key]}{durable}"
-
-
-def _time(duration: Duration) -> str:
-    for seconds, unit in _UNITS.items():
-        if duration.seconds % seconds == 0:
-            return f"{duration.seconds // seconds} {unit}"
-    return f"{duration.ToNanoseconds() / 1e9:g} s"
+    return f"{limit.count:,}{failed} / {time_text(limit.window)} per {KEYS[limit.key]}{durable}"
 
 
 def _head(*columns: str) -> Iterable[str]:

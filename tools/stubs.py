@@ -1,10 +1,11 @@
-"""Generates packages/contract and the exceptions of packages/client from proto/.
+"""Generates packages/contract, with the OpenAPI document, and the exceptions of packages/client from proto/.
 
 stubs.py             writes missing and stale files, and removes files without a proto file
 stubs.py --check     writes nothing; lists stale files and fails if there are any
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ CONTRACT = ROOT / "packages" / "contract"
 CLIENT = ROOT / "packages" / "client" / "accord_client"
 PACKAGES = ("accord", "buf")
 CLIENT_ERRORS = "errors.py"  # the one file of `CLIENT` that is generated
+OPENAPI = "accord/openapi.json"
 RULES = "buf/validate/validate.proto"  # the generated code of the contract imports its Python module
 
 
@@ -53,16 +55,28 @@ def compile_image(sources: Path, image: Path) -> FileDescriptorSet:
 def generate(sources: Path, target: Path) -> None:
     """Fills the empty folder `target` with the Python packages of every proto file below `sources`, and CLIENT_ERRORS."""
     image = compile_image(sources, target / "image")
-    (target / "image").unlink()
     own = set(proto_files(sources))
     messages = sorted({*own, RULES})
     _protoc(sources, f"--python_out={target}", f"--mypy_out=quiet:{target}", *messages)
-    if services := [file.name for file in image.file if file.name in own and file.service]:
+    services = [file.name for file in image.file if file.name in own and file.service]
+    if services:
         _protoc(sources, f"--grpc_python_out={target}", f"--mypy_grpc_out=quiet:{target}", *services)
     for folder in {path.parent for path in target.rglob("*.py")}:
         # `accord` and `buf` are namespace packages, so each folder of modules has its own marker (PEP 561).
         (folder / "py.typed").touch()
     (target / CLIENT_ERRORS).write_text(client_errors(image))
+    (target / OPENAPI).write_text(_openapi(target, target / "image", services))
+    (target / "image").unlink()
+
+
+def _openapi(target: Path, image: Path, services: Sequence[str]) -> str:
+    """Another process imports the new code; this one may have imported the previous code."""
+    program = Path(__file__).with_name("openapi.py")
+    command = [sys.executable, str(program), str(image), *services]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True, text=True)
+    if done.returncode:
+        raise ContractError(done.stderr.strip())
+    return done.stdout
 
 
 def _protoc(sources: Path, *arguments: str) -> None:

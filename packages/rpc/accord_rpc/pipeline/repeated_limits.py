@@ -50,7 +50,7 @@ def overfull(message: Message, above: str = "") -> Iterator[FieldViolation]:
 def _parts(message: Descriptor) -> tuple[_Part, ...]:
     fields = [(field, _leads_on(field)) for field in message.fields]
     return tuple(
-        _Part(field.name, _most(field), leads_on, _is_map(field))
+        _Part(field.name, max_elements(field), leads_on, _is_map(field))
         for field, leads_on in fields
         if field.is_repeated or leads_on
     )
@@ -66,7 +66,7 @@ def _leads_on(field: FieldDescriptor, seen: frozenset[str] = frozenset()) -> boo
     return any(each.is_repeated or _leads_on(each, seen | {inner.full_name}) for each in inner.fields)
 
 
-def _most(field: FieldDescriptor) -> int | None:
+def max_elements(field: FieldDescriptor) -> int | None:
     if not field.is_repeated:
         return None
     rules = field.GetOptions().Extensions[validate_pb2.field]
