@@ -24,6 +24,7 @@ from accord_db import migrate
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.libpq_environment import drop_ignored_variables
 from accord_db.engine.scope import set_tenant
+from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from features import Feature, unknown_features
 
@@ -47,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
     parser.addoption(
+        "--server", choices=["accord", "grpcio"], help="the server that carries calls (default: the one of the product)"
+    )
+    parser.addoption(
         "--feature", action="append", default=[], metavar="NAME", help="run only the tests that concern the feature"
     )
 
@@ -54,6 +58,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if error := unknown_features(config.getoption("feature")):
         raise pytest.UsageError(error)
+    if server := config.getoption("server"):
+        Settings.model_fields["server"].default = server
+        Settings.model_rebuild(force=True)
 
 
 # --- selection --------------------------------------------------------------------------------------------------------

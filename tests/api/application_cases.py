@@ -57,7 +57,7 @@ async def launch(database: Database, dsn: str) -> AsyncIterator[Launcher]:
     registry, listener = Registry([ApplicationService()]), Listener(dsn)
     services = [messages.DESCRIPTOR.services_by_name["ApplicationService"]]
     server = build_pipeline_server(database, listener, rate_limiter("async+memory://"), services, registry)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.listen()
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Launcher(channel)

@@ -20,7 +20,7 @@ from accord.tasks.v1.tasks_pb2_grpc import TaskServiceStub
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.listen import Listener
 from accord_gateway.server import gateway as gateway_module
-from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
+from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.settings import Settings
 from accord_rpc.contract import Registry, check
 from accord_rpc.pipeline.rate_limits import rate_limiter
@@ -120,7 +120,7 @@ async def running(
     await listener.start()
     while not listener.connected:  # until then, sessions are not cached
         await asyncio.sleep(0.002)
-    port = listen(gateway.server, gateway_settings)
+    port = gateway.server.listen()
     await gateway.server.start()
     yield gateway, f"127.0.0.1:{port}"
     await gateway.server.stop(None)
@@ -218,7 +218,7 @@ def read_refusal(error: grpc.aio.AioRpcError) -> Refusal:
 @pytest.fixture
 async def probe(database: Database, listener: Listener) -> AsyncIterator[ProbeClient]:
     server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.listen()
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield ProbeClient(probe, channel, await signed_in_person(database))

@@ -29,6 +29,8 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_db.engine.scope import tenant
 from accord_db.schema import Task
+from accord_gateway.server.servers import GatewayServer, make_server
+from accord_gateway.settings import Settings
 from accord_rpc.caller import Caller, caller
 from accord_rpc.client_address import ClientAddresses, Network
 from accord_rpc.contract import Registry, check
@@ -211,8 +213,13 @@ _ACTS: dict[str, Callable[[Probe], Any]] = {
 
 
 def build_probe_server(
-    database: Database, listener: Listener, counters: Counters, proxies: Sequence[Network] = ()
-) -> tuple[grpc.aio.Server, Probe]:
+    database: Database,
+    listener: Listener,
+    counters: Counters,
+    proxies: Sequence[Network] = (),
+    *,
+    host: str = "127.0.0.1",
+) -> tuple[GatewayServer, Probe]:
     messages, stubs = generated()
     probe, registered = Probe(database), Registry()
     servicer = type("ProbeService", (stubs.ProbeServiceServicer,), {})()
@@ -221,7 +228,7 @@ def build_probe_server(
             setattr(servicer, name, getattr(probe, name))
     stubs.add_ProbeServiceServicer_to_server(servicer, registered)
     services = [messages.DESCRIPTOR.services_by_name["ProbeService"]]
-    return build_pipeline_server(database, listener, counters, services, registered, proxies), probe
+    return build_pipeline_server(database, listener, counters, services, registered, proxies, host=host), probe
 
 
 def build_pipeline_server(
@@ -231,7 +238,9 @@ def build_pipeline_server(
     services: Sequence[ServiceDescriptor],
     registered: Registry,
     proxies: Sequence[Network] = (),
-) -> grpc.aio.Server:
+    *,
+    host: str = "127.0.0.1",
+) -> GatewayServer:
     """A server with only these services inside the pipeline of the gateway."""
     validator = Validator()
     methods = check(services, registered, validator)
@@ -242,10 +251,8 @@ def build_pipeline_server(
     }
     access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams, clock=database.clock)
     pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies), max_calls=1000)
-    server = grpc.aio.server()
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
-    server.add_generic_rpc_handlers((routes,))
-    return server
+    return make_server(routes, Settings(host=host, port=0))
 
 
 @dataclass

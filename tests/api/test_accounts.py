@@ -17,7 +17,7 @@ from accord.accounts.v1.accounts_pb2 import (
 from accord_auth.tokens import new_session_token
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
-from accord_gateway.server.gateway import Runtime, build_server, listen
+from accord_gateway.server.gateway import Runtime, build_server
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
 from tests.api.signing_in import (
@@ -163,7 +163,7 @@ async def test_sign_out_in_one_gateway_takes_effect_in_another(client: Client, d
     other_settings = Settings(port=0, metrics_port=0)
     other = build_server(Runtime(other_settings, SECRET_KEY, database, listener))
     await listener.start()
-    port = listen(other.server, other_settings)
+    port = other.server.listen()
     await other.server.start()
     while not listener.connected:
         await asyncio.sleep(0.01)

@@ -22,7 +22,7 @@ from accord.providers.v1.providers_pb2 import (
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
-from accord_gateway.server.gateway import Runtime, build_server, listen
+from accord_gateway.server.gateway import Runtime, build_server
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, read_refusal
 from tests.api.hostile_provider import (
@@ -363,7 +363,7 @@ async def client(provider: Provider, database: Database, listener: Listener, dsn
     chosen = Settings(port=0, metrics_port=0, providers=providers, provider_redirect_uris=(REDIRECT_URI,))
     gateway = build_server(Runtime(chosen, SECRET_KEY, database, listener))
     await listener.start()
-    port = listen(gateway.server, chosen)
+    port = gateway.server.listen()
     await gateway.server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Client(ProviderServiceStub(channel), database, dsn)

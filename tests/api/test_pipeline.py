@@ -245,7 +245,7 @@ async def test_invalid_message_does_not_count_against_the_limit(probe: ProbeClie
 
 async def test_call_is_refused_if_its_limit_cannot_be_counted(database: Database, listener: Listener) -> None:
     server, probe = build_probe_server(database, listener, rate_limiter("async+redis://127.0.0.1:1"))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.listen()
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         client = ProbeClient(probe, channel, await signed_in_person(database))

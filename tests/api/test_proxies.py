@@ -129,8 +129,8 @@ async def start_gateway(database: Database, listener: Listener) -> AsyncIterator
 
         async def start_gateway(*proxies: str, on: str = "127.0.0.1") -> ProbeClient:
             networks = [ip_network(proxy) for proxy in proxies]
-            server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"), networks)
-            port = server.add_insecure_port(f"{on}:0")
+            server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"), networks, host=on)
+            port = server.listen()
             await server.start()
             stack.push_async_callback(server.stop, None)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"{on}:{port}"))

@@ -80,7 +80,7 @@ async def sharing(
             limiter = cast(Any, rate_limiter(redis))
             stack.push_async_callback(limiter.storage.bridge.storage.aclose)
             server, probe = build_probe_server(database, listener, limiter)
-            port = server.add_insecure_port("127.0.0.1:0")
+            port = server.listen()
             await server.start()
             stack.push_async_callback(server.stop, None)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
@@ -122,7 +122,7 @@ async def gateway(database: Database, listener: Listener, person: Person, *proxi
     """One of several on the same database."""
     networks = [ip_network(proxy) for proxy in proxies]
     server, probe = build_probe_server(database, listener, rate_limiter("async+memory://"), networks)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.listen()
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield ProbeClient(probe, channel, person)

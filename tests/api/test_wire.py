@@ -28,11 +28,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from h2.settings import SettingCodes
 
 import accord_gateway.server.gateway as wiring
+import accord_gateway.server.servers as servers
 from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignUpRequest
 from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
-from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
+from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.settings import Settings
 from accord_rpc.contract import check
 from accord_rpc.policy import Method
@@ -65,15 +66,18 @@ async def gateway(
     database: Database, listener: Listener, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """The production gateway with shorter timeouts and fewer slots."""
-    options = wiring.channel_options
+    options, limits = servers.channel_options, servers.connection_limits
     timeouts = {"grpc.server_handshake_timeout_ms": int(HANDSHAKE * 1000)}
     monkeypatch.setattr(
         wiring, "check", lambda *arguments: [_with_short_deadlines(method) for method in check(*arguments)]
     )
-    monkeypatch.setattr(wiring, "channel_options", lambda settings: list((dict(options(settings)) | timeouts).items()))
+    monkeypatch.setattr(servers, "channel_options", lambda settings: list((dict(options(settings)) | timeouts).items()))
+    monkeypatch.setattr(
+        servers, "connection_limits", lambda settings: replace(limits(settings), handshake_seconds=HANDSHAKE)
+    )
     settings = Settings(port=0, metrics_port=0, max_concurrent_calls=slots)
     gateway = build_server(Runtime(settings, SECRET_KEY, database, listener))
-    port = listen(gateway.server, settings)
+    port = gateway.server.listen()
     await gateway.server.start()
     yield gateway, f"127.0.0.1:{port}"
     await gateway.server.stop(None)

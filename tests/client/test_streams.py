@@ -30,7 +30,7 @@ async def person(database: Database) -> Person:
 @pytest.fixture
 async def address(database: Database, listener: Listener) -> AsyncIterator[str]:
     server, _ = build_probe_server(database, listener, rate_limiter("async+memory://"))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.listen()
     await server.start()
     yield f"127.0.0.1:{port}"
     await server.stop(None)

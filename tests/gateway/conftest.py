@@ -118,7 +118,7 @@ def gateways(folder: Path) -> Iterator[Start]:
 def environment(settings: dict[str, object]) -> dict[str, str]:
     """The environment of the tests, without variables that are settings."""
     others = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
-    defaults = {"PORT": 0, "METRICS_PORT": 0, "LOG_FORMAT": "json"}
+    defaults = {"PORT": 0, "METRICS_PORT": 0, "LOG_FORMAT": "json", "SERVER": Settings().server}
     return others | {name: str(value) for name, value in (defaults | settings).items()}
 
 

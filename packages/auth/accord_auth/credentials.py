@@ -96,7 +96,7 @@ def presented(header: Header | None, context: Context) -> Presented:
 def _certificate(context: Context) -> Presented:
     """The certificate's URI name; there must be exactly one. grpcio's `peer_identities` would also contain DNS names and
     the common name, which authorities issue to others and which can look like a URI."""
-    names = list((context.auth_context() or {}).get("peer_uri", ()))
+    names = [name for name in context.auth_context().get("peer_uri", ()) if isinstance(name, bytes)]
     if len(names) != 1:
         raise RpcError(Reason.REASON_CREDENTIAL_MISSING)
     return Presented(CREDENTIAL_CLIENT_CERTIFICATE, names[0].decode("ascii", "replace"))

@@ -1,11 +1,11 @@
 """The call that is being served."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
 from uuid import UUID
 
-from grpc.aio import ServicerContext
+import grpc
 
 from accord_db.engine.scope import Scope, current
 
@@ -13,8 +13,37 @@ if TYPE_CHECKING:
     from accord_rpc.caller import Caller
     from accord_rpc.pipeline.durable_limits import DurableCounts
 
-Context: TypeAlias = ServicerContext[Any, Any]
 Headers: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+
+class Context(Protocol):
+    """What stages and handlers use of a call: grpcio's `ServicerContext`, or a `ProtocolContext` of our own server."""
+
+    async def read(self) -> object:
+        """The next message, as bytes; `grpc.aio.EOF` at the end."""
+
+    async def write(self, message: bytes, /) -> None: ...
+
+    def invocation_metadata(self) -> Headers | None: ...
+
+    def peer(self) -> str:
+        """`ipv4:127.0.0.1:4711`, `ipv6:[::1]:4711`, `unix:`."""
+
+    def auth_context(self) -> Mapping[str, Iterable[object]]:
+        """The values are bytes; the generated stubs also allow grpcio's other server, which annotates them otherwise."""
+
+    def time_remaining(self) -> float | None: ...
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str | bytes], ...], /) -> None: ...
+
+    def set_code(self, code: grpc.StatusCode, /) -> None: ...
+
+    def set_details(self, details: str, /) -> None: ...
+
+    def code(self) -> object: ...
+
+    async def abort(self, code: grpc.StatusCode, details: str, /) -> NoReturn:
+        """Raises `grpc.aio.AbortError`."""
 
 
 @dataclass(slots=True)

@@ -61,6 +61,12 @@ class ClientAddresses:
         return _Place(str(address), any(address in network for network in self._proxies)) if address else None
 
 
+def is_within(address: str, networks: Iterable[Network]) -> bool:
+    """Whether an address of a connection, such as `192.0.2.7` or `::ffff:192.0.2.7`, is in one of the networks."""
+    found = _address(address)
+    return found is not None and any(found in network for network in networks)
+
+
 def _address(place: str) -> Address | None:
     """`192.0.2.7`, `192.0.2.7:50412`, `2001:db8::7`, `[2001:db8::7]:50412`, `fe80::7%eth0`; None for anything else."""
     with_port = _WITH_PORT.fullmatch(place)

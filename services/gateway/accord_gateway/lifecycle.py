@@ -15,7 +15,7 @@ from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
 from accord_gateway.process.malloc import return_large_blocks
-from accord_gateway.server.gateway import Gateway, Runtime, build_server, listen
+from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.server.health import monitor_database
 from accord_gateway.shutdown import Shutdown
 from accord_gateway.startup import ServeConfig, gateway_role, unreachable
@@ -33,7 +33,7 @@ async def serve(config: ServeConfig, shutdown: Shutdown, announce: Callable[[int
         gateway = build_server(runtime)
         sender = mail_sender(runtime)
         await runtime.listener.start()  # after everything has subscribed
-        port = listen(gateway.server, runtime.settings)
+        port = gateway.server.listen()
         await gateway.server.start()
         gateway.health.set_serving(True)
         async with running(sender.run()):  # until the end of the drain, during which calls may still add mail
@@ -85,7 +85,7 @@ async def drain(gateway: Gateway, shutdown: Shutdown, seconds: float) -> None:
     """Rejects new calls, and lets running calls finish for at most `seconds`, unless the shutdown is forced."""
     structlog.get_logger().info("stopping", drain_seconds=seconds)
     gateway.health.stop()
-    gateway.draining.active = True
+    gateway.routes.draining = True
     await shutdown.wait_unless_forced(asyncio.sleep(DRAIN_NOTICE_SECONDS))
     await shutdown.wait_unless_forced(gateway.server.stop(seconds))
     await gateway.server.stop(None)  # cancels the calls that remain

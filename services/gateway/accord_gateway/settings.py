@@ -75,10 +75,14 @@ class Settings(BaseModel):
     accord_env: Literal["development", "production"] = "development"
     state_folder: Path = Path(".accord")
 
+    server: Literal["accord", "grpcio"] = "grpcio"
     host: BindHost = "127.0.0.1"
     port: Port = 50051
+    unix_socket: Path | None = None
     workers: int = Field(default=1, ge=1, le=256)
     max_concurrent_calls: int = Field(default=1000, ge=1)
+    max_connections: int = Field(default=10_000, ge=1)
+    max_connections_per_address: int = Field(default=1000, ge=1)
     drain_seconds: int = Field(default=20, ge=0, le=3600)
     metrics_host: BindHost = "127.0.0.1"
     metrics_port: Port = 9464

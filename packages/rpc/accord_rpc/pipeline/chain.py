@@ -1,7 +1,7 @@
 """Builds each method's chain of stages, once, at start. A stage that the policy does not require is left out."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
@@ -24,6 +24,10 @@ from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, respond_wit
 from accord_rpc.pipeline.retries import RetryInterceptor
 from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
 from accord_rpc.policy import Method
+from accord_rpc.status import STATUS_HEADER, status_of
+
+_HEALTH: Final = "/grpc.health.v1.Health/"
+_RETRY_AFTER: Final = 1.0  # seconds; another gateway can serve at once, a restarted one soon
 
 AccessStage: TypeAlias = Callable[[Method], AsyncServerInterceptor]
 """Makes the stage that decides who may call a method. The gateway passes it in."""
@@ -54,20 +58,13 @@ class Pipeline:
         self.slots = CallSlots(max_calls)
         self._unknown = TelemetryInterceptor("unknown", "unknown", frozenset(), metrics, peers)
 
-    def serve(self, method: Method, handler: Handler) -> "grpc.RpcMethodHandler[bytes, bytes]":
-        """The handler inside its stages, as a grpcio handler.
+    def chain(self, method: Method, handler: Handler) -> Next:
+        """The handler inside its stages. Takes None and a context; returns the response, or None after a stream of responses."""
+        return _chained(self._stages(method), respond_with(method, handler), method.path)
 
-        Every kind of call is registered as one with a stream of requests. grpcio starts those when the headers have
-        arrived, so that access is decided before the message is read, and a missing message runs into the deadline.
-        """
-        chain = _chained(self._stages(method), respond_with(method, handler), method.path)
-        if method.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(chain)
-        return grpc.stream_unary_rpc_method_handler(chain)
-
-    def refuse(self, path: str) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    def refuse(self, path: str) -> Next:
         """For an unknown path: METHOD_UNKNOWN, with a log line, counted under one name."""
-        return grpc.stream_unary_rpc_method_handler(_chained([self._unknown], _no_such_method, path))
+        return _chained([self._unknown], _no_such_method, path)
 
     def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
         """Outermost first."""
@@ -92,14 +89,35 @@ class Pipeline:
 
 
 class Routes(grpc.GenericRpcHandler):
-    """All handlers inside their chains, as one generic handler for a grpcio server. Refuses unknown paths."""
+    """The chains of all methods, for our own protocols by `find`, for a grpcio server as a generic handler. Refuses unknown paths.
+
+    While `draining`, a call fails with UNAVAILABLE before its message is read, so that its client retries it elsewhere. Health checks
+    continue, because load balancers learn from them that this gateway stops."""
 
     def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
         self._pipeline = pipeline
-        self._handlers = {method.path: pipeline.serve(method, handler) for method, handler in served.items()}
+        self.methods: Mapping[str, Method] = {method.path: method for method in served}
+        self._chains = {method.path: pipeline.chain(method, handler) for method, handler in served.items()}
+        self._unavailable = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=_RETRY_AFTER), frozenset())
+        self.draining = False
+
+    def find(self, path: str) -> Next:
+        if self.draining and not path.startswith(_HEALTH):
+            return self._drain
+        return self._chains.get(path) or self._pipeline.refuse(path)
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
-        return self._handlers.get(details.method) or self._pipeline.refuse(details.method)
+        """Every kind of call is registered as one with a stream of requests. grpcio starts those when the headers have arrived, so
+        that access is decided before the message is read, and a missing message runs into the deadline."""
+        chain, method = self.find(details.method), self.methods.get(details.method)
+        if method is not None and method.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(chain)
+        return grpc.stream_unary_rpc_method_handler(chain)
+
+    async def _drain(self, request: object, context: Context) -> NoReturn:
+        status = self._unavailable
+        context.set_trailing_metadata(((STATUS_HEADER, status.details),))
+        await context.abort(status.code, status.message)
 
 
 async def _no_such_method(request: object, context: Context) -> bytes | None:
@@ -119,6 +137,6 @@ def _chained(stages: Iterable[AsyncServerInterceptor], innermost: Next, path: st
 
 def _step(stage: AsyncServerInterceptor, following: Next, path: str) -> Next:
     def step(request: object, context: Context) -> Awaitable[bytes | None]:
-        return stage.intercept(following, request, context, path)
+        return stage.intercept(following, request, context, path)  # type: ignore[arg-type]  # it knows grpcio's context only
 
     return step

@@ -102,12 +102,14 @@ class TelemetryInterceptor(AsyncServerInterceptor):
             raise raised
         failed = status_of(raised, self._declared)
         self._record(failed.code.value[0], call, started, failed, raised)
-        trailers = (
-            (STATUS_HEADER, failed.details),
-            (REQUEST_ID_HEADER, call.request_id),
+        context.set_trailing_metadata(
+            (
+                (STATUS_HEADER, failed.details),
+                (REQUEST_ID_HEADER, call.request_id),
+            )
         )
         try:
-            await context.abort(failed.code, failed.message, trailers)
+            await context.abort(failed.code, failed.message)
         except InternalError:  # the client or the connection has gone
             raise asyncio.CancelledError from None
 

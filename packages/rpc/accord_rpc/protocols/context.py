@@ -59,7 +59,6 @@ class ProtocolContext(ABC):
     def code(self) -> int | None:
         return self.status
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         self.status, self.message = code.value[0], details
-        self.trailers = trailing_metadata or self.trailers
         raise AbortError(details)

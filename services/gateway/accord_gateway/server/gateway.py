@@ -1,10 +1,9 @@
-"""Builds the gRPC server from settings, database and contract, binds it, and limits its connections."""
+"""Builds the server from settings, database and contract, and binds it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-import grpc
 from protovalidate import Validator
 
 from accord.policy.v1.policy_pb2 import (
@@ -29,10 +28,8 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import keyring
-from accord_gateway.server.draining import Draining
 from accord_gateway.server.health import Health, health_methods
-from accord_gateway.server.ports import PortUnavailable, format_address
-from accord_gateway.server.tls import server_credentials
+from accord_gateway.server.servers import GatewayServer, make_server
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import ClientAddresses
 from accord_rpc.contract import ContractMismatch, check, contract_services
@@ -44,9 +41,6 @@ from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.policy import Method
-
-KIB, MIB = 1024, 1024 * 1024
-SECOND, MINUTE = 1000, 60_000  # in milliseconds, the unit of gRPC's options
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +57,9 @@ class Runtime:
 class Gateway:
     """A server that is ready to listen, and its state that changes while it serves."""
 
-    server: grpc.aio.Server
+    server: GatewayServer
     health: Health
-    draining: Draining
+    routes: Routes
     slots: CallSlots
 
 
@@ -79,10 +73,8 @@ def build_server(runtime: Runtime) -> Gateway:
     health = Health(_services(methods))
     methods |= health_methods(health)
     methods |= _reflection_methods(settings, _services(methods))
-    draining = Draining(Routes(pipeline, methods))
-    server = grpc.aio.server(options=channel_options(settings))
-    server.add_generic_rpc_handlers((draining,))
-    return Gateway(server, health, draining, pipeline.slots)
+    routes = Routes(pipeline, methods)
+    return Gateway(make_server(routes, settings), health, routes, pipeline.slots)
 
 
 def _services(methods: Iterable[Method]) -> set[str]:
@@ -181,40 +173,3 @@ def _counters(settings: Settings) -> Counters:
         return rate_limiter(settings.rate_limit_storage.get_secret_value())
     except ValueError as error:
         raise StartupError(f"RATE_LIMIT_STORAGE cannot be used: {error}") from None
-
-
-def listen(server: grpc.aio.Server, settings: Settings) -> int:
-    """Returns the port: PORT, or a free one if PORT is 0. Raises PortUnavailable, TlsError."""
-    address = format_address(settings.host, settings.port)
-    credentials = server_credentials(settings)
-    try:
-        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-    except RuntimeError as error:  # grpcio raises nothing more specific
-        raise PortUnavailable(f"Cannot listen on {address}: {error}") from None
-
-
-def channel_options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.so_reuseport", int(settings.workers > 1)),
-        # Unlimited by default, which lets one connection take any amount of memory.
-        ("grpc.max_concurrent_streams", 100),
-        # Calls that wait for the event loop to accept them. By default gRPC resets some beyond 1,000 at random.
-        ("grpc.server.max_pending_requests", 20_000),
-        ("grpc.server.max_pending_requests_hard_limit", 30_000),
-        # Closes connections that never send anything.
-        ("grpc.server_handshake_timeout_ms", 5 * SECOND),
-        # Makes clients reconnect, so that they spread over workers and machines that started later.
-        ("grpc.max_connection_age_ms", 30 * MINUTE),
-        ("grpc.max_connection_age_grace_ms", 1 * MINUTE),
-        ("grpc.max_connection_idle_ms", 15 * MINUTE),
-        # Detects clients that vanished, and disconnects those that ping more often than every 10 s.
-        ("grpc.keepalive_time_ms", 2 * MINUTE),
-        ("grpc.keepalive_timeout_ms", 20 * SECOND),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10 * SECOND),
-        ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.max_receive_message_length", 4 * MIB),
-        # Between the soft and the hard limit gRPC rejects calls at random. Equal limits reject the same calls each time.
-        ("grpc.max_metadata_size", 16 * KIB),
-        ("grpc.absolute_max_metadata_size", 16 * KIB),
-    ]

@@ -1,8 +1,6 @@
 """The server's certificate and the authority of client certificates: files that are read again when they change, so that a
 renewed certificate needs no restart."""
 
-import ssl
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,39 +8,50 @@ import structlog
 
 from accord_gateway.errors import StartupError
 from accord_gateway.settings import Settings
+from accord_rpc.server.listening import CertificateError, CertificateFiles
 
 
 class TlsError(StartupError):
     """A certificate or key is unusable. The message names the file and the reason."""
 
 
-def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """None for plaintext. Raises TlsError."""
+def certificate_files(settings: Settings) -> CertificateFiles | None:
+    """None for plaintext."""
     if not (settings.tls_cert_file and settings.tls_key_file):
         return None
-    files = CertificateFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-    require_client = settings.tls_client_ca_file is not None
-    changed: Any = files.read_if_changed  # grpcio's stub does not accept None, which grpcio does
-    return grpc.dynamic_ssl_server_credentials(files.read(), changed, require_client)
+    return CertificateFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
 
 
-class CertificateFiles:
-    def __init__(self, certificate: Path, key: Path, client_authority: Path | None) -> None:
-        self._certificate, self._key, self._client_authority = certificate, key, client_authority
-        self._files = [path for path in (certificate, key, client_authority) if path]
-        self._times = self._modification_times()
+def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """For a grpcio server. None for plaintext. Raises TlsError."""
+    if (files := certificate_files(settings)) is None:
+        return None
+    certificates = _GrpcioCertificates(files)
+    changed: Any = certificates.read_if_changed  # grpcio's stub does not accept None, which grpcio does
+    return grpc.dynamic_ssl_server_credentials(certificates.read(), changed, files.client_authority is not None)
+
+
+class _GrpcioCertificates:
+    def __init__(self, files: CertificateFiles) -> None:
+        self._files = files
+        self._times = files.modification_times()
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        self.check()
-        authority = self._client_authority.read_bytes() if self._client_authority else None
-        pair = (self._key.read_bytes(), self._certificate.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], authority)
+        files = self._files
+        try:
+            files.load()
+        except CertificateError as error:
+            raise TlsError(str(error)) from None
+        authority = files.client_authority.read_bytes() if files.client_authority else None
+        return grpc.ssl_server_certificate_configuration(
+            [(files.key.read_bytes(), files.certificate.read_bytes())], authority
+        )
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
         """None if the files are unchanged or unusable: the current certificate stays in use. Called by gRPC's threads before
         each handshake."""
         try:
-            times = self._modification_times()
+            times = self._files.modification_times()
             if times == self._times:
                 return None
             changed = self.read()
@@ -51,24 +60,3 @@ class CertificateFiles:
             return None
         self._times = times
         return changed
-
-    def check(self) -> None:
-        """Raises TlsError if the key does not match the certificate, or a file has other content."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(self._certificate, self._key, password=_no_password)
-        except (ssl.SSLError, ValueError) as error:
-            raise TlsError(f"{self._certificate} and {self._key} are not a certificate and its key: {error}") from None
-        try:
-            if self._client_authority:
-                context.load_verify_locations(self._client_authority)
-        except ssl.SSLError as error:
-            raise TlsError(f"{self._client_authority} contains no certificate: {error}") from None
-
-    def _modification_times(self) -> list[int]:
-        return [path.stat().st_mtime_ns for path in self._files]
-
-
-def _no_password() -> str:
-    """Otherwise OpenSSL prompts for one on the terminal."""
-    raise ValueError("the key is encrypted")

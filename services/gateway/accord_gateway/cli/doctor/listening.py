@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from accord_gateway.cli.doctor.finding import Finding
 from accord_gateway.errors import StartupError
 from accord_gateway.server import ports
-from accord_gateway.server.tls import CertificateFiles, TlsError
+from accord_gateway.server.tls import certificate_files
 from accord_gateway.settings import Settings
+from accord_rpc.server.listening import CertificateError, CertificateFiles
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    if settings.tls_cert_file and settings.tls_key_file:
-        yield _certificate(CertificateFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file))
+    if files := certificate_files(settings):
+        yield _certificate(files)
     yield _port(settings.host, settings.port, "PORT")
     if settings.metrics_port:
         yield _port(settings.metrics_host, settings.metrics_port, "METRICS_PORT")
@@ -19,8 +20,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
 
 def _certificate(files: CertificateFiles) -> Finding:
     try:
-        files.check()
-    except TlsError as error:
+        files.load()
+    except CertificateError as error:
         return Finding(str(error), "Correct TLS_CERT_FILE, TLS_KEY_FILE and TLS_CLIENT_CA_FILE.")
     return Finding("the certificate and its key match")
 

@@ -1,0 +1,167 @@
+"""gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+
+Requests that violate the protocol get a status here, without details, before any stage of the pipeline has seen them."""
+
+import binascii
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final, Protocol
+from urllib.parse import quote
+
+import grpc
+from grpc.aio import EOF, AbortError
+
+from accord_rpc.interceptor import Next
+from accord_rpc.protocols.context import Metadata, ProtocolContext
+from accord_rpc.protocols.dispatch import ProtocolHandler
+from accord_rpc.protocols.framing import ACCEPTED_ENCODINGS, ENCODINGS, FramingError, MessageReader
+from accord_rpc.server.exchange import Exchange, Headers
+
+CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
+_HEAD: Final = ((b"content-type", b"application/grpc"),)
+_OK: Final = (b"grpc-status", b"0")
+_TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
+_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_MOST_TIMEOUT_DIGITS: Final = 8  # of the specification; a longer number is as good as no deadline
+# What the protocol consumes. The pipeline gets the other headers.
+_CONSUMED: Final = frozenset(
+    {b"te", b"content-type", b"grpc-encoding", b"grpc-accept-encoding", b"grpc-timeout", b"accept-encoding"}
+)
+# Percent-encoding of grpc-message leaves all printable ASCII but "%".
+_UNQUOTED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
+
+class Chains(Protocol):
+    """Finds the stages and the handler of a method. See `Routes`."""
+
+    def find(self, path: str) -> Next: ...
+
+
+class Malformed(Exception):
+    """A header violates gRPC."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, trailers: Headers = ()) -> None:
+        super().__init__(message)
+        self.code = code.value[0]
+        self.message = message
+        self.trailers = trailers
+
+
+class GrpcProtocol(ProtocolHandler):
+    def __init__(self, chains: Chains) -> None:
+        self._chains = chains
+
+    def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
+        return exchange.http_version == 2 and (
+            content_type in CONTENT_TYPES or content_type.partition(b";")[0].rstrip() in CONTENT_TYPES
+        )
+
+    async def serve(self, exchange: Exchange) -> None:
+        if exchange.method != b"POST":
+            return exchange.respond(405, ((b"allow", b"POST"),))
+        try:
+            context = GrpcContext(exchange)
+        except Malformed as malformed:
+            return _respond_without_message(exchange, malformed.code, malformed.message, malformed.trailers)
+        chain = self._chains.find(exchange.target.decode("latin-1"))
+        try:
+            response = await chain(None, context)
+        except AbortError:
+            response = None
+        context.end(response)
+        return None
+
+
+class GrpcContext(ProtocolContext):
+    """One call. Raises Malformed if its headers are."""
+
+    __slots__ = ("_exchange", "_reader")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        metadata: list[tuple[str, str | bytes]] = []
+        encoding = deadline = None
+        for name, value in exchange.headers:
+            if name not in _CONSUMED:
+                metadata.append((name.decode("latin-1"), _value(name, value)))
+            elif name == b"grpc-timeout":
+                deadline = _deadline(value)
+            elif name == b"grpc-encoding":
+                encoding = _encoding(value)
+        self._reader = MessageReader(encoding)
+        super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)
+
+    async def read(self) -> object:
+        reader, exchange = self._reader, self._exchange
+        try:
+            while (found := reader.take()) is None:
+                data = await exchange.receive()
+                if data is None:
+                    return EOF
+                reader.feed(data)
+        except FramingError as error:
+            await self.abort(error.code, error.message)
+        return found[1]
+
+    async def write(self, message: bytes) -> None:
+        exchange = self._exchange
+        if not exchange.started:
+            exchange.start(200, _HEAD)
+        await exchange.send(b"\0" + len(message).to_bytes(4, "big") + message)
+
+    def end(self, response: bytes | None) -> None:
+        """Sends the response of a method without a stream of them, and the status."""
+        exchange = self._exchange
+        if response is not None:
+            trailers = (_OK, *_encoded(self.trailers))
+            exchange.respond(200, _HEAD, b"\0" + len(response).to_bytes(4, "big") + response, trailers)
+        elif exchange.started:
+            exchange.finish(b"", _status(self.status or 0, self.message, _encoded(self.trailers)))
+        else:
+            _respond_without_message(exchange, self.status or 0, self.message, _encoded(self.trailers))
+
+
+def _respond_without_message(exchange: Exchange, code: int, message: str, trailers: Headers) -> None:
+    """Trailers-Only: the status is in the head of the response."""
+    exchange.respond(200, (*_HEAD, *_status(code, message, trailers)))
+
+
+def _status(code: int, message: str, trailers: Headers) -> Headers:
+    fields = [(b"grpc-status", b"%d" % code)]
+    if message:
+        fields.append((b"grpc-message", quote(message, safe=_UNQUOTED).encode()))
+    return [*fields, *trailers]
+
+
+def _encoded(metadata: Metadata) -> Sequence[tuple[bytes, bytes]]:
+    return [
+        (name.encode(), value.encode() if isinstance(value, str) else b64encode(value).rstrip(b"="))
+        for name, value in metadata
+    ]
+
+
+def _value(name: bytes, value: bytes) -> str | bytes:
+    if not name.endswith(b"-bin"):
+        return value.decode("latin-1")
+    try:
+        return b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        raise Malformed(grpc.StatusCode.INTERNAL, "A binary header is not encoded in base64.") from None
+
+
+def _encoding(value: bytes) -> bytes:
+    if value not in ENCODINGS:
+        accepted = ((b"grpc-accept-encoding", ACCEPTED_ENCODINGS),)
+        raise Malformed(grpc.StatusCode.UNIMPLEMENTED, "The compression of the messages is not supported.", accepted)
+    return value
+
+
+def _deadline(timeout: bytes) -> float | None:
+    found = _TIMEOUT.fullmatch(timeout)
+    if found is None:
+        raise Malformed(grpc.StatusCode.INTERNAL, "The grpc-timeout header is malformed.")
+    if len(found[1]) > _MOST_TIMEOUT_DIGITS:
+        return None
+    return monotonic() + int(found[1]) * _SECONDS[found[2]]
