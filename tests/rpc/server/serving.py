@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord_rpc.server.exchange import Application, Exchange
-from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.server import Server
 
@@ -112,7 +111,7 @@ class Site:
 
 @asynccontextmanager
 async def serving(application: Application, **limits: Any) -> AsyncIterator[Site]:
-    server = Server(application, limits=ConnectionLimits(**limits), http1=Http1Connection)
+    server = Server(application, limits=ConnectionLimits(**limits))
     listener = socket.create_server(("127.0.0.1", 0))
     await server.start([listener])
     port = listener.getsockname()[1]

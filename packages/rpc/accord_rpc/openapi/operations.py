@@ -110,7 +110,5 @@ def _takes_etag(rule: HttpRule) -> bool:
 
 def _returns_etag(response: Descriptor) -> bool:
     """Whether the response has one resource, and no more."""
-    resources = [
-        field for field in response.fields if field.message_type and ETAG in field.message_type.fields_by_name
-    ]
+    resources = [field for field in response.fields if field.message_type and ETAG in field.message_type.fields_by_name]
     return len(resources) == 1 and not resources[0].is_repeated

@@ -2,10 +2,12 @@
 
 Requests that violate the protocol get a status here, without details, before any stage of the pipeline has seen them."""
 
+import asyncio
 import binascii
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Final, Protocol
 from urllib.parse import quote
@@ -21,6 +23,7 @@ from accord_rpc.server.exchange import Exchange, Headers
 
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _HEAD: Final = ((b"content-type", b"application/grpc"),)
+_REQUEST_SECONDS: Final = 0.01
 _OK: Final = (b"grpc-status", b"0")
 _TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -70,6 +73,8 @@ class GrpcProtocol(ProtocolHandler):
             response = await chain(None, context)
         except AbortError:
             response = None
+            if not (exchange.request_ended or exchange.started):
+                await _wait_for_request(exchange)
         context.end(response)
         return None
 
@@ -121,6 +126,14 @@ class GrpcContext(ProtocolContext):
             exchange.finish(b"", _status(self.status or 0, self.message, _encoded(self.trailers)))
         else:
             _respond_without_message(exchange, self.status or 0, self.message, _encoded(self.trailers))
+
+
+async def _wait_for_request(exchange: Exchange) -> None:
+    """grpcio's asyncio client reports INTERNAL for a call that is refused while it sends its request."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            while await exchange.receive() is not None:
+                pass
 
 
 def _respond_without_message(exchange: Exchange, code: int, message: str, trailers: Headers) -> None:

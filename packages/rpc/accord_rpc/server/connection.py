@@ -78,7 +78,7 @@ class Acceptor(Host, Protocol):
     def connect(
         self, old: "NewConnection", transport: asyncio.Transport, peer: Peer, *, http2: bool
     ) -> "Connection | None":
-        """The connection that takes the place of `old`. None closes it: the server does not speak this version, or stops."""
+        """The connection that takes the place of `old`. None if the server has stopped."""
 
     def tls_context(self) -> ssl.SSLContext | None:
         """None for plaintext. Asked per connection, so that a renewed certificate is used at once."""

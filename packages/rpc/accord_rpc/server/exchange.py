@@ -29,6 +29,11 @@ class Exchange(ABC):
     peer_uris: Sequence[bytes]
     """The URIs of the client's certificate (subjectAltName), which was verified."""
 
+    @property
+    @abstractmethod
+    def request_ended(self) -> bool:
+        """Whether the whole body has arrived."""
+
     @abstractmethod
     async def receive(self) -> bytes | None:
         """More of the body; None at its end."""

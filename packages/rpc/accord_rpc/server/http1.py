@@ -56,6 +56,11 @@ class Http1Connection(Connection):
     def exchanges(self) -> int:
         return int(self._exchange is not None)
 
+    @property
+    def body_ended(self) -> bool:
+        """Whether all of it was taken."""
+        return self._body is None
+
     # --- called by the transport ---
     def data_received(self, data: bytes) -> None:
         if self._lingers:

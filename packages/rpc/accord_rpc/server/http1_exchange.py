@@ -45,6 +45,10 @@ class Http1Exchange(Exchange):
         self._room: asyncio.Future[None] | None = None
 
     @property
+    def request_ended(self) -> bool:
+        return self._connection.body_ended
+
+    @property
     def started(self) -> bool:
         return self._started
 

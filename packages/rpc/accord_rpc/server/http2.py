@@ -36,8 +36,8 @@ class Http2Exchange(Exchange):
         "_started",
         "_waiter",
         "closed",
+        "ended",
         "finished",
-        "request_ended",
         "stalled",
         "stream",
         "task",
@@ -46,7 +46,7 @@ class Http2Exchange(Exchange):
     def __init__(self, connection: "Http2Connection", stream: int, *, request_ended: bool) -> None:
         self._connection = connection
         self.stream = stream
-        self.request_ended = request_ended
+        self.ended = request_ended
         self.closed = self.finished = self._started = False
         self.task: asyncio.Task[None] | None = None
         self.stalled: tuple[int, float] | None = None  # bytes that waited for the client, and since when
@@ -55,13 +55,17 @@ class Http2Exchange(Exchange):
         self._room: asyncio.Future[None] | None = None
 
     @property
+    def request_ended(self) -> bool:
+        return self.ended
+
+    @property
     def started(self) -> bool:
         return self._started
 
     async def receive(self) -> bytes | None:
         parts = self._parts
         while not parts:
-            if self.request_ended:
+            if self.ended:
                 return None
             self._require_open()
             self._waiter = self._connection.host.loop.create_future()
@@ -111,7 +115,7 @@ class Http2Exchange(Exchange):
         if data:
             self._parts.append(data)
         if ended:
-            self.request_ended = True
+            self.ended = True
         if self._waiter is not None:
             _wake(self._waiter)
             self._waiter = None
@@ -232,7 +236,7 @@ class Http2Connection(Connection):
         if exchange is None or exchange.finished:
             self.consumed(stream, len(data))
             if exchange is not None and ended:
-                exchange.request_ended = True
+                exchange.ended = True
         else:
             exchange.feed(data, ended=ended)
 
@@ -268,7 +272,7 @@ class Http2Connection(Connection):
 
     def finished(self, exchange: Http2Exchange) -> None:
         exchange.finished = True
-        if not exchange.request_ended and not exchange.closed:
+        if not exchange.ended and not exchange.closed:
             self._half_open.append(exchange)
         self.wake()
 
@@ -308,7 +312,7 @@ class Http2Connection(Connection):
     def _end_requests(self) -> None:
         """A client need not send the rest of a request that has its whole response (RFC 9113, section 8.1)."""
         for exchange in tuple(self._half_open):
-            if exchange.closed or exchange.request_ended:
+            if exchange.closed or exchange.ended:
                 self._half_open.remove(exchange)
             elif not self.engine.queued(exchange.stream):
                 self._half_open.remove(exchange)

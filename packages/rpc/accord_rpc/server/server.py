@@ -12,6 +12,7 @@ import structlog
 from accord_rpc.client_address import peer_network
 from accord_rpc.server.connection import Connection, NewConnection, Peer
 from accord_rpc.server.exchange import Application, Exchange
+from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import Certificates
@@ -19,17 +20,13 @@ from accord_rpc.server.listening import Certificates
 BACKLOG: Final = 1024
 _POLL: Final = 0.01  # seconds
 
-MakeConnection = Callable[["Server", asyncio.Transport, Peer], Connection]
-
 
 def _never(_: str) -> bool:
     return False
 
 
 class Server:
-    """Create it in a running event loop. `exempt` returns whether an address has no limit of its own, such as a trusted proxy's.
-
-    `http1` makes the connections of clients that speak HTTP/1.1; without it they are closed."""
+    """Create it in a running event loop. `exempt` returns whether an address has no limit of its own, such as a trusted proxy's."""
 
     TICK: Final = 1.0  # seconds
 
@@ -40,14 +37,12 @@ class Server:
         limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
         certificates: Certificates | None = None,
         exempt: Callable[[str], bool] = _never,
-        http1: MakeConnection | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self._application = application
         self._certificates = certificates
         self._exempt = exempt
-        self._http1 = http1
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
@@ -139,10 +134,9 @@ class Server:
     def connect(
         self, old: NewConnection, transport: asyncio.Transport, peer: Peer, *, http2: bool
     ) -> Connection | None:
-        make = Http2Connection if http2 else self._http1
-        if make is None or old not in self._connections:
+        if old not in self._connections:
             return None
-        connection = make(self, transport, peer)
+        connection = (Http2Connection if http2 else Http1Connection)(self, transport, peer)
         self._connections[connection] = self._connections.pop(old)
         if self._draining:
             connection.drain()
