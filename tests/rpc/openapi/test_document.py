@@ -5,6 +5,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message_factory import GetMessageClass
+from protovalidate import Validator
 
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC
 from accord_rpc.contract import contract_services
@@ -142,6 +145,18 @@ def test_policy_is_an_extension_and_a_sentence() -> None:
         "Needs the permission `tasks.read` in the active organization, if one is active. Credentials: session, API key, "
         "service token. Rate limits: 60,000 calls in 10 s per caller. Deadline: 5 s, at most 30 s."
     )
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "requestBody" in operation_of(rule)], ids=str)
+def test_example_of_a_body_is_accepted(rule: HttpRule) -> None:
+    example = operation_of(rule)["requestBody"]["content"]["application/json"]["example"]
+    request = GetMessageClass(rule.method.input_type)()
+    document: Any = example if rule.body == "*" else {rule.body: example}
+    for variable in rule.template.variables:
+        *above, name = variable.field.split(".")
+        (document[above[0]] if above else document)[name] = "0193a5b7-6f10-7c3e-9d5b-2f8a41c06e77"
+    violations = Validator().collect_violations(ParseDict(document, request))
+    assert [violation.proto.message for violation in violations] == []
 
 
 def test_create_takes_an_idempotency_key() -> None:

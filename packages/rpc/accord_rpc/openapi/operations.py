@@ -67,7 +67,8 @@ class Operations:
 
     def _parameter(self, name: str, place: str, field: FieldDescriptor, *, required: bool) -> Json:
         schema = self._schemas.field(field)
-        schema.pop("readOnly", None)
+        for keyword in ("readOnly", "examples"):  # Swagger UI would send the example
+            schema.pop(keyword, None)
         parameter: Json = {"name": name, "in": place, "description": schema.pop("description", "")}
         return parameter | ({"required": True} if required else {}) | {"schema": schema}
 
@@ -76,14 +77,19 @@ class Operations:
         request = rule.method.input_type
         if not rule.body:
             return None
-        if rule.body != WHOLE:
-            return _json(self._schemas.field(request.fields_by_name[rule.body]), required=True)
         in_path = {variable.field for variable in rule.template.variables}
+        if rule.body != WHOLE:
+            field = request.fields_by_name[rule.body]
+            assert field.message_type is not None
+            inner = {name.removeprefix(f"{field.name}.") for name in in_path}
+            example = self._schemas.example(field.message_type, inner)
+            return _json(self._schemas.field(field), example, required=True)
         fields = [field.name for field in request.fields if field.name not in in_path]
         if not fields:
             return None
         schema = self._schemas.message(request, without=in_path) if in_path else self._schemas.ref(request)
-        return _json(schema, required=bool(self._schemas.required(request).intersection(fields)))
+        example = self._schemas.example(request, in_path)
+        return _json(schema, example, required=bool(self._schemas.required(request).intersection(fields)))
 
     def _success(self, rule: HttpRule) -> Json:
         method = rule.method
@@ -97,8 +103,8 @@ class Operations:
         return {"description": description, "headers": headers, "content": {kind: {"schema": schema} for kind in kinds}}
 
 
-def _json(schema: Json, *, required: bool) -> Json:
-    return {"required": required, "content": {"application/json": {"schema": schema}}}
+def _json(schema: Json, example: Json, *, required: bool) -> Json:
+    return {"required": required, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
 def _takes_etag(rule: HttpRule) -> bool:

@@ -148,7 +148,7 @@ class ErrorResponses:
         return {"$ref": f"#/components/responses/{name}"}
 
     def _response(self, status: int, reasons: list[AnyReason]) -> Json:
-        lines = (f"- `{reason_name(reason)}`: {answer_of(reason).message}" for reason in reasons)
+        lines = (f"- `{reason_name(reason)}`: {_as_markdown(answer_of(reason).message)}" for reason in reasons)
         examples = {reason_name(reason): self._example(reason) for reason in reasons}
         schema = {"$ref": "#/components/schemas/google.rpc.Status"}
         response: Json = {
@@ -181,6 +181,10 @@ def statuses(reason: AnyReason, *, conditional: bool) -> list[int]:
     usual = HTTP_STATUS[answer_of(reason).code]
     both = conditional and reason == Reason.REASON_ETAG_MISMATCH
     return [usual, HTTPStatus.PRECONDITION_FAILED] if both else [usual]
+
+
+def _as_markdown(text: str) -> str:
+    return text.replace("<", "&lt;")
 
 
 def _error_info(name: str, comment: str) -> Json:
