@@ -15,6 +15,7 @@ from accord_rpc.client_address import is_within
 from accord_rpc.pipeline import Routes
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
+from accord_rpc.protocols.rest import RestProtocol
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
@@ -44,7 +45,7 @@ class AccordServer(GatewayServer):
 
     def __init__(self, routes: Routes, settings: Settings) -> None:
         self._settings = settings
-        self._dispatcher = Dispatcher([GrpcProtocol(routes)])
+        self._dispatcher = Dispatcher([GrpcProtocol(routes), RestProtocol(routes, routes.methods.values())])
         self._sockets: Sequence[socket.socket] = ()
         self._server: Server | None = None
 
