@@ -172,21 +172,21 @@ def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:
             user_agent = str(value)
         elif name == FORWARDED_HEADER:
             forwarded.append(str(value))
-    request_id = sent if sent and _USABLE_REQUEST_ID.fullmatch(sent) else _new_request_id()
     call = Call(
         method=_plain(method[:200]),
-        request_id=request_id,
+        request_id=request_id(sent),
         peer=peers.address(context.peer(), forwarded),
         user_agent=_plain(user_agent[:256]),
         headers=headers,
     )
     enter(call)
-    context.set_trailing_metadata(((REQUEST_ID_HEADER, request_id),))
+    context.set_trailing_metadata(((REQUEST_ID_HEADER, call.request_id),))
     return call
 
 
-def _new_request_id() -> str:
-    return f"{random.getrandbits(64):016x}"
+def request_id(sent: str) -> str:
+    """The caller's, or a new one if the caller sent none that is safe to log."""
+    return sent if sent and _USABLE_REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
 
 
 def _plain(text: str) -> str:
