@@ -1,10 +1,8 @@
 """An independent OpenID Connect provider (npm's oidc-provider) on its own port, and a browser that signs in there."""
 
-import fcntl
 import html
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +11,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
-import pytest
 from pydantic import SecretStr
 
 from accord_gateway.setting_values import ProviderEntry
+from tests.npm import installed
 
 FOLDER = Path(__file__).parents[1] / "oidc"
 REDIRECT_URIS = ("http://127.0.0.1:3000/signed-in", "http://127.0.0.1:3000/linked")
@@ -52,7 +50,7 @@ class CameBack:
 @contextmanager
 def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int = 600) -> Iterator[OidcProvider]:
     """Claims that are not in the ID token are at the userinfo endpoint (OpenID Connect Core, section 5.4)."""
-    node = _installed()
+    node = installed(FOLDER)
     options = {
         "redirectUris": REDIRECT_URIS,
         "claimsInIdToken": claims_in_id_token,
@@ -71,21 +69,6 @@ def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int 
         assert issuer, "the provider did not start"
         yield OidcProvider(issuer)
         process.terminate()
-
-
-def _installed() -> str:
-    """The path of node. Installs the package once, exactly as locked."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("Node.js and npm are not both installed")
-    with (FOLDER / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        locked, installed = (FOLDER / "package-lock.json").read_bytes(), FOLDER / "node_modules" / ".accord-lock"
-        if not installed.exists() or installed.read_bytes() != locked:
-            command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-            subprocess.run(command, cwd=FOLDER, check=True, stdin=subprocess.DEVNULL)
-            installed.write_bytes(locked)
-    return node
 
 
 async def sign_in_there(authorization_url: str, name: str) -> CameBack:

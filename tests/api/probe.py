@@ -39,6 +39,7 @@ from accord_rpc.pipeline import Pipeline, Routes
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.rate_limits import limit_account
 from accord_rpc.pipeline.telemetry import call_metrics
+from accord_rpc.protocols.pages import Pages
 from tests.factories import Person
 
 _PROTOS = Path(__file__).parent / "protos"
@@ -252,7 +253,7 @@ def build_pipeline_server(
     access = partial(AuthInterceptor.of, authenticators=authenticators, streams=sessions.streams, clock=database.clock)
     pipeline = Pipeline(database, access, counters, validator, call_metrics(), ClientAddresses(proxies), max_calls=1000)
     routes = Routes(pipeline, {method: registered.handlers[method.path] for method in methods})
-    return make_server(routes, Settings(host=host, port=0))
+    return make_server(routes, Settings(host=host, port=0), Pages({}))
 
 
 @dataclass

@@ -29,6 +29,7 @@ from accord_db.engine.listen import Listener
 from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import keyring
 from accord_gateway.server.health import Health, health_methods
+from accord_gateway.server.pages import gateway_pages
 from accord_gateway.server.servers import GatewayServer, make_server
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import ClientAddresses
@@ -74,7 +75,8 @@ def build_server(runtime: Runtime) -> Gateway:
     methods |= health_methods(health)
     methods |= _reflection_methods(settings, _services(methods))
     routes = Routes(pipeline, methods)
-    return Gateway(make_server(routes, settings), health, routes, pipeline.slots)
+    pages = gateway_pages(settings, health, tokens.keys.public, pipeline)
+    return Gateway(make_server(routes, settings, pages), health, routes, pipeline.slots)
 
 
 def _services(methods: Iterable[Method]) -> set[str]:

@@ -15,6 +15,7 @@ from accord_rpc.client_address import is_within
 from accord_rpc.pipeline import Routes
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
+from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest import RestProtocol
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp, bind_unix
@@ -43,9 +44,9 @@ class GatewayServer(ABC):
 class AccordServer(GatewayServer):
     """Every protocol, on one port."""
 
-    def __init__(self, routes: Routes, settings: Settings) -> None:
+    def __init__(self, routes: Routes, settings: Settings, pages: Pages) -> None:
         self._settings = settings
-        self._dispatcher = Dispatcher([GrpcProtocol(routes), RestProtocol(routes, routes.methods.values())])
+        self._dispatcher = Dispatcher([GrpcProtocol(routes), pages, RestProtocol(routes, routes.methods.values())])
         self._sockets: Sequence[socket.socket] = ()
         self._server: Server | None = None
 
@@ -99,8 +100,8 @@ class GrpcioServer(GatewayServer):
         await self._server.stop(grace)
 
 
-def make_server(routes: Routes, settings: Settings) -> GatewayServer:
-    return AccordServer(routes, settings) if settings.server == "accord" else GrpcioServer(routes, settings)
+def make_server(routes: Routes, settings: Settings, pages: Pages) -> GatewayServer:
+    return AccordServer(routes, settings, pages) if settings.server == "accord" else GrpcioServer(routes, settings)
 
 
 def connection_limits(settings: Settings) -> ConnectionLimits:

@@ -1,0 +1,47 @@
+"""The OpenAPI document at `/openapi.json`, and at `/docs` a page that shows it and makes calls (Swagger UI)."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Final
+
+import swagger_ui_bundle
+
+from accord_rpc.protocols.pages import StaticPage
+from accord_rpc.server.exchange import Application, Headers
+
+_HTML, _SCRIPT, _STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
+_OWN: Final = (
+    ("docs.html", "/docs", _HTML),
+    ("docs.js", "/docs/docs.js", _SCRIPT),
+    ("docs.css", "/docs/docs.css", _STYLE),
+)
+_SWAGGER_UI: Final = (
+    ("swagger-ui-bundle.js", _SCRIPT),
+    ("swagger-ui.css", _STYLE),
+    ("favicon-32x32.png", "image/png"),
+)
+_HEADERS: Final[Headers] = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+def document_page() -> Application:
+    return StaticPage((files("accord") / "openapi.json").read_bytes, "application/json")
+
+
+def docs_pages() -> dict[str, Application]:
+    """By path. They contain nothing of the contract: the page loads the document."""
+    return dict(_docs_pages())
+
+
+def _docs_pages() -> Iterator[tuple[str, Application]]:
+    for name, path, content_type in _OWN:
+        yield path, StaticPage((files("accord_rpc.openapi") / "static" / name).read_bytes, content_type, _HEADERS)
+    for name, content_type in _SWAGGER_UI:
+        yield f"/docs/{name}", StaticPage((swagger_ui_bundle.swagger_ui_path / name).read_bytes, content_type, _HEADERS)
