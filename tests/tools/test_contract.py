@@ -11,6 +11,7 @@ import stubs
 RPC = """\
   // Returns one note.
   rpc GetNote(GetNoteRequest) returns (GetNoteResponse) {
+    option idempotency_level = NO_SIDE_EFFECTS;
     option (google.api.http) = {get: "/v1/notes/{note_id}"};
   }
 """
@@ -96,7 +97,7 @@ def test_method_without_a_usable_route_is_an_error(notes: Path, tmp_path: Path, 
 
 def test_syntax_error_is_reported_with_its_line(notes: Path, tmp_path: Path) -> None:
     notes.write_text(NOTES + "messag Typo {}\n")
-    with pytest.raises(stubs.ContractError, match=r"notes.proto:25"):
+    with pytest.raises(stubs.ContractError, match=r"notes.proto:26"):
         contract.lint(tmp_path)
 
 

@@ -27,6 +27,9 @@ message_type {{ name: "Plain"
   field {{ name: "item_id" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }}
   field {{ name: "page_size" number: 2 type: TYPE_INT32 label: LABEL_OPTIONAL }}
 }}
+message_type {{ name: "Failed"
+  field {{ name: "error" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }}
+}}
 message_type {{ name: "Listed"
   field {{ name: "settings" number: 1 type: TYPE_MESSAGE type_name: ".google.protobuf.Struct" label: LABEL_OPTIONAL }}
   field {{ name: "items" number: 2 type: TYPE_MESSAGE type_name: ".{package}.Item" label: LABEL_REPEATED }}
@@ -35,12 +38,14 @@ service {{ name: "Items" {methods} }}
 """
 
 
-def methods(*options: str, request: str = "Plain", streams_requests: bool = False) -> list[MethodDescriptor]:
+def methods(
+    *options: str, request: str = "Plain", response: str = "Item", streams_requests: bool = False, streams: bool = False
+) -> list[MethodDescriptor]:
     """A method for each text of options, named Call0, Call1, … An option is a rule, `get: "/v1/items"`, or an extension."""
     package = f"routes{next(_NUMBERS)}"
     declared = "\n".join(
-        f'method {{ name: "Call{index}" input_type: ".{package}.{request}" output_type: ".{package}.Item" '
-        f"client_streaming: {str(streams_requests).lower()} options {{ {_option(option)} }} }}"
+        f'method {{ name: "Call{index}" input_type: ".{package}.{request}" output_type: ".{package}.{response}" '
+        f"client_streaming: {str(streams_requests).lower()} server_streaming: {str(streams).lower()} options {{ {_option(option)} }} }}"
         for index, option in enumerate(options)
     )
     file = text_format.Parse(_FILE.format(package=package, methods=declared), FileDescriptorProto())
@@ -50,4 +55,8 @@ def methods(*options: str, request: str = "Plain", streams_requests: bool = Fals
 
 
 def _option(option: str) -> str:
-    return option if not option or option.startswith("[") else f"[google.api.http] {{ {option} }}"
+    """A GET has no side effects, unless its options say so."""
+    if not option or option.startswith("["):
+        return option
+    safe = " idempotency_level: NO_SIDE_EFFECTS" if option.startswith("get:") else ""
+    return f"[google.api.http] {{ {option} }}{safe}"

@@ -1,6 +1,7 @@
 """The rules of google.api.http: what the gateway refuses at start, and which rule a request's path matches."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,8 @@ from accord_rpc.protocols.router import Match, PathError, Router
 from tests.rpc.protocols.routes import methods
 
 
-def problems(*options: str, request: str = "Plain", streams_requests: bool = False) -> list[str]:
-    found = http_rule_problems(methods(*options, request=request, streams_requests=streams_requests))
+def problems(*options: str, request: str = "Plain", **kind: Any) -> list[str]:
+    found = http_rule_problems(methods(*options, request=request, **kind))
     return [re.sub(r"routes\d+\.Items\.", "", problem) for problem in found]
 
 
@@ -108,7 +109,7 @@ def test_wrong_rule_is_a_problem(options: str, request_: str, problem: str) -> N
 def test_exempt_method_needs_no_route_and_must_not_have_one() -> None:
     exempt = '[accord.policy.v1.http_exempt]: "It streams its requests."'
     assert problems(exempt, streams_requests=True) == []
-    assert problems(f'{exempt} [google.api.http] {{ get: "/v1/items" }}') == [
+    assert problems(f'{exempt} [google.api.http] {{ post: "/v1/items" }}') == [
         "Call0: declares a route, yet also why it has none (http_exempt)"
     ]
 
@@ -116,6 +117,20 @@ def test_exempt_method_needs_no_route_and_must_not_have_one() -> None:
 def test_method_that_streams_its_requests_has_no_route() -> None:
     found = problems('post: "/v1/items" body: "*"', streams_requests=True)
     assert found == ["Call0: streams its requests, which REST cannot carry, and so must declare http_exempt"]
+
+
+def test_get_of_a_method_with_side_effects_is_a_problem() -> None:
+    found = problems('[google.api.http] { get: "/v1/items" }')
+    assert found == [
+        "Call0: its route GET /v1/items is a GET, which clients and proxies repeat, yet the method is not NO_SIDE_EFFECTS"
+    ]
+
+
+def test_stream_of_messages_that_look_like_its_error_is_a_problem() -> None:
+    assert problems('post: "/v1/items"', response="Failed") == []
+    assert problems('post: "/v1/items"', response="Failed", streams=True) == [
+        "Call0: streams messages with a field error, which could be mistaken for the status that ends a stream"
+    ]
 
 
 def test_routes_that_match_the_same_path_are_ambiguous() -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from google.api import annotations_pb2
 from google.api.http_pb2 import HttpRule as Declared
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 from accord.policy.v1 import policy_pb2
 from accord_rpc.fields import is_map
@@ -21,6 +22,7 @@ WHOLE: Final = "*"
 """The body is the whole request."""
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _WITHOUT_BODY: Final = frozenset({"GET", "DELETE"})
+_ERROR: Final = "error"
 _WELL_KNOWN: Final = "google.protobuf."
 IN_TEXT: Final = frozenset(
     f"{_WELL_KNOWN}{name}"
@@ -131,12 +133,16 @@ def _method_problems(method: MethodDescriptor, rules: list[HttpRule]) -> Iterato
         yield "declares a route, yet also why it has none (http_exempt)"
     if rules and method.client_streaming:
         yield "streams its requests, which REST cannot carry, and so must declare http_exempt"
+    if rules and method.server_streaming and _ERROR in method.output_type.fields_by_name:
+        yield f"streams messages with a field {_ERROR}, which could be mistaken for the status that ends a stream"
     for rule in rules:
         yield from (f"its route {rule} {problem}" for problem in _rule_problems(rule))
 
 
 def _rule_problems(rule: HttpRule) -> Iterator[str]:
     yield from _body_problems(rule)
+    if rule.verb == "GET" and rule.method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS:
+        yield "is a GET, which clients and proxies repeat, yet the method is not NO_SIDE_EFFECTS"
     for variable in rule.template.variables:
         fields = field_at(rule.method.input_type, variable.field)
         if fields is None or fields[-1].message_type is not None:
