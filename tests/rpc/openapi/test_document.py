@@ -60,9 +60,8 @@ def test_every_error_of_a_method_is_documented_under_its_status(rule: HttpRule) 
     documented, policy = operation_of(rule), effective_policy(rule.method)
     declared = [*policy.errors, *(reason for reason in reasons_of(rule.method, policy))]
     assert declared
-    conditional = "If-Match" in parameters(documented)
     for reason in declared:
-        for status in statuses(reason, conditional=conditional):
+        for status in statuses(rule, reason):
             assert reason_name(reason) in reasons_in(documented, status)
 
 
@@ -172,6 +171,18 @@ def test_update_takes_the_version_and_returns_the_next_one() -> None:
     assert "ETag" in update["responses"]["200"]["headers"]
     assert "ETAG_MISMATCH" in reasons_in(update, 409) & reasons_in(update, 412)
     assert update["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/accord.tasks.v1.Task")
+
+
+def test_get_can_name_the_version_that_the_client_has() -> None:
+    assert "If-None-Match" in parameters(operation("get", "/v1/tasks/{task_id}"))
+    assert "304" in operation("get", "/v1/tasks/{task_id}")["responses"]
+    assert "304" not in operation("get", "/v1/tasks")["responses"]
+
+
+def test_body_that_is_too_large_or_no_json_is_documented() -> None:
+    create, listed = operation("post", "/v1/tasks"), operation("get", "/v1/tasks")
+    assert reasons_in(create, 413) == reasons_in(create, 415) == {"INVALID_MESSAGE"}
+    assert reasons_in(listed, 413) == set()
 
 
 def test_list_has_its_filters_in_the_query() -> None:
