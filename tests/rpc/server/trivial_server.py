@@ -17,8 +17,10 @@ from accord_rpc.server.server import Server
 class Application:
     def __init__(self) -> None:
         self.server: Server | None = None
+        self.served = 0
 
     async def __call__(self, exchange: Exchange) -> None:
+        self.served += 1
         if exchange.target.startswith(b"/figures"):
             exchange.respond(200, (), json.dumps(self._figures()).encode())
         elif exchange.target.startswith(b"/stream"):
@@ -32,6 +34,7 @@ class Application:
         assert self.server is not None
         gc.collect()
         return {
+            "served": self.served,
             "connections": self.server.connections,
             "exchanges": self.server.exchanges,
             "tasks": len(asyncio.all_tasks()),
@@ -58,9 +61,7 @@ async def stream(exchange: Exchange) -> None:
 
 async def main() -> None:
     application = Application()
-    server = application.server = Server(
-        application, limits=ConnectionLimits(connections=50_000)
-    )
+    server = application.server = Server(application, limits=ConnectionLimits(connections=50_000))
     listener = socket.create_server(("127.0.0.1", 0))
     await server.start([listener])
     print(listener.getsockname()[1], flush=True)

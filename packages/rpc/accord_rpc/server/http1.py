@@ -57,9 +57,9 @@ class Http1Connection(Connection):
         return int(self._exchange is not None)
 
     @property
-    def body_ended(self) -> bool:
-        """Whether all of it was taken."""
-        return self._body is None
+    def body_has_arrived(self) -> bool:
+        """Chunks count when they are taken."""
+        return self._body is None or self._body.at_most(len(self._buffer))
 
     # --- called by the transport ---
     def data_received(self, data: bytes) -> None:

@@ -46,7 +46,7 @@ class Http1Exchange(Exchange):
 
     @property
     def request_ended(self) -> bool:
-        return self._connection.body_ended
+        return self._connection.body_has_arrived
 
     @property
     def started(self) -> bool:
