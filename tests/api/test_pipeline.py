@@ -154,7 +154,6 @@ async def test_concurrent_handlers_each_see_their_own_caller(probe: ProbeClient,
     [
         "",
         "Bearer",
-        "Bearer ",
         "bearer x",
         "Basic dXNlcjpwdw==",
         "Bearer acs_" + "A" * 49,

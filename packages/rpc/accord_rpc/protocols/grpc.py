@@ -87,7 +87,7 @@ class GrpcContext(ProtocolContext):
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         metadata: list[tuple[str, str | bytes]] = []
-        encoding = deadline = None
+        encoding = deadline = te = None
         for name, value in exchange.headers:
             if name not in _CONSUMED:
                 metadata.append((name.decode("latin-1"), _value(name, value)))
@@ -95,6 +95,10 @@ class GrpcContext(ProtocolContext):
                 deadline = _deadline(value)
             elif name == b"grpc-encoding":
                 encoding = _encoding(value)
+            elif name == b"te":
+                te = value
+        if te != b"trailers":  # a proxy that knows only HTTP removes it, and would drop the status
+            raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
         super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)
 

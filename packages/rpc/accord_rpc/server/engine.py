@@ -122,6 +122,11 @@ class Engine:
     def wants_to_send(self) -> bool:
         return self._http.want_write
 
+    @property
+    def is_over(self) -> bool:
+        """The engine has ended the connection, because the client violated HTTP/2, and everything is sent."""
+        return not (self._http.want_read or self._http.want_write)
+
     def respond(self, stream: int, head: Headers, body: bytes, trailers: Headers) -> None:
         """A whole response."""
         http = self._http

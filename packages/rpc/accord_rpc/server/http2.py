@@ -303,7 +303,7 @@ class Http2Connection(Connection):
                 break
 
     def _is_over(self) -> bool:
-        if self._terminated:
+        if self._terminated or self.engine.is_over:
             return True
         if self._exchanges or not (self._refusing or self._client_leaves):
             return False
