@@ -142,7 +142,7 @@ async def test_head_is_get_without_its_body(call: Rest) -> None:
 @pytest.mark.parametrize("segment", ["..", "%2e%2e", "a%2Fb", "%ff", "%zz"])
 async def test_path_that_proxies_read_differently_is_refused(call: Rest, segment: str) -> None:
     response = await call("GET", f"/v1/tasks/{segment}")
-    assert (response.status, response.violations.keys()) == (400, {"path"})
+    assert (response.status, set(response.violations)) == (400, {"path"})
 
 
 # --- what a request may be --------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ async def test_every_problem_is_reported_at_once(call: Rest) -> None:
         grpc_timeout="1x",
     )
     assert response.status == 400
-    assert response.violations.keys() == {
+    assert set(response.violations) == {
         *("colour", "task.titel", "task.completed", "task.description", "if-match", "grpc-timeout")
     }
     assert b"secret" not in response.body
@@ -193,7 +193,7 @@ async def test_every_problem_is_reported_at_once(call: Rest) -> None:
 async def test_path_that_contradicts_the_body_is_refused(call: Rest) -> None:
     task = await created(call)
     response = await call("PATCH", f"/v1/tasks/{task['id']}", {"id": AN_ID, "title": "b"})
-    assert (response.status, response.violations.keys()) == (400, {"task.id"})
+    assert (response.status, set(response.violations)) == (400, {"task.id"})
 
 
 async def test_body_where_none_belongs_is_refused(call: Rest) -> None:
@@ -245,7 +245,7 @@ async def test_stale_etag_in_the_body_is_409(call: Rest) -> None:
 async def test_if_match_is_one_strong_etag(call: Rest, value: str) -> None:
     task = await created(call)
     response = await call("PATCH", f"/v1/tasks/{task['id']}", {"title": "b"}, if_match=value)
-    assert (response.status, response.violations.keys()) == (400, {"if-match"})
+    assert (response.status, set(response.violations)) == (400, {"if-match"})
 
 
 async def test_if_match_is_refused_where_it_has_no_effect(call: Rest) -> None:
@@ -284,7 +284,7 @@ async def test_wrong_idempotency_key_is_refused(call: Rest, key: str, body: str 
 
 async def test_idempotency_key_is_refused_by_a_method_that_could_take_effect_twice(call: Rest) -> None:
     response = await call("POST", "/v1/account:changeEmail", {"new_email": "a@example.com"}, idempotency_key=AN_ID)
-    assert (response.status, response.violations.keys()) == (400, {"idempotency-key"})
+    assert (response.status, set(response.violations)) == (400, {"idempotency-key"})
     assert (await call("GET", "/v1/tasks", idempotency_key=AN_ID)).status == 200
 
 
@@ -325,7 +325,7 @@ async def test_two_credentials_are_ambiguous(call: Rest) -> None:
 @pytest.mark.parametrize("header", ["grpc_timeout", "connect_timeout_ms"])
 async def test_malformed_deadline_is_400(call: Rest, header: str) -> None:
     response = await call("GET", "/v1/tasks", **{header: "soon"})
-    assert (response.status, response.violations.keys()) == (400, {header.replace("_", "-")})
+    assert (response.status, set(response.violations)) == (400, {header.replace("_", "-")})
 
 
 # --- the probe: deadlines, limits and streams -------------------------------------------------------------------------
@@ -390,7 +390,7 @@ async def test_error_is_the_last_element_of_a_stream(probe: tuple[probes.Probe, 
 
 async def test_error_before_the_first_message_has_its_status(probe: tuple[probes.Probe, Rest]) -> None:
     response = await probe[1]("POST", "/v1/probe:serverStream", {"act": "x" * 40}, accept="text/event-stream")
-    assert (response.status, response.violations.keys()) == (400, {"act"})
+    assert (response.status, set(response.violations)) == (400, {"act"})
     assert (await probe[1]("HEAD", "/v1/probe:serverStream")).status == 405
 
 

@@ -19,6 +19,7 @@ from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, FramingError, expand
 from accord_rpc.protocols.grpc import Chains
+from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS
 from accord_rpc.protocols.http_rules import HttpRule, http_rules
 from accord_rpc.protocols.json_codec import message_writer
 from accord_rpc.protocols.json_codec.writer import to_json
@@ -31,8 +32,6 @@ JSON: Final = b"application/json"
 NDJSON: Final = b"application/x-ndjson"
 EVENTS: Final = b"text/event-stream"
 HEARTBEAT_SECONDS: Final = 15.0
-_SAFE: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-_JSON_HEAD: Final = ((b"content-type", JSON), *_SAFE)
 _ACCEPTED: Final = ((b"accept", JSON), (b"accept-encoding", b"gzip"))
 # What this protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
@@ -268,7 +267,7 @@ class UnaryContext(RestContext):
         if response is None:
             return self.error().send(self._exchange, *self._head())
         body, tag = self._endpoint.response.write(response)
-        head = [*_JSON_HEAD, *self._head()]
+        head = [*JSON_HEAD, *self._head()]
         if tag is not None:
             head.append((b"etag", tag))
             if self._known is not None and tag in self._known:
@@ -300,7 +299,7 @@ class StreamContext(RestContext):
         if not self._exchange.started:
             kind = EVENTS if self._events else NDJSON
             # nginx would collect the events of a response.
-            head = [(b"content-type", kind), *_SAFE, (b"x-accel-buffering", b"no"), *self._head()]
+            head = [(b"content-type", kind), *SAFE_HEADERS, (b"x-accel-buffering", b"no"), *self._head()]
             self._exchange.start(200, head)
 
     async def _keep_alive(self) -> None:

@@ -33,12 +33,12 @@ class ErrorResponse:
 
 
 def no_such_path(exchange: Exchange) -> None:
-    refuse(exchange, 404, rest_error(_unknown(Code.NOT_FOUND, "There is no such path.")))
+    refuse(exchange, 404, _unknown(Code.NOT_FOUND, "There is no such path."))
 
 
 def no_such_verb(exchange: Exchange, allowed: bytes) -> None:
-    status = _unknown(Code.UNIMPLEMENTED, "The path has no such HTTP method. The header Allow lists those it has.")
-    refuse(exchange, 405, rest_error(status), (b"allow", allowed))
+    message = "The path has no such HTTP method. The header Allow lists those it has."
+    refuse(exchange, 405, _unknown(Code.UNIMPLEMENTED, message), (b"allow", allowed))
 
 
 def unreadable_path(exchange: Exchange, problem: str) -> None:
@@ -46,7 +46,7 @@ def unreadable_path(exchange: Exchange, problem: str) -> None:
     refuse(exchange, 400, rest_error(Status.FromString(failed.details)))
 
 
-def _unknown(code: "Code.ValueType", message: str) -> Status:
+def _unknown(code: "Code.ValueType", message: str) -> bytes:
     detail = AnyMessage()
     detail.Pack(ErrorInfo(reason=reason_name(Reason.REASON_METHOD_UNKNOWN), domain=DOMAIN))
-    return Status(code=code, message=message, details=[detail])
+    return rest_error(Status(code=code, message=message, details=[detail]))
