@@ -14,7 +14,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
-from accord_rpc.errors import FieldViolation, invalid
+from accord_rpc.errors import FieldViolation, RpcError, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
 from accord_rpc.policy import Method, has_sensitive_field
 from accord_rpc.protocols.context import ProtocolContext
@@ -139,8 +139,6 @@ class ConnectContext(ProtocolContext):
     async def _check(self) -> None:
         if self._encoding not in (b"identity", GZIP):
             await self.abort(grpc.StatusCode.UNIMPLEMENTED, "The compression is not supported: use gzip or identity.")
-        if self._problems:
-            raise invalid(*self._problems)
 
     async def _refuse(self, error: FramingError) -> Exception:
         """The exception to raise. A message that is too large ends the call here."""
@@ -155,7 +153,15 @@ class ConnectContext(ProtocolContext):
             raise await self._refuse(error) from None
 
     def _request(self, data: bytes) -> bytes:
-        return self._endpoint.read_json(data).SerializeToString() if self._is_json else data
+        """The message in binary. Raises INVALID_MESSAGE with the problems of the headers too."""
+        if self._is_json:
+            try:
+                data = self._endpoint.read_json(data).SerializeToString()
+            except RpcError as error:
+                raise invalid(*self._problems, *error.violations) from None
+        if self._problems:
+            raise invalid(*self._problems)
+        return data
 
     def _response(self, binary: bytes) -> bytes:
         return self._endpoint.write_json(binary) if self._is_json else binary

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 import grpc
 from grpc.aio import EOF
 
-from accord_rpc.errors import FieldViolation
+from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.protocols.connect_calls import COMPRESS_FROM, GZIP, ConnectContext, Endpoint
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, compress
 from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS, connect_error, ended_with, hints, http_status
@@ -94,12 +94,12 @@ class Query:
     def compression(self) -> bytes:
         return self._given.get(b"compression", b"identity")
 
-    def message(self) -> bytes:
-        """Adds a problem if it is missing or malformed."""
+    def message(self) -> bytes | None:
+        """None, and another problem, if it is missing or malformed."""
         message = self._given.get(b"message")
         if message is None:
             self.problems.append(FieldViolation("message", "must be given"))
-            return b""
+            return None
         if self._given.get(b"base64", b"0") != b"1":
             return message
         text = message.rstrip(b"=")
@@ -107,7 +107,7 @@ class Query:
             return b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except Base64Error:
             self.problems.append(FieldViolation("message", "must be URL-safe base64"))
-            return b""
+            return None
 
 
 class GetContext(UnaryContext):
@@ -122,4 +122,6 @@ class GetContext(UnaryContext):
         self._problems += query.problems
 
     async def _body(self) -> bytes:
+        if self._message is None:
+            raise invalid(*self._problems)
         return self._message

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 from urllib.parse import quote
 
 import grpc
@@ -84,6 +84,9 @@ class GrpcContext(ProtocolContext):
 
     __slots__ = ("_exchange", "_reader")
 
+    SENDS_TRAILERS: ClassVar = True
+    """The status is in trailers, which the client must be able to receive."""
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         metadata: list[tuple[str, str | bytes]] = []
@@ -97,7 +100,9 @@ class GrpcContext(ProtocolContext):
                 encoding = _encoding(value)
             elif name == b"te":
                 te = value
-        if te != b"trailers":  # a proxy that knows only HTTP removes it, and would drop the status
+        if (
+            self.SENDS_TRAILERS and te != b"trailers"
+        ):  # a proxy that knows only HTTP removes it, and would drop the status
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
         super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)

@@ -31,7 +31,7 @@ _TRAILERS: Final = 0x80
 """The flag of the frame that has the trailers."""
 _NOT_BASE64: Final = "The body is not base64."
 # A client may encode each message by itself, so that padding stands within the body.
-_RUN: Final = re.compile(rb"[^=]+=*")
+_RUN: Final = re.compile(rb"[^=]*=+|[^=]+")
 
 
 class GrpcWebProtocol(ProtocolHandler):
@@ -65,6 +65,8 @@ class GrpcWebContext(GrpcContext):
     """One call. Raises Malformed if its headers are."""
 
     __slots__ = ("_kind", "_text")
+
+    SENDS_TRAILERS = False
 
     def __init__(self, exchange: Exchange, kind: bytes, *, is_text: bool) -> None:
         super().__init__(exchange)
