@@ -142,7 +142,20 @@ class ResponseWriter:
 class RestContext(ProtocolContext):
     """One call."""
 
-    __slots__ = ("_endpoint", "_exchange", "_kind", "_problems", "_query", "_set", "_status", "_values", "conditional")
+    __slots__ = (
+        *(
+            "_endpoint",
+            "_exchange",
+            "_kind",
+            "_own",
+            "_problems",
+            "_query",
+            "_set",
+            "_status",
+            "_values",
+            "conditional",
+        ),
+    )
 
     def __init__(self, endpoint: Endpoint, exchange: Exchange, values: Sequence[str], query: str) -> None:
         self._endpoint = endpoint
@@ -151,6 +164,7 @@ class RestContext(ProtocolContext):
         self._query = query
         self._problems: list[FieldViolation] = []
         self._set: list[HeaderValue] = []
+        self._own: list[tuple[bytes, bytes]] = []
         self._status: int | None = None  # the HTTP status of a request that is refused for its form
         self.conditional = False
         headers: dict[bytes, bytes] = {}
@@ -159,10 +173,12 @@ class RestContext(ProtocolContext):
             if name not in _CONSUMED:
                 metadata.append((name.decode("latin-1"), value.decode("latin-1")))
             elif name in headers:
-                headers[name] += b", " + value
+                headers[name] += (b"; " if name == b"cookie" else b", ") + value  # HTTP/2 splits cookies
             else:
                 headers[name] = value
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self.cookie = headers.get(b"cookie", b"").decode("latin-1")
+        self.response_headers = self._own
         self._kind = (headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity"))
         self.accept(headers)
 
@@ -243,8 +259,8 @@ class RestContext(ProtocolContext):
         return error
 
     def _head(self) -> list[tuple[bytes, bytes]]:
-        """The trailers of the call, which REST sends first."""
-        return [
+        """The trailers of the call, which REST sends first, and what stages add."""
+        return self._own + [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in self.trailers
             if isinstance(value, str) and not name.endswith("-bin")
