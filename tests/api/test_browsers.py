@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 
 import pytest
+from google.protobuf.message import Message
 
+from accord.accounts.v1.accounts_pb2 import GetSessionRequest, SignInRequest, SignOutRequest
 from accord_gateway.server.gateway import Gateway
 from accord_gateway.settings import Settings
 from tests.api.conftest import Client
@@ -245,3 +247,40 @@ async def test_broken_cookie_does_not_keep_the_user_from_signing_in(browser: Bro
     browser.token = "acs_unknown"
     await browser.sign_in()
     assert (await browser("GET", "/v1/session")).status == 200
+
+
+# --- the other protocols of browsers ----------------------------------------------------------------------------------
+CONNECT = "/accord.accounts.v1.AccountService/"
+
+
+@with_cookies
+async def test_connect_keeps_the_session_in_the_cookie(browser: Browser) -> None:
+    signed_in = await browser("POST", f"{CONNECT}SignIn", {"email": EMAIL, "password": PASSWORD})
+    assert signed_in.json["sessionToken"] == ""
+    browser.token = cookie_of(signed_in) or ""
+    assert (await browser("POST", f"{CONNECT}GetSession", {})).status == 200
+    assert (await browser("GET", f"{CONNECT}GetSession?encoding=json&message=%7B%7D")).status == 200
+    browser.site = {"sec-fetch-site": "cross-site", "origin": EVIL}
+    for method, target, body in (
+        ("POST", f"{CONNECT}GetSession", {}),
+        ("GET", f"{CONNECT}GetSession?encoding=json&message=%7B%7D", None),
+    ):
+        response = await browser(method, target, body)
+        assert (response.status, response.json["code"]) == (403, "permission_denied")
+    browser.site = OWN_SITE
+    assert cookie_of(await browser("POST", f"{CONNECT}SignOut", {})) == ""
+
+
+@with_cookies
+async def test_grpc_web_keeps_the_session_in_the_cookie(browser: Browser) -> None:
+    async def call(method: str, request: Message) -> Response:
+        data = request.SerializeToString()
+        body = b"\0" + len(data).to_bytes(4, "big") + data
+        return await browser("POST", f"{CONNECT}{method}", body, content_type="application/grpc-web+proto")
+
+    signed_in = await call("SignIn", SignInRequest(email=EMAIL, password=PASSWORD))
+    browser.token = cookie_of(signed_in) or ""
+    assert browser.token.startswith("acs_")
+    assert browser.token.encode() not in signed_in.body
+    assert b"grpc-status: 0" in (await call("GetSession", GetSessionRequest())).body
+    assert cookie_of(await call("SignOut", SignOutRequest())) == ""

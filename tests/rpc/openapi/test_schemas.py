@@ -53,7 +53,7 @@ def text(**rules: Any) -> Field:
         (field(Field.TYPE_MESSAGE, STRUCT), {"type": "object"}),
         (text(min_len=1, max_len=9), {"type": "string", "minLength": 1, "maxLength": 9}),
         (text(len=3), {"type": "string", "minLength": 3, "maxLength": 3}),
-        (text(pattern="^[a-z]$"), {"type": "string", "pattern": "^[a-z]$"}),
+        (text(pattern="^[a-z]+$"), {"type": "string", "pattern": "^[a-z]+$", "examples": ["example"]}),
         (text(const="a"), {"type": "string", "const": "a"}),
         (text(**{"in": ["a", "b"]}), {"type": "string", "enum": ["a", "b"]}),
         (text(uuid=True), {"type": "string", "format": "uuid"}),
@@ -105,6 +105,11 @@ def test_enum_has_the_names_that_its_rules_accept() -> None:
     rules = FieldRules(enum=EnumRules(not_in=[0]))
     choice = value_of(field(Field.TYPE_ENUM, STATUS, rules=rules))
     assert choice == {"type": "string", "enum": ["STATUS_ACTIVE", "STATUS_PAUSED"]}
+
+
+def test_enum_without_an_accepted_value_accepts_nothing() -> None:
+    rules = FieldRules(enum=EnumRules(not_in=[0, 1, 2]))
+    assert value_of(field(Field.TYPE_ENUM, STATUS, rules=rules)) == {"not": {}}
 
 
 def test_message_that_contains_itself_is_a_reference() -> None:

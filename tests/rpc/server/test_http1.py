@@ -247,6 +247,13 @@ async def test_continue_is_not_sent_if_the_body_has_arrived_or_is_empty() -> Non
             assert (await client.request(post(body, "Expect: 100-Continue\r\n"))).body == body
 
 
+async def test_continue_is_not_sent_for_a_malformed_body() -> None:
+    async with serving(echo) as site, site.client() as client:
+        response = await client.request(CHUNKED.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") + b"x\r\n")
+        assert (response.status, response.header("connection")) == (400, "close")
+        assert await client.rest() == b""
+
+
 async def test_other_expectations_fail() -> None:
     async with serving(echo) as site, site.client() as client:
         assert (await client.request(post(b"hello", "Expect: 200-ok\r\n"))).status == 417

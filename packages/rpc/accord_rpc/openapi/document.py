@@ -46,6 +46,10 @@ _HEADERS: Final[Json] = {
     "Retry-After": {"description": "The seconds to wait before a retry.", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "The accepted scheme: `Bearer`.", "schema": {"type": "string"}},
 }
+_NOT_MODIFIED: Final[Json] = {
+    "description": "The resource is the version of `If-None-Match`.",
+    "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
+}
 _PARAMETERS: Final[Json] = {
     "Idempotency-Key": {
         "name": "Idempotency-Key",
@@ -53,6 +57,12 @@ _PARAMETERS: Final[Json] = {
         "description": "The `requestId`: a UUID that the client generates. A repeated call with the same one returns the "
         "first response again.",
         "schema": {"type": "string", "format": "uuid"},
+    },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The `etag` in quotes, of a version that the client has already.",
+        "schema": {"type": "string"},
     },
     "If-Match": {
         "name": "If-Match",
@@ -84,7 +94,7 @@ def openapi(services: Iterable[ServiceDescriptor], image: FileDescriptorSet) -> 
             "schemas": dict(sorted(schemas.components.items())),
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
-            "responses": dict(sorted(errors.responses.items())),
+            "responses": {"304": _NOT_MODIFIED, **dict(sorted(errors.responses.items()))},
             "examples": dict(sorted(errors.examples.items())),
             "securitySchemes": _SECURITY_SCHEMES,
         },

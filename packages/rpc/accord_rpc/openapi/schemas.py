@@ -10,6 +10,7 @@ from protovalidate import Validator
 
 from accord_rpc.fields import is_map
 from accord_rpc.openapi.comments import Comments
+from accord_rpc.openapi.examples import Examples
 from accord_rpc.pipeline.repeated_limits import MOST_ITEMS
 from accord_rpc.policy import is_sensitive
 from buf.validate import validate_pb2
@@ -72,6 +73,7 @@ class Schemas:
     def __init__(self, comments: Comments, requests: Iterable[Descriptor], responses: Iterable[Descriptor]) -> None:
         self._comments = comments
         self._validator = Validator()
+        self._examples = Examples(self._validator)
         self._requests = {message.full_name for message in _reachable(requests)}
         self._responses = {message.full_name for message in _reachable(responses)}
         self.components: Json = {}
@@ -113,6 +115,10 @@ class Schemas:
         declared = {field.name for field in message.fields if field_behavior_pb2.REQUIRED in _behaviors(field)}
         return declared | {path[0].field_name for path in paths if len(path) == 1}
 
+    def example(self, message: Descriptor, without: Collection[str] = ()) -> Json:
+        """Of a request, or of a resource in it."""
+        return self._examples.body(message, self.required(message), without)
+
     def field(self, field: FieldDescriptor) -> Json:
         rules = field.GetOptions().Extensions[validate_pb2.field]
         schema = self._value(field, rules)
@@ -120,6 +126,8 @@ class Schemas:
             schema["description"] = comment
         if is_sensitive(field):
             schema["format"] = "password"
+        if "pattern" in schema and field.type == FieldDescriptor.TYPE_STRING:
+            schema["examples"] = [self._examples.text(field)]
         return schema | _access(field) | _cel(rules.cel)
 
     def _value(self, field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Json:
@@ -161,7 +169,8 @@ class Schemas:
         if not (accepted or refused):
             return self.ref(enum)
         values = [value for value in enum.values if value.number not in refused]
-        return {"type": "string", "enum": [value.name for value in values if not accepted or value.number in accepted]}
+        names = [value.name for value in values if not accepted or value.number in accepted]
+        return {"type": "string", "enum": names} if names else {"not": {}}  # an application without permissions
 
     def _enum(self, enum: EnumDescriptor) -> Json:
         texts = {value.name: self._comments.of(f"{enum.full_name}.{value.name}") for value in enum.values}

@@ -35,6 +35,11 @@ class ProtocolContext(ABC):
     response_headers: list[tuple[bytes, bytes]] | None
     """What stages add to the head of the response. None for protocols that browsers do not speak."""
 
+    def take_cookies(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """For protocols that browsers speak. HTTP/2 may split the header."""
+        self.cookie = b"; ".join(value for name, value in headers if name == b"cookie").decode("latin-1")
+        self.response_headers = []
+
     def __init__(self, metadata: Metadata, peer: str, peer_uris: Sequence[bytes], deadline: float | None) -> None:
         self.metadata = metadata
         self._peer = peer

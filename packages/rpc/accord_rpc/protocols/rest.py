@@ -147,7 +147,6 @@ class RestContext(ProtocolContext):
             "_endpoint",
             "_exchange",
             "_kind",
-            "_own",
             "_problems",
             "_query",
             "_set",
@@ -164,7 +163,6 @@ class RestContext(ProtocolContext):
         self._query = query
         self._problems: list[FieldViolation] = []
         self._set: list[HeaderValue] = []
-        self._own: list[tuple[bytes, bytes]] = []
         self._status: int | None = None  # the HTTP status of a request that is refused for its form
         self.conditional = False
         headers: dict[bytes, bytes] = {}
@@ -173,12 +171,11 @@ class RestContext(ProtocolContext):
             if name not in _CONSUMED:
                 metadata.append((name.decode("latin-1"), value.decode("latin-1")))
             elif name in headers:
-                headers[name] += (b"; " if name == b"cookie" else b", ") + value  # HTTP/2 splits cookies
+                headers[name] += b", " + value
             else:
                 headers[name] = value
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
-        self.cookie = headers.get(b"cookie", b"").decode("latin-1")
-        self.response_headers = self._own
+        self.take_cookies(exchange.headers)
         self._kind = (headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity"))
         self.accept(headers)
 
@@ -260,11 +257,12 @@ class RestContext(ProtocolContext):
 
     def _head(self) -> list[tuple[bytes, bytes]]:
         """The trailers of the call, which REST sends first, and what stages add."""
-        return self._own + [
+        own = [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in self.trailers
             if isinstance(value, str) and not name.endswith("-bin")
         ]
+        return own + (self.response_headers or [])
 
 
 class UnaryContext(RestContext):

@@ -29,7 +29,7 @@ class RequestFields:
 
     def __init__(self, rule: HttpRule) -> None:
         request = rule.method.input_type
-        self._etag = next(_etags(rule), None)
+        self._etag = next(etag_fields(rule), None)
         self._request_id = "request_id" if "request_id" in request.fields_by_name else None
         # Repeating such a call has no effect, so a key for it can be ignored.
         self._repeatable = rule.method.GetOptions().idempotency_level != 0
@@ -84,7 +84,7 @@ def etag_path(message: Descriptor) -> str | None:
     return f"{with_etag[0].name}.{ETAG}" if len(with_etag) == 1 else None
 
 
-def _etags(rule: HttpRule) -> Iterator[str]:
+def etag_fields(rule: HttpRule) -> Iterator[str]:
     """The field that states the version to change: of the request, or of the resource in its body."""
     request = rule.method.input_type
     if _is_etag(request.fields_by_name.get(ETAG)):
