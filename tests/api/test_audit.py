@@ -107,7 +107,7 @@ async def test_what_a_service_does_is_told_of_the_service(
 ) -> None:
     service = await new_service(world.database)
     headers = bearer(await token_of(client.channel, service))
-    ended = await call(client, method, requests.least(method), headers)
+    ended = await call(client, method, requests.minimal_request(method), headers)
     (event,) = events(dsn, method)
     assert (event.service_account_id, event.credential) == (service.id, "service_token")
     assert (event.code, event.reason, event.request_id) == ended
@@ -117,7 +117,7 @@ async def test_what_a_service_does_is_told_of_the_service(
 async def test_what_nobody_in_particular_does_is_told_too(
     client: Client, world: World, dsn: str, log: list[Any], method: MethodDescriptor
 ) -> None:
-    ended = await call(client, method, requests.least(method), ())
+    ended = await call(client, method, requests.minimal_request(method), ())
     (event,) = events(dsn, method)
     assert (event.credential, event.credential_id, event.organization_id) == (None, None, None)
     assert (event.code, event.reason, event.request_id) == ended
@@ -242,7 +242,7 @@ async def about(world: World, me: Owner, method: MethodDescriptor) -> Any:
 
 
 async def call(client: Client, method: MethodDescriptor, request: Message, headers: Headers) -> Ended:
-    assert requests.faults(request) == []
+    assert requests.violations(request) == []
     sent = requests.send(client.channel, method, request, headers)
     try:
         await sent
