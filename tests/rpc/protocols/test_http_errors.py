@@ -1,6 +1,7 @@
 """The one table of HTTP statuses, and the headers and bodies of errors."""
 
 from base64 import b64decode
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -79,7 +80,7 @@ def test_connect_returns_details_as_unpadded_base64_and_readable() -> None:
     info = ErrorInfo(reason="TASK_NOT_FOUND", domain="accord", metadata={"task_id": "7"})
     error = connect_error(status(Code.CANCELLED, info))
     assert error["code"] == "canceled"
-    [detail] = error["details"]  # type: ignore[misc]
+    [detail] = cast(list[dict[str, Any]], error["details"])
     assert detail["type"] == "google.rpc.ErrorInfo"
     assert detail["debug"] == {"reason": "TASK_NOT_FOUND", "domain": "accord", "metadata": {"task_id": "7"}}
     assert "=" not in detail["value"]

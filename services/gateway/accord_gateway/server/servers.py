@@ -13,8 +13,10 @@ from accord_gateway.setting_values import is_loopback
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import is_within
 from accord_rpc.pipeline import Routes
+from accord_rpc.protocols.connect import ConnectProtocol
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
+from accord_rpc.protocols.grpc_web import GrpcWebProtocol
 from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest import RestProtocol
 from accord_rpc.server.limits import ConnectionLimits
@@ -46,7 +48,15 @@ class AccordServer(GatewayServer):
 
     def __init__(self, routes: Routes, settings: Settings, pages: Pages) -> None:
         self._settings = settings
-        self._dispatcher = Dispatcher([GrpcProtocol(routes), pages, RestProtocol(routes, routes.methods.values())])
+        self._dispatcher = Dispatcher(
+            [
+                GrpcProtocol(routes),
+                GrpcWebProtocol(routes),
+                ConnectProtocol(routes, routes.methods),
+                pages,
+                RestProtocol(routes, routes.methods.values()),
+            ]
+        )
         self._sockets: Sequence[socket.socket] = ()
         self._server: Server | None = None
 
