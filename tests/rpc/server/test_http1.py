@@ -2,15 +2,11 @@
 had passed."""
 
 import asyncio
-import ssl
-from pathlib import Path
 
 import pytest
-import trustme
 
 from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.http1 import Http1Connection
-from accord_rpc.server.listening import CertificateFiles, Certificates
 from tests.rpc.server.serving import describe, echo, greet, read_all, serving
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -574,24 +570,3 @@ async def test_draining_closes_idle_connections_and_ends_others_with_their_respo
         for client in (busy, late):
             client.close()
         await stopping
-
-
-# --- TLS ---
-async def test_tls_with_alpn(tmp_path: Path) -> None:
-    authority, trust = trustme.CA(), ssl.create_default_context()
-    authority.configure_trust(trust)
-    trust.set_alpn_protocols(["http/1.1"])
-    pair = authority.issue_cert("localhost")
-    pair.private_key_pem.write_to_path(tmp_path / "key.pem")
-    pair.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    certificates = Certificates(CertificateFiles(tmp_path / "cert.pem", tmp_path / "key.pem"))
-    async with serving(describe, certificates) as site:
-        async with site.client(ssl=trust, server_hostname="localhost") as client:
-            for _ in range(2):
-                assert (await client.request(post(b"hello"))).json()["secure"] is True
-            await client.request(get("/", "Connection: close\r\n"))
-            assert await client.rest() == b""
-        async with site.client(ssl=trust, server_hostname="localhost") as client:
-            assert (await client.request(b"NONSENSE\r\n\r\n")).status == 400
-            site.pass_time(3)
-            assert await client.rest() == b""
