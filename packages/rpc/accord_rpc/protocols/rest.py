@@ -142,7 +142,19 @@ class ResponseWriter:
 class RestContext(ProtocolContext):
     """One call."""
 
-    __slots__ = ("_endpoint", "_exchange", "_kind", "_problems", "_query", "_set", "_status", "_values", "conditional")
+    __slots__ = (
+        *(
+            "_endpoint",
+            "_exchange",
+            "_kind",
+            "_problems",
+            "_query",
+            "_set",
+            "_status",
+            "_values",
+            "conditional",
+        ),
+    )
 
     def __init__(self, endpoint: Endpoint, exchange: Exchange, values: Sequence[str], query: str) -> None:
         self._endpoint = endpoint
@@ -163,6 +175,7 @@ class RestContext(ProtocolContext):
             else:
                 headers[name] = value
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self.take_cookies(exchange.headers)
         self._kind = (headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity"))
         self.accept(headers)
 
@@ -243,12 +256,13 @@ class RestContext(ProtocolContext):
         return error
 
     def _head(self) -> list[tuple[bytes, bytes]]:
-        """The trailers of the call, which REST sends first."""
-        return [
+        """The trailers of the call, which REST sends first, and what stages add."""
+        own = [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in self.trailers
             if isinstance(value, str) and not name.endswith("-bin")
         ]
+        return own + (self.response_headers or [])
 
 
 class UnaryContext(RestContext):

@@ -120,6 +120,7 @@ def _pipeline(runtime: Runtime, authenticators: Authenticators, sessions: Sessio
         call_metrics(),
         ClientAddresses(settings.trusted_proxies),
         max_calls=settings.max_concurrent_calls,
+        cookie_origins=settings.allowed_origins if settings.session_cookies else None,
     )
 
 
