@@ -33,6 +33,9 @@ NDJSON: Final = b"application/x-ndjson"
 EVENTS: Final = b"text/event-stream"
 HEARTBEAT_SECONDS: Final = 15.0
 _ACCEPTED: Final = ((b"accept", JSON), (b"accept-encoding", b"gzip"))
+_FORWARDED: Final = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"user-agent", b"x-request-id", b"traceparent", b"tracestate"}
+)
 # What this protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
     {
@@ -337,6 +340,11 @@ class StreamContext(RestContext):
     def _last(self) -> bytes:
         body = self.error().body
         return b"event: error\ndata: %b\n\n" % body if self._events else b'{"error":%b}\n' % body
+
+
+def forwarded_metadata(exchange: Exchange) -> list[tuple[str, str | bytes]]:
+    """What a page hands on of its own request to a call that it makes for the client."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers if name in _FORWARDED]
 
 
 def _is_json(content_type: bytes) -> bool:
