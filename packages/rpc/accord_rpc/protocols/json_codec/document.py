@@ -84,10 +84,11 @@ def _containers(body: bytes) -> int:
 
 def _has_unique_keys(body: bytes, value: object) -> bool:
     """False if it cannot tell. orjson keeps the last of equal keys, so that an object with equal keys has fewer members than
-    the text has ends of keys. Texts can contain ends of keys too."""
+    the body has keys. Texts can contain colons, and seldom ends of keys."""
     if type(value) is not dict and type(value) is not list:
         return True
-    return _members(value) == sum(map(body.count, _KEY_ENDS))
+    members = _members(value)
+    return members == body.count(b":") or members == sum(map(body.count, _KEY_ENDS))
 
 
 def _members(document: dict[str, object] | list[object]) -> int:
