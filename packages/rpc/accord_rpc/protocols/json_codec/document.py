@@ -22,7 +22,9 @@ _NOT_JSON: Final = FieldViolation(
 )
 _TOO_DEEP: Final = FieldViolation("", f"the JSON must not be nested more than {MAX_DEPTH} levels deep")
 _TOO_LARGE: Final = FieldViolation("", f"the JSON must not have more than {MAX_VALUES} values")
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL)  # takes linear time, if unterminated too
+_STRING: Final = re.compile(
+    rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL
+)  # takes linear time, if unterminated too
 # What may stand before the colon of a key.
 _KEY_ENDS: Final = (b'":', b" :", b"\n:", b"\r:", b"\t:")
 
