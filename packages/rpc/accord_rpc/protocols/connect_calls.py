@@ -104,13 +104,14 @@ class ConnectContext(ProtocolContext):
         self._problems: list[FieldViolation] = []
         metadata: list[tuple[str, str | bytes]] = []
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self.take_cookies(exchange.headers)
         for name, value in exchange.headers:
             if name not in _CONSUMED:
                 metadata.append((name.decode("latin-1"), self._value(name, value)))
             elif name == encoding:
                 self._encoding = value.strip().lower() or b"identity"
             elif name == accept_encoding:
-                self._gzips = endpoint.compresses and _accepts_gzip(value)
+                self._gzips = endpoint.compresses and accepts_gzip(value)
             elif name == b"connect-timeout-ms":
                 self._limit(value)
             elif name == b"connect-protocol-version" and value != b"1":
@@ -166,7 +167,9 @@ class ConnectContext(ProtocolContext):
     def _response(self, binary: bytes) -> bytes:
         return self._endpoint.write_json(binary) if self._is_json else binary
 
-    def _request_id(self) -> Iterator[tuple[bytes, bytes]]:
+    def _own_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        """The request id, and what stages add."""
+        yield from self.response_headers or ()
         for name, value in self.trailers:
             if name == REQUEST_ID_HEADER:
                 yield name.encode(), _text(value)
@@ -178,7 +181,7 @@ class ConnectContext(ProtocolContext):
                 yield name, _text(value)
 
 
-def _accepts_gzip(value: bytes) -> bool:
+def accepts_gzip(value: bytes) -> bool:
     """RFC 9110, section 12.5.3."""
     for each in value.lower().split(b","):
         coding, _, weight = each.partition(b";")
