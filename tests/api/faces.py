@@ -34,11 +34,11 @@ class Result(Generic[M]):
 
     @property
     def code(self) -> str:
-        return Code.Name(self.status.code if self.status else 0)
+        return str(Code.Name(self.status.code if self.status else 0))
 
     @property
     def reason(self) -> str:
-        return self._detail(ErrorInfo).reason
+        return str(self._detail(ErrorInfo).reason)
 
     @property
     def violations(self) -> dict[str, str]:

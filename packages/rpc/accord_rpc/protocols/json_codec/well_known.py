@@ -30,6 +30,7 @@ _YEAR_1: Final = -62_135_596_800
 _YEAR_10000: Final = 253_402_300_800
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MASK: Final = re.compile(r"[A-Za-z0-9_.,]*")
+_LONGEST_MASK: Final = 64 * 1024
 _UPPER: Final = re.compile(r"[A-Z]")
 _LOWER: Final = re.compile(r"_([a-z])")
 _WRAPPERS: Final = ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
@@ -106,7 +107,7 @@ def _nanos(fraction: str | None) -> int:
 
 def _read_mask(value: object, mask: FieldMask, prefix: str, violations: Violations) -> None:
     """Takes the names of the contract too."""
-    if type(value) is not str or not _MASK.fullmatch(value):
+    if type(value) is not str or len(value) > _LONGEST_MASK or not _MASK.fullmatch(value):
         violations.add(prefix[:-1], "must be names of fields, separated by commas")
     elif value:
         mask.paths.extend(_UPPER.sub(lambda letter: "_" + letter[0].lower(), value).split(","))
