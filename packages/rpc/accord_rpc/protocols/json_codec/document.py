@@ -22,7 +22,9 @@ _NOT_JSON: Final = FieldViolation(
 )
 _TOO_DEEP: Final = FieldViolation("", f"the JSON must not be nested more than {MAX_DEPTH} levels deep")
 _TOO_LARGE: Final = FieldViolation("", f"the JSON must not have more than {MAX_VALUES} values")
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING: Final = re.compile(
+    rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL
+)  # takes linear time, if unterminated too
 # What may stand before the colon of a key.
 _KEY_ENDS: Final = (b'":', b" :", b"\n:", b"\r:", b"\t:")
 
@@ -84,10 +86,11 @@ def _containers(body: bytes) -> int:
 
 def _has_unique_keys(body: bytes, value: object) -> bool:
     """False if it cannot tell. orjson keeps the last of equal keys, so that an object with equal keys has fewer members than
-    the text has ends of keys. Texts can contain ends of keys too."""
+    the body has keys. Texts can contain colons, and seldom ends of keys."""
     if type(value) is not dict and type(value) is not list:
         return True
-    return _members(value) == sum(map(body.count, _KEY_ENDS))
+    members = _members(value)
+    return members == body.count(b":") or members == sum(map(body.count, _KEY_ENDS))
 
 
 def _members(document: dict[str, object] | list[object]) -> int:

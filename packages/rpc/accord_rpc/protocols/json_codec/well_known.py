@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import Descriptor
@@ -81,15 +81,12 @@ def _read_time(value: object, time: Timestamp, prefix: str, violations: Violatio
 
 
 def _write_time(time: Timestamp) -> object:
-    """orjson writes a datetime faster than Python does, if it has no nanoseconds."""
+    """orjson writes a datetime with no digits of the second or with six, and faster than Python does."""
     seconds, nanos = time.seconds, time.nanos
-    if nanos % 1000 or not 0 <= seconds < _YEAR_10000:
-        return time.ToJsonString()
-    if not nanos:
-        return datetime.fromtimestamp(seconds, UTC)
-    if nanos % 1_000_000 == 0:
-        return time.ToJsonString()  # three digits, of which orjson would make six
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanos // 1000)
+    has_six_digits = nanos % 1_000 == 0 and (nanos == 0 or nanos % 1_000_000 != 0)
+    if has_six_digits and _YEAR_1 <= seconds < _YEAR_10000:
+        return _EPOCH + timedelta(0, seconds, nanos // 1_000)
+    return time.ToJsonString()
 
 
 def _read_duration(value: object, duration: Duration, prefix: str, violations: Violations) -> None:
