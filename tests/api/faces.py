@@ -25,6 +25,8 @@ class Result(Generic[M]):
     messages: list[M]
     status: Status | None
     request_id: str
+    retry_after: str | None
+    """The header, which Connect has for calls that do not stream."""
 
     @property
     def message(self) -> M:
@@ -34,11 +36,11 @@ class Result(Generic[M]):
 
     @property
     def code(self) -> str:
-        return Code.Name(self.status.code if self.status else 0)
+        return str(Code.Name(self.status.code if self.status else 0))
 
     @property
     def reason(self) -> str:
-        return self._detail(ErrorInfo).reason
+        return str(self._detail(ErrorInfo).reason)
 
     @property
     def violations(self) -> dict[str, str]:
@@ -72,7 +74,7 @@ class Face(ABC):
         assert sent.header("cache-control") == "no-store"
         assert sent.header("x-content-type-options") == "nosniff"
         messages, status = self.read(sent, response, streams=streams)
-        return Result(messages, status, request_id)
+        return Result(messages, status, request_id, sent.header("retry-after"))
 
     @abstractmethod
     async def send(

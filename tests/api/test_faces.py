@@ -114,6 +114,20 @@ async def test_the_request_id_of_the_caller_is_in_the_log(face: Face, address: s
     assert [line["request_id"] for line in log if line["event"] == "call"] == ["mine"]
 
 
+async def test_a_gateway_that_drains_or_is_full_refuses_calls_as_retryable(
+    face: Face, gateway: tuple[Gateway, str], me: Person
+) -> None:
+    running, address = gateway
+    call = partial(face.call, address, TASKS + "ListTasks", ListTasksRequest(), ListTasksResponse, dict(me.headers))
+    running.slots.taken += 1000
+    assert ((full := await call()).code, full.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
+    running.slots.taken -= 1000
+    running.routes.draining = True
+    assert ((drained := await call()).code, drained.reason) == ("UNAVAILABLE", "UNAVAILABLE")
+    expected = "1" if face.name.startswith("connect") else None
+    assert full.retry_after == drained.retry_after == expected
+
+
 async def test_a_method_without_side_effects_can_be_called_with_get(address: str, me: Person) -> None:
     face, own = ConnectGet(), dict(me.headers)
     task = (await create(FACES[0], address, me, title="a")).message.task
