@@ -50,6 +50,9 @@ _NOT_MODIFIED: Final[Json] = {
     "description": "The resource is the version of `If-None-Match`.",
     "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
 }
+_TOO_LONG: Final[Json] = {
+    "description": "The query is too long for the limit of headers. Send fewer values, or call the method by Connect or gRPC."
+}
 _PARAMETERS: Final[Json] = {
     "Idempotency-Key": {
         "name": "Idempotency-Key",
@@ -68,7 +71,7 @@ _PARAMETERS: Final[Json] = {
         "name": "If-Match",
         "in": "header",
         "description": "The `etag` in quotes: the only version that the call may change.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": '^"[^"]+"$'},
     },
 }
 
@@ -94,7 +97,7 @@ def openapi(services: Iterable[ServiceDescriptor], image: FileDescriptorSet) -> 
             "schemas": dict(sorted(schemas.components.items())),
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
-            "responses": {"304": _NOT_MODIFIED, **dict(sorted(errors.responses.items()))},
+            "responses": {"304": _NOT_MODIFIED, "414": _TOO_LONG, **dict(sorted(errors.responses.items()))},
             "examples": dict(sorted(errors.examples.items())),
             "securitySchemes": _SECURITY_SCHEMES,
         },

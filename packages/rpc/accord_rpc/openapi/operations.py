@@ -48,7 +48,7 @@ class Operations:
         if body := self._body(rule):
             operation["requestBody"] = body
         errors = self._errors.of(rule, reasons_of(method, policy))
-        operation["responses"] = {"200": self._success(rule), **_not_modified(rule), **errors}
+        operation["responses"] = {"200": self._success(rule), **_not_modified(rule), **errors, **_too_long(rule)}
         if options.deprecated:
             operation["deprecated"] = True
         return operation | {"x-policy": policy_object(policy, options)}
@@ -117,3 +117,9 @@ def _not_modified(rule: HttpRule) -> Json:
     """The response to a version that the client has already (RFC 9110, section 13.1.2)."""
     is_conditional = rule.verb == "GET" and _returns_etag(rule.method)
     return {"304": {"$ref": "#/components/responses/304"}} if is_conditional else {}
+
+
+def _too_long(rule: HttpRule) -> Json:
+    """The response to a query that the server does not read: a list can be longer than its headers may be."""
+    has_list = any(leaf.fields[-1].is_repeated for leaf in query_fields(rule))
+    return {"414": {"$ref": "#/components/responses/414"}} if has_list else {}
