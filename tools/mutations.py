@@ -36,7 +36,7 @@ QUERIES = "packages/db/accord_db/queries"
 RLS_MIGRATION = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
 ROWS = "tests/db/test_row_level_security.py"
 TENANCY = "tests/api/test_tenancy.py"
-MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
+MATRIX = ("tests/api/test_matrix.py::test_every_method_accepts_exactly_the_callers_of_its_policy",)
 
 
 def foreign(*places: str) -> tuple[str, ...]:
