@@ -88,6 +88,8 @@ class Method:
     account_field: str | None
     # It has no side effects, so that HTTP clients may call it with GET.
     safe: bool = False
+    # Whether a call that succeeds ends the calling session.
+    ends_session: bool = False
 
     @property
     def path(self) -> str:
@@ -106,6 +108,7 @@ class Method:
             safe=descriptor.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
             idempotent=REQUEST_ID in descriptor.input_type.fields_by_name,
             account_field=next((field.name for field in descriptor.input_type.fields if names_account(field)), None),
+            ends_session=descriptor.GetOptions().Extensions[policy_pb2.ends_session],
         )
 
 

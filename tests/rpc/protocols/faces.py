@@ -130,7 +130,7 @@ async def _unknown(request: object, context: Context) -> None:
 
 def _chain(stages: list[AsyncServerInterceptor], innermost: Next, path: str) -> Next:
     def around(following: Next, stage: AsyncServerInterceptor) -> Next:
-        return lambda request, context: stage.intercept(following, request, context, path)
+        return lambda request, context: stage.intercept(following, request, cast(Any, context), path)
 
     return reduce(around, reversed(stages), innermost)
 

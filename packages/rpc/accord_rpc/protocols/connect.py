@@ -25,14 +25,17 @@ _UTF_8: Final = (b"charset=utf-8", b'charset="utf-8"')
 
 
 class ConnectProtocol(ProtocolHandler):
-    """Accepts every exchange whose path is that of a method, so it comes after gRPC and gRPC-Web."""
+    """Accepts every exchange whose path is that of a method, so it comes after gRPC and gRPC-Web. A request to another path is
+    known by its content type or by the version of the protocol, so that a client can read the refusal."""
 
     def __init__(self, chains: Chains, methods: Mapping[str, Method]) -> None:
         self._chains = chains
         self._endpoints = {path.encode(): Endpoint.of(method) for path, method in methods.items()}
 
     def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
-        return exchange.target.partition(b"?")[0] in self._endpoints or _kind(content_type) in _OWN
+        if exchange.target.partition(b"?")[0] in self._endpoints or _kind(content_type) in _OWN:
+            return True
+        return header(exchange, b"connect-protocol-version") != b""
 
     async def serve(self, exchange: Exchange) -> None:
         path, _, query = exchange.target.partition(b"?")

@@ -104,6 +104,7 @@ class ConnectContext(ProtocolContext):
         self._problems: list[FieldViolation] = []
         metadata: list[tuple[str, str | bytes]] = []
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self.take_cookies(exchange.headers)
         for name, value in exchange.headers:
             if name not in _CONSUMED:
                 metadata.append((name.decode("latin-1"), self._value(name, value)))
@@ -166,7 +167,9 @@ class ConnectContext(ProtocolContext):
     def _response(self, binary: bytes) -> bytes:
         return self._endpoint.write_json(binary) if self._is_json else binary
 
-    def _request_id(self) -> Iterator[tuple[bytes, bytes]]:
+    def _own_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        """The request id, and what stages add."""
+        yield from self.response_headers or ()
         for name, value in self.trailers:
             if name == REQUEST_ID_HEADER:
                 yield name.encode(), _text(value)

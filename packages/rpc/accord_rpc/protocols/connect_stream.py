@@ -66,7 +66,7 @@ class StreamContext(ConnectContext):
 
     def _head(self) -> Headers:
         kind = b"application/connect+json" if self._is_json else b"application/connect+proto"
-        head = [(b"content-type", kind), *SAFE_HEADERS, *self._request_id()]
+        head = [(b"content-type", kind), *SAFE_HEADERS, *self._own_headers()]
         if self._gzips:
             head.append((b"connect-content-encoding", GZIP))
         if self._encoding not in (b"identity", GZIP):

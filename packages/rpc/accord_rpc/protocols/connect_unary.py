@@ -51,7 +51,7 @@ class UnaryContext(ConnectContext):
 
     def end(self, response: bytes | None) -> None:
         trailers = [(b"trailer-" + name.encode(), value) for name, value in self._trailers()]
-        own = (*self._request_id(), *trailers)
+        own = (*self._own_headers(), *trailers)
         if response is None:
             self._fail(own)
             return

@@ -70,6 +70,7 @@ class GrpcWebContext(GrpcContext):
 
     def __init__(self, exchange: Exchange, kind: bytes, *, is_text: bool) -> None:
         super().__init__(exchange)
+        self.take_cookies(exchange.headers)
         self._kind = kind
         self._text = Base64Decoder() if is_text else None
 
@@ -98,7 +99,7 @@ class GrpcWebContext(GrpcContext):
         return exchange.finish(self._encoded(trailers))
 
     def _head(self, *, with_request_id: bool = True) -> Headers:
-        head = [(b"content-type", self._kind), *SAFE_HEADERS]
+        head = [(b"content-type", self._kind), *SAFE_HEADERS, *(self.response_headers or ())]
         if with_request_id:
             own = [(name, value) for name, value in self.trailers if name == REQUEST_ID_HEADER]
             head += encoded_metadata(own)

@@ -33,6 +33,9 @@ NDJSON: Final = b"application/x-ndjson"
 EVENTS: Final = b"text/event-stream"
 HEARTBEAT_SECONDS: Final = 15.0
 _ACCEPTED: Final = ((b"accept", JSON), (b"accept-encoding", b"gzip"))
+_FORWARDED: Final = frozenset(
+    {b"forwarded", b"x-forwarded-for", b"user-agent", b"x-request-id", b"traceparent", b"tracestate"}
+)
 # What this protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
     {
@@ -142,7 +145,19 @@ class ResponseWriter:
 class RestContext(ProtocolContext):
     """One call."""
 
-    __slots__ = ("_endpoint", "_exchange", "_kind", "_problems", "_query", "_set", "_status", "_values", "conditional")
+    __slots__ = (
+        *(
+            "_endpoint",
+            "_exchange",
+            "_kind",
+            "_problems",
+            "_query",
+            "_set",
+            "_status",
+            "_values",
+            "conditional",
+        ),
+    )
 
     def __init__(self, endpoint: Endpoint, exchange: Exchange, values: Sequence[str], query: str) -> None:
         self._endpoint = endpoint
@@ -163,6 +178,7 @@ class RestContext(ProtocolContext):
             else:
                 headers[name] = value
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self.take_cookies(exchange.headers)
         self._kind = (headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity"))
         self.accept(headers)
 
@@ -243,12 +259,13 @@ class RestContext(ProtocolContext):
         return error
 
     def _head(self) -> list[tuple[bytes, bytes]]:
-        """The trailers of the call, which REST sends first."""
-        return [
+        """The trailers of the call, which REST sends first, and what stages add."""
+        own = [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, value in self.trailers
             if isinstance(value, str) and not name.endswith("-bin")
         ]
+        return own + (self.response_headers or [])
 
 
 class UnaryContext(RestContext):
@@ -323,6 +340,11 @@ class StreamContext(RestContext):
     def _last(self) -> bytes:
         body = self.error().body
         return b"event: error\ndata: %b\n\n" % body if self._events else b'{"error":%b}\n' % body
+
+
+def forwarded_metadata(exchange: Exchange) -> list[tuple[str, str | bytes]]:
+    """What a page hands on of its own request to a call that it makes for the client."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers if name in _FORWARDED]
 
 
 def _is_json(content_type: bytes) -> bool:

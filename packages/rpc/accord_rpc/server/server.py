@@ -19,6 +19,7 @@ from accord_rpc.server.listening import Certificates
 
 BACKLOG: Final = 1024
 _POLL: Final = 0.01  # seconds
+_PAUSE: Final = 0.1  # seconds, after a connection could not be accepted: most likely there are too many open files
 
 
 def _never(_: str) -> bool:
@@ -47,6 +48,7 @@ class Server:
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
         self._listeners: list[asyncio.Server] = []
+        self._acceptors: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._log = structlog.get_logger()
@@ -62,11 +64,31 @@ class Server:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accepts connections on bound sockets. The server closes them."""
         for sock in sockets:
+            if self._certificates is not None:
+                sock.listen(BACKLOG)
+                sock.setblocking(False)
+                self._acceptors.append(self.loop.create_task(self._accept_secure(sock)))
+                continue
             create = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
             self._listeners.append(await create(lambda: NewConnection(self), sock=sock, backlog=BACKLOG))
         self._tick()
 
+    async def _accept_secure(self, listener: socket.socket) -> None:
+        """`create_server(ssl=…)` would keep one certificate for ever, and not count handshakes. With `start_tls`, uvloop loses the
+        handshake of a client that sends it at once."""
+        with listener:
+            while True:
+                try:
+                    sock, address = await self.loop.sock_accept(listener)
+                except OSError:
+                    await asyncio.sleep(_PAUSE)
+                else:
+                    NewConnection(self).start_handshake(sock, address)
+
     def stop_listening(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.cancel()
+        self._acceptors.clear()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
