@@ -1,5 +1,8 @@
 """Messages and their rules as JSON Schema."""
 
+import re
+import sys
+import unicodedata
 from typing import Any, cast
 
 import pytest
@@ -71,6 +74,15 @@ def text(**rules: Any) -> Field:
 )
 def test_field_has_the_keywords_of_its_type_and_rules(described: Field, keywords: dict[str, Any]) -> None:
     assert value_of(described) == keywords
+
+
+@pytest.mark.parametrize("pattern", [r"^\P{Cc}*$", r"^[\P{Cc}\t\r\n]*$"])
+def test_pattern_without_control_characters_is_portable(pattern: str) -> None:
+    """Python's `re` has no classes of characters."""
+    portable = re.compile(value_of(text(pattern=pattern))["pattern"])
+    control = [chr(code) for code in range(sys.maxunicode + 1) if not portable.fullmatch(chr(code))]
+    expected = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cc"]
+    assert control == [each for each in expected if "\\t" not in pattern or each not in "\t\r\n"]
 
 
 def test_list_has_limits_and_the_rules_of_its_items() -> None:

@@ -29,7 +29,8 @@ _SECURITY_SCHEMES: Final[Json] = {
     "session": {
         "type": "http",
         "scheme": "bearer",
-        "description": "The token of a session, which a sign-in returns.",
+        "description": "The token of a session, which a sign-in returns. With SESSION_COOKIES browsers send the cookie "
+        "`__Host-session` instead.",
     },
     "api_key": {"type": "http", "scheme": "bearer", "description": "An API key of an organization."},
     "service_token": {
@@ -50,6 +51,9 @@ _NOT_MODIFIED: Final[Json] = {
     "description": "The resource is the version of `If-None-Match`.",
     "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
 }
+_TOO_LONG: Final[Json] = {
+    "description": "The query is too long for the limit of headers. Send fewer values, or call the method by Connect or gRPC."
+}
 _PARAMETERS: Final[Json] = {
     "Idempotency-Key": {
         "name": "Idempotency-Key",
@@ -68,7 +72,7 @@ _PARAMETERS: Final[Json] = {
         "name": "If-Match",
         "in": "header",
         "description": "The `etag` in quotes: the only version that the call may change.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": '^"[^"]+"$'},
     },
 }
 
@@ -94,7 +98,7 @@ def openapi(services: Iterable[ServiceDescriptor], image: FileDescriptorSet) -> 
             "schemas": dict(sorted(schemas.components.items())),
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
-            "responses": {"304": _NOT_MODIFIED, **dict(sorted(errors.responses.items()))},
+            "responses": {"304": _NOT_MODIFIED, "414": _TOO_LONG, **dict(sorted(errors.responses.items()))},
             "examples": dict(sorted(errors.examples.items())),
             "securitySchemes": _SECURITY_SCHEMES,
         },

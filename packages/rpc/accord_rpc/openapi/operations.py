@@ -11,7 +11,7 @@ from accord_rpc.openapi.policies import accepted_credentials, policy_object, pol
 from accord_rpc.openapi.responses import ErrorResponses, reasons_of, takes_etag
 from accord_rpc.openapi.schemas import Json, Schemas
 from accord_rpc.policy import REQUEST_ID, effective_policy
-from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rules, query_fields
+from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rule_problems, http_rules, query_fields
 from accord_rpc.protocols.path_templates import parameter_name
 from accord_rpc.protocols.rest_headers import etag_path
 
@@ -30,7 +30,9 @@ class Operations:
         self._errors = errors
 
     def of(self, method: MethodDescriptor) -> Iterator[tuple[HttpRule, Json]]:
-        for number, rule in enumerate(http_rules(method), 1):
+        """No operation if its routes are wrong: `make lint` and the start report those."""
+        rules = [] if http_rule_problems([method]) else http_rules(method)
+        for number, rule in enumerate(rules, 1):
             yield rule, self._operation(rule, number, effective_policy(method))
 
     def _operation(self, rule: HttpRule, number: int, policy: MethodPolicy) -> Json:
@@ -48,7 +50,7 @@ class Operations:
         if body := self._body(rule):
             operation["requestBody"] = body
         errors = self._errors.of(rule, reasons_of(method, policy))
-        operation["responses"] = {"200": self._success(rule), **_not_modified(rule), **errors}
+        operation["responses"] = {"200": self._success(rule), **_not_modified(rule), **errors, **_too_long(rule)}
         if options.deprecated:
             operation["deprecated"] = True
         return operation | {"x-policy": policy_object(policy, options)}
@@ -117,3 +119,9 @@ def _not_modified(rule: HttpRule) -> Json:
     """The response to a version that the client has already (RFC 9110, section 13.1.2)."""
     is_conditional = rule.verb == "GET" and _returns_etag(rule.method)
     return {"304": {"$ref": "#/components/responses/304"}} if is_conditional else {}
+
+
+def _too_long(rule: HttpRule) -> Json:
+    """The response to a query that the server does not read: a list can be longer than its headers may be."""
+    has_list = any(leaf.fields[-1].is_repeated for leaf in query_fields(rule))
+    return {"414": {"$ref": "#/components/responses/414"}} if has_list else {}

@@ -60,6 +60,11 @@ _NUMBERS: Final[Mapping[int, tuple[str, Json]]] = {
     FieldDescriptor.CPPTYPE_INT64: ("int64", _INT64),
     FieldDescriptor.CPPTYPE_UINT64: ("uint64", _UINT64),
 }
+# Python, and ECMAScript without the flag `u`, do not know the class Cc: the control characters.
+_PORTABLE: Final = (
+    (r"[\P{Cc}\t\r\n]", r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"),
+    (r"\P{Cc}", r"[^\u0000-\u001f\u007f-\u009f]"),
+)
 _BOUNDS: Final = {"gte": "minimum", "gt": "exclusiveMinimum", "lte": "maximum", "lt": "exclusiveMaximum"}
 
 
@@ -225,7 +230,15 @@ def _text(rules: validate_pb2.StringRules) -> Json:
         schema |= {"minLength": rules.len, "maxLength": rules.len}
     if accepted := list(getattr(rules, "in")):
         schema["enum"] = accepted
-    return schema | _limits(rules, min_len="minLength", max_len="maxLength", pattern="pattern", const="const")
+    if rules.pattern:
+        schema["pattern"] = _portable(rules.pattern)
+    return schema | _limits(rules, min_len="minLength", max_len="maxLength", const="const")
+
+
+def _portable(pattern: str) -> str:
+    for ours, portable in _PORTABLE:
+        pattern = pattern.replace(ours, portable)
+    return pattern
 
 
 def _number(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Json:

@@ -23,7 +23,7 @@ from accord_rpc.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimit
 from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, respond_with
 from accord_rpc.pipeline.retries import RetryInterceptor
 from accord_rpc.pipeline.session_cookies import SessionCookieInterceptor
-from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
+from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, CallMetrics, TelemetryInterceptor, request_id
 from accord_rpc.policy import Method
 from accord_rpc.status import STATUS_HEADER, status_of
 
@@ -123,7 +123,10 @@ class Routes(grpc.GenericRpcHandler):
 
     async def _drain(self, request: object, context: Context) -> NoReturn:
         status = self._unavailable
-        context.set_trailing_metadata(((STATUS_HEADER, status.details),))
+        sent = next(
+            (str(value) for name, value in context.invocation_metadata() or () if name == REQUEST_ID_HEADER), ""
+        )
+        context.set_trailing_metadata(((STATUS_HEADER, status.details), (REQUEST_ID_HEADER, request_id(sent))))
         await context.abort(status.code, status.message)
 
 

@@ -111,7 +111,7 @@ class ConnectContext(ProtocolContext):
             elif name == encoding:
                 self._encoding = value.strip().lower() or b"identity"
             elif name == accept_encoding:
-                self._gzips = endpoint.compresses and _accepts_gzip(value)
+                self._gzips = endpoint.compresses and accepts_gzip(value)
             elif name == b"connect-timeout-ms":
                 self._limit(value)
             elif name == b"connect-protocol-version" and value != b"1":
@@ -181,7 +181,7 @@ class ConnectContext(ProtocolContext):
                 yield name, _text(value)
 
 
-def _accepts_gzip(value: bytes) -> bool:
+def accepts_gzip(value: bytes) -> bool:
     """RFC 9110, section 12.5.3."""
     for each in value.lower().split(b","):
         coding, _, weight = each.partition(b";")

@@ -17,17 +17,15 @@ class ProtocolContext(ABC):
     `deadline` is a value of `time.monotonic()`; None if the client set none."""
 
     __slots__ = (
-        *(
-            "_auth_context",
-            "_peer",
-            "cookie",
-            "deadline",
-            "message",
-            "metadata",
-            "response_headers",
-            "status",
-            "trailers",
-        ),
+        "_auth_context",
+        "_peer",
+        "cookie",
+        "deadline",
+        "message",
+        "metadata",
+        "response_headers",
+        "status",
+        "trailers",
     )
 
     cookie: str

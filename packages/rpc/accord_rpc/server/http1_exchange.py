@@ -104,6 +104,7 @@ class Http1Exchange(Exchange):
 
     def close(self) -> None:
         self.closed = True
+        self.wake()
         if self.task is not None and not self.finished:
             self.task.cancel()
 
