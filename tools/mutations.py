@@ -346,6 +346,15 @@ MUTATIONS = (
         ("tests/api/test_admin.py::test_caller_administrator_and_banned_account_cannot_be_impersonated",),
     ),
     Mutation(
+        "pages: the contract is readable without a sign-in",
+        "services/gateway/accord_gateway/server/pages.py",
+        """    if settings.reflection == "signed-in":
+        document""",
+        """    if False:
+        document""",
+        ("tests/gateway/test_docs_page.py::test_document_requires_a_session_where_reflection_does",),
+    ),
+    Mutation(
         "masks: a path names a read-only field",
         "packages/rpc/accord_rpc/masks.py",
         "            if path not in self._readers\n",
