@@ -121,7 +121,9 @@ def test_root_leads_to_the_reference(pages: httpx2.Client) -> None:
 
 
 def test_content_security_policy_permits_scripts_of_this_origin_only(pages: httpx2.Client) -> None:
-    policy = pages.get("/docs").headers["content-security-policy"]
+    page = pages.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
     directives = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
     assert directives["default-src"] == "'none'"
     assert directives["script-src"] == directives["style-src"] == directives["connect-src"] == "'self'"
