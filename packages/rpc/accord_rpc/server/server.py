@@ -3,9 +3,10 @@
 import asyncio
 import socket
 import ssl
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +20,9 @@ from accord_rpc.server.listening import Certificates
 
 BACKLOG: Final = 1024
 _POLL: Final = 0.01  # seconds
+_FIRST_REQUEST_SECONDS: Final = 1.0  # for connections that were accepted just before the drain
+# Otherwise Python 3.13 removes the path when the server closes, though other processes still accept connections there.
+_KEEP_UNIX_SOCKET: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 _PAUSE: Final = 0.1  # seconds, after a connection could not be accepted: most likely there are too many open files
 
 
@@ -48,7 +52,7 @@ class Server:
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
         self._listeners: list[asyncio.Server] = []
-        self._acceptors: list[asyncio.Task[None]] = []
+        self._secure_listeners: list[socket.socket] = []
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._log = structlog.get_logger()
@@ -64,31 +68,45 @@ class Server:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accepts connections on bound sockets. The server closes them."""
         for sock in sockets:
-            if self._certificates is not None:
+            if self._certificates is None:
+                self._listeners.append(await self._create_listener(sock))
+            else:
                 sock.listen(BACKLOG)
                 sock.setblocking(False)
-                self._acceptors.append(self.loop.create_task(self._accept_secure(sock)))
-                continue
-            create = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
-            self._listeners.append(await create(lambda: NewConnection(self), sock=sock, backlog=BACKLOG))
+                self._secure_listeners.append(sock)
+                self.loop.add_reader(sock, self._accept_secure, sock)
         self._tick()
 
-    async def _accept_secure(self, listener: socket.socket) -> None:
+    async def _create_listener(self, sock: socket.socket) -> asyncio.Server:
+        if sock.family != socket.AF_UNIX:
+            return await self.loop.create_server(lambda: NewConnection(self), sock=sock, backlog=BACKLOG)
+        return await self.loop.create_unix_server(
+            lambda: NewConnection(self), sock=sock, backlog=BACKLOG, **_KEEP_UNIX_SOCKET
+        )
+
+    def _accept_secure(self, listener: socket.socket) -> None:
         """`create_server(ssl=…)` would keep one certificate for ever, and not count handshakes. With `start_tls`, uvloop loses the
-        handshake of a client that sends it at once."""
-        with listener:
-            while True:
-                try:
-                    sock, address = await self.loop.sock_accept(listener)
-                except OSError:
-                    await asyncio.sleep(_PAUSE)
-                else:
-                    NewConnection(self).start_handshake(sock, address)
+        handshake of a client that sends it at once. `sock_accept` loses a connection when it is cancelled."""
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # another process accepted it
+            return
+        except OSError:  # too many open files
+            self.loop.remove_reader(listener)
+            self.loop.call_later(_PAUSE, self._accept_again, listener)
+            return
+        sock.setblocking(False)
+        NewConnection(self).start_handshake(sock, address)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._secure_listeners:
+            self.loop.add_reader(listener, self._accept_secure, listener)
 
     def stop_listening(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.cancel()
-        self._acceptors.clear()
+        for sock in self._secure_listeners:
+            self.loop.remove_reader(sock)
+            sock.close()
+        self._secure_listeners.clear()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
@@ -107,10 +125,19 @@ class Server:
             self._timer.cancel()
 
     async def _drain(self, grace: float) -> None:
+        """Connections that were just accepted may send a request that is on its way."""
         self._draining = True
         for connection in tuple(self._connections):
-            connection.drain() if isinstance(connection, Connection) else connection.abort()
+            if isinstance(connection, Connection):
+                connection.drain()
+        timer = self.loop.call_later(_FIRST_REQUEST_SECONDS, self._abort_new)
         await self._until_gone(grace)
+        timer.cancel()
+
+    def _abort_new(self) -> None:
+        for connection in tuple(self._connections):
+            if isinstance(connection, NewConnection):
+                connection.abort()
 
     async def _until_gone(self, seconds: float) -> None:
         until = self.loop.time() + seconds
@@ -146,7 +173,7 @@ class Server:
     def accept(self, connection: NewConnection, address: str | None) -> bool:
         network = None if address is None or self._exempt(address) else peer_network(address)
         full = len(self._connections) >= self.limits.connections
-        if full or self._draining or (network and self._per_network[network] >= self.limits.connections_per_address):
+        if full or (network and self._per_network[network] >= self.limits.connections_per_address):
             return False
         self._connections[connection] = network
         if network:
@@ -161,7 +188,7 @@ class Server:
         connection = (Http2Connection if http2 else Http1Connection)(self, transport, peer)
         self._connections[connection] = self._connections.pop(old)
         if self._draining:
-            connection.drain()
+            self.loop.call_soon(connection.drain)  # after its first bytes
         return connection
 
     def tls_context(self) -> ssl.SSLContext | None:
