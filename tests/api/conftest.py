@@ -26,6 +26,7 @@ from accord_rpc.contract import Registry, check
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import Method
 from tests.api.calls import Calls as Calls
+from tests.api.faces import Ends, ends_of
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
@@ -130,6 +131,13 @@ async def running(
 async def client(gateway: tuple[Gateway, str], database: Database) -> AsyncIterator[Client]:
     async with grpc.aio.insecure_channel(gateway[1]) as channel:
         yield Client(channel, TaskServiceStub(channel), AccountServiceStub(channel), database)
+
+
+@pytest.fixture
+async def ends(gateway: tuple[Gateway, str]) -> AsyncIterator[Ends]:
+    """Ways to the gateway for each face."""
+    async with ends_of(gateway[1]) as ends:
+        yield ends
 
 
 @pytest.fixture(scope="session")
