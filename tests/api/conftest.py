@@ -30,6 +30,7 @@ from tests.api.faces import Ends, ends_of
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
+from tests.api.representatives import Faces
 from tests.api.world import World
 from tests.factories import Person, signed_in_person
 
@@ -89,6 +90,17 @@ async def listener(dsn: str) -> AsyncIterator[Listener]:
 def gateway_settings() -> Settings:
     """To test other settings: `@pytest.mark.parametrize("gateway_settings", [Settings(…)])`."""
     return Settings(port=0, metrics_port=0)
+
+
+@pytest.fixture
+def faces(request: pytest.FixtureRequest) -> Faces:
+    return Faces(request.config)
+
+
+@pytest.fixture
+def settings_of_every_face(request: pytest.FixtureRequest) -> Settings:
+    """Of a gateway that has all faces, except if the test run is one of another server."""
+    return Settings(port=0, metrics_port=0, server=request.config.getoption("server") or "accord")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
@@ -125,23 +125,35 @@ class Grpc(Face):
         return Request(b"\xff")
 
     async def send(self, ends: Ends, method: MethodDescriptor, request: Request, headers: Pairs = ()) -> Outcome:
-        """With stubs for streams, which send any bytes. On the wire all kinds are the same."""
         metadata = tuple((name, value) for name, value in headers if name != "grpc-timeout")
         timeout = next((seconds(value) for name, value in headers if name == "grpc-timeout"), SECONDS)
-        multi: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = ends.channel.stream_stream(path_of(method))
-        call = multi(iter([cast(bytes, request.body)]), metadata=metadata, timeout=timeout)
+        call = _grpc_call(ends.channel, method)(cast(bytes, request.body), metadata=metadata, timeout=timeout)
         kind, messages = GetMessageClass(method.output_type), list[Message]()
         try:
             async with asyncio.timeout(SECONDS):
-                async for body in call:
-                    messages.append(kind.FromString(body))
+                if method.server_streaming:
+                    async for body in call:
+                        messages.append(kind.FromString(body))
+                else:
+                    messages.append(kind.FromString(await call))
         except grpc.aio.AioRpcError as error:
             trailers = dict(error.trailing_metadata() or ())
-            details = cast(bytes, trailers.get("grpc-status-details-bin", b""))
+            details = trailers.get("grpc-status-details-bin")
             status = Status.FromString(details) if details else Status(code=error.code().value[0])
-            assert (status.code, status.message) == (error.code().value[0], error.details()) or not details
+            if details:
+                assert (status.code, status.message) == (error.code().value[0], error.details())
             return _failed(status, messages, str(trailers.get("x-request-id", "")))
-        return Outcome(OK, messages=tuple(messages), request_id=str(dict(await call.trailing_metadata())["x-request-id"]))
+        trailers = dict(await call.trailing_metadata())
+        return Outcome(OK, messages=tuple(messages), request_id=str(trailers["x-request-id"]))
+
+
+def _grpc_call(channel: grpc.aio.Channel, method: MethodDescriptor) -> Callable[..., Any]:
+    """Sends bytes. A stub for streams would send its message after the headers, and grpcio reports INTERNAL for a status that
+    arrives in between."""
+    if method.client_streaming:
+        stub = channel.stream_stream if method.server_streaming else channel.stream_unary
+        return lambda body, **options: stub(path_of(method))(iter([body]), **options)
+    return (channel.unary_stream if method.server_streaming else channel.unary_unary)(path_of(method))
 
 
 def seconds(timeout: str) -> float:

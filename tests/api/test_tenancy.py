@@ -36,7 +36,8 @@ from accord_rpc.contract import ContractMismatch, check, contract_services
 from tests.api import probe as another_module
 from tests.api.conftest import Client, read_refusal, refusal
 from tests.api.foreign import Owner, is_of_person, makers, own_request
-from tests.api.matrix import every_method, path_of, policy_of
+from tests.api.faces import path_of
+from tests.api.matrix import every_method, policy_of
 from tests.api.probe import ProbeClient, owner_of
 from tests.api.services import Service, new_service, token_for
 from tests.api.test_contract import registered
