@@ -190,7 +190,8 @@ class Connect(_HttpFace):
     def request(self, method: MethodDescriptor, message: Message) -> Request:
         return self._framed(method, self._written(message))
 
-    def of_document(self, method: MethodDescriptor, body: bytes) -> Request:
+    def of_bytes(self, method: MethodDescriptor, body: bytes) -> Request:
+        """JSON or binary, whether it is valid or not."""
         return self._framed(method, body)
 
     def unparsable(self, method: MethodDescriptor) -> Request:
@@ -246,14 +247,14 @@ class GrpcWeb(_HttpFace):
         self._text = text
 
     def request(self, method: MethodDescriptor, message: Message) -> Request:
-        return self.of_bytes(message.SerializeToString())
+        return self.of_bytes(method, message.SerializeToString())
 
-    def of_bytes(self, message: bytes) -> Request:
+    def of_bytes(self, method: MethodDescriptor, message: bytes) -> Request:
         body = _frame(message)
         return Request(b64encode(body) if self._text else body)
 
     def unparsable(self, method: MethodDescriptor) -> Request:
-        return self.of_bytes(b"\xff")
+        return self.of_bytes(method, b"\xff")
 
     def _headers(self, method: MethodDescriptor, request: Request) -> Pairs:
         return (("content-type", f"application/{self.name}"), ("x-grpc-web", "1"))

@@ -47,7 +47,7 @@ from tests.api.matrix import (
     table,
 )
 from tests.api.matrix_callers import Ways, all_callers
-from tests.api.representatives import Faces, kind_of_policy, representatives
+from tests.api.representatives import Faces, representatives, traits_of_policy
 from tests.api.services import Service, token_of
 from tests.api.world import World
 
@@ -104,7 +104,7 @@ async def test_every_method_accepts_exactly_the_callers_of_its_policy_through_ev
         return Cell(method, name, expected_result(policy, caller.traits), actual, face)
 
     methods = list(every_method())
-    chosen = representatives(methods, kind_of_policy)
+    chosen = representatives(methods, traits_of_policy)
     tried = [(face, method) for method in methods for face in faces.of(method, chosen)]
     cells = await asyncio.gather(*(cell(face, method, name) for face, method in tried for name in columns))
     if request.config.getoption("--matrix"):
