@@ -31,8 +31,15 @@ HTTP_STATUS: Final = {
     **dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400),
     **dict.fromkeys(("ALREADY_EXISTS", "ABORTED"), 409),
     **dict.fromkeys(("UNKNOWN", "INTERNAL", "DATA_LOSS"), 500),
-    **{"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 429},
-    **{"CANCELLED": 499, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504, OK: 200},
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+    OK: 200,
 }
 # Of requests that are refused for their form, in addition to the status of the code: size, path, verb, type.
 _OF_FORM: Final = {"INVALID_ARGUMENT": {413, 415}, "NOT_FOUND": {404}, "UNIMPLEMENTED": {405}, "ABORTED": {412}}
@@ -223,7 +230,9 @@ class Connect(_HttpFace):
         *messages, (flags, last) = _frames(response.body)
         assert flags == 2
         end = json.loads(last)
-        return [self._parsed(body, kind) for _, body in messages], _connect_status(end["error"]) if "error" in end else None
+        return [self._parsed(body, kind) for _, body in messages], _connect_status(
+            end["error"]
+        ) if "error" in end else None
 
 
 class ConnectGet(Connect):
@@ -338,9 +347,7 @@ def streams(method: MethodDescriptor) -> bool:
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
-def _failed(
-    status: Status, messages: Iterable[Message], request_id: str, response: Response | None = None
-) -> Outcome:
+def _failed(status: Status, messages: Iterable[Message], request_id: str, response: Response | None = None) -> Outcome:
     found = {detail.type_url.rpartition("/")[2]: detail.value for detail in status.details}
     assert len(found) == len(status.details), status
     info = ErrorInfo.FromString(found.get("google.rpc.ErrorInfo", b""))

@@ -40,14 +40,41 @@ _OTHER_TYPES: Final = (
 )
 _NAMES: Final = ("unknown", "", "__proto__", "@type", "a" * 1000, "\0", "ü", "title\n")
 _WHOLE: Final = tuple(
-    map(Raw, (b"", b" ", b"null", b"[]", b"0", b'""', b"true", b"{", b"}", b"{}{}", b"{},", b"//\n{}", b"\xef\xbb\xbf{}"))
+    map(
+        Raw,
+        (b"", b" ", b"null", b"[]", b"0", b'""', b"true", b"{", b"}", b"{}{}", b"{},", b"//\n{}", b"\xef\xbb\xbf{}"),
+    )
 )
 _PARAMETERS: Final = (
     *("unknown=1", "=", "&", "%", "%zz=1", "a%00b=1", "%ff=1", "a.b.c=1", "__class__=x", "requestId", "pageSize=%ff"),
-    *("pageSize=1&pageSize=2", "page_size=1&pageSize=1", "pageSize=1e1", "pageSize=", "pageSize=%31", "pageToken=%ed%a0%80"),
+    *(
+        "pageSize=1&pageSize=2",
+        "page_size=1&pageSize=1",
+        "pageSize=1e1",
+        "pageSize=",
+        "pageSize=%31",
+        "pageToken=%ed%a0%80",
+    ),
 )
 _VALUES: Final = ("", "x", "-1", "\ufeff", "9" * 400)
-_SEGMENTS: Final = ("", ".", "..", "%2e%2e", "%2F", "%5c", "%00", "%ff", "%zz", "%25", "a:b", "a%3Ab", ";", "*", "{id}", "~")
+_SEGMENTS: Final = (
+    "",
+    ".",
+    "..",
+    "%2e%2e",
+    "%2F",
+    "%5c",
+    "%00",
+    "%ff",
+    "%zz",
+    "%25",
+    "a:b",
+    "a%3Ab",
+    ";",
+    "*",
+    "{id}",
+    "~",
+)
 
 
 def hostile_requests(face: Face, method: MethodDescriptor, known: Sequence[str]) -> "SearchStrategy[Request]":
@@ -78,7 +105,9 @@ def _documents(kind: type[Message], messages: "SearchStrategy[bytes]") -> "Searc
     return build()
 
 
-def _rest(method: MethodDescriptor, kind: type[Message], messages: "SearchStrategy[bytes]") -> "SearchStrategy[Request]":
+def _rest(
+    method: MethodDescriptor, kind: type[Message], messages: "SearchStrategy[bytes]"
+) -> "SearchStrategy[Request]":
     found = route(method)
     assert found is not None
 

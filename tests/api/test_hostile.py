@@ -270,13 +270,12 @@ class Attack:
         assert outcome.response is not None
         assert SECRET.encode() not in outcome.response.body
         if outcome.code == "OK":
-            return self._check_response(outcome.message.SerializeToString())
-        if is_of_no_method(face, outcome):
-            return
-        assert outcome.reason in self._documented, (request, outcome)
-        assert outcome.violations or outcome.reason != "INVALID_MESSAGE", (request, outcome)
-        self.codes[outcome.code] += 1
-        self.reasons[outcome.reason] += 1
+            self._check_response(outcome.message.SerializeToString())
+        elif not is_of_no_method(face, outcome):
+            assert outcome.reason in self._documented, (request, outcome)
+            assert outcome.violations or outcome.reason != "INVALID_MESSAGE", (request, outcome)
+            self.codes[outcome.code] += 1
+            self.reasons[outcome.reason] += 1
 
     async def _headers(self) -> Headers:
         if self._method.policy.access in (Access.ACCESS_ADMIN, Access.ACCESS_SERVICE):
