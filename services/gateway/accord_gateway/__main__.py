@@ -91,7 +91,7 @@ def _print_findings(findings: "Iterable[Finding]") -> int:
 def _run_worker(options: argparse.Namespace) -> int:
     from accord_gateway.process.worker import run_worker
 
-    run_worker(options.metrics_folder)
+    run_worker(options.metrics_folder, options.sockets)
     return 0
 
 
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
     worker = commands.add_parser("worker")  # started by `serve`, not by users
     worker.add_argument("metrics_folder", type=Path)
+    worker.add_argument("sockets", type=int, nargs="*")
     worker.set_defaults(run=_run_worker)
     return parser
 

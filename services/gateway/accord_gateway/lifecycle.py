@@ -1,7 +1,8 @@
 """The life of a serving process: connect, serve, and shut down without an error for any caller."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -26,14 +27,17 @@ DRAIN_NOTICE_SECONDS = 0.3
 CLOSE_SECONDS = 5.0
 
 
-async def serve(config: ServeConfig, shutdown: Shutdown, announce: Callable[[int], None]) -> None:
-    """Returns after the shutdown. Calls `announce` with the port once it accepts calls. Raises StartupError."""
+async def serve(
+    config: ServeConfig, shutdown: Shutdown, announce: Callable[[int], None], sockets: Sequence[socket.socket] = ()
+) -> None:
+    """Returns after the shutdown. Calls `announce` with the port once it accepts calls. Bound `sockets` take the place of PORT.
+    Raises StartupError."""
     return_large_blocks()
     async with connect(config) as runtime:
         gateway = build_server(runtime)
         sender = mail_sender(runtime)
         await runtime.listener.start()  # after everything has subscribed
-        port = gateway.server.listen()
+        port = gateway.server.listen(sockets)
         await gateway.server.start()
         gateway.health.set_serving(True)
         async with running(sender.run()):  # until the end of the drain, during which calls may still add mail

@@ -17,7 +17,7 @@ class CertificateError(Exception):
 
 
 def bind_tcp(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Binds each address of `host`, all with the same port, which is free for 0. `shared` lets other processes bind it too
+    """Binds each address of `host` (`::` includes IPv4), all with the same port, which is free for 0. `shared` lets other processes bind it too
     (SO_REUSEPORT). Raises OSError."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
@@ -38,7 +38,7 @@ def _bound(sock: socket.socket, address: tuple[object, int], *, shared: bool) ->
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
         sock.bind(address)
         sock.setblocking(False)
     except OSError:
@@ -116,13 +116,11 @@ class Certificates:
         """Files that are unusable change nothing: the current certificate stays in use."""
         try:
             times = self._files.modification_times()
-            if times == self._times:
-                return
-            self.context = self._files.load()
+            if times != self._times:
+                self._times = times  # so that each change is tried, and logged, once
+                self.context = self._files.load()
         except (CertificateError, OSError) as error:
             structlog.get_logger().warning("certificate_not_taken_up", reason=str(error))
-            return
-        self._times = times
 
 
 def _no_password() -> str:

@@ -27,8 +27,9 @@ Call = Callable[[str, str, str], str]
 
 def announce(settings: Settings, port: int) -> None:
     log = structlog.get_logger()
-    log.info("listening", address=format_address(settings.host, port), workers=settings.workers)
-    if not settings.production and settings.reflection == "on":
+    address = f"unix:{settings.unix_socket}" if settings.unix_socket else format_address(settings.host, port)
+    log.info("listening", address=address, workers=settings.workers)
+    if not settings.production and settings.reflection == "on" and not settings.unix_socket:
         sys.stderr.write(banner(settings, port))
 
 

@@ -5,6 +5,8 @@ Slow imports are in the functions: with several workers, the supervisor first st
 
 import asyncio
 import signal
+import socket
+from collections.abc import Sequence
 
 from accord_gateway.process.worker_handle import WorkerHandle
 from accord_gateway.server import ports
@@ -29,7 +31,7 @@ def _interrupt_on_sigterm() -> None:
 
 
 def _require_free_ports(settings: Settings) -> None:
-    if settings.port:
+    if settings.port and not settings.unix_socket:
         ports.require_free(settings.host, settings.port, "PORT")
     if settings.metrics_port:
         ports.require_free(settings.metrics_host, settings.metrics_port, "METRICS_PORT")
@@ -54,14 +56,19 @@ def _serve_in_this_process(settings: Settings) -> None:
 
 
 def _serve_with_workers(settings: Settings) -> None:
-    with ports.reserve(settings.host, settings.port) as port:
-        settings = settings.model_copy(update={"port": port})
-        metrics = WorkerMetrics(settings.state_folder / f"metrics-{port}")
-        metrics.clear()
-        _supervise(WorkerHandle(metrics.folder), settings, metrics)
+    """Workers share a TCP port by SO_REUSEPORT, so that the kernel spreads connections evenly, and inherit a unix socket."""
+    if settings.unix_socket:
+        with ports.bind_unix_socket(settings.unix_socket) as sock:
+            _supervise(settings, WorkerMetrics(settings.state_folder / "metrics-unix"), [sock])
+    else:
+        with ports.reserve(settings.host, settings.port) as port:
+            settings = settings.model_copy(update={"port": port})
+            _supervise(settings, WorkerMetrics(settings.state_folder / f"metrics-{port}"), [])
 
 
-def _supervise(first: WorkerHandle, settings: Settings, metrics: WorkerMetrics) -> None:
+def _supervise(settings: Settings, metrics: WorkerMetrics, sockets: Sequence[socket.socket]) -> None:
+    metrics.clear()
+    first = WorkerHandle(metrics.folder, sockets)
     from accord_gateway import logs
     from accord_gateway.cli.banner import announce
     from accord_gateway.process.background_tasks import running
@@ -73,7 +80,7 @@ def _supervise(first: WorkerHandle, settings: Settings, metrics: WorkerMetrics) 
         shutdown = Shutdown()
         shutdown.handle_signals()
         async with running(*postgres_tasks(postgres)):
-            await Supervisor(first, config, metrics, shutdown).run(lambda: announce(settings, settings.port))
+            await Supervisor(first, config, metrics, shutdown, sockets).run(lambda: announce(settings, settings.port))
 
     logs.configure(settings)
     with prepare(settings) as (config, postgres), serve_metrics(settings, metrics.registry()):

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -20,13 +21,21 @@ KILL_AFTER = 10.0  # seconds after the end of the drain
 
 
 class Supervisor:
-    """`first` already runs and imports modules, since before there was a configuration."""
+    """All workers inherit the `sockets`. `first` already runs and imports modules, since before there was a configuration."""
 
-    def __init__(self, first: WorkerHandle, config: ServeConfig, metrics: WorkerMetrics, shutdown: Shutdown) -> None:
+    def __init__(
+        self,
+        first: WorkerHandle,
+        config: ServeConfig,
+        metrics: WorkerMetrics,
+        shutdown: Shutdown,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
         self._workers = {first}
         self._first = first
         self._config = config
         self._metrics = metrics
+        self._sockets = sockets
         self._shutdown = shutdown
         self._log = structlog.get_logger()
 
@@ -54,7 +63,7 @@ class Supervisor:
         await asyncio.gather(*(worker.start_serving(self._config) for worker in others))
 
     def _new_worker(self) -> WorkerHandle:
-        worker = WorkerHandle(self._metrics.folder)
+        worker = WorkerHandle(self._metrics.folder, self._sockets)
         self._workers.add(worker)
         return worker
 

@@ -6,6 +6,7 @@ import pickle
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +14,8 @@ READY = b"r"
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-def run_worker(metrics_folder: Path) -> None:
-    """Standard input is the socket to the supervisor. Raises StartupError."""
+def run_worker(metrics_folder: Path, inherited: Sequence[int]) -> None:
+    """Standard input is the socket to the supervisor. `inherited` are descriptors of bound sockets to listen on. Raises StartupError."""
     _end_with_supervisor()
     # prometheus_client reads this variable once, when it is imported.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # noqa: TID251  # written, not read
@@ -24,12 +25,13 @@ def run_worker(metrics_folder: Path) -> None:
     from accord_gateway.shutdown import Shutdown
 
     supervisor = socket.socket(fileno=sys.stdin.fileno())
+    sockets = [socket.socket(fileno=descriptor) for descriptor in inherited]
 
     async def run() -> None:
         shutdown = Shutdown()
         shutdown.handle_signals()
         shutdown.request_when_closed(supervisor)  # the supervisor sends nothing after the configuration
-        await lifecycle.serve(config, shutdown, lambda _: _report_ready(supervisor))
+        await lifecycle.serve(config, shutdown, lambda _: _report_ready(supervisor), sockets)
 
     with suppress(EOFError):  # the supervisor ended before it sent the configuration
         config = pickle.load(supervisor.makefile("rb"))  # noqa: S301  # only the supervisor has the other end

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 class WorkerHandle:
     """Starts a process, which waits for its configuration. The end of either process closes the socket between them."""
 
-    def __init__(self, metrics_folder: Path) -> None:
+    def __init__(self, metrics_folder: Path, sockets: Sequence[socket.socket] = ()) -> None:
+        """The process inherits bound `sockets` to listen on."""
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "accord_gateway", "worker", str(metrics_folder)]
+            descriptors = [sock.fileno() for sock in sockets]
+            command = [sys.executable, "-m", "accord_gateway", "worker", str(metrics_folder), *map(str, descriptors)]
             # In a new session, so that Ctrl-C in the terminal reaches only the supervisor, which signals the workers.
-            self._process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdin=theirs.fileno(), start_new_session=True, pass_fds=descriptors
+            )
         ours.setblocking(False)
         self._socket = ours
         self.pid = self._process.pid

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import grpc
 
 from accord_gateway.errors import StartupError
-from accord_gateway.server.ports import PortUnavailable, format_address
+from accord_gateway.server.ports import PortUnavailable, bind_unix_socket, format_address
 from accord_gateway.server.tls import TlsError, certificate_files, server_credentials
 from accord_gateway.setting_values import is_loopback
 from accord_gateway.settings import Settings
@@ -18,7 +18,7 @@ from accord_rpc.protocols.grpc import GrpcProtocol
 from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest import RestProtocol
 from accord_rpc.server.limits import ConnectionLimits
-from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp, bind_unix
+from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp
 from accord_rpc.server.server import Server
 
 KIB, MIB = 1024, 1024 * 1024
@@ -119,13 +119,13 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 def _bound(settings: Settings) -> Sequence[socket.socket]:
-    place = str(settings.unix_socket or format_address(settings.host, settings.port))
+    if settings.unix_socket:
+        return [bind_unix_socket(settings.unix_socket)]
     try:
-        if settings.unix_socket:
-            return [bind_unix(settings.unix_socket)]
         return bind_tcp(settings.host, settings.port, shared=settings.workers > 1)
     except OSError as error:
-        raise PortUnavailable(f"Cannot listen on {place}: {error.strerror}") from None
+        address = format_address(settings.host, settings.port)
+        raise PortUnavailable(f"Cannot listen on {address}: {error.strerror}") from None
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
