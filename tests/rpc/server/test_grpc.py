@@ -87,7 +87,7 @@ class Chains:
 
 
 @asynccontextmanager
-async def served(**limits: Any) -> AsyncIterator[tuple[Chains, Site, grpc.aio.Channel]]:
+async def served(**limits: Any) -> AsyncIterator[tuple[Chains, Site, Any]]:
     chains = Chains()
     async with (
         serving(Dispatcher([GrpcProtocol(chains)]), **limits) as site,
@@ -96,7 +96,7 @@ async def served(**limits: Any) -> AsyncIterator[tuple[Chains, Site, grpc.aio.Ch
         yield chains, site, channel
 
 
-async def unary(channel: grpc.aio.Channel, method: str, message: bytes = b"", **options: Any) -> bytes:
+async def unary(channel: Any, method: str, message: bytes = b"", **options: Any) -> bytes:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/test/{method}")
     return await call(message, timeout=SECONDS, **options)
 
@@ -218,7 +218,15 @@ async def test_headers_of_grpc_are_not_metadata() -> None:
 # --- deadlines ---
 @pytest.mark.parametrize(
     ("sent", "seconds"),
-    [("1H", 3600), ("2M", 120), ("3S", 3), ("4000m", 4), ("5000000u", 5), ("99999999n", 0.1), ("99999999H", 359_999_996_400)],
+    [
+        ("1H", 3600),
+        ("2M", 120),
+        ("3S", 3),
+        ("4000m", 4),
+        ("5000000u", 5),
+        ("99999999n", 0.1),
+        ("99999999H", 359_999_996_400),
+    ],
 )
 async def test_deadline_in_every_unit(sent: str, seconds: float) -> None:
     async with served() as (_, site, _):

@@ -37,13 +37,12 @@ def head(path: str = "/", method: str = "GET") -> list[tuple[str, str]]:
     return [(":method", method), (":scheme", "http"), (":path", path), (":authority", "example.org")]
 
 
-def begin(wire: Wire, path: str = "/", *, method: str = "GET", ended: bool = True, **headers: str) -> int:
-    named = [(name.replace("_", "-"), value) for name, value in headers.items()]
-    return wire.begin("", named, base=head(path, method), end_stream=ended)
+def begin(wire: Wire, path: str = "/", *, method: str = "GET", ended: bool = True) -> int:
+    return wire.begin("", base=head(path, method), end_stream=ended)
 
 
-async def get(wire: Wire, path: str = "/", method: str = "GET", **headers: str) -> Response:
-    return await wire.response(begin(wire, path, method=method, **headers), SECONDS)
+async def get(wire: Wire, path: str = "/", method: str = "GET") -> Response:
+    return await wire.response(begin(wire, path, method=method), SECONDS)
 
 
 async def closed(wire: Wire) -> None:

@@ -1,10 +1,10 @@
 """One connection: TLS, and which HTTP the client speaks. Hands the transport over to that version."""
 
 import asyncio
+import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -72,16 +72,10 @@ class Connection(asyncio.Protocol, ABC):
 class Acceptor(Host, Protocol):
     """What a connection that begins uses of the server."""
 
-    def accept(self, connection: "NewConnection", address: str | None) -> bool:
-        """Counts the connection. False if there are too many. `address` is None for a unix socket."""
-
     def connect(
         self, old: "NewConnection", transport: asyncio.Transport, peer: Peer, *, http2: bool
     ) -> "Connection | None":
         """The connection that takes the place of `old`. None if the server has stopped."""
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """None for plaintext. Asked per connection, so that a renewed certificate is used at once."""
 
     def ended(self, connection: "NewConnection") -> None: ...
 
@@ -89,89 +83,65 @@ class Acceptor(Host, Protocol):
 class NewConnection(asyncio.Protocol):
     """From the accepted socket to the first bytes of HTTP."""
 
+    __slots__ = ("_first", "_server", "_since", "_transport", "opening")
+
     def __init__(self, server: Acceptor) -> None:
         self._server = server
-        self._transport = cast(asyncio.Transport, None)
-        self._raw = cast(asyncio.Transport, None)
-        self._first = b""
-        self._is_secure = self._is_ready = False
         self._since = server.loop.time()
-        self._handshake: asyncio.Task[None] | None = None
-        self.address: str | None = None
+        self._first = b""
+        self._transport: asyncio.Transport | None = None
+        self.opening: asyncio.Task[None] | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._raw = self._transport = cast(asyncio.Transport, transport)
-        place = transport.get_extra_info("peername")
-        self.address = place[0] if place and isinstance(place, tuple) else None
-        if not self._server.accept(self, self.address):
-            self._raw.abort()
-        elif context := self._server.tls_context():
-            self._raw.pause_reading()  # until the handshake reads
-            self._handshake = self._server.loop.create_task(self._start_tls(context))
-        else:
-            self._is_ready = True
-
-    async def _start_tls(self, context: ssl.SSLContext) -> None:
-        loop, limits = self._server.loop, self._server.limits
+    async def open(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Until the transport is made, TLS handshake included."""
+        timeout = self._server.limits.handshake_seconds if context else None
         try:
-            transport = await loop.start_tls(
-                self._raw, self, context, server_side=True, ssl_handshake_timeout=limits.handshake_seconds
+            await self._server.loop.connect_accepted_socket(
+                lambda: self, sock, ssl=context, ssl_handshake_timeout=timeout
             )
         except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError
-            transport = None
-        if transport is None or transport.is_closing():
-            self._raw.abort()
             self._server.ended(self)
-        else:
-            self._begin_secure(transport)
 
-    def _begin_secure(self, transport: asyncio.Transport) -> None:
-        self._transport, self._is_secure, self._is_ready = transport, True, True
-        version = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-        if version == "h2":
-            self._hand_over(http2=True)
-        elif self._first:
-            self._recognize()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if (tls := transport.get_extra_info("ssl_object")) and tls.selected_alpn_protocol() == "h2":
+            self._hand_over(self._transport, http2=True)
 
     def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
         self._first += data
-        if self._is_ready:
-            self._recognize()
-
-    def _recognize(self) -> None:
-        """`PRI` is no method of HTTP/1.1."""
         if self._first.startswith(PREFACE):
-            self._hand_over(http2=True)
-        elif not PREFACE.startswith(self._first):
-            self._hand_over(http2=False)
+            self._hand_over(self._transport, http2=True)
+        elif not PREFACE.startswith(self._first):  # `PRI` is no method of HTTP/1.1
+            self._hand_over(self._transport, http2=False)
 
-    def _hand_over(self, *, http2: bool) -> None:
-        connection = self._server.connect(self, self._transport, self._peer(), http2=http2)
+    def _hand_over(self, transport: asyncio.Transport, *, http2: bool) -> None:
+        connection = self._server.connect(self, transport, _peer(transport), http2=http2)
         if connection is None:
-            self._transport.close()
+            transport.close()
         else:
-            self._transport.set_protocol(connection)
+            transport.set_protocol(connection)
             connection.data_received(self._first)
 
-    def _peer(self) -> Peer:
-        place = self._transport.get_extra_info("peername")
-        certificate = self._transport.get_extra_info("peercert") or {}
-        uris = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
-        return Peer(_name(place), uris, self._is_secure)
-
     def connection_lost(self, error: Exception | None) -> None:
-        if self._handshake is None or self._is_ready:
-            self._server.ended(self)
+        self._server.ended(self)
 
     def tick(self, now: float) -> None:
         if now - self._since > self._server.limits.handshake_seconds:
             self.abort()
 
     def abort(self) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
-        with suppress(AttributeError):
-            self._raw.abort()
+        if self._transport is not None:
+            self._transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
+
+def _peer(transport: asyncio.Transport) -> Peer:
+    certificate = transport.get_extra_info("peercert") or {}
+    uris = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
+    secure = transport.get_extra_info("ssl_object") is not None
+    return Peer(_name(transport.get_extra_info("peername")), uris, secure)
 
 
 def _name(place: object) -> str:

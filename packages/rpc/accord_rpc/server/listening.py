@@ -1,7 +1,9 @@
 """Binds sockets, and holds the server's certificate, whose files are read again when they change."""
 
+import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Final
 import structlog
 
 BACKLOG: Final = 1024
+_ACCEPTED_AT_ONCE: Final = 16  # so that processes that share a socket get connections alike
+_PAUSE: Final = 1.0  # seconds
 
 
 class CertificateError(Exception):
@@ -40,6 +44,7 @@ def _bound(sock: socket.socket, address: tuple[object, int], *, shared: bool) ->
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
         sock.bind(address)
+        sock.listen(BACKLOG)  # otherwise another socket could take the address between
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -54,6 +59,7 @@ def bind_unix(path: Path, mode: int = 0o660) -> socket.socket:
     try:
         sock.bind(str(path))
         path.chmod(mode)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -70,6 +76,45 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+class Listener:
+    """Accepts the connections of a listening socket, which other processes may share.
+
+    asyncio's own servers accept without asking, and report a connection only after its TLS handshake."""
+
+    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket, object], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._accepted = accepted
+        self._resuming: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+        self._resume()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptors or memory are left
+                structlog.get_logger().error("connections_not_accepted", reason=error.strerror)
+                self._loop.remove_reader(self._socket)
+                self._resuming = self._loop.call_later(_PAUSE, self._resume)
+                return
+            sock.setblocking(False)
+            self._accepted(sock, address)
+
+    def close(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+        else:
+            self._loop.remove_reader(self._socket)
+        self._socket.close()
 
 
 @dataclass(frozen=True, slots=True)

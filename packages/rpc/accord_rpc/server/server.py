@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,9 +14,8 @@ from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
-from accord_rpc.server.listening import Certificates
+from accord_rpc.server.listening import Certificates, Listener
 
-BACKLOG: Final = 1024
 _POLL: Final = 0.01  # seconds
 
 
@@ -46,7 +44,7 @@ class Server:
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: Sequence[Listener] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._log = structlog.get_logger()
@@ -60,16 +58,14 @@ class Server:
         return sum(each.exchanges for each in self._connections if isinstance(each, Connection))
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts connections on bound sockets. The server closes them."""
-        for sock in sockets:
-            create = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
-            self._listeners.append(await create(lambda: NewConnection(self), sock=sock, backlog=BACKLOG))
+        """Accepts connections on listening sockets. The server closes them."""
+        self._listeners = [Listener(sock, self._accept) for sock in sockets]
         self._tick()
 
     def stop_listening(self) -> None:
         for listener in self._listeners:
             listener.close()
-        self._listeners.clear()
+        self._listeners = ()
 
     async def stop(self, grace: float | None) -> None:
         """Closes the sockets, tells clients to leave, and waits `grace` seconds for exchanges under way. Then cancels them.
@@ -121,15 +117,20 @@ class Server:
         finally:
             self._running.discard(exchange)
 
-    def accept(self, connection: NewConnection, address: str | None) -> bool:
-        network = None if address is None or self._exempt(address) else peer_network(address)
+    def _accept(self, sock: socket.socket, address: object) -> None:
+        host = str(address[0]) if isinstance(address, tuple) else ""
+        network = peer_network(host) if host and not self._exempt(host) else None
         full = len(self._connections) >= self.limits.connections
-        if full or self._draining or (network and self._per_network[network] >= self.limits.connections_per_address):
-            return False
+        if full or (network and self._per_network[network] >= self.limits.connections_per_address):
+            sock.close()
+            return
+        connection = NewConnection(self)
         self._connections[connection] = network
         if network:
             self._per_network[network] += 1
-        return True
+        # The context is that of this moment, so that a renewed certificate is used at once.
+        context = self._certificates.context if self._certificates else None
+        connection.opening = self.loop.create_task(connection.open(sock, context))
 
     def connect(
         self, old: NewConnection, transport: asyncio.Transport, peer: Peer, *, http2: bool
@@ -141,9 +142,6 @@ class Server:
         if self._draining:
             connection.drain()
         return connection
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        return self._certificates.context if self._certificates else None
 
     def closed(self, connection: Connection) -> None:
         self._forget(connection)
