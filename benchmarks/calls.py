@@ -1,10 +1,10 @@
-"""The calls that are measured, over gRPC to Accord and over REST to the peer, each with a check of its response."""
+"""The calls that are measured, over each protocol, each with a check of its response."""
 
 import json
 import struct
 import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -81,7 +81,28 @@ def _rest(path: str, person: Person, body: object = None) -> Request:
     return Request(path, headers | {"content-type": "application/json"}, json.dumps(body).encode())
 
 
-ACCORD: Final[Mapping[str, CheckedCall]] = {
+def _connect(method: str, body: object, person: Person) -> Request:
+    return _rest(f"/accord.tasks.v1.TaskService/{method}", person, body)
+
+
+def _task(response: bytes) -> dict[str, object]:
+    """Of REST and of Connect, which both put it into a response message."""
+    return cast(dict[str, object], json.loads(response)["task"])
+
+
+def _is_page(response: bytes, person: Person) -> bool:
+    return len(json.loads(response)["tasks"]) == PAGE
+
+
+def _is_own_task(response: bytes, person: Person) -> bool:
+    return _task(response)["id"] == person.task_id
+
+
+def _has_title(response: bytes, person: Person) -> bool:
+    return _task(response)["title"] == TITLE
+
+
+GRPC: Final[Mapping[str, CheckedCall]] = {
     "GetTask": CheckedCall(
         lambda person: _grpc("GetTask", GetTaskRequest(task_id=person.task_id), person),
         lambda response, person: GetTaskResponse.FromString(response).task.id == person.task_id,
@@ -97,6 +118,20 @@ ACCORD: Final[Mapping[str, CheckedCall]] = {
     "CreateTask": CheckedCall(
         lambda person: _grpc("CreateTask", CreateTaskRequest(title=TITLE, description=DESCRIPTION), person),
         lambda response, person: CreateTaskResponse.FromString(response).task.title == TITLE,
+    ),
+}
+REST: Final[Mapping[str, CheckedCall]] = {
+    "GetTask": CheckedCall(lambda person: _rest(f"/v1/tasks/{person.task_id}", person), _is_own_task),
+    "ListTasks": CheckedCall(lambda person: _rest(f"/v1/tasks?page_size={PAGE}", person), _is_page),
+    "CreateTask": CheckedCall(
+        lambda person: _rest("/v1/tasks", person, {"title": TITLE, "description": DESCRIPTION}), _has_title
+    ),
+}
+CONNECT: Final[Mapping[str, CheckedCall]] = {
+    "GetTask": CheckedCall(lambda person: _connect("GetTask", {"taskId": person.task_id}, person), _is_own_task),
+    "ListTasks": CheckedCall(lambda person: _connect("ListTasks", {"pageSize": PAGE}, person), _is_page),
+    "CreateTask": CheckedCall(
+        lambda person: _connect("CreateTask", {"title": TITLE, "description": DESCRIPTION}, person), _has_title
     ),
 }
 _PEER: Final[Mapping[str, CheckedCall]] = {
@@ -115,8 +150,13 @@ _PEER: Final[Mapping[str, CheckedCall]] = {
 }
 # The peer has no organizations and no keys: it is compared by the same read of the user's own task.
 PEER: Final[Mapping[str, CheckedCall]] = _PEER | {"GetTask by API key": _PEER["GetTask"]}
-# A task that is returned without a database, by `benchmarks.bare` and `benchmarks.variants`.
-CANNED: Final = CheckedCall(
-    ACCORD["GetTask"].request,
-    lambda response, person: GetTaskResponse.FromString(response).task.title == TITLE,
-)
+# A task that is returned without a database, by the servers of `benchmarks.bare` and `benchmarks.variants` and by the peer in Go.
+NO_DATABASE: Final = "no database"
+CANNED_GRPC: Final = {
+    NO_DATABASE: CheckedCall(
+        GRPC["GetTask"].request,
+        lambda response, person: GetTaskResponse.FromString(response).task.title == TITLE,
+    )
+}
+CANNED_REST: Final = {NO_DATABASE: CheckedCall(REST["GetTask"].request, _has_title)}
+CANNED_CONNECT: Final = {NO_DATABASE: CheckedCall(CONNECT["GetTask"].request, _has_title)}

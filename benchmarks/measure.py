@@ -25,11 +25,12 @@ class Sample(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A call, and how many users make it at a time."""
+    """A call, how many users make it at a time, and the targets that are compared: all that can, if none are named."""
 
     name: str
     call: str
     people: int = 1
+    fronts: Sequence[str] = ()
 
 
 class Measuring:
@@ -48,7 +49,7 @@ class Measuring:
             for run in runs if number % 2 == 0 else reversed(runs):
                 sample = run.round(number)
                 samples[run.target.name].append(sample)
-                print(f"{operation.name} {number + 1}/{self._rounds}  {run.target.name:26}{_shown(sample)}", flush=True)
+                print(f"{operation.name} {number + 1}/{self._rounds}  {run.target.name:30}{_shown(sample)}", flush=True)
         return samples
 
 

@@ -2,14 +2,27 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from benchmarks.calls import ACCORD, CANNED, PEER, CheckedCall, call_once
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from benchmarks.calls import (
+    CANNED_CONNECT,
+    CANNED_GRPC,
+    CANNED_REST,
+    CONNECT,
+    GRPC,
+    PEER,
+    REST,
+    CheckedCall,
+    call_once,
+)
 from benchmarks.data import Databases, Person
 from benchmarks.processes import Server, free_port, serving
 
@@ -24,46 +37,136 @@ GATEWAY_SETTINGS: Final = {
     "WORKERS": "1",
     "SECRET_KEY": "a key that is used for nothing but benchmarks",
 }
+# What the peer in Go has of the contract.
+GO: Final = {name: GRPC[name] for name in ("GetTask", "ListTasks", "CreateTask")}
 
 
 class Target(NamedTuple):
+    """Calls of one kind to one server. Several targets may share a server."""
+
     name: str
     server: Server
     people: Sequence[Person]
     calls: Mapping[str, CheckedCall]
 
 
+class Programs(NamedTuple):
+    """What was installed or built for the peers. `go` is None if it cannot be built here."""
+
+    fastapi_python: Path
+    go: Path | None
+
+
+class Servers:
+    """Starts a server when it is first needed. All of them run until the end; an idle one costs nothing."""
+
+    def __init__(self, databases: Databases, programs: Programs, folder: Path, running: ExitStack) -> None:
+        self._databases = databases
+        self._programs = programs
+        self._folder = folder
+        self._running = running
+        self._started: dict[tuple[str, str], Server] = {}
+
+    def fastapi(self) -> Server:
+        return self._once(
+            ("fastapi", ""), lambda: _fastapi(self._programs.fastapi_python, self._databases.peer, self._folder)
+        )
+
+    def go(self, variant: str = "") -> Server:
+        program = self._programs.go
+        assert program is not None
+        return self._once(("go", variant), lambda: _go(program, variant, self._databases.peer, self._folder))
+
+    def bare(self) -> Server:
+        return self._once(("bare", ""), lambda: _bare(self._folder))
+
+    def gateway(self, server: str, variant: str = "") -> Server:
+        command = _variant(variant) if variant else GATEWAY
+        return self._once(
+            (server, variant), lambda: gateway(command, self._databases.accord, self._folder, {"SERVER": server})
+        )
+
+    def _once(self, key: tuple[str, str], start: Callable[[], AbstractContextManager[Server]]) -> Server:
+        if key not in self._started:
+            self._started[key] = self._running.enter_context(start())
+        return self._started[key]
+
+
+class _Plan(NamedTuple):
+    front: str
+    start: Callable[[], Server]
+    calls: Mapping[str, CheckedCall]
+
+
+# The name on the command line, and in the tables.
+FRONTS: Final = {
+    "fastapi": "FastAPI",
+    "go": "Go",
+    "go-cached": "Go, session cache",
+    "grpcio": "Accord on grpcio",
+    "accord": "Accord",
+    "rest": "Accord, REST",
+    "connect": "Accord, Connect JSON",
+    "uncached": "Accord, no session cache",
+    "unsecured": "Accord, no row-level security",
+    "bare": "grpc.aio, bare",
+}
+PEERS: Final = ("fastapi", "go", "go-cached")
+
+
 @contextmanager
-def all_targets(databases: Databases, peer_python: Path, folder: Path) -> Iterator[list[Target]]:
-    """All servers run throughout; an idle one costs nothing."""
-    people = databases.accord_people
+def all_targets(
+    databases: Databases, programs: Programs, folder: Path, fronts: Collection[str], calls: Collection[str]
+) -> Iterator[list[Target]]:
+    """Those of `fronts` that can make one of `calls`."""
     with ExitStack() as running:
-        peer = running.enter_context(_peer(peer_python, databases.peer, folder))
-        accord = running.enter_context(gateway(GATEWAY, databases.accord, folder))
-        uncached = running.enter_context(gateway(_variant("uncached"), databases.accord, folder))
-        unsecured = running.enter_context(gateway(_variant("no-row-level-security"), databases.accord, folder))
-        bare = running.enter_context(_bare(folder))
-        canned = running.enter_context(gateway(_variant("canned"), databases.accord, folder))
+        plans = _plans(Servers(databases, programs, folder, running))
         yield [
-            Target("FastAPI", peer, databases.peer_people, PEER),
-            Target("Accord", accord, people, ACCORD),
-            Target("Accord, no session cache", uncached, people, {"GetTask": ACCORD["GetTask"]}),
-            Target(
-                "Accord, no row-level security",
-                unsecured,
-                people,
-                {"GetTask": ACCORD["GetTask"], "ListTasks": ACCORD["ListTasks"]},
-            ),
-            Target("grpc.aio, bare", bare, people, {"no database": CANNED}),
-            Target("Accord's pipeline", canned, people, {"no database": CANNED}),
+            Target(FRONTS[plan.front], plan.start(), _people(databases, plan.front), plan.calls)
+            for plan in plans
+            if plan.front in fronts
+            and any(call in plan.calls for call in calls)
+            and (programs.go is not None or not plan.front.startswith("go"))
         ]
 
 
-def seconds_to_first_response(databases: Databases, folder: Path) -> float:
+def _plans(servers: Servers) -> list[_Plan]:
+    return [
+        _Plan("fastapi", servers.fastapi, PEER),
+        _Plan("go", servers.go, GO),
+        _Plan("go-cached", partial(servers.go, "cached"), GO),
+        _Plan("go-cached", partial(servers.go, "canned"), CANNED_GRPC),
+        _Plan("bare", servers.bare, CANNED_GRPC),
+        _Plan("grpcio", partial(servers.gateway, "grpcio"), _some(GRPC, *GO)),
+        _Plan("grpcio", partial(servers.gateway, "grpcio", "canned"), CANNED_GRPC),
+        _Plan("accord", partial(servers.gateway, "accord"), GRPC),
+        _Plan("accord", partial(servers.gateway, "accord", "canned"), CANNED_GRPC),
+        _Plan("rest", partial(servers.gateway, "accord"), REST),
+        _Plan("rest", partial(servers.gateway, "accord", "canned"), CANNED_REST),
+        _Plan("connect", partial(servers.gateway, "accord"), CONNECT),
+        _Plan("connect", partial(servers.gateway, "accord", "canned"), CANNED_CONNECT),
+        _Plan("uncached", partial(servers.gateway, "accord", "uncached"), _some(GRPC, "GetTask")),
+        _Plan(
+            "unsecured",
+            partial(servers.gateway, "accord", "no-row-level-security"),
+            _some(GRPC, "GetTask", "ListTasks"),
+        ),
+    ]
+
+
+def _some(calls: Mapping[str, CheckedCall], *names: str) -> Mapping[str, CheckedCall]:
+    return {name: calls[name] for name in names}
+
+
+def _people(databases: Databases, front: str) -> Sequence[Person]:
+    return databases.peer_people if front in PEERS else databases.accord_people
+
+
+def seconds_to_first_response(databases: Databases, folder: Path, server: str = "accord") -> float:
     """From the start of a gateway's process, on a migrated database."""
     began = perf_counter()
-    with gateway(GATEWAY, databases.accord, folder) as server:
-        call_once(server.port, ACCORD["GetTask"], databases.accord_people[0])
+    with gateway(GATEWAY, databases.accord, folder, {"SERVER": server}) as started:
+        call_once(started.port, GRPC["GetTask"], databases.accord_people[0])
         return perf_counter() - began
 
 
@@ -81,12 +184,25 @@ def gateway(
 
 
 @contextmanager
-def _peer(python: Path, database: str, folder: Path) -> Iterator[Server]:
+def _fastapi(python: Path, database: str, folder: Path) -> Iterator[Server]:
     port = free_port()
     command = [str(python), "-m", "uvicorn", "--app-dir", str(ROOT / "benchmarks" / "peer"), "--port", str(port)]
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "server:app"]
     with serving(command, _environment() | {"PEER_DSN": database}, port, folder) as server:
         yield server
+
+
+@contextmanager
+def _go(program: Path, variant: str, database: str, folder: Path) -> Iterator[Server]:
+    port = free_port()
+    wanted = {name: value for name, value in conninfo_to_dict(database).items() if name in _LIB_PQ}
+    command = [str(program), make_conninfo(**wanted, sslmode="disable"), str(port), *filter(None, [variant])]
+    with serving(command, _environment(), port, folder) as server:
+        yield server
+
+
+# The parameters that lib/pq does not send to the server as settings.
+_LIB_PQ: Final = ("host", "port", "user", "password", "dbname")
 
 
 @contextmanager

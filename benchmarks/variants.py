@@ -21,15 +21,15 @@ class CannedTaskService(TaskService):
 
 def exchange(variant: str) -> None:
     if variant == "canned":
-        registration.SERVICES = tuple(  # type: ignore[misc]
+        registration.SERVICES = tuple(  # type: ignore[misc]  # Final there
             CannedTaskService if service is TaskService else service for service in registration.SERVICES
         )
     elif variant == "uncached":  # every call looks up its session, as the peer's do
-        gateway.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]
+        gateway.Sessions = partial(Sessions, cache_seconds=0)  # type: ignore[assignment,misc]  # a function in place of a class
     elif variant == "no-row-level-security":  # as a superuser, and without setting the tenant
-        database.set_tenant_query = transaction.set_tenant_query = lambda tenant: ()  # type: ignore[attr-defined]  # as imported there
+        database.set_tenant_query = transaction.set_tenant_query = lambda tenant: ()  # type: ignore[attr-defined]  # imported there, not exported
         startup.require_row_level_security = lambda addresses, settings: None
-        lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]  # as imported there
+        lifecycle.gateway_role = lambda settings: None  # type: ignore[attr-defined]  # imported there, not exported
     else:
         raise SystemExit(__doc__)
 

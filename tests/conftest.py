@@ -92,12 +92,13 @@ def concerns_any(item: pytest.Item, features: Collection[Feature]) -> bool:
 
 # --- processes --------------------------------------------------------------------------------------------------------
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker per core. No workers for a single file, whose tests end before workers have started, and for output
-    that a worker would swallow."""
+    """One worker more than there are cores, because tests of gateways mostly wait for other processes. No workers for a single
+    file, whose tests end before workers have started, and for output that a worker would swallow."""
     shows_output = config.getoption("matrix") or config.getoption("capture") == "no"
     if shows_output or (len(config.args) == 1 and names_file(config.args[0], config.invocation_params.dir)):
         return 0
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
 
 
 def names_file(argument: str, folder: Path) -> bool:

@@ -45,7 +45,7 @@ async def signed_in_person(db: Executor, *, lifetime: timedelta = timedelta(hour
         db,
         account_id=uuid7(),
         email=f"{uuid4().hex}@example.com",
-        display_name="Somebody",
+        display_name="Some User",
         password_hash=_UNUSABLE_PASSWORD_HASH,
     )
     assert account is not None
@@ -98,7 +98,7 @@ async def api_key_of(
 async def organization_of(db: Executor, person: Person, role: str | None = "owner", *, slug: str | None = None) -> UUID:
     """The id of a new organization whose only member is the person. It is not their active one: see `activate`."""
     organization = await organizations.insert_organization(
-        db, organization_id=uuid7(), name="Somebody's", slug=slug or f"slug-{uuid4().hex}"
+        db, organization_id=uuid7(), name="Some Organization", slug=slug or f"slug-{uuid4().hex}"
     )
     assert organization is not None
     await joined(db, organization.id, person, role)

@@ -36,7 +36,7 @@ QUERIES = "packages/db/accord_db/queries"
 RLS_MIGRATION = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
 ROWS = "tests/db/test_row_level_security.py"
 TENANCY = "tests/api/test_tenancy.py"
-MATRIX = ("tests/api/test_matrix.py::test_every_method_lets_in_whom_the_contract_says_and_nobody_else",)
+MATRIX = ("tests/api/test_matrix.py::test_every_method_accepts_exactly_the_callers_of_its_policy",)
 
 
 def foreign(*places: str) -> tuple[str, ...]:
@@ -140,6 +140,7 @@ MUTATIONS = (
         "proto/accord/tasks/v1/tasks.proto",
         """  rpc DeleteTask(DeleteTaskRequest) returns (DeleteTaskResponse) {
     option idempotency_level = IDEMPOTENT;
+    option (google.api.http) = {delete: "/v1/tasks/{task_id}"};
     option (accord.policy.v1.policy) = {
       access: ACCESS_SIGNED_IN
       permission: PERMISSION_TASKS_WRITE
@@ -147,6 +148,7 @@ MUTATIONS = (
 """,
         """  rpc DeleteTask(DeleteTaskRequest) returns (DeleteTaskResponse) {
     option idempotency_level = IDEMPOTENT;
+    option (google.api.http) = {delete: "/v1/tasks/{task_id}"};
     option (accord.policy.v1.policy) = {
       access: ACCESS_SIGNED_IN
 """,
@@ -157,17 +159,60 @@ MUTATIONS = (
         "proto/accord/api_keys/v1/api_keys.proto",
         """  rpc RevokeApiKey(RevokeApiKeyRequest) returns (RevokeApiKeyResponse) {
     option idempotency_level = IDEMPOTENT;
+    option (google.api.http) = {
+      post: "/v1/apiKeys/{api_key_id}:revoke"
+      body: "*"
+    };
     option (accord.policy.v1.policy) = {
       access: ACCESS_SIGNED_IN
       permission: PERMISSION_API_KEYS_WRITE
 """,
         """  rpc RevokeApiKey(RevokeApiKeyRequest) returns (RevokeApiKeyResponse) {
     option idempotency_level = IDEMPOTENT;
+    option (google.api.http) = {
+      post: "/v1/apiKeys/{api_key_id}:revoke"
+      body: "*"
+    };
     option (accord.policy.v1.policy) = {
       access: ACCESS_SIGNED_IN
       permission: PERMISSION_API_KEYS_READ
 """,
         ("tests/docs/test_policies.py::test_page_matches_the_contract",),
+    ),
+    Mutation(
+        "browsers: other sites may use the session cookie",
+        "packages/rpc/accord_rpc/pipeline/session_cookies.py",
+        "        if from_another_site:\n",
+        "        if False:\n",
+        ("tests/api/test_browsers.py::test_other_sites_cannot_use_the_cookie",),
+    ),
+    Mutation(
+        "browsers: other sites may sign the user in",
+        "packages/rpc/accord_rpc/pipeline/session_cookies.py",
+        "            self._admit(has_cookie=False)\n",
+        "            pass\n",
+        ("tests/api/test_browsers.py::test_other_sites_cannot_sign_the_user_in",),
+    ),
+    Mutation(
+        "browsers: the token stays in the response",
+        "packages/rpc/accord_rpc/pipeline/session_cookies.py",
+        '        message.session_token = ""\n',
+        "",
+        ("tests/api/test_browsers.py::test_sign_in_sets_the_cookie_and_leaves_the_token_out",),
+    ),
+    Mutation(
+        "browsers: every origin may read responses",
+        "packages/rpc/accord_rpc/protocols/cors.py",
+        "        allowed = self._allowed.get(origin)\n",
+        "        allowed = next(iter(self._allowed.values()))\n",
+        ("tests/api/test_browsers.py::test_other_origins_are_not_allowed",),
+    ),
+    Mutation(
+        "routes: a secret may be part of a URL",
+        "packages/rpc/accord_rpc/protocols/http_rules.py",
+        "        elif any(map(is_sensitive, leaf.fields)):\n",
+        "        elif False:\n",
+        ("tests/rpc/protocols/test_http_rules.py::test_wrong_rule_is_a_problem",),
     ),
     Mutation(
         "tenancy: handlers may read the owner where the policy has no permission",

@@ -58,13 +58,13 @@ class Authority:
 
 @dataclass(frozen=True)
 class Files:
-    """What a gateway shows, and whom it believes."""
+    """The certificate and the key of a gateway, and the CA of its clients' certificates."""
 
     authority: Authority
     folder: Path
 
     def write(self) -> dict[str, Path]:
-        """As settings name them."""
+        """Writes the files. Returns their paths by the names of the settings."""
         pair = self.authority.issue()
         files = {
             "tls_cert_file": pair.certificate,
@@ -77,7 +77,7 @@ class Files:
 
     @asynccontextmanager
     async def channel(self, address: str, *uris: str) -> AsyncIterator[grpc.aio.Channel]:
-        """Whose certificate has these names."""
+        """A channel with a client certificate that has these URIs."""
         pair = self.authority.issue(*uris)
         credentials = grpc.ssl_channel_credentials(self.authority.pem, pair.key, pair.certificate)
         options = [("grpc.ssl_target_name_override", _HOST), ("grpc.use_local_subchannel_pool", 1)]

@@ -11,7 +11,7 @@ from sqlalchemy import Table
 from accord_api.registration import SERVICES
 from accord_db.schema import metadata
 from tests.api.matrix import every_method
-from tests.api.requests import is_output_only, is_uuid, least, names_it
+from tests.api.requests import is_identifier, is_output_only, is_uuid, minimal_request
 from tests.api.world import World
 from tests.factories import Person
 from tests.rows import can_be_of_organization, needs_organization
@@ -126,9 +126,9 @@ def makers() -> list[Make]:
 
 async def own_request(world: World, owner: Owner, method: MethodDescriptor) -> Any:
     """The smallest valid request about resources of the owner. Optional lists of ids stay empty."""
-    request = least(method)
+    request = minimal_request(method)
     for place in places(method):
-        if place.make and (names_it(place.field) or not (place.part or place.field.is_repeated)):
+        if place.make and (is_identifier(place.field) or not (place.part or place.field.is_repeated)):
             put(request, place, await place.make(world, owner))
     return request
 

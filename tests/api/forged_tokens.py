@@ -1,4 +1,4 @@
-"""Tokens that nobody could tell from good ones by looking at them: their checksums fit."""
+"""Forged tokens that are well formed: with the right prefix, length and checksum."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import crc32
@@ -8,7 +8,7 @@ from accord_auth.tokens import well_formed
 
 
 def flipped(token: str, prefix: str) -> Iterator[str]:
-    """The token with each of its secret bytes changed."""
+    """Copies of the token, each with another byte of its secret changed."""
     secret = urlsafe_b64decode(token.removeprefix(prefix))[:-4]
     for place in range(len(secret)):
         other = secret[:place] + bytes([secret[place] ^ 1]) + secret[place + 1 :]

@@ -97,7 +97,7 @@ async def known_to_administrators(world: World) -> list[str]:
     subjects = [await world.person() for _ in range(COPIES)]
     services = [await new_service(world.database) for _ in range(COPIES)]
     known = [text for person in subjects for text in (str(person.account_id), person.email)]
-    return known + [str(id) for service in services for id in (service.id, service.etag)] + ["Somebody"]
+    return known + [str(id) for service in services for id in (service.id, service.etag)] + ["Some User"]
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

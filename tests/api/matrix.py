@@ -1,4 +1,4 @@
-"""Who may call what, worked out from the contract's descriptors alone: nothing of what decides it in earnest is asked."""
+"""The expected result of every call by every kind of caller, derived from the descriptors alone, without the product's code."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ from accord_rpc.contract import contract_services
 from accord_rpc.permissions import AnyPermission
 from tests.factories import Headers
 
-LET_IN: Final = "let in"
+ACCEPTED: Final = "accepted"
 MISSING: Final = "CREDENTIAL_MISSING"
 INVALID: Final = "CREDENTIAL_INVALID"
 DENIED: Final = "PERMISSION_DENIED"
-STALE: Final = "SIGN_IN_NOT_FRESH"
+NOT_FRESH: Final = "SIGN_IN_NOT_FRESH"
 
 # Accord's and the application's.
 _PERMISSIONS: Final = {
@@ -41,41 +41,41 @@ ALL: Final = frozenset[AnyPermission](_PERMISSIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caller:
-    """What a call comes with, in the words of the contract."""
+class CallerTraits:
+    """What the policy of a method can require of a caller."""
 
     credential: Credential.ValueType | None = CREDENTIAL_SESSION
-    # Not malformed, unknown, expired or revoked, nor of somebody who is banned, nor for somebody else.
-    good: bool = True
-    organization: bool = True  # whether one is active
-    permissions: frozenset[AnyPermission] = frozenset()  # that are held there
+    # False if it is malformed, unknown, expired or revoked, for another audience, or of a banned account.
+    valid: bool = True
+    organization: bool = True  # True if the session has an active organization
+    permissions: frozenset[AnyPermission] = frozenset()  # in that organization
     administrator: bool = False
-    recent: bool = True  # whether they signed in a moment ago
+    fresh: bool = True  # True if the sign-in is recent enough for methods that require a fresh one
     impersonated: bool = False
     service_for_itself: bool = False
-    service_for_a_person: bool = False
+    service_for_user: bool = False
 
 
-def expected(policy: MethodPolicy, caller: Caller) -> str:
-    """LET_IN, or the reason for which the call is refused."""
+def expected_result(policy: MethodPolicy, caller: CallerTraits) -> str:
+    """ACCEPTED, or the reason of the error."""
     if policy.access == ACCESS_PUBLIC:
-        return LET_IN
+        return ACCEPTED
     if caller.credential is None:
         return MISSING
-    if not caller.good:
+    if not caller.valid:
         return INVALID
-    if not (_is_accepted(policy, caller) and _is_meant(policy, caller) and _is_permitted(policy, caller)):
+    if not (_accepts_credential(policy, caller) and _grants_access(policy, caller) and _has_permission(policy, caller)):
         return DENIED
-    if (policy.fresh or policy.in_person) and (caller.impersonated or caller.service_for_a_person):
+    if (policy.fresh or policy.in_person) and (caller.impersonated or caller.service_for_user):
         return DENIED
-    return STALE if policy.fresh and not caller.recent else LET_IN
+    return NOT_FRESH if policy.fresh and not caller.fresh else ACCEPTED
 
 
-def _is_accepted(policy: MethodPolicy, caller: Caller) -> bool:
+def _accepts_credential(policy: MethodPolicy, caller: CallerTraits) -> bool:
     return caller.credential in (policy.credentials or [CREDENTIAL_SESSION])
 
 
-def _is_meant(policy: MethodPolicy, caller: Caller) -> bool:
+def _grants_access(policy: MethodPolicy, caller: CallerTraits) -> bool:
     return {
         ACCESS_SIGNED_IN: not caller.service_for_itself,
         ACCESS_ADMIN: caller.administrator,
@@ -83,13 +83,13 @@ def _is_meant(policy: MethodPolicy, caller: Caller) -> bool:
     }[policy.access]
 
 
-def _is_permitted(policy: MethodPolicy, caller: Caller) -> bool:
+def _has_permission(policy: MethodPolicy, caller: CallerTraits) -> bool:
     if not policy.permission or (policy.personal and not caller.organization):
         return True
     return policy.permission in caller.permissions
 
 
-def held_by(role: Role.ValueType) -> frozenset[AnyPermission]:
+def permissions_of(role: Role.ValueType) -> frozenset[AnyPermission]:
     """The permissions of a built-in role, by the options of each permission."""
     return frozenset(
         permission
@@ -99,8 +99,8 @@ def held_by(role: Role.ValueType) -> frozenset[AnyPermission]:
 
 
 def policy_of(method: MethodDescriptor) -> MethodPolicy:
-    """The policy as far as it decides who may call: with the application's permission, and the credentials of the service's
-    defaults where the method lists none."""
+    """The fields that decide access. Includes the application's permission, and the service's default credentials if the
+    method lists none."""
     policy, options = MethodPolicy(), method.GetOptions().Extensions
     policy.CopyFrom(options[policy_pb2.policy])
     if application := options[permissions_pb2.permission]:
@@ -116,54 +116,53 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def every_method() -> Iterator[MethodDescriptor]:
-    """Of every service, in the order of the contract."""
+    """The methods of all services, in the order of the contract."""
     for service in contract_services():
         yield from service.methods
 
 
 # --- the columns ------------------------------------------------------------------------------------------------------
-class Presented(NamedTuple):
-    """A caller, and what it says of itself: in its headers, and by the certificate of its connection if it has one."""
+class MatrixCaller(NamedTuple):
+    """A caller of the matrix: its traits, and the headers and the channel with its credentials."""
 
-    caller: Caller
+    traits: CallerTraits
     headers: Headers = ()
     channel: grpc.aio.Channel | None = None
 
 
-# By the permission that a method asks for: somebody who has just that one is somebody else for each.
-Column = Callable[[AnyPermission], Presented]
+# Maps the permission that a method requires to a caller: a column such as `role with all other permissions` has one for each.
+Column = Callable[[AnyPermission], MatrixCaller]
 Columns = Mapping[str, Column]
 
 
 class Cell(NamedTuple):
     method: MethodDescriptor
     column: str
-    wanted: str
-    got: str
+    expected: str
+    actual: str
 
     def __str__(self) -> str:
-        return f"{self.method.full_name}, called by {self.column}: {self.got}, and not {self.wanted}"
+        return f"{self.method.full_name}, called by {self.column}: expected {self.expected}, got {self.actual}"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
-_MARKS: Final = {LET_IN: "●", MISSING: "◦", INVALID: "×", DENIED: "–", STALE: "~"}
-_COLOURS: Final = {LET_IN: "32;1", MISSING: "90", INVALID: "31", DENIED: "33", STALE: "36"}
+_MARKS: Final = {ACCEPTED: "●", MISSING: "◦", INVALID: "×", DENIED: "–", NOT_FRESH: "~"}
+_COLOURS: Final = {ACCEPTED: "32;1", MISSING: "90", INVALID: "31", DENIED: "33", NOT_FRESH: "36"}
 _WRONG: Final = "41;97"
 _MARGIN: Final = 56
 
 
 def table(cells: Sequence[Cell], *, colour: bool) -> str:
-    """For people: a line for each method, a column for each caller."""
+    """A line for each method, a column for each caller."""
     paint = _painted if colour else _plain
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    lines = [*_heads(columns, paint)]
+    lines = [*_headings(columns, paint)]
     for service, rows in _by_service(cells).items():
         lines += ["", paint(service, "1")]
         lines += [_row(method, row, paint) for method, row in rows.items()]
     legend = "   ".join(f"{paint(mark, _COLOURS[reason])} {reason}" for reason, mark in _MARKS.items())
-    wrong = sum(cell.got != cell.wanted for cell in cells)
-    outcome = f"{wrong} of them not as the contract says" if wrong else "all of them as the contract says"
-    return "\n".join([*lines, "", legend, f"{len(cells)} calls, {outcome}."])
+    unexpected = sum(cell.actual != cell.expected for cell in cells)
+    return "\n".join([*lines, "", legend, f"{len(cells)} calls, {unexpected} with an unexpected result."])
 
 
 Paint = Callable[[str, str], str]
@@ -177,8 +176,8 @@ def _plain(text: str, _: str) -> str:
     return text
 
 
-def _heads(columns: Sequence[str], paint: Paint) -> Iterator[str]:
-    """A stair of names, each with a line down to its column."""
+def _headings(columns: Sequence[str], paint: Paint) -> Iterator[str]:
+    """One name per line, each with a vertical line down to its column."""
     for place, name in enumerate(columns):
         yield " " * _MARGIN + paint("│ " * place, "90") + name
     yield " " * _MARGIN + paint("│ " * len(columns), "90")
@@ -192,17 +191,19 @@ def _by_service(cells: Sequence[Cell]) -> dict[str, dict[MethodDescriptor, list[
 
 
 def _row(method: MethodDescriptor, cells: Sequence[Cell], paint: Paint) -> str:
-    marks = " ".join(paint(_mark(cell), _COLOURS[cell.wanted] if cell.got == cell.wanted else _WRONG) for cell in cells)
-    demand = _demand(policy_of(method))
-    return f"  {method.name:<25}" + paint(f"{demand:<{_MARGIN - 27}}", "90") + marks
+    marks = " ".join(
+        paint(_mark(cell), _COLOURS[cell.expected] if cell.actual == cell.expected else _WRONG) for cell in cells
+    )
+    requirement = _requirement(policy_of(method))
+    return f"  {method.name:<25}" + paint(f"{requirement:<{_MARGIN - 27}}", "90") + marks
 
 
 def _mark(cell: Cell) -> str:
-    return _MARKS.get(cell.got, "?") if cell.got == cell.wanted else "!"
+    return _MARKS.get(cell.actual, "?") if cell.actual == cell.expected else "!"
 
 
-def _demand(policy: MethodPolicy) -> str:
-    """What the policy asks for, in few words."""
+def _requirement(policy: MethodPolicy) -> str:
+    """The permission or the kind of access that the policy requires."""
     if policy.permission:
         words = _PERMISSIONS[policy.permission][policy_pb2.permission_name]
     else:

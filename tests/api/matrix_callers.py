@@ -1,4 +1,4 @@
-"""The columns of the matrix: every kind of caller, and what a call of theirs comes with."""
+"""The columns of the matrix: callers of every kind, with their credentials."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from accord.policy.v1.policy_pb2 import (
 from accord_api import account_tokens
 from accord_api.account_tokens import SECOND_STEP
 from accord_rpc.permissions import AnyPermission
-from tests.api.matrix import ALL, Caller, Column, Columns, Presented, held_by
+from tests.api.matrix import ALL, CallerTraits, Column, Columns, MatrixCaller, permissions_of
 from tests.api.services import OTHER_AUDIENCE, Service, new_service, token_for, token_of
 from tests.api.world import World
 from tests.factories import Headers, Person, bearer
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Connections to the gateway: by certificates that name nobody, the service of that name, and one that is unknown."""
+class Channels:
+    """Channels to the gateway: without a name in the certificate, with the service `name`, and with an unknown service."""
 
     plain: grpc.aio.Channel
     known: grpc.aio.Channel
@@ -37,103 +37,111 @@ class Lines:
     expired_token: Callable[[Service], Awaitable[str]]
 
 
-Held = frozenset[AnyPermission]
-# For each permission that a method may ask for, and for none.
-_ASKED: Final = [Permission.PERMISSION_UNSPECIFIED, *ALL]
+Permissions = frozenset[AnyPermission]
+# Every permission that a method can require, and none.
+_REQUIRED: Final = [Permission.PERMISSION_UNSPECIFIED, *ALL]
 _BUILT_IN: Final = {"member": ROLE_MEMBER, "admin": ROLE_ADMIN, "owner": ROLE_OWNER}
 
 
-async def all_callers(world: World, lines: Lines) -> Columns:
-    """By the names that the table has for them."""
+async def all_callers(world: World, channels: Channels) -> Columns:
+    """The columns by their names in the table."""
     acme = world.organization()
     return {
-        **await _nobody(world),
-        **await _strangers(world, acme),
+        **await _without_session(world),
+        **await _without_organization(world, acme),
         **await _members(world, acme),
         **await _keys(world, acme),
-        **await _services(world, acme, lines),
-        **await _certificates(world, lines),
+        **await _services(world, acme, channels),
+        **await _certificates(world, channels),
         **await _administrators(world, acme),
     }
 
 
-def always(caller: Caller, headers: Headers = (), channel: grpc.aio.Channel | None = None) -> Column:
-    """The same, whatever a method asks for."""
-    presented = Presented(caller, headers, channel)
-    return lambda _: presented
+def always(traits: CallerTraits, headers: Headers = (), channel: grpc.aio.Channel | None = None) -> Column:
+    """The same caller for each method."""
+    caller = MatrixCaller(traits, headers, channel)
+    return lambda _: caller
 
 
 def refused(headers: Headers) -> Column:
-    return always(Caller(good=False), headers)
+    return always(CallerTraits(valid=False), headers)
 
 
-def just(permission: AnyPermission) -> Held:
+def only(permission: AnyPermission) -> Permissions:
     return frozenset({permission} & ALL)
 
 
-def all_but(permission: AnyPermission) -> Held:
+def all_but(permission: AnyPermission) -> Permissions:
     return ALL - {permission}
 
 
-# --- without a session that is good, or an organization that is theirs ------------------------------------------------
-async def _nobody(world: World) -> Columns:
+# --- without a valid session or without an organization ---------------------------------------------------------------
+async def _without_session(world: World) -> Columns:
     expired = await world.person(lifetime=-timedelta(seconds=1))
-    revoked, banned, halfway = [await world.person() for _ in range(3)]
+    revoked, banned, unfinished = [await world.person() for _ in range(3)]
     world.change_session(revoked, "revoked_at = now()")
     world.change_account(banned, "banned_at = now()")
     return {
-        "nobody": always(Caller(credential=None)),
-        "garbage": refused(bearer("garbage")),
-        "expired": refused(expired.headers),
-        "revoked": refused(revoked.headers),
-        "banned": refused(banned.headers),
-        "half signed in": refused(bearer(await _second_step_token(world, halfway))),
+        "no credential": always(CallerTraits(credential=None)),
+        "malformed token": refused(bearer("malformed")),
+        "expired session": refused(expired.headers),
+        "revoked session": refused(revoked.headers),
+        "session of a banned account": refused(banned.headers),
+        "sign-in without its second step": refused(bearer(await _second_step_token(world, unfinished))),
     }
 
 
-async def _second_step_token(world: World, of: Person) -> str:
+async def _second_step_token(world: World, person: Person) -> str:
     async with world.database.transaction() as tx:
-        return await account_tokens.issue(tx, SECOND_STEP, account_id=of.account_id, email=of.email)
+        return await account_tokens.issue(tx, SECOND_STEP, account_id=person.account_id, email=person.email)
 
 
-async def _strangers(world: World, acme: UUID) -> Columns:
-    alone, gone = await world.person(), await world.member(acme, "owner")
-    elsewhere, of_deleted = [await world.member(world.organization(), role) for role in ("member", "owner")]
-    world.leave(gone, acme)
-    world.delete_organizations_of(of_deleted)
+async def _without_organization(world: World, acme: UUID) -> Columns:
+    without_organization, former = await world.person(), await world.member(acme, "owner")
+    other_member, deleted_owner = [await world.member(world.organization(), role) for role in ("member", "owner")]
+    world.leave(former, acme)
+    world.delete_organizations_of(deleted_owner)
     return {
-        "without organization": always(Caller(organization=False), alone.headers),
-        "member of another organization": always(Caller(permissions=held_by(ROLE_MEMBER)), elsewhere.headers),
-        "no longer member": always(Caller(), gone.headers),
-        "owner of a deleted organization": always(Caller(), of_deleted.headers),
+        "without organization": always(CallerTraits(organization=False), without_organization.headers),
+        "member of another organization": always(
+            CallerTraits(permissions=permissions_of(ROLE_MEMBER)), other_member.headers
+        ),
+        "former member": always(CallerTraits(), former.headers),
+        "owner of a deleted organization": always(CallerTraits(), deleted_owner.headers),
     }
 
 
 # --- members ----------------------------------------------------------------------------------------------------------
 async def _members(world: World, acme: UUID) -> Columns:
     by_role = {name: await world.member(acme, name) for name in _BUILT_IN}
-    stale = await world.member(acme, "owner")
-    world.change_session(stale, "authenticated_at = now() - interval '11 minutes'")
+    not_fresh = await world.member(acme, "owner")
+    world.change_session(not_fresh, "authenticated_at = now() - interval '11 minutes'")
     return {
-        **{name: always(Caller(permissions=held_by(_BUILT_IN[name])), who.headers) for name, who in by_role.items()},
-        "owner who signed in long ago": always(Caller(permissions=ALL, recent=False), stale.headers),
-        "custom role with the permission alone": await _by_role(world, acme, just),
-        "custom role with all others": await _by_role(world, acme, all_but),
+        **{
+            role: always(CallerTraits(permissions=permissions_of(_BUILT_IN[role])), it.headers)
+            for role, it in by_role.items()
+        },
+        "owner without a fresh sign-in": always(CallerTraits(permissions=ALL, fresh=False), not_fresh.headers),
+        "custom role with only the permission": await _by_role(world, acme, only),
+        "custom role with all other permissions": await _by_role(world, acme, all_but),
     }
 
 
-async def _by_role(world: World, acme: UUID, held: Callable[[AnyPermission], Held]) -> Column:
-    people = {asked: await world.member(acme, None, held(asked)) for asked in _ASKED}
-    presented = {asked: Presented(Caller(permissions=held(asked)), who.headers) for asked, who in people.items()}
-    return presented.__getitem__
+async def _by_role(world: World, acme: UUID, granted: Callable[[AnyPermission], Permissions]) -> Column:
+    members = {required: await world.member(acme, None, granted(required)) for required in _REQUIRED}
+    callers = {
+        required: MatrixCaller(CallerTraits(permissions=granted(required)), member.headers)
+        for required, member in members.items()
+    }
+    return callers.__getitem__
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
 async def _keys(world: World, acme: UUID) -> Columns:
-    owner, demoted, gone, banned = [await world.member(acme, "owner") for _ in range(4)]
-    of_demoted, of_gone, of_banned = [world.key(acme, who, ALL).key for who in (demoted, gone, banned)]
+    owner, demoted, former, banned = [await world.member(acme, "owner") for _ in range(4)]
+    of_demoted, of_former, of_banned = [world.key(acme, member, ALL).key for member in (demoted, former, banned)]
     world.demote(demoted, acme, "member")
-    world.leave(gone, acme)
+    world.leave(former, acme)
     world.change_account(banned, "banned_at = now()")
     founder = await world.member(closed := world.organization(), "owner")
     of_deleted = world.key(closed, founder, ALL).key
@@ -141,10 +149,10 @@ async def _keys(world: World, acme: UUID) -> Columns:
     expired = world.key(acme, owner, ALL, "expires_at = now()").key
     revoked = world.key(acme, owner, ALL, "revoked_at = now()").key
     return {
-        "key with the scope alone": _by_key(world, acme, owner, just),
+        "key with only the scope": _by_key(world, acme, owner, only),
         "key with all other scopes": _by_key(world, acme, owner, all_but),
-        "key whose creator is a mere member now": always(_key(held_by(ROLE_MEMBER)), bearer(of_demoted)),
-        "key whose creator has left": refused(bearer(of_gone)),
+        "key whose creator was demoted to member": always(_key(permissions_of(ROLE_MEMBER)), bearer(of_demoted)),
+        "key whose creator has left": refused(bearer(of_former)),
         "key whose creator is banned": refused(bearer(of_banned)),
         "key of a deleted organization": refused(bearer(of_deleted)),
         "expired key": refused(bearer(expired)),
@@ -152,53 +160,56 @@ async def _keys(world: World, acme: UUID) -> Columns:
     }
 
 
-def _by_key(world: World, acme: UUID, owner: Person, scopes: Callable[[AnyPermission], Held]) -> Column:
-    keys = {asked: world.key(acme, owner, scopes(asked)).key for asked in _ASKED}
-    presented = {asked: Presented(_key(scopes(asked)), (("x-api-key", key),)) for asked, key in keys.items()}
-    return presented.__getitem__
+def _by_key(world: World, acme: UUID, owner: Person, scopes: Callable[[AnyPermission], Permissions]) -> Column:
+    keys = {required: world.key(acme, owner, scopes(required)).key for required in _REQUIRED}
+    callers = {required: MatrixCaller(_key(scopes(required)), (("x-api-key", key),)) for required, key in keys.items()}
+    return callers.__getitem__
 
 
-def _key(permissions: Held) -> Caller:
-    return Caller(credential=CREDENTIAL_API_KEY, permissions=permissions)
+def _key(permissions: Permissions) -> CallerTraits:
+    return CallerTraits(credential=CREDENTIAL_API_KEY, permissions=permissions)
 
 
 # --- services ---------------------------------------------------------------------------------------------------------
-async def _services(world: World, acme: UUID, lines: Lines) -> Columns:
+async def _services(world: World, acme: UUID, channels: Channels) -> Columns:
     service, disabled = [await new_service(world.database) for _ in range(2)]
-    owner, demoted, gone, signed_out = [await world.member(acme, "owner") for _ in range(4)]
-    for_owner, for_demoted, for_gone, for_signed_out = [
-        await token_for(lines.plain, service, who) for who in (owner, demoted, gone, signed_out)
+    owner, demoted, former, signed_out = [await world.member(acme, "owner") for _ in range(4)]
+    for_owner, for_demoted, for_former, for_signed_out = [
+        await token_for(channels.plain, service, member) for member in (owner, demoted, former, signed_out)
     ]
-    of_disabled, elsewhere = await token_of(lines.plain, disabled), await token_of(lines.plain, service, OTHER_AUDIENCE)
+    of_disabled, for_other_audience = (
+        await token_of(channels.plain, disabled),
+        await token_of(channels.plain, service, OTHER_AUDIENCE),
+    )
     world.demote(demoted, acme, "member")
-    world.leave(gone, acme)
+    world.leave(former, acme)
     world.change_session(signed_out, "revoked_at = now()")
     world.write("UPDATE service_accounts SET disabled_at = now() WHERE id = %s", disabled.id)
     return {
-        "service": always(_ITSELF, bearer(await token_of(lines.plain, service))),
-        "service for an owner": always(_for_a_person(ALL), bearer(for_owner)),
-        "service for a mere member now": always(_for_a_person(held_by(ROLE_MEMBER)), bearer(for_demoted)),
-        "service for a former member": always(_for_a_person(frozenset()), bearer(for_gone)),
-        "service for somebody who has signed out": refused(bearer(for_signed_out)),
-        "service with a token for another audience": refused(bearer(elsewhere)),
-        "service with an expired token": refused(bearer(await lines.expired_token(service))),
+        "service": always(_ITSELF, bearer(await token_of(channels.plain, service))),
+        "service for an owner": always(_for_user(ALL), bearer(for_owner)),
+        "service for an owner demoted to member": always(_for_user(permissions_of(ROLE_MEMBER)), bearer(for_demoted)),
+        "service for a former member": always(_for_user(frozenset()), bearer(for_former)),
+        "service for a user member signed out": refused(bearer(for_signed_out)),
+        "service with a token for another audience": refused(bearer(for_other_audience)),
+        "service with an expired token": refused(bearer(await channels.expired_token(service))),
         "disabled service": refused(bearer(of_disabled)),
     }
 
 
-_ITSELF: Final = Caller(credential=CREDENTIAL_SERVICE_TOKEN, organization=False, service_for_itself=True)
+_ITSELF: Final = CallerTraits(credential=CREDENTIAL_SERVICE_TOKEN, organization=False, service_for_itself=True)
 
 
-def _for_a_person(permissions: Held) -> Caller:
-    return Caller(credential=CREDENTIAL_SERVICE_TOKEN, permissions=permissions, service_for_a_person=True)
+def _for_user(permissions: Permissions) -> CallerTraits:
+    return CallerTraits(credential=CREDENTIAL_SERVICE_TOKEN, permissions=permissions, service_for_user=True)
 
 
-async def _certificates(world: World, lines: Lines) -> Columns:
-    await new_service(world.database, name=lines.name)
-    itself = Caller(credential=CREDENTIAL_CLIENT_CERTIFICATE, organization=False, service_for_itself=True)
+async def _certificates(world: World, channels: Channels) -> Columns:
+    await new_service(world.database, name=channels.name)
+    itself = CallerTraits(credential=CREDENTIAL_CLIENT_CERTIFICATE, organization=False, service_for_itself=True)
     return {
-        "certificate of a service": always(itself, channel=lines.known),
-        "certificate of nobody": always(Caller(good=False), channel=lines.unknown),
+        "certificate of a service": always(itself, channel=channels.known),
+        "certificate of an unknown service": always(CallerTraits(valid=False), channel=channels.unknown),
     }
 
 
@@ -210,7 +221,7 @@ async def _administrators(world: World, acme: UUID) -> Columns:
     world.change_session(impersonated, "impersonator_id = %s", administrator.account_id)
     world.change_session(by_former, "impersonator_id = %s", former.account_id)
     return {
-        "administrator": always(Caller(organization=False, administrator=True), administrator.headers),
-        "administrator as an owner": always(Caller(permissions=ALL, impersonated=True), impersonated.headers),
+        "administrator": always(CallerTraits(organization=False, administrator=True), administrator.headers),
+        "administrator as an owner": always(CallerTraits(permissions=ALL, impersonated=True), impersonated.headers),
         "former administrator as an owner": refused(by_former.headers),
     }

@@ -1,4 +1,4 @@
-"""An independent OpenID Connect provider (npm's oidc-provider) on its own port, and a browser that signs in there."""
+"""An independent OpenID Connect provider (npm's oidc-provider) on its own port, and a browser that signs in at it."""
 
 import html
 import json
@@ -38,7 +38,7 @@ class OidcProvider:
 
 
 @dataclass(frozen=True)
-class CameBack:
+class AuthorizationResponse:
     """The parameters of the redirect URI (RFC 6749, section 4.1.2)."""
 
     redirect_uri: str
@@ -71,7 +71,7 @@ def oidc_provider(*, claims_in_id_token: bool = True, access_token_seconds: int 
         process.terminate()
 
 
-async def sign_in_there(authorization_url: str, name: str) -> CameBack:
+async def sign_in_at_provider(authorization_url: str, name: str) -> AuthorizationResponse:
     """Opens the URL, signs in as `name`, consents, and follows the redirects back to the client."""
     async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
         response = await browser.get(authorization_url)
@@ -91,6 +91,6 @@ async def sign_in_there(authorization_url: str, name: str) -> CameBack:
             response = await browser.post(response.url.join(html.unescape(form[1])), data=fields)
 
 
-def _parse_redirect(location: str) -> CameBack:
+def _parse_redirect(location: str) -> AuthorizationResponse:
     address, query = location.partition("?")[0], dict(parse_qsl(urlsplit(location).query))
-    return CameBack(address, query["state"], query["code"], query["iss"])
+    return AuthorizationResponse(address, query["state"], query["code"], query["iss"])

@@ -30,9 +30,9 @@ _VALUES: Final[dict[str, Any]] = {
 }
 
 
-def least(method: MethodDescriptor) -> Any:
+def minimal_request(method: MethodDescriptor) -> Any:
     """A request with the required fields only, and for an update one changed field."""
-    request = _least(method.input_type)
+    request = _minimal_message(method.input_type)
     if resource := updated(method):
         change(request, resource, next(changeable(cast(Descriptor, resource.message_type))))
     return request
@@ -47,7 +47,7 @@ def send(channel: grpc.aio.Channel, method: MethodDescriptor, request: Message, 
     return call(request, metadata=headers)
 
 
-def faults(request: Message) -> list[str]:
+def violations(request: Message) -> list[str]:
     return [str(violation.proto) for violation in _validator().collect_violations(request)]
 
 
@@ -74,14 +74,14 @@ def change(request: Any, resource: FieldDescriptor, field: FieldDescriptor) -> N
 
 
 def changeable(resource: Descriptor) -> Iterator[FieldDescriptor]:
-    return (field for field in resource.fields if not (is_output_only(field) or names_it(field)))
+    return (field for field in resource.fields if not (is_output_only(field) or is_identifier(field)))
 
 
 def is_output_only(field: FieldDescriptor) -> bool:
     return field_behavior_pb2.OUTPUT_ONLY in _behaviors(field)
 
 
-def names_it(field: FieldDescriptor) -> bool:
+def is_identifier(field: FieldDescriptor) -> bool:
     """True for fields that identify the resource or its version."""
     return field_behavior_pb2.IDENTIFIER in _behaviors(field) or field.name in ("id", "etag")
 
@@ -100,9 +100,9 @@ def is_uuid(field: FieldDescriptor) -> bool:
     return field.type == FieldDescriptor.TYPE_STRING and rules(field).string.uuid
 
 
-def _least(of: Descriptor) -> Any:
-    message = GetMessageClass(of)()
-    for field in of.fields:
+def _minimal_message(descriptor: Descriptor) -> Any:
+    message = GetMessageClass(descriptor)()
+    for field in descriptor.fields:
         if _is_required(field):
             _fill(message, field)
     return message
@@ -135,7 +135,7 @@ def _value(field: FieldDescriptor) -> Any:
     if field.full_name in _VALUES:
         return _VALUES[field.full_name]
     if field.message_type is not None:
-        return _least(field.message_type)
+        return _minimal_message(field.message_type)
     if field.enum_type is not None:
         return field.enum_type.values[-1].number
     if field.type != FieldDescriptor.TYPE_STRING:

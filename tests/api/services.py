@@ -1,4 +1,4 @@
-"""How tests make services, and what services do."""
+"""Service accounts and their tokens for tests."""
 
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ from accord_db.queries import services
 from tests.conftest import change
 from tests.factories import Headers, Person, bearer
 
-AUDIENCE = "accord"  # this gateway's own
+AUDIENCE = "accord"  # the audience of the gateway
 OTHER_AUDIENCE = "billing"
 
 
@@ -32,7 +32,7 @@ class Service:
 
 
 async def new_service(db: Executor, *audiences: str, name: str | None = None) -> Service:
-    """For this gateway and one other audience, unless it is said for which."""
+    """Inserts a service account. By default it has the audiences of the gateway and of one other service."""
     secret = new_token(CLIENT_PREFIX)
     account = await services.insert_service_account(
         db,
@@ -45,13 +45,13 @@ async def new_service(db: Executor, *audiences: str, name: str | None = None) ->
 
 
 async def token_of(channel: grpc.aio.Channel, service: Service, audience: str = AUDIENCE) -> str:
-    """A token of the service for itself."""
+    """A token with which the service acts for itself."""
     request = IssueTokenRequest(client_id=str(service.id), client_secret=service.secret, audience=audience)
     return (await TokenServiceStub(channel).IssueToken(request)).access_token
 
 
 async def token_for(channel: grpc.aio.Channel, service: Service, person: Person, audience: str = AUDIENCE) -> str:
-    """A token of the service that acts for the person."""
+    """A token with which the service acts for the person."""
     return await exchanged(channel, bearer(await token_of(channel, service)), person.token, audience)
 
 

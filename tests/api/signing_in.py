@@ -14,7 +14,7 @@ from tests.factories import Headers, bearer
 
 PASSWORD = "correct horse battery"
 OTHER_PASSWORD = "staple battery, correct"
-EMAIL = "somebody@example.com"
+EMAIL = "user@example.com"
 OTHER_EMAIL = "elsewhere@example.org"
 
 

@@ -35,8 +35,8 @@ from tests.factories import bearer
 
 
 async def test_user_signs_up_and_signs_in(client: Client) -> None:
-    await sign_up(client, "SomeBody@Example.com", name="Søme Bødy")
-    response = await sign_in(client, "somebody@EXAMPLE.com")
+    await sign_up(client, "User@Example.com", name="Søme Bødy")
+    response = await sign_in(client, "user@EXAMPLE.com")
     who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(response.session_token))
     assert (who.account.email, who.account.display_name) == (EMAIL, "Søme Bødy")
     assert (who.session.status, who.session.current) == (SessionStatus.SESSION_STATUS_ACTIVE, True)
@@ -51,7 +51,7 @@ async def test_user_signs_up_and_signs_in(client: Client) -> None:
 async def test_wrong_password_and_unknown_account_get_the_same_response(client: Client) -> None:
     await sign_up(client)
     wrong = await refused_sign_in(client, password=PASSWORD + "!")
-    unknown = await refused_sign_in(client, email="nobody@example.com")
+    unknown = await refused_sign_in(client, email="unknown@example.com")
     assert wrong == unknown
     assert (wrong.code, wrong.reason) == (grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_REFUSED")
     assert not wrong.metadata
@@ -231,7 +231,7 @@ async def test_events_of_an_account_are_audited(client: Client, dsn: str) -> Non
 
 
 async def test_sign_in_is_limited_by_address(client: Client) -> None:
-    refusals = [await refused_sign_in(client, email=f"somebody{number % 3}@example.com") for number in range(21)]
+    refusals = [await refused_sign_in(client, email=f"user{number % 3}@example.com") for number in range(21)]
     assert {refused.reason for refused in refusals[:20]} == {"SIGN_IN_REFUSED"}
     assert refusals[20].reason == "RATE_LIMITED"
 

@@ -143,7 +143,7 @@ async def test_resend_mails_nothing_to_verified_banned_or_unknown_accounts(clien
     await sign_up(client, "banned@example.com")
     ban(dsn, "banned@example.com")
     before = await mailed_to_anyone(client.database)
-    for email in (EMAIL, "banned@example.com", "nobody@example.com"):
+    for email in (EMAIL, "banned@example.com", "unknown@example.com"):
         await client.accounts.ResendVerificationEmail(ResendVerificationEmailRequest(email=email))
     assert await mailed_to_anyone(client.database) == before
 

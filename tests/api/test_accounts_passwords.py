@@ -265,7 +265,7 @@ async def _signed_in(client: Client) -> Headers | None:
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("password", ["", "x" * 7, "x" * 14, "ü" * 14, "x" * 129, "somebody@example.com"])
+@pytest.mark.parametrize("password", ["", "x" * 7, "x" * 14, "ü" * 14, "x" * 129, "user@example.com"])
 async def test_invalid_new_password_is_a_violation_of_its_field_in_every_method(client: Client, password: str) -> None:
     headers = await signed_in(client)
     token = await reset_token(client)

@@ -54,7 +54,7 @@ async def delete(client: Client, headers: Any) -> None:
 # --- get and update ---------------------------------------------------------------------------------------------------
 async def test_get_account_returns_every_field_to_the_owner(client: Client, me: Person) -> None:
     account = await get(client, me)
-    assert (account.id, account.email, account.display_name) == (str(me.account_id), me.email, "Somebody")
+    assert (account.id, account.email, account.display_name) == (str(me.account_id), me.email, "Some User")
     assert account.updated_at == account.email_verified_at
     assert account.etag
 
@@ -77,7 +77,7 @@ async def test_update_changes_the_display_name_and_the_etag(client: Client, me: 
 async def test_update_changes_only_the_caller_s_account(client: Client, me: Person) -> None:
     other = await client.new_user()
     await update(client, me, Account(display_name="Me"))
-    assert (await get(client, other)).display_name == "Somebody"
+    assert (await get(client, other)).display_name == "Some User"
 
 
 async def test_update_with_the_current_etag_succeeds_once(client: Client, me: Person) -> None:
@@ -136,7 +136,7 @@ async def test_invalid_name_is_a_violation_of_its_field(client: Client, me: Pers
 
 async def test_name_cannot_be_cleared(client: Client, me: Person) -> None:
     assert (await refused_update(client, me, Account(), "display_name")).reason == "INVALID_MESSAGE"
-    assert (await get(client, me)).display_name == "Somebody"
+    assert (await get(client, me)).display_name == "Some User"
 
 
 # --- delete -----------------------------------------------------------------------------------------------------------

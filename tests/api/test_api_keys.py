@@ -432,7 +432,7 @@ async def test_both_secrets_of_a_rotated_key_are_accepted_during_the_overlap(
         assert await calls(client, x_api_key(each)) == "CREDENTIAL_INVALID"
 
 
-async def test_without_an_overlap_the_old_secret_is_refused_at_once(
+async def test_without_an_overlap_the_old_secret_is_invalid_at_once(
     client: Client, keys: "ApiKeyServiceAsyncStub", me: Person, ours: UUID
 ) -> None:
     created = await create(keys, me, *TASKS)

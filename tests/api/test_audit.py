@@ -65,7 +65,7 @@ class Ended(NamedTuple):
 
 
 @having(*PEOPLE)
-async def test_what_somebody_does_is_told_of_them(
+async def test_call_of_a_user_is_audited_with_the_user(
     client: Client, world: World, dsn: str, log: list[Any], method: MethodDescriptor
 ) -> None:
     me = await owner(world)
@@ -89,7 +89,7 @@ IMPERSONABLE: Final = [
 
 
 @pytest.mark.parametrize("method", IMPERSONABLE, ids=[method.name for method in IMPERSONABLE])
-async def test_what_an_administrator_does_as_somebody_is_told_of_both(
+async def test_impersonated_call_is_audited_with_the_user_and_the_administrator(
     client: Client, world: World, dsn: str, log: list[Any], method: MethodDescriptor
 ) -> None:
     me, administrator = await owner(world), await world.person()
@@ -102,22 +102,22 @@ async def test_what_an_administrator_does_as_somebody_is_told_of_both(
 
 
 @having(ACCESS_SERVICE)
-async def test_what_a_service_does_is_told_of_the_service(
+async def test_call_of_a_service_is_audited_with_the_service(
     client: Client, world: World, dsn: str, log: list[Any], method: MethodDescriptor
 ) -> None:
     service = await new_service(world.database)
     headers = bearer(await token_of(client.channel, service))
-    ended = await call(client, method, requests.least(method), headers)
+    ended = await call(client, method, requests.minimal_request(method), headers)
     (event,) = events(dsn, method)
     assert (event.service_account_id, event.credential) == (service.id, "service_token")
     assert (event.code, event.reason, event.request_id) == ended
 
 
 @having(ACCESS_PUBLIC)
-async def test_what_nobody_in_particular_does_is_told_too(
+async def test_call_without_a_credential_is_audited(
     client: Client, world: World, dsn: str, log: list[Any], method: MethodDescriptor
 ) -> None:
-    ended = await call(client, method, requests.least(method), ())
+    ended = await call(client, method, requests.minimal_request(method), ())
     (event,) = events(dsn, method)
     assert (event.credential, event.credential_id, event.organization_id) == (None, None, None)
     assert (event.code, event.reason, event.request_id) == ended
@@ -242,7 +242,7 @@ async def about(world: World, me: Owner, method: MethodDescriptor) -> Any:
 
 
 async def call(client: Client, method: MethodDescriptor, request: Message, headers: Headers) -> Ended:
-    assert requests.faults(request) == []
+    assert requests.violations(request) == []
     sent = requests.send(client.channel, method, request, headers)
     try:
         await sent

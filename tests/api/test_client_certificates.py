@@ -1,4 +1,4 @@
-"""Services that prove who they are by the certificate with which they connect (mutual TLS)."""
+"""Services that authenticate with a client certificate (mutual TLS)."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ from tests.api.services import Service, exchanged, new_service
 from tests.factories import Person, bearer, signed_in_person
 
 NAME = "spiffe://example.com/billing"
-UNMAPPED = "spiffe://example.com/stranger"
+UNMAPPED = "spiffe://example.com/unmapped"
 
 Connect = Callable[..., "grpc.aio.Channel"]
 
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Of the gateway and of its clients alike."""
+    """Issues the certificates of the gateway and of its clients."""
     return trustme.CA()
 
 
@@ -53,9 +53,9 @@ def gateway_settings(authority: trustme.CA, tmp_path: Path) -> Settings:
 
 
 def certificate(
-    authority: trustme.CA, names: Sequence[x509.GeneralName], common_name: str = "somebody"
+    authority: trustme.CA, names: Sequence[x509.GeneralName], common_name: str = "common name"
 ) -> tuple[bytes, bytes]:
-    """A key and its certificate. trustme itself issues none with a URI."""
+    """A key and its certificate. trustme cannot issue certificates with a URI."""
     issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
     signing = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
     assert isinstance(signing, ec.EllipticCurvePrivateKey)
@@ -81,16 +81,16 @@ def uri(name: str) -> x509.GeneralName:
 
 
 @pytest.fixture
-def connected(gateway: tuple[Gateway, str], authority: trustme.CA) -> Connect:
-    """A channel of whoever has a certificate with these names."""
+def connect(gateway: tuple[Gateway, str], authority: trustme.CA) -> Connect:
+    """Opens a channel with a client certificate that has these names."""
 
-    def connected(*names: x509.GeneralName, common_name: str = "somebody") -> grpc.aio.Channel:
+    def connect(*names: x509.GeneralName, common_name: str = "common name") -> grpc.aio.Channel:
         key, chain = certificate(authority, names, common_name)
         credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes(), key, chain)
         options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
         return grpc.aio.secure_channel(gateway[1], credentials, options)
 
-    return connected
+    return connect
 
 
 @pytest.fixture
@@ -104,14 +104,14 @@ async def person(database: Database) -> Person:
 
 
 async def as_itself(channel: grpc.aio.Channel, person: Person) -> str:
-    """What comes of a call for services alone, without any header."""
+    """The result of a method for services, called without headers."""
     return await outcome(exchanged(channel, (), person.token))
 
 
-async def test_a_service_is_known_by_the_uri_of_its_certificate(
-    connected: Connect, billing: Service, person: Person, dsn: str
+async def test_uri_of_a_certificate_identifies_the_service(
+    connect: Connect, billing: Service, person: Person, dsn: str
 ) -> None:
-    async with connected(uri(NAME)) as channel:
+    async with connect(uri(NAME)) as channel:
         assert await as_itself(channel, person) == "OK"
     with psycopg.connect(dsn) as connection:
         [row] = connection.execute("SELECT account_id, service_account_id, credential FROM audit_events").fetchall()
@@ -119,73 +119,73 @@ async def test_a_service_is_known_by_the_uri_of_its_certificate(
     assert "certificate" in row[2].lower()
 
 
-async def test_other_names_of_the_certificate_are_allowed_beside_the_uri(
-    connected: Connect, billing: Service, person: Person
+async def test_certificate_may_have_other_names_in_addition_to_the_uri(
+    connect: Connect, billing: Service, person: Person
 ) -> None:
-    async with connected(uri(NAME), x509.DNSName("billing.example.com")) as channel:
+    async with connect(uri(NAME), x509.DNSName("billing.example.com")) as channel:
         assert await as_itself(channel, person) == "OK"
 
 
 @pytest.mark.parametrize(
     ("names", "common_name"),
     [
-        ([uri(UNMAPPED)], "somebody"),
-        ([uri(NAME + "/")], "somebody"),
-        ([uri(NAME.upper())], "somebody"),
-        ([uri(NAME), uri(UNMAPPED)], "somebody"),
-        ([uri(UNMAPPED), uri(NAME)], "somebody"),
-        ([x509.DNSName(NAME)], "somebody"),
-        ([x509.RFC822Name(NAME)], "somebody"),
+        ([uri(UNMAPPED)], "common name"),
+        ([uri(NAME + "/")], "common name"),
+        ([uri(NAME.upper())], "common name"),
+        ([uri(NAME), uri(UNMAPPED)], "common name"),
+        ([uri(UNMAPPED), uri(NAME)], "common name"),
+        ([x509.DNSName(NAME)], "common name"),
+        ([x509.RFC822Name(NAME)], "common name"),
         ([], NAME),
         ([x509.DNSName("billing")], NAME),
-        ([uri("billing")], "somebody"),
-        ([uri("spiffe://example.com/gone")], "somebody"),
+        ([uri("billing")], "common name"),
+        ([uri("spiffe://example.com/gone")], "common name"),
     ],
     ids=str,
 )
-async def test_a_certificate_with_anything_else_is_no_service(
-    connected: Connect, billing: Service, person: Person, names: list[x509.GeneralName], common_name: str
+async def test_certificate_without_exactly_one_mapped_uri_identifies_no_service(
+    connect: Connect, billing: Service, person: Person, names: list[x509.GeneralName], common_name: str
 ) -> None:
-    async with connected(*names, common_name=common_name) as channel:
+    async with connect(*names, common_name=common_name) as channel:
         refused = await refusal(exchanged(channel, (), person.token))
     assert refused.code == grpc.StatusCode.UNAUTHENTICATED
     assert refused.reason in ("CREDENTIAL_MISSING", "CREDENTIAL_INVALID")
 
 
-async def test_a_disabled_service_is_refused_with_its_certificate_too(
-    connected: Connect, billing: Service, person: Person, database: Database
+async def test_certificate_of_a_disabled_service_is_invalid(
+    connect: Connect, billing: Service, person: Person, database: Database
 ) -> None:
-    async with connected(uri(NAME)) as channel:
+    async with connect(uri(NAME)) as channel:
         assert await as_itself(channel, person) == "OK"
         await services.disable_service_account(database, service_account_id=billing.id)
-        async with asyncio.timeout(2):  # a notice takes a millisecond; the cache alone would keep it for seconds
+        async with asyncio.timeout(2):  # a notification takes milliseconds; the lifetime of the cache is longer
             while await as_itself(channel, person) != "CREDENTIAL_INVALID":
                 pass
 
 
-async def test_a_header_goes_before_the_certificate(connected: Connect, billing: Service, person: Person) -> None:
-    """So people may call through a service that passes their credential on, and a wrong one is not made up for."""
-    async with connected(uri(NAME)) as channel:
+async def test_credential_in_a_header_takes_precedence_over_the_certificate(
+    connect: Connect, billing: Service, person: Person
+) -> None:
+    """A service can forward the credential of a user. An invalid credential is not replaced by the certificate."""
+    async with connect(uri(NAME)) as channel:
         assert await outcome(exchanged(channel, person.headers, person.token)) == "PERMISSION_DENIED"
         assert await outcome(exchanged(channel, bearer("nothing"), person.token)) == "CREDENTIAL_INVALID"
         assert await outcome(exchanged(channel, bearer(NAME), person.token)) == "CREDENTIAL_INVALID"
 
 
-async def test_a_service_with_a_certificate_acts_for_people_only_by_exchange(
-    connected: Connect, billing: Service, person: Person
+async def test_service_with_a_certificate_acts_for_users_only_with_an_exchanged_token(
+    connect: Connect, billing: Service, person: Person
 ) -> None:
-    async with connected(uri(NAME)) as channel:
+    async with connect(uri(NAME)) as channel:
         tasks = TaskServiceStub(channel)
         assert await outcome(tasks.ListTasks(ListTasksRequest())) == "PERMISSION_DENIED"
         token = await exchanged(channel, (), person.token)
         assert await outcome(tasks.ListTasks(ListTasksRequest(), metadata=bearer(token))) == "OK"
 
 
-async def test_the_name_of_a_certificate_as_a_token_is_nothing(
-    connected: Connect, billing: Service, person: Person
-) -> None:
-    """It is remembered beside tokens, and is not one."""
-    async with connected(uri(NAME)) as channel, connected(x509.DNSName("x.example.com")) as other:
+async def test_name_of_a_certificate_is_not_a_valid_token(connect: Connect, billing: Service, person: Person) -> None:
+    """Certificates and tokens share one cache."""
+    async with connect(uri(NAME)) as channel, connect(x509.DNSName("x.example.com")) as other:
         assert await as_itself(channel, person) == "OK"
         for header in (bearer(NAME), (("x-api-key", NAME),), bearer(f"certificate {NAME}")):
             assert await outcome(exchanged(other, header, person.token)) == "CREDENTIAL_INVALID"

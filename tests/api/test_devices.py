@@ -1,4 +1,4 @@
-"""Devices, as RFC 8628 has them: begun by the device, decided by a person, polled until then."""
+"""Device authorization (RFC 8628): a device begins a sign-in and polls until a user approves or denies it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from accord.devices.v1.devices_pb2_grpc import DeviceServiceAsyncStub
 
 _EXPIRE = update(schema.DeviceSignIn).values(expires_at=func.now())
-_PATIENT = update(schema.DeviceSignIn).values(
+_LAST_POLL_EARLIER = update(schema.DeviceSignIn).values(
     last_polled_at=schema.DeviceSignIn.last_polled_at - cast(bindparam("waited"), Interval)
 )
 _BAN = update(schema.Account).where(schema.Account.id == bindparam("account_id")).values(banned_at=func.now())
 _DELETE = update(schema.Account).where(schema.Account.id == bindparam("account_id")).values(deleted_at=func.now())
 _PURGE_SESSION = delete(schema.Session).where(schema.Session.id == bindparam("session_id"))
-_SIGNED_IN_BEFORE = (
+_SIGNED_IN_EARLIER = (
     update(schema.Session)
     .where(schema.Session.id == bindparam("session_id"))
     .values(authenticated_at=func.now() - cast(bindparam("age"), Interval))
@@ -72,34 +72,34 @@ async def poll(devices: "DeviceServiceAsyncStub", device_code: str) -> PollDevic
     return await devices.PollDeviceSignIn(PollDeviceSignInRequest(device_code=device_code))
 
 
-async def look(devices: "DeviceServiceAsyncStub", who: Person, user_code: str) -> DeviceSignIn:
+async def get_sign_in(devices: "DeviceServiceAsyncStub", person: Person, user_code: str) -> DeviceSignIn:
     request = GetDeviceSignInRequest(user_code=user_code)
-    return (await devices.GetDeviceSignIn(request, metadata=who.headers)).device_sign_in
+    return (await devices.GetDeviceSignIn(request, metadata=person.headers)).device_sign_in
 
 
-async def approve(devices: "DeviceServiceAsyncStub", who: Person, user_code: str) -> None:
-    await devices.ApproveDevice(ApproveDeviceRequest(user_code=user_code), metadata=who.headers)
+async def approve(devices: "DeviceServiceAsyncStub", person: Person, user_code: str) -> None:
+    await devices.ApproveDevice(ApproveDeviceRequest(user_code=user_code), metadata=person.headers)
 
 
-async def deny(devices: "DeviceServiceAsyncStub", who: Person, user_code: str) -> None:
-    await devices.DenyDevice(DenyDeviceRequest(user_code=user_code), metadata=who.headers)
+async def deny(devices: "DeviceServiceAsyncStub", person: Person, user_code: str) -> None:
+    await devices.DenyDevice(DenyDeviceRequest(user_code=user_code), metadata=person.headers)
 
 
 Decide = Callable[["DeviceServiceAsyncStub", Person, str], Awaitable[object]]
-deciding = pytest.mark.parametrize("decide", [look, approve, deny], ids=["look", "approve", "deny"])
+each_decision = pytest.mark.parametrize("decide", [get_sign_in, approve, deny], ids=["get", "approve", "deny"])
 
 
-async def wait(database: Database, seconds: float) -> None:
-    """As if so much time had passed since the last poll."""
-    await database.execute(_PATIENT, waited=timedelta(seconds=seconds))
+async def wait_before_poll(database: Database, seconds: float) -> None:
+    """Moves the last poll into the past by this time."""
+    await database.execute(_LAST_POLL_EARLIER, waited=timedelta(seconds=seconds))
 
 
-async def sessions_of(client: Client, who: Person) -> int:
-    return len(await client.database.fetch_all(_SESSIONS, account_id=who.account_id))
+async def sessions_of(client: Client, person: Person) -> int:
+    return len(await client.database.fetch_all(_SESSIONS, account_id=person.account_id))
 
 
 # --- begin -------------------------------------------------------------------------------------------------------------
-async def test_begin_answers_what_the_device_shows_and_what_it_keeps(begun: BeginDeviceSignInResponse) -> None:
+async def test_begin_returns_the_user_code_and_the_device_code(begun: BeginDeviceSignInResponse) -> None:
     assert begun.device_code.startswith("acd_")
     assert len(begun.user_code) == 9
     assert begun.user_code[4] == "-"
@@ -111,22 +111,20 @@ async def test_begin_answers_what_the_device_shows_and_what_it_keeps(begun: Begi
     assert timedelta(minutes=9) < left < timedelta(minutes=11)
 
 
-async def test_no_code_is_in_the_database_in_clear(
-    client: Client, begun: BeginDeviceSignInResponse, me: Person
-) -> None:
+async def test_codes_are_not_stored_in_plain_text(client: Client, begun: BeginDeviceSignInResponse, me: Person) -> None:
     await approve(DeviceServiceStub(client.channel), me, begun.user_code)
     [row] = await client.database.fetch_all(_WHOLE_ROWS)
-    letters = begun.user_code.replace("-", "")
-    for secret in (begun.device_code, begun.user_code, letters):
+    code_without_hyphen = begun.user_code.replace("-", "")
+    for secret in (begun.device_code, begun.user_code, code_without_hyphen):
         assert secret not in row
         assert secret.encode().hex() not in row
 
 
-async def test_another_installation_has_another_hash_for_the_same_code() -> None:
+async def test_hash_of_a_user_code_depends_on_the_key_of_the_installation() -> None:
     assert UserCodes(b"one key").hash("BCDF-GHJK") != UserCodes(b"another key").hash("BCDF-GHJK")
 
 
-async def test_a_user_code_that_is_taken_is_drawn_anew(
+async def test_user_code_that_is_in_use_is_generated_again(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draws = iter([begun.user_code, begun.user_code, "BCDF-GHJK"])
@@ -141,7 +139,7 @@ async def test_wrong_device_name_is_an_invalid_argument(devices: "DeviceServiceA
 
 
 # --- poll --------------------------------------------------------------------------------------------------------------
-async def test_poll_before_anybody_has_decided_says_when_to_ask_again(
+async def test_poll_before_a_decision_returns_the_interval(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse
 ) -> None:
     refused = await refusal(poll(devices, begun.device_code))
@@ -149,21 +147,21 @@ async def test_poll_before_anybody_has_decided_says_when_to_ask_again(
     assert refused.retry_after == 5
 
 
-async def test_polls_too_soon_are_slowed_down_by_five_seconds_each_and_patient_ones_are_not(
+async def test_poll_before_the_interval_has_passed_increases_the_interval_by_five_seconds(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse
 ) -> None:
-    async def answer() -> tuple[str, float | None]:
+    async def poll_error() -> tuple[str, float | None]:
         refused = await refusal(poll(devices, begun.device_code))
         return refused.reason, refused.retry_after
 
-    assert await answer() == ("AUTHORIZATION_PENDING", 5)
-    assert await answer() == ("SLOW_DOWN", 10)
-    assert await answer() == ("SLOW_DOWN", 15)
-    await wait(client.database, 15)
-    assert await answer() == ("AUTHORIZATION_PENDING", 15)
+    assert await poll_error() == ("AUTHORIZATION_PENDING", 5)
+    assert await poll_error() == ("SLOW_DOWN", 10)
+    assert await poll_error() == ("SLOW_DOWN", 15)
+    await wait_before_poll(client.database, 15)
+    assert await poll_error() == ("AUTHORIZATION_PENDING", 15)
 
 
-async def test_poll_after_the_approval_opens_a_session_of_who_approved(
+async def test_poll_after_the_approval_creates_a_session_of_the_approving_user(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
@@ -175,7 +173,7 @@ async def test_poll_after_the_approval_opens_a_session_of_who_approved(
     await client.tasks.ListTasks(ListTasksRequest(), metadata=headers)
 
 
-async def test_poll_soon_after_the_last_is_let_in_if_somebody_approved_meanwhile(
+async def test_poll_before_the_interval_has_passed_succeeds_after_an_approval(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await refusal(poll(devices, begun.device_code))
@@ -183,29 +181,29 @@ async def test_poll_soon_after_the_last_is_let_in_if_somebody_approved_meanwhile
     assert (await poll(devices, begun.device_code)).session_token
 
 
-async def test_of_fifty_polls_at_once_one_opens_a_session(
+async def test_one_of_fifty_concurrent_polls_creates_a_session(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
-    answers = await asyncio.gather(*(outcome(poll(devices, begun.device_code)) for _ in range(50)))
-    assert sorted(answers) == ["DEVICE_CODE_EXPIRED"] * 49 + ["OK"]
+    outcomes = await asyncio.gather(*(outcome(poll(devices, begun.device_code)) for _ in range(50)))
+    assert sorted(outcomes) == ["DEVICE_CODE_EXPIRED"] * 49 + ["OK"]
     assert await sessions_of(client, me) == 2
 
 
-async def test_a_used_code_is_answered_as_one_that_never_was(
+async def test_used_device_code_gets_the_same_error_as_an_unknown_one(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
     await poll(devices, begun.device_code)
-    assert await expired(devices, begun.device_code) == await expired(devices, new_token("acd_"))
+    assert await code_expired(devices, begun.device_code) == await code_expired(devices, new_token("acd_"))
 
 
-async def test_an_expired_code_is_answered_as_one_that_never_was(
+async def test_expired_device_code_gets_the_same_error_as_an_unknown_one(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
     await client.database.execute(_EXPIRE)
-    assert await expired(devices, begun.device_code) == await expired(devices, new_token("acd_"))
+    assert await code_expired(devices, begun.device_code) == await code_expired(devices, new_token("acd_"))
     assert await sessions_of(client, me) == 1
 
 
@@ -213,10 +211,10 @@ async def test_an_expired_code_is_answered_as_one_that_never_was(
     "device_code",
     ["x", "acd_", "acd_" + "A" * 48, "ac\u200bd_", pytest.param(new_token(SESSION_PREFIX), id="session token")],
 )
-async def test_what_is_no_device_code_is_answered_as_one_that_never_was(
+async def test_malformed_device_code_gets_the_same_error_as_an_unknown_one(
     devices: "DeviceServiceAsyncStub", device_code: str
 ) -> None:
-    assert await expired(devices, device_code) == await expired(devices, new_token("acd_"))
+    assert await code_expired(devices, device_code) == await code_expired(devices, new_token("acd_"))
 
 
 @pytest.mark.parametrize("device_code", ["", "x" * 101])
@@ -227,73 +225,73 @@ async def test_device_code_of_wrong_length_is_an_invalid_argument(
     assert (refused.code, list(refused.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, ["device_code"])
 
 
-async def test_no_character_of_a_device_code_may_differ(
+async def test_device_code_with_one_character_changed_is_unknown(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
-    for altered in flipped(begun.device_code, "A", "a"):
-        await expired(devices, altered)
+    for altered in with_one_character_changed(begun.device_code, "A", "a"):
+        await code_expired(devices, altered)
     assert await sessions_of(client, me) == 1
     assert (await poll(devices, begun.device_code)).session_token
 
 
-async def test_the_user_code_does_not_poll_and_the_device_code_does_not_approve(
+async def test_user_code_cannot_poll_and_device_code_cannot_approve(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
-    await expired(devices, begun.user_code)
-    await not_found(approve(devices, me, begun.device_code[:20]))
+    await code_expired(devices, begun.user_code)
+    await code_not_found(approve(devices, me, begun.device_code[:20]))
 
 
-async def expired(devices: "DeviceServiceAsyncStub", device_code: str) -> Refusal:
+async def code_expired(devices: "DeviceServiceAsyncStub", device_code: str) -> Refusal:
     refused = await refusal(poll(devices, device_code))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DEVICE_CODE_EXPIRED")
     return refused
 
 
-# --- what a person sees and decides --------------------------------------------------------------------------------------
-async def test_a_person_sees_which_device_it_is(
+# --- approve and deny ----------------------------------------------------------------------------------------------------
+async def test_user_sees_the_name_and_the_address_of_the_device(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
-    shown = await look(devices, me, begun.user_code)
-    assert (shown.device_name, shown.peer) == ("a command line", "127.0.0.1")
-    assert shown.expires_at == begun.expires_at
-    assert shown.expires_at.ToDatetime() - shown.created_at.ToDatetime() == timedelta(minutes=10)
+    sign_in = await get_sign_in(devices, me, begun.user_code)
+    assert (sign_in.device_name, sign_in.peer) == ("a command line", "127.0.0.1")
+    assert sign_in.expires_at == begun.expires_at
+    assert sign_in.expires_at.ToDatetime() - sign_in.created_at.ToDatetime() == timedelta(minutes=10)
 
 
 @pytest.mark.parametrize(
     "typed", [str.lower, lambda code: code.replace("-", ""), lambda code: f" {code[:2]} {code[2:]} "]
 )
-async def test_a_code_is_entered_in_any_case_and_with_anything_between(
+async def test_user_code_ignores_case_hyphens_and_spaces(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person, typed: Callable[[str], str]
 ) -> None:
     await approve(devices, me, typed(begun.user_code))
     assert (await poll(devices, begun.device_code)).session.account_id == str(me.account_id)
 
 
-@deciding
-async def test_codes_that_are_unknown_expired_or_decided_are_answered_alike(
+@each_decision
+async def test_unknown_expired_and_decided_user_codes_get_the_same_error(
     client: Client, devices: "DeviceServiceAsyncStub", me: Person, decide: Decide
 ) -> None:
-    unknown = await not_found(decide(devices, me, new_user_code()))
+    unknown = await code_not_found(decide(devices, me, new_user_code()))
     approved, denied, late = [await begin(devices) for _ in range(3)]
     await approve(devices, await client.new_user(), approved.user_code)
     await deny(devices, await client.new_user(), denied.user_code)
     for decided in (approved, denied):
-        assert await not_found(decide(devices, me, decided.user_code)) == unknown
+        assert await code_not_found(decide(devices, me, decided.user_code)) == unknown
     await client.database.execute(_EXPIRE)
-    assert await not_found(decide(devices, me, late.user_code)) == unknown
+    assert await code_not_found(decide(devices, me, late.user_code)) == unknown
 
 
-@deciding
-async def test_no_letter_of_a_user_code_may_differ(
+@each_decision
+async def test_user_code_with_one_letter_changed_is_unknown(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person, decide: Decide
 ) -> None:
-    for altered in flipped(begun.user_code.replace("-", ""), "B", "C"):
-        await not_found(decide(devices, me, altered))
-    await look(devices, me, begun.user_code)
+    for altered in with_one_character_changed(begun.user_code.replace("-", ""), "B", "C"):
+        await code_not_found(decide(devices, me, altered))
+    await get_sign_in(devices, me, begun.user_code)
 
 
-@deciding
+@each_decision
 @pytest.mark.parametrize("user_code", ["", "x" * 21])
 async def test_user_code_of_wrong_length_is_an_invalid_argument(
     devices: "DeviceServiceAsyncStub", me: Person, decide: Decide, user_code: str
@@ -302,15 +300,15 @@ async def test_user_code_of_wrong_length_is_an_invalid_argument(
     assert (refused.code, list(refused.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, ["user_code"])
 
 
-@deciding
-async def test_nobody_decides_without_being_signed_in(
+@each_decision
+async def test_decision_requires_a_session(
     devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person, decide: Decide
 ) -> None:
-    stranger = Person(me.account_id, me.session_id, me.email, new_token(SESSION_PREFIX))
-    assert (await refusal(decide(devices, stranger, begun.user_code))).code == grpc.StatusCode.UNAUTHENTICATED
+    signed_out = Person(me.account_id, me.session_id, me.email, new_token(SESSION_PREFIX))
+    assert (await refusal(decide(devices, signed_out, begun.user_code))).code == grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_a_denied_device_is_told_so_each_time_and_gets_no_session(
+async def test_each_poll_of_a_denied_device_fails(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await deny(devices, me, begun.user_code)
@@ -320,37 +318,37 @@ async def test_a_denied_device_is_told_so_each_time_and_gets_no_session(
     assert await sessions_of(client, me) == 1
 
 
-async def test_of_fifty_people_who_approve_at_once_one_does_and_the_session_is_theirs(
+async def test_one_of_fifty_concurrent_approvals_succeeds_and_its_user_gets_the_session(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse
 ) -> None:
     people = [await client.new_user() for _ in range(50)]
-    answers = await asyncio.gather(*(outcome(approve(devices, who, begun.user_code)) for who in people))
-    assert sorted(answers) == ["OK"] + ["USER_CODE_NOT_FOUND"] * 49
-    winner = people[answers.index("OK")]
+    outcomes = await asyncio.gather(*(outcome(approve(devices, person, begun.user_code)) for person in people))
+    assert sorted(outcomes) == ["OK"] + ["USER_CODE_NOT_FOUND"] * 49
+    winner = people[outcomes.index("OK")]
     assert (await poll(devices, begun.device_code)).session.account_id == str(winner.account_id)
-    assert len([who for who in people if await mailed(client.database, who.email)]) == 1
+    assert len([person for person in people if await mailed(client.database, person.email)]) == 1
 
 
-async def test_the_one_who_approves_is_mailed(
+async def test_approving_user_gets_an_email(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
-    [letter] = await mailed(client.database, me.email)
-    assert letter.template == Mail.DEVICE_APPROVED
-    assert letter.values == {"display_name": "Somebody", "device_name": "a command line", "peer": "127.0.0.1"}
+    [email] = await mailed(client.database, me.email)
+    assert email.template == Mail.DEVICE_APPROVED
+    assert email.values == {"display_name": "Some User", "device_name": "a command line", "peer": "127.0.0.1"}
 
 
-async def not_found(call: Awaitable[object]) -> Refusal:
+async def code_not_found(call: Awaitable[object]) -> Refusal:
     refused = await refusal(call)
     assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "USER_CODE_NOT_FOUND")
     return refused
 
 
 # --- between approval and poll ---------------------------------------------------------------------------------------------
-async def test_the_session_of_a_device_is_no_fresher_than_that_of_who_approved(
+async def test_session_of_a_device_is_as_fresh_as_the_session_that_approved_it(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
-    await client.database.execute(_SIGNED_IN_BEFORE, session_id=me.session_id, age=timedelta(hours=3))
+    await client.database.execute(_SIGNED_IN_EARLIER, session_id=me.session_id, age=timedelta(hours=3))
     mine = await sessions.get_session(client.database, session_id=me.session_id, account_id=me.account_id)
     await approve(devices, me, begun.user_code)
     opened = await poll(devices, begun.device_code)
@@ -361,42 +359,42 @@ async def test_the_session_of_a_device_is_no_fresher_than_that_of_who_approved(
     assert refused.reason == "SIGN_IN_NOT_FRESH"
 
 
-async def test_a_sign_out_after_the_approval_shuts_the_device_out(
+async def test_sign_out_after_the_approval_revokes_the_approval(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
     await client.accounts.SignOut(SignOutRequest(), metadata=me.headers)
-    await expired(devices, begun.device_code)
+    await code_expired(devices, begun.device_code)
 
 
-async def test_what_ends_all_sessions_shuts_the_device_out(
+async def test_revocation_of_all_sessions_revokes_the_approval(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
     await sessions.revoke_sessions_of_account(client.database, account_id=me.account_id)
-    await expired(devices, begun.device_code)
+    await code_expired(devices, begun.device_code)
 
 
 @pytest.mark.parametrize("ended", [_BAN, _DELETE], ids=["banned", "deleted"])
-async def test_an_account_that_is_gone_by_then_gets_no_session(
+async def test_account_that_is_banned_or_deleted_after_the_approval_gets_no_session(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person, ended: Update
 ) -> None:
     await approve(devices, me, begun.user_code)
     await client.database.execute(ended, account_id=me.account_id)
-    await expired(devices, begun.device_code)
+    await code_expired(devices, begun.device_code)
     assert await sessions_of(client, me) == 1
 
 
-async def test_a_session_that_was_cleaned_away_lets_no_device_in(
+async def test_deletion_of_the_approving_session_revokes_the_approval(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await approve(devices, me, begun.user_code)
     await client.database.execute(_PURGE_SESSION, session_id=me.session_id)
-    await expired(devices, begun.device_code)
+    await code_expired(devices, begun.device_code)
 
 
 # --- audit -----------------------------------------------------------------------------------------------------------------
-async def test_what_is_undecided_leaves_no_audit_event_and_each_decision_one(
+async def test_pending_polls_have_no_audit_event_and_each_decision_has_one(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await refusal(poll(devices, begun.device_code))
@@ -412,7 +410,7 @@ async def test_what_is_undecided_leaves_no_audit_event_and_each_decision_one(
     ]
 
 
-async def test_a_denial_is_in_the_audit_and_so_is_the_device_that_was_told(
+async def test_denial_and_the_poll_that_reports_it_are_audited(
     client: Client, devices: "DeviceServiceAsyncStub", begun: BeginDeviceSignInResponse, me: Person
 ) -> None:
     await deny(devices, me, begun.user_code)
@@ -427,6 +425,8 @@ async def test_a_denial_is_in_the_audit_and_so_is_the_device_that_was_told(
     ]
 
 
-def flipped(text: str, one: str, other: str) -> list[str]:
-    """The text with each of its characters changed into another, one at a time."""
-    return [text[:place] + (other if letter == one else one) + text[place + 1 :] for place, letter in enumerate(text)]
+def with_one_character_changed(text: str, one: str, other: str) -> list[str]:
+    """Copies of the text, each with another character replaced by `one` or `other`."""
+    return [
+        text[:index] + (other if character == one else one) + text[index + 1 :] for index, character in enumerate(text)
+    ]

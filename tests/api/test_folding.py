@@ -110,7 +110,7 @@ async def test_password_reset_and_verification_are_mailed_to_the_stored_address(
 
 
 async def test_new_address_is_stored_folded(client: Client, dsn: str) -> None:
-    headers = await signed_in(client, "somebody@example.com")
+    headers = await signed_in(client, "user@example.com")
     await client.accounts.ChangeEmail(ChangeEmailRequest(new_email=EMAIL), metadata=headers)
     token = await mailed_token(client.database, FOLDED, Mail.CHANGE_EMAIL)
     await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))

@@ -21,7 +21,7 @@ from tests.api import requests
 from tests.api.conftest import Client
 from tests.api.foreign import Owner, Place, is_of_person, own_request, places, put
 from tests.api.matrix import every_method, policy_of
-from tests.api.requests import change, names_it, updated
+from tests.api.requests import change, is_identifier, updated
 from tests.api.world import World
 from tests.conftest import execute
 
@@ -127,7 +127,7 @@ class Response(NamedTuple):
 
 async def response_to(scene: Scene, place: Place, id: UUID) -> Response:
     request = await request_with(scene, place, id)
-    assert requests.faults(request) == [], "tests/api/requests.py cannot satisfy these validation rules"
+    assert requests.violations(request) == [], "tests/api/requests.py cannot satisfy these validation rules"
     try:
         response = await requests.send(scene.client.channel, place.method, request, scene.me.person.headers)
     except grpc.aio.AioRpcError as error:
@@ -142,7 +142,7 @@ async def request_with(scene: Scene, place: Place, id: UUID) -> Any:
     """A request with the id in `place` and the ids of the caller's own resources in all other places."""
     request = await own_request(scene.world, scene.me, place.method)
     resource = updated(place.method)
-    if resource and place.part == resource and not names_it(place.field):
+    if resource and place.part == resource and not is_identifier(place.field):
         change(request, resource, place.field)
     put(request, place, id)
     return request

@@ -187,7 +187,7 @@ async def test_email_names_inviter_and_organization_and_only_the_email_contains_
     [email] = await mailed(client.database, guest.email)
     token = email.values["token"]
     assert email.template == Mail.INVITATION
-    assert email.values == {"inviter": "Somebody", "organization": "Somebody's", "token": token}
+    assert email.values == {"inviter": "Some User", "organization": "Some Organization", "token": token}
     assert token.startswith("acj_")
     rows = await client.database.fetch_all(select(func.row_to_json(Row.__table__.table_valued())))  # type: ignore[attr-defined]
     assert token not in str(rows)

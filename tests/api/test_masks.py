@@ -16,7 +16,7 @@ from tests.api import requests
 from tests.api.conftest import Client, refusal
 from tests.api.foreign import Owner, own_request
 from tests.api.matrix import every_method
-from tests.api.requests import changeable, is_output_only, names_it, updated
+from tests.api.requests import changeable, is_identifier, is_output_only, updated
 from tests.api.world import World
 
 UPDATES: Final = [method for method in every_method() if updated(method)]
@@ -35,7 +35,7 @@ def resource_of(method: MethodDescriptor) -> Descriptor:
 
 def unsettable(method: MethodDescriptor) -> Iterator[str]:
     fields = resource_of(method).fields
-    yield from (field.name for field in fields if is_output_only(field) or names_it(field))
+    yield from (field.name for field in fields if is_output_only(field) or is_identifier(field))
     yield from (path for path in NEVER if path not in {field.name for field in changeable(resource_of(method))})
 
 
@@ -49,7 +49,7 @@ async def me(world: World) -> Owner:
 async def valid_request(world: World, me: Owner, method: MethodDescriptor) -> Any:
     """A request that changes one field of a resource of `me`."""
     request = await own_request(world, me, method)
-    assert requests.faults(request) == []
+    assert requests.violations(request) == []
     return request
 
 
@@ -88,7 +88,7 @@ async def test_output_only_fields_in_an_update_are_ignored(
     assert forged
     if not with_mask:
         request.ClearField("update_mask")
-    assert requests.faults(request) == []
+    assert requests.violations(request) == []
     after = getattr(await call(client, method, request, me), field.name)
     names = [each.name for each in before.DESCRIPTOR.fields]
     assert {name for name in names if getattr(before, name) != getattr(after, name)} <= CHANGED_BY_EVERY_UPDATE
@@ -127,7 +127,7 @@ def test_create_request_has_no_field_that_is_output_only_in_the_resource(method:
     request_fields = set(fields_in(method.input_type))
     resources = [field.message_type for field in method.output_type.fields if field.message_type is not None]
     for resource in resources:
-        protected = {field.name for field in resource.fields if is_output_only(field) or names_it(field)}
+        protected = {field.name for field in resource.fields if is_output_only(field) or is_identifier(field)}
         if resource.full_name in UPDATED:
             assert not request_fields & protected
 

@@ -1,6 +1,6 @@
-"""Every method of the contract, called by every kind of caller: let in, or refused for the reason that the contract gives.
+"""Calls every method of the contract as every kind of caller, and compares each result with the policy of the method.
 
-A new method is in it without a line here. `make matrix` shows it.
+New methods are included. `make matrix` prints the table.
 """
 
 import asyncio
@@ -32,30 +32,30 @@ from accord_gateway.settings import Settings
 from tests.api.certificates import Authority, Files
 from tests.api.conftest import read_refusal
 from tests.api.matrix import (
+    ACCEPTED,
     DENIED,
     INVALID,
-    LET_IN,
     MISSING,
-    STALE,
-    Caller,
+    NOT_FRESH,
+    CallerTraits,
     Cell,
-    Presented,
+    MatrixCaller,
     every_method,
-    expected,
+    expected_result,
     path_of,
     policy_of,
     table,
 )
-from tests.api.matrix_callers import Lines, all_callers
+from tests.api.matrix_callers import Channels, all_callers
 from tests.api.services import Service, token_of
 from tests.api.world import World
 
 pytestmark = pytest.mark.every_feature
 
-# Half a tag: no message of any method. Access is decided before it is read, so whoever is let in is told that it is
-# broken, and nothing has happened.
-NO_MESSAGE: Final = b"\xff"
-AT_A_TIME: Final = 32
+# Half a tag, which no message can be parsed from. Access is checked before the message is parsed, so an accepted call
+# fails with INVALID_MESSAGE and has no effect.
+UNPARSABLE: Final = b"\xff"
+CONCURRENCY: Final = 32
 
 
 NAME: Final = "billing"
@@ -69,12 +69,14 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture
 def gateway_settings(files: Files) -> Settings:
-    """That asks everybody for a certificate."""
+    """With a CA for client certificates, so that a client can send one."""
     return Settings(port=0, metrics_port=0, service_identities={IDENTITY: NAME}, **cast(Any, files.write()))
 
 
 @pytest.fixture
-async def lines(gateway: tuple[Gateway, str], files: Files, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lines]:
+async def channels(
+    gateway: tuple[Gateway, str], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Channels]:
     async with (
         files.channel(gateway[1]) as plain,
         files.channel(gateway[1], IDENTITY) as known,
@@ -86,19 +88,21 @@ async def lines(gateway: tuple[Gateway, str], files: Files, monkeypatch: pytest.
                 patched.setattr(tokens, "LIFETIME", timedelta(seconds=-1))
                 return await token_of(plain, service)
 
-        yield Lines(plain, known, unknown, NAME, expired_token)
+        yield Channels(plain, known, unknown, NAME, expired_token)
 
 
-async def test_every_method_lets_in_whom_the_contract_says_and_nobody_else(
-    lines: Lines, world: World, log: list[Any], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+async def test_every_method_accepts_exactly_the_callers_of_its_policy(
+    channels: Channels, world: World, log: list[Any], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    columns, limit = await all_callers(world, lines), asyncio.Semaphore(AT_A_TIME)
+    columns, limit = await all_callers(world, channels), asyncio.Semaphore(CONCURRENCY)
 
     async def cell(method: MethodDescriptor, name: str) -> Cell:
         policy = policy_of(method)
-        presented = columns[name](policy.permission)
+        caller = columns[name](policy.permission)
         async with limit:
-            return Cell(method, name, expected(policy, presented.caller), await got(lines, method, presented))
+            return Cell(
+                method, name, expected_result(policy, caller.traits), await actual_result(channels, method, caller)
+            )
 
     methods = list(every_method())
     cells = await asyncio.gather(*(cell(method, name) for method in methods for name in columns))
@@ -106,63 +110,67 @@ async def test_every_method_lets_in_whom_the_contract_says_and_nobody_else(
         with capsys.disabled():
             print("\n\n" + table(cells, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
     assert len(cells) == len(methods) * len(columns)
-    assert [str(cell) for cell in cells if cell.got != cell.wanted] == []
-    # Each method was seen to let a caller in and, unless it is public, to refuse one; each reason was seen.
-    assert {cell.method for cell in cells if cell.got == LET_IN} == set(methods)
+    assert [str(cell) for cell in cells if cell.actual != cell.expected] == []
+    # Each method accepted a caller and, unless it is public, denied one. Each reason occurred.
+    assert {cell.method for cell in cells if cell.actual == ACCEPTED} == set(methods)
     protected = {method for method in methods if policy_of(method).access != ACCESS_PUBLIC}
     assert protected
-    assert {cell.method for cell in cells if cell.got == DENIED} == protected
-    assert {cell.got for cell in cells} == {LET_IN, MISSING, INVALID, DENIED, STALE}
+    assert {cell.method for cell in cells if cell.actual == DENIED} == protected
+    assert {cell.actual for cell in cells} == {ACCEPTED, MISSING, INVALID, DENIED, NOT_FRESH}
 
 
-async def got(lines: Lines, method: MethodDescriptor, presented: Presented) -> str:
-    channel = presented.channel or lines.plain
+async def actual_result(channels: Channels, method: MethodDescriptor, caller: MatrixCaller) -> str:
+    channel = caller.channel or channels.plain
     call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path_of(method))
     try:
-        async for _ in call(iter([NO_MESSAGE]), metadata=presented.headers):
-            return "an answer"
-        return "the end"
+        async for _ in call(iter([UNPARSABLE]), metadata=caller.headers):
+            return "a response"
+        return "no response"
     except grpc.aio.AioRpcError as error:
         reason = read_refusal(error).reason
-        return LET_IN if reason == "INVALID_MESSAGE" else reason
+        return ACCEPTED if reason == "INVALID_MESSAGE" else reason
 
 
-# --- what the matrix is measured by -----------------------------------------------------------------------------------
+# --- the expected results ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("policy", "caller", "outcome"),
+    ("policy", "caller", "result"),
     [
-        (MethodPolicy(access=ACCESS_PUBLIC), Caller(good=False), LET_IN),
-        (MethodPolicy(access=ACCESS_SIGNED_IN), Caller(credential=None), MISSING),
-        (MethodPolicy(access=ACCESS_SIGNED_IN), Caller(good=False), INVALID),
-        (MethodPolicy(access=ACCESS_SIGNED_IN), Caller(), LET_IN),
-        (MethodPolicy(access=ACCESS_SIGNED_IN), Caller(service_for_itself=True), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN), Caller(credential=CREDENTIAL_API_KEY), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, credentials=[CREDENTIAL_API_KEY]), Caller(), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ), Caller(permissions=frozenset({READ})), LET_IN),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ), Caller(permissions=frozenset({WRITE})), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ), Caller(organization=False), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ, personal=True), Caller(organization=False), LET_IN),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ, personal=True), Caller(), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), Caller(), LET_IN),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), Caller(recent=False), STALE),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), Caller(impersonated=True), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), Caller(impersonated=True), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), Caller(service_for_a_person=True), DENIED),
-        (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), Caller(recent=False), LET_IN),
-        (MethodPolicy(access=ACCESS_SIGNED_IN), Caller(recent=False, impersonated=True), LET_IN),
-        (MethodPolicy(access=ACCESS_ADMIN), Caller(), DENIED),
-        (MethodPolicy(access=ACCESS_ADMIN), Caller(administrator=True), LET_IN),
-        (MethodPolicy(access=ACCESS_SERVICE, credentials=[CREDENTIAL_SESSION]), Caller(), DENIED),
-        (MethodPolicy(access=ACCESS_SERVICE), Caller(service_for_itself=True), LET_IN),
+        (MethodPolicy(access=ACCESS_PUBLIC), CallerTraits(valid=False), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(credential=None), MISSING),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(valid=False), INVALID),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(service_for_itself=True), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(credential=CREDENTIAL_API_KEY), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, credentials=[CREDENTIAL_API_KEY]), CallerTraits(), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ), CallerTraits(permissions=frozenset({READ})), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ), CallerTraits(permissions=frozenset({WRITE})), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ), CallerTraits(organization=False), DENIED),
+        (
+            MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ, personal=True),
+            CallerTraits(organization=False),
+            ACCEPTED,
+        ),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ, personal=True), CallerTraits(), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), CallerTraits(), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), CallerTraits(fresh=False), NOT_FRESH),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), CallerTraits(impersonated=True), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), CallerTraits(impersonated=True), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), CallerTraits(service_for_user=True), DENIED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), CallerTraits(fresh=False), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(fresh=False, impersonated=True), ACCEPTED),
+        (MethodPolicy(access=ACCESS_ADMIN), CallerTraits(), DENIED),
+        (MethodPolicy(access=ACCESS_ADMIN), CallerTraits(administrator=True), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SERVICE, credentials=[CREDENTIAL_SESSION]), CallerTraits(), DENIED),
+        (MethodPolicy(access=ACCESS_SERVICE), CallerTraits(service_for_itself=True), ACCEPTED),
     ],
 )
-def test_what_the_contract_says_is_read_as_it_is_meant(policy: MethodPolicy, caller: Caller, outcome: str) -> None:
-    assert expected(policy, caller) == outcome
+def test_expected_result_follows_from_the_policy(policy: MethodPolicy, caller: CallerTraits, result: str) -> None:
+    assert expected_result(policy, caller) == result
 
 
-def test_the_table_marks_what_is_wrong() -> None:
+def test_table_marks_unexpected_results() -> None:
     method = next(every_method())
-    cells = [Cell(method, "owner", LET_IN, LET_IN), Cell(method, "nobody", MISSING, LET_IN)]
+    cells = [Cell(method, "owner", ACCEPTED, ACCEPTED), Cell(method, "no credential", MISSING, ACCEPTED)]
     shown = table(cells, colour=True)
     assert "\033[32;1m●\033[0m \033[41;97m!\033[0m" in shown
     assert "\033" not in table(cells, colour=False)

@@ -140,7 +140,7 @@ async def test_list_members_returns_account_fields_and_roles(acme: Acme, me: Per
     role_ids = sorted([await acme.new_role(PERMISSION_TASKS_READ), await acme.new_role()])
     other = await acme.new_member("admin", *role_ids)
     theirs, mine = await acme.list_all(other)
-    assert (theirs.account_id, theirs.email, theirs.display_name) == (str(other.account_id), other.email, "Somebody")
+    assert (theirs.account_id, theirs.email, theirs.display_name) == (str(other.account_id), other.email, "Some User")
     assert (theirs.role, list(theirs.role_ids)) == (ROLE_ADMIN, [str(role_id) for role_id in role_ids])
     assert theirs.etag
     assert theirs.created_at.ToDatetime() >= mine.created_at.ToDatetime()

@@ -1,4 +1,4 @@
-"""The tokens that a provider gives us: stored so that they are good in their place alone, and refreshed when they are used."""
+"""Access and refresh tokens of providers: encrypted for their row and column, and refreshed on use."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from accord_db.engine.database import Database
 from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, refusal
-from tests.api.oidc_provider import REDIRECT_URIS, OidcProvider, oidc_provider, sign_in_there
+from tests.api.oidc_provider import REDIRECT_URIS, OidcProvider, oidc_provider, sign_in_at_provider
 from tests.conftest import change
 
 OFFLINE = ("openid", "email", "profile", "offline_access")
@@ -25,7 +25,7 @@ OFFLINE = ("openid", "email", "profile", "offline_access")
 
 @pytest.fixture(scope="module")
 def short_lived() -> Iterator[OidcProvider]:
-    # Expiry is told in whole seconds: a token of one second may end as it comes.
+    # Lifetimes are whole seconds: a token with a lifetime of 1 second can be expired when it arrives.
     with oidc_provider(claims_in_id_token=False, access_token_seconds=3) as provider:
         yield provider
 
@@ -43,7 +43,7 @@ def gateway_settings(corp: OidcProvider, short_lived: OidcProvider) -> Settings:
 
 @pytest.fixture
 def process(gateway_settings: Settings, database: Database) -> Callable[[], Providers]:
-    """Makes what each process of the gateway has one of."""
+    """Creates the Providers of another process of the gateway."""
     return lambda: Providers(
         gateway_settings.provider_settings(),
         redirect_uris=frozenset(REDIRECT_URIS),
@@ -61,16 +61,19 @@ def providers(process: Callable[[], Providers]) -> Providers:
 async def signed_up(client: Client, name: str, provider: str = "corp") -> UUID:
     stub = ProviderServiceStub(client.channel)
     begun = await stub.BeginProviderSignIn(BeginProviderSignInRequest(provider=provider, redirect_uri=REDIRECT_URIS[0]))
-    back = await sign_in_there(begun.authorization_url, name)
+    response = await sign_in_at_provider(begun.authorization_url, name)
     request = CompleteProviderSignInRequest(
-        provider_sign_in_token=begun.provider_sign_in_token, state=back.state, code=back.code, issuer=back.issuer
+        provider_sign_in_token=begun.provider_sign_in_token,
+        state=response.state,
+        code=response.code,
+        issuer=response.issuer,
     )
     return UUID((await stub.CompleteProviderSignIn(request)).session.account_id)
 
 
 @pytest.fixture
 async def ada(client: Client) -> UUID:
-    """The account of somebody who has just signed up."""
+    """The id of the account of a new user."""
     return await signed_up(client, "ada")
 
 
@@ -85,18 +88,18 @@ def stored(dsn: str) -> dict[str, bytes]:
     return dict(zip(("id", "access_token", "refresh_token"), row, strict=True))
 
 
-async def whose(corp: OidcProvider, access_token: str) -> str:
-    """As the provider itself says."""
+async def subject_of(corp: OidcProvider, access_token: str) -> str:
+    """The subject of the access token according to the provider, or the HTTP status if it is invalid."""
     async with httpx2.AsyncClient(trust_env=False, verify=False) as http:
         response = await http.get(f"{corp.issuer}/me", headers={"Authorization": f"Bearer {access_token}"})
     return str(response.json().get("sub", response.status_code))
 
 
-async def test_access_token_is_the_provider_s_own_and_stays_while_it_is_good(
+async def test_valid_access_token_of_the_provider_is_returned_unchanged(
     providers: Providers, ada: UUID, corp: OidcProvider
 ) -> None:
     token = await providers.access_token(ada, "corp")
-    assert await whose(corp, token) == "ada"
+    assert await subject_of(corp, token) == "ada"
     assert await providers.access_token(ada, "corp") == token
 
 
@@ -107,51 +110,51 @@ async def test_tokens_are_stored_encrypted(providers: Providers, ada: UUID, dsn:
     assert row["refresh_token"] is not None
 
 
-async def test_expired_access_token_is_refreshed_on_use_and_the_refresh_token_replaced(
+async def test_expired_access_token_is_refreshed_on_use_and_its_refresh_token_is_replaced(
     providers: Providers, ada: UUID, corp: OidcProvider, dsn: str
 ) -> None:
     first, before = await providers.access_token(ada, "corp"), stored(dsn)
-    for _ in range(3):  # each time with the refresh token of the time before, which is good for one use
+    for _ in range(3):  # each refresh token can be used once
         expire(dsn)
         second, after = await providers.access_token(ada, "corp"), stored(dsn)
         assert second != first
         assert after["refresh_token"] != before["refresh_token"]
-        assert await whose(corp, second) == "ada"
+        assert await subject_of(corp, second) == "ada"
         assert await providers.access_token(ada, "corp") == second
         first, before = second, after
 
 
-async def test_of_twenty_in_two_processes_who_find_it_expired_one_refreshes_it(
+async def test_one_of_twenty_concurrent_uses_in_two_processes_refreshes_an_expired_access_token(
     process: Callable[[], Providers], ada: UUID, corp: OidcProvider, dsn: str
 ) -> None:
-    """oidc-provider takes all tokens back if a refresh token is used twice."""
+    """oidc-provider revokes all tokens if a refresh token is used twice."""
     here, there = process(), process()
     expire(dsn)
     tokens = await asyncio.gather(*(each.access_token(ada, "corp") for each in (here, there) for _ in range(10)))
     assert len(set(tokens)) == 1
-    assert await whose(corp, tokens[0]) == "ada"
+    assert await subject_of(corp, tokens[0]) == "ada"
     expire(dsn)
-    assert await whose(corp, await here.access_token(ada, "corp")) == "ada"
+    assert await subject_of(corp, await here.access_token(ada, "corp")) == "ada"
 
 
-async def test_refresh_goes_on_when_whoever_asked_is_gone(
+async def test_refresh_continues_when_its_caller_is_cancelled(
     providers: Providers, ada: UUID, corp: OidcProvider, dsn: str
 ) -> None:
     before = stored(dsn)
     expire(dsn)
-    asking = asyncio.create_task(providers.access_token(ada, "corp"))
+    caller = asyncio.create_task(providers.access_token(ada, "corp"))
     await asyncio.sleep(0)
-    asking.cancel()
+    caller.cancel()
     async with asyncio.timeout(10):
         while stored(dsn)["refresh_token"] == before["refresh_token"]:
             await asyncio.sleep(0.01)
-    assert await whose(corp, await providers.access_token(ada, "corp")) == "ada"
+    assert await subject_of(corp, await providers.access_token(ada, "corp")) == "ada"
 
 
 async def test_expired_access_token_that_is_encrypted_again_during_a_refresh_is_not_returned(
     providers: Providers, ada: UUID, dsn: str, gateway_settings: Settings
 ) -> None:
-    """`accord rotate-keys` changes the ciphertext and not the token."""
+    """`accord rotate-keys` changes the ciphertext but not the token."""
     keys, token = keyring(gateway_settings, SECRET_KEY), await providers.access_token(ada, "corp")
     place = Place("linked_providers", "access_token", UUID(str(stored(dsn)["id"])), ada)
     expire(dsn)
@@ -168,13 +171,17 @@ async def test_expired_access_token_that_is_encrypted_again_during_a_refresh_is_
     assert await waiting == "new"
 
 
-async def test_next_one_refreshes_when_the_one_before_died_meanwhile(providers: Providers, ada: UUID, dsn: str) -> None:
+async def test_access_token_is_refreshed_if_the_process_that_was_refreshing_it_ended(
+    providers: Providers, ada: UUID, dsn: str
+) -> None:
     expire(dsn)
     change(dsn, "UPDATE linked_providers SET refreshing_until = now() + interval '0.2 s'")
     assert await asyncio.wait_for(providers.access_token(ada, "corp"), 10)
 
 
-async def test_token_that_cannot_be_refreshed_is_not_handed_out(client: Client, providers: Providers, dsn: str) -> None:
+async def test_expired_access_token_without_a_refresh_token_is_unavailable(
+    client: Client, providers: Providers, dsn: str
+) -> None:
     account_id = await signed_up(client, "grace", "online")
     assert await providers.access_token(account_id, "online")
     expire(dsn)
@@ -182,7 +189,7 @@ async def test_token_that_cannot_be_refreshed_is_not_handed_out(client: Client, 
         await providers.access_token(account_id, "online")
 
 
-async def test_refresh_token_that_was_taken_back_is_forgotten(
+async def test_revoked_refresh_token_is_deleted(
     providers: Providers, ada: UUID, gateway_settings: Settings, corp: OidcProvider, dsn: str
 ) -> None:
     row = stored(dsn)
@@ -198,7 +205,7 @@ async def test_refresh_token_that_was_taken_back_is_forgotten(
     assert stored(dsn)["refresh_token"] is None
 
 
-async def test_next_sign_in_brings_new_tokens(client: Client, providers: Providers, ada: UUID, dsn: str) -> None:
+async def test_next_sign_in_stores_new_tokens(client: Client, providers: Providers, ada: UUID, dsn: str) -> None:
     change(dsn, "UPDATE linked_providers SET refresh_token = NULL, access_token_expires_at = now()")
     with pytest.raises(AccessTokenUnavailable):
         await providers.access_token(ada, "corp")
@@ -206,7 +213,7 @@ async def test_next_sign_in_brings_new_tokens(client: Client, providers: Provide
     assert await providers.access_token(ada, "corp")
 
 
-async def test_nobody_has_tokens_of_an_identity_that_is_not_theirs(providers: Providers, ada: UUID) -> None:
+async def test_tokens_of_another_account_or_provider_are_unavailable(providers: Providers, ada: UUID) -> None:
     with pytest.raises(AccessTokenUnavailable):
         await providers.access_token(UUID(int=1), "corp")
     with pytest.raises(AccessTokenUnavailable):
@@ -216,7 +223,7 @@ async def test_nobody_has_tokens_of_an_identity_that_is_not_theirs(providers: Pr
 
 
 @pytest.mark.parametrize(
-    "moved",
+    "statement",
     [
         "UPDATE linked_providers SET access_token = refresh_token",
         "UPDATE linked_providers a SET access_token = b.access_token FROM linked_providers b WHERE a.id <> b.id",
@@ -224,32 +231,32 @@ async def test_nobody_has_tokens_of_an_identity_that_is_not_theirs(providers: Pr
         "UPDATE linked_providers SET access_token = set_byte(access_token, 40, 255 - get_byte(access_token, 40))",
         "UPDATE linked_providers SET access_token = substr(access_token, 1, 20)",
     ],
-    ids=["to another column", "to another row", "to another account", "changed", "cut off"],
+    ids=["to another column", "to another row", "to another account", "changed", "truncated"],
 )
-async def test_ciphertext_that_was_moved_is_refused(
-    client: Client, providers: Providers, ada: UUID, dsn: str, moved: str
+async def test_moved_or_changed_ciphertext_does_not_decrypt(
+    client: Client, providers: Providers, ada: UUID, dsn: str, statement: str
 ) -> None:
     grace = await signed_up(client, "grace")
-    change(dsn, moved)
+    change(dsn, statement)
     for account_id in (ada, grace):
         with pytest.raises(Undecipherable):
             await providers.access_token(account_id, "corp")
 
 
-async def test_token_that_really_expires_is_refreshed(
+async def test_access_token_that_expires_at_the_provider_is_refreshed(
     client: Client, providers: Providers, short_lived: OidcProvider
 ) -> None:
-    """At a provider that tells addresses at its userinfo endpoint alone, as the standard has it."""
+    """At a provider whose ID tokens lack the address, which is then fetched from the userinfo endpoint."""
     account_id = await signed_up(client, "ada", "short")
     first = await providers.access_token(account_id, "short")
     async with asyncio.timeout(10):
-        while await whose(short_lived, first) == "ada":
+        while await subject_of(short_lived, first) == "ada":
             await asyncio.sleep(0.05)
     second = await providers.access_token(account_id, "short")
-    assert await whose(short_lived, second) == "ada"
+    assert await subject_of(short_lived, second) == "ada"
 
 
-async def test_provider_that_is_gone_is_unreachable_and_leaves_the_tokens_as_they_are(
+async def test_unreachable_provider_leaves_the_tokens_unchanged(
     client: Client, providers: Providers, ada: UUID, dsn: str
 ) -> None:
     expire(dsn)

@@ -1,4 +1,4 @@
-"""Signing in with a provider, and linking one, as npm's oidc-provider does its part."""
+"""Sign-in with a provider, and linking of identities, against npm's oidc-provider."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -34,7 +34,7 @@ from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client, outcome, refusal
 from tests.api.mailbox import mailed
-from tests.api.oidc_provider import REDIRECT_URIS, CameBack, OidcProvider, sign_in_there
+from tests.api.oidc_provider import REDIRECT_URIS, AuthorizationResponse, OidcProvider, sign_in_at_provider
 from tests.api.signing_in import ban, signed_in
 from tests.authenticator import Authenticator
 from tests.conftest import change, count
@@ -64,7 +64,7 @@ def gateway_settings(corp: OidcProvider, link_by_email: bool) -> Settings:
 
 @dataclass(frozen=True)
 class App:
-    """What signs people in with providers: it keeps the token of a beginning, and hands on what comes back."""
+    """An application that signs users in with providers. It keeps the sign-in token and forwards the authorization response."""
 
     stub: "ProviderServiceAsyncStub"
 
@@ -73,16 +73,18 @@ class App:
             BeginProviderSignInRequest(provider=provider, redirect_uri=redirect_uri)
         )
 
-    def complete(self, token: str, back: CameBack) -> Awaitable[CompleteProviderSignInResponse]:
+    def complete(self, token: str, response: AuthorizationResponse) -> Awaitable[CompleteProviderSignInResponse]:
         return self.stub.CompleteProviderSignIn(
             CompleteProviderSignInRequest(
-                provider_sign_in_token=token, state=back.state, code=back.code, issuer=back.issuer
+                provider_sign_in_token=token, state=response.state, code=response.code, issuer=response.issuer
             )
         )
 
     async def sign_in(self, name: str, provider: str = "rsa") -> CompleteProviderSignInResponse:
         begun = await self.begin(provider)
-        return await self.complete(begun.provider_sign_in_token, await sign_in_there(begun.authorization_url, name))
+        return await self.complete(
+            begun.provider_sign_in_token, await sign_in_at_provider(begun.authorization_url, name)
+        )
 
     async def begin_link(self, headers: Headers, provider: str = "rsa") -> BeginProviderSignInResponse:
         begun = await self.stub.BeginLinkProvider(
@@ -92,20 +94,22 @@ class App:
             authorization_url=begun.authorization_url, provider_sign_in_token=begun.provider_sign_in_token
         )
 
-    def complete_link(self, headers: Headers, token: str, back: CameBack) -> Awaitable[LinkProviderResponse]:
+    def complete_link(
+        self, headers: Headers, token: str, response: AuthorizationResponse
+    ) -> Awaitable[LinkProviderResponse]:
         request = LinkProviderRequest(
-            provider_sign_in_token=token, state=back.state, code=back.code, issuer=back.issuer
+            provider_sign_in_token=token, state=response.state, code=response.code, issuer=response.issuer
         )
         return self.stub.LinkProvider(request, metadata=headers)
 
     async def link(self, headers: Headers, name: str, provider: str = "rsa") -> LinkedProvider:
         begun = await self.begin_link(headers, provider)
-        back = await sign_in_there(begun.authorization_url, name)
-        return (await self.complete_link(headers, begun.provider_sign_in_token, back)).linked_provider
+        response = await sign_in_at_provider(begun.authorization_url, name)
+        return (await self.complete_link(headers, begun.provider_sign_in_token, response)).linked_provider
 
     async def linked(self, headers: Headers) -> list[LinkedProvider]:
-        answer = await self.stub.ListLinkedProviders(ListLinkedProvidersRequest(), metadata=headers)
-        return list(answer.linked_providers)
+        response = await self.stub.ListLinkedProviders(ListLinkedProvidersRequest(), metadata=headers)
+        return list(response.linked_providers)
 
     def unlink(self, headers: Headers, linked: LinkedProvider) -> Awaitable[UnlinkProviderResponse]:
         return self.stub.UnlinkProvider(UnlinkProviderRequest(linked_provider_id=linked.id), metadata=headers)
@@ -120,7 +124,7 @@ async def reason(call: Awaitable[object]) -> str:
     return (await refusal(call)).reason
 
 
-# --- signing up and in ------------------------------------------------------------------------------------------------
+# --- sign-up and sign-in ----------------------------------------------------------------------------------------------
 async def test_providers_are_listed_in_their_order(app: App) -> None:
     listed = (await app.stub.ListProviders(ListProvidersRequest())).providers
     assert [(provider.name, provider.display_name) for provider in listed] == [
@@ -128,49 +132,49 @@ async def test_providers_are_listed_in_their_order(app: App) -> None:
     ]
 
 
-async def test_first_sign_in_makes_an_account_whose_address_is_verified(client: Client, app: App) -> None:
+async def test_first_sign_in_creates_an_account_with_a_verified_address(client: Client, app: App) -> None:
     completed = await app.sign_in("ada")
     assert completed.account_created
     assert not completed.second_step_token
-    who = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(completed.session_token))
-    assert (who.account.email, who.account.display_name) == (EMAIL, "ada of the provider")
-    assert who.account.HasField("email_verified_at")
-    assert who.session.id == completed.session.id
+    current = await client.accounts.GetSession(GetSessionRequest(), metadata=bearer(completed.session_token))
+    assert (current.account.email, current.account.display_name) == (EMAIL, "ada of the provider")
+    assert current.account.HasField("email_verified_at")
+    assert current.session.id == completed.session.id
 
 
 @pytest.mark.parametrize("provider", ["rsa", "pss", "ec", "ed"])
-async def test_second_sign_in_enters_the_same_account_however_it_is_signed(app: App, provider: str) -> None:
+async def test_second_sign_in_finds_the_same_account_with_every_signature_algorithm(app: App, provider: str) -> None:
     first, second = await app.sign_in("ada", provider), await app.sign_in("ada", provider)
     assert not second.account_created
     assert second.session.account_id == first.session.account_id
     assert second.session_token != first.session_token
 
 
-async def test_two_clients_of_one_issuer_know_the_same_people(app: App) -> None:
+async def test_two_clients_of_one_issuer_share_identities(app: App) -> None:
     first, second = await app.sign_in("ada", "rsa"), await app.sign_in("ada", "ec")
     assert second.session.account_id == first.session.account_id
     assert [linked.provider for linked in await app.linked(bearer(second.session_token))] == ["ec"]
 
 
-async def test_identity_stays_the_same_when_its_address_changes(client: Client, app: App, dsn: str) -> None:
+async def test_identity_keeps_its_account_when_the_address_changes(client: Client, app: App, dsn: str) -> None:
     first = await app.sign_in("ada")
     change(dsn, "UPDATE accounts SET email = 'lovelace@example.com' WHERE email = %s", EMAIL)
     assert (await app.sign_in("ada")).session.account_id == first.session.account_id
 
 
-async def test_another_identity_is_another_account(app: App) -> None:
+async def test_another_identity_gets_another_account(app: App) -> None:
     first, second = await app.sign_in("ada"), await app.sign_in("grace")
     assert second.account_created
     assert second.session.account_id != first.session.account_id
 
 
-async def test_address_that_the_provider_does_not_vouch_for_makes_no_account(app: App, dsn: str) -> None:
+async def test_address_that_the_provider_has_not_verified_creates_no_account(app: App, dsn: str) -> None:
     refused = await refusal(app.sign_in("unverified-ada"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_EMAIL_NOT_VERIFIED")
     assert count(dsn, "accounts") == 0
 
 
-async def test_address_of_an_account_does_not_open_it(client: Client, app: App, dsn: str) -> None:
+async def test_address_of_an_account_does_not_sign_in_to_it(client: Client, app: App, dsn: str) -> None:
     await signed_in(client, EMAIL)
     change(dsn, "UPDATE accounts SET email_verified_at = now() WHERE email = %s", EMAIL)
     refused = await refusal(app.sign_in("ada"))
@@ -179,30 +183,30 @@ async def test_address_of_an_account_does_not_open_it(client: Client, app: App, 
 
 
 @pytest.mark.parametrize("link_by_email", [True])
-async def test_setting_lets_an_address_that_is_verified_on_both_sides_open_its_account(
+async def test_address_that_is_verified_on_both_sides_signs_in_with_the_setting(
     client: Client, app: App, dsn: str
 ) -> None:
     headers = await signed_in(client, EMAIL)
     change(dsn, "UPDATE accounts SET email_verified_at = now() WHERE email = %s", EMAIL)
     completed = await app.sign_in("ada")
     assert not completed.account_created
-    who = await client.accounts.GetSession(GetSessionRequest(), metadata=headers)
-    assert completed.session.account_id == who.account.id
-    assert [letter.template for letter in await mailed(client.database, EMAIL)][-1] == Mail.PROVIDER_LINKED
+    current = await client.accounts.GetSession(GetSessionRequest(), metadata=headers)
+    assert completed.session.account_id == current.account.id
+    assert [email.template for email in await mailed(client.database, EMAIL)][-1] == Mail.PROVIDER_LINKED
 
 
 @pytest.mark.parametrize("link_by_email", [True])
-async def test_even_then_an_address_that_nobody_has_proved_here_opens_nothing(
+async def test_address_that_is_not_verified_at_accord_does_not_sign_in_with_the_setting(
     client: Client, app: App, dsn: str
 ) -> None:
-    """Or whoever signed up with somebody else's address would share the account that its owner enters."""
+    """Otherwise an attacker who signs up with the address of a user would share the account with that user."""
     await signed_in(client, EMAIL)
     assert await reason(app.sign_in("ada")) == "PROVIDER_EMAIL_IN_USE"
     assert count(dsn, "linked_providers") == 0
 
 
 @pytest.mark.parametrize("link_by_email", [True])
-async def test_even_then_an_address_that_the_provider_does_not_vouch_for_opens_nothing(
+async def test_address_that_the_provider_has_not_verified_does_not_sign_in_with_the_setting(
     client: Client, app: App, dsn: str
 ) -> None:
     await signed_in(client, "unverified-ada@example.com")
@@ -211,14 +215,14 @@ async def test_even_then_an_address_that_the_provider_does_not_vouch_for_opens_n
 
 
 @pytest.mark.parametrize("link_by_email", [False, True])
-async def test_banned_account_is_not_entered(app: App, dsn: str, link_by_email: bool) -> None:
+async def test_banned_account_cannot_sign_in_with_a_provider(app: App, dsn: str, link_by_email: bool) -> None:
     await app.sign_in("ada")
     ban(dsn, EMAIL)
     refused = await refusal(app.sign_in("ada"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "SIGN_IN_REFUSED")
 
 
-async def test_deleted_account_is_forgotten_and_its_identity_signs_up_again(client: Client, app: App, dsn: str) -> None:
+async def test_identity_of_a_deleted_account_can_sign_up_again(client: Client, app: App, dsn: str) -> None:
     first = await app.sign_in("ada")
     await client.accounts.DeleteAccount(DeleteAccountRequest(), metadata=bearer(first.session_token))
     assert count(dsn, "linked_providers") == 0
@@ -227,7 +231,7 @@ async def test_deleted_account_is_forgotten_and_its_identity_signs_up_again(clie
     assert second.session.account_id != first.session.account_id
 
 
-async def test_account_with_a_second_factor_waits_for_its_second_step(client: Client, app: App, dsn: str) -> None:
+async def test_account_with_a_second_factor_requires_the_second_step(client: Client, app: App, dsn: str) -> None:
     account_id = UUID((await app.sign_in("ada")).session.account_id)
     factors = SecondFactors(keyring(Settings(port=0, metrics_port=0), SECRET_KEY))
     async with client.database.transaction() as tx:
@@ -245,27 +249,27 @@ async def test_account_with_a_second_factor_waits_for_its_second_step(client: Cl
     assert UUID(completed.session.account_id) == account_id
 
 
-async def test_two_first_sign_ins_of_one_identity_at_once_make_one_account(app: App, dsn: str) -> None:
+async def test_concurrent_first_sign_ins_of_one_identity_create_one_account(app: App, dsn: str) -> None:
     begun = [await app.begin() for _ in range(5)]
-    back = [await sign_in_there(each.authorization_url, "ada") for each in begun]
-    calls = zip((each.provider_sign_in_token for each in begun), back, strict=True)
-    completed = await asyncio.gather(*(app.complete(token, came) for token, came in calls))
+    responses = [await sign_in_at_provider(each.authorization_url, "ada") for each in begun]
+    calls = zip((each.provider_sign_in_token for each in begun), responses, strict=True)
+    completed = await asyncio.gather(*(app.complete(token, response) for token, response in calls))
     assert sorted(each.account_created for each in completed) == [False] * 4 + [True]
     assert len({each.session.account_id for each in completed}) == 1
     assert (count(dsn, "accounts"), count(dsn, "linked_providers")) == (1, 1)
 
 
 # --- state, code and redirect URI -------------------------------------------------------------------------------------
-async def test_authorization_url_has_all_that_belongs_to_it(app: App, corp: OidcProvider) -> None:
+async def test_authorization_url_has_all_required_parameters(app: App, corp: OidcProvider) -> None:
     begun, other = await app.begin(), await app.begin()
     url = urlsplit(begun.authorization_url)
-    asked = {name: values[0] for name, values in parse_qs(url.query, strict_parsing=True).items()}
+    parameters = {name: values[0] for name, values in parse_qs(url.query, strict_parsing=True).items()}
     assert f"{url.scheme}://{url.netloc}{url.path}" == f"{corp.issuer}/auth"
-    secrets = {asked.pop(name) for name in ("state", "nonce", "code_challenge")}
+    secrets = {parameters.pop(name) for name in ("state", "nonce", "code_challenge")}
     assert {len(secret) for secret in secrets} == {43}
     assert len(secrets) == 3
     assert not any(secret in other.authorization_url or secret in begun.provider_sign_in_token for secret in secrets)
-    assert asked == {
+    assert parameters == {
         "response_type": "code",
         "client_id": "rsa",
         "redirect_uri": REDIRECT_URIS[0],
@@ -274,7 +278,7 @@ async def test_authorization_url_has_all_that_belongs_to_it(app: App, corp: Oidc
     }
 
 
-async def test_nothing_of_a_sign_in_that_is_under_way_is_stored_but_the_hash_of_its_token(app: App, dsn: str) -> None:
+async def test_only_the_hash_of_the_token_of_a_pending_sign_in_is_stored(app: App, dsn: str) -> None:
     begun = await app.begin()
     with psycopg.connect(dsn) as connection:
         stored = repr(connection.execute("SELECT * FROM provider_sign_ins").fetchall())
@@ -291,85 +295,85 @@ async def test_unknown_provider_is_not_found(app: App) -> None:
 @pytest.mark.parametrize(
     "uri", ["http://127.0.0.1:3000/signed-in/", "http://127.0.0.1:3000/Signed-in", "http://evil.example.com/", "x"]
 )
-async def test_redirect_uri_that_is_not_listed_is_refused_by_its_field(app: App, me: Person, uri: str) -> None:
+async def test_redirect_uri_that_is_not_configured_is_invalid(app: App, me: Person, uri: str) -> None:
     refused = await refusal(app.begin(redirect_uri=uri))
     assert (refused.reason, list(refused.violations)) == ("INVALID_MESSAGE", ["redirect_uri"])
     request = BeginLinkProviderRequest(provider="rsa", redirect_uri=uri)
     assert await reason(app.stub.BeginLinkProvider(request, metadata=me.headers)) == "INVALID_MESSAGE"
 
 
-async def test_of_fifty_completions_of_one_sign_in_at_once_one_succeeds(app: App, dsn: str) -> None:
+async def test_one_of_fifty_concurrent_completions_of_a_sign_in_succeeds(app: App, dsn: str) -> None:
     begun = await app.begin()
-    back = await sign_in_there(begun.authorization_url, "ada")
-    calls = [app.complete(begun.provider_sign_in_token, back) for _ in range(50)]
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
+    calls = [app.complete(begun.provider_sign_in_token, response) for _ in range(50)]
     outcomes = await asyncio.gather(*(outcome(call) for call in calls))
     assert sorted(outcomes) == ["OK"] + ["PROVIDER_SIGN_IN_FAILED"] * 49
     assert (count(dsn, "accounts"), count(dsn, "sessions")) == (1, 1)
 
 
-async def test_what_came_back_is_good_once(app: App) -> None:
+async def test_authorization_response_can_be_used_once(app: App) -> None:
     begun = await app.begin()
-    back = await sign_in_there(begun.authorization_url, "ada")
-    await app.complete(begun.provider_sign_in_token, back)
-    refused = await refusal(app.complete(begun.provider_sign_in_token, back))
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
+    await app.complete(begun.provider_sign_in_token, response)
+    refused = await refusal(app.complete(begun.provider_sign_in_token, response))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "PROVIDER_SIGN_IN_FAILED")
 
 
-async def test_sign_in_is_used_up_even_if_nothing_came_of_it(app: App) -> None:
+async def test_failed_completion_uses_up_the_sign_in(app: App) -> None:
     begun = await app.begin()
-    back = await sign_in_there(begun.authorization_url, "ada")
-    wrong = replace(back, code="another")
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
+    wrong = replace(response, code="another")
     assert await reason(app.complete(begun.provider_sign_in_token, wrong)) == "PROVIDER_SIGN_IN_FAILED"
-    assert await reason(app.complete(begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+    assert await reason(app.complete(begun.provider_sign_in_token, response)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_wrong_state_does_not_take_the_sign_in_from_its_owner(app: App) -> None:
+async def test_completion_with_a_wrong_state_does_not_use_up_the_sign_in(app: App) -> None:
     begun = await app.begin()
-    back = await sign_in_there(begun.authorization_url, "ada")
-    for state in ("x", back.state[:-1], back.state.swapcase(), "ü" * 43):
-        wrong = replace(back, state=state)
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
+    for state in ("x", response.state[:-1], response.state.swapcase(), "ü" * 43):
+        wrong = replace(response, state=state)
         assert await reason(app.complete(begun.provider_sign_in_token, wrong)) == "PROVIDER_SIGN_IN_FAILED"
-    await app.complete(begun.provider_sign_in_token, back)
+    await app.complete(begun.provider_sign_in_token, response)
 
 
-async def test_token_and_answer_of_two_sign_ins_do_not_go_together(app: App) -> None:
+async def test_token_of_one_sign_in_does_not_match_the_response_of_another(app: App) -> None:
     mine, theirs = await app.begin(), await app.begin()
-    back = await sign_in_there(theirs.authorization_url, "ada")
-    assert await reason(app.complete(mine.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+    response = await sign_in_at_provider(theirs.authorization_url, "ada")
+    assert await reason(app.complete(mine.provider_sign_in_token, response)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_code_of_one_sign_in_is_not_good_for_another(app: App) -> None:
-    """The provider asks for the verifier of the first, which the second has not."""
+async def test_code_of_one_sign_in_is_invalid_for_another(app: App) -> None:
+    """The provider requires the code verifier (RFC 7636) of the sign-in that the code belongs to."""
     mine, theirs = await app.begin(), await app.begin()
-    back = await sign_in_there(mine.authorization_url, "ada")
-    stolen = (await sign_in_there(theirs.authorization_url, "grace")).code
-    wrong = replace(back, code=stolen)
+    response = await sign_in_at_provider(mine.authorization_url, "ada")
+    stolen = (await sign_in_at_provider(theirs.authorization_url, "grace")).code
+    wrong = replace(response, code=stolen)
     assert await reason(app.complete(mine.provider_sign_in_token, wrong)) == "PROVIDER_SIGN_IN_FAILED"
 
 
 @pytest.mark.parametrize("issuer", ["", "https://accounts.google.com"])
-async def test_answer_that_names_another_issuer_or_none_is_refused(app: App, issuer: str) -> None:
+async def test_response_with_another_issuer_or_none_is_rejected(app: App, issuer: str) -> None:
     begun = await app.begin()
-    back = replace(await sign_in_there(begun.authorization_url, "ada"), issuer=issuer)
-    assert await reason(app.complete(begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+    response = replace(await sign_in_at_provider(begun.authorization_url, "ada"), issuer=issuer)
+    assert await reason(app.complete(begun.provider_sign_in_token, response)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_sign_in_that_expired_is_refused(app: App, dsn: str) -> None:
+async def test_expired_sign_in_is_rejected(app: App, dsn: str) -> None:
     begun = await app.begin()
-    back = await sign_in_there(begun.authorization_url, "ada")
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
     change(dsn, "UPDATE provider_sign_ins SET expires_at = now()")
-    assert await reason(app.complete(begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+    assert await reason(app.complete(begun.provider_sign_in_token, response)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_reason_of_a_failure_is_told_to_the_log_alone(app: App, log: list[dict[str, object]]) -> None:
+async def test_cause_of_a_failed_sign_in_is_only_logged(app: App, log: list[dict[str, object]]) -> None:
     begun = await app.begin()
-    back = replace(await sign_in_there(begun.authorization_url, "ada"), code="another")
-    refused = await refusal(app.complete(begun.provider_sign_in_token, back))
+    response = replace(await sign_in_at_provider(begun.authorization_url, "ada"), code="another")
+    refused = await refusal(app.complete(begun.provider_sign_in_token, response))
     (line,) = [line for line in log if line["event"] == "provider_failed"]
     assert line["provider"] == "rsa"
     assert "grant" in str(line["reason"])
     assert "grant" not in repr(refused)
-    for secret in (begun.provider_sign_in_token, back.state):
+    for secret in (begun.provider_sign_in_token, response.state):
         assert secret not in repr(log)
 
 
@@ -379,8 +383,8 @@ async def test_identity_is_linked_listed_and_signs_in(client: Client, app: App, 
     assert (linked.provider, linked.email) == ("rsa", EMAIL)
     assert await app.linked(me.headers) == [linked]
     assert UUID((await app.sign_in("ada")).session.account_id) == me.account_id
-    (letter,) = await mailed(client.database, me.email)
-    assert (letter.template, letter.values["provider"]) == (Mail.PROVIDER_LINKED, "Corp")
+    (email,) = await mailed(client.database, me.email)
+    assert (email.template, email.values["provider"]) == (Mail.PROVIDER_LINKED, "Corp")
 
 
 async def test_identity_without_a_verified_address_can_be_linked(app: App, me: Person) -> None:
@@ -388,7 +392,7 @@ async def test_identity_without_a_verified_address_can_be_linked(app: App, me: P
     assert UUID((await app.sign_in("unverified-ada")).session.account_id) == me.account_id
 
 
-async def test_identity_that_is_mine_already_is_answered_as_it_is(client: Client, app: App, me: Person) -> None:
+async def test_linking_an_identity_again_returns_it_unchanged(client: Client, app: App, me: Person) -> None:
     first, second = await app.link(me.headers, "ada"), await app.link(me.headers, "ada")
     assert (second.id, second.created_at) == (first.id, first.created_at)
     assert len(await mailed(client.database, me.email)) == 1
@@ -402,41 +406,44 @@ async def test_identity_of_another_account_is_not_linked(client: Client, app: Ap
     assert await app.linked(me.headers) == []
 
 
-async def test_link_is_completed_by_who_began_it_alone(client: Client, app: App, me: Person) -> None:
-    """Or an attacker's identity would be linked to the account of whoever is made to open the attacker's answer."""
+async def test_link_can_be_completed_only_by_the_user_who_began_it(client: Client, app: App, me: Person) -> None:
+    """Otherwise an attacker could link their identity to the account of a user who opens the attacker's redirect URI."""
     begun = await app.begin_link(me.headers)
-    back = await sign_in_there(begun.authorization_url, "ada")
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
     other = await client.new_user()
     assert (
-        await reason(app.complete_link(other.headers, begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+        await reason(app.complete_link(other.headers, begun.provider_sign_in_token, response))
+        == "PROVIDER_SIGN_IN_FAILED"
     )
-    await app.complete_link(me.headers, begun.provider_sign_in_token, back)
+    await app.complete_link(me.headers, begun.provider_sign_in_token, response)
 
 
-async def test_sign_in_and_link_do_not_stand_for_each_other(app: App, me: Person) -> None:
+async def test_sign_in_cannot_complete_a_link_and_link_cannot_complete_a_sign_in(app: App, me: Person) -> None:
     begun = await app.begin()
-    back = await sign_in_there(begun.authorization_url, "ada")
-    assert await reason(app.complete_link(me.headers, begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
+    assert (
+        await reason(app.complete_link(me.headers, begun.provider_sign_in_token, response)) == "PROVIDER_SIGN_IN_FAILED"
+    )
     begun = await app.begin_link(me.headers)
-    back = await sign_in_there(begun.authorization_url, "ada")
-    assert await reason(app.complete(begun.provider_sign_in_token, back)) == "PROVIDER_SIGN_IN_FAILED"
+    response = await sign_in_at_provider(begun.authorization_url, "ada")
+    assert await reason(app.complete(begun.provider_sign_in_token, response)) == "PROVIDER_SIGN_IN_FAILED"
 
 
-async def test_identity_that_two_accounts_link_at_once_is_linked_to_one(
+async def test_identity_that_two_accounts_link_concurrently_is_linked_to_one(
     client: Client, app: App, me: Person, dsn: str
 ) -> None:
     people = [me, await client.new_user()]
     begun = [await app.begin_link(person.headers) for person in people]
-    back = [await sign_in_there(each.authorization_url, "ada") for each in begun]
+    responses = [await sign_in_at_provider(each.authorization_url, "ada") for each in begun]
     calls = [
-        app.complete_link(person.headers, each.provider_sign_in_token, came)
-        for person, each, came in zip(people, begun, back, strict=True)
+        app.complete_link(person.headers, each.provider_sign_in_token, response)
+        for person, each, response in zip(people, begun, responses, strict=True)
     ]
     assert sorted(await asyncio.gather(*map(outcome, calls))) == ["OK", "PROVIDER_LINKED_ELSEWHERE"]
     assert count(dsn, "linked_providers") == 1
 
 
-async def test_identities_of_another_account_are_not_listed_nor_unlinked(client: Client, app: App, me: Person) -> None:
+async def test_identities_of_another_account_are_not_found(client: Client, app: App, me: Person) -> None:
     theirs = await app.link((await client.new_user()).headers, "ada")
     assert await app.linked(me.headers) == []
     refused = await refusal(app.unlink(me.headers, theirs))
@@ -446,18 +453,18 @@ async def test_identities_of_another_account_are_not_listed_nor_unlinked(client:
     assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "LINKED_PROVIDER_NOT_FOUND")
 
 
-async def test_unlinked_identity_signs_in_no_more_and_its_tokens_are_gone(
+async def test_unlinked_identity_no_longer_signs_in_and_its_tokens_are_deleted(
     client: Client, app: App, me: Person, dsn: str
 ) -> None:
     linked = await app.link(me.headers, "ada")
     await app.unlink(me.headers, linked)
     assert count(dsn, "linked_providers") == 0
     assert (await app.sign_in("ada")).account_created
-    letters = [letter.template for letter in await mailed(client.database, me.email)]
-    assert letters == [Mail.PROVIDER_LINKED, Mail.PROVIDER_UNLINKED]
+    templates = [email.template for email in await mailed(client.database, me.email)]
+    assert templates == [Mail.PROVIDER_LINKED, Mail.PROVIDER_UNLINKED]
 
 
-async def test_last_way_in_is_not_unlinked(app: App) -> None:
+async def test_last_way_in_cannot_be_unlinked(app: App) -> None:
     headers = bearer((await app.sign_in("ada")).session_token)
     (only,) = await app.linked(headers)
     refused = await refusal(app.unlink(headers, only))
@@ -465,7 +472,7 @@ async def test_last_way_in_is_not_unlinked(app: App) -> None:
     assert await app.linked(headers) == [only]
 
 
-async def test_with_another_identity_one_can_go(app: App) -> None:
+async def test_one_of_two_identities_can_be_unlinked(app: App) -> None:
     headers = bearer((await app.sign_in("ada")).session_token)
     await app.link(headers, "grace")
     first, second = await app.linked(headers)
@@ -473,7 +480,7 @@ async def test_with_another_identity_one_can_go(app: App) -> None:
     assert await reason(app.unlink(headers, second)) == "LAST_WAY_IN"
 
 
-async def test_identity_of_a_provider_that_is_set_up_no_more_is_no_way_in(app: App, dsn: str) -> None:
+async def test_identity_of_a_provider_that_is_no_longer_configured_is_not_a_way_in(app: App, dsn: str) -> None:
     headers = bearer((await app.sign_in("ada")).session_token)
     await app.link(headers, "grace")
     first, second = await app.linked(headers)
@@ -482,12 +489,12 @@ async def test_identity_of_a_provider_that_is_set_up_no_more_is_no_way_in(app: A
     await app.unlink(headers, first)
 
 
-async def test_of_two_identities_unlinked_at_once_one_stays(app: App, dsn: str) -> None:
+async def test_one_of_two_identities_that_are_unlinked_concurrently_remains(app: App, dsn: str) -> None:
     headers = bearer((await app.sign_in("ada")).session_token)
     await app.link(headers, "grace")
     calls = [app.unlink(headers, each) for each in await app.linked(headers)]
     with psycopg.connect(dsn) as connection:
-        # Neither can delete anything until both have come as far as they can.
+        # Neither call can delete an identity before both wait for the lock.
         connection.execute("SELECT id FROM linked_providers FOR UPDATE")
         outcomes = asyncio.gather(*map(outcome, calls))
         async with asyncio.timeout(10):
@@ -498,7 +505,7 @@ async def test_of_two_identities_unlinked_at_once_one_stays(app: App, dsn: str) 
 
 
 # --- audit ------------------------------------------------------------------------------------------------------------
-async def test_every_event_is_audited_with_whose_account_it_was(app: App, dsn: str) -> None:
+async def test_every_event_is_audited_with_its_account(app: App, dsn: str) -> None:
     completed = await app.sign_in("ada")
     headers, account_id = bearer(completed.session_token), UUID(completed.session.account_id)
     linked = await app.link(headers, "grace")

@@ -20,7 +20,7 @@ from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import effective_policy
-from accord_rpc.protocols import rest
+from accord_rpc.protocols import rest_calls
 from accord_rpc.protocols.http_rules import HttpRule, http_rules
 from tests.api import probe as probes
 from tests.api.conftest import Client
@@ -131,6 +131,17 @@ async def test_other_http_method_is_405_with_those_there_are(call: Rest) -> None
     assert (response.status, response.header("allow"), response.body) == (204, "GET, HEAD, OPTIONS, POST", b"")
 
 
+async def test_options_of_the_whole_server_are_answered(call: Rest) -> None:
+    assert (await call("OPTIONS", "*")).status == 204
+
+
+async def test_call_while_the_gateway_drains_is_503(call: Rest, gateway: tuple[Gateway, str]) -> None:
+    gateway[0].routes.draining = True
+    response = await call("GET", "/v1/tasks")
+    assert (response.status, response.reason, response.header("retry-after")) == (503, "UNAVAILABLE", "1")
+    assert response.header("x-request-id")
+
+
 async def test_head_is_get_without_its_body(call: Rest) -> None:
     path = f"/v1/tasks/{(await created(call))['id']}"
     got, head = await call("GET", path), await call("HEAD", path)
@@ -142,7 +153,7 @@ async def test_head_is_get_without_its_body(call: Rest) -> None:
 @pytest.mark.parametrize("segment", ["..", "%2e%2e", "a%2Fb", "%ff", "%zz"])
 async def test_path_that_proxies_read_differently_is_refused(call: Rest, segment: str) -> None:
     response = await call("GET", f"/v1/tasks/{segment}")
-    assert (response.status, response.violations.keys()) == (400, {"path"})
+    assert (response.status, set(response.violations)) == (400, {"path"})
 
 
 # --- what a request may be --------------------------------------------------------------------------------------------
@@ -184,7 +195,7 @@ async def test_every_problem_is_reported_at_once(call: Rest) -> None:
         grpc_timeout="1x",
     )
     assert response.status == 400
-    assert response.violations.keys() == {
+    assert set(response.violations) == {
         *("colour", "task.titel", "task.completed", "task.description", "if-match", "grpc-timeout")
     }
     assert b"secret" not in response.body
@@ -193,7 +204,7 @@ async def test_every_problem_is_reported_at_once(call: Rest) -> None:
 async def test_path_that_contradicts_the_body_is_refused(call: Rest) -> None:
     task = await created(call)
     response = await call("PATCH", f"/v1/tasks/{task['id']}", {"id": AN_ID, "title": "b"})
-    assert (response.status, response.violations.keys()) == (400, {"task.id"})
+    assert (response.status, set(response.violations)) == (400, {"task.id"})
 
 
 async def test_body_where_none_belongs_is_refused(call: Rest) -> None:
@@ -222,6 +233,24 @@ async def test_body_that_cannot_be_read_is_refused(call: Rest, encoding: str, bo
     assert (response.status, response.reason) == (status, "INVALID_MESSAGE")
 
 
+async def test_bytes_in_a_url_must_be_percent_encoded(call: Rest) -> None:
+    for target in ("/v1/tasks/\xc3\xbc", "/v1/tasks?title_contains=\xc3\xbc"):
+        response = await call("GET", target)
+        assert response.status == 400
+    await created(call, "Über")
+    assert len((await call("GET", "/v1/tasks?title_contains=%C3%9Cber")).json["tasks"]) == 1
+
+
+async def test_large_list_is_compressed_if_the_client_accepts_it(call: Rest) -> None:
+    requests = [{"title": "a" * 100} for _ in range(100)]
+    assert (await call("POST", "/v1/tasks:batchCreate", {"requests": requests})).status == 200
+    plain = await call("GET", "/v1/tasks?page_size=100")
+    compressed = await call("GET", "/v1/tasks?page_size=100", accept_encoding="gzip, br")
+    assert (plain.header("content-encoding"), compressed.header("content-encoding")) == (None, "gzip")
+    assert gzip.decompress(compressed.body) == plain.body
+    assert len(compressed.body) < len(plain.body) / 2
+
+
 # --- versions and retries ---------------------------------------------------------------------------------------------
 async def test_etag_of_a_resource_is_a_header_and_if_match_requires_it(call: Rest) -> None:
     response = await call("POST", "/v1/tasks", {"title": "a"})
@@ -245,7 +274,7 @@ async def test_stale_etag_in_the_body_is_409(call: Rest) -> None:
 async def test_if_match_is_one_strong_etag(call: Rest, value: str) -> None:
     task = await created(call)
     response = await call("PATCH", f"/v1/tasks/{task['id']}", {"title": "b"}, if_match=value)
-    assert (response.status, response.violations.keys()) == (400, {"if-match"})
+    assert (response.status, set(response.violations)) == (400, {"if-match"})
 
 
 async def test_if_match_is_refused_where_it_has_no_effect(call: Rest) -> None:
@@ -263,6 +292,7 @@ async def test_resource_that_has_not_changed_is_304(call: Rest) -> None:
     path, etag = f"/v1/tasks/{task['id']}", f'"{task["etag"]}"'
     unchanged = await call("GET", path, if_none_match=etag)
     assert (unchanged.status, unchanged.body, unchanged.header("etag")) == (304, b"", etag)
+    assert (await call("GET", path, if_none_match="*")).status == 304
     assert (await call("GET", path, if_none_match=f'"{AN_ID}"')).status == 200
 
 
@@ -284,7 +314,7 @@ async def test_wrong_idempotency_key_is_refused(call: Rest, key: str, body: str 
 
 async def test_idempotency_key_is_refused_by_a_method_that_could_take_effect_twice(call: Rest) -> None:
     response = await call("POST", "/v1/account:changeEmail", {"new_email": "a@example.com"}, idempotency_key=AN_ID)
-    assert (response.status, response.violations.keys()) == (400, {"idempotency-key"})
+    assert (response.status, set(response.violations)) == (400, {"idempotency-key"})
     assert (await call("GET", "/v1/tasks", idempotency_key=AN_ID)).status == 200
 
 
@@ -325,7 +355,7 @@ async def test_two_credentials_are_ambiguous(call: Rest) -> None:
 @pytest.mark.parametrize("header", ["grpc_timeout", "connect_timeout_ms"])
 async def test_malformed_deadline_is_400(call: Rest, header: str) -> None:
     response = await call("GET", "/v1/tasks", **{header: "soon"})
-    assert (response.status, response.violations.keys()) == (400, {header.replace("_", "-")})
+    assert (response.status, set(response.violations)) == (400, {header.replace("_", "-")})
 
 
 # --- the probe: deadlines, limits and streams -------------------------------------------------------------------------
@@ -390,12 +420,12 @@ async def test_error_is_the_last_element_of_a_stream(probe: tuple[probes.Probe, 
 
 async def test_error_before_the_first_message_has_its_status(probe: tuple[probes.Probe, Rest]) -> None:
     response = await probe[1]("POST", "/v1/probe:serverStream", {"act": "x" * 40}, accept="text/event-stream")
-    assert (response.status, response.violations.keys()) == (400, {"act"})
+    assert (response.status, set(response.violations)) == (400, {"act"})
     assert (await probe[1]("HEAD", "/v1/probe:serverStream")).status == 405
 
 
 async def test_quiet_stream_has_heartbeats(probe: tuple[probes.Probe, Rest], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "HEARTBEAT_SECONDS", 0.03)
+    monkeypatch.setattr(rest_calls, "HEARTBEAT_SECONDS", 0.03)
     handler, call = probe
     fields = call.headers | {"accept": "text/event-stream"}
     async with sent(call.address, "POST", "/v1/probe:serverStream", {"text": "a", "act": "wait"}, fields) as reader:

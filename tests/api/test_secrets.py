@@ -1,5 +1,5 @@
-"""Every field that the contract calls sensitive is filled, seen, and looked for: in the log, the errors, the metrics and
-every table."""
+"""Fills every field that the contract marks as sensitive, and searches for its values in the log, the errors, the metrics
+and every table."""
 
 import logging
 import re
@@ -94,7 +94,7 @@ pytestmark = pytest.mark.every_feature
 EMAIL, OTHER_EMAIL = "ada@example.com", "ada@example.org"
 PASSWORD, NEXT_PASSWORD, LAST_PASSWORD = (f"canary number {number} sings" for number in ("one", "two", "three"))
 METHODS: list[Method] = read_methods(contract_services())[0]
-LONG = 5000  # more than any field may have
+LONG = 5000  # longer than any field may be
 
 
 def fields_in(message: Descriptor, seen: frozenset[str] = frozenset()) -> Iterator[FieldDescriptor]:
@@ -114,8 +114,8 @@ SENSITIVE = {
 }
 
 
-class Witness(grpc.aio.UnaryUnaryClientInterceptor):
-    """Sees every message of a channel, and keeps what is secret in it and what was told of refusals."""
+class RecordingInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
+    """Records the values of sensitive fields in all messages of a channel, and the errors."""
 
     def __init__(self) -> None:
         self.secrets: defaultdict[str, set[str]] = defaultdict(set)
@@ -149,40 +149,42 @@ def gateway_settings(provider: Provider) -> Settings:
 
 
 @pytest.fixture
-def witness() -> Witness:
-    return Witness()
+def recording() -> RecordingInterceptor:
+    return RecordingInterceptor()
 
 
 @pytest.fixture
-async def channel(client: Client, gateway: tuple[Any, str], witness: Witness) -> AsyncIterator[grpc.aio.Channel]:
-    async with grpc.aio.insecure_channel(gateway[1], interceptors=[witness]) as channel:
+async def channel(
+    client: Client, gateway: tuple[Any, str], recording: RecordingInterceptor
+) -> AsyncIterator[grpc.aio.Channel]:
+    async with grpc.aio.insecure_channel(gateway[1], interceptors=[recording]) as channel:
         yield channel
 
 
-async def test_no_secret_is_anywhere(
+async def test_no_secret_is_in_the_log_the_errors_the_metrics_or_a_table(
     client: Client,
     channel: grpc.aio.Channel,
-    witness: Witness,
+    recording: RecordingInterceptor,
     provider: Provider,
     dsn: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    with structlog.testing.capture_logs() as lines:
-        await live_a_life(client, channel, provider)
-        await be_refused_everywhere(client, channel)
+    with structlog.testing.capture_logs() as log_lines:
+        await call_with_valid_secrets(client, channel, provider)
+        await call_with_wrong_secrets(client, channel)
     assert "accord.accounts.v1.SignInRequest.password" in SENSITIVE
-    assert SENSITIVE - witness.secrets.keys() == set()
-    assert len(lines) > len(METHODS) / 2
-    assert len(witness.refusals) > len(METHODS) / 4
+    assert SENSITIVE - recording.secrets.keys() == set()
+    assert len(log_lines) > len(METHODS) / 2
+    assert len(recording.refusals) > len(METHODS) / 4
     places = {
-        "log": "\n".join(map(repr, lines)) + caplog.text,
-        "refusals": "\n".join(witness.refusals),
+        "log": "\n".join(map(repr, log_lines)) + caplog.text,
+        "refusals": "\n".join(recording.refusals),
         "metrics": generate_latest().decode(),
         **tables(dsn),
     }
     empty = {place for place, text in places.items() if not text or text == "[]"}
-    assert [place for place in empty if not has_no_secrets(place)] == [], "nothing was looked at there"
+    assert [place for place in empty if not has_no_secrets(place)] == [], "these have no text to search"
     assert {
         "accounts",
         "sessions",
@@ -191,31 +193,31 @@ async def test_no_secret_is_anywhere(
         "outbox_messages",
         "idempotency_keys",
     } <= places.keys() - empty
-    # What is no secret is found: the search works.
-    assert {place for place, text in places.items() if is_in(OTHER_EMAIL, text)} == {"accounts"}
-    assert is_in("AccountService/SignIn", places["log"])
-    assert is_in("SignIn", places["metrics"])
-    found = {(place, secret) for place, text in places.items() for secret in witness.all if is_in(secret, text)}
+    # Values that are not secret are found, so the search works.
+    assert {place for place, text in places.items() if occurs_in(OTHER_EMAIL, text)} == {"accounts"}
+    assert occurs_in("AccountService/SignIn", places["log"])
+    assert occurs_in("SignIn", places["metrics"])
+    found = {(place, secret) for place, text in places.items() for secret in recording.all if occurs_in(secret, text)}
     assert found == set()
 
 
 def has_no_secrets(place: str) -> bool:
-    """Whether it is a table of a feature whose messages have no sensitive field."""
+    """True for a table of a feature whose messages have no sensitive field."""
     modules = {mapper.class_.__tablename__: mapper.class_.__module__ for mapper in Model.registry.mappers}
     package = f"accord.{modules.get(place, '').rpartition('.')[2]}."
     with_methods = any(method.service.startswith(package) for method in METHODS)
     return with_methods and not any(name.startswith(package) for name in SENSITIVE)
 
 
-def is_in(secret: str, text: str) -> bool:
-    """As it is, or as bytes are shown; short ones as a word of their own."""
+def occurs_in(secret: str, text: str) -> bool:
+    """True if the text contains the secret, or the hexadecimal form of its bytes. A short secret must be a whole word."""
     if len(secret) <= 6:
         return re.search(rf"(?<![0-9A-Za-z.]){re.escape(secret)}(?![0-9A-Za-z])", text) is not None
     return secret in text or secret.encode().hex() in text
 
 
 def tables(dsn: str) -> dict[str, str]:
-    """All that is text or bytes in each table."""
+    """The columns with text or bytes of each table, as one string."""
     query = """
         SELECT table_name, array_agg(column_name::text) FROM information_schema.columns
         WHERE table_schema = 'public' AND data_type IN ('text', 'bytea', 'character varying') GROUP BY table_name
@@ -236,8 +238,8 @@ def tables(dsn: str) -> dict[str, str]:
         }
 
 
-async def live_a_life(client: Client, channel: grpc.aio.Channel, provider: Provider) -> None:
-    """All that people do with secrets, and that succeeds."""
+async def call_with_valid_secrets(client: Client, channel: grpc.aio.Channel, provider: Provider) -> None:
+    """Calls every method that takes or returns a secret, successfully."""
     accounts = AccountServiceStub(channel)
     await accounts.SignUp(SignUpRequest(email=EMAIL, password=PASSWORD, display_name="Ada"))
     token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
@@ -256,7 +258,7 @@ async def live_a_life(client: Client, channel: grpc.aio.Channel, provider: Provi
     await invitations(client, channel)
     await api_keys(client, channel)
     await services(client, channel)
-    await work(client, channel)
+    await organization_work(client, channel)
     await accounts.RequestPasswordReset(RequestPasswordResetRequest(email=OTHER_EMAIL))
     token = await mailed_token(client.database, OTHER_EMAIL, Mail.RESET_PASSWORD)
     await accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=LAST_PASSWORD))
@@ -295,7 +297,7 @@ async def devices(channel: grpc.aio.Channel, headers: Any) -> None:
 
 
 async def providers(channel: grpc.aio.Channel, headers: Any, provider: Provider) -> None:
-    """A stranger signs up, Ada links her identity, and signs in with it, in two steps."""
+    """A new user signs up, Ada links her identity and signs in with it, in two steps."""
     stub = ProviderServiceStub(channel)
     begin = {"provider": "honest", "redirect_uri": REDIRECT_URI}
 
@@ -338,8 +340,8 @@ async def api_keys(client: Client, channel: grpc.aio.Channel) -> None:
         await TaskServiceStub(channel).ListTasks(ListTasksRequest(), metadata=(("x-api-key", key),))
 
 
-async def work(client: Client, channel: grpc.aio.Channel) -> None:
-    """Without secrets, so that every table has a row."""
+async def organization_work(client: Client, channel: grpc.aio.Channel) -> None:
+    """Calls without secrets, so that every table has a row."""
     owner = await client.new_user()
     await activate(client.database, owner, await organization_of(client.database, owner))
     role = CreateRoleRequest(name="Readers", permissions=[PERMISSION_TASKS_READ])
@@ -349,7 +351,7 @@ async def work(client: Client, channel: grpc.aio.Channel) -> None:
 
 
 async def services(client: Client, channel: grpc.aio.Channel) -> None:
-    """An administrator makes a service, which acts for itself and for somebody; and acts as somebody themselves."""
+    """An administrator creates a service, which acts for itself and for a user. The administrator impersonates the user."""
     administrator, person = await client.new_user(), await client.new_user()
     await update_role(client.database, account_id=administrator.account_id, role="administrator")
     accounts, tokens, headers = ServiceAccountServiceStub(channel), TokenServiceStub(channel), administrator.headers
@@ -365,15 +367,15 @@ async def services(client: Client, channel: grpc.aio.Channel) -> None:
     )
     exchange = ExchangeTokenRequest(subject_token=person.token, audience="accord")
     exchanged = await tokens.ExchangeToken(exchange, metadata=bearer(issued.access_token))
-    impersonate = ImpersonateAccountRequest(account_id=str(person.account_id), reason="they asked")
+    impersonate = ImpersonateAccountRequest(account_id=str(person.account_id), reason="support request")
     acting = await AdminServiceStub(channel).ImpersonateAccount(impersonate, metadata=headers)
     for token in (exchanged.access_token, acting.session_token):
         await TaskServiceStub(channel).ListTasks(ListTasksRequest(), metadata=bearer(token))
 
 
-async def be_refused_everywhere(client: Client, channel: grpc.aio.Channel) -> None:
-    """Every method that takes a secret, called with one that is wrong, and with one that breaks the rules."""
-    somebody = await client.new_user()
+async def call_with_wrong_secrets(client: Client, channel: grpc.aio.Channel) -> None:
+    """Calls every method that takes a secret with a wrong one and with an invalid one."""
+    user = await client.new_user()
     for method in METHODS:
         if not any(is_sensitive(field) for field in fields_of(method.request)):
             continue
@@ -384,25 +386,25 @@ async def be_refused_everywhere(client: Client, channel: grpc.aio.Channel) -> No
         )
         for length in (24, LONG + 1):
             try:
-                await call(wrong(method.request, length), metadata=somebody.headers)
+                await call(wrong_request(method.request, length), metadata=user.headers)
             except grpc.aio.AioRpcError as error:
                 assert error.code() is not grpc.StatusCode.INTERNAL
 
 
-def wrong(message: type[Message], length: int) -> Message:
-    """Filled with canaries where it is sensitive, and with something that keeps the rules elsewhere."""
+def wrong_request(message: type[Message], length: int) -> Message:
+    """A request with canaries in its sensitive fields and valid values in the others."""
     request = message()
     for field in fields_of(message):
         rules = field.GetOptions().Extensions[validate_pb2.field].string
         if field.type != FieldDescriptor.TYPE_STRING or field.is_repeated:
             continue
         if field.containing_oneof and length > LONG and request.WhichOneof(field.containing_oneof.name):
-            continue  # the first of them in one message, the last in the other
+            continue  # one message sets the first field of the oneof, the other sets the last
         if rules.pattern == "^[0-9]{6}$":
             value = "918273"
         elif is_sensitive(field):
             value = f"canary in {field.name} ".ljust(length, "x")
         else:
-            value = "nobody@example.com" if rules.email else "nothing"
+            value = "unknown@example.com" if rules.email else "unknown"
         setattr(request, field.name, value)
     return request

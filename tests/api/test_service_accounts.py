@@ -1,4 +1,4 @@
-"""ServiceAccountService: what administrators do with the accounts of programs."""
+"""ServiceAccountService: administrators create, list, rotate, disable and enable service accounts."""
 
 import asyncio
 from datetime import timedelta
@@ -45,14 +45,14 @@ async def administrator(client: Client, dsn: str) -> Person:
     return person
 
 
-async def created(
+async def create(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person, name: str = "billing", **fields: Any
 ) -> CreateServiceAccountResponse:
     request = CreateServiceAccountRequest(**{"name": name, "audiences": [AUDIENCE]} | fields)
     return await accounts.CreateServiceAccount(request, metadata=administrator.headers)
 
 
-async def rotated(
+async def rotate(
     accounts: "ServiceAccountServiceAsyncStub",
     administrator: Person,
     account: ServiceAccount,
@@ -65,16 +65,16 @@ async def rotated(
 
 
 async def issue(client: Client, account: ServiceAccount, secret: str) -> str:
-    """What comes of asking for a token with the secret."""
+    """The reason for which IssueToken fails with this secret, or OK."""
     request = IssueTokenRequest(client_id=account.id, client_secret=secret, audience=AUDIENCE)
     return await outcome(TokenServiceStub(client.channel).IssueToken(request))
 
 
-# --- made and listed --------------------------------------------------------------------------------------------------
-async def test_the_secret_of_a_new_account_is_told_once_and_kept_as_a_hash(
+# --- create and list --------------------------------------------------------------------------------------------------
+async def test_secret_of_a_new_account_is_returned_once_and_stored_as_a_hash(
     client: Client, accounts: "ServiceAccountServiceAsyncStub", administrator: Person, dsn: str
 ) -> None:
-    made = await created(accounts, administrator, audiences=["accord", "payments"])
+    made = await create(accounts, administrator, audiences=["accord", "payments"])
     account = made.service_account
     assert (account.name, list(account.audiences)) == ("billing", ["accord", "payments"])
     assert account.created_by == str(administrator.account_id)
@@ -90,9 +90,9 @@ async def test_the_secret_of_a_new_account_is_told_once_and_kept_as_a_hash(
     assert "billing" in str(texts)
 
 
-async def test_a_name_is_taken_once(accounts: "ServiceAccountServiceAsyncStub", administrator: Person) -> None:
-    await created(accounts, administrator)
-    refused = await refusal(created(accounts, administrator))
+async def test_name_is_unique(accounts: "ServiceAccountServiceAsyncStub", administrator: Person) -> None:
+    await create(accounts, administrator)
+    refused = await refusal(create(accounts, administrator))
     assert (refused.code, refused.reason) == (grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
 
 
@@ -112,16 +112,16 @@ async def test_a_name_is_taken_once(accounts: "ServiceAccountServiceAsyncStub", 
     ],
     ids=str,
 )
-async def test_an_account_that_breaks_its_rules_is_refused(
+async def test_invalid_account_is_rejected(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person, fields: dict[str, Any]
 ) -> None:
-    assert (await refusal(created(accounts, administrator, **fields))).reason == "INVALID_MESSAGE"
+    assert (await refusal(create(accounts, administrator, **fields))).reason == "INVALID_MESSAGE"
 
 
-async def test_accounts_are_listed_by_pages_the_newest_first_and_disabled_ones_too(
+async def test_accounts_are_listed_in_pages_newest_first_including_disabled_ones(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person
 ) -> None:
-    made = [(await created(accounts, administrator, name)).service_account for name in ("a", "b", "c", "d", "e")]
+    made = [(await create(accounts, administrator, name)).service_account for name in ("a", "b", "c", "d", "e")]
     disabling = DisableServiceAccountRequest(service_account_id=made[0].id)
     await accounts.DisableServiceAccount(disabling, metadata=administrator.headers)
     names, token = [], ""
@@ -140,12 +140,12 @@ async def test_accounts_are_listed_by_pages_the_newest_first_and_disabled_ones_t
     assert await outcome(listing) == "PAGE_TOKEN_INVALID"
 
 
-async def test_people_who_are_no_administrators_are_refused(
+async def test_users_who_are_not_administrators_are_denied(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person, me: Person
 ) -> None:
-    account = (await created(accounts, administrator)).service_account
-    assert (await refusal(created(accounts, me))).reason == "PERMISSION_DENIED"
-    assert (await refusal(rotated(accounts, me, account))).reason == "PERMISSION_DENIED"
+    account = (await create(accounts, administrator)).service_account
+    assert (await refusal(create(accounts, me))).reason == "PERMISSION_DENIED"
+    assert (await refusal(rotate(accounts, me, account))).reason == "PERMISSION_DENIED"
     for call in (
         accounts.ListServiceAccounts(ListServiceAccountsRequest(), metadata=me.headers),
         accounts.DisableServiceAccount(
@@ -156,23 +156,23 @@ async def test_people_who_are_no_administrators_are_refused(
         assert (await refusal(call)).reason == "PERMISSION_DENIED"
 
 
-async def test_secrets_are_given_to_those_alone_who_have_signed_in_recently(
+async def test_secrets_require_a_fresh_sign_in(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person, client: Client, dsn: str
 ) -> None:
-    account = (await created(accounts, administrator)).service_account
+    account = (await create(accounts, administrator)).service_account
     stale = await client.new_user()
     make_administrator(dsn, stale)
     change(dsn, "UPDATE sessions SET authenticated_at = now() - interval '1 hour' WHERE id = %s", stale.session_id)
-    assert (await refusal(created(accounts, stale, "other"))).reason == "SIGN_IN_NOT_FRESH"
-    assert (await refusal(rotated(accounts, stale, account))).reason == "SIGN_IN_NOT_FRESH"
+    assert (await refusal(create(accounts, stale, "other"))).reason == "SIGN_IN_NOT_FRESH"
+    assert (await refusal(rotate(accounts, stale, account))).reason == "SIGN_IN_NOT_FRESH"
 
 
-# --- rotated ----------------------------------------------------------------------------------------------------------
-async def test_both_secrets_are_good_for_the_overlap_and_then_the_new_one_alone(
+# --- rotate -----------------------------------------------------------------------------------------------------------
+async def test_both_secrets_are_valid_during_the_overlap_and_only_the_new_one_after_it(
     client: Client, accounts: "ServiceAccountServiceAsyncStub", administrator: Person, dsn: str
 ) -> None:
-    made = await created(accounts, administrator)
-    new = await rotated(accounts, administrator, made.service_account, WEEK)
+    made = await create(accounts, administrator)
+    new = await rotate(accounts, administrator, made.service_account, WEEK)
     left = new.service_account.previous_expires_at.seconds - new.service_account.updated_at.seconds
     assert left == WEEK.total_seconds()
     assert new.service_account.etag != made.service_account.etag
@@ -183,35 +183,35 @@ async def test_both_secrets_are_good_for_the_overlap_and_then_the_new_one_alone(
     assert await issue(client, new.service_account, new.client_secret) == "OK"
 
 
-async def test_without_an_overlap_the_old_secret_is_refused_at_once(
+async def test_without_an_overlap_the_old_secret_is_invalid_at_once(
     client: Client, accounts: "ServiceAccountServiceAsyncStub", administrator: Person
 ) -> None:
-    made = await created(accounts, administrator)
-    new = await rotated(accounts, administrator, made.service_account)
+    made = await create(accounts, administrator)
+    new = await rotate(accounts, administrator, made.service_account)
     assert not new.service_account.HasField("previous_expires_at")
     assert await issue(client, made.service_account, made.client_secret) == "CLIENT_INVALID"
     assert await issue(client, made.service_account, new.client_secret) == "OK"
 
 
-async def test_a_second_rotation_ends_the_overlap_of_the_first(
+async def test_second_rotation_ends_the_overlap_of_the_first(
     client: Client, accounts: "ServiceAccountServiceAsyncStub", administrator: Person
 ) -> None:
-    made = await created(accounts, administrator)
-    second = await rotated(accounts, administrator, made.service_account, WEEK)
-    third = await rotated(accounts, administrator, second.service_account, WEEK)
+    made = await create(accounts, administrator)
+    second = await rotate(accounts, administrator, made.service_account, WEEK)
+    third = await rotate(accounts, administrator, second.service_account, WEEK)
     secrets = (made.client_secret, second.client_secret, third.client_secret)
     outcomes = [await issue(client, made.service_account, secret) for secret in secrets]
     assert outcomes == ["CLIENT_INVALID", "OK", "OK"]
 
 
-async def test_of_fifty_who_rotate_at_once_one_gets_the_secret_that_holds(
+async def test_one_of_fifty_concurrent_rotations_succeeds(
     client: Client, accounts: "ServiceAccountServiceAsyncStub", administrator: Person
 ) -> None:
-    made = await created(accounts, administrator)
-    rotations = (rotated(accounts, administrator, made.service_account, WEEK) for _ in range(50))
-    answers = await asyncio.gather(*rotations, return_exceptions=True)
-    [winner] = [answer for answer in answers if isinstance(answer, RotateSecretResponse)]
-    refused = [read_refusal(answer) for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    made = await create(accounts, administrator)
+    rotations = (rotate(accounts, administrator, made.service_account, WEEK) for _ in range(50))
+    results = await asyncio.gather(*rotations, return_exceptions=True)
+    [winner] = [result for result in results if isinstance(result, RotateSecretResponse)]
+    refused = [read_refusal(result) for result in results if isinstance(result, grpc.aio.AioRpcError)]
     assert {(each.code, each.reason) for each in refused} == {(grpc.StatusCode.ABORTED, "ETAG_MISMATCH")}
     assert len(refused) == 49
     assert await issue(client, made.service_account, winner.client_secret) == "OK"
@@ -219,25 +219,25 @@ async def test_of_fifty_who_rotate_at_once_one_gets_the_secret_that_holds(
 
 
 @pytest.mark.parametrize("overlap", [WEEK + timedelta(seconds=1), timedelta(seconds=-1)])
-async def test_an_overlap_out_of_its_limits_is_refused(
+async def test_overlap_outside_its_limits_is_rejected(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person, overlap: timedelta
 ) -> None:
-    account = (await created(accounts, administrator)).service_account
-    assert (await refusal(rotated(accounts, administrator, account, overlap))).reason == "INVALID_MESSAGE"
+    account = (await create(accounts, administrator)).service_account
+    assert (await refusal(rotate(accounts, administrator, account, overlap))).reason == "INVALID_MESSAGE"
 
 
-async def test_to_rotate_without_an_etag_is_refused(
+async def test_rotation_without_an_etag_is_rejected(
     accounts: "ServiceAccountServiceAsyncStub", administrator: Person
 ) -> None:
-    account = ServiceAccount(id=(await created(accounts, administrator)).service_account.id)
-    assert (await refusal(rotated(accounts, administrator, account))).violations.keys() == {"etag"}
+    account = ServiceAccount(id=(await create(accounts, administrator)).service_account.id)
+    assert (await refusal(rotate(accounts, administrator, account))).violations.keys() == {"etag"}
 
 
-# --- disabled ---------------------------------------------------------------------------------------------------------
-async def test_a_disabled_account_gets_no_token_until_it_is_enabled(
+# --- disable ----------------------------------------------------------------------------------------------------------
+async def test_disabled_account_gets_no_token_until_it_is_enabled(
     client: Client, accounts: "ServiceAccountServiceAsyncStub", administrator: Person
 ) -> None:
-    made = await created(accounts, administrator)
+    made = await create(accounts, administrator)
     disabling = DisableServiceAccountRequest(service_account_id=made.service_account.id)
     first = (await accounts.DisableServiceAccount(disabling, metadata=administrator.headers)).service_account
     assert first.HasField("disabled_at")
@@ -251,19 +251,17 @@ async def test_a_disabled_account_gets_no_token_until_it_is_enabled(
     assert (await accounts.EnableServiceAccount(enabling, metadata=administrator.headers)).service_account == enabled
 
 
-async def test_an_account_that_is_not_there_is_not_found(
-    accounts: "ServiceAccountServiceAsyncStub", administrator: Person
-) -> None:
-    nobody = ServiceAccount(id=str(uuid4()), etag=str(uuid4()))
+async def test_unknown_account_is_not_found(accounts: "ServiceAccountServiceAsyncStub", administrator: Person) -> None:
+    unknown = ServiceAccount(id=str(uuid4()), etag=str(uuid4()))
     for call in (
-        rotated(accounts, administrator, nobody),
+        rotate(accounts, administrator, unknown),
         accounts.DisableServiceAccount(
-            DisableServiceAccountRequest(service_account_id=nobody.id), metadata=administrator.headers
+            DisableServiceAccountRequest(service_account_id=unknown.id), metadata=administrator.headers
         ),
         accounts.EnableServiceAccount(
-            EnableServiceAccountRequest(service_account_id=nobody.id), metadata=administrator.headers
+            EnableServiceAccountRequest(service_account_id=unknown.id), metadata=administrator.headers
         ),
     ):
         refused = await refusal(call)
         assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "SERVICE_ACCOUNT_NOT_FOUND")
-        assert refused.metadata == {"service_account_id": nobody.id}
+        assert refused.metadata == {"service_account_id": unknown.id}

@@ -1,4 +1,4 @@
-"""TokenService, and what its tokens are good for: here, and to those who verify them by the published keys alone."""
+"""TokenService, and its tokens: used at the gateway, and verified offline with the published keys."""
 
 import asyncio
 import hmac
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from accord.services.v1.services_pb2_grpc import TokenServiceAsyncStub
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
-SOMEBODY = "0198c5f0-0000-7000-8000-000000000000"
+OTHER_ID = "0198c5f0-0000-7000-8000-000000000000"
 LONG_AGO = 1_700_000_000
 
 
@@ -66,15 +66,15 @@ async def service(client: Client) -> Service:
 
 
 async def jwks(channel: grpc.aio.Channel) -> dict[str, Any]:
-    """As a verifier keeps it: JSON."""
-    answer: dict[str, Any] = json.loads(
+    """The published keys, parsed from JSON as a verifier does."""
+    keys: dict[str, Any] = json.loads(
         json.dumps(MessageToDict(await TokenServiceStub(channel).GetJwks(GetJwksRequest())))
     )
-    return answer
+    return keys
 
 
 def verified(token: str, keys: dict[str, Any], audience: str = AUDIENCE) -> dict[str, Any]:
-    """What docs/services.md tells a service to do."""
+    """Verifies the token as docs/services.md specifies, and returns its claims."""
     claims = jwt.decode(token, KeySet.import_key_set({"keys": keys["keys"]}), algorithms=["ES256"]).claims
     jwt.JWTClaimsRegistry(
         iss={"essential": True, "value": "accord"},
@@ -93,28 +93,28 @@ async def exchange(channel: grpc.aio.Channel, token: str, person: Person) -> str
     return await outcome(exchanged(channel, bearer(token), person.token))
 
 
-async def until(channel: grpc.aio.Channel, token: str, reason: str) -> None:
-    """A notice takes a millisecond; the cache alone would keep it for seconds."""
+async def wait_for_reason(channel: grpc.aio.Channel, token: str, reason: str) -> None:
+    """Waits at most 2 seconds: a notification takes milliseconds, and the lifetime of the cache is longer."""
     async with asyncio.timeout(2):
         while await list_tasks(channel, token) != reason:
             await asyncio.sleep(0.002)
 
 
 # --- client credentials -----------------------------------------------------------------------------------------------
-async def test_a_token_verifies_offline_by_the_published_keys(
+async def test_token_verifies_offline_with_the_published_keys(
     client: Client, service: Service, tokens: "TokenServiceAsyncStub"
 ) -> None:
     request = IssueTokenRequest(client_id=str(service.id), client_secret=service.secret, audience=OTHER_AUDIENCE)
-    answer = await tokens.IssueToken(request)
-    assert answer.expires_in.seconds == 300
-    claims = verified(answer.access_token, await jwks(client.channel), OTHER_AUDIENCE)
+    response = await tokens.IssueToken(request)
+    assert response.expires_in.seconds == 300
+    claims = verified(response.access_token, await jwks(client.channel), OTHER_AUDIENCE)
     assert claims.pop("exp") - claims.pop("iat") == 300
     UUID(claims.pop("jti"))
     me = str(service.id)
     assert claims == {"iss": "accord", "aud": OTHER_AUDIENCE, "sub": me, "client_id": me}
 
 
-async def test_a_wrong_secret_an_unknown_client_and_a_disabled_one_are_answered_alike(
+async def test_wrong_secret_unknown_client_and_disabled_client_get_the_same_error(
     client: Client, service: Service
 ) -> None:
     disabled, other = await new_service(client.database), await new_service(client.database)
@@ -126,19 +126,19 @@ async def test_a_wrong_secret_an_unknown_client_and_a_disabled_one_are_answered_
         Service(uuid4(), "", service.secret, uuid4()),
         disabled,
     ]
-    answers = [await refusal(token_of(client.channel, guess)) for guess in guesses]
-    assert {(answer.code, answer.reason) for answer in answers} == {(UNAUTHENTICATED, "CLIENT_INVALID")}
-    assert len({str(answer) for answer in answers}) == 1
+    refusals = [await refusal(token_of(client.channel, guess)) for guess in guesses]
+    assert {(refused.code, refused.reason) for refused in refusals} == {(UNAUTHENTICATED, "CLIENT_INVALID")}
+    assert len({str(refused) for refused in refusals}) == 1
 
 
-async def test_an_audience_that_the_account_does_not_have_is_refused(client: Client, service: Service) -> None:
+async def test_audience_that_the_account_does_not_have_is_denied(client: Client, service: Service) -> None:
     refused = await refusal(token_of(client.channel, service, "payments"))
     assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "AUDIENCE_NOT_ALLOWED")
-    nobody = Service(service.id, "", "guessed", uuid4())
-    assert (await refusal(token_of(client.channel, nobody, "payments"))).reason == "CLIENT_INVALID"
+    guess = Service(service.id, "", "guessed", uuid4())
+    assert (await refusal(token_of(client.channel, guess, "payments"))).reason == "CLIENT_INVALID"
 
 
-async def test_guesses_are_limited_in_the_database(client: Client, service: Service, dsn: str) -> None:
+async def test_guessed_secrets_are_limited_in_the_database(client: Client, service: Service, dsn: str) -> None:
     guess = Service(service.id, "", "guessed", uuid4())
     reasons = [(await refusal(token_of(client.channel, guess))).reason for _ in range(101)]
     assert reasons == 100 * ["CLIENT_INVALID"] + ["RATE_LIMITED"]
@@ -146,7 +146,7 @@ async def test_guesses_are_limited_in_the_database(client: Client, service: Serv
     assert count(dsn, "rate_limits") > 0
 
 
-async def test_fifty_who_start_at_once_behind_one_address_each_get_a_token(
+async def test_each_of_fifty_concurrent_calls_from_one_address_gets_a_token(
     client: Client, service: Service, dsn: str
 ) -> None:
     tokens = await asyncio.gather(*(token_of(client.channel, service) for _ in range(50)))
@@ -170,8 +170,8 @@ async def test_issuing_is_audited_without_the_secret(client: Client, service: Se
     assert not any(secret in row[3] for row in rows for secret in (token, service.secret))
 
 
-# --- what a service may do here ---------------------------------------------------------------------------------------
-async def test_a_service_for_itself_calls_what_is_for_services_and_nothing_of_people(
+# --- permissions of a service -----------------------------------------------------------------------------------------
+async def test_service_for_itself_may_call_only_methods_for_services(
     client: Client, service: Service, me: Person
 ) -> None:
     token = await token_of(client.channel, service)
@@ -182,13 +182,13 @@ async def test_a_service_for_itself_calls_what_is_for_services_and_nothing_of_pe
     assert await outcome(listing) == "PERMISSION_DENIED"
 
 
-async def test_people_cannot_call_what_is_for_services(client: Client, me: Person, dsn: str) -> None:
+async def test_users_may_not_call_methods_for_services(client: Client, me: Person, dsn: str) -> None:
     assert await exchange(client.channel, me.token, me) == "PERMISSION_DENIED"
     make_administrator(dsn, me)
     assert await exchange(client.channel, (await client.new_user()).token, me) == "PERMISSION_DENIED"
 
 
-async def test_a_token_for_another_audience_is_refused_here(client: Client, service: Service, me: Person) -> None:
+async def test_token_for_another_audience_is_invalid(client: Client, service: Service, me: Person) -> None:
     assert await exchange(client.channel, await token_of(client.channel, service, OTHER_AUDIENCE), me) == (
         "CREDENTIAL_INVALID"
     )
@@ -197,13 +197,13 @@ async def test_a_token_for_another_audience_is_refused_here(client: Client, serv
 
 
 @pytest.mark.parametrize("gateway_settings", [Settings(port=0, metrics_port=0, service_audience="gate")])
-async def test_the_audience_of_this_gateway_is_a_setting(client: Client, me: Person) -> None:
+async def test_audience_of_the_gateway_is_a_setting(client: Client, me: Person) -> None:
     service = await new_service(client.database, "gate", AUDIENCE)
     assert await exchange(client.channel, await token_of(client.channel, service, "gate"), me) == "OK"
     assert await exchange(client.channel, await token_of(client.channel, service), me) == "CREDENTIAL_INVALID"
 
 
-async def test_a_disabled_service_is_refused_at_its_next_call_everywhere(
+async def test_tokens_of_a_disabled_service_are_invalid_at_every_gateway(
     client: Client, elsewhere: grpc.aio.Channel, service: Service, me: Person, dsn: str
 ) -> None:
     own, for_me = await token_of(client.channel, service), await token_for(client.channel, service, me)
@@ -215,38 +215,38 @@ async def test_a_disabled_service_is_refused_at_its_next_call_everywhere(
     await ServiceAccountServiceStub(client.channel).DisableServiceAccount(request, metadata=administrator.headers)
     assert await exchange(client.channel, own, me) == "CREDENTIAL_INVALID"
     assert await list_tasks(client.channel, for_me) == "CREDENTIAL_INVALID"
-    await until(elsewhere, for_me, "CREDENTIAL_INVALID")
+    await wait_for_reason(elsewhere, for_me, "CREDENTIAL_INVALID")
     assert await exchange(elsewhere, own, me) == "CREDENTIAL_INVALID"
 
 
-async def test_nothing_of_a_service_is_accepted_after_the_answer_that_it_is_disabled(
+async def test_no_call_of_a_service_that_starts_after_the_response_of_disable_succeeds(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
     token, administrator = await token_for(client.channel, service, me), await client.new_user()
     make_administrator(dsn, administrator)
     disabled, accepted_after = asyncio.Event(), 0
 
-    async def use() -> None:
+    async def keep_calling() -> None:
         nonlocal accepted_after
         while True:
-            began_after = disabled.is_set()
+            started_after = disabled.is_set()
             if await list_tasks(client.channel, token) != "OK":
                 return
-            accepted_after += began_after
+            accepted_after += started_after
 
-    users = [asyncio.create_task(use()) for _ in range(50)]
+    callers = [asyncio.create_task(keep_calling()) for _ in range(50)]
     assert await list_tasks(client.channel, token) == "OK"
     request = DisableServiceAccountRequest(service_account_id=str(service.id))
     await ServiceAccountServiceStub(client.channel).DisableServiceAccount(request, metadata=administrator.headers)
     disabled.set()
-    await asyncio.wait_for(asyncio.gather(*users), 20)
+    await asyncio.wait_for(asyncio.gather(*callers), 20)
     assert accepted_after == 0
 
 
 # --- forged tokens ----------------------------------------------------------------------------------------------------
 @pytest.fixture
 async def signing_key(client: Client, service: Service, dsn: str) -> ECKey:
-    """The private one, which nobody has but the gateway and this test."""
+    """The private key of the gateway, decrypted from the database."""
     await token_of(client.channel, service)
     with psycopg.connect(dsn) as connection:
         [(key_id, sealed)] = connection.execute("SELECT id, private_key FROM signing_keys").fetchall()
@@ -263,20 +263,20 @@ def claims_of(service: Service) -> dict[str, Any]:
     return {"iss": "accord", "aud": AUDIENCE, "iat": now, "exp": now + 300, "jti": "x", "client_id": me, "sub": me}
 
 
-def signed(key: ECKey, header: dict[str, Any], claims: dict[str, Any]) -> str:
+def sign(key: ECKey, header: dict[str, Any], claims: dict[str, Any]) -> str:
     return jwt.encode({"alg": "ES256", "kid": key.kid, "typ": "at+jwt"} | header, claims, key, ["ES256"])
 
 
-async def test_a_token_with_the_right_claims_of_the_right_key_is_good(
+async def test_token_with_the_right_claims_and_key_is_valid(
     client: Client, service: Service, me: Person, signing_key: ECKey
 ) -> None:
-    assert await exchange(client.channel, signed(signing_key, {}, claims_of(service)), me) == "OK"
+    assert await exchange(client.channel, sign(signing_key, {}, claims_of(service)), me) == "OK"
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "claim",
     [
-        {"iss": "somebody"},
+        {"iss": "another issuer"},
         {"iss": None},
         {"aud": OTHER_AUDIENCE},
         {"aud": [AUDIENCE, OTHER_AUDIENCE]},
@@ -285,77 +285,73 @@ async def test_a_token_with_the_right_claims_of_the_right_key_is_good(
         {"exp": None},
         {"exp": "soon"},
         {"iat": None},
-        {"sub": SOMEBODY},
+        {"sub": OTHER_ID},
         {"sub": None},
-        {"client_id": SOMEBODY},
+        {"client_id": OTHER_ID},
         {"client_id": None},
-        {"act": {"sub": SOMEBODY}},
+        {"act": {"sub": OTHER_ID}},
         {"act": {}},
         {"act": "me"},
     ],
     ids=str,
 )
-async def test_a_token_with_a_wrong_claim_is_refused(
-    client: Client, service: Service, me: Person, signing_key: ECKey, wrong: dict[str, Any]
+async def test_token_with_a_wrong_claim_is_invalid(
+    client: Client, service: Service, me: Person, signing_key: ECKey, claim: dict[str, Any]
 ) -> None:
-    claims = {name: value for name, value in (claims_of(service) | wrong).items() if value is not None}
-    assert await exchange(client.channel, signed(signing_key, {}, claims), me) == "CREDENTIAL_INVALID"
+    claims = {name: value for name, value in (claims_of(service) | claim).items() if value is not None}
+    assert await exchange(client.channel, sign(signing_key, {}, claims), me) == "CREDENTIAL_INVALID"
 
 
-@pytest.mark.parametrize("header", [{"typ": "JWT"}, {"kid": SOMEBODY}, {"kid": "../x"}], ids=str)
-async def test_a_token_with_a_wrong_header_is_refused(
+@pytest.mark.parametrize("header", [{"typ": "JWT"}, {"kid": OTHER_ID}, {"kid": "../x"}], ids=str)
+async def test_token_with_a_wrong_header_is_invalid(
     client: Client, service: Service, me: Person, signing_key: ECKey, header: dict[str, Any]
 ) -> None:
-    assert await exchange(client.channel, signed(signing_key, header, claims_of(service)), me) == "CREDENTIAL_INVALID"
+    assert await exchange(client.channel, sign(signing_key, header, claims_of(service)), me) == "CREDENTIAL_INVALID"
 
 
-async def test_a_token_that_another_key_has_signed_is_refused(
+async def test_token_signed_with_another_key_is_invalid(
     client: Client, service: Service, me: Person, signing_key: ECKey
 ) -> None:
     other = ECKey.generate_key("P-256", {"kid": signing_key.kid or ""})
-    assert await exchange(client.channel, signed(other, {}, claims_of(service)), me) == "CREDENTIAL_INVALID"
+    assert await exchange(client.channel, sign(other, {}, claims_of(service)), me) == "CREDENTIAL_INVALID"
 
 
-async def test_a_token_that_nobody_has_signed_is_refused(
-    client: Client, service: Service, me: Person, signing_key: ECKey
-) -> None:
-    unsigned = written({"alg": "none", "kid": signing_key.kid, "typ": "at+jwt"}, claims_of(service)) + "."
+async def test_unsigned_token_is_invalid(client: Client, service: Service, me: Person, signing_key: ECKey) -> None:
+    unsigned = signing_input({"alg": "none", "kid": signing_key.kid, "typ": "at+jwt"}, claims_of(service)) + "."
     assert await exchange(client.channel, unsigned, me) == "CREDENTIAL_INVALID"
-    head, body, _ = signed(signing_key, {}, claims_of(service)).split(".")
+    head, body, _ = sign(signing_key, {}, claims_of(service)).split(".")
     assert await exchange(client.channel, f"{head}.{body}.", me) == "CREDENTIAL_INVALID"
 
 
-async def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
+async def test_token_signed_with_the_public_key_as_an_hmac_secret_is_invalid(
     client: Client, service: Service, me: Person, signing_key: ECKey
 ) -> None:
     header = {"alg": "HS256", "kid": signing_key.kid, "typ": "at+jwt"}
     for public in (signing_key.as_pem(private=False), json.dumps(signing_key.as_dict(private=False)).encode()):
-        text = written(header, claims_of(service))
+        text = signing_input(header, claims_of(service))
         token = f"{text}.{base64url(hmac.digest(public, text.encode(), 'sha256'))}"
         assert await exchange(client.channel, token, me) == "CREDENTIAL_INVALID"
 
 
-def written(header: dict[str, Any], claims: dict[str, Any]) -> str:
-    """What is to be signed, by a library that would write anything."""
+def signing_input(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    """The signing input of a JWT (RFC 7515, section 5.1). The library for JWTs rejects these headers."""
     return ".".join(base64url(json.dumps(part).encode()) for part in (header, claims))
 
 
 @pytest.mark.parametrize("garbage", ["..", "a.b.c", "e30.e30.e30", "." * 3000, "eyJhbGciOiJFUzI1NiJ9..", "acs_.x"])
-async def test_garbage_with_dots_is_refused(client: Client, me: Person, garbage: str) -> None:
+async def test_malformed_token_with_dots_is_invalid(client: Client, me: Person, garbage: str) -> None:
     assert await exchange(client.channel, garbage, me) == "CREDENTIAL_INVALID"
 
 
-async def test_a_token_for_a_service_in_place_of_an_api_key_is_refused(
-    client: Client, service: Service, me: Person
-) -> None:
+async def test_service_token_in_place_of_an_api_key_is_invalid(client: Client, service: Service, me: Person) -> None:
     token = await token_for(client.channel, service, me)
-    assert await list_tasks(client.channel, token) == "OK"  # and so it is remembered
+    assert await list_tasks(client.channel, token) == "OK"  # now the gateway has cached it
     listing = TaskServiceStub(client.channel).ListTasks(ListTasksRequest(), metadata=(("x-api-key", token),))
     assert await outcome(listing) == "CREDENTIAL_INVALID"
 
 
-# --- acting for a person ----------------------------------------------------------------------------------------------
-async def test_a_token_that_acts_for_a_person_names_both(client: Client, service: Service, me: Person) -> None:
+# --- acting for a user ------------------------------------------------------------------------------------------------
+async def test_token_for_a_user_names_the_user_and_the_service(client: Client, service: Service, me: Person) -> None:
     organization_id = await organization_of(client.database, me)
     await activate(client.database, me, organization_id)
     claims = verified(await token_for(client.channel, service, me), await jwks(client.channel))
@@ -368,7 +364,7 @@ async def test_a_token_that_acts_for_a_person_names_both(client: Client, service
     }
 
 
-async def test_a_service_acts_for_a_person_with_what_they_may_do(client: Client, service: Service, me: Person) -> None:
+async def test_service_for_a_user_has_the_permissions_of_the_user(client: Client, service: Service, me: Person) -> None:
     token = await token_for(client.channel, service, me)
     tasks = TaskServiceStub(client.channel)
     made = await tasks.CreateTask(CreateTaskRequest(title="By a service"), metadata=bearer(token))
@@ -377,7 +373,7 @@ async def test_a_service_acts_for_a_person_with_what_they_may_do(client: Client,
     assert [task.id for task in mine.tasks] == [made.task.id]
 
 
-async def test_whoever_acts_for_a_person_reaches_no_method_that_wants_the_person(
+async def test_service_for_a_user_may_not_call_methods_that_require_the_user_in_person(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
     make_administrator(dsn, me)
@@ -391,7 +387,7 @@ async def test_whoever_acts_for_a_person_reaches_no_method_that_wants_the_person
     assert await exchange(client.channel, token, me) == "PERMISSION_DENIED"
 
 
-async def test_a_service_acts_in_the_organization_that_was_active_then(
+async def test_service_for_a_user_acts_in_the_organization_that_was_active_at_the_exchange(
     client: Client, service: Service, me: Person
 ) -> None:
     ours, other = await organization_of(client.database, me), await organization_of(client.database, me)
@@ -403,11 +399,11 @@ async def test_a_service_acts_in_the_organization_that_was_active_then(
     assert made.task.organization_id == str(ours)
 
 
-async def test_a_service_may_no_more_than_its_person_may_now(
+async def test_service_for_a_user_loses_the_permissions_that_the_user_loses(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
-    boss = await client.new_user()
-    organization_id = await organization_of(client.database, boss)
+    owner = await client.new_user()
+    organization_id = await organization_of(client.database, owner)
     await joined(client.database, organization_id, me)
     await activate(client.database, me, organization_id)
     token = await token_for(client.channel, service, me)
@@ -416,7 +412,7 @@ async def test_a_service_may_no_more_than_its_person_may_now(
 
 
 @pytest.mark.parametrize("kind", ["garbage", "revoked", "expired", "banned", "service token", "impersonating"])
-async def test_what_is_not_a_good_session_of_the_person_is_not_exchanged(
+async def test_token_that_is_not_a_valid_session_is_not_exchanged(
     client: Client, service: Service, me: Person, dsn: str, kind: str
 ) -> None:
     own = await token_of(client.channel, service)
@@ -435,30 +431,30 @@ async def test_what_is_not_a_good_session_of_the_person_is_not_exchanged(
     assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SUBJECT_TOKEN_INVALID")
 
 
-async def test_a_key_that_somebody_has_made_is_not_their_session(client: Client, service: Service, me: Person) -> None:
+async def test_api_key_is_not_exchanged(client: Client, service: Service, me: Person) -> None:
     key = await api_key_of(client.database, me, await organization_of(client.database, me))
-    assert await list_tasks(client.channel, key.key) == "OK"  # and so it is remembered
+    assert await list_tasks(client.channel, key.key) == "OK"  # now the gateway has cached it
     own = bearer(await token_of(client.channel, service))
     assert await outcome(exchanged(client.channel, own, key.key)) == "SUBJECT_TOKEN_INVALID"
 
 
-async def test_an_audience_that_the_service_does_not_have_is_not_to_be_had_by_exchange(
+async def test_exchange_for_an_audience_that_the_service_does_not_have_is_denied(
     client: Client, service: Service, me: Person
 ) -> None:
     assert (await refusal(token_for(client.channel, service, me, "payments"))).reason == "AUDIENCE_NOT_ALLOWED"
 
 
-async def test_a_session_that_ends_ends_what_acts_in_it_everywhere(
+async def test_tokens_for_a_user_end_with_the_session_at_every_gateway(
     client: Client, elsewhere: grpc.aio.Channel, service: Service, me: Person
 ) -> None:
     token = await token_for(client.channel, service, me)
     assert [await list_tasks(channel, token) for channel in (client.channel, elsewhere)] == ["OK", "OK"]
     await client.accounts.SignOut(SignOutRequest(), metadata=me.headers)
     assert await list_tasks(client.channel, token) == "CREDENTIAL_INVALID"
-    await until(elsewhere, token, "CREDENTIAL_INVALID")
+    await wait_for_reason(elsewhere, token, "CREDENTIAL_INVALID")
 
 
-async def test_a_session_that_became_that_of_an_administrator_who_acts_as_somebody_serves_no_service(
+async def test_token_for_a_user_is_invalid_once_its_session_is_impersonated(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
     token = await token_for(client.channel, service, me)
@@ -468,7 +464,9 @@ async def test_a_session_that_became_that_of_an_administrator_who_acts_as_somebo
     assert await list_tasks(client.channel, token) == "CREDENTIAL_INVALID"
 
 
-async def test_both_are_in_the_audit_row(client: Client, service: Service, me: Person, dsn: str) -> None:
+async def test_audit_event_of_an_exchange_names_the_user_and_the_service(
+    client: Client, service: Service, me: Person, dsn: str
+) -> None:
     await token_for(client.channel, service, me)
     with psycopg.connect(dsn) as connection:
         [row] = connection.execute(
@@ -478,10 +476,10 @@ async def test_both_are_in_the_audit_row(client: Client, service: Service, me: P
     assert row == (me.account_id, service.id, str(me.session_id), "OK")
 
 
-async def test_a_remembered_session_does_not_outlive_its_row_in_an_exchange(
+async def test_cached_session_that_was_signed_out_is_not_exchanged(
     client: Client, service: Service, me: Person, dsn: str
 ) -> None:
-    """The exchange goes by what any call goes by: no later than a sign-out, whichever process it was in."""
+    """The exchange looks up the session as the authentication of a call does."""
     assert await list_tasks(client.channel, me.token) == "OK"
     own = await token_of(client.channel, service)
     await client.accounts.SignOut(SignOutRequest(), metadata=me.headers)

@@ -1,4 +1,4 @@
-"""Streams that are open when whoever called is no longer let in, of every kind that streams."""
+"""Open streams of every kind end when their caller loses access."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ from tests.conftest import change
 from tests.factories import Key, Person, activate, api_key_of, joined, organization_of, signed_in_person
 
 KINDS = ("ServerStream", "ClientStream", "BothStream")
-AS_LONG_AS_MAY_BE = 30  # seconds
+TIMEOUT = 30  # seconds
 
 
 @pytest.fixture
@@ -32,34 +32,34 @@ async def listening(probe: ProbeClient, listener: Listener) -> ProbeClient:
     return probe
 
 
-async def begin(probe: ProbeClient, kind: str, person: Person | Key) -> Awaitable[object]:
-    """A stream that is open, and whose handler runs; what is returned ends with it."""
+async def open_stream(probe: ProbeClient, kind: str, person: Person | Key) -> Awaitable[object]:
+    """Opens a stream and waits until its handler runs. The result completes when the stream ends."""
     messages, stubs = generated()
     stub, entered = getattr(stubs.ProbeServiceStub(probe.channel), kind), probe.probe.entered
-    options: dict[str, Any] = {"metadata": person.headers, "timeout": AS_LONG_AS_MAY_BE}
+    options: dict[str, Any] = {"metadata": person.headers, "timeout": TIMEOUT}
     if kind in ("ServerStream", "Watch"):
         call = stub(messages.ProbeRequest(act="sleep"), **options)
-        answers = 3
+        messages_to_read = 3
     else:
         call = stub(**options)
         await call.write(messages.ProbeRequest(text="first"))
-        answers = 1 if kind == "BothStream" else 0
-    for _ in range(answers):
+        messages_to_read = 1 if kind == "BothStream" else 0
+    for _ in range(messages_to_read):
         await call.read()
     while probe.probe.entered == entered:
         await asyncio.sleep(0.002)
-    return ended(call, kind)
+    return end_of(call, kind)
 
 
-async def ended(call: Any, kind: str) -> None:
-    """Raises what the stream was refused with."""
+async def end_of(call: Any, kind: str) -> None:
+    """Waits for the end of the stream. Raises its error."""
     if kind == "ClientStream":
         await call
     while await call.read() is not grpc.aio.EOF:
         pass
 
 
-async def is_ended(stream: Awaitable[object]) -> bool:
+async def ends_with_invalid_credential(stream: Awaitable[object]) -> bool:
     refused = await refusal(stream)
     return (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIAL_INVALID")
 
@@ -82,20 +82,20 @@ async def _delete(database: Database, person: Person) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", [_revoke, _ban, _delete])
-async def test_stream_ends_with_its_session_and_those_of_others_go_on(
+async def test_stream_ends_with_its_session_and_streams_of_others_continue(
     listening: ProbeClient, database: Database, kind: str, end: Callable[[Database, Person], Awaitable[None]]
 ) -> None:
-    theirs = asyncio.ensure_future(await begin(listening, kind, await signed_in_person(database)))
-    mine = await begin(listening, kind, listening.person)
+    theirs = asyncio.ensure_future(await open_stream(listening, kind, await signed_in_person(database)))
+    mine = await open_stream(listening, kind, listening.person)
     await end(database, listening.person)
-    assert await is_ended(mine)
+    assert await ends_with_invalid_credential(mine)
     assert not theirs.done()
     theirs.cancel()
 
 
 @pytest.fixture
 async def organization_id(listening: ProbeClient, database: Database) -> UUID:
-    """One to which the caller belongs, beside others."""
+    """An organization with the caller as a member. It is active in their session."""
     organization_id = await organization_of(database, listening.person)
     await activate(database, listening.person, organization_id)
     return organization_id
@@ -119,41 +119,41 @@ async def _leave(database: Database, person: Person, organization_id: UUID) -> N
 
 
 async def _demote(database: Database, person: Person, organization_id: UUID) -> None:
-    """To nothing at all."""
+    """Removes the role of the member."""
     async with database.transaction() as tx:
         await members.update_member_role(tx, organization_id=organization_id, account_id=person.account_id, role=None)
         await organizations.notify_organization_changed(tx, organization_id=organization_id)
 
 
-async def ended_with(stream: Awaitable[object]) -> str:
+async def end_reason(stream: Awaitable[object]) -> str:
     return (await refusal(stream)).reason
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "Watch"])
-async def test_stream_of_a_key_ends_with_it_and_those_of_other_keys_go_on(
+async def test_stream_of_an_api_key_ends_with_it_and_streams_of_other_keys_continue(
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key, kind: str
 ) -> None:
     other = await api_key_of(database, listening.person, organization_id)
-    others = asyncio.ensure_future(await begin(listening, kind, other))
-    stream = await begin(listening, kind, key)
+    others = asyncio.ensure_future(await open_stream(listening, kind, other))
+    stream = await open_stream(listening, kind, key)
     await _revoke_key(database, key, organization_id)
-    assert await is_ended(stream)
+    assert await ends_with_invalid_credential(stream)
     assert not others.done()
     others.cancel()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_stream_of_a_key_ends_when_it_expires(
+async def test_stream_of_an_api_key_ends_when_the_key_expires(
     listening: ProbeClient, database: Database, organization_id: UUID, kind: str
 ) -> None:
     key = await api_key_of(database, listening.person, organization_id, lifetime=timedelta(seconds=1))
-    assert await is_ended(await begin(listening, kind, key))
+    assert await ends_with_invalid_credential(await open_stream(listening, kind, key))
 
 
-async def test_stream_of_the_secret_before_a_rotation_ends_with_the_overlap(
+async def test_stream_with_the_old_secret_of_a_rotated_api_key_ends_with_the_overlap(
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key
 ) -> None:
-    stream = await begin(listening, "Watch", key)
+    stream = await open_stream(listening, "Watch", key)
     made = await api_keys.get_api_key(database, api_key_id=key.id, organization_id=organization_id)
     assert made is not None
     async with database.transaction() as tx:
@@ -168,22 +168,22 @@ async def test_stream_of_the_secret_before_a_rotation_ends_with_the_overlap(
             overlap=overlap,
         )
         await organizations.notify_organization_changed(tx, organization_id=organization_id)
-    still = asyncio.ensure_future(await begin(listening, "Watch", Key(key.id, new)))
-    assert await is_ended(stream)
-    assert not still.done()
-    still.cancel()
+    new_stream = asyncio.ensure_future(await open_stream(listening, "Watch", Key(key.id, new)))
+    assert await ends_with_invalid_credential(stream)
+    assert not new_stream.done()
+    new_stream.cancel()
 
 
 @pytest.mark.parametrize("credential", ["session", "key"])
-async def test_stream_ends_when_its_caller_may_no_longer_see_it(
+async def test_stream_ends_when_its_caller_loses_the_permission(
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key, credential: str
 ) -> None:
-    """And one that asks for no permission goes on."""
+    """A stream whose method requires no permission continues."""
     caller = key if credential == "key" else listening.person
-    unpermitted = asyncio.ensure_future(await begin(listening, "ServerStream", caller))
-    stream = await begin(listening, "Watch", caller)
+    unpermitted = asyncio.ensure_future(await open_stream(listening, "ServerStream", caller))
+    stream = await open_stream(listening, "Watch", caller)
     await _demote(database, listening.person, organization_id)
-    assert await ended_with(stream) == "PERMISSION_DENIED"
+    assert await end_reason(stream) == "PERMISSION_DENIED"
     assert not unpermitted.done()
     unpermitted.cancel()
 
@@ -192,34 +192,34 @@ async def test_stream_ends_when_its_caller_may_no_longer_see_it(
 async def test_stream_ends_when_its_caller_leaves_the_organization(
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key, credential: str, reason: str
 ) -> None:
-    somebody = await signed_in_person(database)
-    await joined(database, organization_id, somebody)
-    await activate(database, somebody, organization_id)
-    theirs = asyncio.ensure_future(await begin(listening, "Watch", somebody))
-    stream = await begin(listening, "Watch", key if credential == "key" else listening.person)
+    other = await signed_in_person(database)
+    await joined(database, organization_id, other)
+    await activate(database, other, organization_id)
+    theirs = asyncio.ensure_future(await open_stream(listening, "Watch", other))
+    stream = await open_stream(listening, "Watch", key if credential == "key" else listening.person)
     await _leave(database, listening.person, organization_id)
-    assert await ended_with(stream) == reason
+    assert await end_reason(stream) == reason
     assert not theirs.done()
     theirs.cancel()
 
 
-async def test_stream_ends_when_another_organization_is_active_and_not_in_other_sessions(
+async def test_stream_ends_when_its_session_switches_organization_and_other_streams_continue(
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key
 ) -> None:
-    """It would go on showing what belongs to the one before, and nobody would look whether they still may see that."""
-    of_the_key = asyncio.ensure_future(await begin(listening, "Watch", key))
-    for elsewhere in (await organization_of(database, listening.person), None):
-        stream = await begin(listening, "Watch", listening.person)
-        await activate(database, listening.person, elsewhere)
-        assert await ended_with(stream) == "PERMISSION_DENIED"
-    assert not of_the_key.done()
-    of_the_key.cancel()
+    """Otherwise the stream would continue in the previous organization, without a check that the caller is still a member."""
+    key_stream = asyncio.ensure_future(await open_stream(listening, "Watch", key))
+    for organization in (await organization_of(database, listening.person), None):
+        stream = await open_stream(listening, "Watch", listening.person)
+        await activate(database, listening.person, organization)
+        assert await end_reason(stream) == "PERMISSION_DENIED"
+    assert not key_stream.done()
+    key_stream.cancel()
 
 
-async def test_stream_outlives_a_change_that_takes_nothing_from_its_caller(
+async def test_stream_continues_after_a_role_change_that_keeps_the_permission(
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key
 ) -> None:
-    streams = [asyncio.ensure_future(await begin(listening, "Watch", each)) for each in (listening.person, key)]
+    streams = [asyncio.ensure_future(await open_stream(listening, "Watch", each)) for each in (listening.person, key)]
     async with database.transaction() as tx:
         await members.update_member_role(
             tx, organization_id=organization_id, account_id=listening.person.account_id, role="member"
@@ -235,29 +235,29 @@ async def test_stream_outlives_a_change_that_takes_nothing_from_its_caller(
 @pytest.mark.parametrize("column", ["expires_at", "idle_expires_at"])
 async def test_stream_ends_when_its_session_expires(listening: ProbeClient, dsn: str, kind: str, column: str) -> None:
     change(dsn, f"UPDATE sessions SET {column} = now() + interval '1 second'")
-    assert await is_ended(await begin(listening, kind, listening.person))
+    assert await ends_with_invalid_credential(await open_stream(listening, kind, listening.person))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_stream_ends_with_its_session_while_nothing_can_be_heard(
+async def test_stream_ends_with_its_session_without_notifications(
     probe: ProbeClient, database: Database, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The listener was never started."""
+    """The listener is not started, so the stream checks its session at intervals."""
     monkeypatch.setattr(streams, "_RECHECK_EVERY_WITHOUT_NOTICES", 0.2)
-    stream = await begin(probe, kind, probe.person)
+    stream = await open_stream(probe, kind, probe.person)
     await _revoke(database, probe.person)
-    assert await is_ended(stream)
+    assert await ends_with_invalid_credential(stream)
 
 
 async def test_handler_of_a_stream_that_ends_is_cancelled(listening: ProbeClient, database: Database) -> None:
-    stream = await begin(listening, "ServerStream", listening.person)
+    stream = await open_stream(listening, "ServerStream", listening.person)
     await _revoke(database, listening.person)
-    assert await is_ended(stream)
+    assert await ends_with_invalid_credential(stream)
     async with asyncio.timeout(5):
         await listening.probe.cancelled.wait()
 
 
-async def test_call_that_does_not_stream_goes_on_to_its_end(listening: ProbeClient, database: Database) -> None:
+async def test_unary_call_completes_after_its_session_ends(listening: ProbeClient, database: Database) -> None:
     call = asyncio.create_task(listening.call("Unary", "wait", text="done"))
     while not listening.probe.entered:
         await asyncio.sleep(0.002)
@@ -268,10 +268,10 @@ async def test_call_that_does_not_stream_goes_on_to_its_end(listening: ProbeClie
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_stream_that_outlives_its_deadline_is_told_so(listening: ProbeClient, kind: str) -> None:
-    """Both ways to end a stream cancel it: each is told from the other."""
+async def test_stream_ends_with_deadline_exceeded_at_its_deadline(listening: ProbeClient, kind: str) -> None:
+    """A stream is cancelled at its deadline and at the end of its session. The reasons differ."""
     messages, stubs = generated()
     stub = getattr(stubs.ProbeServiceStub(listening.channel), kind)
     request = [messages.ProbeRequest(act="sleep")] if kind == "ServerStream" else []
     call = stub(*request, metadata=listening.person.headers)
-    assert (await refusal(ended(call, kind))).reason == "DEADLINE_EXCEEDED"
+    assert (await refusal(end_of(call, kind))).reason == "DEADLINE_EXCEEDED"

@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
 from psycopg import sql
 from psycopg.rows import dict_row
-from sqlalchemy import Select, select
+from sqlalchemy import Table, select
 from sqlalchemy.dialects import postgresql
 
 from accord.policy.v1.policy_pb2 import (
@@ -215,6 +215,7 @@ class Acme:
     owner: Person
     channel: grpc.aio.Channel
     service: Service
+    connection: psycopg.Connection[dict[str, Any]]
 
     async def former_member(self) -> Person:
         """A former member who created rows of the organization."""
@@ -229,11 +230,7 @@ class Acme:
         return {id for id in created if id is not None}
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        with psycopg.connect(self.world.dsn, row_factory=dict_row) as connection:
-            return {
-                table.name: connection.execute(_sql(select(table).where(of_tenant(table, self.id)))).fetchall()
-                for table in TENANT_BOUND
-            }
+        return {table.name: self.connection.execute(_rows_of(table, self.id)).fetchall() for table in TENANT_BOUND}
 
     def ids(self) -> set[UUID]:
         """All ids in the organization's rows except its own."""
@@ -266,15 +263,19 @@ class Acme:
             yield await stream_or_call
 
 
-def _sql(query: Select[Any]) -> bytes:
+@functools.cache
+def _rows_of(table: Table, tenant: UUID) -> bytes:
+    query = select(table).where(of_tenant(table, tenant))
     ordered = query.order_by(*query.selected_columns)
     return str(ordered.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})).encode()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
-async def acme(client: Client, world: World) -> Acme:
+async def acme(client: Client, world: World) -> AsyncIterator[Acme]:
     acme = world.organization()
-    return Acme(acme, world, await world.member(acme, "owner"), client.channel, await new_service(world.database))
+    owner, service = await world.member(acme, "owner"), await new_service(world.database)
+    with psycopg.connect(world.dsn, autocommit=True, row_factory=dict_row) as connection:
+        yield Acme(acme, world, owner, client.channel, service, connection)
 
 
 async def by_session(acme: Acme, person: Person) -> Headers:

@@ -1,4 +1,4 @@
-"""Two providers of one installation: neither can speak for the other."""
+"""Two providers of one installation: neither can sign in users of the other."""
 
 from collections.abc import Awaitable, Iterator
 from datetime import timedelta
@@ -56,54 +56,54 @@ async def begin(client: Client, name: str) -> BeginProviderSignInResponse:
     return await ProviderServiceStub(client.channel).BeginProviderSignIn(request)
 
 
-def complete(client: Client, token: str, back: dict[str, str]) -> Awaitable[CompleteProviderSignInResponse]:
-    request = CompleteProviderSignInRequest(provider_sign_in_token=token, **back)
+def complete(client: Client, token: str, response: dict[str, str]) -> Awaitable[CompleteProviderSignInResponse]:
+    request = CompleteProviderSignInRequest(provider_sign_in_token=token, **response)
     return ProviderServiceStub(client.channel).CompleteProviderSignIn(request)
 
 
-async def test_one_subject_at_two_providers_is_two_people(client: Client, one: Provider, other: Provider) -> None:
+async def test_one_subject_at_two_providers_gets_two_accounts(client: Client, one: Provider, other: Provider) -> None:
     assert one.subject == other.subject
     one.email, other.email = "one@example.com", "other@example.com"
     accounts = set()
     for name, provider in (("one", one), ("other", other)):
         begun = await begin(client, name)
-        back = provider.sign_in(begun.authorization_url)
-        completed = await complete(client, begun.provider_sign_in_token, back)
+        response = provider.sign_in(begun.authorization_url)
+        completed = await complete(client, begun.provider_sign_in_token, response)
         assert completed.account_created
         accounts.add(completed.session.account_id)
     assert len(accounts) == 2
 
 
-async def test_answer_of_one_provider_completes_no_sign_in_with_the_other(
+async def test_response_of_one_provider_cannot_complete_a_sign_in_at_another(
     client: Client, one: Provider, other: Provider
 ) -> None:
-    """Mix-up: whoever is to go to one provider is sent to the other, and comes back with what that has given."""
+    """Mix-up attack (RFC 9207): the user is redirected to the wrong provider and returns with its response."""
     begun = await begin(client, "other")
     mixed_up = begun.authorization_url.replace(other.issuer, one.issuer)
     assert parse_qs(urlsplit(mixed_up).query)["state"] == [SignInSecrets.of(begun.provider_sign_in_token).state]
     refused = await refusal(complete(client, begun.provider_sign_in_token, one.sign_in(mixed_up)))
     assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
-    assert "/token" not in other.requests  # the code of the one was not even told to the other
+    assert "/token" not in other.requests  # the code was not sent to the other provider
 
 
-async def test_token_with_any_byte_flipped_is_refused(client: Client, one: Provider) -> None:
-    """Also with the state that would belong to it."""
+async def test_token_with_one_byte_changed_is_rejected(client: Client, one: Provider) -> None:
+    """The state is the one derived from the changed token."""
     begun = await begin(client, "one")
-    back = one.sign_in(begun.authorization_url)
+    response = one.sign_in(begun.authorization_url)
     for forged in flipped(begun.provider_sign_in_token, PROVIDER_SIGN_IN_PREFIX):
-        refused = await refusal(complete(client, forged, {**back, "state": SignInSecrets.of(forged).state}))
+        refused = await refusal(complete(client, forged, {**response, "state": SignInSecrets.of(forged).state}))
         assert refused.reason == "PROVIDER_SIGN_IN_FAILED"
-    assert (await complete(client, begun.provider_sign_in_token, back)).session_token
+    assert (await complete(client, begun.provider_sign_in_token, response)).session_token
 
 
-@pytest.mark.parametrize("proved", [False, True], ids=["unproved", "proved"])
-async def test_identity_that_was_linked_before_the_address_was_proved_does_not_outlive_a_reset(
-    client: Client, one: Provider, proved: bool
+@pytest.mark.parametrize("verified", [False, True], ids=["unverified", "verified"])
+async def test_password_reset_unlinks_identities_that_were_linked_before_the_address_was_verified(
+    client: Client, one: Provider, verified: bool
 ) -> None:
-    """Whoever signs up with somebody else's address and links an identity of theirs does not stay in when its owner comes.
-    Of an account whose address was proved, nothing is unlinked."""
+    """An attacker who signs up with the address of a user and links an identity loses access when that user resets the
+    password. Identities of an account with a verified address stay linked."""
     headers = await signed_in(client, EMAIL)
-    if proved:
+    if verified:
         token = await mailed_token(client.database, EMAIL, Mail.VERIFY_EMAIL)
         await client.accounts.VerifyEmail(VerifyEmailRequest(token=token))
     one.email = OTHER_EMAIL
@@ -112,10 +112,10 @@ async def test_identity_that_was_linked_before_the_address_was_proved_does_not_o
     token = await mailed_token(client.database, EMAIL, Mail.RESET_PASSWORD)
     await client.accounts.ResetPassword(ResetPasswordRequest(token=token, new_password=OTHER_PASSWORD))
     begun = await begin(client, "one")
-    came = await complete(client, begun.provider_sign_in_token, one.sign_in(begun.authorization_url))
+    completed = await complete(client, begun.provider_sign_in_token, one.sign_in(begun.authorization_url))
     owner = (await sign_in(client, EMAIL, OTHER_PASSWORD)).session
-    assert (came.session.account_id == owner.account_id) == proved
-    assert came.account_created != proved
+    assert (completed.session.account_id == owner.account_id) == verified
+    assert completed.account_created != verified
 
 
 async def link(client: Client, headers: Headers, provider: Provider) -> None:
@@ -123,13 +123,13 @@ async def link(client: Client, headers: Headers, provider: Provider) -> None:
     begun = await stub.BeginLinkProvider(
         BeginLinkProviderRequest(provider="one", redirect_uri=REDIRECT_URI), metadata=headers
     )
-    back = provider.sign_in(begun.authorization_url)
-    request = LinkProviderRequest(provider_sign_in_token=begun.provider_sign_in_token, **back)
+    response = provider.sign_in(begun.authorization_url)
+    request = LinkProviderRequest(provider_sign_in_token=begun.provider_sign_in_token, **response)
     await stub.LinkProvider(request, metadata=headers)
 
 
-async def test_session_that_came_by_a_provider_lasts_as_long_as_any_other(client: Client, one: Provider) -> None:
-    """However long that of the provider does, which says here that it ends in five minutes."""
+async def test_session_of_a_provider_sign_in_has_the_usual_lifetime(client: Client, one: Provider) -> None:
+    """The lifetime of the provider's tokens, here five minutes, does not matter."""
     begun = await begin(client, "one")
     completed = await complete(client, begun.provider_sign_in_token, one.sign_in(begun.authorization_url))
     await sign_up(client)

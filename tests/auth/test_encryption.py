@@ -52,7 +52,7 @@ def test_value_decrypts_at_its_own_place_only(places: list[Place]) -> None:
         PLACE._replace(row_id=ACCOUNT, account_id=ROW),
         PLACE._replace(table="second_factorss", column="ecret"),
     ],
-    ids=["table", "column", "row", "account", "nobody", "swapped", "shifted"],
+    ids=["table", "column", "row", "account", "no account", "swapped", "shifted"],
 )
 def test_moved_value_does_not_decrypt(place: Place) -> None:
     assert refused(KEYS.encrypt(b"value", PLACE), place=place)

@@ -416,7 +416,7 @@ async def test_the_value_is_fetched_again_after_its_ttl(monkeypatch: pytest.Monk
 
 
 async def test_refreshes_have_a_minimum_interval_even_if_they_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or anybody could have the keys fetched as often as they like, by naming one that there is not."""
+    """Otherwise tokens with unknown key ids could cause a request to the provider each."""
     now = 1000.0
     monkeypatch.setattr(ttl_cache_module, "monotonic", lambda: now)
     source = Source()

@@ -174,9 +174,7 @@ async def test_the_oldest_go_first(database: Database, add: Add, account: Accoun
     assert await database.fetch_all(select(AccountToken.expires_at > ago(timedelta(days=6)))) == [True]
 
 
-async def test_a_row_that_somebody_has_locked_is_left_without_waiting(
-    database: Database, add: Add, account: Account, dsn: str
-) -> None:
+async def test_locked_row_is_skipped_without_waiting(database: Database, add: Add, account: Account, dsn: str) -> None:
     for key in (b"locked", b"free"):
         add(RateLimit, account, key=key, reset_at=_now)
     with locked(dsn, "SELECT FROM rate_limits WHERE key = 'locked' FOR UPDATE"):
@@ -238,7 +236,7 @@ def test_tables_of_accounts_and_organizations_are_found() -> None:
     assert {"tasks", "roles", "members", "member_roles"} < {table.name for table in OF_ORGANIZATIONS}
 
 
-async def test_everything_that_an_account_has_goes_with_it_and_nobody_elses(
+async def test_rows_of_a_deleted_account_are_deleted_and_rows_of_other_accounts_are_kept(
     database: Database, new_account: NewAccount, new_rows: NewRows
 ) -> None:
     gone, other = await new_account(), await new_account()
@@ -290,7 +288,7 @@ async def test_an_organization_goes_once_it_was_deleted_as_long_ago_as_the_setti
     assert set(await database.fetch_all(select(Organization.id))) == {current, fresh}
 
 
-async def test_everything_that_an_organization_has_goes_with_it_and_nobody_elses(
+async def test_rows_of_a_deleted_organization_are_deleted_and_rows_of_others_are_kept(
     database: Database, organization: NewOrganization
 ) -> None:
     gone, _ = organization(), organization()
@@ -313,7 +311,7 @@ async def test_an_invitation_goes_a_month_after_it_would_have_expired_however_it
     assert await clean_up(database) == {"invitations": 2}
 
 
-async def test_an_organization_that_somebody_is_about_to_bring_back_is_left_whole(
+async def test_organization_that_is_locked_by_its_restoration_is_kept(
     database: Database, organization: NewOrganization, dsn: str
 ) -> None:
     await database.execute(_AGE_ORGANIZATION, organization_id=organization(), age=KEPT + SECOND)

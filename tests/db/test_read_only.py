@@ -13,9 +13,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import func, literal, select, text
 
+from accord_db.engine.connection import Connection
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import Unavailable
 from accord_db.engine.listen import Listener
+from accord_db.engine.pool import Lost
 from accord_db.migrate.state import connected
 from accord_postgres import EmbeddedPostgres
 from tests.db import programs
@@ -132,6 +134,32 @@ async def test_connection_in_use_during_a_failed_write_is_dropped_when_it_is_rel
         await database.execute(WRITE)
     await slow
     await eventually(lambda: clients(server) == 0)
+
+
+async def test_connection_that_is_being_opened_during_a_failed_write_is_dropped(
+    server: EmbeddedPostgres, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, opened, added = database._pool._connect, asyncio.Event(), asyncio.Event()
+
+    async def slow_connect(lost: Lost) -> Connection:
+        connection = await connect(lost)
+        opened.set()
+        await added.wait()
+        return connection
+
+    monkeypatch.setattr(database._pool, "_connect", slow_connect)
+    await end_one_connection(server)
+    await opened.wait()
+    await make_read_only(server, "default_transaction_read_only")
+    with pytest.raises(Unavailable, match="25006"):
+        await database.execute(WRITE)
+    added.set()
+    await eventually(lambda: clients(server) == 0)
+
+
+async def end_one_connection(server: EmbeddedPostgres) -> None:
+    with psycopg.connect(server.dsn) as connection:
+        connection.execute(f"SELECT pg_terminate_backend(pid) {CLIENTS.partition('count(*)')[2]} LIMIT 1".encode())
 
 
 @each_cause

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import IO, TypeVar
 from urllib.parse import quote, urlencode
 
 import grpc
@@ -25,8 +26,10 @@ from accord_gateway.event_loop import EventLoop
 from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
+from tests.gateway.launcher import Command, Launcher
 
 TIMEOUT = 60.0  # seconds
+ACCORD = (sys.executable, "-m", "accord_gateway")
 
 T = TypeVar("T")
 
@@ -35,7 +38,7 @@ T = TypeVar("T")
 class GatewayProcess:
     """`log` is a file with standard output and standard error."""
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Command"
     folder: Path
     log: Path
 
@@ -94,17 +97,10 @@ def gateway(postgres: str, template: str, tmp_path_factory: pytest.TempPathFacto
 def gateways(folder: Path) -> Iterator[Start]:
     started: list[GatewayProcess] = []
 
-    def start(**settings: object) -> GatewayProcess:
+    def start(*, forked: bool = True, **settings: object) -> GatewayProcess:
         log = folder / f"log-{len(started)}"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "accord_gateway", "serve"],
-                cwd=folder,
-                env=environment(settings),
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            process = start_command(["serve"], folder, settings, output, forked=forked)
         started.append(GatewayProcess(process, folder, log))
         return started[-1]
 
@@ -115,11 +111,48 @@ def gateways(folder: Path) -> Iterator[Start]:
         gateway.process.wait()
 
 
-def environment(settings: dict[str, object]) -> dict[str, str]:
+@cache
+def launcher() -> Launcher:
+    """One for all tests of this process."""
+    return Launcher()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _launcher_ends() -> Iterator[None]:
+    yield
+    if launcher.cache_info().currsize:
+        launcher().close()
+        launcher.cache_clear()
+
+
+def start_command(
+    args: Sequence[str], folder: Path, settings: Mapping[str, object], output: IO[bytes], *, forked: bool = True
+) -> "subprocess.Popen[bytes] | Command":
+    env = environment(settings)
+    if forked and may_be_forked(settings):
+        return launcher().start(args, folder, env, output, output)
+    return subprocess.Popen([*ACCORD, *args], cwd=folder, env=env, stdout=output, stderr=output, start_new_session=True)
+
+
+def run_command(
+    args: Sequence[str], folder: Path, settings: Mapping[str, object]
+) -> "subprocess.CompletedProcess[str]":
+    env = environment(settings)
+    if may_be_forked(settings):
+        return launcher().run(args, folder, env)
+    return subprocess.run([*ACCORD, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT)
+
+
+def may_be_forked(settings: Mapping[str, object]) -> bool:
+    """Libraries read other variables than settings when they are imported."""
+    return all(name.lower() in Settings.model_fields for name in settings)
+
+
+def environment(settings: Mapping[str, object]) -> dict[str, str]:
     """The environment of the tests, without variables that are settings."""
     others = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     defaults = {"PORT": 0, "METRICS_PORT": 0, "LOG_FORMAT": "json", "SERVER": Settings().server}
-    return others | {name: str(value) for name, value in (defaults | settings).items()}
+    return others | {name: str(value) for name, value in (defaults | dict(settings)).items()}
 
 
 @pytest.fixture

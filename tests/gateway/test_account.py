@@ -1,7 +1,5 @@
 """`accord account ban` and `unban`, with an effect on every gateway that serves."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,20 +12,13 @@ from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from tests.clocks import SHIFTS, shifted_database
 from tests.conftest import temporary_database
 from tests.factories import bearer
-from tests.gateway.conftest import Start, environment, eventually, healthy, url
+from tests.gateway.conftest import Start, eventually, healthy, run_command, url
 
 EMAIL, PASSWORD = "joan@example.com", "correct horse battery"
 
 
 def account(folder: Path, action: str, email: str = EMAIL, *arguments: str, **settings: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "accord_gateway", "account", action, email, *arguments],
-        cwd=folder,
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_command(["account", action, email, *arguments], folder, settings)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 

@@ -1,7 +1,5 @@
 """`accord admin grant` and `revoke`, with an effect on every gateway that serves."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -14,20 +12,13 @@ from accord.admin.v1.admin_pb2 import ListAccountsRequest
 from accord.admin.v1.admin_pb2_grpc import AdminServiceStub
 from tests.conftest import change
 from tests.factories import Headers, bearer
-from tests.gateway.conftest import Start, environment, eventually
+from tests.gateway.conftest import Start, eventually, run_command
 
 EMAIL, PASSWORD = "joan@example.com", "correct horse battery"
 
 
 def admin(folder: Path, action: str, email: str = EMAIL, **settings: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "accord_gateway", "admin", action, email],
-        cwd=folder,
-        env=environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_command(["admin", action, email], folder, settings)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 

@@ -3,7 +3,6 @@
 import re
 import socket
 import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,7 +18,7 @@ from accord_auth.encryption import Keyring, Place
 from accord_db.engine.ids import uuid7
 from tests.clocks import shifted_database
 from tests.conftest import change, drop_database, execute, temporary_database
-from tests.gateway.conftest import Start, environment, healthy, url
+from tests.gateway.conftest import Start, healthy, run_command, url
 from tests.gateway.mail_server import Authority, mail_server
 from tests.locales import turkish_database, turkish_server
 from tests.ports import free_port
@@ -27,14 +26,7 @@ from tests.ports import free_port
 
 def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
     ports = {"PORT": free_port(), "METRICS_PORT": free_port()}
-    return subprocess.run(
-        [sys.executable, "-m", "accord_gateway", command],
-        cwd=folder,
-        env=environment(ports | settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_command([command], folder, ports | settings)
 
 
 def doctor(folder: Path, **settings: object) -> tuple[int, str]:
@@ -61,7 +53,7 @@ def test_before_the_first_start_there_are_no_problems_and_nothing_is_created(tmp
 
 def test_a_running_gateway_is_not_a_problem_and_its_database_is_checked(start: Start, tmp_path: Path) -> None:
     port = free_port()
-    assert healthy(start(PORT=port).address)
+    assert healthy(start(PORT=port, forked=False).address)  # doctor recognizes its command line
     status, output = doctor(tmp_path, PORT=port)
     assert f"PORT 127.0.0.1:{port} is served by Accord" in output
     assert "migrated to" in output

@@ -2,13 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from accord_gateway.settings import Settings, SettingsError, read_settings
-from tests.gateway.conftest import environment
+from tests.gateway.conftest import run_command
 
 SECRET = "hunter2"
 NOT_AN_ASSIGNMENT = "must be NAME=value, with every quote closed"
@@ -109,14 +108,7 @@ def test_env_that_links_to_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def accord(folder: Path, command: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "accord_gateway", *command.split()],
-        cwd=folder,
-        env=environment({}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return run_command(command.split(), folder, {})
 
 
 @pytest.mark.parametrize(

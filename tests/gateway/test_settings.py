@@ -175,6 +175,41 @@ def test_an_unsupported_rate_limit_storage_is_refused(set_environment: Set, stor
     assert problems().keys() == {"RATE_LIMIT_STORAGE"}
 
 
+def test_allowed_origins_are_as_browsers_send_them(set_environment: Set) -> None:
+    assert read_settings().allowed_origins == ()
+    set_environment(ALLOWED_ORIGINS="https://app.example.com, http://127.0.0.1:3000,https://[::1]:8443")
+    assert read_settings().allowed_origins == (
+        *("https://app.example.com", "http://127.0.0.1:3000", "https://[::1]:8443"),
+    )
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(
+            "*",
+            "https://*.example.com",
+            "https://app.example.com/",
+            "https://app.example.com/a",
+            "app.example.com",
+            "null",
+        ),
+        *("https://App.example.com", "https://app.example.com:443", "http://app.example.com:80", "https://straße.de"),
+        *("https://u@app.example.com", "https://app.example.com:0", "https://", "ftp://app.example.com", "https://a?b"),
+    ],
+)
+def test_origin_that_no_browser_sends_is_refused(set_environment: Set, origin: str) -> None:
+    set_environment(ALLOWED_ORIGINS=origin)
+    assert problems().keys() == {"ALLOWED_ORIGINS"}
+
+
+def test_production_refuses_http_origins_of_other_machines(set_environment: Set) -> None:
+    set_environment(**PRODUCTION, ALLOWED_ORIGINS="https://app.example.com,http://127.0.0.1:3000")
+    assert read_settings().allowed_origins
+    set_environment(**PRODUCTION, ALLOWED_ORIGINS="http://app.example.com")
+    assert problems().keys() == {"ALLOWED_ORIGINS"}
+
+
 def test_trusted_proxies_are_addresses_and_networks(set_environment: Set) -> None:
     assert read_settings().trusted_proxies == ()
     set_environment(TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.7,2001:db8::/48")

@@ -250,6 +250,26 @@ async def test_cancelling_a_send_drops_its_connection_and_the_next_letter_is_sen
     assert len(plain.sessions) == 2
 
 
+@pytest.mark.parametrize("step", ["send", "close"])
+async def test_cancellation_at_the_moment_of_a_response_is_not_lost(
+    plain: MailServer, transport: Transport, step: str
+) -> None:
+    """Before Python 3.12, `asyncio.wait_for`, which aiosmtplib uses, returns the response and forgets the cancellation."""
+    smtp = in_plain(transport, plain)
+    await smtp.send(letter())
+    connection = smtp._connection
+    assert connection is not None
+    assert connection.protocol is not None
+    task = asyncio.ensure_future(smtp.send(letter()) if step == "send" else smtp.close())
+    while not connection.protocol._response_pending:
+        await asyncio.sleep(0)
+    response = connection.protocol._response_waiter
+    assert response is not None
+    response.add_done_callback(lambda _: task.cancel())
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_a_connection_that_the_server_has_closed_is_replaced(plain: MailServer, transport: Transport) -> None:
     one = in_plain(transport, plain)
     await one.send(letter())

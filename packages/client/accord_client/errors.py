@@ -167,6 +167,12 @@ class SignInNotFresh(Unauthenticated):
     reason = "SIGN_IN_NOT_FRESH"
 
 
+class CrossSiteRequest(PermissionDenied):
+    """A page of another site made the browser send the session cookie, or sign in."""
+
+    reason = "CROSS_SITE_REQUEST"
+
+
 class RequestIdReused(InvalidArgument):
     """The `request_id` was used before with another message."""
 
@@ -480,6 +486,7 @@ BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "CREDENTIAL_AMBIGUOUS": CredentialAmbiguous,
     "PERMISSION_DENIED": PermissionDenied,
     "SIGN_IN_NOT_FRESH": SignInNotFresh,
+    "CROSS_SITE_REQUEST": CrossSiteRequest,
     "REQUEST_ID_REUSED": RequestIdReused,
     "PAGE_TOKEN_INVALID": PageTokenInvalid,
     "ETAG_MISMATCH": EtagMismatch,

@@ -67,9 +67,9 @@ def candidates(data_owner: int) -> Iterator[SystemAccount]:
     if own_uid == 0 and data_owner != 0:
         yield account_of(data_owner)
     if sys.platform == "linux":
-        yield SystemAccount("a user namespace", own_uid, "namespace:{}:{}".format(*nobody()))
+        yield SystemAccount("a user namespace", own_uid, "namespace:{}:{}".format(*ids_of_nobody()))
     if own_uid == 0:
-        uid, gid = nobody()
+        uid, gid = ids_of_nobody()
         yield SystemAccount("the account nobody", uid, f"account:{uid}:{gid}")
 
 
@@ -78,7 +78,8 @@ def account_of(uid: int) -> SystemAccount:
     return SystemAccount(f"the owner of the data, uid {uid}", uid, f"account:{uid}:{group}")
 
 
-def nobody() -> tuple[int, int]:
+def ids_of_nobody() -> tuple[int, int]:
+    """The uid and the gid of the unprivileged account `nobody`. 65534 is the kernel's overflow id."""
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError:

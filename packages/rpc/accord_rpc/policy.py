@@ -86,6 +86,10 @@ class Method:
     idempotent: bool
     # The field of the request that names the account for rate limits.
     account_field: str | None
+    # It has no side effects, so that HTTP clients may call it with GET.
+    safe: bool = False
+    # Whether a call that succeeds ends the calling session.
+    ends_session: bool = False
 
     @property
     def path(self) -> str:
@@ -101,8 +105,10 @@ class Method:
             policy=Policy.of(declared),
             request_streaming=descriptor.client_streaming,
             response_streaming=descriptor.server_streaming,
+            safe=descriptor.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
             idempotent=REQUEST_ID in descriptor.input_type.fields_by_name,
             account_field=next((field.name for field in descriptor.input_type.fields if names_account(field)), None),
+            ends_session=descriptor.GetOptions().Extensions[policy_pb2.ends_session],
         )
 
 

@@ -203,6 +203,17 @@ def _issuer(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    """Browsers send origins in lower case and without a default port, and they are compared as texts."""
+    url = urlsplit(value)
+    default_port = {"http": 80, "https": 443}.get(url.scheme)
+    if value != f"{url.scheme}://{url.netloc}" or not default_port or not url.hostname or set(value) & set("*@"):
+        raise ValueError("must be complete origins without a path or wildcards, such as https://app.example.com")
+    if value != value.lower() or not value.isascii() or not _has_usable_port(url) or url.port == default_port:
+        raise ValueError("must be as browsers send them: ASCII, lower case, without the default port")
+    return value
+
+
 def _redirect_uri(value: str) -> str:
     if not value.isascii():
         raise ValueError("must be ASCII, as browsers send them: a host such as straße.de is xn--strae-oqa.de")
@@ -286,6 +297,7 @@ ServiceIdentities = Annotated[
     dict[Annotated[str, AfterValidator(_identity)], Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,62}$")]],
     BeforeValidator(_service_identities),
 ]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_split_list)]
 RedirectUris = Annotated[tuple[Annotated[str, AfterValidator(_redirect_uri)], ...], BeforeValidator(_split_list)]
 SecretKey = Annotated[SecretStr, AfterValidator(_secret_key)]
 RateLimitStorage = Annotated[SecretStr, AfterValidator(_rate_limit_storage)]

@@ -20,6 +20,7 @@ from accord_gateway.setting_values import (
     DurationOrNone,
     EncryptionKeys,
     MailFrom,
+    Origins,
     Port,
     PostgresUrl,
     Providers,
@@ -111,6 +112,8 @@ class Settings(BaseModel):
     deleted_accounts_kept: Duration = timedelta(days=30)
     deleted_organizations_kept: Duration = timedelta(days=30)
     cleanup_interval: Duration = timedelta(minutes=10)
+    allowed_origins: Origins = ()
+    session_cookies: bool = False
     app_url: AppUrl = "http://127.0.0.1:3000"
 
     google_client_id: str | None = None
@@ -284,6 +287,9 @@ def _production_problems(settings: Settings) -> Iterator[tuple[str, str]]:
             "must be set in production, to the same value for all gateways: a name, a colon and the output of `openssl rand -base64 32`",
         )
     yield from _production_provider_problems(settings)
+    for origin in settings.allowed_origins:
+        if origin.startswith("http://") and not is_loopback(urlsplit(origin).hostname or ""):
+            yield "ALLOWED_ORIGINS", "must not contain http origins of other machines in production"
     yield from _mail_problems(settings)
     if settings.reflection == "on":
         yield "REFLECTION", "must be signed-in or off in production"

@@ -5,6 +5,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message_factory import GetMessageClass
+from protovalidate import Validator
 
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC
 from accord_rpc.contract import contract_services
@@ -57,9 +60,8 @@ def test_every_error_of_a_method_is_documented_under_its_status(rule: HttpRule) 
     documented, policy = operation_of(rule), effective_policy(rule.method)
     declared = [*policy.errors, *(reason for reason in reasons_of(rule.method, policy))]
     assert declared
-    conditional = "If-Match" in parameters(documented)
     for reason in declared:
-        for status in statuses(reason, conditional=conditional):
+        for status in statuses(rule, reason):
             assert reason_name(reason) in reasons_in(documented, status)
 
 
@@ -144,6 +146,18 @@ def test_policy_is_an_extension_and_a_sentence() -> None:
     )
 
 
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "requestBody" in operation_of(rule)], ids=str)
+def test_example_of_a_body_is_accepted(rule: HttpRule) -> None:
+    example = operation_of(rule)["requestBody"]["content"]["application/json"]["example"]
+    request = GetMessageClass(rule.method.input_type)()
+    document: Any = example if rule.body == "*" else {rule.body: example}
+    for variable in rule.template.variables:
+        *above, name = variable.field.split(".")
+        (document[above[0]] if above else document)[name] = "0193a5b7-6f10-7c3e-9d5b-2f8a41c06e77"
+    violations = Validator().collect_violations(ParseDict(document, request))
+    assert [violation.proto.message for violation in violations] == []
+
+
 def test_create_takes_an_idempotency_key() -> None:
     create = operation("post", "/v1/tasks")
     assert list(parameters(create)) == ["Idempotency-Key"]
@@ -157,6 +171,18 @@ def test_update_takes_the_version_and_returns_the_next_one() -> None:
     assert "ETag" in update["responses"]["200"]["headers"]
     assert "ETAG_MISMATCH" in reasons_in(update, 409) & reasons_in(update, 412)
     assert update["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/accord.tasks.v1.Task")
+
+
+def test_get_can_name_the_version_that_the_client_has() -> None:
+    assert "If-None-Match" in parameters(operation("get", "/v1/tasks/{task_id}"))
+    assert "304" in operation("get", "/v1/tasks/{task_id}")["responses"]
+    assert "304" not in operation("get", "/v1/tasks")["responses"]
+
+
+def test_body_that_is_too_large_or_no_json_is_documented() -> None:
+    create, listed = operation("post", "/v1/tasks"), operation("get", "/v1/tasks")
+    assert reasons_in(create, 413) == reasons_in(create, 415) == {"INVALID_MESSAGE"}
+    assert reasons_in(listed, 413) == set()
 
 
 def test_list_has_its_filters_in_the_query() -> None:

@@ -1,5 +1,8 @@
 """Messages and their rules as JSON Schema."""
 
+import re
+import sys
+import unicodedata
 from typing import Any, cast
 
 import pytest
@@ -53,7 +56,7 @@ def text(**rules: Any) -> Field:
         (field(Field.TYPE_MESSAGE, STRUCT), {"type": "object"}),
         (text(min_len=1, max_len=9), {"type": "string", "minLength": 1, "maxLength": 9}),
         (text(len=3), {"type": "string", "minLength": 3, "maxLength": 3}),
-        (text(pattern="^[a-z]$"), {"type": "string", "pattern": "^[a-z]$"}),
+        (text(pattern="^[a-z]+$"), {"type": "string", "pattern": "^[a-z]+$", "examples": ["example"]}),
         (text(const="a"), {"type": "string", "const": "a"}),
         (text(**{"in": ["a", "b"]}), {"type": "string", "enum": ["a", "b"]}),
         (text(uuid=True), {"type": "string", "format": "uuid"}),
@@ -71,6 +74,15 @@ def text(**rules: Any) -> Field:
 )
 def test_field_has_the_keywords_of_its_type_and_rules(described: Field, keywords: dict[str, Any]) -> None:
     assert value_of(described) == keywords
+
+
+@pytest.mark.parametrize("pattern", [r"^\P{Cc}*$", r"^[\P{Cc}\t\r\n]*$"])
+def test_pattern_without_control_characters_is_portable(pattern: str) -> None:
+    """Python's `re` has no classes of characters."""
+    portable = re.compile(value_of(text(pattern=pattern))["pattern"])
+    control = [chr(code) for code in range(sys.maxunicode + 1) if not portable.fullmatch(chr(code))]
+    expected = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cc"]
+    assert control == [each for each in expected if "\\t" not in pattern or each not in "\t\r\n"]
 
 
 def test_list_has_limits_and_the_rules_of_its_items() -> None:
@@ -105,6 +117,11 @@ def test_enum_has_the_names_that_its_rules_accept() -> None:
     rules = FieldRules(enum=EnumRules(not_in=[0]))
     choice = value_of(field(Field.TYPE_ENUM, STATUS, rules=rules))
     assert choice == {"type": "string", "enum": ["STATUS_ACTIVE", "STATUS_PAUSED"]}
+
+
+def test_enum_without_an_accepted_value_accepts_nothing() -> None:
+    rules = FieldRules(enum=EnumRules(not_in=[0, 1, 2]))
+    assert value_of(field(Field.TYPE_ENUM, STATUS, rules=rules)) == {"not": {}}
 
 
 def test_message_that_contains_itself_is_a_reference() -> None:

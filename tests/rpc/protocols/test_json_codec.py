@@ -17,7 +17,7 @@ from accord.tasks.v1.tasks_pb2 import CreateTaskRequest, ListTasksRequest, Updat
 from accord_rpc.contract import contract_services
 from accord_rpc.errors import RpcError
 from accord_rpc.protocols.json_codec import json_reader, json_writer
-from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VIOLATIONS
+from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VALUES, MAX_VIOLATIONS
 from tests.protos import generated
 from tests.rpc.protocols.generated_messages import messages
 
@@ -194,6 +194,12 @@ def test_nesting_is_limited_to_what_the_parser_of_binary_messages_takes() -> Non
     assert _same(Everything.FromString(deepest.SerializeToString()), deepest)
     assert list(violations(Everything, nested(MAX_DEPTH + 1))) == [""]
     assert list(violations(Everything, b'{"settings":' + b"[" * 1000 + b"]" * 1000 + b"}")) == [""]
+
+
+def test_a_request_with_too_many_values_is_refused() -> None:
+    assert json_reader(Everything)(orjson.dumps({"anything": [0] * (MAX_VALUES - 1)})).HasField("anything")
+    assert list(violations(Everything, orjson.dumps({"anything": [0] * MAX_VALUES}))) == [""]
+    assert list(violations(Everything, orjson.dumps({"updateMask": "A" * 100_000}))) == ["update_mask"]
 
 
 def test_null_is_an_unset_field() -> None:

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -288,26 +289,32 @@ def require_no_leak(summary: Summary) -> None:
 @contextmanager
 def server_process() -> Iterator[int]:
     """Its port. Raises Found if it ends, or logs an exception."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.rpc.server.trivial_server"]
-    with TemporaryFile() as log:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with TemporaryFile() as log, socket.create_server(("127.0.0.1", 0)) as listener:
+        descriptor = listener.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-m", "tests.rpc.server.trivial_server", str(descriptor)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[descriptor],
+        )
         try:
-            yield int(process.stdout.readline())
+            yield listener.getsockname()[1]
         finally:
-            crashed = process.poll()
-            process.stdin.close()
-            process.stdout.close()
-            try:
-                ended = process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                ended = process.wait()
+            ended = end(process)
             log.seek(0)
             written = log.read().decode(errors="replace")
-        if crashed is not None or ended or written:
+        if ended or written:
             raise Found(f"The server ended with {ended}. Its log:\n{written[-5000:]}")
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    try:
+        process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.wait()
 
 
 def main() -> None:
@@ -332,7 +339,7 @@ def main() -> None:
     if summary.figures:
         print(summary)
     if problems:
-        sys.exit(f"After {summary.connections:,} connections with seed {chosen.seed}: {problems[0]}")
+        sys.exit(f"After {summary.connections:,} connections with seed {chosen.seed}:\n" + "\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -37,9 +37,12 @@ _HTTP1: Final = (
 
 
 def seeds() -> list[list[bytes]]:
-    http1 = [request.splitlines(keepends=True) for request in _HTTP1]
     http2 = [_connection(build) for build in (_get, _post, _streams, _resets, _windows, _goaway)]
-    return [*http1, *http2, _frames(_continuations()), _frames(_padded()), _frames(_control())]
+    return [*http1(), *http2, _frames(_continuations()), _frames(_padded()), _frames(_control())]
+
+
+def http1() -> list[list[bytes]]:
+    return [request.splitlines(keepends=True) for request in _HTTP1]
 
 
 def split(data: bytes) -> list[bytes]:

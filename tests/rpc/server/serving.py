@@ -10,6 +10,7 @@ from typing import Any
 
 from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.limits import ConnectionLimits
+from accord_rpc.server.listening import Certificates
 from accord_rpc.server.server import Server
 
 SECONDS = 3.0  # in which everything happens that a test waits for
@@ -110,8 +111,10 @@ class Site:
 
 
 @asynccontextmanager
-async def serving(application: Application, **limits: Any) -> AsyncIterator[Site]:
-    server = Server(application, limits=ConnectionLimits(**limits))
+async def serving(
+    application: Application, certificates: Certificates | None = None, **limits: Any
+) -> AsyncIterator[Site]:
+    server = Server(application, limits=ConnectionLimits(**limits), certificates=certificates)
     listener = socket.create_server(("127.0.0.1", 0))
     await server.start([listener])
     port = listener.getsockname()[1]

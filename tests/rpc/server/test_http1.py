@@ -247,6 +247,13 @@ async def test_continue_is_not_sent_if_the_body_has_arrived_or_is_empty() -> Non
             assert (await client.request(post(body, "Expect: 100-Continue\r\n"))).body == body
 
 
+async def test_continue_is_not_sent_for_a_malformed_body() -> None:
+    async with serving(echo) as site, site.client() as client:
+        response = await client.request(CHUNKED.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n") + b"x\r\n")
+        assert (response.status, response.header("connection")) == (400, "close")
+        assert await client.rest() == b""
+
+
 async def test_other_expectations_fail() -> None:
     async with serving(echo) as site, site.client() as client:
         assert (await client.request(post(b"hello", "Expect: 200-ok\r\n"))).status == 417
@@ -311,6 +318,21 @@ async def test_short_body_that_no_one_reads_is_dropped() -> None:
         first = await client.request(head)
         assert first.header("connection") is None
         assert (await client.request(body + GET)).body == b"hello /x"
+
+
+async def test_rest_of_a_body_that_no_one_reads_must_arrive_in_time() -> None:
+    async with serving(greet) as site, site.client() as client:
+        head = post(b"x" * 1000)[:-1000]
+        await client.request(head)
+        client.send(b"x" * 1000)
+        await asyncio.sleep(0.005)
+        site.pass_time(74)  # the connection is idle
+        await client.request(head)
+        await site.until(exchanges=0)
+        site.pass_time(4)
+        assert site.server.connections == 1
+        site.pass_time(6)
+        assert await client.rest() == b""
 
 
 async def test_long_body_that_no_one_reads_ends_the_connection_after_the_response() -> None:
@@ -508,7 +530,7 @@ async def test_old_connection_closes_after_its_exchange() -> None:
         await goes_on.wait()
         exchange.respond(200, ())
 
-    async with serving(application) as site, site.client() as client:
+    async with serving(application, age_grace_seconds=600) as site, site.client() as client:
         client.send(GET)
         await site.until(exchanges=1)
         site.pass_time(30 * 60 + 1)

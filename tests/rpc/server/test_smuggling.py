@@ -2,10 +2,17 @@
 connection is never served."""
 
 import asyncio
+from contextlib import suppress
 
+import httptools
 import pytest
 
 from accord_rpc.server.exchange import Exchange
+from accord_rpc.server.http1_bodies import Rejected
+from accord_rpc.server.http1_messages import END_OF_HEAD, parse_head, without_empty_lines
+from accord_rpc.server.limits import ConnectionLimits
+from tests.rpc.server import fuzz_seeds
+from tests.rpc.server.fuzz_connections import make
 from tests.rpc.server.serving import echo, greet, read_all, serving
 
 START = b"POST /first HTTP/1.1\r\nHost: a\r\n"
@@ -107,6 +114,10 @@ BODIES = {
     "a chunk that is shorter than its size": b"4\r\nab\r\n0\r\n\r\n",
     "a bare LF after a chunk": b"2\r\nab\n0\r\n\r\n",
     "a malformed trailer": b"2\r\nab\r\n0\r\nA : b\r\n\r\n",
+    "a length in the trailers": b"2\r\nab\r\n0\r\nContent-Length: 2\r\n\r\n",
+    "a coding in the trailers": b"2\r\nab\r\n0\r\nA: b\r\ntransfer-encoding: chunked\r\n\r\n",
+    "a space in a chunk extension": b"2;a =b\r\nab\r\n0\r\n\r\n",
+    "an open quote in a chunk extension": b'2;a="b\r\nab\r\n0\r\n\r\n',
     "a folded trailer": b"2\r\nab\r\n0\r\nA: b\r\n c\r\n\r\n",
     "trailers without end": b"2\r\nab\r\n0\r\n" + b"A: b\r\n" * 3000,
     "chunks of one byte without end": b"1\r\na\r\n" * 30_000,
@@ -183,3 +194,61 @@ async def test_unread_body_is_not_taken_for_a_request() -> None:
         assert response.body == b"hello /first"
         assert (await client.response()).body == b"hello /smuggled"
         assert site.server.exchanges == 0
+
+
+# --- agreement with another implementation ---
+class Messages:
+    """The requests that llhttp finds, bodies included."""
+
+    def __init__(self) -> None:
+        self.complete: list[tuple[bytes, bytes]] = []
+
+    def on_message_begin(self) -> None:
+        self._target = self._body = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self.complete.append((self._target, self._body))
+
+
+def messages_of_llhttp(data: bytes) -> list[tuple[bytes, bytes]]:
+    messages = Messages()
+    with suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+        httptools.HttpRequestParser(messages).feed_data(data)
+    return messages.complete
+
+
+def messages_of_accord(data: bytes) -> list[tuple[bytes, bytes]]:
+    complete = []
+    with suppress(Rejected):
+        while (end := (data := without_empty_lines(data)).find(END_OF_HEAD) + 4) > 3:
+            request, data = parse_head(data[:end], ConnectionLimits()), data[end:]
+            body = b""
+            if request.body is not None:
+                body, data = request.body.take(data)
+                if not request.body.ended:
+                    break
+            complete.append((request.target, body))
+            if not request.keep_alive:
+                break
+    return complete
+
+
+def test_accepted_requests_end_where_llhttp_ends_them() -> None:
+    corpus = [
+        [line.replace(b"http://a", b"") for line in seed]
+        for seed in fuzz_seeds.http1()
+        if b"Upgrade" not in b"".join(seed)
+    ]
+    accepted = 0
+    for number in range(3000):
+        data = b"".join(make(1, number, corpus).writes)
+        ours = messages_of_accord(data)
+        assert ours == messages_of_llhttp(data)[: len(ours)], data
+        accepted += len(ours)
+    assert accepted > 1000

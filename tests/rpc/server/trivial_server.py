@@ -1,4 +1,4 @@
-"""A server with a trivial application, as a program: prints its port, and serves until its standard input ends."""
+"""A server with a trivial application, as a program: serves on the socket whose descriptor is its argument, until its standard input ends."""
 
 import asyncio
 import gc
@@ -62,9 +62,7 @@ async def stream(exchange: Exchange) -> None:
 async def main() -> None:
     application = Application()
     server = application.server = Server(application, limits=ConnectionLimits(connections=50_000))
-    listener = socket.create_server(("127.0.0.1", 0))
-    await server.start([listener])
-    print(listener.getsockname()[1], flush=True)
+    await server.start([socket.socket(fileno=int(sys.argv[1]))])
     ended = asyncio.Event()
     server.loop.add_reader(sys.stdin, ended.set)
     await ended.wait()

@@ -40,6 +40,7 @@ class Pool:
         self._filling: Task[None] | None = None
         self._recoveries: set[Task[None]] = set()
         self._failure = ""
+        self._expirations = 0  # how often all connections expired at once
         self._closed = False
 
     async def start(self) -> None:
@@ -142,6 +143,7 @@ class Pool:
 
     def _expire_all(self) -> None:
         """Another server takes writes now, or none does. Connections that are in use are closed when they are released."""
+        self._expirations += 1
         for connection in self._open:
             connection.expire()
         while self._idle:
@@ -158,7 +160,7 @@ class Pool:
         delay = _FIRST_DELAY
         while len(self._open) < self._size:
             try:
-                self._add(await self._connect(self._lost))
+                self._add(await self._open_connection())
                 delay, self._failure = _FIRST_DELAY, ""
             except DatabaseError as error:
                 if str(error) != self._failure:
@@ -166,6 +168,15 @@ class Pool:
                 self._failure = str(error)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311 — no secret
                 delay = min(delay * 2, _LAST_DELAY)
+
+    async def _open_connection(self) -> Connection:
+        """Again if all connections expired meanwhile: the new one may be to a server that takes no writes any more."""
+        while True:
+            expirations = self._expirations
+            connection = await self._connect(self._lost)
+            if expirations == self._expirations:
+                return connection
+            connection.close()
 
     def _start_recovery(self, connection: Connection) -> None:
         task = asyncio.create_task(self._recover(connection), name="database recovery")

@@ -46,6 +46,13 @@ _HEADERS: Final[Json] = {
     "Retry-After": {"description": "The seconds to wait before a retry.", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "The accepted scheme: `Bearer`.", "schema": {"type": "string"}},
 }
+_NOT_MODIFIED: Final[Json] = {
+    "description": "The resource is the version of `If-None-Match`.",
+    "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
+}
+_TOO_LONG: Final[Json] = {
+    "description": "The query is too long for the limit of headers. Send fewer values, or call the method by Connect or gRPC."
+}
 _PARAMETERS: Final[Json] = {
     "Idempotency-Key": {
         "name": "Idempotency-Key",
@@ -54,11 +61,17 @@ _PARAMETERS: Final[Json] = {
         "first response again.",
         "schema": {"type": "string", "format": "uuid"},
     },
+    "If-None-Match": {
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The `etag` in quotes, of a version that the client has already.",
+        "schema": {"type": "string"},
+    },
     "If-Match": {
         "name": "If-Match",
         "in": "header",
         "description": "The `etag` in quotes: the only version that the call may change.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": '^"[^"]+"$'},
     },
 }
 
@@ -84,7 +97,7 @@ def openapi(services: Iterable[ServiceDescriptor], image: FileDescriptorSet) -> 
             "schemas": dict(sorted(schemas.components.items())),
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
-            "responses": dict(sorted(errors.responses.items())),
+            "responses": {"304": _NOT_MODIFIED, "414": _TOO_LONG, **dict(sorted(errors.responses.items()))},
             "examples": dict(sorted(errors.examples.items())),
             "securitySchemes": _SECURITY_SCHEMES,
         },

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
-import swagger_ui_bundle
-
 from accord_rpc.protocols.pages import StaticPage
 from accord_rpc.server.exchange import Application, Headers
 
@@ -43,5 +41,6 @@ def docs_pages() -> dict[str, Application]:
 def _docs_pages() -> Iterator[tuple[str, Application]]:
     for name, path, content_type in _OWN:
         yield path, StaticPage((files("accord_rpc.openapi") / "static" / name).read_bytes, content_type, _HEADERS)
+    swagger_ui = next((files("swagger_ui_bundle") / "vendor").iterdir())  # its name has the version
     for name, content_type in _SWAGGER_UI:
-        yield f"/docs/{name}", StaticPage((swagger_ui_bundle.swagger_ui_path / name).read_bytes, content_type, _HEADERS)
+        yield f"/docs/{name}", StaticPage((swagger_ui / name).read_bytes, content_type, _HEADERS)

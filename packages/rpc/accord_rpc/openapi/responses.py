@@ -8,12 +8,16 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
+from google.rpc.status_pb2 import Status
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, MethodPolicy
 from accord_rpc.openapi.comments import Comments
 from accord_rpc.openapi.schemas import Json
 from accord_rpc.policy import REQUEST_ID
+from accord_rpc.protocols.http_errors import PRECONDITION_FAILED, http_status
+from accord_rpc.protocols.http_rules import HttpRule
+from accord_rpc.protocols.rest_headers import etag_fields
 from accord_rpc.reasons import REASONS, AnyReason, answer_of, reason_name
 from accord_rpc.status import DOMAIN
 
@@ -132,11 +136,10 @@ class ErrorResponses:
         self.responses: Json = {}
         self.examples: Json = {}
 
-    def of(self, reasons: Iterable[AnyReason], *, conditional: bool) -> Json:
-        """`conditional`: the method takes the header If-Match."""
+    def of(self, rule: HttpRule, reasons: Iterable[AnyReason]) -> Json:
         by_status: dict[int, list[AnyReason]] = defaultdict(list)
         for reason in reasons:
-            for status in statuses(reason, conditional=conditional):
+            for status in statuses(rule, reason):
                 by_status[status].append(reason)
         return {str(status): self._ref(status, by_status[status]) for status in sorted(by_status)}
 
@@ -148,7 +151,7 @@ class ErrorResponses:
         return {"$ref": f"#/components/responses/{name}"}
 
     def _response(self, status: int, reasons: list[AnyReason]) -> Json:
-        lines = (f"- `{reason_name(reason)}`: {answer_of(reason).message}" for reason in reasons)
+        lines = (f"- `{reason_name(reason)}`: {_as_markdown(answer_of(reason).message)}" for reason in reasons)
         examples = {reason_name(reason): self._example(reason) for reason in reasons}
         schema = {"$ref": "#/components/schemas/google.rpc.Status"}
         response: Json = {
@@ -176,11 +179,23 @@ class ErrorResponses:
         return self._comments.of(f"{value.type.full_name}.{value.name}")
 
 
-def statuses(reason: AnyReason, *, conditional: bool) -> list[int]:
-    """The HTTP statuses of a reason. A header If-Match that does not hold has one of its own (RFC 9110, section 13.1.1)."""
-    usual = HTTP_STATUS[answer_of(reason).code]
-    both = conditional and reason == Reason.REASON_ETAG_MISMATCH
-    return [usual, HTTPStatus.PRECONDITION_FAILED] if both else [usual]
+def statuses(rule: HttpRule, reason: AnyReason) -> list[int]:
+    """The HTTP statuses of a reason."""
+    usual = http_status(Status(code=answer_of(reason).code))
+    if reason == Reason.REASON_ETAG_MISMATCH and takes_etag(rule):
+        return [usual, PRECONDITION_FAILED]
+    if reason == Reason.REASON_INVALID_MESSAGE and rule.body:
+        return [usual, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
+    return [usual]
+
+
+def takes_etag(rule: HttpRule) -> bool:
+    """Whether the request can name the version to change, and so has the header If-Match."""
+    return next(etag_fields(rule), None) is not None
+
+
+def _as_markdown(text: str) -> str:
+    return text.replace("<", "&lt;")
 
 
 def _error_info(name: str, comment: str) -> Json:
@@ -198,6 +213,3 @@ def _other_details(comment: str) -> Iterator[dict[str, Any]]:
     if "QuotaFailure" in comment:
         violation = {"subject": "caller", "description": "Too many calls."}
         yield {"@type": f"{_TYPE}.QuotaFailure", "violations": [violation]}
-
-
-HTTP_STATUS = (200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401)

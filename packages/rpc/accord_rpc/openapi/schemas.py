@@ -10,6 +10,7 @@ from protovalidate import Validator
 
 from accord_rpc.fields import is_map
 from accord_rpc.openapi.comments import Comments
+from accord_rpc.openapi.examples import Examples
 from accord_rpc.pipeline.repeated_limits import MOST_ITEMS
 from accord_rpc.policy import is_sensitive
 from buf.validate import validate_pb2
@@ -59,6 +60,11 @@ _NUMBERS: Final[Mapping[int, tuple[str, Json]]] = {
     FieldDescriptor.CPPTYPE_INT64: ("int64", _INT64),
     FieldDescriptor.CPPTYPE_UINT64: ("uint64", _UINT64),
 }
+# Python, and ECMAScript without the flag `u`, do not know the class Cc: the control characters.
+_PORTABLE: Final = (
+    (r"[\P{Cc}\t\r\n]", r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]"),
+    (r"\P{Cc}", r"[^\u0000-\u001f\u007f-\u009f]"),
+)
 _BOUNDS: Final = {"gte": "minimum", "gt": "exclusiveMinimum", "lte": "maximum", "lt": "exclusiveMaximum"}
 
 
@@ -72,6 +78,7 @@ class Schemas:
     def __init__(self, comments: Comments, requests: Iterable[Descriptor], responses: Iterable[Descriptor]) -> None:
         self._comments = comments
         self._validator = Validator()
+        self._examples = Examples(self._validator)
         self._requests = {message.full_name for message in _reachable(requests)}
         self._responses = {message.full_name for message in _reachable(responses)}
         self.components: Json = {}
@@ -113,6 +120,10 @@ class Schemas:
         declared = {field.name for field in message.fields if field_behavior_pb2.REQUIRED in _behaviors(field)}
         return declared | {path[0].field_name for path in paths if len(path) == 1}
 
+    def example(self, message: Descriptor, without: Collection[str] = ()) -> Json:
+        """Of a request, or of a resource in it."""
+        return self._examples.body(message, self.required(message), without)
+
     def field(self, field: FieldDescriptor) -> Json:
         rules = field.GetOptions().Extensions[validate_pb2.field]
         schema = self._value(field, rules)
@@ -120,6 +131,8 @@ class Schemas:
             schema["description"] = comment
         if is_sensitive(field):
             schema["format"] = "password"
+        if "pattern" in schema and field.type == FieldDescriptor.TYPE_STRING:
+            schema["examples"] = [self._examples.text(field)]
         return schema | _access(field) | _cel(rules.cel)
 
     def _value(self, field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Json:
@@ -161,7 +174,8 @@ class Schemas:
         if not (accepted or refused):
             return self.ref(enum)
         values = [value for value in enum.values if value.number not in refused]
-        return {"type": "string", "enum": [value.name for value in values if not accepted or value.number in accepted]}
+        names = [value.name for value in values if not accepted or value.number in accepted]
+        return {"type": "string", "enum": names} if names else {"not": {}}  # an application without permissions
 
     def _enum(self, enum: EnumDescriptor) -> Json:
         texts = {value.name: self._comments.of(f"{enum.full_name}.{value.name}") for value in enum.values}
@@ -216,7 +230,15 @@ def _text(rules: validate_pb2.StringRules) -> Json:
         schema |= {"minLength": rules.len, "maxLength": rules.len}
     if accepted := list(getattr(rules, "in")):
         schema["enum"] = accepted
-    return schema | _limits(rules, min_len="minLength", max_len="maxLength", pattern="pattern", const="const")
+    if rules.pattern:
+        schema["pattern"] = _portable(rules.pattern)
+    return schema | _limits(rules, min_len="minLength", max_len="maxLength", const="const")
+
+
+def _portable(pattern: str) -> str:
+    for ours, portable in _PORTABLE:
+        pattern = pattern.replace(ours, portable)
+    return pattern
 
 
 def _number(field: FieldDescriptor, rules: validate_pb2.FieldRules) -> Json:

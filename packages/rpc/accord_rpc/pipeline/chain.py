@@ -1,6 +1,6 @@
 """Builds each method's chain of stages, once, at start. A stage that the policy does not require is left out."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -22,7 +22,8 @@ from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
 from accord_rpc.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimitInterceptor, RateLimitInterceptor
 from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, respond_with
 from accord_rpc.pipeline.retries import RetryInterceptor
-from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
+from accord_rpc.pipeline.session_cookies import SessionCookieInterceptor
+from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, CallMetrics, TelemetryInterceptor, request_id
 from accord_rpc.policy import Method
 from accord_rpc.status import STATUS_HEADER, status_of
 
@@ -46,7 +47,10 @@ class Pipeline:
         peers: ClientAddresses,
         *,
         max_calls: int,
+        cookie_origins: Collection[str] | None = None,
     ) -> None:
+        """`cookie_origins` are the origins whose pages may call with a session cookie, besides the server's own. None: sessions are
+        not in cookies."""
         self._database = database
         self._access = access
         self._counters = counters
@@ -54,6 +58,7 @@ class Pipeline:
         self.validator = validator
         self._metrics = metrics
         self._peers = peers
+        self._cookie_origins = cookie_origins
         self._clock = Clock()
         self.slots = CallSlots(max_calls)
         self._unknown = TelemetryInterceptor("unknown", "unknown", frozenset(), metrics, peers)
@@ -70,6 +75,8 @@ class Pipeline:
         """Outermost first."""
         policy = method.policy
         yield TelemetryInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
+        if self._cookie_origins is not None:
+            yield SessionCookieInterceptor(method, self._cookie_origins)
         yield DeadlineInterceptor(policy, self._clock)
         yield self._access(method)
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
@@ -116,7 +123,10 @@ class Routes(grpc.GenericRpcHandler):
 
     async def _drain(self, request: object, context: Context) -> NoReturn:
         status = self._unavailable
-        context.set_trailing_metadata(((STATUS_HEADER, status.details),))
+        sent = next(
+            (str(value) for name, value in context.invocation_metadata() or () if name == REQUEST_ID_HEADER), ""
+        )
+        context.set_trailing_metadata(((STATUS_HEADER, status.details), (REQUEST_ID_HEADER, request_id(sent))))
         await context.abort(status.code, status.message)
 
 

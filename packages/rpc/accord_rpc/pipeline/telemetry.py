@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from collections.abc import Mapping
 from functools import cache
 from time import perf_counter
 from typing import Final, NamedTuple, NoReturn, cast
@@ -27,6 +28,13 @@ REQUEST_ID_HEADER: Final = "x-request-id"
 _USABLE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
+class _Ending(NamedTuple):
+    """What calls that end with one status code need: its name and its counter."""
+
+    code: str
+    handled: Counter
+
+
 class CallMetrics:
     """The metrics of go-grpc-prometheus, under the same names, so that its dashboards work."""
 
@@ -42,18 +50,19 @@ class CallMetrics:
             ["service", "method"],
         )
 
+    @cache  # noqa: B019  # there is one per process
+    def of_method(self, service: str, name: str) -> "tuple[Mapping[int, _Ending], Histogram]":
+        """By the number of the code: looking up a member of a Python enum takes longer than the count itself."""
+        endings = {
+            code.value[0]: _Ending(code.name, self.handled.labels(service, name, code.name)) for code in grpc.StatusCode
+        }
+        return endings, self.seconds.labels(service, name)
+
 
 @cache
 def call_metrics() -> CallMetrics:
     """Cached, because prometheus_client registers each name once per process."""
     return CallMetrics()
-
-
-class _Ending(NamedTuple):
-    """What calls that end with one status code need: its name and its counter."""
-
-    code: str
-    handled: Counter
 
 
 class TelemetryInterceptor(AsyncServerInterceptor):
@@ -69,12 +78,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
     ) -> None:
         self._declared = declared
         self._peers = peers
-        # By number: looking up a member of a Python enum takes longer than the count itself.
-        self._endings = {
-            code.value[0]: _Ending(code.name, metrics.handled.labels(service, name, code.name))
-            for code in grpc.StatusCode
-        }
-        self._seconds = metrics.seconds.labels(service, name)
+        self._endings, self._seconds = metrics.of_method(service, name)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("accord.call").bind()
 
     async def intercept(

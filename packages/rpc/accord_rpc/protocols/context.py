@@ -16,7 +16,27 @@ class ProtocolContext(ABC):
 
     `deadline` is a value of `time.monotonic()`; None if the client set none."""
 
-    __slots__ = ("_auth_context", "_peer", "deadline", "message", "metadata", "status", "trailers")
+    __slots__ = (
+        "_auth_context",
+        "_peer",
+        "cookie",
+        "deadline",
+        "message",
+        "metadata",
+        "response_headers",
+        "status",
+        "trailers",
+    )
+
+    cookie: str
+    """The header `Cookie`, which is not metadata. Empty for protocols that browsers do not speak."""
+    response_headers: list[tuple[bytes, bytes]] | None
+    """What stages add to the head of the response. None for protocols that browsers do not speak."""
+
+    def take_cookies(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """For protocols that browsers speak. HTTP/2 may split the header."""
+        self.cookie = b"; ".join(value for name, value in headers if name == b"cookie").decode("latin-1")
+        self.response_headers = []
 
     def __init__(self, metadata: Metadata, peer: str, peer_uris: Sequence[bytes], deadline: float | None) -> None:
         self.metadata = metadata
@@ -26,6 +46,8 @@ class ProtocolContext(ABC):
         self.status: int | None = None
         self.message = ""
         self.trailers: Metadata = ()
+        self.cookie = ""
+        self.response_headers = None
 
     @abstractmethod
     async def read(self) -> object:

@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 from urllib.parse import quote
 
 import grpc
@@ -30,7 +30,7 @@ _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 _MOST_TIMEOUT_DIGITS: Final = 8  # of the specification; a longer number is as good as no deadline
 # What the protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
-    {b"te", b"content-type", b"grpc-encoding", b"grpc-accept-encoding", b"grpc-timeout", b"accept-encoding"}
+    {b"te", b"content-type", b"grpc-encoding", b"grpc-accept-encoding", b"grpc-timeout", b"accept-encoding", b"cookie"}
 )
 # Percent-encoding of grpc-message leaves all printable ASCII but "%".
 _UNQUOTED: Final = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -84,6 +84,9 @@ class GrpcContext(ProtocolContext):
 
     __slots__ = ("_exchange", "_reader")
 
+    SENDS_TRAILERS: ClassVar = True
+    """The status is in trailers, which the client must be able to receive."""
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         metadata: list[tuple[str, str | bytes]] = []
@@ -97,22 +100,27 @@ class GrpcContext(ProtocolContext):
                 encoding = _encoding(value)
             elif name == b"te":
                 te = value
-        if te != b"trailers":  # a proxy that knows only HTTP removes it, and would drop the status
+        if (
+            self.SENDS_TRAILERS and te != b"trailers"
+        ):  # a proxy that knows only HTTP removes it, and would drop the status
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
         super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)
 
     async def read(self) -> object:
-        reader, exchange = self._reader, self._exchange
+        reader = self._reader
         try:
             while (found := reader.take()) is None:
-                data = await exchange.receive()
+                data = await self._receive()
                 if data is None:
                     return EOF
                 reader.feed(data)
         except FramingError as error:
             await self.abort(error.code, error.message)
         return found[1]
+
+    async def _receive(self) -> bytes | None:
+        return await self._exchange.receive()
 
     async def write(self, message: bytes) -> None:
         exchange = self._exchange
@@ -124,12 +132,12 @@ class GrpcContext(ProtocolContext):
         """Sends the response of a method without a stream of them, and the status."""
         exchange = self._exchange
         if response is not None:
-            trailers = (_OK, *_encoded(self.trailers))
+            trailers = (_OK, *encoded_metadata(self.trailers))
             exchange.respond(200, _HEAD, b"\0" + len(response).to_bytes(4, "big") + response, trailers)
         elif exchange.started:
-            exchange.finish(b"", _status(self.status or 0, self.message, _encoded(self.trailers)))
+            exchange.finish(b"", status_fields(self.status or 0, self.message, encoded_metadata(self.trailers)))
         else:
-            _respond_without_message(exchange, self.status or 0, self.message, _encoded(self.trailers))
+            _respond_without_message(exchange, self.status or 0, self.message, encoded_metadata(self.trailers))
 
 
 async def _wait_for_request(exchange: Exchange) -> None:
@@ -142,17 +150,17 @@ async def _wait_for_request(exchange: Exchange) -> None:
 
 def _respond_without_message(exchange: Exchange, code: int, message: str, trailers: Headers) -> None:
     """Trailers-Only: the status is in the head of the response."""
-    exchange.respond(200, (*_HEAD, *_status(code, message, trailers)))
+    exchange.respond(200, (*_HEAD, *status_fields(code, message, trailers)))
 
 
-def _status(code: int, message: str, trailers: Headers) -> Headers:
+def status_fields(code: int, message: str, trailers: Headers) -> Headers:
     fields = [(b"grpc-status", b"%d" % code)]
     if message:
         fields.append((b"grpc-message", quote(message, safe=_UNQUOTED).encode()))
     return [*fields, *trailers]
 
 
-def _encoded(metadata: Metadata) -> Sequence[tuple[bytes, bytes]]:
+def encoded_metadata(metadata: Metadata) -> Sequence[tuple[bytes, bytes]]:
     return [
         (name.encode(), value.encode() if isinstance(value, str) else b64encode(value).rstrip(b"="))
         for name, value in metadata

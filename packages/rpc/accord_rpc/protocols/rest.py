@@ -1,46 +1,28 @@
-"""REST: the routes that methods declare with `google.api.http`, in JSON. A method that streams its responses sends one JSON
-document a line or, if the client accepts them, server-sent events."""
+"""REST: the routes that methods declare with `google.api.http`, in JSON."""
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from time import monotonic
 from typing import Any, Final, cast
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc.aio import EOF, AbortError
+from grpc.aio import AbortError
 
-from accord_rpc.errors import FieldViolation, invalid
-from accord_rpc.policy import Method
-from accord_rpc.protocols.binding import Binding, HeaderValue
-from accord_rpc.protocols.context import ProtocolContext
+from accord_rpc.policy import Method, has_sensitive_field
+from accord_rpc.protocols.binding import Binding
 from accord_rpc.protocols.dispatch import ProtocolHandler
-from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, FramingError, expand
 from accord_rpc.protocols.grpc import Chains
 from accord_rpc.protocols.http_rules import HttpRule, http_rules
 from accord_rpc.protocols.json_codec import message_writer
 from accord_rpc.protocols.json_codec.writer import to_json
-from accord_rpc.protocols.rest_errors import ErrorResponse, no_such_path, no_such_verb, unreadable_path
-from accord_rpc.protocols.rest_headers import HeaderError, RequestFields, deadline, etag_path, problem
+from accord_rpc.protocols.rest_calls import RestContext, StreamContext, UnaryContext
+from accord_rpc.protocols.rest_errors import no_such_path, no_such_verb, unreadable_path
+from accord_rpc.protocols.rest_headers import RequestFields, etag_path
 from accord_rpc.protocols.router import Match, PathError, Router
 from accord_rpc.server.exchange import Exchange
 
-JSON: Final = b"application/json"
-NDJSON: Final = b"application/x-ndjson"
-EVENTS: Final = b"text/event-stream"
-HEARTBEAT_SECONDS: Final = 15.0
-_SAFE: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-_JSON_HEAD: Final = ((b"content-type", JSON), *_SAFE)
-_ACCEPTED: Final = ((b"accept", JSON), (b"accept-encoding", b"gzip"))
-# What this protocol consumes. The pipeline gets the other headers.
-_CONSUMED: Final = frozenset(
-    {
-        *(b"accept", b"accept-encoding", b"content-type", b"content-encoding", b"content-length", b"te", b"cookie"),
-        *(b"if-match", b"if-none-match", b"idempotency-key", b"connect-timeout-ms", b"grpc-timeout"),
-    }
-)
+_ALL_VERBS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 class RestProtocol(ProtocolHandler):
@@ -56,8 +38,10 @@ class RestProtocol(ProtocolHandler):
         return True
 
     async def serve(self, exchange: Exchange) -> None:
-        path, _, query = exchange.target.decode("latin-1").partition("?")
+        if exchange.target == b"*":  # the server as a whole (RFC 9110, section 7.1)
+            return exchange.respond(204, ((b"allow", _ALL_VERBS),))
         try:
+            path, _, query = _text(exchange.target).partition("?")
             found = self._find(exchange.method, path)
         except PathError as error:
             return unreadable_path(exchange, str(error))
@@ -113,6 +97,11 @@ class Endpoint:
     def response(self) -> "ResponseWriter":
         return ResponseWriter(self.rule)
 
+    @cached_property
+    def compresses(self) -> bool:
+        """The length of a compressed response can reveal a secret in it (BREACH)."""
+        return not has_sensitive_field(self.rule.method.output_type)
+
 
 class ResponseWriter:
     """The JSON and the entity tag of responses."""
@@ -140,199 +129,11 @@ class ResponseWriter:
         return b'"%b"' % message.encode() if message else None
 
 
-class RestContext(ProtocolContext):
-    """One call."""
-
-    __slots__ = ("_endpoint", "_exchange", "_kind", "_problems", "_query", "_set", "_status", "_values", "conditional")
-
-    def __init__(self, endpoint: Endpoint, exchange: Exchange, values: Sequence[str], query: str) -> None:
-        self._endpoint = endpoint
-        self._exchange = exchange
-        self._values: Sequence[str] | None = values
-        self._query = query
-        self._problems: list[FieldViolation] = []
-        self._set: list[HeaderValue] = []
-        self._status: int | None = None  # the HTTP status of a request that is refused for its form
-        self.conditional = False
-        headers: dict[bytes, bytes] = {}
-        metadata: list[tuple[str, str | bytes]] = []
-        for name, value in exchange.headers:
-            if name not in _CONSUMED:
-                metadata.append((name.decode("latin-1"), value.decode("latin-1")))
-            elif name in headers:
-                headers[name] += b", " + value
-            else:
-                headers[name] = value
-        super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
-        self._kind = (headers.get(b"content-type", b""), headers.get(b"content-encoding", b"identity"))
-        self.accept(headers)
-
-    def accept(self, headers: dict[bytes, bytes]) -> None:
-        """Reads what this protocol consumes. Problems are reported with those of the message, after access was decided."""
-        for name in (b"if-match", b"idempotency-key"):
-            if (value := headers.get(name)) is not None:
-                self._add(name, value)
-        for name in (b"connect-timeout-ms", b"grpc-timeout"):
-            if name in headers:
-                self._limit(name, headers[name])
-
-    def _add(self, name: bytes, value: bytes) -> None:
-        fields = self._endpoint.fields
-        read = fields.if_match if name == b"if-match" else fields.idempotency_key
-        self.conditional |= name == b"if-match"
-        try:
-            if (header := read(value.decode("latin-1"))) is not None:
-                self._set.append(header)
-        except HeaderError as error:
-            self._problems.append(problem(name, error))
-
-    def _limit(self, name: bytes, value: bytes) -> None:
-        try:
-            until = deadline(value, None) if name == b"grpc-timeout" else deadline(None, value)
-        except HeaderError as error:
-            self._problems.append(problem(name, error))
-            return
-        assert until is not None
-        self.deadline = until if self.deadline is None else min(until, self.deadline)
-
-    async def read(self) -> object:
-        values, self._values = self._values, None
-        if values is None:
-            return EOF
-        body = await self._body()
-        return self._endpoint.binding.read(values, self._query, body, self._set, *self._problems)
-
-    async def _body(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while (part := await self._exchange.receive()) is not None:
-            parts.append(part)
-            size += len(part)
-            if size > MOST_MESSAGE_BYTES:
-                raise self._refused(413, "must be at most 4 MiB")
-        return self._expanded(b"".join(parts)) if size else b""
-
-    def _expanded(self, body: bytes) -> bytes:
-        kind, encoding = self._kind
-        if self._endpoint.rule.body and not _is_json(kind):
-            raise self._refused(415, "must be sent as application/json")
-        if encoding.lower() == b"identity":
-            return body
-        if encoding.lower() != b"gzip":
-            raise self._refused(415, "must be sent uncompressed, or compressed with gzip")
-        try:
-            return expand(body, b"gzip")
-        except FramingError as error:
-            too_large = "4 MiB" in error.message
-            raise self._refused(413 if too_large else 400, "must be gzip of at most 4 MiB") from None
-
-    def _refused(self, status: int, must: str) -> Exception:
-        self._status = status
-        return invalid(*self._problems, FieldViolation("", must))
-
-    def end(self, response: bytes | None) -> None:
-        """Sends the response, or the rest of it."""
-
-    def close(self) -> None:
-        """The call has ended, or was cancelled."""
-
-    def error(self) -> ErrorResponse:
-        error = ErrorResponse.of(self, conditional=self.conditional)
-        if self._status is not None:
-            error.status = self._status
-            error.headers = (*error.headers, *(_ACCEPTED if self._status == 415 else ()))
-        return error
-
-    def _head(self) -> list[tuple[bytes, bytes]]:
-        """The trailers of the call, which REST sends first."""
-        return [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in self.trailers
-            if isinstance(value, str) and not name.endswith("-bin")
-        ]
-
-
-class UnaryContext(RestContext):
-    __slots__ = ("_known",)
-
-    def accept(self, headers: dict[bytes, bytes]) -> None:
-        super().accept(headers)
-        self._known = headers.get(b"if-none-match")
-        if self._known is not None and self._endpoint.rule.verb != "GET":
-            self._problems.append(FieldViolation("if-none-match", "is not supported by this method"))
-
-    async def write(self, message: bytes) -> None:
-        raise NotImplementedError  # the method does not stream
-
-    def end(self, response: bytes | None) -> None:
-        if response is None:
-            return self.error().send(self._exchange, *self._head())
-        body, tag = self._endpoint.response.write(response)
-        head = [*_JSON_HEAD, *self._head()]
-        if tag is not None:
-            head.append((b"etag", tag))
-            if self._known is not None and tag in self._known:
-                return self._exchange.respond(304, head[1:])
-        return self._exchange.respond(200, head, body)
-
-
-class StreamContext(RestContext):
-    """Sends a heartbeat when nothing else was sent for `HEARTBEAT_SECONDS`, so that proxies keep the response open."""
-
-    __slots__ = ("_beat", "_events", "_sent_at")
-
-    def accept(self, headers: dict[bytes, bytes]) -> None:
-        super().accept(headers)
-        self._events = EVENTS in headers.get(b"accept", b"")
-        self._sent_at = monotonic()
-        self._beat = asyncio.get_running_loop().create_task(self._keep_alive())
-
-    async def write(self, message: bytes) -> None:
-        document, _ = self._endpoint.response.write(message)
-        await self._send(b"data: %b\n\n" % document if self._events else document + b"\n")
-
-    async def _send(self, data: bytes) -> None:
-        self._start()
-        self._sent_at = monotonic()
-        await self._exchange.send(data)
-
-    def _start(self) -> None:
-        if not self._exchange.started:
-            kind = EVENTS if self._events else NDJSON
-            # nginx would collect the events of a response.
-            head = [(b"content-type", kind), *_SAFE, (b"x-accel-buffering", b"no"), *self._head()]
-            self._exchange.start(200, head)
-
-    async def _keep_alive(self) -> None:
-        while True:
-            quiet = monotonic() - self._sent_at
-            if quiet < HEARTBEAT_SECONDS:
-                await asyncio.sleep(HEARTBEAT_SECONDS - quiet)
-            else:
-                await self._send(b": \n\n" if self._events else b"\n")
-
-    def close(self) -> None:
-        self._beat.cancel()
-
-    def end(self, response: bytes | None) -> None:
-        failed = bool(self.status)
-        if failed and not self._exchange.started:
-            return self.error().send(self._exchange, *self._head())
-        self._start()
-        return self._exchange.finish(self._last() if failed else b"event: end\ndata: {}\n\n" if self._events else b"")
-
-    def _last(self) -> bytes:
-        body = self.error().body
-        return b"event: error\ndata: %b\n\n" % body if self._events else b'{"error":%b}\n' % body
-
-
-def _is_json(content_type: bytes) -> bool:
-    if content_type == JSON:
-        return True
-    kind, *parameters = content_type.lower().split(b";")
-    return kind.strip() == JSON and all(
-        parameter.strip() in (b"charset=utf-8", b'charset="utf-8"') for parameter in parameters
-    )
+def _text(target: bytes) -> str:
+    try:
+        return target.decode("ascii")
+    except UnicodeDecodeError:
+        raise PathError("The path or the query has bytes that are not percent-encoded.") from None
 
 
 def _descriptor(method: Method) -> MethodDescriptor:

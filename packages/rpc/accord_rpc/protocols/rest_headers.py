@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -29,7 +28,7 @@ class RequestFields:
 
     def __init__(self, rule: HttpRule) -> None:
         request = rule.method.input_type
-        self._etag = next(_etags(rule), None)
+        self._etag = next(etag_fields(rule), None)
         self._request_id = "request_id" if "request_id" in request.fields_by_name else None
         # Repeating such a call has no effect, so a key for it can be ignored.
         self._repeatable = rule.method.GetOptions().idempotency_level != 0
@@ -56,19 +55,15 @@ class RequestFields:
         return HeaderValue("idempotency-key", self._request_id, request_id)
 
 
-def deadline(timeout: bytes | None, milliseconds: bytes | None) -> float | None:
-    """A value of `time.monotonic()`, from `grpc-timeout` or `connect-timeout-ms`; the earlier one if both are there. Raises
-    HeaderError."""
-    seconds: list[float] = []
-    if milliseconds is not None:
-        if not _MILLISECONDS.fullmatch(milliseconds):
+def seconds_left(header: bytes, value: bytes) -> float:
+    """The time that a call may take, from `grpc-timeout` or `connect-timeout-ms`. Raises HeaderError."""
+    if header == b"connect-timeout-ms":
+        if not _MILLISECONDS.fullmatch(value):
             raise HeaderError("must be a number of milliseconds, of at most 10 digits")
-        seconds.append(int(milliseconds) / 1000)
-    if timeout is not None:
-        if (found := _TIMEOUT.fullmatch(timeout)) is None:
-            raise HeaderError("must be a number of at most 8 digits and a unit of H, M, S, m, u, n")
-        seconds.append(int(found[1]) * _SECONDS[found[2]])
-    return monotonic() + min(seconds) if seconds else None
+        return int(value) / 1000
+    if (found := _TIMEOUT.fullmatch(value)) is None:
+        raise HeaderError("must be a number of at most 8 digits and a unit of H, M, S, m, u, n")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def problem(header: bytes, error: HeaderError) -> FieldViolation:
@@ -84,7 +79,7 @@ def etag_path(message: Descriptor) -> str | None:
     return f"{with_etag[0].name}.{ETAG}" if len(with_etag) == 1 else None
 
 
-def _etags(rule: HttpRule) -> Iterator[str]:
+def etag_fields(rule: HttpRule) -> Iterator[str]:
     """The field that states the version to change: of the request, or of the resource in its body."""
     request = rule.method.input_type
     if _is_etag(request.fields_by_name.get(ETAG)):

@@ -5,6 +5,7 @@ connection holds no parser, no buffer and no timer."""
 
 import asyncio
 from contextlib import suppress
+from random import uniform
 
 from accord_rpc.server.connection import Connection, Host, Peer
 from accord_rpc.server.http1_bodies import Rejected, RequestBody
@@ -46,7 +47,7 @@ class Http1Connection(Connection):
         self._checked = 0  # bytes of an incomplete head
         self._reads = True
         self._lingers = False  # the last response was sent; whatever arrives is dropped
-        self._since = now
+        self._since = now - uniform(0.0, 0.1) * host.limits.age_seconds  # noqa: S311  # so that clients do not all reconnect at once
         self._deadline = now + host.limits.header_seconds  # without meaning while an exchange is under way
         self._written = self._sent = 0
         self._sent_at = now  # when bytes were last seen to leave

@@ -8,8 +8,13 @@ from typing import Final
 
 from accord_rpc.server.limits import ConnectionLimits
 
-_FIELDS: Final = re.compile(rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
-_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
+_TOKEN: Final = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_TRAILERS: Final = re.compile(
+    rb"(?:(?!(?i:content-length|transfer-encoding|connection|host):)%b:[\t -~\x80-\xff]*\r\n)*\r\n" % _TOKEN
+)
+_CHUNK_LINE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|\"[\t !#-\[\]-~\x80-\xff]*\"))?)*\r\n" % (_TOKEN, _TOKEN)
+)
 
 # Bytes of chunk lines that a body may contain beyond two for each byte of data. Without it, chunks of one byte cost a microsecond each.
 _CHUNK_OVERHEAD: Final = 64 * 1024
@@ -131,7 +136,7 @@ class ChunkedBody(RequestBody):
             if len(buffer) - position >= limit:
                 raise Rejected(431, 8, "The trailers are too long.")
             return position
-        if not _FIELDS.fullmatch(buffer, position, end + 4):
+        if not _TRAILERS.fullmatch(buffer, position, end + 4):
             raise malformed("The trailers are malformed.")
         self.ended = True
         return end + 4

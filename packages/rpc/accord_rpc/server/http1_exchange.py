@@ -59,6 +59,7 @@ class Http1Exchange(Exchange):
             data = connection.take_body()
             if data is None or data:
                 return data
+            self._require_open()  # the body may turn out to be malformed
             if self.awaits_continue and not self._started:
                 connection.write(CONTINUE)
             self.awaits_continue = False
@@ -103,6 +104,7 @@ class Http1Exchange(Exchange):
 
     def close(self) -> None:
         self.closed = True
+        self.wake()
         if self.task is not None and not self.finished:
             self.task.cancel()
 

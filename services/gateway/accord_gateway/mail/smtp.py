@@ -116,12 +116,24 @@ class SmtpTransport:
 @contextmanager
 def _dropped_on_failure(connection: SMTP) -> Iterator[None]:
     try:
-        yield
+        with _cancellation_kept():
+            yield
     except BaseException:
         if connection.transport is not None:  # `close` alone would send what is buffered, and wait for TLS to close
             cast(asyncio.WriteTransport, connection.transport).abort()
         connection.close()
         raise
+
+
+@contextmanager
+def _cancellation_kept() -> Iterator[None]:
+    """Before Python 3.12, `asyncio.wait_for`, which aiosmtplib uses, loses a cancellation that arrives together with a response."""
+    try:
+        yield
+    finally:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
 
 
 @contextmanager

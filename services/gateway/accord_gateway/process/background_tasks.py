@@ -3,8 +3,6 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-RECANCEL_SECONDS = 30.0
-
 
 @asynccontextmanager
 async def running(*tasks: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
@@ -13,10 +11,6 @@ async def running(*tasks: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        pending = set(started)
-        while pending:
-            for task in pending:
-                task.cancel()
-            # A library can lose a cancellation, and the task would run for ever. Longer than any task needs to end.
-            _, pending = await asyncio.wait(pending, timeout=RECANCEL_SECONDS)
+        for task in started:
+            task.cancel()
         await asyncio.gather(*started, return_exceptions=True)

@@ -30,6 +30,7 @@ from accord_gateway.errors import StartupError
 from accord_gateway.secret_key import keyring
 from accord_gateway.server.health import Health, health_methods
 from accord_gateway.server.pages import gateway_pages
+from accord_gateway.server.provider_sign_in import provider_sign_in_pages
 from accord_gateway.server.servers import GatewayServer, make_server
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import ClientAddresses
@@ -75,7 +76,7 @@ def build_server(runtime: Runtime) -> Gateway:
     methods |= health_methods(health)
     methods |= _reflection_methods(settings, _services(methods))
     routes = Routes(pipeline, methods)
-    pages = gateway_pages(settings, health, tokens.keys.public, pipeline)
+    pages = gateway_pages(settings, health, tokens.keys.public, pipeline, provider_sign_in_pages(settings, routes))
     return Gateway(make_server(routes, settings, pages), health, routes, pipeline.slots)
 
 
@@ -120,6 +121,7 @@ def _pipeline(runtime: Runtime, authenticators: Authenticators, sessions: Sessio
         call_metrics(),
         ClientAddresses(settings.trusted_proxies),
         max_calls=settings.max_concurrent_calls,
+        cookie_origins=settings.allowed_origins if settings.session_cookies else None,
     )
 
 

@@ -25,7 +25,13 @@ _KEYS_MAX_AGE: Final = 86_400
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9.\-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
-def gateway_pages(settings: Settings, health: Health, public_keys: PublicKeys, pipeline: Pipeline) -> Pages:
+def gateway_pages(
+    settings: Settings,
+    health: Health,
+    public_keys: PublicKeys,
+    pipeline: Pipeline,
+    others: Mapping[str, Application],
+) -> Pages:
     return Pages(
         {
             "/healthz": JsonPage(_alive),
@@ -33,6 +39,7 @@ def gateway_pages(settings: Settings, health: Health, public_keys: PublicKeys, p
             _JWKS_PATH: JsonPage(_jwks(public_keys), max_age=_KEYS_MAX_AGE),
             "/.well-known/openid-configuration": JsonPage(_configuration(settings.service_issuer)),
             **_reference(settings, pipeline),
+            **others,
         }
     )
 

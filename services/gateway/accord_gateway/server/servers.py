@@ -13,10 +13,14 @@ from accord_gateway.setting_values import is_loopback
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import is_within
 from accord_rpc.pipeline import Routes
+from accord_rpc.protocols.connect import ConnectProtocol
+from accord_rpc.protocols.cors import Cors
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
+from accord_rpc.protocols.grpc_web import GrpcWebProtocol
 from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest import RestProtocol
+from accord_rpc.server.exchange import Application
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp
 from accord_rpc.server.server import Server
@@ -46,7 +50,16 @@ class AccordServer(GatewayServer):
 
     def __init__(self, routes: Routes, settings: Settings, pages: Pages) -> None:
         self._settings = settings
-        self._dispatcher = Dispatcher([GrpcProtocol(routes), pages, RestProtocol(routes, routes.methods.values())])
+        dispatcher = Dispatcher(
+            [
+                GrpcProtocol(routes),
+                GrpcWebProtocol(routes),
+                ConnectProtocol(routes, routes.methods),
+                pages,
+                RestProtocol(routes, routes.methods.values()),
+            ]
+        )
+        self._application = _with_cors(dispatcher, settings)
         self._sockets: Sequence[socket.socket] = ()
         self._server: Server | None = None
 
@@ -55,7 +68,7 @@ class AccordServer(GatewayServer):
         certificates = _certificates(settings)
         self._sockets = sockets or _bound(settings)
         self._server = Server(
-            self._dispatcher,
+            self._application,
             limits=connection_limits(settings),
             certificates=certificates,
             exempt=lambda address: is_within(address, settings.trusted_proxies) or is_loopback(address),
@@ -102,6 +115,12 @@ class GrpcioServer(GatewayServer):
 
 def make_server(routes: Routes, settings: Settings, pages: Pages) -> GatewayServer:
     return AccordServer(routes, settings, pages) if settings.server == "accord" else GrpcioServer(routes, settings)
+
+
+def _with_cors(application: Application, settings: Settings) -> Application:
+    if not settings.allowed_origins:
+        return application
+    return Cors(application, settings.allowed_origins, credentials=settings.session_cookies)
 
 
 def connection_limits(settings: Settings) -> ConnectionLimits:

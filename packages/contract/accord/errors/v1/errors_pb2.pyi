@@ -58,6 +58,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The caller lacks the permission or role, or the method does not accept this kind of credential."""
     REASON_SIGN_IN_NOT_FRESH: _Reason.ValueType  # 24
     """The method requires a recent sign-in."""
+    REASON_CROSS_SITE_REQUEST: _Reason.ValueType  # 25
+    """A page of another site made the browser send the session cookie, or sign in."""
     REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 30
     """The `request_id` was used before with another message."""
     REASON_PAGE_TOKEN_INVALID: _Reason.ValueType  # 31
@@ -194,6 +196,8 @@ REASON_PERMISSION_DENIED: Reason.ValueType  # 23
 """The caller lacks the permission or role, or the method does not accept this kind of credential."""
 REASON_SIGN_IN_NOT_FRESH: Reason.ValueType  # 24
 """The method requires a recent sign-in."""
+REASON_CROSS_SITE_REQUEST: Reason.ValueType  # 25
+"""A page of another site made the browser send the session cookie, or sign in."""
 REASON_REQUEST_ID_REUSED: Reason.ValueType  # 30
 """The `request_id` was used before with another message."""
 REASON_PAGE_TOKEN_INVALID: Reason.ValueType  # 31

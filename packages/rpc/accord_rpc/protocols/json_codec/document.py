@@ -1,9 +1,10 @@
 """Bytes to JSON values. Refuses what JSON parsers disagree about, so that no two of them read one request differently."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -11,6 +12,8 @@ from accord_rpc.errors import FieldViolation, invalid
 
 MAX_DEPTH: Final = 32
 """Of objects and lists. The parser of binary messages allows a hundred levels, of which a level of a Struct takes three."""
+MAX_VALUES: Final = 50_000
+"""In one request. Reading a value of a Struct takes microseconds, in which this process serves no other call."""
 MAX_VIOLATIONS: Final = 100
 """A status holds fewer. The rest of a message with more is not read."""
 
@@ -18,6 +21,10 @@ _NOT_JSON: Final = FieldViolation(
     "", "the body is not JSON: it must be UTF-8, without NaN, infinite numbers or lone surrogates"
 )
 _TOO_DEEP: Final = FieldViolation("", f"the JSON must not be nested more than {MAX_DEPTH} levels deep")
+_TOO_LARGE: Final = FieldViolation("", f"the JSON must not have more than {MAX_VALUES} values")
+_STRING: Final = re.compile(
+    rb'"[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z)', re.DOTALL
+)  # takes linear time, if unterminated too
 # What may stand before the colon of a key.
 _KEY_ENDS: Final = (b'":', b" :", b"\n:", b"\r:", b"\t:")
 
@@ -53,6 +60,8 @@ class RepeatedKeys(dict[str, object]):
 def parse(body: bytes, violations: Violations) -> object:
     """A value of the types that orjson makes. Raises INVALID_MESSAGE for anything that is not JSON, or too deep. Readers of the
     value report keys that are given twice."""
+    if len(body) > MAX_VALUES and _has_many_containers(body):
+        raise invalid(_TOO_LARGE)
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -66,26 +75,43 @@ def parse(body: bytes, violations: Violations) -> object:
     return repeated
 
 
+def _has_many_containers(body: bytes) -> bool:
+    """Before they are made: a million empty lists keep the garbage collector busy for seconds."""
+    return _containers(body) > MAX_VALUES and _containers(_STRING.sub(b"", body)) > MAX_VALUES
+
+
+def _containers(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
 def _has_unique_keys(body: bytes, value: object) -> bool:
     """False if it cannot tell. orjson keeps the last of equal keys, so that an object with equal keys has fewer members than
-    the text has ends of keys. Texts can contain ends of keys too."""
+    the body has keys. Texts can contain colons, and seldom ends of keys."""
     if type(value) is not dict and type(value) is not list:
         return True
-    return _members(value, 1) == sum(map(body.count, _KEY_ENDS))
+    members = _members(value)
+    return members == body.count(b":") or members == sum(map(body.count, _KEY_ENDS))
 
 
-def _members(value: dict[str, object] | list[object], depth: int) -> int:
-    """Of all objects in the value."""
-    if depth > MAX_DEPTH:
-        raise invalid(_TOO_DEEP)
-    if type(value) is dict:
-        count, inner = len(value), iter(value.values())
-    else:
-        count, inner = 0, iter(value)
-    for each in inner:
-        if type(each) is dict or type(each) is list:
-            count += _members(each, depth + 1)
-    return count
+def _members(document: dict[str, object] | list[object]) -> int:
+    """Of all objects in the document."""
+    members = values = depth = 0
+    level: list[Any] = [document]
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise invalid(_TOO_DEEP)
+        below: list[Any] = []
+        for each in level:
+            values += len(each)
+            if values > MAX_VALUES:
+                raise invalid(_TOO_LARGE)
+            if type(each) is dict:
+                members += len(each)
+                each = each.values()
+            below += [value for value in each if type(value) is dict or type(value) is list]
+        level = below
+    return members
 
 
 def _parse_repeated(body: bytes) -> object | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import Descriptor
@@ -30,6 +30,7 @@ _YEAR_1: Final = -62_135_596_800
 _YEAR_10000: Final = 253_402_300_800
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MASK: Final = re.compile(r"[A-Za-z0-9_.,]*")
+_LONGEST_MASK: Final = 64 * 1024
 _UPPER: Final = re.compile(r"[A-Z]")
 _LOWER: Final = re.compile(r"_([a-z])")
 _WRAPPERS: Final = ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
@@ -80,15 +81,12 @@ def _read_time(value: object, time: Timestamp, prefix: str, violations: Violatio
 
 
 def _write_time(time: Timestamp) -> object:
-    """orjson writes a datetime faster than Python does, if it has no nanoseconds."""
+    """orjson writes a datetime with no digits of the second or with six, and faster than Python does."""
     seconds, nanos = time.seconds, time.nanos
-    if nanos % 1000 or not 0 <= seconds < _YEAR_10000:
-        return time.ToJsonString()
-    if not nanos:
-        return datetime.fromtimestamp(seconds, UTC)
-    if nanos % 1_000_000 == 0:
-        return time.ToJsonString()  # three digits, of which orjson would make six
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanos // 1000)
+    has_six_digits = nanos % 1_000 == 0 and (nanos == 0 or nanos % 1_000_000 != 0)
+    if has_six_digits and _YEAR_1 <= seconds < _YEAR_10000:
+        return _EPOCH + timedelta(0, seconds, nanos // 1_000)
+    return time.ToJsonString()
 
 
 def _read_duration(value: object, duration: Duration, prefix: str, violations: Violations) -> None:
@@ -106,7 +104,7 @@ def _nanos(fraction: str | None) -> int:
 
 def _read_mask(value: object, mask: FieldMask, prefix: str, violations: Violations) -> None:
     """Takes the names of the contract too."""
-    if type(value) is not str or not _MASK.fullmatch(value):
+    if type(value) is not str or len(value) > _LONGEST_MASK or not _MASK.fullmatch(value):
         violations.add(prefix[:-1], "must be names of fields, separated by commas")
     elif value:
         mask.paths.extend(_UPPER.sub(lambda letter: "_" + letter[0].lower(), value).split(","))

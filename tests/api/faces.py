@@ -1,0 +1,197 @@
+"""Calls through each face of the server, from one description: a method, a message, headers."""
+
+import json
+from abc import ABC, abstractmethod
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from tests.api.web import Response, fetch
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Result(Generic[M]):
+    """What a call returned. `status` is None if it succeeded."""
+
+    messages: list[M]
+    status: Status | None
+    request_id: str
+    retry_after: str | None
+    """The header, which Connect has for calls that do not stream."""
+
+    @property
+    def message(self) -> M:
+        assert self.status is None, self.status
+        [message] = self.messages
+        return message
+
+    @property
+    def code(self) -> str:
+        return str(Code.Name(self.status.code if self.status else 0))
+
+    @property
+    def reason(self) -> str:
+        return str(self._detail(ErrorInfo).reason)
+
+    @property
+    def violations(self) -> dict[str, str]:
+        return {each.field: each.description for each in self._detail(BadRequest).field_violations}
+
+    def _detail(self, kind: type[Any]) -> Any:
+        detail = kind()
+        assert self.status is not None
+        assert [each for each in self.status.details if each.Unpack(detail)], self.status
+        return detail
+
+
+class Face(ABC):
+    """`streams`: the method streams requests or responses, which Connect sends in another form."""
+
+    name: str
+
+    async def call(
+        self,
+        address: str,
+        path: str,
+        request: Message,
+        response: type[M],
+        headers: Mapping[str, str],
+        *,
+        streams: bool = False,
+    ) -> Result[M]:
+        sent = await self.send(address, path, request, headers, streams=streams)
+        request_id = sent.header("x-request-id")
+        assert request_id
+        assert sent.header("cache-control") == "no-store"
+        assert sent.header("x-content-type-options") == "nosniff"
+        messages, status = self.read(sent, response, streams=streams)
+        return Result(messages, status, request_id, sent.header("retry-after"))
+
+    @abstractmethod
+    async def send(
+        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
+    ) -> Response: ...
+
+    @abstractmethod
+    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]: ...
+
+
+class Connect(Face):
+    def __init__(self, encoding: str) -> None:
+        self.name = f"connect {encoding}"
+        self._encoding = encoding
+
+    async def send(
+        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
+    ) -> Response:
+        body = self._written(request)
+        kind = f"application/{'connect+' if streams else ''}{self._encoding}"
+        own = {**headers, "content-type": kind, "connect-protocol-version": "1"}
+        return await fetch(address, "POST", path, _frame(body) if streams else body, own)
+
+    def _written(self, message: Message) -> bytes:
+        if self._encoding == "json":
+            return json_format.MessageToJson(message).encode()
+        return message.SerializeToString()
+
+    def _parsed(self, body: bytes, kind: type[M]) -> M:
+        return json_format.Parse(body, kind()) if self._encoding == "json" else kind.FromString(body)
+
+    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
+        if not streams:
+            return ([self._parsed(sent.body, response)], None) if sent.status == 200 else ([], _status(sent.json))
+        assert sent.status == 200
+        *messages, (flags, last) = _frames(sent.body)
+        assert flags == 2
+        end = json.loads(last)
+        status = _status(end["error"]) if "error" in end else None
+        return [self._parsed(body, response) for _, body in messages], status
+
+
+class ConnectGet(Connect):
+    """For methods without side effects."""
+
+    def __init__(self) -> None:
+        super().__init__("json")
+        self.name = "connect get"
+
+    async def send(
+        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
+    ) -> Response:
+        assert not streams
+        message = urlsafe_b64encode(self._written(request)).decode().rstrip("=")
+        return await fetch(address, "GET", f"{path}?connect=v1&encoding=json&base64=1&message={message}", None, headers)
+
+
+class GrpcWeb(Face):
+    def __init__(self, *, text: bool) -> None:
+        self.name = "grpc-web-text" if text else "grpc-web"
+        self._text = text
+
+    async def send(
+        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
+    ) -> Response:
+        body = _frame(request.SerializeToString())
+        own = {**headers, "content-type": f"application/{self.name}", "x-grpc-web": "1"}
+        return await fetch(address, "POST", path, b64encode(body) if self._text else body, own)
+
+    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
+        assert sent.status == 200
+        if not sent.body:
+            return [], _grpc_status(dict(sent.headers))
+        *messages, (flags, last) = _frames(_unpadded(sent.body) if self._text else sent.body)
+        assert flags == 0x80
+        trailers = dict(line.split(": ", 1) for line in last.decode().splitlines())
+        return [response.FromString(body) for _, body in messages], _grpc_status(trailers)
+
+
+FACES: Final = (Connect("json"), Connect("proto"), GrpcWeb(text=False), GrpcWeb(text=True))
+
+
+def _frame(body: bytes) -> bytes:
+    return b"\0" + len(body).to_bytes(4, "big") + body
+
+
+def _frames(body: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while body:
+        end = 5 + int.from_bytes(body[1:5], "big")
+        assert len(body) >= end
+        found.append((body[0], body[5:end]))
+        body = body[end:]
+    return found
+
+
+def _unpadded(body: bytes) -> bytes:
+    """Each message is encoded by itself."""
+    return b"".join(b64decode(body[start : start + 4]) for start in range(0, len(body), 4))
+
+
+def _status(error: Mapping[str, Any]) -> Status:
+    code = {"canceled": "CANCELLED"}.get(error["code"], error["code"].upper())
+    status = Status(code=Code.Value(code), message=error["message"])
+    for detail in error.get("details", ()):
+        assert "/" not in detail["type"]
+        status.details.add(
+            type_url=f"type.googleapis.com/{detail['type']}",
+            value=b64decode(detail["value"] + "=" * (-len(detail["value"]) % 4)),
+        )
+    return status
+
+
+def _grpc_status(trailers: Mapping[str, str]) -> Status | None:
+    if trailers["grpc-status"] == "0":
+        return None
+    details = trailers["grpc-status-details-bin"]
+    status = Status.FromString(b64decode(details + "=" * (-len(details) % 4)))
+    assert str(status.code) == trailers["grpc-status"]
+    return status
