@@ -163,7 +163,8 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
         _require_utf8(addresses)
         if migrate:
             if apply(addresses.direct):
-                structlog.get_logger().info("migrated")
+                _, head = current_and_head(addresses.direct)
+                structlog.get_logger().info("migrated", to=head)
         elif not is_current(addresses.direct):
             current, head = current_and_head(addresses.direct)
             raise StartupError(
