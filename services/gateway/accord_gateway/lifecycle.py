@@ -21,9 +21,6 @@ from accord_gateway.server.health import monitor_database
 from accord_gateway.shutdown import Shutdown
 from accord_gateway.startup import ServeConfig, gateway_role, unreachable
 
-# For this time before connections close, new calls fail with UNAVAILABLE, which clients can safely retry. If the connection
-# closes first, a client cannot know whether the call took effect.
-DRAIN_NOTICE_SECONDS = 0.3
 CLOSE_SECONDS = 5.0
 
 
@@ -87,9 +84,7 @@ def _clean_up(runtime: Runtime) -> Coroutine[Any, Any, None]:
 
 async def drain(gateway: Gateway, shutdown: Shutdown, seconds: float) -> None:
     """Rejects new calls, and lets running calls finish for at most `seconds`, unless the shutdown is forced."""
-    structlog.get_logger().info("stopping", drain_seconds=seconds)
-    gateway.health.stop()
-    gateway.routes.draining = True
-    await shutdown.wait_unless_forced(asyncio.sleep(DRAIN_NOTICE_SECONDS))
+    structlog.get_logger().info("retiring" if shutdown.retiring else "stopping", drain_seconds=seconds)
+    gateway.health.stop(serving=shutdown.retiring)
     await shutdown.wait_unless_forced(gateway.server.stop(seconds))
     await gateway.server.stop(None)  # cancels the calls that remain

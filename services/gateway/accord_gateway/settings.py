@@ -193,6 +193,15 @@ def read_settings() -> Settings:
     return settings
 
 
+def read_state_folder() -> Path:
+    """For commands to a running gateway, whose other settings this process may lack. Raises SettingsError if `.env` cannot be read."""
+    file = read_env_file(ENV_FILE, [name.upper() for name in Settings.model_fields])
+    if file.problems:
+        raise SettingsError(file.problems)
+    folder = (_known(file.values) | _known(os.environ)).get("state_folder")
+    return Path(folder) if folder else Settings.model_fields["state_folder"].default
+
+
 def ignore_libpq_environment(settings: Settings) -> list[str]:
     """Removes from this process's environment the variables of libpq that could lead to another server than DATABASE_URL or, without
     it, the embedded one. Returns those that were set."""

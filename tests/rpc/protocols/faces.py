@@ -36,7 +36,7 @@ _VALIDATOR: Final = Validator()
 
 @dataclass
 class Service:
-    """The handlers. `act` of a request: `refuse`, `fail`, `wait`, `metadata <name>`, `secret`, `large`."""
+    """The handlers, which perform the `act` of a request."""
 
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     entered: int = 0
@@ -45,6 +45,9 @@ class Service:
         return pb.TextResponse(text=await self._act(request, context), number=request.number)
 
     GetText = SendText
+
+    async def GetSecret(self, request: Any, context: Context) -> Any:
+        return pb.SecretResponse(token=await self._act(request, context))
 
     async def ListTexts(self, request: Any, context: Context) -> AsyncIterator[Any]:
         for number in range(3):

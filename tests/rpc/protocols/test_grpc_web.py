@@ -111,6 +111,7 @@ async def test_other_content_types_and_http_methods_are_refused(faces: Faces) ->
     response = await faces.post("SendText", "application/grpc-web+thrift", b"")
     assert response.status_code == 415
     assert BINARY in response.headers["accept-post"]
+    assert response.headers["x-request-id"]
     response = await faces.http.put(f"/{SERVICE}/SendText", headers={"content-type": BINARY})
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 

@@ -485,6 +485,7 @@ async def test_shared_port_is_bound_by_several_sockets_and_others_are_not() -> N
     (first,) = bind_tcp("127.0.0.1", 0, shared=True)
     port = first.getsockname()[1]
     (second,) = bind_tcp("127.0.0.1", port, shared=True)
+    first.listen()
     with pytest.raises(OSError, match="in use"):
         bind_tcp("127.0.0.1", port)
     first.close()

@@ -13,7 +13,7 @@ from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.framing import FramingError, frame
 from accord_rpc.protocols.grpc import Chains, GrpcContext, Malformed, encoded_metadata, status_fields
-from accord_rpc.protocols.http_errors import SAFE_HEADERS
+from accord_rpc.protocols.http_errors import SAFE_HEADERS, own_request_id
 from accord_rpc.server.exchange import Exchange, Headers
 
 # The content types of requests, and those of their responses.
@@ -43,14 +43,15 @@ class GrpcWebProtocol(ProtocolHandler):
 
     async def serve(self, exchange: Exchange) -> None:
         if exchange.method != b"POST":
-            return exchange.respond(405, ((b"allow", b"POST"), *SAFE_HEADERS))
+            return exchange.respond(405, ((b"allow", b"POST"), *SAFE_HEADERS, own_request_id(exchange)))
         kind = header(exchange, b"content-type").partition(b";")[0].strip().lower()
         if kind not in _RESPONSES:
-            return exchange.respond(415, ((b"accept-post", b", ".join(_RESPONSES)), *SAFE_HEADERS))
+            accepted = (b"accept-post", b", ".join(_RESPONSES))
+            return exchange.respond(415, (accepted, *SAFE_HEADERS, own_request_id(exchange)))
         try:
             context = GrpcWebContext(exchange, _RESPONSES[kind], is_text=kind in _TEXT)
         except Malformed as malformed:
-            head = ((b"content-type", _RESPONSES[kind]), *SAFE_HEADERS)
+            head = ((b"content-type", _RESPONSES[kind]), *SAFE_HEADERS, own_request_id(exchange))
             status = status_fields(malformed.code, malformed.message, malformed.trailers)
             return exchange.respond(200, (*head, *status))
         try:

@@ -44,7 +44,6 @@ def _bound(sock: socket.socket, address: tuple[object, int], *, shared: bool) ->
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
         sock.bind(address)
-        sock.listen(BACKLOG)  # otherwise another socket could take the address between
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -59,7 +58,6 @@ def bind_unix(path: Path, mode: int = 0o660) -> socket.socket:
     try:
         sock.bind(str(path))
         path.chmod(mode)
-        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()
@@ -79,7 +77,7 @@ def _remove_stale(path: Path) -> None:
 
 
 class Listener:
-    """Accepts the connections of a listening socket, which other processes may share.
+    """Listens on a bound socket, which other processes may share, and accepts its connections. Raises OSError.
 
     asyncio's own servers accept without asking, and report a connection only after its TLS handshake."""
 
@@ -88,6 +86,7 @@ class Listener:
         self._socket = sock
         self._accepted = accepted
         self._resuming: asyncio.TimerHandle | None = None
+        sock.listen(BACKLOG)
         sock.setblocking(False)
         self._resume()
 

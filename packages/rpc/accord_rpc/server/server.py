@@ -17,6 +17,7 @@ from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import Certificates, Listener
 
 _POLL: Final = 0.01  # seconds
+_FIRST_REQUEST_SECONDS: Final = 1.0  # for connections that were accepted just before the drain
 
 
 def _never(_: str) -> bool:
@@ -58,7 +59,7 @@ class Server:
         return sum(each.exchanges for each in self._connections if isinstance(each, Connection))
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts connections on listening sockets. The server closes them."""
+        """Accepts connections on bound sockets. The server closes them. Raises OSError."""
         self._listeners = [Listener(sock, self._accept) for sock in sockets]
         self._tick()
 
@@ -81,10 +82,19 @@ class Server:
             self._timer.cancel()
 
     async def _drain(self, grace: float) -> None:
+        """Connections that were just accepted may send a request that is on its way."""
         self._draining = True
         for connection in tuple(self._connections):
-            connection.drain() if isinstance(connection, Connection) else connection.abort()
+            if isinstance(connection, Connection):
+                connection.drain()
+        timer = self.loop.call_later(_FIRST_REQUEST_SECONDS, self._abort_new)
         await self._until_gone(grace)
+        timer.cancel()
+
+    def _abort_new(self) -> None:
+        for connection in tuple(self._connections):
+            if isinstance(connection, NewConnection):
+                connection.abort()
 
     async def _until_gone(self, seconds: float) -> None:
         until = self.loop.time() + seconds
@@ -140,7 +150,7 @@ class Server:
         connection = (Http2Connection if http2 else Http1Connection)(self, transport, peer)
         self._connections[connection] = self._connections.pop(old)
         if self._draining:
-            connection.drain()
+            self.loop.call_soon(connection.drain)  # after its first bytes
         return connection
 
     def closed(self, connection: Connection) -> None:

@@ -5,29 +5,28 @@ Slow imports are in the functions: with several workers, the supervisor first st
 
 import asyncio
 import signal
-import socket
-from collections.abc import Sequence
 
+from accord_gateway.process.listening import ListeningSockets, listening_sockets
+from accord_gateway.process.reloads import hangup_reloads
 from accord_gateway.process.worker_handle import WorkerHandle
 from accord_gateway.server import ports
 from accord_gateway.server.metrics import WorkerMetrics, serve_metrics
 from accord_gateway.settings import Settings
-from accord_gateway.shutdown import Shutdown
 
 
 def serve(settings: Settings) -> None:
     """Returns after the shutdown. Raises StartupError."""
-    _interrupt_on_sigterm()
+    _handle_signals_during_start()
     _require_free_ports(settings)
-    if settings.workers == 1:
-        _serve_in_this_process(settings)
-    else:
-        _serve_with_workers(settings)
+    with listening_sockets(settings) as sockets:
+        _supervise(settings, sockets, WorkerMetrics(settings.state_folder / f"metrics-{sockets.port or 'unix'}"))
 
 
-def _interrupt_on_sigterm() -> None:
-    """Until the event loop handles SIGTERM, it raises KeyboardInterrupt, which closes what is open."""
+def _handle_signals_during_start() -> None:
+    """Until the event loop handles them. SIGTERM raises KeyboardInterrupt, which closes what is open."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hangup_reloads():
+        signal.signal(signal.SIGHUP, lambda *_: None)  # workers would inherit SIG_IGN
 
 
 def _require_free_ports(settings: Settings) -> None:
@@ -37,51 +36,26 @@ def _require_free_ports(settings: Settings) -> None:
         ports.require_free(settings.metrics_host, settings.metrics_port, "METRICS_PORT")
 
 
-def _serve_in_this_process(settings: Settings) -> None:
-    from accord_gateway import event_loop, lifecycle, logs
+def _supervise(settings: Settings, sockets: ListeningSockets, metrics: WorkerMetrics) -> None:
+    first = _first_worker(sockets, metrics) if settings.workers > 1 else None
+    from accord_gateway import event_loop, logs
     from accord_gateway.cli.banner import announce
     from accord_gateway.process.background_tasks import running
     from accord_gateway.process.postgres import postgres_tasks
+    from accord_gateway.process.supervision import Supervision
     from accord_gateway.startup import prepare
 
     async def run() -> None:
-        shutdown = Shutdown()
-        shutdown.handle_signals()
         async with running(*postgres_tasks(postgres)):
-            await lifecycle.serve(config, shutdown, lambda port: announce(settings, port))
+            supervision = Supervision(settings, config, sockets, metrics, first)
+            await supervision.run(lambda port: announce(settings, port))
 
     logs.configure(settings)
-    with prepare(settings) as (config, postgres), serve_metrics(settings):
-        event_loop.run(run())
+    own = settings.model_copy(update={"port": sockets.port or settings.port})
+    with prepare(own) as (config, postgres), serve_metrics(settings, metrics):
+        event_loop.run(run()) if first is None else asyncio.run(run())
 
 
-def _serve_with_workers(settings: Settings) -> None:
-    """Workers share a TCP port by SO_REUSEPORT, so that the kernel spreads connections evenly, and inherit a unix socket."""
-    if settings.unix_socket:
-        with ports.bind_unix_socket(settings.unix_socket) as sock:
-            _supervise(settings, WorkerMetrics(settings.state_folder / "metrics-unix"), [sock])
-    else:
-        with ports.reserve(settings.host, settings.port) as port:
-            settings = settings.model_copy(update={"port": port})
-            _supervise(settings, WorkerMetrics(settings.state_folder / f"metrics-{port}"), [])
-
-
-def _supervise(settings: Settings, metrics: WorkerMetrics, sockets: Sequence[socket.socket]) -> None:
-    metrics.clear()
-    first = WorkerHandle(metrics.folder, sockets)
-    from accord_gateway import logs
-    from accord_gateway.cli.banner import announce
-    from accord_gateway.process.background_tasks import running
-    from accord_gateway.process.postgres import postgres_tasks
-    from accord_gateway.process.supervisor import Supervisor
-    from accord_gateway.startup import prepare
-
-    async def run() -> None:
-        shutdown = Shutdown()
-        shutdown.handle_signals()
-        async with running(*postgres_tasks(postgres)):
-            await Supervisor(first, config, metrics, shutdown, sockets).run(lambda: announce(settings, settings.port))
-
-    logs.configure(settings)
-    with prepare(settings) as (config, postgres), serve_metrics(settings, metrics.registry()):
-        asyncio.run(run())
+def _first_worker(sockets: ListeningSockets, metrics: WorkerMetrics) -> WorkerHandle:
+    metrics.create()
+    return WorkerHandle(metrics.folder, sockets.of_worker(0))

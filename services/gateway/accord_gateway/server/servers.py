@@ -1,5 +1,6 @@
 """The two servers that can carry the calls: Accord's own and grpcio's. SERVER chooses one; both serve the same routes."""
 
+import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp
 from accord_rpc.server.server import Server
 
+DRAIN_NOTICE_SECONDS = 0.3
 KIB, MIB = 1024, 1024 * 1024
 SECOND, MINUTE = 1000, 60_000  # in milliseconds, the unit of gRPC's options
 
@@ -78,7 +80,10 @@ class AccordServer(GatewayServer):
 
     async def start(self) -> None:
         assert self._server is not None
-        await self._server.start(self._sockets)
+        try:
+            await self._server.start(self._sockets)
+        except OSError as error:  # another process bound the same port at the same time, and listened first
+            raise _unavailable(self._settings, error) from None
 
     async def stop(self, grace: float | None) -> None:
         if self._server is not None:
@@ -86,10 +91,12 @@ class AccordServer(GatewayServer):
 
 
 class GrpcioServer(GatewayServer):
-    """gRPC alone, over grpc-core's transport."""
+    """gRPC alone, over grpc-core's transport, whose `stop` cancels calls that arrive later: callers cannot know whether these took
+    effect. UNAVAILABLE before it can safely be retried."""
 
     def __init__(self, routes: Routes, settings: Settings) -> None:
         self._settings = settings
+        self._routes = routes
         self._server = grpc.aio.server(options=channel_options(settings))
         self._server.add_generic_rpc_handlers((routes,))
 
@@ -110,6 +117,9 @@ class GrpcioServer(GatewayServer):
         await self._server.start()
 
     async def stop(self, grace: float | None) -> None:
+        if grace is not None:
+            self._routes.draining = True
+            await asyncio.sleep(DRAIN_NOTICE_SECONDS)
         await self._server.stop(grace)
 
 
@@ -143,8 +153,12 @@ def _bound(settings: Settings) -> Sequence[socket.socket]:
     try:
         return bind_tcp(settings.host, settings.port, shared=settings.workers > 1)
     except OSError as error:
-        address = format_address(settings.host, settings.port)
-        raise PortUnavailable(f"Cannot listen on {address}: {error.strerror}") from None
+        raise _unavailable(settings, error) from None
+
+
+def _unavailable(settings: Settings, error: OSError) -> PortUnavailable:
+    address = settings.unix_socket or format_address(settings.host, settings.port)
+    return PortUnavailable(f"Cannot listen on {address}: {error.strerror}.")
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
