@@ -157,7 +157,7 @@ class Http2Connection(Connection):
         now = host.loop.time()
         self._since = self._heard = self._ping_minute = self._moved = now
         self._age = limits.age_seconds * uniform(0.9, 1.1)  # noqa: S311  # so that clients do not all reconnect at once
-        self._pinged = 0.0
+        self._pinged: float | None = None  # when, if the client has sent nothing since
         self._pings = self._written = self._sent = 0
         self.wake()
 
@@ -167,7 +167,7 @@ class Http2Connection(Connection):
 
     # --- asyncio.Protocol ---
     def data_received(self, data: bytes) -> None:
-        self._heard = self.host.loop.time()
+        self._heard, self._pinged = self.host.loop.time(), None
         self._will_flush = True  # below, so that no exchange asks for another one
         try:
             self.engine.receive(data)
@@ -212,7 +212,8 @@ class Http2Connection(Connection):
         exchange.http_version = 2
         exchange.peer, exchange.peer_uris, exchange.secure = self.peer.name, self.peer.uris, self.peer.secure
         exchange.target = exchange.authority = b""
-        fields = []
+        fields: list[tuple[bytes, bytes]] = []
+        cookies: list[bytes] = []
         for field in headers:
             name = field[0]
             if name[0] == 58:  # ":"
@@ -224,8 +225,12 @@ class Http2Connection(Connection):
                     exchange.authority = field[1]
             elif name == b"host":
                 exchange.authority = exchange.authority or field[1]
+            elif name == b"cookie":
+                cookies.append(field[1])
             else:
                 fields.append(field)
+        if cookies:  # a client may send each one alone (RFC 9113, section 8.2.3)
+            fields.append((b"cookie", b"; ".join(cookies)))
         exchange.headers = fields
         self._exchanges[stream] = exchange
         self._new.append(exchange)
@@ -361,7 +366,7 @@ class Http2Connection(Connection):
 
     def _is_dead(self, now: float) -> bool:
         """Pings a client that is silent. Whether it has not acknowledged in time."""
-        if self._heard < self._pinged:
+        if self._pinged is not None:
             return now - self._pinged > self._limits.keepalive_timeout_seconds
         if now - self._heard > self._limits.keepalive_seconds:
             self._pinged = now
