@@ -42,12 +42,14 @@ class Endpoint:
         response: type[Message],
         *,
         streams: bool = False,
+        request_streams: bool = False,
         needs_http2: bool = False,
         safe: bool = False,
     ) -> None:
         self._request = request
         self._response = response
         self.streams = streams
+        self.request_streams = request_streams
         self.needs_http2 = needs_http2
         self.safe = safe
         self.compresses = may_compress(response)
@@ -59,6 +61,7 @@ class Endpoint:
             method.request,
             method.response,
             streams=streams,
+            request_streams=method.request_streaming,
             needs_http2=method.request_streaming and method.response_streaming,
             safe=method.safe and not streams,
         )
