@@ -4,6 +4,7 @@ Each pytest worker starts an embedded server. With DATABASE_URL, all workers use
 and drop their own databases on it. They connect to the URL's database but do not change it.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -62,6 +63,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if server := config.getoption("server"):
         Settings.model_fields["server"].default = server
         Settings.model_rebuild(force=True)
+
+
+def pytest_collection_finish() -> None:
+    """Imported modules live until the end, so the collector need not visit them: that takes an eighth of the CPU time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 # --- selection --------------------------------------------------------------------------------------------------------

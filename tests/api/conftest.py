@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ from accord_db.engine.listen import Listener
 from accord_gateway.server import gateway as gateway_module
 from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.settings import Settings
-from accord_rpc.contract import Registry, check
+from accord_rpc.contract import Registry, check, contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import Method
 from tests.api.calls import Calls as Calls
@@ -75,6 +76,7 @@ def _contract_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gateway_module, "Validator", lambda: validator)
         patched.setattr(gateway_module, "check", check_once)
+        patched.setattr(gateway_module, "contract_services", cache(contract_services))
         yield
 
 
