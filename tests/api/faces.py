@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, cast
 
 import grpc
@@ -21,7 +21,8 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from tests.api.routes import Document, json_name, route
+from tests.api.requests import rules
+from tests.api.routes import Document, Target, json_name, route, routes
 from tests.api.web import SECONDS, Http, Response
 
 Pairs = Iterable[tuple[str, str]]
@@ -77,6 +78,8 @@ class Outcome:
     request_id: str = ""
     response: Response | None = None
     """What HTTP carried; None for gRPC."""
+    status: Status | None = None
+    """Of an error."""
 
     @property
     def message(self) -> Any:
@@ -115,6 +118,10 @@ class Face(ABC):
     async def send(self, ends: Ends, method: MethodDescriptor, request: Request, headers: Pairs = ()) -> Outcome: ...
 
     def serves(self, method: MethodDescriptor) -> bool:
+        return True
+
+    def can_express(self, method: MethodDescriptor, message: Message) -> bool:
+        """Whether the face has a form for the message."""
         return True
 
     def __str__(self) -> str:
@@ -281,22 +288,35 @@ class GrpcWeb(_HttpFace):
 
 
 class Rest(_HttpFace):
-    """By the first route of the method."""
+    """By the first route of the method that has a form for the message."""
 
     name = "rest"
 
     def serves(self, method: MethodDescriptor) -> bool:
         return route(method) is not None
 
-    def request(self, method: MethodDescriptor, message: Message) -> Request:
-        return self.of_document(method, json_format.MessageToDict(message))
+    def can_express(self, method: MethodDescriptor, message: Message) -> bool:
+        """An id in the path cannot be left out. That is an error of most methods, for which any other invalid id stands."""
+        if any(target.fits for target in self._targets(method, json_format.MessageToDict(message))):
+            return True
+        variables = [method.input_type.fields_by_name.get(name) for found in routes(method) for name in found.variables]
+        return not any(field is not None and rules(field).ignore for field in variables)
 
-    def of_document(self, method: MethodDescriptor, document: Document) -> Request:
-        found = route(method)
-        assert found is not None, method.full_name
-        target = found.target(document)
-        body = None if target.body is None else json.dumps(target.body).encode()
+    def request(self, method: MethodDescriptor, message: Message) -> Request:
+        return self.of_document(method, json_format.MessageToDict(message), empty="-")
+
+    def of_document(self, method: MethodDescriptor, document: Document, *, empty: str = "") -> Request:
+        """`empty` is the segment of a variable that the document has not."""
+        targets = self._targets(method, document)
+        target = next((each for each in targets if each.fits), targets[0])
+        if not target.fits:
+            path = "/".join(segment or empty for segment in target.path.split("/")[1:]).replace("/:", f"/{empty}:")
+            target = replace(target, path=f"/{path}")
+        body = None if target.body is None else json.dumps(target.body, ensure_ascii=False).encode()
         return Request(body, target.verb, str(target))
+
+    def _targets(self, method: MethodDescriptor, document: Document) -> list[Target]:
+        return [found.target(document) for found in routes(method)]
 
     def unparsable(self, method: MethodDescriptor) -> Request:
         """A parameter that no method has and, where there is a body, half a document. Variables are one letter."""
@@ -366,6 +386,7 @@ def _failed(status: Status, messages: Iterable[Message], request_id: str, respon
         tuple(messages),
         request_id,
         response,
+        status,
     )
 
 
@@ -405,7 +426,7 @@ def _decoded(text: str) -> bytes:
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 def _json(message: Message) -> bytes:
-    return json_format.MessageToJson(message).encode()
+    return json_format.MessageToJson(message, ensure_ascii=False).encode()
 
 
 def _frame(body: bytes) -> bytes:

@@ -19,8 +19,6 @@ from tests.api.routes import Document, Target, route
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-MAX_TARGET_BYTES: Final = 8 * 1024  # a longer one may not reach the route
-
 
 class Raw(bytes):
     """A part of a document that is written as it is, valid or not."""
@@ -30,7 +28,7 @@ class Pairs(list[tuple[str, Any]]):
     """An object whose names may be repeated."""
 
 
-_OTHER_TYPES: Final = (
+_OTHER_TYPES: Final[tuple[object, ...]] = (
     *(None, True, False, 0, -1, 1.5, 10**20, "", "x", "9223372036854775808", [], {}, [[]], {"a": 1}, [None]),
     *map(Raw, (b"1e999", b"-1e999", b"1E2", b"-0", b"1e-999", b"9" * 400, b"9" * 5000, b"0." + b"1" * 5000)),
     *map(Raw, (b"NaN", b"Infinity", b"-Infinity", b"01", b"+1", b".5", b"1.", b"0x10", b"'x'", b"undefined", b"")),

@@ -3,18 +3,20 @@ the server does not repeat itself here."""
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from google.api import annotations_pb2
+from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor import MethodDescriptor
 
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _VARIABLE: Final = re.compile(r"\{([a-z0-9_.]+)(?:=[^}]*)?\}")
 WHOLE: Final = "*"
+MAX_TARGET_BYTES: Final = 8 * 1000  # a longer one may not reach the route
 
 Document = dict[str, Any]
 """The JSON form of a message, as a parser returns it."""
@@ -28,13 +30,18 @@ class Target:
     body: Document | None
     """None if the route has no body."""
 
+    @property
+    def fits(self) -> bool:
+        """Whether every variable has a value, and a server reads a line of this length."""
+        return "" not in self.path.split("/")[1:] and "/:" not in self.path and len(str(self)) < MAX_TARGET_BYTES
+
     def __str__(self) -> str:
         return self.path + (f"?{urlencode(self.query)}" if self.query else "")
 
 
 @dataclass(frozen=True)
 class Route:
-    """The first binding of a method. `variables` are paths of fields, and `body` is a field, `*` or empty."""
+    """A binding of a method. `variables` are paths of fields, and `body` is a field, `*` or empty."""
 
     verb: str
     template: str
@@ -52,14 +59,22 @@ class Route:
 
 
 @cache
+def routes(method: MethodDescriptor) -> tuple[Route, ...]:
+    """The bindings of a method, the main one first; none for a method that REST does not have."""
+    main = method.GetOptions().Extensions[annotations_pb2.http]
+    return tuple(_routes([main, *main.additional_bindings]))
+
+
 def route(method: MethodDescriptor) -> Route | None:
-    """None for a method that REST does not have."""
-    rule = method.GetOptions().Extensions[annotations_pb2.http]
-    verb = next((verb for verb in _VERBS if getattr(rule, verb)), None)
-    if verb is None:
-        return None
-    template = str(getattr(rule, verb))
-    return Route(verb.upper(), template, tuple(_VARIABLE.findall(template)), rule.body)
+    """The main binding."""
+    return next(iter(routes(method)), None)
+
+
+def _routes(rules: Iterable[HttpRule]) -> Iterator[Route]:
+    for rule in rules:
+        for verb in _VERBS:
+            if template := str(getattr(rule, verb)):
+                yield Route(verb.upper(), template, tuple(_VARIABLE.findall(template)), rule.body)
 
 
 def _take(document: Document, path: str) -> object:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -139,7 +139,7 @@ async def test_a_stream_of_responses(face: Face, probe: tuple[Ends, Person]) -> 
     messages, _ = probes.generated()
     method = messages.DESCRIPTOR.services_by_name["ProbeService"].methods_by_name["ServerStream"]
     result = await face.call(ends, method, messages.ProbeRequest(text="a"), person.headers)
-    assert ([message.text for message in result.messages], result.code) == (["a"] * 3, "OK")
+    assert ([cast(Any, message).text for message in result.messages], result.code) == (["a"] * 3, "OK")
     result = await face.call(ends, method, messages.ProbeRequest(text="a", act="refuse"), person.headers)
     assert (len(result.messages), result.reason) == (3, "TASK_NOT_FOUND")
     result = await face.call(ends, method, messages.ProbeRequest(text="a"))

@@ -50,10 +50,11 @@ from accord_rpc.policy import Method, read_methods
 from accord_rpc.reasons import AnyReason, reason_name
 from tests.api.conftest import Client, read_refusal
 from tests.api.faces import GRPC, REST, Ends, Face, Outcome, Request
-from tests.api.hostile_json import MAX_TARGET_BYTES, hostile_requests
+from tests.api.hostile_json import hostile_requests
 from tests.api.hostile_messages import heavy_messages, hostile_messages
 from tests.api.hostile_scene import WRITTEN_BY_CALLS, OwnedOrganizations, known_to_administrators, populate
 from tests.api.representatives import Faces, representatives
+from tests.api.routes import MAX_TARGET_BYTES
 from tests.api.services import new_service, token_of
 from tests.api.world import World
 from tests.factories import Headers, Person, bearer

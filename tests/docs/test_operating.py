@@ -33,7 +33,7 @@ from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from accord_rpc.pipeline.repeated_limits import MOST_ITEMS
 from accord_rpc.pipeline.telemetry import call_metrics
-from accord_rpc.protocols.connect_calls import COMPRESS_FROM
+from accord_rpc.protocols.compression import COMPRESS_FROM
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES
 from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VALUES, MAX_VIOLATIONS
 from accord_rpc.protocols.rest_calls import HEARTBEAT_SECONDS

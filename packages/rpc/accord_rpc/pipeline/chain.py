@@ -15,7 +15,7 @@ from accord_rpc.client_address import ClientAddresses
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.audit import AuditInterceptor
-from accord_rpc.pipeline.concurrency import CallSlots, ConcurrencyInterceptor
+from accord_rpc.pipeline.concurrency import CallSlots, ConcurrencyInterceptor, too_many_calls
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
@@ -67,14 +67,21 @@ class Pipeline:
         """The handler inside its stages. Takes None and a context; returns the response, or None after a stream of responses."""
         return _chained(self._stages(method), respond_with(method, handler), method.path)
 
+    def full(self, method: Method) -> Next:
+        """Refuses the method's calls while all slots are taken, at the lowest cost: before access is decided and the message read."""
+        return _chained([self._telemetry(method)], _full, method.path)
+
     def refuse(self, path: str) -> Next:
         """For an unknown path: METHOD_UNKNOWN, with a log line, counted under one name."""
         return _chained([self._unknown], _no_such_method, path)
 
+    def _telemetry(self, method: Method) -> TelemetryInterceptor:
+        return TelemetryInterceptor(method.service, method.name, method.policy.errors, self._metrics, self._peers)
+
     def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
         """Outermost first."""
         policy = method.policy
-        yield TelemetryInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
+        yield self._telemetry(method)
         if self._cookie_origins is not None:
             yield SessionCookieInterceptor(method, self._cookie_origins)
         yield DeadlineInterceptor(policy, self._clock)
@@ -82,7 +89,8 @@ class Pipeline:
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
             yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
-        yield ConcurrencyInterceptor(self.slots, request_streaming=method.request_streaming)
+        if not is_health_check(method.path):
+            yield ConcurrencyInterceptor(self.slots, request_streaming=method.request_streaming)
         if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)
         if any(limit.durable for limit in policy.rate_limits):
@@ -99,18 +107,22 @@ class Routes(grpc.GenericRpcHandler):
     """The chains of all methods, for our own protocols by `find`, for a grpcio server as a generic handler. Refuses unknown paths.
 
     While `draining`, a call fails with UNAVAILABLE before its message is read, so that its client retries it elsewhere. Health checks
-    continue, because load balancers learn from them that this gateway stops."""
+    continue, because load balancers learn from them that this gateway stops, and also while all slots are taken."""
 
     def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
         self._pipeline = pipeline
         self.methods: Mapping[str, Method] = {method.path: method for method in served}
         self._chains = {method.path: pipeline.chain(method, handler) for method, handler in served.items()}
+        self._full = {path: pipeline.full(method) for path, method in self.methods.items() if not is_health_check(path)}
+        self._slots = pipeline.slots
         self._unavailable = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=_RETRY_AFTER), frozenset())
         self.draining = False
 
     def find(self, path: str) -> Next:
-        if self.draining and not path.startswith(_HEALTH):
+        if self.draining and not is_health_check(path):
             return self._drain
+        if self._slots.full and path in self._full:
+            return self._full[path]
         return self._chains.get(path) or self._pipeline.refuse(path)
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
@@ -128,6 +140,14 @@ class Routes(grpc.GenericRpcHandler):
         )
         context.set_trailing_metadata(((STATUS_HEADER, status.details), (REQUEST_ID_HEADER, request_id(sent))))
         await context.abort(status.code, status.message)
+
+
+def is_health_check(path: str) -> bool:
+    return path.startswith(_HEALTH)
+
+
+async def _full(request: object, context: Context) -> bytes | None:
+    raise too_many_calls()
 
 
 async def _no_such_method(request: object, context: Context) -> bytes | None:

@@ -15,6 +15,10 @@ from accord_rpc.interceptor import Next
 RETRY_AFTER: Final = 1.0  # seconds
 
 
+def too_many_calls() -> RpcError:
+    return RpcError(Reason.REASON_RATE_LIMITED, retry_after=RETRY_AFTER)
+
+
 class CallSlots:
     """One per process. A call takes a slot when its message has arrived, so that requests without one, which cost their sender
     nothing, cannot keep others out."""
@@ -23,11 +27,15 @@ class CallSlots:
         self._limit = limit
         self.taken = 0
 
+    @property
+    def full(self) -> bool:
+        return self.taken >= self._limit
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """Raises RATE_LIMITED if all slots are taken."""
-        if self.taken >= self._limit:
-            raise RpcError(Reason.REASON_RATE_LIMITED, retry_after=RETRY_AFTER)
+        if self.full:
+            raise too_many_calls()
         self.taken += 1
         try:
             yield

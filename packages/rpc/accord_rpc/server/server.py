@@ -2,11 +2,9 @@
 
 import asyncio
 import socket
-import ssl
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -16,14 +14,10 @@ from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
-from accord_rpc.server.listening import Certificates
+from accord_rpc.server.listening import Certificates, Listener
 
-BACKLOG: Final = 1024
 _POLL: Final = 0.01  # seconds
 _FIRST_REQUEST_SECONDS: Final = 1.0  # for connections that were accepted just before the drain
-# Otherwise Python 3.13 removes the path when the server closes, though other processes still accept connections there.
-_KEEP_UNIX_SOCKET: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-_PAUSE: Final = 0.1  # seconds, after a connection could not be accepted: most likely there are too many open files
 
 
 def _never(_: str) -> bool:
@@ -51,8 +45,7 @@ class Server:
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
-        self._listeners: list[asyncio.Server] = []
-        self._secure_listeners: list[socket.socket] = []
+        self._listeners: Sequence[Listener] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._log = structlog.get_logger()
@@ -66,50 +59,14 @@ class Server:
         return sum(each.exchanges for each in self._connections if isinstance(each, Connection))
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts connections on bound sockets. The server closes them."""
-        for sock in sockets:
-            if self._certificates is None:
-                self._listeners.append(await self._create_listener(sock))
-            else:
-                sock.listen(BACKLOG)
-                sock.setblocking(False)
-                self._secure_listeners.append(sock)
-                self.loop.add_reader(sock, self._accept_secure, sock)
+        """Accepts connections on bound sockets. The server closes them. Raises OSError."""
+        self._listeners = [Listener(sock, self._accept) for sock in sockets]
         self._tick()
 
-    async def _create_listener(self, sock: socket.socket) -> asyncio.Server:
-        if sock.family != socket.AF_UNIX:
-            return await self.loop.create_server(lambda: NewConnection(self), sock=sock, backlog=BACKLOG)
-        return await self.loop.create_unix_server(
-            lambda: NewConnection(self), sock=sock, backlog=BACKLOG, **_KEEP_UNIX_SOCKET
-        )
-
-    def _accept_secure(self, listener: socket.socket) -> None:
-        """`create_server(ssl=…)` would keep one certificate for ever, and not count handshakes. With `start_tls`, uvloop loses the
-        handshake of a client that sends it at once. `sock_accept` loses a connection when it is cancelled."""
-        try:
-            sock, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # another process accepted it
-            return
-        except OSError:  # too many open files
-            self.loop.remove_reader(listener)
-            self.loop.call_later(_PAUSE, self._accept_again, listener)
-            return
-        sock.setblocking(False)
-        NewConnection(self).start_handshake(sock, address)
-
-    def _accept_again(self, listener: socket.socket) -> None:
-        if listener in self._secure_listeners:
-            self.loop.add_reader(listener, self._accept_secure, listener)
-
     def stop_listening(self) -> None:
-        for sock in self._secure_listeners:
-            self.loop.remove_reader(sock)
-            sock.close()
-        self._secure_listeners.clear()
         for listener in self._listeners:
             listener.close()
-        self._listeners.clear()
+        self._listeners = ()
 
     async def stop(self, grace: float | None) -> None:
         """Closes the sockets, tells clients to leave, and waits `grace` seconds for exchanges under way. Then cancels them.
@@ -170,15 +127,20 @@ class Server:
         finally:
             self._running.discard(exchange)
 
-    def accept(self, connection: NewConnection, address: str | None) -> bool:
-        network = None if address is None or self._exempt(address) else peer_network(address)
+    def _accept(self, sock: socket.socket, address: object) -> None:
+        host = str(address[0]) if isinstance(address, tuple) else ""
+        network = peer_network(host) if host and not self._exempt(host) else None
         full = len(self._connections) >= self.limits.connections
         if full or (network and self._per_network[network] >= self.limits.connections_per_address):
-            return False
+            sock.close()
+            return
+        connection = NewConnection(self)
         self._connections[connection] = network
         if network:
             self._per_network[network] += 1
-        return True
+        # The context is that of this moment, so that a renewed certificate is used at once.
+        context = self._certificates.context if self._certificates else None
+        connection.opening = self.loop.create_task(connection.open(sock, context))
 
     def connect(
         self, old: NewConnection, transport: asyncio.Transport, peer: Peer, *, http2: bool
@@ -190,9 +152,6 @@ class Server:
         if self._draining:
             self.loop.call_soon(connection.drain)  # after its first bytes
         return connection
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        return self._certificates.context if self._certificates else None
 
     def closed(self, connection: Connection) -> None:
         self._forget(connection)

@@ -62,6 +62,5 @@ def require_unchanged(settings: "Settings", running: Unchangeable) -> None:
     """Raises StartupError."""
     changed = [name for name, value in unchangeable(settings).items() if running.get(name) != value]
     if changed:
-        raise StartupError(
-            f"{' and '.join(changed)} cannot change by a reload. Restart the gateway, or undo the change."
-        )
+        names = " and ".join(filter(None, (", ".join(changed[:-1]), changed[-1])))
+        raise StartupError(f"{names} cannot change by a reload. Restart the gateway, or undo the change.")

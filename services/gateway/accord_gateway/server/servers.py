@@ -55,7 +55,7 @@ class AccordServer(GatewayServer):
         dispatcher = Dispatcher(
             [
                 GrpcProtocol(routes),
-                GrpcWebProtocol(routes),
+                GrpcWebProtocol(routes, routes.methods),
                 ConnectProtocol(routes, routes.methods),
                 pages,
                 RestProtocol(routes, routes.methods.values()),
@@ -80,7 +80,10 @@ class AccordServer(GatewayServer):
 
     async def start(self) -> None:
         assert self._server is not None
-        await self._server.start(self._sockets)
+        try:
+            await self._server.start(self._sockets)
+        except OSError as error:  # another process bound the same port at the same time, and listened first
+            raise _unavailable(self._settings, error) from None
 
     async def stop(self, grace: float | None) -> None:
         if self._server is not None:
@@ -150,8 +153,12 @@ def _bound(settings: Settings) -> Sequence[socket.socket]:
     try:
         return bind_tcp(settings.host, settings.port, shared=settings.workers > 1)
     except OSError as error:
-        address = format_address(settings.host, settings.port)
-        raise PortUnavailable(f"Cannot listen on {address}: {error.strerror}") from None
+        raise _unavailable(settings, error) from None
+
+
+def _unavailable(settings: Settings, error: OSError) -> PortUnavailable:
+    address = settings.unix_socket or format_address(settings.host, settings.port)
+    return PortUnavailable(f"Cannot listen on {address}: {error.strerror}.")
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
