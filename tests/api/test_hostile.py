@@ -48,13 +48,13 @@ from accord_rpc.pipeline.durable_limits import DurableLimit, Subject
 from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.policy import Method, read_methods
 from accord_rpc.reasons import AnyReason, reason_name
+from accord_rpc.server.limits import ConnectionLimits
 from tests.api.conftest import Client, read_refusal
 from tests.api.faces import GRPC, REST, Ends, Face, Outcome, Request
 from tests.api.hostile_json import hostile_requests
 from tests.api.hostile_messages import heavy_messages, hostile_messages
 from tests.api.hostile_scene import WRITTEN_BY_CALLS, OwnedOrganizations, known_to_administrators, populate
 from tests.api.representatives import Faces, representatives
-from tests.api.routes import MAX_TARGET_BYTES
 from tests.api.services import new_service, token_of
 from tests.api.world import World
 from tests.factories import Headers, Person, bearer
@@ -263,7 +263,7 @@ class Attack:
     async def send_through(self, face: Face, request: Request) -> None:
         """Also requests that a face refuses before it knows the method: they are neither logged nor counted as calls of it."""
         headers = await self._headers()
-        if len(request.target) > MAX_TARGET_BYTES:
+        if len(request.target) > ConnectionLimits().target_bytes:
             response = await self._scene.ends.http.fetch(request.verb, request.target, request.body, headers)
             assert response.status == 414
             return
