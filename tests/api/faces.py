@@ -10,7 +10,9 @@ from urllib.parse import quote, urlencode
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -21,6 +23,8 @@ from tests.api.web import Response, fetch
 
 M = TypeVar("M", bound=Message)
 MOST_TARGET_BYTES: Final = 8_000
+UNPARSABLE: Final = b"\xff"
+"""Half a tag, and no JSON."""
 NO_ID: Final = "-"
 """An empty field cannot be part of a path. Methods refuse both alike."""
 
@@ -93,6 +97,10 @@ class Face(ABC):
     ) -> Response: ...
 
     @abstractmethod
+    async def send_unparsable(self, address: str, path: str, headers: Mapping[str, str]) -> Response:
+        """A call of a method without streams, which fails when its message is read, and so has no effect."""
+
+    @abstractmethod
     def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]: ...
 
 
@@ -108,6 +116,10 @@ class Connect(Face):
         kind = f"application/{'connect+' if streams else ''}{self._encoding}"
         own = {**headers, "content-type": kind, "connect-protocol-version": "1"}
         return await fetch(address, "POST", path, _frame(body) if streams else body, own)
+
+    async def send_unparsable(self, address: str, path: str, headers: Mapping[str, str]) -> Response:
+        own = {**headers, "content-type": f"application/{self._encoding}"}
+        return await fetch(address, "POST", path, UNPARSABLE, own)
 
     def _written(self, message: Message) -> bytes:
         if self._encoding == "json":
@@ -152,6 +164,12 @@ class GrpcWeb(Face):
         self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
     ) -> Response:
         body = _frame(request.SerializeToString())
+        return await self._send(address, path, body, headers)
+
+    async def send_unparsable(self, address: str, path: str, headers: Mapping[str, str]) -> Response:
+        return await self._send(address, path, _frame(UNPARSABLE), headers)
+
+    async def _send(self, address: str, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         own = {**headers, "content-type": f"application/{self.name}", "x-grpc-web": "1"}
         return await fetch(address, "POST", path, b64encode(body) if self._text else body, own)
 
@@ -172,6 +190,12 @@ class Rest(Face):
 
     def can_express(self, path: str, request: Message) -> bool:
         return not _lacks_optional_id(self._route(path, request)[1], request)
+
+    async def send_unparsable(self, address: str, path: str, headers: Mapping[str, str]) -> Response:
+        """With a parameter that no method has."""
+        method = Default().FindMethodByName(path[1:].replace("/", "."))
+        target, rule = self._route(path, GetMessageClass(method.input_type)())
+        return await fetch(address, rule.verb, f"{target}{'&' if '?' in target else '?'}none=1", None, headers)
 
     def _route(self, path: str, request: Message) -> tuple[str, HttpRule]:
         method = request.DESCRIPTOR.file.pool.FindMethodByName(path[1:].replace("/", "."))
