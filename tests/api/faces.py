@@ -3,16 +3,19 @@
 import json
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
+from urllib.parse import quote, urlencode
 
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rules, query_fields
 from tests.api.web import Response, fetch
 
 M = TypeVar("M", bound=Message)
@@ -26,7 +29,7 @@ class Result(Generic[M]):
     status: Status | None
     request_id: str
     retry_after: str | None
-    """The header, which Connect has for calls that do not stream."""
+    """The header, which REST has, and Connect for calls that do not stream."""
 
     @property
     def message(self) -> M:
@@ -154,7 +157,62 @@ class GrpcWeb(Face):
         return [response.FromString(body) for _, body in messages], _grpc_status(trailers)
 
 
-FACES: Final = (Connect("json"), Connect("proto"), GrpcWeb(text=False), GrpcWeb(text=True))
+class Rest(Face):
+    """By the first route of the method."""
+
+    name = "rest"
+
+    async def send(
+        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
+    ) -> Response:
+        method = request.DESCRIPTOR.file.pool.FindMethodByName(path[1:].replace("/", "."))
+        rule = http_rules(cast(MethodDescriptor, method))[0]
+        return await fetch(address, rule.verb, _target(rule, request), _rest_body(rule, request), headers)
+
+    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
+        if sent.status != 200:
+            return [], json_format.Parse(sent.body, Status())
+        if not streams:
+            return [json_format.Parse(sent.body, response())], None
+        documents = [json.loads(line) for line in sent.body.splitlines() if line]
+        error = documents.pop()["error"] if documents and "error" in documents[-1] else None
+        messages = [json_format.ParseDict(document, response()) for document in documents]
+        return messages, json_format.ParseDict(error, Status()) if error else None
+
+
+FACES: Final = (Connect("json"), Connect("proto"), GrpcWeb(text=False), GrpcWeb(text=True), Rest())
+
+
+def _target(rule: HttpRule, request: Message) -> str:
+    segments = list(rule.template.segments)
+    for variable in rule.template.variables:
+        [text] = _texts(request, field_at(rule.method.input_type, variable.field) or ())
+        segments[variable.start : variable.stop] = [quote(text, safe="")]
+    pairs = [(leaf.json_path, text) for leaf in query_fields(rule) for text in _texts(request, leaf.fields)]
+    verb = f":{rule.template.verb}" if rule.template.verb else ""
+    return f"/{'/'.join(segments)}{verb}" + (f"?{urlencode(pairs)}" if pairs else "")
+
+
+def _texts(message: Any, fields: Sequence[FieldDescriptor]) -> list[str]:
+    """The values of a field as a URL has them; none if it is not set, but the path needs one."""
+    *way, last = fields
+    for field in way:
+        message = getattr(message, field.name)
+    written = json_format.MessageToDict(message, always_print_fields_with_no_presence=not way)
+    value = written.get(last.json_name, "" if way else None)
+    if value is None or (last.is_repeated and not value):
+        return []
+    return [
+        json.dumps(each) if isinstance(each, bool) else str(each) for each in (value if last.is_repeated else [value])
+    ]
+
+
+def _rest_body(rule: HttpRule, request: Any) -> bytes | None:
+    if not rule.body:
+        return None
+    if rule.body == WHOLE:
+        return json_format.MessageToJson(request).encode()
+    return json_format.MessageToJson(getattr(request, rule.body)).encode()
 
 
 def _frame(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Methods of the API through Connect and gRPC-Web: the same results, errors and rules as through gRPC."""
+"""Methods of the API through Connect, gRPC-Web and REST: the same results, errors and rules as through gRPC."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -6,7 +6,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
+from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC
 from accord.tasks.v1.tasks_pb2 import (
     CreateTaskRequest,
     CreateTaskResponse,
@@ -23,7 +26,9 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_gateway.server.gateway import Gateway
 from accord_gateway.settings import Settings
+from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
+from accord_rpc.policy import effective_policy
 from tests.api import probe as probes
 from tests.api.conftest import Client, refusal
 from tests.api.faces import FACES, ConnectGet, Face, Result
@@ -31,6 +36,7 @@ from tests.api.web import fetch
 from tests.factories import Person, signed_in_person
 
 TASKS = "/accord.tasks.v1.TaskService/"
+METHODS: list[MethodDescriptor] = [method for service in contract_services() for method in service.methods]
 
 
 @pytest.fixture
@@ -124,7 +130,7 @@ async def test_a_gateway_that_drains_or_is_full_refuses_calls_as_retryable(
     running.slots.taken -= 1000
     running.routes.draining = True
     assert ((drained := await call()).code, drained.reason) == ("UNAVAILABLE", "UNAVAILABLE")
-    expected = "1" if face.name.startswith("connect") else None
+    expected = None if face.name.startswith("grpc-web") else "1"
     assert full.retry_after == drained.retry_after == expected
 
 
@@ -173,3 +179,25 @@ async def test_a_stream_of_responses(face: Face, probe: tuple[str, Person]) -> N
     assert (len(result.messages), result.reason) == (3, "TASK_NOT_FOUND")
     result = await call(messages.ProbeRequest(text="a"), messages.ProbeResponse, {})
     assert (result.messages, result.reason) == ([], "CREDENTIAL_MISSING")
+
+
+# --- every method -----------------------------------------------------------------------------------------------------
+def test_the_contract_has_methods() -> None:
+    assert len(METHODS) > 50
+
+
+@pytest.mark.every_feature
+async def test_every_method_is_there_and_refuses_callers_without_a_credential(face: Face, address: str) -> None:
+    refused = set()
+    for method in METHODS:
+        path, streams = path_of(method), bool(method.client_streaming or method.server_streaming)
+        request, response = GetMessageClass(method.input_type)(), GetMessageClass(method.output_type)
+        result = await face.call(address, path, request, response, {}, streams=streams)
+        assert result.code in ("OK", "INVALID_ARGUMENT", "UNAUTHENTICATED"), (path, result)
+        if result.code == "UNAUTHENTICATED":
+            refused.add(path)
+    assert refused == {path_of(method) for method in METHODS if effective_policy(method).access != ACCESS_PUBLIC}
+
+
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"

@@ -81,8 +81,11 @@ def test_page_shows_every_operation_and_makes_a_call(pages: httpx2.Client, tmp_p
 
 
 @pytest.mark.slow
-def test_page_asks_to_sign_in_where_reflection_requires_it(database_url: str, start: Start, tmp_path: Path) -> None:
-    with client_of(start(DATABASE_URL=database_url, SERVER="accord", REFLECTION="signed-in")) as client:
+def test_page_asks_to_sign_in_where_reflection_requires_it_and_takes_the_cookie(
+    database_url: str, start: Start, tmp_path: Path
+) -> None:
+    settings = {"REFLECTION": "signed-in", "SESSION_COOKIES": True}
+    with client_of(start(DATABASE_URL=database_url, SERVER="accord", **settings)) as client:
         sign_up(client)
         seen = visit(client, tmp_path, sign_in_first=True)
         assert "Sign in" in seen["beforeSignIn"]

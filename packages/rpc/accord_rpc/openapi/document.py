@@ -29,7 +29,8 @@ _SECURITY_SCHEMES: Final[Json] = {
     "session": {
         "type": "http",
         "scheme": "bearer",
-        "description": "The token of a session, which a sign-in returns.",
+        "description": "The token of a session, which a sign-in returns. With SESSION_COOKIES browsers send the cookie "
+        "`__Host-session` instead.",
     },
     "api_key": {"type": "http", "scheme": "bearer", "description": "An API key of an organization."},
     "service_token": {

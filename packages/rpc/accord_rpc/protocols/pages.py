@@ -112,8 +112,10 @@ class _GuardContext(ProtocolContext):
     __slots__ = ("_message",)
 
     def __init__(self, exchange: Exchange) -> None:
-        metadata = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
+        headers = [(name, value) for name, value in exchange.headers if name != b"cookie"]
+        metadata = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         super().__init__(metadata, exchange.peer, exchange.peer_uris, None)
+        self.take_cookies(exchange.headers)
         self._message: object = b""
 
     async def read(self) -> object:

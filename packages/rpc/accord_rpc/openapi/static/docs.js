@@ -1,4 +1,5 @@
-// Shows the reference, and signs in with e-mail and password. The token stays in the memory of this page.
+// Shows the reference, and signs in with e-mail and password. The token stays in the memory of this page; with SESSION_COOKIES
+// there is none, because the browser sends the cookie.
 "use strict";
 
 const element = (id) => document.getElementById(id);
@@ -61,7 +62,7 @@ function onSubmit(id, act) {
 onSubmit("sign-in", async ({ email, password }) => {
   const answer = await call("POST", "/v1/sessions", { email, password });
   secondStepToken = answer.secondStepToken;
-  if (answer.sessionToken) return signedIn(answer, email);
+  if (answer.session) return signedIn(answer, email);
   show("second-step");
   say("Enter the code that your authenticator app shows.");
 });
@@ -72,8 +73,8 @@ onSubmit("second-step", async ({ code }) => {
 
 onSubmit("sign-out", async () => {
   try { await call("DELETE", "/v1/session"); } finally {
+    if (token && ui) ui.authActions.logout(["session"]);
     token = undefined;
-    ui.authActions.logout(["session"]);
     say("");
     show("sign-in");
   }
