@@ -128,7 +128,7 @@ async def test_a_gateway_that_drains_or_is_full_refuses_calls_as_retryable(
     running.slots.taken += 1000
     assert ((full := await call()).code, full.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
     running.slots.taken -= 1000
-    running.routes.draining = True
+    running.routes.refusals.draining = True
     assert ((drained := await call()).code, drained.reason) == ("UNAVAILABLE", "UNAVAILABLE")
     expected = None if face.name.startswith("grpc-web") else "1"
     assert full.retry_after == drained.retry_after == expected

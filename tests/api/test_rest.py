@@ -136,7 +136,7 @@ async def test_options_of_the_whole_server_are_answered(call: Rest) -> None:
 
 
 async def test_call_while_the_gateway_drains_is_503(call: Rest, gateway: tuple[Gateway, str]) -> None:
-    gateway[0].routes.draining = True
+    gateway[0].routes.refusals.draining = True
     response = await call("GET", "/v1/tasks")
     assert (response.status, response.reason, response.header("retry-after")) == (503, "UNAVAILABLE", "1")
     assert response.header("x-request-id")

@@ -66,6 +66,9 @@ def _database_settings(config: ServeConfig) -> DatabaseSettings:
         dsn=config.addresses.pooled,
         pool_size=settings.db_pool_size,
         pool_wait=settings.db_pool_wait.total_seconds(),
+        pool_queue=max(
+            settings.max_concurrent_calls, DatabaseSettings.pool_queue
+        ),  # all calls that are served may wait
         statement_timeout=settings.db_statement_timeout.total_seconds(),
         prepare=not settings.db_pooler,
         role=gateway_role(settings),
@@ -85,7 +88,7 @@ async def drain(gateway: Gateway, shutdown: Shutdown, seconds: float) -> None:
     """Rejects new calls, and lets running calls finish for at most `seconds`, unless the shutdown is forced."""
     structlog.get_logger().info("stopping", drain_seconds=seconds)
     gateway.health.stop()
-    gateway.routes.draining = True
+    gateway.routes.refusals.draining = True
     await shutdown.wait_unless_forced(asyncio.sleep(DRAIN_NOTICE_SECONDS))
     await shutdown.wait_unless_forced(gateway.server.stop(seconds))
     await gateway.server.stop(None)  # cancels the calls that remain

@@ -1,7 +1,7 @@
 """Builds each method's chain of stages, once, at start. A stage that the policy does not require is left out."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
@@ -21,14 +21,11 @@ from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
 from accord_rpc.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimitInterceptor, RateLimitInterceptor
 from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, respond_with
+from accord_rpc.pipeline.refusals import Refusals, is_health_check
 from accord_rpc.pipeline.retries import RetryInterceptor
 from accord_rpc.pipeline.session_cookies import SessionCookieInterceptor
-from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, CallMetrics, TelemetryInterceptor, request_id
+from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
 from accord_rpc.policy import Method
-from accord_rpc.status import STATUS_HEADER, status_of
-
-_HEALTH: Final = "/grpc.health.v1.Health/"
-_RETRY_AFTER: Final = 1.0  # seconds; another gateway can serve at once, a restarted one soon
 
 AccessStage: TypeAlias = Callable[[Method], AsyncServerInterceptor]
 """Makes the stage that decides who may call a method. The gateway passes it in."""
@@ -71,6 +68,9 @@ class Pipeline:
         """For an unknown path: METHOD_UNKNOWN, with a log line, counted under one name."""
         return _chained([self._unknown], _no_such_method, path)
 
+    def refusals(self, methods: Collection[Method]) -> Refusals:
+        return Refusals(self.slots, self._database, methods, self._metrics)
+
     def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
         """Outermost first."""
         policy = method.policy
@@ -78,11 +78,12 @@ class Pipeline:
         if self._cookie_origins is not None:
             yield SessionCookieInterceptor(method, self._cookie_origins)
         yield DeadlineInterceptor(policy, self._clock)
+        if not is_health_check(method.path):
+            yield ConcurrencyInterceptor(self.slots)
         yield self._access(method)
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
             yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
-        yield ConcurrencyInterceptor(self.slots, request_streaming=method.request_streaming)
         if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)
         if any(limit.durable for limit in policy.rate_limits):
@@ -98,20 +99,17 @@ class Pipeline:
 class Routes(grpc.GenericRpcHandler):
     """The chains of all methods, for our own protocols by `find`, for a grpcio server as a generic handler. Refuses unknown paths.
 
-    While `draining`, a call fails with UNAVAILABLE before its message is read, so that its client retries it elsewhere. Health checks
-    continue, because load balancers learn from them that this gateway stops."""
+    Refuses calls while the gateway drains or is full, too. See `Refusals`."""
 
     def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
         self._pipeline = pipeline
         self.methods: Mapping[str, Method] = {method.path: method for method in served}
         self._chains = {method.path: pipeline.chain(method, handler) for method, handler in served.items()}
-        self._unavailable = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=_RETRY_AFTER), frozenset())
-        self.draining = False
+        self.refusals = pipeline.refusals(served)
 
     def find(self, path: str) -> Next:
-        if self.draining and not path.startswith(_HEALTH):
-            return self._drain
-        return self._chains.get(path) or self._pipeline.refuse(path)
+        refusal = self.refusals.find(path)
+        return refusal.chain if refusal else self._chains.get(path) or self._pipeline.refuse(path)
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """Every kind of call is registered as one with a stream of requests. grpcio starts those when the headers have arrived, so
@@ -120,14 +118,6 @@ class Routes(grpc.GenericRpcHandler):
         if method is not None and method.response_streaming:
             return grpc.stream_stream_rpc_method_handler(chain)
         return grpc.stream_unary_rpc_method_handler(chain)
-
-    async def _drain(self, request: object, context: Context) -> NoReturn:
-        status = self._unavailable
-        sent = next(
-            (str(value) for name, value in context.invocation_metadata() or () if name == REQUEST_ID_HEADER), ""
-        )
-        context.set_trailing_metadata(((STATUS_HEADER, status.details), (REQUEST_ID_HEADER, request_id(sent))))
-        await context.abort(status.code, status.message)
 
 
 async def _no_such_method(request: object, context: Context) -> bytes | None:
