@@ -35,6 +35,8 @@ INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
 QUERIES = "packages/db/accord_db/queries"
 RLS_MIGRATION = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
 ROWS = "tests/db/test_row_level_security.py"
+JSON = "packages/rpc/accord_rpc/protocols/json_codec"
+JSON_TESTS = "tests/rpc/protocols/test_json_codec.py"
 TENANCY = "tests/api/test_tenancy.py"
 MATRIX = ("tests/api/test_matrix.py::test_every_method_accepts_exactly_the_callers_of_its_policy",)
 
@@ -344,6 +346,15 @@ MUTATIONS = (
         ("tests/api/test_admin.py::test_caller_administrator_and_banned_account_cannot_be_impersonated",),
     ),
     Mutation(
+        "pages: the contract is readable without a sign-in",
+        "services/gateway/accord_gateway/server/pages.py",
+        """    if settings.reflection == "signed-in":
+        document""",
+        """    if False:
+        document""",
+        ("tests/gateway/test_docs_page.py::test_document_requires_a_session_where_reflection_does",),
+    ),
+    Mutation(
         "masks: a path names a read-only field",
         "packages/rpc/accord_rpc/masks.py",
         "            if path not in self._readers\n",
@@ -370,6 +381,34 @@ MUTATIONS = (
         "parts = [me.account_id.bytes, active.bytes, ",
         "parts = [",
         ("tests/api/test_lists.py::test_page_token_is_refused_if_altered_or_of_another_caller_or_order[ListTasks]",),
+    ),
+    Mutation(
+        "json: a key may be given twice",
+        f"{JSON}/document.py",
+        "    if _has_unique_keys(body, value):\n",
+        "    if True:\n",
+        (f"{JSON_TESTS}::test_a_create_request_with_a_problem_is_refused_with_the_path",),
+    ),
+    Mutation(
+        "json: both spellings of a field may be given",
+        f"{JSON}/reader.py",
+        "            if key.twin in value:\n",
+        "            if key.twin is value:\n",
+        (f"{JSON_TESTS}::test_a_create_request_with_a_problem_is_refused_with_the_path",),
+    ),
+    Mutation(
+        "json: objects may be nested without end",
+        f"{JSON}/document.py",
+        "        if depth > MAX_DEPTH:\n",
+        "        if depth > 10 * MAX_DEPTH:\n",
+        (f"{JSON_TESTS}::test_nesting_is_limited_to_what_the_parser_of_binary_messages_takes",),
+    ),
+    Mutation(
+        "connect: the length of a compressed response reveals a secret",
+        "packages/rpc/accord_rpc/protocols/connect_calls.py",
+        "self._gzips = endpoint.compresses and accepts_gzip(value)\n",
+        "self._gzips = accepts_gzip(value)\n",
+        ("tests/rpc/protocols/test_connect.py::test_a_response_with_a_secret_is_not_compressed",),
     ),
 )
 

@@ -128,7 +128,7 @@ async def test_a_gateway_that_drains_or_is_full_refuses_calls_as_retryable(
     running.slots.taken += 1000
     assert ((full := await call()).code, full.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
     running.slots.taken -= 1000
-    running.routes.refusals.draining = True
+    running.routes.draining = True
     assert ((drained := await call()).code, drained.reason) == ("UNAVAILABLE", "UNAVAILABLE")
     expected = None if face.name.startswith("grpc-web") else "1"
     assert full.retry_after == drained.retry_after == expected
@@ -187,7 +187,9 @@ def test_the_contract_has_methods() -> None:
 
 
 @pytest.mark.every_feature
+@pytest.mark.parametrize("face", [face for face in FACES if face.name != "rest"], ids=lambda face: face.name)
 async def test_every_method_is_there_and_refuses_callers_without_a_credential(face: Face, address: str) -> None:
+    """tests/api/test_rest.py does it for the routes of REST."""
     refused = set()
     for method in METHODS:
         path, streams = path_of(method), bool(method.client_streaming or method.server_streaming)

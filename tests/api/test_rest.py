@@ -116,7 +116,7 @@ async def test_fields_keep_their_json_types(call: Rest) -> None:
     assert page["tasks"][0]["completed"] is False
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/tasks/", "/v2/tasks", "/v1/tasks/a/b", "/v1/tasks/a:nothing"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/tasks/", "/v2/tasks", "/v1/tasks/a/b", "/v1/tasks/a:nothing"])
 async def test_unknown_path_is_404_in_json(call: Rest, path: str) -> None:
     response = await call("GET" if path != "/v1/tasks/a:nothing" else "POST", path)
     assert (response.status, response.json["code"], response.reason) == (404, 5, "METHOD_UNKNOWN")
@@ -136,7 +136,7 @@ async def test_options_of_the_whole_server_are_answered(call: Rest) -> None:
 
 
 async def test_call_while_the_gateway_drains_is_503(call: Rest, gateway: tuple[Gateway, str]) -> None:
-    gateway[0].routes.refusals.draining = True
+    gateway[0].routes.draining = True
     response = await call("GET", "/v1/tasks")
     assert (response.status, response.reason, response.header("retry-after")) == (503, "UNAVAILABLE", "1")
     assert response.header("x-request-id")

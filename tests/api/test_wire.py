@@ -492,10 +492,9 @@ async def test_call_is_refused_at_once_without_a_free_slot_and_served_with_one(
     gateway: tuple[Gateway, str], client: Client, me: Person, slots: int
 ) -> None:
     gateway[0].slots.taken += slots
-    began = perf_counter()
-    refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=me.headers))
-    assert (refused.code, refused.retry_after) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0)
-    assert perf_counter() - began < 0.5
+    for headers in (me.headers, ()):  # before access is decided, so that a refusal costs little
+        refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=headers))
+        assert (refused.code, refused.retry_after) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0)
     gateway[0].slots.taken -= slots
     await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
 
@@ -538,7 +537,10 @@ async def test_two_thousand_requests_without_messages_do_not_block_other_callers
             for _ in range(100):
                 wire.begin(path, me.headers)
         for _ in range(12):
-            calls = (client.accounts.GetSession(GetSessionRequest(), metadata=me.headers) for _ in range(20))
+            calls = (
+                client.accounts.GetSession(GetSessionRequest(), metadata=me.headers, timeout=MAX_DEADLINE)
+                for _ in range(20)
+            )
             assert await asyncio.gather(*map(outcome, calls)) == ["OK"] * 20
         assert gateway[0].slots.taken == 0
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +28,16 @@ from accord_db.queries import tasks
 from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
+from accord_gateway.server.servers import connection_limits
 from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
+from accord_rpc.pipeline.repeated_limits import MOST_ITEMS
 from accord_rpc.pipeline.telemetry import call_metrics
+from accord_rpc.protocols.compression import COMPRESS_FROM
+from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES
+from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VALUES, MAX_VIOLATIONS
+from accord_rpc.protocols.rest_calls import HEARTBEAT_SECONDS
+from accord_rpc.server.limits import ConnectionLimits
 from tests.factories import signed_in_person
 from tests.gateway.test_restarts import SERVICE_CONFIG
 
@@ -38,6 +46,15 @@ PAGE = (ROOT / "docs/operating.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 SQL = [block for language, block in BLOCKS if language == "sql"]
 
+CONSTANTS = {
+    "MOST_MESSAGE_BYTES": MOST_MESSAGE_BYTES,
+    "MOST_ITEMS": MOST_ITEMS,
+    "MAX_DEPTH": MAX_DEPTH,
+    "MAX_VALUES": MAX_VALUES,
+    "MAX_VIOLATIONS": MAX_VIOLATIONS,
+    "COMPRESS_FROM": COMPRESS_FROM,
+    "HEARTBEAT_SECONDS": HEARTBEAT_SECONDS,
+}
 LIBPQ = {option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar}
 
 
@@ -56,7 +73,8 @@ def test_names_in_capitals_are_settings_codes_or_reasons() -> None:
         value.name.removeprefix("REASON_") for value in Reason.DESCRIPTOR.values
     }
     named = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", PAGE))
-    assert named - settings - codes - LIBPQ == {"NOT_SERVING"}
+    http2 = {"ENHANCE_YOUR_CALM", "REFUSED_STREAM"}
+    assert named - settings - codes - LIBPQ - CONSTANTS.keys() - http2 == {"NOT_SERVING"}
     assert len(named & settings) > 10
 
 
@@ -74,8 +92,35 @@ def test_page_lists_every_metric() -> None:
     served = {
         family.name: family.type for metric in declared if hasattr(metric, "collect") for family in metric.collect()
     }
-    named = set(re.findall(r"^\| `(\w+)", PAGE, flags=re.MULTILINE))
+    named = {name for name, _, _ in table("Metrics")}
     assert named == {f"{name}_total" if kind == "counter" else name for name, kind in served.items()}
+
+
+def table(heading: str) -> list[tuple[str, str, str]]:
+    """The rows of a section's table: the first word in code, what else is in its cell, and the next cell."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(\w+)[^`]*`([^|]*) \| ([^|]*) \|", section, flags=re.MULTILINE)
+
+
+def test_page_lists_every_limit_of_connections() -> None:
+    limits = ConnectionLimits()
+    listed = table("Limits of connections")
+    assert {name: amount(value) for name, _, value in listed} == asdict(limits)
+    settings = {name: re.findall(r"`(\w+)`", more) for name, more, _ in listed if more}
+    assert settings == {"connections": ["MAX_CONNECTIONS"], "connections_per_address": ["MAX_CONNECTIONS_PER_ADDRESS"]}
+    assert connection_limits(Settings()) == limits
+
+
+def test_limits_of_calls_equal_those_of_the_code() -> None:
+    listed = {name: value for name, _, value in table("Limits of calls")}
+    assert {name: amount(listed[name]) for name in CONSTANTS} == CONSTANTS
+    assert amount(listed["MAX_CONCURRENT_CALLS"]) == Settings().max_concurrent_calls
+
+
+def amount(text: str) -> float:
+    """`16 KiB` in bytes, `2 min` in seconds, `1,000` as a number."""
+    number, _, unit = text.replace(",", "").partition(" ")
+    return int(number) * {"": 1, "bytes": 1, "KiB": 1024, "MiB": 1024**2, "s": 1, "min": 60}[unit]
 
 
 def test_retry_policy_equals_the_tested_one() -> None:

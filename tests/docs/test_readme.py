@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from accord_gateway.cli.banner import banner
+from accord_gateway.settings import Settings
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 CI = (ROOT / ".ci/run").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-BUF_MARKER = "<!-- .ci/run runs these against `make run` -->\n"
-GRPCURL_MARKER = "<!-- and these, with grpcurl -->\n"
+CURL_MARKER = "<!-- .ci/run runs these against `make run` -->\n"
+BUF_MARKER = "<!-- and this, with buf -->\n"
+GRPCURL_MARKER = "<!-- and this, with grpcurl -->\n"
 MAIL_MARKER = "<!-- .ci/run runs these too -->\n"
 PAGE_MARKER = "<!-- .ci/run runs this -->\n"
 
@@ -27,7 +31,7 @@ def block_after(marker: str) -> str:
 
 def other_commands() -> list[str]:
     blocks = re.findall(r"^```sh\n(.*?)```", README, flags=re.MULTILINE | re.DOTALL)
-    marked = {block_after(marker) for marker in (BUF_MARKER, GRPCURL_MARKER, MAIL_MARKER)}
+    marked = {block_after(marker) for marker in (CURL_MARKER, BUF_MARKER, GRPCURL_MARKER, MAIL_MARKER)}
     return [line for block in blocks if block not in marked for line in block.splitlines()]
 
 
@@ -45,6 +49,7 @@ def test_command_is_run_by_ci(command: str) -> None:
 @pytest.mark.parametrize(
     ("page", "marker"),
     [
+        ("README.md", CURL_MARKER),
         ("README.md", BUF_MARKER),
         ("README.md", GRPCURL_MARKER),
         ("README.md", MAIL_MARKER),
@@ -65,21 +70,27 @@ def test_every_shell_block_of_a_page_is_run_by_ci(name: str) -> None:
     assert page.count("```sh\n") == page.count(f"{PAGE_MARKER}```sh\n")
 
 
-def calls(block: str) -> list[tuple[str, ...]]:
-    """Method, message and headers of each call of buf or grpcurl."""
-    commands = re.split(r"^(?=\S)", block.replace("\\\n", " "), flags=re.MULTILINE)
-    return [call(shlex.split(command.removeprefix("TOKEN=$(").partition("|")[0])) for command in commands if command]
-
-
-def call(words: list[str]) -> tuple[str, ...]:
+def call(block: str) -> tuple[str, list[str]]:
+    """The method, message and headers that buf or grpcurl sends."""
+    words = shlex.split(block.replace("\\\n", " "))
     method = "/".join(words[-1].split("/")[-2:])
-    return (method, *(value for flag, value in pairwise(words) if flag in ("-d", "-H")))
+    return method, [value for flag, value in pairwise(words) if flag in ("-d", "-H")]
 
 
-def test_grpcurl_and_buf_send_the_same_calls() -> None:
-    buf_calls = calls(block_after(BUF_MARKER))
-    assert [method.partition("/")[2] for method, *_ in buf_calls] == ["SignUp", "SignIn", "CreateTask", "ListTasks"]
-    assert calls(block_after(GRPCURL_MARKER)) == buf_calls
+def test_grpcurl_and_buf_send_the_same_call() -> None:
+    sent = call(block_after(BUF_MARKER))
+    assert sent[0] == "accord.tasks.v1.TaskService/ListTasks"
+    assert call(block_after(GRPCURL_MARKER)) == sent
+
+
+def test_curl_sends_the_calls_that_make_run_prints() -> None:
+    """README breaks their lines."""
+    shown = {
+        line.replace('session_*[Tt]oken": *', 'sessionToken":') for line in banner(Settings(server="accord"), 50051)
+    }
+    lines = re.sub(r" \\\n +", " ", block_after(CURL_MARKER)).replace("|\n ", "|").splitlines()
+    assert len(lines) == 4
+    assert [line for line in lines if line not in shown] == []
 
 
 def test_readme_shows_the_output_of_make_help() -> None:

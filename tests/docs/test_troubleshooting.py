@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 SOURCES = [path for folder in ("packages", "services", "tools") for path in (ROOT / folder).rglob("*.py")]
 
-# Messages of PostgreSQL, grpcio and clients.
+# Messages of PostgreSQL, grpcio, browsers and other clients.
 FOREIGN = re.compile(
-    r"connection failed: |(Failed to dial target host … )?connect: connection refused|Failed to connect to remote host"
+    r"wrong version number|Empty reply from server|Failed to connect to … Couldn't|No 'Access-Control-Allow-Origin' header"
+    r"|unexpected HTTP status code|connection failed: |(Failed to dial target host … )?connect: connection refused|Failed to connect to remote host"
     r"|failed to find service named|server does not support|first record does not|WRONG_VERSION_NUMBER|Socket closed"
     r"|pre-existing shared memory|RuntimeError: The grpc package installed|psql |\tIs the server running"
 )
@@ -34,7 +35,7 @@ def string_constants() -> str:
 def quotes() -> list[str]:
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
     blocks = [block for language, block in fenced if not language]
-    cells = re.findall(r"^\| (`.*?) \| ", PAGE, flags=re.MULTILINE)
+    cells = re.findall(r"^\| ([^|`]*`.*?) \| ", PAGE, flags=re.MULTILINE)
     lines = [line.removeprefix("accord: ").strip(" -") for block in blocks for line in block.splitlines()]
     return [*lines, *(quote for cell in cells for quote in re.findall(r"`([^`]+)`", cell))]
 

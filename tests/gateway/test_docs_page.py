@@ -110,13 +110,20 @@ def test_document_requires_a_session_where_reflection_does(database_url: str, st
 
 def test_reference_is_not_served_where_reflection_is_off(database_url: str, start: Start) -> None:
     with client_of(start(DATABASE_URL=database_url, SERVER="accord", REFLECTION="off")) as client:
-        for path in ("/openapi.json", "/docs", "/docs/docs.js", "/docs/swagger-ui-bundle.js"):
+        for path in ("/", "/openapi.json", "/docs", "/docs/docs.js", "/docs/swagger-ui-bundle.js"):
             assert client.get(path).status_code == 404
         assert client.get("/healthz").status_code == 200
 
 
+def test_root_leads_to_the_reference(pages: httpx2.Client) -> None:
+    response = pages.get("/", follow_redirects=True)
+    assert (response.status_code, response.url.path) == (200, "/docs")
+
+
 def test_content_security_policy_permits_scripts_of_this_origin_only(pages: httpx2.Client) -> None:
-    policy = pages.get("/docs").headers["content-security-policy"]
+    page = pages.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
     directives = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
     assert directives["default-src"] == "'none'"
     assert directives["script-src"] == directives["style-src"] == directives["connect-src"] == "'self'"

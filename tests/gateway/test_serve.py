@@ -1,20 +1,26 @@
 """`accord serve` as a process: how it starts, what it prints, how it ends, and that it leaves nothing running."""
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
+from accord_db.migrate.revisions import read_revisions
+from accord_gateway.cli.banner import banner
+from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
 from tests.conftest import temporary_database
-from tests.gateway.conftest import GatewayProcess, Start, eventually, healthy, url
+from tests.gateway.conftest import GatewayProcess, Start, eventually, gateways, healthy, url
 
 
 def open_call(channel: grpc.Channel) -> grpc.RpcContext:
@@ -37,30 +43,53 @@ def open_call(channel: grpc.Channel) -> grpc.RpcContext:
 def test_serves_on_the_embedded_postgres_and_leaves_nothing_running_after_an_interrupt(start: Start) -> None:
     gateway = start()
     assert healthy(gateway.address)
+    assert gateway.event("migrated")["to"] == read_revisions().head
+    assert "alembic" not in gateway.output
     assert any("postgres" in command for command in gateway.processes().values())
     assert gateway.stop(signal.SIGINT) == 0
     assert not gateway.processes()
     assert "Traceback" not in gateway.output
 
 
-def test_the_calls_of_the_banner_work(gateway: GatewayProcess) -> None:
-    banner = eventually(lambda: gateway.output.partition("or with buf")[2] or None)
-    calls = "\n".join(line for line in banner.splitlines() if "buf curl" in line)
-    assert len(calls.splitlines()) == 4
-    done = subprocess.run(["sh", "-ec", calls], cwd=gateway.folder, capture_output=True, text=True, timeout=60)
+@pytest.fixture(scope="module")
+def shown(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """A gateway whose banner has been printed."""
+    folder = tmp_path_factory.mktemp("banner")
+    with temporary_database(postgres, template=template) as dsn, gateways(folder) as start:
+        gateway = start(DATABASE_URL=url(dsn), SERVER="accord")
+        eventually(lambda: gateway.output.partition("grpcurl -plaintext")[2] or None)
+        yield gateway
+
+
+def test_the_calls_of_the_banner_work(shown: GatewayProcess) -> None:
+    calls = [line for line in shown.output.splitlines() if re.match(r"(TOKEN=\$\()?(curl|\S*/buf curl) ", line)]
+    assert len(calls) == 5
+    done = subprocess.run(["sh", "-ec", "\n".join(calls)], cwd=shown.folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "Try Accord" in done.stdout.rpartition("{}")[2].partition('"tasks"')[2]
+    sign_up, create, listed, with_grpc = done.stdout.split("\n", 3)
+    assert json.loads(sign_up) == {}
+    assert json.loads(listed)["tasks"] == [json.loads(create)["task"]]
+    assert [task["title"] for task in json.loads(with_grpc)["tasks"]] == ["Try Accord"]
 
 
-def test_the_banner_has_the_same_calls_for_grpcurl_and_buf(gateway: GatewayProcess) -> None:
-    banner = eventually(lambda: gateway.output if "or with buf" in gateway.output else None)
-    grpcurl = [line for line in banner.splitlines() if "grpcurl -plaintext" in line]
-    assert [line.rstrip().split("/")[1].split()[0] for line in grpcurl] == [
-        "SignUp",
-        "SignIn",
-        "CreateTask",
-        "ListTasks",
-    ]
+def test_the_banner_leads_to_the_api_reference(shown: GatewayProcess) -> None:
+    [address] = re.findall(r"http://\S+/docs$", shown.output, flags=re.MULTILINE)
+    with urllib.request.urlopen(address, timeout=10) as page:
+        assert "swagger-ui" in page.read().decode()
+
+
+def test_the_banner_has_the_same_call_for_grpcurl_and_buf(shown: GatewayProcess) -> None:
+    [buf] = [line for line in shown.output.splitlines() if "buf curl" in line]
+    [grpcurl] = [line for line in shown.output.splitlines() if line.startswith("grpcurl ")]
+    assert re.findall(r"-[Hd] .*'", buf) == re.findall(r"-[Hd] .*'", grpcurl)
+    assert buf.rpartition("/accord.")[2] == grpcurl.rpartition(" accord.")[2]
+
+
+def test_a_server_without_rest_shows_how_to_sign_in_with_grpc() -> None:
+    lines = list(banner(Settings(server="grpcio"), 50051))
+    methods = [re.findall(r"Service/(\w+)", line) for line in lines if "buf curl" in line]
+    assert methods == [["SignUp"], ["SignIn"], ["ListTasks"]]
+    assert not [line for line in lines if "/docs" in line or line.startswith("curl")]
 
 
 def test_a_second_interrupt_does_not_wait_for_running_calls(start: Start, database_url: str) -> None:

@@ -35,6 +35,13 @@ def _serve(_: argparse.Namespace) -> int:
     return 0
 
 
+def _reload(_: argparse.Namespace) -> int:
+    from accord_gateway.cli.reload import reload
+
+    print(f"The gateway serves with the new code and settings, after {reload()} s.")
+    return 0
+
+
 def _migrate(_: argparse.Namespace) -> int:
     from accord_gateway.cli.migrate import migrate
     from accord_gateway.settings import read_settings
@@ -91,15 +98,20 @@ def _print_findings(findings: "Iterable[Finding]") -> int:
 def _run_worker(options: argparse.Namespace) -> int:
     from accord_gateway.process.worker import run_worker
 
-    run_worker(options.metrics_folder)
+    run_worker(options.metrics_folder, options.sockets)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="accord", description="A contract-first gRPC backend on PostgreSQL.")
-    commands = parser.add_subparsers(required=True, metavar="serve | migrate | account | admin | rotate-keys | doctor")
+    commands = parser.add_subparsers(
+        required=True, metavar="serve | reload | migrate | account | admin | rotate-keys | doctor"
+    )
 
     commands.add_parser("serve", help="serve until Ctrl-C or SIGTERM").set_defaults(run=_serve)
+    commands.add_parser("reload", help="replace the workers of the running gateway by new ones").set_defaults(
+        run=_reload
+    )
     commands.add_parser("migrate", help="migrate the database to this release's schema").set_defaults(run=_migrate)
 
     account = commands.add_parser("account", help="ban an account, or lift its ban")
@@ -121,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 
     worker = commands.add_parser("worker")  # started by `serve`, not by users
     worker.add_argument("metrics_folder", type=Path)
+    worker.add_argument("sockets", type=int, nargs="*")
     worker.set_defaults(run=_run_worker)
     return parser
 

@@ -1,7 +1,8 @@
 """The life of a serving process: connect, serve, and shut down without an error for any caller."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -20,20 +21,20 @@ from accord_gateway.server.health import monitor_database
 from accord_gateway.shutdown import Shutdown
 from accord_gateway.startup import ServeConfig, gateway_role, unreachable
 
-# For this time before connections close, new calls fail with UNAVAILABLE, which clients can safely retry. If the connection
-# closes first, a client cannot know whether the call took effect.
-DRAIN_NOTICE_SECONDS = 0.3
 CLOSE_SECONDS = 5.0
 
 
-async def serve(config: ServeConfig, shutdown: Shutdown, announce: Callable[[int], None]) -> None:
-    """Returns after the shutdown. Calls `announce` with the port once it accepts calls. Raises StartupError."""
+async def serve(
+    config: ServeConfig, shutdown: Shutdown, announce: Callable[[int], None], sockets: Sequence[socket.socket] = ()
+) -> None:
+    """Returns after the shutdown. Calls `announce` with the port once it accepts calls. Bound `sockets` take the place of PORT.
+    Raises StartupError."""
     return_large_blocks()
     async with connect(config) as runtime:
         gateway = build_server(runtime)
         sender = mail_sender(runtime)
         await runtime.listener.start()  # after everything has subscribed
-        port = gateway.server.listen()
+        port = gateway.server.listen(sockets)
         await gateway.server.start()
         gateway.health.set_serving(True)
         async with running(sender.run()):  # until the end of the drain, during which calls may still add mail
@@ -66,9 +67,8 @@ def _database_settings(config: ServeConfig) -> DatabaseSettings:
         dsn=config.addresses.pooled,
         pool_size=settings.db_pool_size,
         pool_wait=settings.db_pool_wait.total_seconds(),
-        pool_queue=max(
-            settings.max_concurrent_calls, DatabaseSettings.pool_queue
-        ),  # all calls that are served may wait
+        # All calls that are served may wait. Others are refused before.
+        pool_queue=max(settings.max_concurrent_calls, DatabaseSettings.pool_queue),
         statement_timeout=settings.db_statement_timeout.total_seconds(),
         prepare=not settings.db_pooler,
         role=gateway_role(settings),
@@ -86,9 +86,7 @@ def _clean_up(runtime: Runtime) -> Coroutine[Any, Any, None]:
 
 async def drain(gateway: Gateway, shutdown: Shutdown, seconds: float) -> None:
     """Rejects new calls, and lets running calls finish for at most `seconds`, unless the shutdown is forced."""
-    structlog.get_logger().info("stopping", drain_seconds=seconds)
-    gateway.health.stop()
-    gateway.routes.refusals.draining = True
-    await shutdown.wait_unless_forced(asyncio.sleep(DRAIN_NOTICE_SECONDS))
+    structlog.get_logger().info("retiring" if shutdown.retiring else "stopping", drain_seconds=seconds)
+    gateway.health.stop(serving=shutdown.retiring)
     await shutdown.wait_unless_forced(gateway.server.stop(seconds))
     await gateway.server.stop(None)  # cancels the calls that remain

@@ -24,7 +24,8 @@ def configure(settings: Settings) -> None:
     )
     logging.basicConfig(handlers=[_Forward(structlog.get_logger())], level=max(level, logging.INFO), force=True)
     logging.captureWarnings(True)
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # logs each plugin it loads
+    if settings.log_level != "debug":
+        logging.getLogger("alembic.runtime").setLevel(logging.WARNING)  # logs each migration and each plugin it loads
 
 
 def _writer(log_format: str) -> "structlog.BytesLoggerFactory | structlog.PrintLoggerFactory":

@@ -193,6 +193,15 @@ def read_settings() -> Settings:
     return settings
 
 
+def read_state_folder() -> Path:
+    """For commands to a running gateway, whose other settings this process may lack. Raises SettingsError if `.env` cannot be read."""
+    file = read_env_file(ENV_FILE, [name.upper() for name in Settings.model_fields])
+    if file.problems:
+        raise SettingsError(file.problems)
+    folder = (_known(file.values) | _known(os.environ)).get("state_folder")
+    return Path(folder) if folder else Settings.model_fields["state_folder"].default
+
+
 def ignore_libpq_environment(settings: Settings) -> list[str]:
     """Removes from this process's environment the variables of libpq that could lead to another server than DATABASE_URL or, without
     it, the embedded one. Returns those that were set."""
@@ -255,8 +264,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "DATABASE_DIRECT_URL", "must be set with DB_POOLER: LISTEN and migrations do not work through a pooler"
     if settings.database_direct_url and not settings.database_url:
         yield "DATABASE_URL", "must be set too: DATABASE_DIRECT_URL is only for LISTEN and migrations"
-    if settings.metrics_port and settings.metrics_port == settings.port:
+    if settings.metrics_port and settings.metrics_port == settings.port and not settings.unix_socket:
         yield "METRICS_PORT", "must differ from PORT"
+    if settings.unix_socket and settings.server == "grpcio" and settings.workers > 1:
+        yield "WORKERS", "must be 1 with UNIX_SOCKET and SERVER=grpcio, which cannot share the socket"
     yield from _provider_contradictions(settings)
 
 
@@ -291,7 +302,7 @@ def _production_problems(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _mail_problems(settings)
     if settings.reflection == "on":
         yield "REFLECTION", "must be signed-in or off in production"
-    if not (settings.tls_cert_file or settings.tls_at_proxy or is_loopback(settings.host)):
+    if not (settings.tls_cert_file or settings.tls_at_proxy or is_loopback(settings.host) or settings.unix_socket):
         yield "TLS_CERT_FILE", f"must be set to listen on {settings.host}, or TLS_AT_PROXY=true if a proxy ends TLS"
     if settings.tls_at_proxy and not settings.trusted_proxies:
         yield (

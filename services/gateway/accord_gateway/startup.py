@@ -59,13 +59,27 @@ def prepare(settings: Settings) -> Iterator[tuple[ServeConfig, EmbeddedPostgres 
     elif ignored:
         log.warning("environment_ignored", variables=ignored, reason="DATABASE_URL specifies the server")
 
+    with _start(postgres) if postgres else _configured(settings) as addresses:
+        yield _serve_config(settings, addresses), postgres
+
+
+def prepare_reload(settings: Settings) -> ServeConfig:
+    """Like `prepare`, but the embedded PostgreSQL runs already. Raises StartupError."""
+    ignore_libpq_environment(settings)
+    if settings.database_url is None:
+        dsn = embedded_postgres(settings).dsn
+        return _serve_config(settings, DatabaseAddresses(dsn, dsn))
+    with _configured(settings) as addresses:
+        return _serve_config(settings, addresses)
+
+
+def _serve_config(settings: Settings, addresses: DatabaseAddresses) -> ServeConfig:
     def require_ready() -> None:
         require_migrated(addresses, migrate=settings.migrate_on_start)
         require_row_level_security(addresses, settings)
 
-    with _start(postgres) if postgres else _configured(settings) as addresses:
-        retry_while_unavailable(addresses, require_ready, wait=settings.db_start_wait)
-        yield ServeConfig(settings, addresses, secret_key(settings)), postgres
+    retry_while_unavailable(addresses, require_ready, wait=settings.db_start_wait)
+    return ServeConfig(settings, addresses, secret_key(settings))
 
 
 @contextmanager
@@ -163,7 +177,8 @@ def require_migrated(addresses: DatabaseAddresses, *, migrate: bool) -> None:
         _require_utf8(addresses)
         if migrate:
             if apply(addresses.direct):
-                structlog.get_logger().info("migrated")
+                _, head = current_and_head(addresses.direct)
+                structlog.get_logger().info("migrated", to=head)
         elif not is_current(addresses.direct):
             current, head = current_and_head(addresses.direct)
             raise StartupError(

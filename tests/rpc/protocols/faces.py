@@ -36,7 +36,7 @@ _VALIDATOR: Final = Validator()
 
 @dataclass
 class Service:
-    """The handlers. `act` of a request: `refuse`, `fail`, `wait`, `metadata <name>`, `secret`, `large`."""
+    """The handlers, which perform the `act` of a request."""
 
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     entered: int = 0
@@ -45,6 +45,9 @@ class Service:
         return pb.TextResponse(text=await self._act(request, context), number=request.number)
 
     GetText = SendText
+
+    async def GetSecret(self, request: Any, context: Context) -> Any:
+        return pb.SecretResponse(token=await self._act(request, context))
 
     async def ListTexts(self, request: Any, context: Context) -> AsyncIterator[Any]:
         for number in range(3):
@@ -141,7 +144,7 @@ async def serving(service: Service) -> AsyncIterator[str]:
     chains, sock = Chains(service), socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    protocols = [GrpcProtocol(chains), GrpcWebProtocol(chains), ConnectProtocol(chains, chains.methods)]
+    protocols = [GrpcProtocol(chains), GrpcWebProtocol(chains, chains.methods), ConnectProtocol(chains, chains.methods)]
     server = Server(Dispatcher(protocols))
     await server.start([sock])
     yield f"127.0.0.1:{port}"

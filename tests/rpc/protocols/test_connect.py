@@ -199,10 +199,26 @@ async def test_a_large_response_is_compressed_for_a_client_that_accepts_it(faces
     assert "content-encoding" not in (await faces.post("SendText", JSON, "{}", accept_encoding="gzip")).headers
 
 
+async def test_a_response_with_a_secret_is_not_compressed(faces: Faces) -> None:
+    response = await faces.post("GetSecret", JSON, '{"act": "large", "text": "ab"}', accept_encoding="gzip")
+    assert len(response.json()["token"]) == 40_000
+    assert "content-encoding" not in response.headers
+
+
 async def test_an_unknown_compression_is_refused_and_the_known_one_named(faces: Faces) -> None:
     response = await faces.post("SendText", JSON, "{}", content_encoding="br")
     assert error(response) == (501, "unimplemented", "")
     assert response.headers["accept-encoding"] == "gzip"
+
+
+async def test_a_body_compressed_twice_is_refused(faces: Faces) -> None:
+    assert error(await faces.post("SendText", JSON, "{}", content_encoding="gzip, gzip"))[0] == 501
+
+
+async def test_an_unknown_compression_of_a_stream_is_refused_and_the_known_one_named(faces: Faces) -> None:
+    response = await faces.post("ListTexts", STREAM_JSON, frame("{}"), connect_content_encoding="br")
+    assert messages(response)[1]["error"]["code"] == "unimplemented"
+    assert response.headers["connect-accept-encoding"] == "gzip"
 
 
 @pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"{}")[:-4]])
@@ -352,6 +368,7 @@ async def test_streams_are_compressed_both_ways(faces: Faces) -> None:
         (frame("{}", 4), "a message has flags that requests do not have"),
         (frame("{}", 1), "A message is compressed, but the headers name no compression."),
         (b"", "the call carried no message"),
+        (frame("{}") * 2, "the call carried more than one message"),
     ],
 )
 async def test_a_stream_with_a_malformed_message_is_refused(faces: Faces, body: bytes, description: str) -> None:

@@ -11,10 +11,12 @@ from accord_rpc.server.exchange import Exchange
 from accord_rpc.server.http1_bodies import Rejected
 from accord_rpc.server.http1_messages import END_OF_HEAD, parse_head, without_empty_lines
 from accord_rpc.server.limits import ConnectionLimits
+from tests.api.http2 import connected
 from tests.rpc.server import fuzz_seeds
 from tests.rpc.server.fuzz_connections import make
 from tests.rpc.server.serving import echo, greet, read_all, serving
 
+HTTP2_HEAD = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")]
 START = b"POST /first HTTP/1.1\r\nHost: a\r\n"
 FOLLOWING = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -194,6 +196,38 @@ async def test_unread_body_is_not_taken_for_a_request() -> None:
         assert response.body == b"hello /first"
         assert (await client.response()).body == b"hello /smuggled"
         assert site.server.exchanges == 0
+
+
+HTTP2_HEADERS = {
+    "transfer-encoding": ("transfer-encoding", "chunked"),
+    "connection": ("connection", "keep-alive, x-a"),
+    "a line break in a value": ("x-a", "b\r\nx-c: d"),
+    "a line break in a name": ("x-a\r\nx-c", "d"),
+    "a name in upper case": ("X-A", "b"),
+    "two lengths": ("content-length", "2"),
+}
+
+
+@pytest.mark.parametrize("header", HTTP2_HEADERS.values(), ids=HTTP2_HEADERS)
+async def test_http2_request_that_http1_would_read_differently_is_refused(header: tuple[str, str]) -> None:
+    served: list[bytes] = []
+
+    async def application(exchange: Exchange) -> None:
+        served.append(exchange.target)
+        exchange.respond(200, ())
+
+    async with serving(application) as site, connected(f"127.0.0.1:{site.port}") as wire:
+        stream = wire.begin("", [("content-length", "3"), header], base=HTTP2_HEAD)
+        assert (await wire.response(stream)).headers.get(":status") is None
+        assert served == []
+
+
+@pytest.mark.parametrize("data", [b"abcd", b"ab"], ids=["longer", "shorter"])
+async def test_http2_body_of_another_length_than_announced_is_not_served(data: bytes) -> None:
+    async with serving(echo) as site, connected(f"127.0.0.1:{site.port}") as wire:
+        response = await wire.call("", data, [("content-length", "3")], base=HTTP2_HEAD)
+        assert response.headers.get(":status") is None
+        await site.until(exchanges=0)
 
 
 # --- agreement with another implementation ---

@@ -108,6 +108,6 @@ async def test_renewed_certificate_is_used_for_new_connections(authority: Author
 async def test_stop_ends_handshakes(authority: Authority) -> None:
     async with serving(describe, authority.certificates) as site, site.client() as client:
         await site.until(connections=1)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(3):
             await site.server.stop(5)
         assert await client.rest() == b""

@@ -11,7 +11,7 @@ from accord_rpc.openapi.policies import accepted_credentials, policy_object, pol
 from accord_rpc.openapi.responses import ErrorResponses, reasons_of, takes_etag
 from accord_rpc.openapi.schemas import Json, Schemas
 from accord_rpc.policy import REQUEST_ID, effective_policy
-from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rules, query_fields
+from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rule_problems, http_rules, query_fields
 from accord_rpc.protocols.path_templates import parameter_name
 from accord_rpc.protocols.rest_headers import etag_path
 
@@ -30,7 +30,9 @@ class Operations:
         self._errors = errors
 
     def of(self, method: MethodDescriptor) -> Iterator[tuple[HttpRule, Json]]:
-        for number, rule in enumerate(http_rules(method), 1):
+        """No operation if its routes are wrong: `make lint` and the start report those."""
+        rules = [] if http_rule_problems([method]) else http_rules(method)
+        for number, rule in enumerate(rules, 1):
             yield rule, self._operation(rule, number, effective_policy(method))
 
     def _operation(self, rule: HttpRule, number: int, policy: MethodPolicy) -> Json:

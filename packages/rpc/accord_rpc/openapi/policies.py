@@ -52,9 +52,9 @@ def policy_text(policy: MethodPolicy) -> str:
 
 
 def _sentences(policy: MethodPolicy) -> Iterator[str]:
-    if policy.permission:
+    if permission := PERMISSION_NAMES.get(policy.permission):
         only_if = ", if one is active" if policy.personal else ""
-        yield f"Needs the permission `{PERMISSION_NAMES[policy.permission]}` in the active organization{only_if}."
+        yield f"Needs the permission `{permission}` in the active organization{only_if}."
     else:
         yield _ACCESS.get(policy.access, "")
     if accepted := accepted_credentials(policy):

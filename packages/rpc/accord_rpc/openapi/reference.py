@@ -1,11 +1,12 @@
 """The OpenAPI document at `/openapi.json`, and at `/docs` a page that shows it and makes calls (Swagger UI)."""
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
 
-from accord_rpc.protocols.pages import StaticPage
-from accord_rpc.server.exchange import Application, Headers
+from accord_rpc.protocols.pages import StaticPage, respond
+from accord_rpc.server.exchange import Application, Exchange, Headers
 
 _HTML, _SCRIPT, _STYLE = "text/html; charset=utf-8", "text/javascript; charset=utf-8", "text/css; charset=utf-8"
 _OWN: Final = (
@@ -35,7 +36,11 @@ def document_page() -> Application:
 
 def docs_pages() -> dict[str, Application]:
     """By path. They contain nothing of the contract: the page loads the document."""
-    return dict(_docs_pages())
+    return {"/": _to_docs, "/docs/": _to_docs, **dict(_docs_pages())}
+
+
+async def _to_docs(exchange: Exchange) -> None:
+    respond(exchange, HTTPStatus.TEMPORARY_REDIRECT, ((b"location", b"/docs"), (b"cache-control", b"no-store")))
 
 
 def _docs_pages() -> Iterator[tuple[str, Application]]:

@@ -71,10 +71,13 @@ class Pipeline:
     def refusals(self, methods: Collection[Method]) -> Refusals:
         return Refusals(self.slots, self._database, methods, self._metrics)
 
+    def _telemetry(self, method: Method) -> TelemetryInterceptor:
+        return TelemetryInterceptor(method.service, method.name, method.policy.errors, self._metrics, self._peers)
+
     def _stages(self, method: Method) -> Iterator[AsyncServerInterceptor]:
         """Outermost first."""
         policy = method.policy
-        yield TelemetryInterceptor(method.service, method.name, policy.errors, self._metrics, self._peers)
+        yield self._telemetry(method)
         if self._cookie_origins is not None:
             yield SessionCookieInterceptor(method, self._cookie_origins)
         yield DeadlineInterceptor(policy, self._clock)
@@ -106,6 +109,14 @@ class Routes(grpc.GenericRpcHandler):
         self.methods: Mapping[str, Method] = {method.path: method for method in served}
         self._chains = {method.path: pipeline.chain(method, handler) for method, handler in served.items()}
         self.refusals = pipeline.refusals(served)
+
+    @property
+    def draining(self) -> bool:
+        return self.refusals.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self.refusals.draining = draining
 
     def find(self, path: str) -> Next:
         refusal = self.refusals.find(path)

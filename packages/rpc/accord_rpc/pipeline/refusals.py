@@ -13,6 +13,7 @@ from accord_rpc.errors import RpcError
 from accord_rpc.pipeline.concurrency import RETRY_AFTER, CallSlots
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, CallMetrics, request_id
 from accord_rpc.policy import Method
+from accord_rpc.reasons import AnyReason
 from accord_rpc.status import STATUS_HEADER, ErrorStatus, status_of
 
 _HEALTH: Final = "/grpc.health.v1.Health/"
@@ -22,7 +23,9 @@ _DRAIN_RETRY_AFTER: Final = 1.0  # seconds; another gateway can serve at once, a
 class Refusal:
     """The same status for each call."""
 
-    def __init__(self, reason: Reason, retry_after: float, methods: Collection[Method], metrics: CallMetrics) -> None:
+    def __init__(
+        self, reason: AnyReason, retry_after: float, methods: Collection[Method], metrics: CallMetrics
+    ) -> None:
         self.status: ErrorStatus = status_of(RpcError(reason, retry_after=retry_after), frozenset())
         self._counters = {
             method.path: metrics.handled.labels(method.service, method.name, self.status.code.name)

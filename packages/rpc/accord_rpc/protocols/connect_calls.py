@@ -5,27 +5,24 @@ import re
 from abc import abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from time import monotonic
-from typing import Final, cast
+from typing import Final
 
 import grpc
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from accord_rpc.errors import FieldViolation, RpcError, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
-from accord_rpc.policy import Method, has_sensitive_field
+from accord_rpc.policy import Method
+from accord_rpc.protocols.compression import GZIP, accepts_gzip, may_compress
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.framing import FramingError, expand
 from accord_rpc.protocols.json_codec import json_reader, json_writer
 from accord_rpc.server.exchange import Exchange
 from accord_rpc.status import STATUS_HEADER
 
-GZIP: Final = b"gzip"
-COMPRESS_FROM: Final = 16 * 1024
-"""Bytes. Compressing a smaller response takes longer than sending it over most networks."""
 _MILLISECONDS: Final = re.compile(rb"[0-9]{1,10}")
 # What the protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
@@ -45,24 +42,27 @@ class Endpoint:
         response: type[Message],
         *,
         streams: bool = False,
+        request_streams: bool = False,
         needs_http2: bool = False,
         safe: bool = False,
     ) -> None:
         self._request = request
         self._response = response
         self.streams = streams
+        self.request_streams = request_streams
         self.needs_http2 = needs_http2
         self.safe = safe
-        # The length of a compressed response can reveal a secret in it (BREACH).
-        self.compresses = not has_sensitive_field(cast(Descriptor, response.DESCRIPTOR))
+        self.compresses = may_compress(response)
 
     @classmethod
+    @cache
     def of(cls, method: Method) -> "Endpoint":
         streams = method.request_streaming or method.response_streaming
         return cls(
             method.request,
             method.response,
             streams=streams,
+            request_streams=method.request_streaming,
             needs_http2=method.request_streaming and method.response_streaming,
             safe=method.safe and not streams,
         )
@@ -109,7 +109,7 @@ class ConnectContext(ProtocolContext):
             if name not in _CONSUMED:
                 metadata.append((name.decode("latin-1"), self._value(name, value)))
             elif name == encoding:
-                self._encoding = value.strip().lower() or b"identity"
+                self._encoding = _combined(self._encoding, value.strip().lower() or b"identity")
             elif name == accept_encoding:
                 self._gzips = endpoint.compresses and accepts_gzip(value)
             elif name == b"connect-timeout-ms":
@@ -185,13 +185,9 @@ class ConnectContext(ProtocolContext):
                 yield name, _text(value)
 
 
-def accepts_gzip(value: bytes) -> bool:
-    """RFC 9110, section 12.5.3."""
-    for each in value.lower().split(b","):
-        coding, _, weight = each.partition(b";")
-        if coding.strip() == GZIP:
-            return weight.strip() not in (b"q=0", b"q=0.0", b"q=0.00", b"q=0.000")
-    return False
+def _combined(first: bytes, second: bytes) -> bytes:
+    """Of a header that may repeat (RFC 9110, section 5.3)."""
+    return second if first == b"identity" else first + b", " + second
 
 
 def _text(value: str | bytes) -> bytes:

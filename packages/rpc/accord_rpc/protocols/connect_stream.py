@@ -5,7 +5,8 @@ from typing import Final
 from grpc.aio import EOF
 
 from accord_rpc.errors import FieldViolation, invalid
-from accord_rpc.protocols.connect_calls import COMPRESS_FROM, GZIP, ConnectContext, Endpoint
+from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP
+from accord_rpc.protocols.connect_calls import ConnectContext, Endpoint
 from accord_rpc.protocols.framing import COMPRESSED, FramingError, MessageReader, compress, frame
 from accord_rpc.protocols.http_errors import SAFE_HEADERS, connect_error, ended_with
 from accord_rpc.protocols.json_codec.writer import to_json
@@ -32,6 +33,8 @@ class StreamContext(ConnectContext):
         await self._check()
         try:
             found = await self._take()
+            if found is not None and not self._endpoint.request_streams and await self._take() is not None:
+                raise invalid(FieldViolation("", "the call carried more than one message"))
         except FramingError as error:
             raise await self._refuse(error) from None
         if found is None:

@@ -16,15 +16,17 @@ import grpc
 from grpc.aio import EOF, AbortError
 
 from accord_rpc.interceptor import Next
+from accord_rpc.pipeline.refusals import Refusal, Refusals
+from accord_rpc.pipeline.telemetry import request_id
 from accord_rpc.protocols.context import Metadata, ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.framing import ACCEPTED_ENCODINGS, ENCODINGS, FramingError, MessageReader
 from accord_rpc.server.exchange import Exchange, Headers
-from accord_rpc.status import STATUS_HEADER, ErrorStatus
+from accord_rpc.status import STATUS_HEADER
 
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _HEAD: Final = ((b"content-type", b"application/grpc"),)
-_REQUEST_SECONDS: Final = 0.01
+_REQUEST_SECONDS: Final = 0.025
 _OK: Final = (b"grpc-status", b"0")
 _TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -51,23 +53,6 @@ class Malformed(Exception):
         self.code = code.value[0]
         self.message = message
         self.trailers = trailers
-
-
-class Refusal(Protocol):
-    """The status of calls that are not served. See `accord_rpc.pipeline.refusals`."""
-
-    @property
-    def status(self) -> ErrorStatus: ...
-
-
-class Refusals(Protocol):
-    """Decides which calls are served."""
-
-    @property
-    def active(self) -> bool:
-        """Whether `find` may return a refusal."""
-
-    def find(self, path: str) -> Refusal | None: ...
 
 
 class GrpcProtocol(ProtocolHandler):
@@ -114,7 +99,9 @@ class QuickRefusals:
         refusal = self._refusals.find(exchange.target.decode("latin-1"))
         if refusal is None:
             return False
-        exchange.respond(200, self._heads.get(refusal) or self._head(refusal))
+        sent = header(exchange, b"x-request-id").decode("latin-1")
+        head = self._heads.get(refusal) or self._head(refusal)
+        exchange.respond(200, (*head, (b"x-request-id", request_id(sent).encode())))
         return True
 
     def _head(self, refusal: Refusal) -> Headers:
@@ -146,9 +133,7 @@ class GrpcContext(ProtocolContext):
                 encoding = _encoding(value)
             elif name == b"te":
                 te = value
-        if (
-            self.SENDS_TRAILERS and te != b"trailers"
-        ):  # a proxy that knows only HTTP removes it, and would drop the status
+        if self.SENDS_TRAILERS and te != b"trailers":  # a proxy that removes it would also drop the status
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
         super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)

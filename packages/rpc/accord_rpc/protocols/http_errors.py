@@ -88,8 +88,12 @@ def connect_error(status: Status) -> dict[str, object]:
 
 def refuse(exchange: Exchange, http: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     """For a request that is a call of no method, and so does not enter the pipeline."""
-    sent = header(exchange, _REQUEST_ID).decode("latin-1")
-    exchange.respond(http, (*JSON_HEAD, (_REQUEST_ID, request_id(sent).encode()), *headers), body)
+    exchange.respond(http, (*JSON_HEAD, own_request_id(exchange), *headers), body)
+
+
+def own_request_id(exchange: Exchange) -> tuple[bytes, bytes]:
+    """The header for a response that the pipeline does not make."""
+    return _REQUEST_ID, request_id(header(exchange, _REQUEST_ID).decode("latin-1")).encode()
 
 
 def refuse_connect(exchange: Exchange, http: int, status: Status, *headers: tuple[bytes, bytes]) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import hashlib
 import json
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -12,6 +11,7 @@ from typing import Final, TypeAlias
 from grpc.aio import EOF, AbortError
 
 from accord_rpc.interceptor import Next
+from accord_rpc.protocols.compression import GZIP, accepts_gzip
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.rest_errors import ErrorResponse
@@ -27,7 +27,6 @@ _HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 _NOT_STORED: Final = (b"cache-control", b"no-store")
-_REFUSED: Final = re.compile(rb"\s*(gzip|\*)\s*;\s*q=0(\.0*)?\s*")
 
 
 class Pages(ProtocolHandler):
@@ -61,8 +60,8 @@ class StaticPage:
         headers = (*self._headers, (b"cache-control", b"no-cache"), (b"vary", b"accept-encoding"))
         if _matches(header(exchange, b"if-none-match"), content.etag):
             respond(exchange, HTTPStatus.NOT_MODIFIED, (*headers, (b"etag", content.etag)))
-        elif _takes_gzip(header(exchange, b"accept-encoding")):
-            encoding = (b"content-encoding", b"gzip")
+        elif accepts_gzip(header(exchange, b"accept-encoding")):
+            encoding = (b"content-encoding", GZIP)
             respond(exchange, HTTPStatus.OK, (*headers, (b"etag", content.etag), encoding), content.compressed)
         else:
             respond(exchange, HTTPStatus.OK, (*headers, (b"etag", content.etag)), gzip.decompress(content.compressed))
@@ -138,9 +137,3 @@ def _matches(if_none_match: bytes, etag: bytes) -> bool:
     """Weakly, as RFC 9110, section 13.1.2, has it."""
     tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
     return b"*" in tags or etag.removeprefix(b"W/") in tags
-
-
-def _takes_gzip(accept_encoding: bytes) -> bool:
-    codings = accept_encoding.lower().split(b",")
-    named = [coding for coding in codings if coding.partition(b";")[0].strip() in (b"gzip", b"*")]
-    return bool(named) and not any(map(_REFUSED.fullmatch, named))

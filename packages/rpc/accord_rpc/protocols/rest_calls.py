@@ -11,7 +11,7 @@ from grpc.aio import EOF
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, request_id
 from accord_rpc.protocols.binding import HeaderValue
-from accord_rpc.protocols.connect_calls import COMPRESS_FROM, GZIP, accepts_gzip
+from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP, accepts_gzip
 from accord_rpc.protocols.context import Metadata, ProtocolContext
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, FramingError, compress, expand
 from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS

@@ -5,7 +5,6 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
@@ -76,16 +75,10 @@ class Connection(asyncio.Protocol, ABC):
 class Acceptor(Host, Protocol):
     """What a connection that begins uses of the server."""
 
-    def accept(self, connection: "NewConnection", address: str | None) -> bool:
-        """Counts the connection. False if there are too many. `address` is None for a unix socket."""
-
     def connect(
         self, old: "NewConnection", transport: asyncio.Transport, peer: Peer, *, http2: bool
     ) -> "Connection | None":
         """The connection that takes the place of `old`. None if the server has stopped."""
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """None for plaintext. Asked per connection, so that a renewed certificate is used at once."""
 
     def ended(self, connection: "NewConnection") -> None: ...
 
@@ -93,67 +86,46 @@ class Acceptor(Host, Protocol):
 class NewConnection(asyncio.Protocol):
     """From the accepted socket to the first bytes of HTTP."""
 
+    __slots__ = ("_first", "_server", "_since", "_transport", "opening")
+
     def __init__(self, server: Acceptor) -> None:
         self._server = server
-        self._transport: asyncio.Transport | None = None  # until the handshake is complete
-        self._first = b""
-        self._is_secure = False
         self._since = server.loop.time()
-        self._handshake: asyncio.Task[None] | None = None
-        self.address: str | None = None
+        self._first = b""
+        self._transport: asyncio.Transport | None = None
+        self.opening: asyncio.Task[None] | None = None
 
-    def start_handshake(self, sock: socket.socket, place: object) -> None:
-        self.address = _address(place)
-        context = self._server.tls_context()
-        if context is None or not self._server.accept(self, self.address):
-            return sock.close()
-        self._handshake = self._server.loop.create_task(self._shake_hands(sock, context))
-        return self._handshake.add_done_callback(lambda _: self._handshake_ended(sock))
-
-    async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        """Calls `connection_made` if the handshake succeeds."""
-        loop, seconds = self._server.loop, self._server.limits.handshake_seconds
-        with suppress(OSError):  # ssl.SSLError is an OSError
-            await loop.connect_accepted_socket(lambda: self, sock, ssl=context, ssl_handshake_timeout=seconds)
-
-    def _handshake_ended(self, sock: socket.socket) -> None:
-        if self._transport is None:
-            sock.close()
+    async def open(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+        """Until the transport is made, TLS handshake included."""
+        limits = self._server.limits
+        times = {"ssl_handshake_timeout": limits.handshake_seconds, "ssl_shutdown_timeout": limits.linger_seconds}
+        try:
+            await self._server.loop.connect_accepted_socket(
+                lambda: self, sock, ssl=context, **(times if context else {})
+            )
+        except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError
             self._server.ended(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._handshake is not None:
-            self._is_secure = True
-            if transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
-                self._hand_over(self._transport, http2=True)
-            return
-        self.address = _address(transport.get_extra_info("peername"))
-        if not self._server.accept(self, self.address):
-            self._transport.abort()
+        if (tls := transport.get_extra_info("ssl_object")) and tls.selected_alpn_protocol() == "h2":
+            self._hand_over(self._transport, http2=True)
 
     def data_received(self, data: bytes) -> None:
-        """`PRI` is no method of HTTP/1.1."""
+        assert self._transport is not None
         self._first += data
-        if self._transport is None:
-            return
         if self._first.startswith(PREFACE):
             self._hand_over(self._transport, http2=True)
-        elif not PREFACE.startswith(self._first):
+        elif not PREFACE.startswith(self._first):  # `PRI` is no method of HTTP/1.1
             self._hand_over(self._transport, http2=False)
 
     def _hand_over(self, transport: asyncio.Transport, *, http2: bool) -> None:
-        connection = self._server.connect(self, transport, self._peer(transport), http2=http2)
+        connection = self._server.connect(self, transport, _peer(transport), http2=http2)
         if connection is None:
             transport.close()
         else:
             transport.set_protocol(connection)
             connection.data_received(self._first)
-
-    def _peer(self, transport: asyncio.Transport) -> Peer:
-        certificate = transport.get_extra_info("peercert") or {}
-        uris = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
-        return Peer(_name(transport.get_extra_info("peername")), uris, self._is_secure)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.ended(self)
@@ -165,12 +137,15 @@ class NewConnection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-        elif self._handshake is not None:
-            self._handshake.cancel()
+        elif self.opening is not None:
+            self.opening.cancel()
 
 
-def _address(place: object) -> str | None:
-    return place[0] if place and isinstance(place, tuple) else None
+def _peer(transport: asyncio.Transport) -> Peer:
+    certificate = transport.get_extra_info("peercert") or {}
+    uris = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
+    secure = transport.get_extra_info("ssl_object") is not None
+    return Peer(_name(transport.get_extra_info("peername")), uris, secure)
 
 
 def _name(place: object) -> str:

@@ -90,6 +90,8 @@ class Http2Exchange(Exchange):
 
     async def send(self, data: bytes) -> None:
         self._require_open()
+        if self.method == b"HEAD":
+            return
         connection = self._connection
         connection.engine.send(self.stream, data)
         connection.wake()
@@ -99,7 +101,7 @@ class Http2Exchange(Exchange):
             await self._room
 
     def finish(self, data: bytes = b"", trailers: Headers = ()) -> None:
-        self._connection.engine.finish(self.stream, data, trailers)
+        self._connection.engine.finish(self.stream, b"" if self.method == b"HEAD" else data, trailers)
         self._connection.finished(self)
 
     def reset(self) -> None:
@@ -143,6 +145,31 @@ def _wake(future: "asyncio.Future[None]") -> None:
 
 
 class Http2Connection(Connection):
+    __slots__ = (
+        "_age",
+        "_client_leaves",
+        "_draining",
+        "_exchanges",
+        "_greeted",
+        "_half_open",
+        "_heard",
+        "_limits",
+        "_moved",
+        "_new",
+        "_paused",
+        "_ping_minute",
+        "_pinged",
+        "_pings",
+        "_refusing",
+        "_sent",
+        "_since",
+        "_terminated",
+        "_will_flush",
+        "_written",
+        "engine",
+        "waiting",
+    )
+
     def __init__(self, host: Host, transport: asyncio.Transport, peer: Peer) -> None:
         super().__init__(host, transport, peer)
         limits = host.limits
@@ -157,7 +184,7 @@ class Http2Connection(Connection):
         now = host.loop.time()
         self._since = self._heard = self._ping_minute = self._moved = now
         self._age = limits.age_seconds * uniform(0.9, 1.1)  # noqa: S311  # so that clients do not all reconnect at once
-        self._pinged = 0.0
+        self._pinged: float | None = None  # when, if the client has sent nothing since
         self._pings = self._written = self._sent = 0
         self.wake()
 
@@ -167,7 +194,7 @@ class Http2Connection(Connection):
 
     # --- asyncio.Protocol ---
     def data_received(self, data: bytes) -> None:
-        self._heard = self.host.loop.time()
+        self._heard, self._pinged = self.host.loop.time(), None
         self._will_flush = True  # below, so that no exchange asks for another one
         try:
             self.engine.receive(data)
@@ -212,7 +239,8 @@ class Http2Connection(Connection):
         exchange.http_version = 2
         exchange.peer, exchange.peer_uris, exchange.secure = self.peer.name, self.peer.uris, self.peer.secure
         exchange.target = exchange.authority = b""
-        fields = []
+        fields: list[tuple[bytes, bytes]] = []
+        cookies: list[bytes] = []
         for field in headers:
             name = field[0]
             if name[0] == 58:  # ":"
@@ -224,8 +252,12 @@ class Http2Connection(Connection):
                     exchange.authority = field[1]
             elif name == b"host":
                 exchange.authority = exchange.authority or field[1]
+            elif name == b"cookie":
+                cookies.append(field[1])
             else:
                 fields.append(field)
+        if cookies:  # a client may send each one alone (RFC 9113, section 8.2.3)
+            fields.append((b"cookie", b"; ".join(cookies)))
         exchange.headers = fields
         self._exchanges[stream] = exchange
         self._new.append(exchange)
@@ -248,15 +280,17 @@ class Http2Connection(Connection):
         if exchange := self._exchanges.pop(stream, None):
             self.consumed(stream, exchange.close())
 
+    def on_settings(self) -> None:
+        if self._greeted:
+            self.on_ping()  # it costs as much
+        self._greeted = True
+
     def on_ping(self) -> None:
         """Clients measure their bandwidth by pings while they exchange data, so only others count."""
         self._pings += 1
         if self._pings > self._limits.pings_per_minute:
             self.engine.terminate(ENHANCE_YOUR_CALM)
             self._terminated = True
-
-    def on_settings(self) -> None:
-        self._greeted = True
 
     def on_goaway(self) -> None:
         self._client_leaves = True
@@ -361,7 +395,7 @@ class Http2Connection(Connection):
 
     def _is_dead(self, now: float) -> bool:
         """Pings a client that is silent. Whether it has not acknowledged in time."""
-        if self._heard < self._pinged:
+        if self._pinged is not None:
             return now - self._pinged > self._limits.keepalive_timeout_seconds
         if now - self._heard > self._limits.keepalive_seconds:
             self._pinged = now

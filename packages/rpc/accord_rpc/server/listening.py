@@ -1,7 +1,9 @@
 """Binds sockets, and holds the server's certificate, whose files are read again when they change."""
 
+import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Final
 import structlog
 
 BACKLOG: Final = 1024
+_ACCEPTED_AT_ONCE: Final = 16  # so that processes that share a socket get connections alike
+_PAUSE: Final = 1.0  # seconds
 
 
 class CertificateError(Exception):
@@ -17,7 +21,7 @@ class CertificateError(Exception):
 
 
 def bind_tcp(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Binds each address of `host`, all with the same port, which is free for 0. `shared` lets other processes bind it too
+    """Binds each address of `host` (`::` includes IPv4), all with the same port, which is free for 0. `shared` lets other processes bind it too
     (SO_REUSEPORT). Raises OSError."""
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
@@ -38,7 +42,7 @@ def _bound(sock: socket.socket, address: tuple[object, int], *, shared: bool) ->
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
         sock.bind(address)
         sock.setblocking(False)
     except OSError:
@@ -70,6 +74,46 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+class Listener:
+    """Listens on a bound socket, which other processes may share, and accepts its connections. Raises OSError.
+
+    asyncio's own servers accept without asking, and report a connection only after its TLS handshake."""
+
+    def __init__(self, sock: socket.socket, accepted: Callable[[socket.socket, object], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = sock
+        self._accepted = accepted
+        self._resuming: asyncio.TimerHandle | None = None
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+        self._resume()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._loop.add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptors or memory are left
+                structlog.get_logger().error("connections_not_accepted", reason=error.strerror)
+                self._loop.remove_reader(self._socket)
+                self._resuming = self._loop.call_later(_PAUSE, self._resume)
+                return
+            sock.setblocking(False)
+            self._accepted(sock, address)
+
+    def close(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+        else:
+            self._loop.remove_reader(self._socket)
+        self._socket.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +160,11 @@ class Certificates:
         """Files that are unusable change nothing: the current certificate stays in use."""
         try:
             times = self._files.modification_times()
-            if times == self._times:
-                return
-            self.context = self._files.load()
+            if times != self._times:
+                self._times = times  # so that each change is tried, and logged, once
+                self.context = self._files.load()
         except (CertificateError, OSError) as error:
             structlog.get_logger().warning("certificate_not_taken_up", reason=str(error))
-            return
-        self._times = times
 
 
 def _no_password() -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -15,11 +14,10 @@ from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
-from accord_rpc.server.listening import Certificates
+from accord_rpc.server.listening import Certificates, Listener
 
-BACKLOG: Final = 1024
 _POLL: Final = 0.01  # seconds
-_PAUSE: Final = 0.1  # seconds, after a connection could not be accepted: most likely there are too many open files
+_FIRST_REQUEST_SECONDS: Final = 1.0  # for connections that were accepted just before the drain
 
 
 def _never(_: object) -> bool:
@@ -50,8 +48,7 @@ class Server:
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
-        self._listeners: list[asyncio.Server] = []
-        self._acceptors: list[asyncio.Task[None]] = []
+        self._listeners: Sequence[Listener] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._log = structlog.get_logger()
@@ -65,36 +62,14 @@ class Server:
         return sum(each.exchanges for each in self._connections if isinstance(each, Connection))
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts connections on bound sockets. The server closes them."""
-        for sock in sockets:
-            if self._certificates is not None:
-                sock.listen(BACKLOG)
-                sock.setblocking(False)
-                self._acceptors.append(self.loop.create_task(self._accept_secure(sock)))
-                continue
-            create = self.loop.create_unix_server if sock.family == socket.AF_UNIX else self.loop.create_server
-            self._listeners.append(await create(lambda: NewConnection(self), sock=sock, backlog=BACKLOG))
+        """Accepts connections on bound sockets. The server closes them. Raises OSError."""
+        self._listeners = [Listener(sock, self._accept) for sock in sockets]
         self._tick()
 
-    async def _accept_secure(self, listener: socket.socket) -> None:
-        """`create_server(ssl=…)` would keep one certificate for ever, and not count handshakes. With `start_tls`, uvloop loses the
-        handshake of a client that sends it at once."""
-        with listener:
-            while True:
-                try:
-                    sock, address = await self.loop.sock_accept(listener)
-                except OSError:
-                    await asyncio.sleep(_PAUSE)
-                else:
-                    NewConnection(self).start_handshake(sock, address)
-
     def stop_listening(self) -> None:
-        for acceptor in self._acceptors:
-            acceptor.cancel()
-        self._acceptors.clear()
         for listener in self._listeners:
             listener.close()
-        self._listeners.clear()
+        self._listeners = ()
 
     async def stop(self, grace: float | None) -> None:
         """Closes the sockets, tells clients to leave, and waits `grace` seconds for exchanges under way. Then cancels them.
@@ -110,10 +85,19 @@ class Server:
             self._timer.cancel()
 
     async def _drain(self, grace: float) -> None:
+        """Connections that were just accepted may send a request that is on its way."""
         self._draining = True
         for connection in tuple(self._connections):
-            connection.drain() if isinstance(connection, Connection) else connection.abort()
+            if isinstance(connection, Connection):
+                connection.drain()
+        timer = self.loop.call_later(_FIRST_REQUEST_SECONDS, self._abort_new)
         await self._until_gone(grace)
+        timer.cancel()
+
+    def _abort_new(self) -> None:
+        for connection in tuple(self._connections):
+            if isinstance(connection, NewConnection):
+                connection.abort()
 
     async def _until_gone(self, seconds: float) -> None:
         until = self.loop.time() + seconds
@@ -149,15 +133,20 @@ class Server:
         finally:
             self._running.discard(exchange)
 
-    def accept(self, connection: NewConnection, address: str | None) -> bool:
-        network = None if address is None or self._exempt(address) else peer_network(address)
+    def _accept(self, sock: socket.socket, address: object) -> None:
+        host = str(address[0]) if isinstance(address, tuple) else ""
+        network = peer_network(host) if host and not self._exempt(host) else None
         full = len(self._connections) >= self.limits.connections
-        if full or self._draining or (network and self._per_network[network] >= self.limits.connections_per_address):
-            return False
+        if full or (network and self._per_network[network] >= self.limits.connections_per_address):
+            sock.close()
+            return
+        connection = NewConnection(self)
         self._connections[connection] = network
         if network:
             self._per_network[network] += 1
-        return True
+        # The context is that of this moment, so that a renewed certificate is used at once.
+        context = self._certificates.context if self._certificates else None
+        connection.opening = self.loop.create_task(connection.open(sock, context))
 
     def connect(
         self, old: NewConnection, transport: asyncio.Transport, peer: Peer, *, http2: bool
@@ -167,11 +156,8 @@ class Server:
         connection = (Http2Connection if http2 else Http1Connection)(self, transport, peer)
         self._connections[connection] = self._connections.pop(old)
         if self._draining:
-            connection.drain()
+            self.loop.call_soon(connection.drain)  # after its first bytes
         return connection
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        return self._certificates.context if self._certificates else None
 
     def closed(self, connection: Connection) -> None:
         self._forget(connection)

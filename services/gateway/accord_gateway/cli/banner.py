@@ -1,17 +1,14 @@
-"""The log line `listening` and, in development, example calls to copy into a terminal."""
+"""The log line `listening` and, in development, the API reference and example calls to copy into a terminal."""
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from accord_gateway.server.ports import format_address
 from accord_gateway.settings import Settings
-
-ACCOUNTS = "accord.accounts.v1.AccountService"
-TASKS = "accord.tasks.v1.TaskService"
 
 SIGN_UP = '{"email": "ada@example.com", "password": "a sentence that only I know", "display_name": "Ada"}'
 SIGN_IN = '{"email": "ada@example.com", "password": "a sentence that only I know"}'
@@ -21,52 +18,61 @@ LIST_TASKS = '{"page_size": 20}'
 EXTRACT_TOKEN = r"""sed -n 's/.*"session_*[Tt]oken": *"\([^"]*\)".*/\1/p'"""  # noqa: S105  # a command
 WITH_TOKEN = '-H "authorization: Bearer $TOKEN"'  # noqa: S105  # a flag
 
-# Returns the command that calls a method, from its flags, message and method.
-Call = Callable[[str, str, str], str]
-
 
 def announce(settings: Settings, port: int) -> None:
     log = structlog.get_logger()
-    log.info("listening", address=format_address(settings.host, port), workers=settings.workers)
-    if not settings.production and settings.reflection == "on":
-        sys.stderr.write(banner(settings, port))
+    address = f"unix:{settings.unix_socket}" if settings.unix_socket else format_address(settings.host, port)
+    log.info("listening", address=address, workers=settings.workers)
+    if not (settings.production or settings.unix_socket):
+        sys.stderr.write("\n".join(("", *banner(settings, port), "")))
 
 
-def banner(settings: Settings, port: int) -> str:
-    lines = (
-        "",
-        "Accord runs until you press Ctrl-C. Try these calls in another terminal, with grpcurl:",
-        "",
-        *_calls(_grpcurl(settings, port)),
-        "",
-        "or with buf, which the set-up installed:",
-        "",
-        *_calls(_buf(settings, port)),
-        "",
-    )
-    return "\n".join(lines)
-
-
-def _calls(call: Call) -> Iterable[str]:
-    """Sign up, sign in, create a task, list tasks."""
-    yield call("", SIGN_UP, f"{ACCOUNTS}/SignUp")
-    yield f"TOKEN=$({call('', SIGN_IN, f'{ACCOUNTS}/SignIn')} | {EXTRACT_TOKEN})"
-    yield call(f"{WITH_TOKEN} ", CREATE_TASK, f"{TASKS}/CreateTask")
-    yield call(f"{WITH_TOKEN} ", LIST_TASKS, f"{TASKS}/ListTasks")
-
-
-def _grpcurl(settings: Settings, port: int) -> Call:
-    tls = "-insecure" if settings.tls_cert_file else "-plaintext"
+def banner(settings: Settings, port: int) -> Iterator[str]:
     address = format_address(_local_host(settings.host), port)
-    return lambda flags, message, method: f"grpcurl {tls} {flags}-d '{message}' {address} {method}"
+    yield "Accord runs until you press Ctrl-C."
+    yield ""
+    if settings.server == "accord":
+        if settings.reflection != "off":
+            yield f"Sign in and try every method in a browser:  {_url(settings, address)}/docs"
+            yield ""
+        yield "Try these calls in another terminal:"
+        yield ""
+        yield from _with_curl(settings, address)
+        yield ""
+    if settings.reflection == "on":
+        yield "With gRPC, use buf, which the set-up installed, or grpcurl:"
+        yield ""
+        yield from _with_grpc(settings, address)
+        yield ""
 
 
-def _buf(settings: Settings, port: int) -> Call:
+def _with_curl(settings: Settings, address: str) -> Iterator[str]:
+    """Sign up, sign in, create a task, list tasks."""
+    insecure = "--insecure " if settings.tls_cert_file else ""
+    url = f"{_url(settings, address)}/v1"
+    json = "-H 'content-type: application/json'"
+    yield f"curl -w '\\n' {insecure}{url}/accounts {json} -d '{SIGN_UP}'"
+    yield f"TOKEN=$(curl -s {insecure}{url}/sessions {json} -d '{SIGN_IN}' | {EXTRACT_TOKEN})"
+    yield f"curl -w '\\n' {insecure}{url}/tasks {WITH_TOKEN} {json} -d '{CREATE_TASK}'"
+    yield f"curl -w '\\n' {insecure}'{url}/tasks?page_size=20' {WITH_TOKEN}"
+
+
+def _with_grpc(settings: Settings, address: str) -> Iterator[str]:
+    """SERVER=grpcio has no REST, so that signing in takes gRPC too."""
     buf = f"{_program('buf')} curl --protocol grpc"
     buf += " --insecure" if settings.tls_cert_file else " --http2-prior-knowledge"
-    scheme = "https" if settings.tls_cert_file else "http"
-    url = f"{scheme}://{format_address(_local_host(settings.host), port)}"
-    return lambda flags, message, method: f"{buf} {flags}-d '{message}' {url}/{method}"
+    accounts = f"{_url(settings, address)}/accord.accounts.v1.AccountService"
+    tasks = "accord.tasks.v1.TaskService/ListTasks"
+    if settings.server == "grpcio":
+        yield f"{buf} -d '{SIGN_UP}' {accounts}/SignUp"
+        yield f"TOKEN=$({buf} -d '{SIGN_IN}' {accounts}/SignIn | {EXTRACT_TOKEN})"
+    yield f"{buf} {WITH_TOKEN} -d '{LIST_TASKS}' {_url(settings, address)}/{tasks}"
+    tls = "-insecure" if settings.tls_cert_file else "-plaintext"
+    yield f"grpcurl {tls} {WITH_TOKEN} -d '{LIST_TASKS}' {address} {tasks}"
+
+
+def _url(settings: Settings, address: str) -> str:
+    return f"{'https' if settings.tls_cert_file else 'http'}://{address}"
 
 
 def _local_host(host: str) -> str:

@@ -14,8 +14,8 @@ def postgres_tasks(postgres: EmbeddedPostgres | None) -> tuple[Coroutine[Any, An
 
 
 async def _supervise(postgres: EmbeddedPostgres) -> None:
-    log = structlog.get_logger()
     async for event in postgres.supervise():
+        log = structlog.get_logger()  # a reload may have changed it
         match event:
             case Ended(status):
                 log.error("postgres_ended", status=status, log_file=str(postgres.log_file))

@@ -1,95 +1,104 @@
-"""Keeps the number of workers constant until the gateway stops."""
+"""Runs the generation that serves, replaces it in reloads, and ends it with the gateway."""
 
 import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-import structlog
-
 from accord_gateway.errors import StartupError
-from accord_gateway.process.worker_handle import WorkerHandle
-from accord_gateway.server.metrics import WorkerMetrics
+from accord_gateway.process.generation import Generation
+from accord_gateway.process.workers import KILL_AFTER, Workers
 from accord_gateway.shutdown import Shutdown
-from accord_gateway.startup import ServeConfig
-
-MIN_PAUSE, MAX_PAUSE = 0.1, 10.0  # seconds before a worker is replaced
-STABLE = 30.0  # seconds; the end of a worker that ran for so long does not prolong the pause
-KILL_AFTER = 10.0  # seconds after the end of the drain
 
 
 class Supervisor:
-    """`first` already runs and imports modules, since before there was a configuration."""
+    """`successor` creates the next generation, and `replaced` is called with it when it serves. `stopping` is called once when
+    the gateway begins to stop."""
 
-    def __init__(self, first: WorkerHandle, config: ServeConfig, metrics: WorkerMetrics, shutdown: Shutdown) -> None:
-        self._workers = {first}
-        self._first = first
-        self._config = config
-        self._metrics = metrics
+    def __init__(
+        self,
+        first: Generation,
+        successor: Callable[[], Workers],
+        replaced: Callable[[Workers], None],
+        stopping: Callable[[], None],
+        shutdown: Shutdown,
+    ) -> None:
+        self._current = first
+        self._successor = successor
+        self._replaced = replaced
+        self._stopping = stopping
         self._shutdown = shutdown
-        self._log = structlog.get_logger()
+        self._generations = list[Generation]()  # also those that start or drain
+        self._serving = False
+        self._running = set[asyncio.Task[None]]()  # one for each
 
-    async def run(self, announce: Callable[[], None]) -> None:
-        """Returns after the shutdown, when all workers have ended. Raises StartupError."""
-        stopping = asyncio.create_task(self._stop_workers_on_shutdown())
+    async def run(self, serving: Callable[[int], None]) -> None:
+        """Calls `serving` with the port. Returns after the shutdown, when all generations have ended. Raises StartupError."""
+        stopping = asyncio.create_task(self._stop_on_shutdown())
         try:
-            await self._start_first()
-            await self._start_others()
+            port = await self._start(self._current)
+            self._serving = True
             if not self._shutdown.requested.is_set():
-                announce()
-            await asyncio.gather(*(self._keep_running(worker) for worker in tuple(self._workers)))
+                serving(port)
+            await self._until_ended()
+        except StartupError:
+            if not self._shutdown.requested.is_set():
+                raise
+            await self._until_ended()
         finally:
             stopping.cancel()
 
-    async def _start_first(self) -> None:
-        """Alone, so that an error that all workers would have is printed once."""
-        if not await self._first.start_serving(self._config) and not self._shutdown.requested.is_set():
-            await self._first.wait()
-            raise StartupError("The first worker did not start. It printed the reason above.")
+    async def _start(self, generation: Generation) -> int:
+        started = asyncio.get_running_loop().create_future()
+        self._generations.append(generation)
+        self._running.add(asyncio.create_task(self._run(generation, started)))
+        return int(await started)
 
-    async def _start_others(self) -> None:
-        missing = self._config.settings.workers - 1
-        others = [self._new_worker() for _ in range(missing) if not self._shutdown.requested.is_set()]
-        await asyncio.gather(*(worker.start_serving(self._config) for worker in others))
+    async def _run(self, generation: Generation, started: "asyncio.Future[int]") -> None:
+        try:
+            started.set_result(await generation.start())
+        except Exception as error:  # noqa: BLE001  # raised where it is started
+            started.set_exception(error)
+            generation.retire()
+        try:
+            await generation.wait()
+        finally:
+            self._generations.remove(generation)
 
-    def _new_worker(self) -> WorkerHandle:
-        worker = WorkerHandle(self._metrics.folder)
-        self._workers.add(worker)
-        return worker
+    async def _until_ended(self) -> None:
+        """A reload adds its generation before the former one ends."""
+        while self._running:
+            done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            self._running -= done
+            for task in done:
+                await task
 
-    async def _keep_running(self, worker: WorkerHandle) -> None:
-        """Replaces a worker that ends. The pause before it doubles while replacements end soon too."""
-        pause = MIN_PAUSE
-        while True:
-            started = monotonic()
-            status = await worker.wait()
-            self._workers.discard(worker)
-            self._metrics.forget_live(worker.pid)
-            if self._shutdown.requested.is_set():
-                return
-            pause = MIN_PAUSE if monotonic() - started > STABLE else min(2 * pause, MAX_PAUSE)
-            self._log.error("worker_died", pid=worker.pid, status=status, replaced_in_seconds=pause)
-            if await self._shutdown_within(pause):
-                return
-            worker = self._new_worker()
-            await worker.start_serving(self._config)
+    async def reload(self) -> float:
+        """Returns how many seconds it took until the new generation served. Raises StartupError, and the former one goes on."""
+        if not self._serving:
+            raise StartupError("The gateway is still starting.")
+        began, successor = monotonic(), self._successor()
+        await self._start(successor)
+        if self._shutdown.requested.is_set():
+            raise StartupError("The gateway is stopping.")
+        former, self._current = self._current, successor
+        self._replaced(successor)
+        former.retire()
+        return monotonic() - began
 
-    async def _shutdown_within(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._shutdown.requested.wait(), seconds)
-        return self._shutdown.requested.is_set()
-
-    async def _stop_workers_on_shutdown(self) -> None:
-        """Forwards the request and a forced shutdown, and kills the workers that do not end."""
+    async def _stop_on_shutdown(self) -> None:
+        """Forwards the request and a forced shutdown, and kills what does not end."""
         await self._shutdown.requested.wait()
-        self._signal_workers(signal.SIGTERM)
+        self._stopping()
+        self._stop_all()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._shutdown.forced.wait(), self._config.settings.drain_seconds + KILL_AFTER)
-            self._signal_workers(signal.SIGTERM)
+            longest = max((each.drain_seconds for each in self._generations), default=0)
+            await asyncio.wait_for(self._shutdown.forced.wait(), longest + KILL_AFTER)
+            self._stop_all()
             await asyncio.sleep(KILL_AFTER)
-        self._signal_workers(signal.SIGKILL)
+        for generation in tuple(self._generations):
+            generation.kill()
 
-    def _signal_workers(self, number: signal.Signals) -> None:
-        for worker in self._workers:
-            worker.send_signal(number)
+    def _stop_all(self) -> None:
+        for generation in tuple(self._generations):
+            generation.stop()

@@ -44,9 +44,10 @@ class Health:
         if serving != self.serving and not self._stopping:
             self._set(HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
-    def stop(self) -> None:
+    def stop(self, *, serving: bool = False) -> None:
+        """Ends each `Watch`. `serving`: others serve on the same port, so load balancers must not leave it."""
         self._stopping = True
-        self._set(HealthCheckResponse.NOT_SERVING)
+        self._set(self._status if serving else HealthCheckResponse.NOT_SERVING)
 
     def _set(self, status: HealthCheckResponse.ServingStatus) -> None:
         self._status = status

@@ -1,39 +1,31 @@
-"""The metrics port for Prometheus, and the metrics of several workers."""
+"""The metrics port for Prometheus, and the metrics of workers."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, Metric, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from accord_gateway.errors import StartupError
 from accord_gateway.settings import Settings
 
 
-@contextmanager
-def serve_metrics(settings: Settings, registry: CollectorRegistry = REGISTRY) -> Iterator[None]:
-    """Serves until the block ends, from threads, so that a slow scrape delays no call. METRICS_PORT=0 serves nothing."""
-    if not settings.metrics_port:
-        yield
-        return
-    server, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class WorkerMetrics:
-    """The sum of the metrics of all workers. Each worker writes files in one folder (prometheus_client's multi-process mode)."""
+class WorkerMetrics(Collector):
+    """Those of this process until it has workers, and then the sum of theirs. Each worker writes files in one folder
+    (prometheus_client's multi-process mode)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._created = False
+        self._source: Collector | CollectorRegistry = REGISTRY
 
-    def clear(self) -> None:
-        """Removes the files of a former gateway, which would be added. Raises StartupError."""
+    def create(self) -> None:
+        """Creates the folder, without the files of a former gateway, which would be added. Raises StartupError."""
+        if self._created:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
             self.folder.mkdir(parents=True)
@@ -41,14 +33,34 @@ class WorkerMetrics:
             raise StartupError(
                 f"Cannot create the folder for the metrics of workers: {error}. Set STATE_FOLDER to a writable folder."
             ) from None
+        self._created = True
 
-    def forget_live(self, pid: int) -> None:
+    def count_workers(self) -> None:
+        if self._source is REGISTRY:
+            # Registers itself where it is told to, and is called directly.
+            self._source = MultiProcessCollector(CollectorRegistry(), str(self.folder))  # type: ignore[no-untyped-call]  # it has no annotations
+
+    def collect(self) -> Iterable[Metric]:
+        return self._source.collect()
+
+    def forget(self, pid: int) -> None:
         """Removes the gauges of an ended worker that describe the present, such as open connections. Its counters stay."""
         for file in self.folder.glob(f"gauge_live*_{pid}.db"):
             with suppress(FileNotFoundError):
                 file.unlink()
 
-    def registry(self) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self.folder))  # type: ignore[no-untyped-call]  # it has no annotations
-        return registry
+
+@contextmanager
+def serve_metrics(settings: Settings, metrics: WorkerMetrics) -> Iterator[None]:
+    """Serves until the block ends, from threads, so that a slow scrape delays no call. METRICS_PORT=0 serves nothing."""
+    if not settings.metrics_port:
+        yield
+        return
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    server, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -37,7 +37,9 @@ def gateway_pages(
             "/healthz": JsonPage(_alive),
             "/readyz": JsonPage(_readiness(health)),
             _JWKS_PATH: JsonPage(_jwks(public_keys), max_age=_KEYS_MAX_AGE),
-            "/.well-known/openid-configuration": JsonPage(_configuration(settings.service_issuer)),
+            "/.well-known/openid-configuration": JsonPage(
+                _configuration(settings.service_issuer, tls_at_proxy=settings.tls_at_proxy)
+            ),
             **_reference(settings, pipeline),
             **others,
         }
@@ -64,11 +66,16 @@ def _jwks(public_keys: PublicKeys) -> JsonSource:
     return jwks
 
 
-def _configuration(issuer: str) -> JsonSource:
+def _configuration(issuer: str, *, tls_at_proxy: bool) -> JsonSource:
     """What verifiers of service tokens read (OpenID Connect Discovery 1.0, section 3; RFC 8414): the issuer and its keys."""
 
+    def base_of(exchange: Exchange) -> str | None:
+        if issuer.startswith(("https://", "http://")):
+            return issuer.rstrip("/")
+        return _own_address(exchange, secure=exchange.secure or tls_at_proxy)
+
     async def configuration(exchange: Exchange) -> tuple[int, object]:
-        base = issuer.rstrip("/") if issuer.startswith(("https://", "http://")) else _own_address(exchange)
+        base = base_of(exchange)
         if base is None:
             return HTTPStatus.BAD_REQUEST, {"message": "The Host of the request is not a host name and a port."}
         return HTTPStatus.OK, {
@@ -82,10 +89,10 @@ def _configuration(issuer: str) -> JsonSource:
     return configuration
 
 
-def _own_address(exchange: Exchange) -> str | None:
+def _own_address(exchange: Exchange, *, secure: bool) -> str | None:
     """The URL under which the client reached the gateway, for an issuer that is not a URL."""
     authority = exchange.authority.decode("latin-1")
-    return f"{'https' if exchange.secure else 'http'}://{authority}" if _AUTHORITY.fullmatch(authority) else None
+    return f"{'https' if secure else 'http'}://{authority}" if _AUTHORITY.fullmatch(authority) else None
 
 
 def _reference(settings: Settings, pipeline: Pipeline) -> dict[str, Application]:

@@ -41,6 +41,18 @@ def reserve(host: str, port: int) -> Iterator[int]:
         yield reservation.getsockname()[1]
 
 
+def bind_unix_socket(path: Path) -> socket.socket:
+    """Replaces a socket on which no process listens any more. Raises PortUnavailable."""
+    from accord_rpc.server.listening import bind_unix  # with its imports, which other commands do not need
+
+    try:
+        return bind_unix(path)
+    except OSError as error:
+        raise PortUnavailable(
+            f"Cannot listen on {path}: {error.strerror}. Stop the other process, or set UNIX_SOCKET to another path."
+        ) from None
+
+
 def _resolve(host: str, port: int, setting: str) -> Iterator[tuple[socket.AddressFamily, tuple[str, int]]]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -1,5 +1,6 @@
 """The two servers that can carry the calls: Accord's own and grpcio's. SERVER chooses one; both serve the same routes."""
 
+import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 import grpc
 
 from accord_gateway.errors import StartupError
-from accord_gateway.server.ports import PortUnavailable, format_address
+from accord_gateway.server.ports import PortUnavailable, bind_unix_socket, format_address
 from accord_gateway.server.tls import TlsError, certificate_files, server_credentials
 from accord_gateway.setting_values import is_loopback
 from accord_gateway.settings import Settings
@@ -22,9 +23,10 @@ from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest import RestProtocol
 from accord_rpc.server.exchange import Application
 from accord_rpc.server.limits import ConnectionLimits
-from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp, bind_unix
+from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp
 from accord_rpc.server.server import Server
 
+DRAIN_NOTICE_SECONDS = 0.3
 KIB, MIB = 1024, 1024 * 1024
 SECOND, MINUTE = 1000, 60_000  # in milliseconds, the unit of gRPC's options
 
@@ -53,7 +55,7 @@ class AccordServer(GatewayServer):
         dispatcher = Dispatcher(
             [
                 GrpcProtocol(routes),
-                GrpcWebProtocol(routes),
+                GrpcWebProtocol(routes, routes.methods),
                 ConnectProtocol(routes, routes.methods),
                 pages,
                 RestProtocol(routes, routes.methods.values()),
@@ -80,7 +82,10 @@ class AccordServer(GatewayServer):
 
     async def start(self) -> None:
         assert self._server is not None
-        await self._server.start(self._sockets)
+        try:
+            await self._server.start(self._sockets)
+        except OSError as error:  # another process bound the same port at the same time, and listened first
+            raise _unavailable(self._settings, error) from None
 
     async def stop(self, grace: float | None) -> None:
         if self._server is not None:
@@ -88,10 +93,12 @@ class AccordServer(GatewayServer):
 
 
 class GrpcioServer(GatewayServer):
-    """gRPC alone, over grpc-core's transport."""
+    """gRPC alone, over grpc-core's transport, whose `stop` cancels calls that arrive later: callers cannot know whether these took
+    effect. UNAVAILABLE before it can safely be retried."""
 
     def __init__(self, routes: Routes, settings: Settings) -> None:
         self._settings = settings
+        self._routes = routes
         self._server = grpc.aio.server(options=channel_options(settings))
         self._server.add_generic_rpc_handlers((routes,))
 
@@ -112,6 +119,9 @@ class GrpcioServer(GatewayServer):
         await self._server.start()
 
     async def stop(self, grace: float | None) -> None:
+        if grace is not None:
+            self._routes.draining = True
+            await asyncio.sleep(DRAIN_NOTICE_SECONDS)
         await self._server.stop(grace)
 
 
@@ -140,13 +150,17 @@ def _certificates(settings: Settings) -> Certificates | None:
 
 
 def _bound(settings: Settings) -> Sequence[socket.socket]:
-    place = str(settings.unix_socket or format_address(settings.host, settings.port))
+    if settings.unix_socket:
+        return [bind_unix_socket(settings.unix_socket)]
     try:
-        if settings.unix_socket:
-            return [bind_unix(settings.unix_socket)]
         return bind_tcp(settings.host, settings.port, shared=settings.workers > 1)
     except OSError as error:
-        raise PortUnavailable(f"Cannot listen on {place}: {error.strerror}") from None
+        raise _unavailable(settings, error) from None
+
+
+def _unavailable(settings: Settings, error: OSError) -> PortUnavailable:
+    address = settings.unix_socket or format_address(settings.host, settings.port)
+    return PortUnavailable(f"Cannot listen on {address}: {error.strerror}.")
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:

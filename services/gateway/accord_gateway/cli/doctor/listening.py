@@ -13,7 +13,8 @@ from accord_rpc.server.listening import CertificateError, CertificateFiles
 def findings(settings: Settings) -> Iterator[Finding]:
     if files := certificate_files(settings):
         yield _certificate(files)
-    yield _port(settings.host, settings.port, "PORT")
+    if not settings.unix_socket:
+        yield _port(settings.host, settings.port, "PORT")
     if settings.metrics_port:
         yield _port(settings.metrics_host, settings.metrics_port, "METRICS_PORT")
 
