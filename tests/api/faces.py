@@ -15,10 +15,14 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from accord_rpc.fields import rules_of
 from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rules, query_fields
 from tests.api.web import Response, fetch
 
 M = TypeVar("M", bound=Message)
+MOST_TARGET_BYTES: Final = 8_000
+NO_ID: Final = "-"
+"""An empty field cannot be part of a path. Methods refuse both alike."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,10 @@ class Face(ABC):
         messages, status = self.read(sent, response, streams=streams)
         return Result(messages, status, request_id, sent.header("retry-after"))
 
+    def can_express(self, path: str, request: Message) -> bool:
+        """Whether the face has a form for a request."""
+        return True
+
     @abstractmethod
     async def send(
         self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
@@ -103,7 +111,7 @@ class Connect(Face):
 
     def _written(self, message: Message) -> bytes:
         if self._encoding == "json":
-            return json_format.MessageToJson(message).encode()
+            return json_format.MessageToJson(message, ensure_ascii=False).encode()
         return message.SerializeToString()
 
     def _parsed(self, body: bytes, kind: type[M]) -> M:
@@ -158,16 +166,23 @@ class GrpcWeb(Face):
 
 
 class Rest(Face):
-    """By the first route of the method."""
+    """By the first route of the method that can express the request."""
 
     name = "rest"
+
+    def can_express(self, path: str, request: Message) -> bool:
+        return not _lacks_optional_id(self._route(path, request)[1], request)
+
+    def _route(self, path: str, request: Message) -> tuple[str, HttpRule]:
+        method = request.DESCRIPTOR.file.pool.FindMethodByName(path[1:].replace("/", "."))
+        targets = [(_target(rule, request), rule) for rule in http_rules(cast(MethodDescriptor, method))]
+        return next((each for each in targets if _fits(each[0])), targets[0])
 
     async def send(
         self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
     ) -> Response:
-        method = request.DESCRIPTOR.file.pool.FindMethodByName(path[1:].replace("/", "."))
-        rule = http_rules(cast(MethodDescriptor, method))[0]
-        return await fetch(address, rule.verb, _target(rule, request), _rest_body(rule, request), headers)
+        target, rule = self._route(path, request)
+        return await fetch(address, rule.verb, target, _rest_body(rule, request), headers)
 
     def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
         if sent.status != 200:
@@ -183,11 +198,21 @@ class Rest(Face):
 FACES: Final = (Connect("json"), Connect("proto"), GrpcWeb(text=False), GrpcWeb(text=True), Rest())
 
 
+def _fits(target: str) -> bool:
+    return len(target) < MOST_TARGET_BYTES and NO_ID not in target.partition("?")[0].split("/")
+
+
+def _lacks_optional_id(rule: HttpRule, request: Message) -> bool:
+    """Whether the path has a field that is not set, and that the method does not require."""
+    fields = [field_at(rule.method.input_type, variable.field) or () for variable in rule.template.variables]
+    return any(not any(_texts(request, path)) and len(path) == 1 and rules_of(path[0]).ignore for path in fields)
+
+
 def _target(rule: HttpRule, request: Message) -> str:
     segments = list(rule.template.segments)
     for variable in rule.template.variables:
         [text] = _texts(request, field_at(rule.method.input_type, variable.field) or ())
-        segments[variable.start : variable.stop] = [quote(text, safe="")]
+        segments[variable.start : variable.stop] = [quote(text, safe="") or NO_ID]
     pairs = [(leaf.json_path, text) for leaf in query_fields(rule) for text in _texts(request, leaf.fields)]
     verb = f":{rule.template.verb}" if rule.template.verb else ""
     return f"/{'/'.join(segments)}{verb}" + (f"?{urlencode(pairs)}" if pairs else "")
@@ -211,8 +236,8 @@ def _rest_body(rule: HttpRule, request: Any) -> bytes | None:
     if not rule.body:
         return None
     if rule.body == WHOLE:
-        return json_format.MessageToJson(request).encode()
-    return json_format.MessageToJson(getattr(request, rule.body)).encode()
+        return json_format.MessageToJson(request, ensure_ascii=False).encode()
+    return json_format.MessageToJson(getattr(request, rule.body), ensure_ascii=False).encode()
 
 
 def _frame(body: bytes) -> bytes:

@@ -5,7 +5,7 @@ import re
 from abc import abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from time import monotonic
 from typing import Final
 
@@ -55,6 +55,7 @@ class Endpoint:
         self.compresses = may_compress(response)
 
     @classmethod
+    @cache
     def of(cls, method: Method) -> "Endpoint":
         streams = method.request_streaming or method.response_streaming
         return cls(
