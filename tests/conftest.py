@@ -47,7 +47,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--hostile", type=int, default=100, metavar="N", help="send N hostile messages to each method (default: 100)"
     )
-    parser.addoption("--face", help="call the API through a face other than gRPC: rest, connect json, grpc-web, …")
+    parser.addoption(
+        "--faces",
+        choices=["some", "all"],
+        default="some",
+        help="test Connect, gRPC-Web and REST with one method of each kind (default), or with all methods, as gRPC is",
+    )
+    parser.addoption("--face", help="call the API through a face other than gRPC: rest, connect+json, connect+proto, grpc-web, grpc-web-text")
     parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
     parser.addoption(
         "--server", choices=["accord", "grpcio"], help="the server that carries calls (default: the one of the product)"

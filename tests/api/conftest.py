@@ -28,10 +28,11 @@ from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import Method
 from tests.api.calls import Calls as Calls
 from tests.api.face_channel import FaceChannel, face_named
-from tests.api.faces import Face
+from tests.api.faces import Ends, Face, ends_of
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
+from tests.api.representatives import Faces
 from tests.api.world import World
 from tests.factories import Person, signed_in_person
 
@@ -102,6 +103,17 @@ def called_through(pytestconfig: pytest.Config) -> Face | None:
 
 
 @pytest.fixture
+def faces(request: pytest.FixtureRequest) -> Faces:
+    return Faces(request.config)
+
+
+@pytest.fixture
+def settings_of_every_face(request: pytest.FixtureRequest) -> Settings:
+    """Of a gateway that has all faces, except if the test run is one of another server."""
+    return Settings(port=0, metrics_port=0, server=request.config.getoption("server") or "accord")
+
+
+@pytest.fixture
 async def gateway(
     database: Database, listener: Listener, gateway_settings: Settings, called_through: Face | None
 ) -> AsyncIterator[tuple[Gateway, str]]:
@@ -145,6 +157,13 @@ async def client(
 ) -> AsyncIterator[Client]:
     async with open_channel(gateway[1], called_through) as channel:
         yield Client(channel, TaskServiceStub(channel), AccountServiceStub(channel), database)
+
+
+@pytest.fixture
+async def ends(gateway: tuple[Gateway, str]) -> AsyncIterator[Ends]:
+    """Ways to the gateway for each face."""
+    async with ends_of(gateway[1]) as ends:
+        yield ends
 
 
 def open_channel(address: str, face: Face | None) -> grpc.aio.Channel:

@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import pytest
@@ -12,24 +12,24 @@ from google.protobuf.json_format import SerializeToJsonError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from tests.api.faces import FACES, Face, Result
+from tests.api.faces import OVER_HTTP, Ends, Face, Outcome
+from tests.api.web import Http
 
 C = TypeVar("C", bound="FaceCall")
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class FaceChannel:
     """What stubs use of a `grpc.aio.Channel`, for methods that do not stream their requests."""
 
     def __init__(self, address: str, face: Face) -> None:
-        self._address = address
+        self._ends = Ends(cast(grpc.aio.Channel, None), Http(address))
         self._face = face
 
     async def __aenter__(self) -> "FaceChannel":
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        pass
+        await self._ends.http.close()
 
     def unary_unary(self, path: str, *serializers: object, **options: object) -> Callable[..., "FaceCall"]:
         return self._caller(path, FaceCall, as_bytes=not (serializers or options))
@@ -39,7 +39,7 @@ class FaceChannel:
 
     def _caller(self, path: str, kind: type[C], *, as_bytes: bool) -> Callable[..., C]:
         def call(request: Any, timeout: float | None = None, metadata: Any = (), **others: object) -> C:
-            return kind(self._send(path, request, timeout, metadata, streams=kind is FaceStream), as_bytes=as_bytes)
+            return kind(self._send(path, request, timeout, metadata), as_bytes=as_bytes)
 
         return call
 
@@ -54,25 +54,20 @@ class FaceChannel:
         request: Message | bytes,
         seconds: float | None,
         metadata: Sequence[tuple[str, str]] | None,
-        *,
-        streams: bool,
-    ) -> Result[Message]:
+    ) -> Outcome:
         """Skips the test if the face cannot express the call."""
-        headers = {"user-agent": "tests"} | dict(metadata or ())
-        if len(dict(metadata or ())) < len(metadata or ()):
-            pytest.skip("the client of this face does not repeat headers")
+        headers = [("user-agent", "tests"), *(metadata or ())]
         if seconds is not None:
             milliseconds = str(max(1, round(seconds * 1000)))
-            headers |= {"grpc-timeout": f"{milliseconds}m", "connect-timeout-ms": milliseconds}
+            headers += [("grpc-timeout", f"{milliseconds}m"), ("connect-timeout-ms", milliseconds)]
         method = Default().FindMethodByName(path[1:].replace("/", "."))
         message = GetMessageClass(method.input_type).FromString(request) if isinstance(request, bytes) else request
         if "" in (paths := getattr(getattr(message, "update_mask", None), "paths", ())):
             pytest.skip(f"JSON has no form for the mask {list(paths)}")
-        response = GetMessageClass(method.output_type)
         try:
-            if not self._face.can_express(path, message):
+            if not self._face.can_express(method, message):
                 pytest.skip("the path of this method has no form for an empty id")
-            return await self._face.call(self._address, path, message, response, headers, streams=streams)
+            return await self._face.call(self._ends, method, message, headers)
         except SerializeToJsonError as error:  # for example a time outside of the calendar
             pytest.skip(str(error))
 
@@ -81,7 +76,7 @@ class FaceCall:
     """As `grpc.aio.UnaryUnaryCall`: it begins when it is made."""
 
     def __init__(self, sent: Any, *, as_bytes: bool) -> None:
-        self._task: asyncio.Task[Result[Message]] = asyncio.ensure_future(sent)
+        self._task: asyncio.Task[Outcome] = asyncio.ensure_future(sent)
         self._as_bytes = as_bytes
 
     def __await__(self) -> Generator[Any, None, Message | bytes]:
@@ -90,11 +85,11 @@ class FaceCall:
     async def _message(self) -> Message | bytes:
         result = await self._task
         _raise(result)
-        return result.message.SerializeToString() if self._as_bytes else result.message
+        message: Message = result.message
+        return message.SerializeToString() if self._as_bytes else message
 
     async def code(self) -> grpc.StatusCode:
-        status = (await self._task).status
-        return _CODES[status.code if status else 0]
+        return grpc.StatusCode[(await self._task).code]
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
         return _trailers(await self._task)
@@ -120,15 +115,15 @@ class FaceStream(FaceCall):
 
 
 def face_named(name: str) -> Face:
-    return next(face for face in FACES if face.name == name)
+    return next(face for face in OVER_HTTP if face.name == name)
 
 
-def _raise(result: Result[Message]) -> None:
+def _raise(result: Outcome) -> None:
     if (status := result.status) is not None:
-        raise grpc.aio.AioRpcError(_CODES[status.code], grpc.aio.Metadata(), _trailers(result), status.message)
+        raise grpc.aio.AioRpcError(grpc.StatusCode[result.code], grpc.aio.Metadata(), _trailers(result), status.message)
 
 
-def _trailers(result: Result[Message]) -> grpc.aio.Metadata:
+def _trailers(result: Outcome) -> grpc.aio.Metadata:
     own = [("x-request-id", result.request_id)]
     if result.status is not None:
         own.append(("grpc-status-details-bin", cast(str, result.status.SerializeToString())))
