@@ -130,6 +130,10 @@ class Server:
                 exchange.reset()
             else:
                 exchange.respond(500, ())
+        else:
+            if not exchange.finished:
+                self._log.error("exchange_not_finished", target=exchange.target[:200].decode("latin-1"))
+                exchange.reset()
         finally:
             self._running.discard(exchange)
 
