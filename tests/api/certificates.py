@@ -1,11 +1,13 @@
 """An authority that names those it certifies by URIs, as it is done within a cluster (SPIFFE)."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import grpc
 from cryptography import x509
@@ -13,6 +15,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+from tests.api.faces import Ends
+from tests.api.web import Http
 
 _HOST: Final = "localhost"
 
@@ -83,3 +88,15 @@ class Files:
         options = [("grpc.ssl_target_name_override", _HOST), ("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.secure_channel(address, credentials, options) as channel:
             yield channel
+
+    @asynccontextmanager
+    async def ends(self, address: str, *uris: str) -> AsyncIterator[Ends]:
+        """Ways to the gateway with a client certificate that has these URIs."""
+        context = ssl.create_default_context(cadata=self.authority.pem.decode())
+        pair, file = self.authority.issue(*uris), self.folder / f"client-{uuid4().hex}.pem"
+        file.write_bytes(pair.certificate + pair.key)
+        context.load_cert_chain(file)
+        http = Http(address, context, name=_HOST)
+        async with self.channel(address, *uris) as channel:
+            yield Ends(channel, http)
+        await http.close()

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
@@ -22,13 +23,16 @@ from accord_db.engine.listen import Listener
 from accord_gateway.server import gateway as gateway_module
 from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.settings import Settings
-from accord_rpc.contract import Registry, check
+from accord_rpc.contract import Registry, check, contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import Method
 from tests.api.calls import Calls as Calls
+from tests.api.face_channel import FaceChannel, face_named
+from tests.api.faces import Ends, Face, ends_of
 from tests.api.hostile_provider import Provider, serving
 from tests.api.oidc_provider import OidcProvider, oidc_provider
 from tests.api.probe import ProbeClient, build_probe_server
+from tests.api.representatives import Faces
 from tests.api.world import World
 from tests.factories import Person, signed_in_person
 
@@ -73,6 +77,7 @@ def _contract_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gateway_module, "Validator", lambda: validator)
         patched.setattr(gateway_module, "check", check_once)
+        patched.setattr(gateway_module, "contract_services", cache(contract_services))
         yield
 
 
@@ -90,11 +95,31 @@ def gateway_settings() -> Settings:
     return Settings(port=0, metrics_port=0)
 
 
+@pytest.fixture(scope="session")
+def called_through(pytestconfig: pytest.Config) -> Face | None:
+    """The face of `--face`; None for gRPC."""
+    name = pytestconfig.getoption("--face")
+    return face_named(name) if name else None
+
+
+@pytest.fixture
+def faces(request: pytest.FixtureRequest) -> Faces:
+    return Faces(request.config)
+
+
+@pytest.fixture
+def settings_of_every_face(request: pytest.FixtureRequest) -> Settings:
+    """Of a gateway that has all faces, except if the test run is one of another server."""
+    return Settings(port=0, metrics_port=0, server=request.config.getoption("server") or "accord")
+
+
 @pytest.fixture
 async def gateway(
-    database: Database, listener: Listener, gateway_settings: Settings
+    database: Database, listener: Listener, gateway_settings: Settings, called_through: Face | None
 ) -> AsyncIterator[tuple[Gateway, str]]:
     """A running gateway and its address."""
+    if called_through is not None:
+        gateway_settings = gateway_settings.model_copy(update={"server": "accord"})
     async with running(database, listener, gateway_settings) as gateway:
         yield gateway
 
@@ -127,9 +152,24 @@ async def running(
 
 
 @pytest.fixture
-async def client(gateway: tuple[Gateway, str], database: Database) -> AsyncIterator[Client]:
-    async with grpc.aio.insecure_channel(gateway[1]) as channel:
+async def client(
+    gateway: tuple[Gateway, str], database: Database, called_through: Face | None
+) -> AsyncIterator[Client]:
+    async with open_channel(gateway[1], called_through) as channel:
         yield Client(channel, TaskServiceStub(channel), AccountServiceStub(channel), database)
+
+
+@pytest.fixture
+async def ends(gateway: tuple[Gateway, str]) -> AsyncIterator[Ends]:
+    """Ways to the gateway for each face."""
+    async with ends_of(gateway[1]) as ends:
+        yield ends
+
+
+def open_channel(address: str, face: Face | None) -> grpc.aio.Channel:
+    if face is None:
+        return grpc.aio.insecure_channel(address)
+    return cast(grpc.aio.Channel, FaceChannel(address, face))
 
 
 @pytest.fixture(scope="session")

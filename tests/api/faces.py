@@ -1,123 +1,245 @@
-"""Calls through each face of the server, from one description: a method, a message, headers."""
+"""Calls through each face of the server, from one description: a method, a message, headers. Every face returns the same outcome.
 
+Every response is checked for what all responses of its face have: status, content type, headers, and the form of an error."""
+
+import asyncio
 import json
+import math
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, cast
-from urllib.parse import quote, urlencode
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, cast
 
+import grpc
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rules, query_fields
-from tests.api.web import Response, fetch
+from tests.api.requests import rules
+from tests.api.routes import Document, Target, json_name, route, routes
+from tests.api.web import SECONDS, Http, Response
 
-M = TypeVar("M", bound=Message)
+Pairs = Iterable[tuple[str, str]]
+
+OK: Final = "OK"
+HTTP_STATUS: Final = {
+    **dict.fromkeys(("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"), 400),
+    **dict.fromkeys(("ALREADY_EXISTS", "ABORTED"), 409),
+    **dict.fromkeys(("UNKNOWN", "INTERNAL", "DATA_LOSS"), 500),
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+    OK: 200,
+}
+# Of requests that are refused for their form, in addition to the status of the code: size, path, verb, type.
+_OF_FORM: Final = {"INVALID_ARGUMENT": {413, 415}, "NOT_FOUND": {404}, "UNIMPLEMENTED": {405}, "ABORTED": {412}}
 
 
 @dataclass(frozen=True)
-class Result(Generic[M]):
-    """What a call returned. `status` is None if it succeeded."""
+class Ends:
+    """Ways to one gateway."""
 
-    messages: list[M]
-    status: Status | None
-    request_id: str
-    retry_after: str | None
-    """The header, which REST has, and Connect for calls that do not stream."""
+    channel: grpc.aio.Channel
+    http: Http
+
+
+@asynccontextmanager
+async def ends_of(address: str) -> AsyncIterator[Ends]:
+    http = Http(address)
+    async with grpc.aio.insecure_channel(address) as channel:
+        yield Ends(channel, http)
+    await http.close()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a call, the same on every face."""
+
+    code: str
+    reason: str = OK
+    """Empty for an error without an ErrorInfo, which only gRPC's health service returns."""
+    text: str = ""
+    metadata: Mapping[str, str] | None = None
+    violations: Mapping[str, str] | None = None
+    retry_after: float | None = None
+    quota: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    request_id: str = ""
+    response: Response | None = None
+    """What HTTP carried; None for gRPC."""
+    status: Status | None = None
+    """Of an error."""
 
     @property
-    def message(self) -> M:
-        assert self.status is None, self.status
+    def message(self) -> Any:
+        assert self.code == OK, self
         [message] = self.messages
         return message
 
     @property
-    def code(self) -> str:
-        return str(Code.Name(self.status.code if self.status else 0))
+    def essence(self) -> tuple[object, ...]:
+        """What must be equal on every face for equal calls."""
+        return (self.code, self.reason, self.text, self.metadata, self.violations, self.retry_after, self.quota)
 
-    @property
-    def reason(self) -> str:
-        return str(self._detail(ErrorInfo).reason)
 
-    @property
-    def violations(self) -> dict[str, str]:
-        return {each.field: each.description for each in self._detail(BadRequest).field_violations}
+class Request(NamedTuple):
+    """A call as one face sends it. Only REST has targets and verbs of its own."""
 
-    def _detail(self, kind: type[Any]) -> Any:
-        detail = kind()
-        assert self.status is not None
-        assert [each for each in self.status.details if each.Unpack(detail)], self.status
-        return detail
+    body: bytes | None
+    verb: str = "POST"
+    target: str = ""
 
 
 class Face(ABC):
-    """`streams`: the method streams requests or responses, which Connect sends in another form."""
-
     name: str
 
-    async def call(
-        self,
-        address: str,
-        path: str,
-        request: Message,
-        response: type[M],
-        headers: Mapping[str, str],
-        *,
-        streams: bool = False,
-    ) -> Result[M]:
-        sent = await self.send(address, path, request, headers, streams=streams)
-        request_id = sent.header("x-request-id")
-        assert request_id
-        assert sent.header("cache-control") == "no-store"
-        assert sent.header("x-content-type-options") == "nosniff"
-        messages, status = self.read(sent, response, streams=streams)
-        return Result(messages, status, request_id, sent.header("retry-after"))
+    async def call(self, ends: Ends, method: MethodDescriptor, message: Message, headers: Pairs = ()) -> Outcome:
+        return await self.send(ends, method, self.request(method, message), headers)
 
     @abstractmethod
-    async def send(
-        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
-    ) -> Response: ...
+    def request(self, method: MethodDescriptor, message: Message) -> Request: ...
 
     @abstractmethod
-    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]: ...
+    def unparsable(self, method: MethodDescriptor) -> Request:
+        """A request that no message can be read from."""
+
+    @abstractmethod
+    async def send(self, ends: Ends, method: MethodDescriptor, request: Request, headers: Pairs = ()) -> Outcome: ...
+
+    def serves(self, method: MethodDescriptor) -> bool:
+        return True
+
+    def can_express(self, method: MethodDescriptor, message: Message) -> bool:
+        """Whether the face has a form for the message."""
+        return True
+
+    def __str__(self) -> str:
+        return self.name
 
 
-class Connect(Face):
+# --- gRPC -------------------------------------------------------------------------------------------------------------
+class Grpc(Face):
+    name = "grpc"
+
+    def request(self, method: MethodDescriptor, message: Message) -> Request:
+        return Request(message.SerializeToString())
+
+    def unparsable(self, method: MethodDescriptor) -> Request:
+        return Request(b"\xff")
+
+    async def send(self, ends: Ends, method: MethodDescriptor, request: Request, headers: Pairs = ()) -> Outcome:
+        metadata = tuple((name, value) for name, value in headers if name != "grpc-timeout")
+        timeout = next((seconds(value) for name, value in headers if name == "grpc-timeout"), SECONDS)
+        call = _grpc_call(ends.channel, method)(cast(bytes, request.body), metadata=metadata, timeout=timeout)
+        kind, messages = GetMessageClass(method.output_type), list[Message]()
+        try:
+            async with asyncio.timeout(SECONDS):
+                if method.server_streaming:
+                    async for body in call:
+                        messages.append(kind.FromString(body))
+                else:
+                    messages.append(kind.FromString(await call))
+        except grpc.aio.AioRpcError as error:
+            trailers = dict(error.trailing_metadata() or ())
+            details = trailers.get("grpc-status-details-bin")
+            status = Status.FromString(details) if details else Status(code=error.code().value[0])
+            if details:
+                assert (status.code, status.message) == (error.code().value[0], error.details())
+            return _failed(status, messages, str(trailers.get("x-request-id", "")))
+        trailers = dict(await call.trailing_metadata())
+        return Outcome(OK, messages=tuple(messages), request_id=str(trailers["x-request-id"]))
+
+
+def _grpc_call(channel: grpc.aio.Channel, method: MethodDescriptor) -> Callable[..., Any]:
+    """Sends bytes. A stub for streams would send its message after the headers, and grpcio reports INTERNAL for a status that
+    arrives in between."""
+    if method.client_streaming:
+        stub = channel.stream_stream if method.server_streaming else channel.stream_unary
+        return lambda body, **options: stub(path_of(method))(iter([body]), **options)
+    return (channel.unary_stream if method.server_streaming else channel.unary_unary)(path_of(method))
+
+
+def seconds(timeout: str) -> float:
+    return int(timeout[:-1]) * {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}[timeout[-1]]
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+class _HttpFace(Face):
+    async def send(self, ends: Ends, method: MethodDescriptor, request: Request, headers: Pairs = ()) -> Outcome:
+        own = (*headers, *self._headers(method, request))
+        target = request.target or path_of(method)
+        response = await ends.http.fetch(request.verb, target, request.body, own)
+        assert response.header("cache-control") == "no-store", response
+        assert response.header("x-content-type-options") == "nosniff", response
+        messages, status = self._read(method, response)
+        request_id = response.header("x-request-id") or ""
+        assert request_id, response
+        if status is None:
+            return Outcome(OK, messages=tuple(messages), request_id=request_id, response=response)
+        return _failed(status, messages, request_id, response)
+
+    @abstractmethod
+    def _headers(self, method: MethodDescriptor, request: Request) -> Pairs: ...
+
+    @abstractmethod
+    def _read(self, method: MethodDescriptor, response: Response) -> tuple[list[Message], Status | None]: ...
+
+
+class Connect(_HttpFace):
     def __init__(self, encoding: str) -> None:
-        self.name = f"connect {encoding}"
+        self.name = f"connect+{encoding}"
         self._encoding = encoding
 
-    async def send(
-        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
-    ) -> Response:
-        body = self._written(request)
-        kind = f"application/{'connect+' if streams else ''}{self._encoding}"
-        own = {**headers, "content-type": kind, "connect-protocol-version": "1"}
-        return await fetch(address, "POST", path, _frame(body) if streams else body, own)
+    def request(self, method: MethodDescriptor, message: Message) -> Request:
+        return self._framed(method, self._written(message))
+
+    def of_bytes(self, method: MethodDescriptor, body: bytes) -> Request:
+        """JSON or binary, whether it is valid or not."""
+        return self._framed(method, body)
+
+    def unparsable(self, method: MethodDescriptor) -> Request:
+        return self._framed(method, b"{" if self._encoding == "json" else b"\xff")
+
+    def _framed(self, method: MethodDescriptor, body: bytes) -> Request:
+        return Request(_frame(body) if streams(method) else body)
 
     def _written(self, message: Message) -> bytes:
-        if self._encoding == "json":
-            return json_format.MessageToJson(message).encode()
-        return message.SerializeToString()
+        return _json(message) if self._encoding == "json" else message.SerializeToString()
 
-    def _parsed(self, body: bytes, kind: type[M]) -> M:
+    def _headers(self, method: MethodDescriptor, request: Request) -> Pairs:
+        kind = f"application/{'connect+' if streams(method) else ''}{self._encoding}"
+        return (("content-type", kind), ("connect-protocol-version", "1"))
+
+    def _parsed(self, body: bytes, kind: type[Message]) -> Message:
         return json_format.Parse(body, kind()) if self._encoding == "json" else kind.FromString(body)
 
-    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
-        if not streams:
-            return ([self._parsed(sent.body, response)], None) if sent.status == 200 else ([], _status(sent.json))
-        assert sent.status == 200
-        *messages, (flags, last) = _frames(sent.body)
+    def _read(self, method: MethodDescriptor, response: Response) -> tuple[list[Message], Status | None]:
+        kind = GetMessageClass(method.output_type)
+        if not streams(method):
+            if response.status == HTTP_STATUS[OK]:
+                assert response.header("content-type") == f"application/{self._encoding}"
+                return [self._parsed(response.body, kind)], None
+            status = _connect_status(response.json)
+            _check_error(response, status)
+            return [], status
+        assert response.status == HTTP_STATUS[OK]
+        *messages, (flags, last) = _frames(response.body)
         assert flags == 2
         end = json.loads(last)
-        status = _status(end["error"]) if "error" in end else None
-        return [self._parsed(body, response) for _, body in messages], status
+        return [self._parsed(body, kind) for _, body in messages], _connect_status(
+            end["error"]
+        ) if "error" in end else None
 
 
 class ConnectGet(Connect):
@@ -127,92 +249,184 @@ class ConnectGet(Connect):
         super().__init__("json")
         self.name = "connect get"
 
-    async def send(
-        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
-    ) -> Response:
-        assert not streams
-        message = urlsafe_b64encode(self._written(request)).decode().rstrip("=")
-        return await fetch(address, "GET", f"{path}?connect=v1&encoding=json&base64=1&message={message}", None, headers)
+    def request(self, method: MethodDescriptor, message: Message) -> Request:
+        text = urlsafe_b64encode(self._written(message)).decode().rstrip("=")
+        return Request(None, "GET", f"{path_of(method)}?connect=v1&encoding=json&base64=1&message={text}")
+
+    def _headers(self, method: MethodDescriptor, request: Request) -> Pairs:
+        return ()
 
 
-class GrpcWeb(Face):
+class GrpcWeb(_HttpFace):
     def __init__(self, *, text: bool) -> None:
         self.name = "grpc-web-text" if text else "grpc-web"
         self._text = text
 
-    async def send(
-        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
-    ) -> Response:
-        body = _frame(request.SerializeToString())
-        own = {**headers, "content-type": f"application/{self.name}", "x-grpc-web": "1"}
-        return await fetch(address, "POST", path, b64encode(body) if self._text else body, own)
+    def request(self, method: MethodDescriptor, message: Message) -> Request:
+        return self.of_bytes(method, message.SerializeToString())
 
-    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
-        assert sent.status == 200
-        if not sent.body:
-            return [], _grpc_status(dict(sent.headers))
-        *messages, (flags, last) = _frames(_unpadded(sent.body) if self._text else sent.body)
+    def of_bytes(self, method: MethodDescriptor, message: bytes) -> Request:
+        body = _frame(message)
+        return Request(b64encode(body) if self._text else body)
+
+    def unparsable(self, method: MethodDescriptor) -> Request:
+        return self.of_bytes(method, b"\xff")
+
+    def _headers(self, method: MethodDescriptor, request: Request) -> Pairs:
+        return (("content-type", f"application/{self.name}"), ("x-grpc-web", "1"))
+
+    def _read(self, method: MethodDescriptor, response: Response) -> tuple[list[Message], Status | None]:
+        assert response.status == HTTP_STATUS[OK], response
+        assert (response.header("content-type") or "").startswith(f"application/{self.name}")
+        if not response.body:
+            return [], _grpc_status(dict(response.headers))
+        *messages, (flags, last) = _frames(_unpadded(response.body) if self._text else response.body)
         assert flags == 0x80
         trailers = dict(line.split(": ", 1) for line in last.decode().splitlines())
-        return [response.FromString(body) for _, body in messages], _grpc_status(trailers)
+        kind = GetMessageClass(method.output_type)
+        return [kind.FromString(body) for _, body in messages], _grpc_status(trailers)
 
 
-class Rest(Face):
-    """By the first route of the method."""
+class Rest(_HttpFace):
+    """By the first route of the method that has a form for the message."""
 
     name = "rest"
 
-    async def send(
-        self, address: str, path: str, request: Message, headers: Mapping[str, str], *, streams: bool
-    ) -> Response:
-        method = request.DESCRIPTOR.file.pool.FindMethodByName(path[1:].replace("/", "."))
-        rule = http_rules(cast(MethodDescriptor, method))[0]
-        return await fetch(address, rule.verb, _target(rule, request), _rest_body(rule, request), headers)
+    def serves(self, method: MethodDescriptor) -> bool:
+        return route(method) is not None
 
-    def read(self, sent: Response, response: type[M], *, streams: bool) -> tuple[list[M], Status | None]:
-        if sent.status != 200:
-            return [], json_format.Parse(sent.body, Status())
-        if not streams:
-            return [json_format.Parse(sent.body, response())], None
-        documents = [json.loads(line) for line in sent.body.splitlines() if line]
+    def can_express(self, method: MethodDescriptor, message: Message) -> bool:
+        """An id in the path cannot be left out. That is an error of most methods, for which any other invalid id stands."""
+        if any(target.fits for target in self._targets(method, json_format.MessageToDict(message))):
+            return True
+        variables = [method.input_type.fields_by_name.get(name) for found in routes(method) for name in found.variables]
+        return not any(field is not None and rules(field).ignore for field in variables)
+
+    def request(self, method: MethodDescriptor, message: Message) -> Request:
+        return self.of_document(method, json_format.MessageToDict(message), empty="-")
+
+    def of_document(self, method: MethodDescriptor, document: Document, *, empty: str = "") -> Request:
+        """`empty` is the segment of a variable that the document has not."""
+        targets = self._targets(method, document)
+        target = next((each for each in targets if each.fits), targets[0])
+        if not target.fits:
+            path = "/".join(segment or empty for segment in target.path.split("/")[1:]).replace("/:", f"/{empty}:")
+            target = replace(target, path=f"/{path}")
+        body = None if target.body is None else json.dumps(target.body, ensure_ascii=False).encode()
+        return Request(body, target.verb, str(target))
+
+    def _targets(self, method: MethodDescriptor, document: Document) -> list[Target]:
+        return [found.target(document) for found in routes(method)]
+
+    def unparsable(self, method: MethodDescriptor) -> Request:
+        """A parameter that no method has and, where there is a body, half a document. Variables are one letter."""
+        found = route(method)
+        assert found is not None, method.full_name
+        document: Document = {}
+        for variable in found.variables:
+            inside = document
+            for name in variable.split(".")[:-1]:
+                inside = inside.setdefault(json_name(name), {})
+            inside[json_name(variable.split(".")[-1])] = "x"
+        target = found.target(document)
+        return Request(None if target.body is None else b"{", target.verb, f"{target.path}?nothing=1")
+
+    def _headers(self, method: MethodDescriptor, request: Request) -> Pairs:
+        return () if request.body is None else (("content-type", "application/json"),)
+
+    def _read(self, method: MethodDescriptor, response: Response) -> tuple[list[Message], Status | None]:
+        kind = GetMessageClass(method.output_type)
+        if response.status != HTTP_STATUS[OK]:
+            status = json_format.Parse(response.body, Status())
+            _check_error(response, status)
+            return [], status
+        if not method.server_streaming:
+            assert response.header("content-type") == "application/json"
+            return [json_format.Parse(response.body, kind())], None
+        assert response.header("content-type") == "application/x-ndjson"
+        documents = [json.loads(line) for line in response.body.splitlines() if line]
         error = documents.pop()["error"] if documents and "error" in documents[-1] else None
-        messages = [json_format.ParseDict(document, response()) for document in documents]
+        messages = [json_format.ParseDict(document, kind()) for document in documents]
         return messages, json_format.ParseDict(error, Status()) if error else None
 
 
-FACES: Final = (Connect("json"), Connect("proto"), GrpcWeb(text=False), GrpcWeb(text=True), Rest())
+GRPC: Final = Grpc()
+CONNECT_JSON: Final = Connect("json")
+REST: Final = Rest()
+OVER_HTTP: Final[tuple[Face, ...]] = (CONNECT_JSON, Connect("proto"), GrpcWeb(text=False), GrpcWeb(text=True), REST)
+FACES: Final[tuple[Face, ...]] = (GRPC, *OVER_HTTP)
 
 
-def _target(rule: HttpRule, request: Message) -> str:
-    segments = list(rule.template.segments)
-    for variable in rule.template.variables:
-        [text] = _texts(request, field_at(rule.method.input_type, variable.field) or ())
-        segments[variable.start : variable.stop] = [quote(text, safe="")]
-    pairs = [(leaf.json_path, text) for leaf in query_fields(rule) for text in _texts(request, leaf.fields)]
-    verb = f":{rule.template.verb}" if rule.template.verb else ""
-    return f"/{'/'.join(segments)}{verb}" + (f"?{urlencode(pairs)}" if pairs else "")
+# --- methods ----------------------------------------------------------------------------------------------------------
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
 
 
-def _texts(message: Any, fields: Sequence[FieldDescriptor]) -> list[str]:
-    """The values of a field as a URL has them; none if it is not set, but the path needs one."""
-    *way, last = fields
-    for field in way:
-        message = getattr(message, field.name)
-    written = json_format.MessageToDict(message, always_print_fields_with_no_presence=not way)
-    value = written.get(last.json_name, "" if way else None)
-    if value is None or (last.is_repeated and not value):
-        return []
-    return [
-        json.dumps(each) if isinstance(each, bool) else str(each) for each in (value if last.is_repeated else [value])
-    ]
+def streams(method: MethodDescriptor) -> bool:
+    return bool(method.client_streaming or method.server_streaming)
 
 
-def _rest_body(rule: HttpRule, request: Any) -> bytes | None:
-    if not rule.body:
+# --- errors -----------------------------------------------------------------------------------------------------------
+def _failed(status: Status, messages: Iterable[Message], request_id: str, response: Response | None = None) -> Outcome:
+    found = {detail.type_url.rpartition("/")[2]: detail.value for detail in status.details}
+    assert len(found) == len(status.details), status
+    info = ErrorInfo.FromString(found.get("google.rpc.ErrorInfo", b""))
+    assert info.domain == "accord" or not found
+    bad = BadRequest.FromString(found.get("google.rpc.BadRequest", b""))
+    retry = found.get("google.rpc.RetryInfo")
+    quota = QuotaFailure.FromString(found.get("google.rpc.QuotaFailure", b""))
+    return Outcome(
+        str(Code.Name(status.code)),
+        info.reason,
+        status.message,
+        dict(info.metadata),
+        {each.field: each.description for each in bad.field_violations},
+        None if retry is None else RetryInfo.FromString(retry).retry_delay.ToTimedelta().total_seconds(),
+        tuple(each.subject for each in quota.violations),
+        tuple(messages),
+        request_id,
+        response,
+        status,
+    )
+
+
+def _check_error(response: Response, status: Status) -> None:
+    """Of an error that has a status of HTTP."""
+    code = str(Code.Name(status.code))
+    assert response.status in {HTTP_STATUS[code], *_OF_FORM.get(code, ())}, response
+    assert response.header("content-type") == "application/json"
+    assert (response.header("www-authenticate") is not None) == (response.status == HTTP_STATUS["UNAUTHENTICATED"])
+    retry = [RetryInfo.FromString(each.value) for each in status.details if each.Is(RetryInfo.DESCRIPTOR)]
+    delays = [str(max(1, math.ceil(each.retry_delay.ToTimedelta().total_seconds()))) for each in retry]
+    assert response.header("retry-after") == (delays[0] if delays else None)
+
+
+def _connect_status(error: Mapping[str, Any]) -> Status:
+    code = {"canceled": "CANCELLED"}.get(error["code"], error["code"].upper())
+    status = Status(code=Code.Value(code), message=error["message"])
+    for detail in error.get("details", ()):
+        assert "/" not in detail["type"]
+        assert "=" not in detail["value"]
+        status.details.add(type_url=f"type.googleapis.com/{detail['type']}", value=_decoded(detail["value"]))
+    return status
+
+
+def _grpc_status(trailers: Mapping[str, str]) -> Status | None:
+    if trailers["grpc-status"] == "0":
         return None
-    if rule.body == WHOLE:
-        return json_format.MessageToJson(request).encode()
-    return json_format.MessageToJson(getattr(request, rule.body)).encode()
+    details = trailers.get("grpc-status-details-bin")
+    status = Status.FromString(_decoded(details)) if details else Status(code=int(trailers["grpc-status"]))
+    assert str(status.code) == trailers["grpc-status"]
+    return status
+
+
+def _decoded(text: str) -> bytes:
+    return b64decode(text + "=" * (-len(text) % 4))
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+def _json(message: Message) -> bytes:
+    return json_format.MessageToJson(message, ensure_ascii=False).encode()
 
 
 def _frame(body: bytes) -> bytes:
@@ -232,24 +446,3 @@ def _frames(body: bytes) -> list[tuple[int, bytes]]:
 def _unpadded(body: bytes) -> bytes:
     """Each message is encoded by itself."""
     return b"".join(b64decode(body[start : start + 4]) for start in range(0, len(body), 4))
-
-
-def _status(error: Mapping[str, Any]) -> Status:
-    code = {"canceled": "CANCELLED"}.get(error["code"], error["code"].upper())
-    status = Status(code=Code.Value(code), message=error["message"])
-    for detail in error.get("details", ()):
-        assert "/" not in detail["type"]
-        status.details.add(
-            type_url=f"type.googleapis.com/{detail['type']}",
-            value=b64decode(detail["value"] + "=" * (-len(detail["value"]) % 4)),
-        )
-    return status
-
-
-def _grpc_status(trailers: Mapping[str, str]) -> Status | None:
-    if trailers["grpc-status"] == "0":
-        return None
-    details = trailers["grpc-status-details-bin"]
-    status = Status.FromString(b64decode(details + "=" * (-len(details) % 4)))
-    assert str(status.code) == trailers["grpc-status"]
-    return status

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
-import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
 from accord.app.v1 import permissions_pb2
@@ -23,6 +22,7 @@ from accord.policy.v1.policy_pb2 import (
 )
 from accord_rpc.contract import contract_services
 from accord_rpc.permissions import AnyPermission
+from tests.api.faces import GRPC, Ends, Face
 from tests.factories import Headers
 
 ACCEPTED: Final = "accepted"
@@ -111,10 +111,6 @@ def policy_of(method: MethodDescriptor) -> MethodPolicy:
     return policy
 
 
-def path_of(method: MethodDescriptor) -> str:
-    return f"/{method.containing_service.full_name}/{method.name}"
-
-
 def every_method() -> Iterator[MethodDescriptor]:
     """The methods of all services, in the order of the contract."""
     for service in contract_services():
@@ -123,11 +119,11 @@ def every_method() -> Iterator[MethodDescriptor]:
 
 # --- the columns ------------------------------------------------------------------------------------------------------
 class MatrixCaller(NamedTuple):
-    """A caller of the matrix: its traits, and the headers and the channel with its credentials."""
+    """A caller of the matrix: its traits, and the headers or the connections with its credentials."""
 
     traits: CallerTraits
     headers: Headers = ()
-    channel: grpc.aio.Channel | None = None
+    ends: Ends | None = None
 
 
 # Maps the permission that a method requires to a caller: a column such as `role with all other permissions` has one for each.
@@ -140,9 +136,11 @@ class Cell(NamedTuple):
     column: str
     expected: str
     actual: str
+    face: Face = GRPC
 
     def __str__(self) -> str:
-        return f"{self.method.full_name}, called by {self.column}: expected {self.expected}, got {self.actual}"
+        called = f"{self.method.full_name}, called by {self.column} through {self.face}"
+        return f"{called}: expected {self.expected}, got {self.actual}"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -6,8 +6,6 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-import grpc
-
 from accord.policy.v1.policy_pb2 import (
     CREDENTIAL_API_KEY,
     CREDENTIAL_CLIENT_CERTIFICATE,
@@ -20,6 +18,7 @@ from accord.policy.v1.policy_pb2 import (
 from accord_api import account_tokens
 from accord_api.account_tokens import SECOND_STEP
 from accord_rpc.permissions import AnyPermission
+from tests.api.faces import Ends
 from tests.api.matrix import ALL, CallerTraits, Column, Columns, MatrixCaller, permissions_of
 from tests.api.services import OTHER_AUDIENCE, Service, new_service, token_for, token_of
 from tests.api.world import World
@@ -27,12 +26,12 @@ from tests.factories import Headers, Person, bearer
 
 
 @dataclass(frozen=True)
-class Channels:
-    """Channels to the gateway: without a name in the certificate, with the service `name`, and with an unknown service."""
+class Ways:
+    """Ways to the gateway: without a name in the certificate, with the service `name`, and with an unknown service."""
 
-    plain: grpc.aio.Channel
-    known: grpc.aio.Channel
-    unknown: grpc.aio.Channel
+    plain: Ends
+    known: Ends
+    unknown: Ends
     name: str
     expired_token: Callable[[Service], Awaitable[str]]
 
@@ -43,7 +42,7 @@ _REQUIRED: Final = [Permission.PERMISSION_UNSPECIFIED, *ALL]
 _BUILT_IN: Final = {"member": ROLE_MEMBER, "admin": ROLE_ADMIN, "owner": ROLE_OWNER}
 
 
-async def all_callers(world: World, channels: Channels) -> Columns:
+async def all_callers(world: World, ways: Ways) -> Columns:
     """The columns by their names in the table."""
     acme = world.organization()
     return {
@@ -51,15 +50,15 @@ async def all_callers(world: World, channels: Channels) -> Columns:
         **await _without_organization(world, acme),
         **await _members(world, acme),
         **await _keys(world, acme),
-        **await _services(world, acme, channels),
-        **await _certificates(world, channels),
+        **await _services(world, acme, ways),
+        **await _certificates(world, ways),
         **await _administrators(world, acme),
     }
 
 
-def always(traits: CallerTraits, headers: Headers = (), channel: grpc.aio.Channel | None = None) -> Column:
+def always(traits: CallerTraits, headers: Headers = (), ends: Ends | None = None) -> Column:
     """The same caller for each method."""
-    caller = MatrixCaller(traits, headers, channel)
+    caller = MatrixCaller(traits, headers, ends)
     return lambda _: caller
 
 
@@ -171,28 +170,28 @@ def _key(permissions: Permissions) -> CallerTraits:
 
 
 # --- services ---------------------------------------------------------------------------------------------------------
-async def _services(world: World, acme: UUID, channels: Channels) -> Columns:
+async def _services(world: World, acme: UUID, ways: Ways) -> Columns:
     service, disabled = [await new_service(world.database) for _ in range(2)]
     owner, demoted, former, signed_out = [await world.member(acme, "owner") for _ in range(4)]
     for_owner, for_demoted, for_former, for_signed_out = [
-        await token_for(channels.plain, service, member) for member in (owner, demoted, former, signed_out)
+        await token_for(ways.plain.channel, service, member) for member in (owner, demoted, former, signed_out)
     ]
     of_disabled, for_other_audience = (
-        await token_of(channels.plain, disabled),
-        await token_of(channels.plain, service, OTHER_AUDIENCE),
+        await token_of(ways.plain.channel, disabled),
+        await token_of(ways.plain.channel, service, OTHER_AUDIENCE),
     )
     world.demote(demoted, acme, "member")
     world.leave(former, acme)
     world.change_session(signed_out, "revoked_at = now()")
     world.write("UPDATE service_accounts SET disabled_at = now() WHERE id = %s", disabled.id)
     return {
-        "service": always(_ITSELF, bearer(await token_of(channels.plain, service))),
+        "service": always(_ITSELF, bearer(await token_of(ways.plain.channel, service))),
         "service for an owner": always(_for_user(ALL), bearer(for_owner)),
         "service for an owner demoted to member": always(_for_user(permissions_of(ROLE_MEMBER)), bearer(for_demoted)),
         "service for a former member": always(_for_user(frozenset()), bearer(for_former)),
         "service for a user member signed out": refused(bearer(for_signed_out)),
         "service with a token for another audience": refused(bearer(for_other_audience)),
-        "service with an expired token": refused(bearer(await channels.expired_token(service))),
+        "service with an expired token": refused(bearer(await ways.expired_token(service))),
         "disabled service": refused(bearer(of_disabled)),
     }
 
@@ -204,12 +203,12 @@ def _for_user(permissions: Permissions) -> CallerTraits:
     return CallerTraits(credential=CREDENTIAL_SERVICE_TOKEN, permissions=permissions, service_for_user=True)
 
 
-async def _certificates(world: World, channels: Channels) -> Columns:
-    await new_service(world.database, name=channels.name)
+async def _certificates(world: World, ways: Ways) -> Columns:
+    await new_service(world.database, name=ways.name)
     itself = CallerTraits(credential=CREDENTIAL_CLIENT_CERTIFICATE, organization=False, service_for_itself=True)
     return {
-        "certificate of a service": always(itself, channel=channels.known),
-        "certificate of an unknown service": always(CallerTraits(valid=False), channel=channels.unknown),
+        "certificate of a service": always(itself, ends=ways.known),
+        "certificate of an unknown service": always(CallerTraits(valid=False), ends=ways.unknown),
     }
 
 

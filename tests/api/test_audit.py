@@ -23,8 +23,9 @@ from accord.policy.v1.policy_pb2 import ACCESS_ADMIN, ACCESS_PUBLIC, ACCESS_SERV
 from accord.services.v1.services_pb2 import ExchangeTokenRequest, IssueTokenRequest, RotateSecretRequest
 from tests.api import requests
 from tests.api.conftest import Client, read_refusal
+from tests.api.faces import path_of
 from tests.api.foreign import Owner, own_request
-from tests.api.matrix import every_method, path_of, policy_of
+from tests.api.matrix import every_method, policy_of
 from tests.api.services import AUDIENCE, new_service, token_of
 from tests.api.test_audit_of_accounts import SERVICES
 from tests.api.world import World

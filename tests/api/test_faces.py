@@ -2,25 +2,20 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message_factory import GetMessageClass
 
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC
+from accord.tasks.v1 import tasks_pb2
 from accord.tasks.v1.tasks_pb2 import (
     CreateTaskRequest,
-    CreateTaskResponse,
     DeleteTaskRequest,
-    DeleteTaskResponse,
     GetTaskRequest,
-    GetTaskResponse,
     ListTasksRequest,
-    ListTasksResponse,
     UpdateTaskRequest,
-    UpdateTaskResponse,
 )
 from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
@@ -30,13 +25,15 @@ from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import effective_policy
 from tests.api import probe as probes
-from tests.api.conftest import Client, refusal
-from tests.api.faces import FACES, ConnectGet, Face, Result
+from tests.api.faces import CONNECT_JSON, FACES, GRPC, OVER_HTTP, ConnectGet, Ends, Face, Outcome, ends_of
 from tests.api.web import fetch
 from tests.factories import Person, signed_in_person
 
-TASKS = "/accord.tasks.v1.TaskService/"
 METHODS: list[MethodDescriptor] = [method for service in contract_services() for method in service.methods]
+TASKS = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].methods_by_name
+CREATE, GET, UPDATE, LIST, DELETE = (
+    TASKS[name] for name in ("CreateTask", "GetTask", "UpdateTask", "ListTasks", "DeleteTask")
+)
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def gateway_settings() -> Settings:
     return Settings(port=0, metrics_port=0, server="accord")
 
 
-@pytest.fixture(params=FACES, ids=lambda face: face.name)
+@pytest.fixture(params=FACES, ids=str)
 def face(request: pytest.FixtureRequest) -> Face:
     found: Face = request.param
     return found
@@ -55,97 +52,64 @@ def address(gateway: tuple[Gateway, str]) -> str:
     return gateway[1]
 
 
-async def create(face: Face, address: str, who: Person, **fields: str) -> Result[CreateTaskResponse]:
-    request = CreateTaskRequest(**fields)
-    return await face.call(address, TASKS + "CreateTask", request, CreateTaskResponse, dict(who.headers))
+async def create(face: Face, ends: Ends, who: Person, **fields: str) -> Outcome:
+    return await face.call(ends, CREATE, CreateTaskRequest(**fields), who.headers)
 
 
-async def test_a_task_is_created_read_changed_listed_and_deleted(
-    face: Face, address: str, client: Client, me: Person
-) -> None:
-    own = dict(me.headers)
-    task = (await create(face, address, me, title="Wäsche", description="a\nb")).message.task
-    found = await face.call(address, TASKS + "GetTask", GetTaskRequest(task_id=task.id), GetTaskResponse, own)
+async def test_a_task_is_created_read_changed_listed_and_deleted(face: Face, ends: Ends, me: Person) -> None:
+    task = (await create(face, ends, me, title="Wäsche", description="a\nb")).message.task
+    found = await face.call(ends, GET, GetTaskRequest(task_id=task.id), me.headers)
     assert found.message.task == task
-    over_grpc = await client.tasks.GetTask(GetTaskRequest(task_id=task.id), metadata=me.headers)
-    assert over_grpc.task == task
+    over_grpc = await GRPC.call(ends, GET, GetTaskRequest(task_id=task.id), me.headers)
+    assert over_grpc.message.task == task
     changes = UpdateTaskRequest()
     changes.task.MergeFrom(task)
     changes.task.completed = True
     changes.update_mask.paths.append("completed")
-    changed = await face.call(address, TASKS + "UpdateTask", changes, UpdateTaskResponse, own)
+    changed = await face.call(ends, UPDATE, changes, me.headers)
     assert changed.message.task.completed
-    listed = await face.call(address, TASKS + "ListTasks", ListTasksRequest(page_size=5), ListTasksResponse, own)
+    listed = await face.call(ends, LIST, ListTasksRequest(page_size=5), me.headers)
     assert list(listed.message.tasks) == [changed.message.task]
-    request = DeleteTaskRequest(task_id=task.id)
-    deleted = await face.call(address, TASKS + "DeleteTask", request, DeleteTaskResponse, own)
+    deleted = await face.call(ends, DELETE, DeleteTaskRequest(task_id=task.id), me.headers)
     assert deleted.message.task.HasField("deleted_at")
 
 
-async def test_errors_have_the_same_status_and_details_as_through_grpc(
-    face: Face, address: str, client: Client, me: Person
-) -> None:
-    request = GetTaskRequest(task_id=str(uuid4()))
-    result = await face.call(address, TASKS + "GetTask", request, GetTaskResponse, dict(me.headers))
-    expected = await refusal(client.tasks.GetTask(request, metadata=me.headers))
-    assert result.status is not None
-    assert (result.code, result.reason) == (expected.code.name, expected.reason) == ("NOT_FOUND", "TASK_NOT_FOUND")
-    assert result.status.message == expected.message
+@pytest.mark.parametrize("face", OVER_HTTP, ids=str)
+async def test_errors_are_those_of_grpc(face: Face, ends: Ends, me: Person) -> None:
+    """Codes, messages, reasons, metadata and violations."""
+    absent = GetTaskRequest(task_id=str(uuid4()))
+    invalid = CreateTaskRequest(title="", description="\0", request_id="x")
+    calls = ((GET, absent, me.headers), (CREATE, invalid, me.headers), (LIST, ListTasksRequest(), ()))
+    for method, request, headers in calls:
+        expected = await GRPC.call(ends, method, request, headers)
+        assert expected.code in ("NOT_FOUND", "INVALID_ARGUMENT", "UNAUTHENTICATED")
+        assert (await face.call(ends, method, request, headers)).essence == expected.essence
 
 
-async def test_every_violation_of_a_message_is_reported(face: Face, address: str, client: Client, me: Person) -> None:
-    request = CreateTaskRequest(title="", description="\0", request_id="x")
-    result = await face.call(address, TASKS + "CreateTask", request, CreateTaskResponse, dict(me.headers))
-    expected = await refusal(client.tasks.CreateTask(request, metadata=me.headers))
-    assert (result.code, result.reason) == ("INVALID_ARGUMENT", "INVALID_MESSAGE")
-    assert result.violations == expected.violations
-    assert result.violations.keys() == {"title", "description", "request_id"}
-
-
-async def test_a_call_without_a_credential_is_refused(face: Face, address: str) -> None:
-    result = await face.call(address, TASKS + "ListTasks", ListTasksRequest(), ListTasksResponse, {})
-    assert (result.code, result.reason) == ("UNAUTHENTICATED", "CREDENTIAL_MISSING")
-
-
-async def test_a_repeated_request_id_returns_the_first_response(face: Face, address: str, me: Person) -> None:
+async def test_a_repeated_request_id_returns_the_first_response(face: Face, ends: Ends, me: Person) -> None:
     request_id = str(uuid4())
-    first = await create(face, address, me, title="once", request_id=request_id)
-    assert (await create(face, address, me, title="once", request_id=request_id)).message == first.message
+    first = await create(face, ends, me, title="once", request_id=request_id)
+    assert (await create(face, ends, me, title="once", request_id=request_id)).message == first.message
 
 
-async def test_the_request_id_of_the_caller_is_in_the_log(face: Face, address: str, me: Person, log: list[Any]) -> None:
-    headers = dict(me.headers) | {"x-request-id": "mine"}
-    result = await face.call(address, TASKS + "ListTasks", ListTasksRequest(), ListTasksResponse, headers)
+async def test_the_request_id_of_the_caller_is_in_the_log(face: Face, ends: Ends, me: Person, log: list[Any]) -> None:
+    result = await face.call(ends, LIST, ListTasksRequest(), (*me.headers, ("x-request-id", "mine")))
     assert result.request_id == "mine"
     assert [line["request_id"] for line in log if line["event"] == "call"] == ["mine"]
 
 
-async def test_a_gateway_that_drains_or_is_full_refuses_calls_as_retryable(
-    face: Face, gateway: tuple[Gateway, str], me: Person
-) -> None:
-    running, address = gateway
-    call = partial(face.call, address, TASKS + "ListTasks", ListTasksRequest(), ListTasksResponse, dict(me.headers))
-    running.slots.taken += 1000
-    assert ((full := await call()).code, full.reason) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED")
-    running.slots.taken -= 1000
-    running.routes.draining = True
-    assert ((drained := await call()).code, drained.reason) == ("UNAVAILABLE", "UNAVAILABLE")
-    expected = None if face.name.startswith("grpc-web") else "1"
-    assert full.retry_after == drained.retry_after == expected
-
-
-async def test_a_method_without_side_effects_can_be_called_with_get(address: str, me: Person) -> None:
-    face, own = ConnectGet(), dict(me.headers)
-    task = (await create(FACES[0], address, me, title="a")).message.task
-    found = await face.call(address, TASKS + "GetTask", GetTaskRequest(task_id=task.id), GetTaskResponse, own)
+async def test_a_method_without_side_effects_can_be_called_with_get(address: str, ends: Ends, me: Person) -> None:
+    task = (await create(CONNECT_JSON, ends, me, title="a")).message.task
+    found = await ConnectGet().call(ends, GET, GetTaskRequest(task_id=task.id), me.headers)
     assert found.message.task == task
-    refused = await fetch(address, "GET", TASKS + "CreateTask?encoding=json&message=%7B%7D", None, own)
+    path = "/accord.tasks.v1.TaskService/CreateTask"
+    refused = await fetch(address, "GET", f"{path}?encoding=json&message=%7B%7D", None, dict(me.headers))
     assert (refused.status, refused.header("allow")) == (405, "OPTIONS, POST")
 
 
 async def test_strict_json_is_refused_with_paths_and_without_values(address: str, me: Person) -> None:
     body = b'{"title": "a", "title": "secret", "desciption": 1, "requestId": 7}'
-    response = await fetch(address, "POST", TASKS + "CreateTask", body, dict(me.headers))
+    response = await fetch(address, "POST", "/accord.tasks.v1.TaskService/CreateTask", body, dict(me.headers))
     [_, bad] = response.json["details"]
     assert response.status == 400
     assert {each["field"]: each["description"] for each in bad["debug"]["fieldViolations"]} == {
@@ -160,25 +124,26 @@ async def test_strict_json_is_refused_with_paths_and_without_values(address: str
 @pytest.fixture
 async def probe(
     database: Database, listener: Listener, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[str, Person]]:
+) -> AsyncIterator[tuple[Ends, Person]]:
     monkeypatch.setattr(probes, "Settings", partial(Settings, server="accord"))
     server, _ = probes.build_probe_server(database, listener, rate_limiter("async+memory://"))
     port = server.listen()
     await server.start()
-    yield f"127.0.0.1:{port}", await signed_in_person(database)
+    async with ends_of(f"127.0.0.1:{port}") as ends:
+        yield ends, await signed_in_person(database)
     await server.stop(None)
 
 
-async def test_a_stream_of_responses(face: Face, probe: tuple[str, Person]) -> None:
-    address, person = probe
+async def test_a_stream_of_responses(face: Face, probe: tuple[Ends, Person]) -> None:
+    ends, person = probe
     messages, _ = probes.generated()
-    call = partial(face.call, address, "/probe.v1.ProbeService/ServerStream", streams=True)
-    result = await call(messages.ProbeRequest(text="a"), messages.ProbeResponse, dict(person.headers))
-    assert ([message.text for message in result.messages], result.code) == (["a"] * 3, "OK")
-    result = await call(messages.ProbeRequest(text="a", act="refuse"), messages.ProbeResponse, dict(person.headers))
+    method = messages.DESCRIPTOR.services_by_name["ProbeService"].methods_by_name["ServerStream"]
+    result = await face.call(ends, method, messages.ProbeRequest(text="a"), person.headers)
+    assert ([cast(Any, message).text for message in result.messages], result.code) == (["a"] * 3, "OK")
+    result = await face.call(ends, method, messages.ProbeRequest(text="a", act="refuse"), person.headers)
     assert (len(result.messages), result.reason) == (3, "TASK_NOT_FOUND")
-    result = await call(messages.ProbeRequest(text="a"), messages.ProbeResponse, {})
-    assert (result.messages, result.reason) == ([], "CREDENTIAL_MISSING")
+    result = await face.call(ends, method, messages.ProbeRequest(text="a"))
+    assert (result.messages, result.reason) == ((), "CREDENTIAL_MISSING")
 
 
 # --- every method -----------------------------------------------------------------------------------------------------
@@ -187,17 +152,11 @@ def test_the_contract_has_methods() -> None:
 
 
 @pytest.mark.every_feature
-async def test_every_method_is_there_and_refuses_callers_without_a_credential(face: Face, address: str) -> None:
+async def test_every_method_is_there_and_refuses_callers_without_a_credential(face: Face, ends: Ends) -> None:
     refused = set()
     for method in METHODS:
-        path, streams = path_of(method), bool(method.client_streaming or method.server_streaming)
-        request, response = GetMessageClass(method.input_type)(), GetMessageClass(method.output_type)
-        result = await face.call(address, path, request, response, {}, streams=streams)
-        assert result.code in ("OK", "INVALID_ARGUMENT", "UNAUTHENTICATED"), (path, result)
-        if result.code == "UNAUTHENTICATED":
-            refused.add(path)
-    assert refused == {path_of(method) for method in METHODS if effective_policy(method).access != ACCESS_PUBLIC}
-
-
-def path_of(method: MethodDescriptor) -> str:
-    return f"/{method.containing_service.full_name}/{method.name}"
+        result = await face.send(ends, method, face.unparsable(method))
+        assert result.reason in ("INVALID_MESSAGE", "CREDENTIAL_MISSING"), (method.full_name, result)
+        if result.reason == "CREDENTIAL_MISSING":
+            refused.add(method.full_name)
+    assert refused == {method.full_name for method in METHODS if effective_policy(method).access != ACCESS_PUBLIC}

@@ -6,18 +6,19 @@ The methods, their messages and their reasons come from the contract, so new met
 import asyncio
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from time import perf_counter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import grpc
 import psycopg
 import pytest
 import structlog
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -41,18 +42,28 @@ from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, sessions
 from accord_db.queries.rate_limits import Limit
 from accord_db.schema import metadata
+from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.durable_limits import DurableLimit, Subject
 from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.policy import Method, read_methods
 from accord_rpc.reasons import AnyReason, reason_name
+from accord_rpc.server.limits import ConnectionLimits
 from tests.api.conftest import Client, read_refusal
+from tests.api.faces import GRPC, REST, Ends, Face, Outcome, Request
+from tests.api.hostile_json import hostile_requests
 from tests.api.hostile_messages import heavy_messages, hostile_messages
 from tests.api.hostile_scene import WRITTEN_BY_CALLS, OwnedOrganizations, known_to_administrators, populate
+from tests.api.representatives import Faces, representatives
 from tests.api.services import new_service, token_of
 from tests.api.world import World
 from tests.factories import Headers, Person, bearer
 from tests.rows import has_owner, of_owner
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+T = TypeVar("T")
 
 METHODS, _ = read_methods(contract_services())
 each_method = pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
@@ -107,6 +118,7 @@ class Scene:
     """Two users with their own rows. The attack uses sessions of the first user and knows ids of the second."""
 
     client: Client
+    ends: Ends
     world: World
     me: Person
     other: Person
@@ -147,11 +159,16 @@ def passwords(monkeypatch: pytest.MonkeyPatch) -> Passwords:
 
 
 @pytest.fixture
-async def scene(passwords: Passwords, client: Client, world: World) -> Scene:
+def gateway_settings(settings_of_every_face: Settings) -> Settings:
+    return settings_of_every_face
+
+
+@pytest.fixture
+async def scene(passwords: Passwords, client: Client, ends: Ends, world: World) -> Scene:
     me, other, administrator = [await world.person() for _ in range(3)]
     service = bearer(await token_of(client.channel, await new_service(client.database)))
     owned = OwnedOrganizations(world.organization(), world.organization())
-    scene = Scene(client, world, me, other, owned, administrator, service, await passwords.hash(PASSWORD))
+    scene = Scene(client, ends, world, me, other, owned, administrator, service, await passwords.hash(PASSWORD))
     world.change_account(administrator, "role = 'administrator'")
     world.join(me, owned.mine, "owner")
     world.activate(me, owned.mine)
@@ -226,6 +243,7 @@ class Attack:
         self._documented = documented(method)
         self._validator = Validator()
         self._call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = scene.client.channel.stream_stream(method.path)
+        self.descriptor = descriptor_of(method)
         self.codes: Counter[str] = Counter()  # number of calls by code
         self.reasons: Counter[str] = Counter()
         self.acknowledged: dict[str, set[str]] = defaultdict(set)  # ids of rows, by table
@@ -241,6 +259,24 @@ class Attack:
             self._check_error(error)
         else:
             self._check_response(response)
+
+    async def send_through(self, face: Face, request: Request) -> None:
+        """Also requests that a face refuses before it knows the method: they are neither logged nor counted as calls of it."""
+        headers = await self._headers()
+        if len(request.target) > ConnectionLimits().target_bytes:
+            response = await self._scene.ends.http.fetch(request.verb, request.target, request.body, headers)
+            assert response.status == 414
+            return
+        outcome = await face.send(self._scene.ends, self.descriptor, request, headers)
+        assert outcome.response is not None
+        assert SECRET.encode() not in outcome.response.body
+        if outcome.code == "OK":
+            self._check_response(outcome.message.SerializeToString())
+        elif not is_of_no_method(face, outcome):
+            assert outcome.reason in self._documented, (request, outcome)
+            assert outcome.violations or outcome.reason != "INVALID_MESSAGE", (request, outcome)
+            self.codes[outcome.code] += 1
+            self.reasons[outcome.reason] += 1
 
     async def _headers(self) -> Headers:
         if self._method.policy.access in (Access.ACCESS_ADMIN, Access.ACCESS_SERVICE):
@@ -292,40 +328,65 @@ class Attack:
                         self._record(inner)
 
 
+def descriptor_of(method: Method) -> MethodDescriptor:
+    pool = method.request.DESCRIPTOR.file.pool
+    return cast(MethodDescriptor, pool.FindMethodByName(f"{method.service}.{method.name}"))
+
+
+def is_of_no_method(face: Face, outcome: Outcome) -> bool:
+    """Whether the path of a REST request, in which fields are, cannot be read or is that of no method."""
+    return face is REST and (outcome.reason == "METHOD_UNKNOWN" or (outcome.violations or {}).keys() == {"path"})
+
+
+REPRESENTATIVES = representatives(map(descriptor_of, METHODS))
+
+
 @each_method
 async def test_hostile_messages_get_documented_responses_and_no_data_is_lost(
-    scene: Scene, method: Method, messages_per_method: int, dsn: str, log: list[Any]
+    scene: Scene, method: Method, messages_per_method: int, faces: Faces, dsn: str, log: list[Any]
 ) -> None:
-    attack, loop = Attack(scene, method), asyncio.get_running_loop()
+    """All of them through gRPC, and as many in all through the other faces."""
+    attack = Attack(scene, method)
     untouchable, counted = rows_out_of_reach(dsn, scene), counted_calls(method)
     known = scene.known_to_administrators if method.policy.access == Access.ACCESS_ADMIN else scene.known
     log.clear()
 
-    async def send(batch: list[bytes]) -> None:
-        for outcome in await asyncio.gather(*map(attack.send, batch), return_exceptions=True):
-            if outcome is not None:
-                raise outcome
-
-    @hypothesis_settings(
-        max_examples=math.ceil(messages_per_method / AT_A_TIME),
-        derandomize=messages_per_method <= 1000,  # CI sends the same every time; longer runs look elsewhere
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.lists(hostile_messages(method.request, known), min_size=AT_A_TIME, max_size=AT_A_TIME))
-    def run(batch: list[bytes]) -> None:
-        asyncio.run_coroutine_threadsafe(send(batch), loop).result()
-
-    await asyncio.to_thread(run)
+    await send_all(hostile_messages(method.request, known), attack.send, messages_per_method)
+    assert attack.codes.total() >= messages_per_method
+    others = [face for face in faces.of(attack.descriptor, REPRESENTATIVES) if face is not GRPC]
+    for face in others:
+        requests = hostile_requests(face, attack.descriptor, known)
+        await send_all(requests, partial(attack.send_through, face), math.ceil(messages_per_method / len(others)))
     sent = attack.codes.total()
-    assert sent >= messages_per_method
     assert attack.reasons.keys() - {"INVALID_MESSAGE"}, "no message passed the rules of the contract"
     assert counted_calls(method) - counted == attack.codes
     assert_log_has_no_faults(log, method, sent)
     assert_rows_are_unchanged(method, untouchable, rows_out_of_reach(dsn, scene))
     assert_acknowledged_rows_exist(dsn, attack)
     await assert_server_still_serves(scene)
+
+
+async def send_all(messages: "SearchStrategy[T]", send: Callable[[T], Awaitable[None]], count: int) -> None:
+    """`AT_A_TIME` at a time."""
+    loop = asyncio.get_running_loop()
+
+    async def send_batch(batch: list[T]) -> None:
+        for outcome in await asyncio.gather(*map(send, batch), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    @hypothesis_settings(
+        max_examples=math.ceil(count / AT_A_TIME),
+        derandomize=count <= 1000,  # CI sends the same every time; longer runs look elsewhere
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(messages, min_size=AT_A_TIME, max_size=AT_A_TIME))
+    def run(batch: list[T]) -> None:
+        asyncio.run_coroutine_threadsafe(send_batch(batch), loop).result()
+
+    await asyncio.to_thread(run)
 
 
 @pytest.mark.parametrize("service", sorted({method.service for method in METHODS}))

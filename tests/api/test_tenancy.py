@@ -4,17 +4,15 @@ A method without a permission does not check that the caller is a member of the 
 """
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
-import grpc
 import psycopg
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -31,13 +29,16 @@ from accord_db.engine.keyset import Page
 from accord_db.engine.row_level_security import is_tenant_bound
 from accord_db.queries import tasks
 from accord_db.schema import metadata
+from accord_gateway.settings import Settings
 from accord_rpc.caller import Caller, caller
 from accord_rpc.contract import ContractMismatch, check, contract_services
 from tests.api import probe as another_module
-from tests.api.conftest import Client, read_refusal, refusal
+from tests.api.conftest import refusal
+from tests.api.faces import GRPC, OVER_HTTP, Ends, Face
 from tests.api.foreign import Owner, is_of_person, makers, own_request
-from tests.api.matrix import every_method, path_of, policy_of
+from tests.api.matrix import every_method, policy_of
 from tests.api.probe import ProbeClient, owner_of
+from tests.api.representatives import Faces, representatives
 from tests.api.services import Service, new_service, token_for
 from tests.api.test_contract import registered
 from tests.api.world import World
@@ -213,7 +214,7 @@ class Acme:
     id: UUID
     world: World
     owner: Person
-    channel: grpc.aio.Channel
+    ends: Ends
     service: Service
     connection: psycopg.Connection[dict[str, Any]]
 
@@ -237,30 +238,14 @@ class Acme:
         values = [value for rows in self.rows().values() for row in rows for value in row.values()]
         return {value for value in values if isinstance(value, UUID)} - {self.id}
 
-    async def call(self, method: MethodDescriptor, headers: Headers) -> CallResult:
+    async def call(self, face: Face, method: MethodDescriptor, headers: Headers) -> CallResult:
         """Calls the method with a request that names resources of the organization."""
         request = await own_request(self.world, Owner(self.owner, self.id), method)
         before = self.rows()
-        shown, reason = "", "OK"
-        try:
-            shown = repr([response async for response in self._responses(method, request, headers)])
-        except grpc.aio.AioRpcError as error:
-            reason = read_refusal(error).reason  # its details repeat ids of the request: tests/api/test_foreign_ids.py
-        return CallResult(reason, {id for id in self.ids() if str(id) in shown}, self.rows() == before)
-
-    async def _responses(self, method: MethodDescriptor, request: Any, headers: Headers) -> AsyncIterator[Any]:
-        kind = "_".join(
-            "stream" if streams else "unary" for streams in (method.client_streaming, method.server_streaming)
-        )
-        call: Any = getattr(self.channel, kind)(
-            path_of(method), type(request).SerializeToString, GetMessageClass(method.output_type).FromString
-        )
-        stream_or_call = call(iter([request]) if method.client_streaming else request, metadata=headers, timeout=5)
-        if method.server_streaming:
-            async for response in stream_or_call:
-                yield response
-        else:
-            yield await stream_or_call
+        outcome = await face.call(self.ends, method, request, headers)
+        # The details of an error repeat ids of the request: tests/api/test_foreign_ids.py.
+        shown = repr(outcome.messages)
+        return CallResult(outcome.reason, {id for id in self.ids() if str(id) in shown}, self.rows() == before)
 
 
 @functools.cache
@@ -271,11 +256,19 @@ def _rows_of(table: Table, tenant: UUID) -> bytes:
 
 
 @pytest.fixture
-async def acme(client: Client, world: World) -> AsyncIterator[Acme]:
+def gateway_settings(settings_of_every_face: Settings) -> Settings:
+    return settings_of_every_face
+
+
+@pytest.fixture
+async def acme(ends: Ends, world: World) -> AsyncIterator[Acme]:
     acme = world.organization()
     owner, service = await world.member(acme, "owner"), await new_service(world.database)
     with psycopg.connect(world.dsn, autocommit=True, row_factory=dict_row) as connection:
-        yield Acme(acme, world, owner, client.channel, service, connection)
+        yield Acme(acme, world, owner, ends, service, connection)
+
+
+ByCredential = Callable[[Acme, Person], Awaitable[Headers]]
 
 
 async def by_session(acme: Acme, person: Person) -> Headers:
@@ -283,32 +276,53 @@ async def by_session(acme: Acme, person: Person) -> Headers:
 
 
 async def by_service(acme: Acme, person: Person) -> Headers:
-    return bearer(await token_for(acme.channel, acme.service, person))
+    return bearer(await token_for(acme.ends.channel, acme.service, person))
 
 
 @pytest.mark.usefixtures("log")
 @pytest.mark.parametrize("second_check", ["with row-level security", "without row-level security"])
 @pytest.mark.parametrize("credential", [by_session, by_service])
 async def test_no_method_returns_or_changes_rows_of_an_organization_for_a_former_member(
-    acme: Acme, dsn: str, credential: Callable[[Acme, Person], Awaitable[Headers]], second_check: str
+    acme: Acme, dsn: str, credential: ByCredential, second_check: str
 ) -> None:
     if second_check.startswith("without"):
-        disable = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
-        execute(dsn, *(disable.format(sql.Identifier(table.name)) for table in TENANT_BOUND))
+        disable_row_level_security(dsn)
+    await assert_rows_are_safe(acme, GRPC, credential, METHODS)
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("face", OVER_HTTP, ids=str)
+async def test_no_face_returns_or_changes_rows_of_an_organization_for_a_former_member(
+    acme: Acme, dsn: str, face: Face, faces: Faces
+) -> None:
+    if face not in faces.every:
+        pytest.skip("this server has no such face")
+    disable_row_level_security(dsn)
+    await assert_rows_are_safe(acme, face, by_session, METHODS if faces.all else representatives(READS + METHODS))
+
+
+def disable_row_level_security(dsn: str) -> None:
+    disable = sql.SQL("ALTER TABLE {} DISABLE ROW LEVEL SECURITY")
+    execute(dsn, *(disable.format(sql.Identifier(table.name)) for table in TENANT_BOUND))
+
+
+async def assert_rows_are_safe(
+    acme: Acme, face: Face, credential: ByCredential, methods: Collection[MethodDescriptor]
+) -> None:
     # Control: the same calls return the rows to a member.
     created = await acme.fill(acme.owner)
-    shown = set[UUID]().union(*[(await acme.call(method, acme.owner.headers)).shown for method in READS])
+    shown = set[UUID]().union(*[(await acme.call(face, method, acme.owner.headers)).shown for method in READS])
     assert created
     assert created <= shown
     outcomes, violations = {}, []
-    for method in METHODS:
+    for method in methods:
         former = await acme.former_member()
-        result = await acme.call(method, await credential(acme, former))
+        result = await acme.call(face, method, await credential(acme, former))
         outcomes[method.full_name] = result.outcome
         if result.shown - {former.account_id} or not result.unchanged:
-            violations.append(f"{method.full_name}: {result}")
+            violations.append(f"{method.full_name} through {face}: {result}")
     assert violations == []
-    accepting = {m.full_name for m in METHODS if _accepts_credential(m, credential)}
+    accepting = {m.full_name for m in methods if _accepts_credential(m, credential)}
     assert accepting
     assert {
         name for name in accepting if outcomes[name] in ("PERMISSION_DENIED", "CREDENTIAL_INVALID", "RATE_LIMITED")

@@ -1,8 +1,9 @@
-"""A client of HTTP/1.1 that sends exactly what a test writes."""
+"""Clients of HTTP/1.1 that send exactly what a test writes."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,71 @@ async def fetch(
     if ("transfer-encoding", "chunked") in fields:
         content = b"".join(chunks(content))
     return Response(status, fields, content)
+
+
+class Http:
+    """Connections to one server, which are kept and used again. A response that does not come fails the test."""
+
+    def __init__(self, address: str, tls: ssl.SSLContext | None = None, *, name: str = "localhost") -> None:
+        """`name` is in the certificate of the server."""
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._tls = tls
+        self._name = name if tls else None
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def fetch(
+        self, verb: str, target: str, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()
+    ) -> Response:
+        fields = [("host", self._host), *headers]
+        if body is not None or verb == "POST":
+            fields.append(("content-length", str(len(body or b""))))
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        request = f"{verb} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + (body or b"")
+        async with asyncio.timeout(SECONDS):
+            while self._idle:
+                try:
+                    return await self._exchange(*self._idle.pop(), request)
+                except (asyncio.IncompleteReadError, ConnectionError) as error:
+                    if isinstance(error, asyncio.IncompleteReadError) and error.partial:
+                        raise
+                    # The server has closed the connection since: the request is sent on another.
+            reader, writer = await asyncio.open_connection(
+                self._host, self._port, ssl=self._tls, server_hostname=self._name
+            )
+            return await self._exchange(reader, writer, request)
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> Response:
+        done = False
+        try:
+            writer.write(request)
+            status, fields = await read_head(reader)
+            response = Response(status, fields, await _content(reader, status, dict(fields)))
+            done = response.header("connection") != "close"
+        finally:
+            if done:
+                self._idle.append((reader, writer))
+            else:
+                writer.close()
+        return response
+
+    async def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
+
+async def _content(reader: asyncio.StreamReader, status: int, fields: Mapping[str, str]) -> bytes:
+    if status in (204, 304):
+        return b""
+    if fields.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(fields["content-length"]))
+    parts = []
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        parts.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return b"".join(parts)
 
 
 def chunks(content: bytes) -> list[bytes]:

@@ -10,12 +10,22 @@ import accord_client
 import accord_client.aio
 from accord_client import SessionToken
 from accord_db.engine.database import Database
-from tests.api.conftest import _contract_read_once, gateway, gateway_settings, listener, log, probe
+from tests.api.conftest import _contract_read_once, called_through, gateway, gateway_settings, listener, log, probe
 from tests.client.scripted import ScriptedServer
 from tests.factories import Person, signed_in_person
 from tests.gateway.conftest import database_url, start
 
-__all__ = ["_contract_read_once", "database_url", "gateway", "gateway_settings", "listener", "log", "probe", "start"]
+__all__ = [
+    "_contract_read_once",
+    "called_through",
+    "database_url",
+    "gateway",
+    "gateway_settings",
+    "listener",
+    "log",
+    "probe",
+    "start",
+]
 
 
 @dataclass(frozen=True)

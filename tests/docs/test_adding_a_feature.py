@@ -105,7 +105,7 @@ class Copy:
     def serving(self) -> Iterator[GatewayProcess]:
         # Outside the copy, whose path is too long for a socket.
         with TemporaryDirectory(prefix="accord-") as folder, Path(folder, "log").open("wb") as log:
-            settings = {"PORT": str(free_port()), "STATE_FOLDER": folder}
+            settings = {"PORT": str(free_port()), "STATE_FOLDER": folder, "SERVER": "accord"}
             process = subprocess.Popen(
                 ["make", "run"],
                 cwd=self.root,
@@ -152,9 +152,9 @@ def test_following_the_page_word_for_word_works(tmp_path: Path) -> None:
     for block in page:
         if block.path:
             copy.write(block)
-        elif "buf curl" in block.text:
-            assert '"theme": "dark"' in called(copy, block.text).replace('":"', '": "')
-            followed.add("buf curl")
+        elif "curl" in block.text:
+            assert '"settings":{"theme":"dark"}' in called(copy, block.text)
+            followed.add("curl")
         else:
             for command in block.text.splitlines():
                 if command.startswith("make check args="):
@@ -162,12 +162,12 @@ def test_following_the_page_word_for_word_works(tmp_path: Path) -> None:
                 else:
                     copy.run(command)
                 followed.add(command.partition(" args=")[0].partition(" m=")[0])
-    assert followed == {"make stubs", "make migration", "make fmt", "make check", "buf curl"}
+    assert followed == {"make stubs", "make migration", "make fmt", "make check", "curl"}
 
 
 def called(copy: Copy, command: str) -> str:
     """The output of the calls of a user who has signed up and in."""
     with copy.serving() as gateway:
-        sign_in = re.compile(r"^.*buf curl .*/SignUp\n.*buf curl .*/SignIn .*\n", re.MULTILINE)
+        sign_in = re.compile(r"^curl .*/v1/accounts .*\nTOKEN=.*/v1/sessions .*\n", re.MULTILINE)
         typed = eventually(lambda: sign_in.search(gateway.output), gateway)
         return copy.run(typed[0] + command.replace("127.0.0.1:50051", gateway.address))

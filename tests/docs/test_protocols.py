@@ -30,9 +30,9 @@ def test_commands_print_what_the_page_shows(start: Start, database_url: str, tmp
     before, _, after = PAGE.partition(BROWSERS)
     commands = [*SHOWN.findall(before), (f"URL=http://{cookies}", ""), *SHOWN.findall(after)]
     script = "\n".join(f"{command}\necho\necho '{MARK}'" for command, _ in commands)
-    path = f"PATH={ROOT / '.venv/bin'}:$PATH\n"
+    script = script.replace("127.0.0.1:50051", plain).replace(".venv/bin/", f"{ROOT}/.venv/bin/")
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", path + script.replace("127.0.0.1:50051", plain)],
+        ["bash", "-euo", "pipefail", "-c", script],
         cwd=tmp_path,
         capture_output=True,
         text=True,

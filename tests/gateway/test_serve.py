@@ -144,12 +144,6 @@ def test_a_shutdown_ends_the_process_that_creates_the_data_folder(start: Start) 
     eventually(lambda: not gateway.processes() or None)
 
 
-def test_closing_the_terminal_shuts_it_down(start: Start, database_url: str) -> None:
-    gateway = start(DATABASE_URL=database_url)
-    assert healthy(gateway.address)
-    assert gateway.stop(signal.SIGHUP) == 0
-
-
 def test_does_not_start_as_a_role_that_bypasses_row_level_security(start: Start, database_url: str) -> None:
     """With a pooler, gateways act as their login role: here a superuser."""
     gateway = start(DATABASE_URL=database_url, DATABASE_DIRECT_URL=database_url, DB_POOLER="true")

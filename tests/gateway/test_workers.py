@@ -5,6 +5,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.gateway.conftest import Start, eventually, healthy, read_metrics
 from tests.ports import free_port
 
@@ -80,3 +82,19 @@ def test_an_error_that_keeps_workers_from_starting_is_printed_once(
     assert "A worker did not start" in gateway.output
     assert "Traceback" not in gateway.output
     assert not gateway.processes()
+
+
+@pytest.mark.parametrize("server", ["accord", "grpcio"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_unix_socket_takes_the_place_of_the_port(
+    start: Start, database_url: str, tmp_path: Path, workers: int, server: str
+) -> None:
+    path = tmp_path / "accord.sock"
+    gateway = start(DATABASE_URL=database_url, UNIX_SOCKET=path, WORKERS=workers, SERVER=server)
+    if (workers, server) == (2, "grpcio"):
+        assert gateway.process.wait(30) == 2
+        assert "WORKERS" in gateway.output
+        return
+    assert gateway.address == f"unix:{path}"
+    assert all(healthy(gateway.address) for _ in range(5))
+    assert gateway.stop() == 0

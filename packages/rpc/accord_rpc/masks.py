@@ -30,7 +30,7 @@ class MaskedChanges(Generic[S]):
             cast(Descriptor, request.DESCRIPTOR)
         )  # annotated as a union of two equal classes
         resource = cast(Descriptor, self._resource.message_type)
-        fields, nullable = [field for field in resource.fields if _is_changeable(field)], nullable_keys(shape)
+        fields, nullable = [field for field in resource.fields if is_changeable(field)], nullable_keys(shape)
         if nullable.keys() != {field.name for field in fields}:
             expected = ", ".join(sorted(field.name for field in fields))
             raise TypeError(f"{shape.__name__} must have the changeable fields of {resource.full_name}: {expected}")
@@ -68,6 +68,7 @@ def _is_mask(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.full_name == FieldMask.DESCRIPTOR.full_name
 
 
-def _is_changeable(field: FieldDescriptor) -> bool:
+def is_changeable(field: FieldDescriptor) -> bool:
+    """Whether callers can change it. They may send other fields, which are ignored (AIP-203)."""
     behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     return field.name not in _IDENTIFYING and _FIXED.isdisjoint(behavior)

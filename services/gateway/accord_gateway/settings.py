@@ -76,7 +76,7 @@ class Settings(BaseModel):
     accord_env: Literal["development", "production"] = "development"
     state_folder: Path = Path(".accord")
 
-    server: Literal["accord", "grpcio"] = "grpcio"
+    server: Literal["accord", "grpcio"] = "accord"
     host: BindHost = "127.0.0.1"
     port: Port = 50051
     unix_socket: Path | None = None

@@ -144,7 +144,7 @@ async def serving(service: Service) -> AsyncIterator[str]:
     chains, sock = Chains(service), socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    protocols = [GrpcProtocol(chains), GrpcWebProtocol(chains), ConnectProtocol(chains, chains.methods)]
+    protocols = [GrpcProtocol(chains), GrpcWebProtocol(chains, chains.methods), ConnectProtocol(chains, chains.methods)]
     server = Server(Dispatcher(protocols))
     await server.start([sock])
     yield f"127.0.0.1:{port}"

@@ -153,6 +153,7 @@ def test_value_in_the_path_that_contradicts_the_body_is_refused() -> None:
         ('{"name": "a", "active": false}', "name,active"),
         ('{"description": null, "ownerKey": "a", "tags": []}', "description,owner_key,tags"),
         (f'{{"id": "{ID}", "etag": "{OTHER}", "name": "a"}}', "name"),
+        ('{"createdAt": "2026-01-31T12:00:00Z", "name": "a"}', "name"),
         ("{}", ""),
         ("", ""),
     ],

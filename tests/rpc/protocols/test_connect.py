@@ -368,6 +368,7 @@ async def test_streams_are_compressed_both_ways(faces: Faces) -> None:
         (frame("{}", 4), "a message has flags that requests do not have"),
         (frame("{}", 1), "A message is compressed, but the headers name no compression."),
         (b"", "the call carried no message"),
+        (frame("{}") * 2, "the call carried more than one message"),
     ],
 )
 async def test_a_stream_with_a_malformed_message_is_refused(faces: Faces, body: bytes, description: str) -> None:

@@ -104,6 +104,7 @@ async def test_malformed_bodies_and_headers_have_the_status_of_grpc(faces: Faces
     assert (await faces.post("SendText", TEXT, b"AAA")).headers["grpc-status"] == "13"
     assert (await faces.post("SendText", BINARY, b"", grpc_timeout="soon")).headers["grpc-status"] == "13"
     assert (await faces.post("SendText", BINARY, b"", grpc_encoding="br")).headers["grpc-status"] == "12"
+    assert (await faces.post("ListTexts", BINARY, request() * 2)).headers["grpc-status"] == "12"
     assert (await faces.post("NoSuchMethod", BINARY, request())).headers["grpc-status"] == "12"
 
 

@@ -35,7 +35,7 @@ def _types() -> list[type[Message]]:
 TYPES: Final = _types()
 MESSAGES: Final = st.sampled_from(TYPES).flatmap(messages)
 quickly = settings(
-    max_examples=100,
+    max_examples=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

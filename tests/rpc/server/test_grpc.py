@@ -278,7 +278,7 @@ async def test_client_that_still_sends_gets_the_status_of_a_refused_call(kind: s
     """grpcio's client reports INTERNAL for a status that arrives between its headers and its first message."""
     async with served() as (_, _, channel):
         for _ in range(20):
-            call: Any = getattr(channel, kind)("/test/fail")(iter([b"a"] * 10))
+            call: Any = getattr(channel, kind)("/test/fail")(iter([b"a"]))
             error = await failure(call if kind == "stream_unary" else call.read())
             assert error.code() == grpc.StatusCode.NOT_FOUND
 

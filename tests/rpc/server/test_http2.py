@@ -368,6 +368,13 @@ async def test_many_pings_close_the_connection_and_those_between_exchanges_do_no
         await closed(wire)
 
 
+async def test_many_settings_close_the_connection() -> None:
+    async with wire_to(greet, pings_per_minute=5) as (wire, _):
+        for _ in range(10):
+            wire.writer.write(SettingsFrame(0).serialize())
+        await closed(wire)
+
+
 async def test_bytes_that_are_not_http2_close_the_connection() -> None:
     async with serving(greet) as site, site.client() as client:
         client.send(PREFACE + b"\xff" * 100)

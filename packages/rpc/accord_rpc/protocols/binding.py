@@ -3,7 +3,7 @@
 Every problem is reported at once, by the path of its field. Texts of the request are never repeated."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote_to_bytes
 
@@ -12,12 +12,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from accord_rpc.errors import FieldViolation, RpcError
-from accord_rpc.masks import MASK
+from accord_rpc.masks import MASK, is_changeable
 from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, query_fields
 from accord_rpc.protocols.json_codec import Violations, message_reader, parse, scalar_reader
 
-# The body of a PATCH identifies the resource and its version with them; it does not change them.
-_IDENTIFYING: Final = frozenset({"id", "etag"})
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}")
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,10}")
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -191,11 +189,11 @@ class _Parameter:
 
 
 class _Mask:
-    """The `update_mask` of a PATCH that has none: the fields in its body (AIP-134), except those that identify the resource."""
+    """The `update_mask` of a PATCH that has none: the fields in its body that callers can change (AIP-134)."""
 
-    def __init__(self, resource: Descriptor, kept: frozenset[str]) -> None:
-        names = {spelling: field.name for field in resource.fields for spelling in (field.name, field.json_name)}
-        self._names = {spelling: name for spelling, name in names.items() if name not in kept}
+    def __init__(self, resource: Descriptor, in_path: Collection[str]) -> None:
+        fields = [field for field in resource.fields if is_changeable(field) and field.name not in in_path]
+        self._names = {spelling: field.name for field in fields for spelling in (field.name, field.json_name)}
 
     def complete(self, message: Any, document: object) -> None:
         mask = message.update_mask
@@ -240,7 +238,7 @@ def _masked(rule: HttpRule) -> _Mask | None:
     if rule.verb != "PATCH" or rule.body in ("", WHOLE) or MASK not in rule.method.input_type.fields_by_name:
         return None
     in_path = {variable.field.rpartition(".")[2] for variable in rule.template.variables}
-    return _Mask(_body_type(rule), _IDENTIFYING | in_path)
+    return _Mask(_body_type(rule), in_path)
 
 
 def _decoded(text: str) -> str | None:

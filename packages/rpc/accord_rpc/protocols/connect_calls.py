@@ -5,7 +5,7 @@ import re
 from abc import abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from time import monotonic
 from typing import Final
 
@@ -42,23 +42,27 @@ class Endpoint:
         response: type[Message],
         *,
         streams: bool = False,
+        request_streams: bool = False,
         needs_http2: bool = False,
         safe: bool = False,
     ) -> None:
         self._request = request
         self._response = response
         self.streams = streams
+        self.request_streams = request_streams
         self.needs_http2 = needs_http2
         self.safe = safe
         self.compresses = may_compress(response)
 
     @classmethod
+    @cache
     def of(cls, method: Method) -> "Endpoint":
         streams = method.request_streaming or method.response_streaming
         return cls(
             method.request,
             method.response,
             streams=streams,
+            request_streams=method.request_streaming,
             needs_http2=method.request_streaming and method.response_streaming,
             safe=method.safe and not streams,
         )

@@ -33,6 +33,8 @@ class StreamContext(ConnectContext):
         await self._check()
         try:
             found = await self._take()
+            if found is not None and not self._endpoint.request_streams and await self._take() is not None:
+                raise invalid(FieldViolation("", "the call carried more than one message"))
         except FramingError as error:
             raise await self._refuse(error) from None
         if found is None:

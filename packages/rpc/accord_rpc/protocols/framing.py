@@ -7,6 +7,8 @@ from typing import Final
 import grpc
 
 MOST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+MOST_INCOMPLETE_BYTES: Final = 256 * 1024 * 1024
+"""Of one process."""
 COMPRESSED: Final = 1
 """The flag of a compressed message."""
 _PREFIX: Final = 5  # bytes: flags and length
@@ -28,43 +30,79 @@ def frame(message: bytes, flags: int = 0) -> bytes:
     return bytes((flags,)) + len(message).to_bytes(4, "big") + message
 
 
+class Incomplete:
+    """The bytes of messages that have begun to arrive. One per process: a call without its whole message holds no slot, and its
+    sender could otherwise let the server hold 4 MiB for each."""
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def hold(self, size: int) -> None:
+        """Raises FramingError if too many are held."""
+        if self.held + size > self.limit:
+            raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many messages arrive at a time.")
+        self.held += size
+
+
+_INCOMPLETE: Final = Incomplete(MOST_INCOMPLETE_BYTES)
+
+
 class MessageReader:
     """Cuts a body into messages."""
 
-    __slots__ = ("_bytes", "_encoding")
+    __slots__ = ("_at", "_bytes", "_encoding", "_held", "_incomplete")
 
-    def __init__(self, encoding: bytes | None = None) -> None:
+    def __init__(self, encoding: bytes | None = None, incomplete: Incomplete = _INCOMPLETE) -> None:
         """`encoding` is that of compressed messages; None if the headers name none."""
         self._encoding = encoding
         self._bytes: bytes | bytearray = b""
+        self._at = 0  # where the next message begins
+        self._incomplete = incomplete
+        self._held = 0
+
+    def __del__(self) -> None:
+        self._release()
 
     @property
     def is_empty(self) -> bool:
         """Whether the bytes end with a message."""
-        return not self._bytes
+        return self._at == len(self._bytes)
 
     def feed(self, data: bytes) -> None:
-        if not self._bytes:
-            self._bytes = data
+        """Raises FramingError if the process holds too many incomplete messages."""
+        if self._at == len(self._bytes):
+            self._bytes, self._at = data, 0
             return
+        self._incomplete.hold(len(data))
+        self._held += len(data)
         if isinstance(self._bytes, bytes):
             self._bytes = bytearray(self._bytes)
+        del self._bytes[: self._at]
+        self._at = 0
         self._bytes += data
 
     def take(self) -> tuple[int, bytes] | None:
         """The flags and the expanded content of the next message; None until it has arrived. Raises FramingError."""
-        data = self._bytes
-        if len(data) < _PREFIX:
+        data, begin = self._bytes, self._at + _PREFIX
+        if len(data) < begin:
             return None
-        end = _PREFIX + int.from_bytes(data[1:_PREFIX], "big")
-        if end - _PREFIX > MOST_MESSAGE_BYTES:
+        end = begin + int.from_bytes(data[begin - 4 : begin], "big")
+        if end - begin > MOST_MESSAGE_BYTES:
             raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The message is larger than 4 MiB.")
         if len(data) < end:
             return None
-        message = bytes(data[_PREFIX:end])
-        self._bytes = data[end:]
-        flags = data[0]
+        flags, message = data[self._at], bytes(data[begin:end])
+        self._at = end
+        self._release()
         return flags, (expand(message, self._encoding) if flags & COMPRESSED else message)
+
+    def _release(self) -> None:
+        if self._held:
+            self._incomplete.held -= self._held
+            self._held = 0
 
 
 def expand(data: bytes, encoding: bytes | None) -> bytes:

@@ -23,7 +23,7 @@ from accord_rpc.server.exchange import Exchange, Headers
 
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _HEAD: Final = ((b"content-type", b"application/grpc"),)
-_REQUEST_SECONDS: Final = 0.01
+_REQUEST_SECONDS: Final = 0.025
 _OK: Final = (b"grpc-status", b"0")
 _TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -100,9 +100,7 @@ class GrpcContext(ProtocolContext):
                 encoding = _encoding(value)
             elif name == b"te":
                 te = value
-        if (
-            self.SENDS_TRAILERS and te != b"trailers"
-        ):  # a proxy that knows only HTTP removes it, and would drop the status
+        if self.SENDS_TRAILERS and te != b"trailers":  # a proxy that removes it would also drop the status
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
         super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)

@@ -4,12 +4,14 @@ binary, or as base64 for clients that cannot read binary bodies in parts."""
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from collections.abc import Mapping
 from typing import Final
 
 import grpc
-from grpc.aio import AbortError
+from grpc.aio import EOF, AbortError
 
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
+from accord_rpc.policy import Method
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.framing import FramingError, frame
 from accord_rpc.protocols.grpc import Chains, GrpcContext, Malformed, encoded_metadata, status_fields
@@ -35,8 +37,9 @@ _RUN: Final = re.compile(rb"[^=]*=+|[^=]+")
 
 
 class GrpcWebProtocol(ProtocolHandler):
-    def __init__(self, chains: Chains) -> None:
+    def __init__(self, chains: Chains, methods: Mapping[str, Method]) -> None:
         self._chains = chains
+        self._request_streams = {path.encode() for path, method in methods.items() if method.request_streaming}
 
     def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
         return content_type[: len(_PREFIX)].lower() == _PREFIX
@@ -49,7 +52,9 @@ class GrpcWebProtocol(ProtocolHandler):
             accepted = (b"accept-post", b", ".join(_RESPONSES))
             return exchange.respond(415, (accepted, *SAFE_HEADERS, own_request_id(exchange)))
         try:
-            context = GrpcWebContext(exchange, _RESPONSES[kind], is_text=kind in _TEXT)
+            context = GrpcWebContext(
+                exchange, _RESPONSES[kind], is_text=kind in _TEXT, streams=exchange.target in self._request_streams
+            )
         except Malformed as malformed:
             head = ((b"content-type", _RESPONSES[kind]), *SAFE_HEADERS, own_request_id(exchange))
             status = status_fields(malformed.code, malformed.message, malformed.trailers)
@@ -65,15 +70,24 @@ class GrpcWebProtocol(ProtocolHandler):
 class GrpcWebContext(GrpcContext):
     """One call. Raises Malformed if its headers are."""
 
-    __slots__ = ("_kind", "_text")
+    __slots__ = ("_kind", "_streams", "_text")
 
     SENDS_TRAILERS = False
 
-    def __init__(self, exchange: Exchange, kind: bytes, *, is_text: bool) -> None:
+    def __init__(self, exchange: Exchange, kind: bytes, *, is_text: bool, streams: bool) -> None:
+        """`streams`: the method takes a stream of requests."""
         super().__init__(exchange)
+        self._streams = streams
         self.take_cookies(exchange.headers)
         self._kind = kind
         self._text = Base64Decoder() if is_text else None
+
+    async def read(self) -> object:
+        """The only message of a request is read to the end of the body, so that the connection can be used again."""
+        message = await super().read()
+        if not self._streams and isinstance(message, bytes) and await super().read() is not EOF:
+            await self.abort(grpc.StatusCode.UNIMPLEMENTED, "The method takes one message, and the call has more.")
+        return message
 
     async def _receive(self) -> bytes | None:
         data = await self._exchange.receive()

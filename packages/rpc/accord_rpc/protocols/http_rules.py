@@ -3,8 +3,9 @@
 Checked at start and by `tools/contract.py lint`: a rule that is wrong or ambiguous is never served."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Final
 
@@ -68,11 +69,12 @@ class QueryField:
         return ".".join(field.json_name for field in self.fields)
 
 
-def http_rules(method: MethodDescriptor) -> list[HttpRule]:
+@cache
+def http_rules(method: MethodDescriptor) -> tuple[HttpRule, ...]:
     """The bindings of a method, the main one first. Raises TemplateError."""
     declared = _declared(method)
     rules = (declared, *declared.additional_bindings)
-    return [_rule(method, rule) for rule in rules if rule.WhichOneof("pattern")]
+    return tuple(_rule(method, rule) for rule in rules if rule.WhichOneof("pattern"))
 
 
 def query_fields(rule: HttpRule) -> Iterator[QueryField]:
@@ -125,7 +127,7 @@ def _rule(method: MethodDescriptor, declared: Declared) -> HttpRule:
     return HttpRule(method, verb.upper(), template, declared.body, declared.response_body)
 
 
-def _method_problems(method: MethodDescriptor, rules: list[HttpRule]) -> Iterator[str]:
+def _method_problems(method: MethodDescriptor, rules: Sequence[HttpRule]) -> Iterator[str]:
     exempt = method.GetOptions().Extensions[policy_pb2.http_exempt]
     if not rules and not exempt:
         yield "declares neither a route (google.api.http) nor why it has none (http_exempt)"

@@ -94,10 +94,11 @@ class NewConnection(asyncio.Protocol):
 
     async def open(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         """Until the transport is made, TLS handshake included."""
-        timeout = self._server.limits.handshake_seconds if context else None
+        limits = self._server.limits
+        times = {"ssl_handshake_timeout": limits.handshake_seconds, "ssl_shutdown_timeout": limits.linger_seconds}
         try:
             await self._server.loop.connect_accepted_socket(
-                lambda: self, sock, ssl=context, ssl_handshake_timeout=timeout
+                lambda: self, sock, ssl=context, **(times if context else {})
             )
         except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError
             self._server.ended(self)

@@ -90,6 +90,8 @@ class Http2Exchange(Exchange):
 
     async def send(self, data: bytes) -> None:
         self._require_open()
+        if self.method == b"HEAD":
+            return
         connection = self._connection
         connection.engine.send(self.stream, data)
         connection.wake()
@@ -99,7 +101,7 @@ class Http2Exchange(Exchange):
             await self._room
 
     def finish(self, data: bytes = b"", trailers: Headers = ()) -> None:
-        self._connection.engine.finish(self.stream, data, trailers)
+        self._connection.engine.finish(self.stream, b"" if self.method == b"HEAD" else data, trailers)
         self._connection.finished(self)
 
     def reset(self) -> None:
@@ -143,6 +145,31 @@ def _wake(future: "asyncio.Future[None]") -> None:
 
 
 class Http2Connection(Connection):
+    __slots__ = (
+        "_age",
+        "_client_leaves",
+        "_draining",
+        "_exchanges",
+        "_greeted",
+        "_half_open",
+        "_heard",
+        "_limits",
+        "_moved",
+        "_new",
+        "_paused",
+        "_ping_minute",
+        "_pinged",
+        "_pings",
+        "_refusing",
+        "_sent",
+        "_since",
+        "_terminated",
+        "_will_flush",
+        "_written",
+        "engine",
+        "waiting",
+    )
+
     def __init__(self, host: Host, transport: asyncio.Transport, peer: Peer) -> None:
         super().__init__(host, transport, peer)
         limits = host.limits
@@ -253,15 +280,17 @@ class Http2Connection(Connection):
         if exchange := self._exchanges.pop(stream, None):
             self.consumed(stream, exchange.close())
 
+    def on_settings(self) -> None:
+        if self._greeted:
+            self.on_ping()  # it costs as much
+        self._greeted = True
+
     def on_ping(self) -> None:
         """Clients measure their bandwidth by pings while they exchange data, so only others count."""
         self._pings += 1
         if self._pings > self._limits.pings_per_minute:
             self.engine.terminate(ENHANCE_YOUR_CALM)
             self._terminated = True
-
-    def on_settings(self) -> None:
-        self._greeted = True
 
     def on_goaway(self) -> None:
         self._client_leaves = True

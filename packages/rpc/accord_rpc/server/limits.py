@@ -43,7 +43,7 @@ class ConnectionLimits:
     keepalive_timeout_seconds: float = 20.0
     """The time to acknowledge it."""
     pings_per_minute: int = 20
-    """Pings that a client may send. More close the connection (ENHANCE_YOUR_CALM)."""
+    """Pings and SETTINGS that a client may send while it exchanges nothing. More close the connection (ENHANCE_YOUR_CALM)."""
 
     streams: int = 100
     """Concurrent exchanges of one HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Literal, cast
 
 from google.protobuf import descriptor_pool, json_format
@@ -29,6 +30,7 @@ def reflection_methods(services: Iterable[str], access: Literal["on", "signed-in
     return {v1alpha: handler, replace(v1alpha, service=V1): handler}
 
 
+@cache
 def _add_v1_descriptor() -> None:
     """Clients request the descriptor of each listed service, including v1."""
     v1alpha = FileDescriptorProto()

@@ -55,7 +55,7 @@ class AccordServer(GatewayServer):
         dispatcher = Dispatcher(
             [
                 GrpcProtocol(routes),
-                GrpcWebProtocol(routes),
+                GrpcWebProtocol(routes, routes.methods),
                 ConnectProtocol(routes, routes.methods),
                 pages,
                 RestProtocol(routes, routes.methods.values()),
