@@ -24,37 +24,41 @@ from tests.gateway.retrying_caller import RetryingCaller
 
 ACCORD = (sys.executable, "-m", "accord_gateway")
 HTTP2_CALLERS, RETRYING_CALLERS = 4, 4
+PAUSE = 0.02  # seconds after each call, so that clients do not take the time of the workers that start
 PASSWORD = "this sentence is a password for one benchmark"  # of an account that lives for minutes
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reloads", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="the time after which no further reload begins")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
     with TemporaryDirectory(prefix="accord-reload-") as folder:
         port = free_port()
         settings = {"SERVER": "accord", "PORT": str(port), "METRICS_PORT": "0", "WORKERS": str(chosen.workers)}
         with serving((*ACCORD, "serve"), os.environ | settings, port, Path(folder)) as server:
-            errors = asyncio.run(measure(f"127.0.0.1:{port}", Path(folder), chosen.reloads))
+            errors = asyncio.run(measure(f"127.0.0.1:{port}", Path(folder), chosen.reloads, chosen.seconds))
             print(f"The supervisor holds {resident_mib(server.pid):.0f} MiB.")
     return int(bool(errors))
 
 
-async def measure(address: str, folder: Path, reloads: int) -> int:
+async def measure(address: str, folder: Path, reloads: int, limit: float) -> int:
     """Returns the number of errors."""
     person = await asyncio.to_thread(signed_in, f"http://{address}/v1")
-    retrying = [RetryingCaller(address, person) for _ in range(RETRYING_CALLERS)]
-    direct = [Http2Caller(address, "/v1/tasks", dict(person.headers)) for _ in range(HTTP2_CALLERS)]
+    retrying = [RetryingCaller(address, person, pause=PAUSE) for _ in range(RETRYING_CALLERS)]
+    direct = [Http2Caller(address, "/v1/tasks", dict(person.headers), pause=PAUSE) for _ in range(HTTP2_CALLERS)]
     for caller in (*retrying, *direct):
         caller.start()
     try:
-        seconds = [await reload_once(folder, direct) for _ in range(reloads)]
+        seconds, until = [], monotonic() + limit
+        while len(seconds) < reloads and monotonic() < until:
+            seconds.append(await reload_once(folder, direct))
         await let_all_call(direct)
     finally:
         await asyncio.gather(*(caller.stop() for caller in direct))
         await asyncio.to_thread(stop, retrying)
-    print(f"{reloads} reloads in {median(seconds):.2f} s each (at most {max(seconds):.2f} s)")
+    print(f"{len(seconds)} reloads in {median(seconds):.2f} s each (at most {max(seconds):.2f} s)")
     print(f"{sum(caller.responses for caller in retrying):,} calls of gRPC clients that retry UNAVAILABLE")
     connections = sum(caller.connections for caller in direct)
     print(

@@ -79,7 +79,9 @@ class _Connection(asyncio.Protocol):
 class Http2Caller:
     """Calls `path` on several streams at a time, from `start` to `stop`."""
 
-    def __init__(self, address: str, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, address: str, path: str, headers: Mapping[str, str], *, pause: float = 0) -> None:
+        """`pause`: seconds after each call of a stream."""
+        self._pause = pause
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._headers = [
@@ -112,6 +114,7 @@ class Http2Caller:
                     status = await (await self._open()).call(self._headers)
                 if status == 200:
                     self.responses += 1
+                    await asyncio.sleep(self._pause)
                 else:
                     self.errors.append(f"status {status}")
             except (OSError, NGH2Error) as error:  # TimeoutError is an OSError

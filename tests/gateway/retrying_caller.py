@@ -29,8 +29,10 @@ SERVICE_CONFIG = {
 class RetryingCaller(threading.Thread):
     """Lists its tasks repeatedly, over its own connection."""
 
-    def __init__(self, address: str, person: Person) -> None:
+    def __init__(self, address: str, person: Person, *, pause: float = 0) -> None:
+        """`pause`: seconds after each call."""
         super().__init__()
+        self._pause = pause
         self._address = address
         self._person = person
         self.stopping = threading.Event()
@@ -41,7 +43,7 @@ class RetryingCaller(threading.Thread):
         options = [("grpc.service_config", json.dumps(SERVICE_CONFIG)), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(self._address, options) as channel:
             tasks = TaskServiceStub(channel)
-            while not self.stopping.is_set():
+            while not self.stopping.wait(self._pause):
                 try:
                     tasks.ListTasks(ListTasksRequest(), metadata=self._person.headers, timeout=30)
                     self.responses += 1
