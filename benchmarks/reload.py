@@ -24,7 +24,7 @@ from tests.gateway.retrying_caller import RetryingCaller
 
 ACCORD = (sys.executable, "-m", "accord_gateway")
 HTTP2_CALLERS, RETRYING_CALLERS = 4, 4
-PAUSE = 0.02  # seconds after each call, so that clients do not take the time of the workers that start
+PAUSE = 0.05  # seconds after each call, so that clients do not take the time of the workers that start
 PASSWORD = "this sentence is a password for one benchmark"  # of an account that lives for minutes
 
 

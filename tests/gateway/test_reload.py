@@ -33,6 +33,7 @@ from tests.gateway.http2_caller import Http2Caller, let_all_call
 from tests.ports import free_port
 
 RELOADS = 3
+PAUSE = 0.01  # seconds after each call, so that clients leave time for the workers that start
 
 
 def reload(gateway: GatewayProcess, **settings: object) -> "subprocess.CompletedProcess[str]":
@@ -51,7 +52,7 @@ def count(gateway: GatewayProcess, event: str) -> int:
 @asynccontextmanager
 async def http2_callers(address: str, headers: dict[str, str], number: int) -> AsyncIterator[list[Http2Caller]]:
     """They retry nothing. Fails if one has seen an error."""
-    callers = [Http2Caller(address, "/v1/tasks", headers) for _ in range(number)]
+    callers = [Http2Caller(address, "/v1/tasks", headers, pause=PAUSE) for _ in range(number)]
     for caller in callers:
         caller.start()
     yield callers
@@ -66,7 +67,7 @@ async def test_reloads_under_load_lose_no_call(
     person = await signed_in_person(database)
     gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
     address = await asyncio.to_thread(lambda: gateway.address)
-    with test_restarts.callers(address, person) as retrying:
+    with test_restarts.callers(address, person, pause=PAUSE) as retrying:
         async with http2_callers(address, dict(person.headers), 2) as calling:
             for _ in range(RELOADS):
                 await let_all_call(calling)
@@ -74,9 +75,27 @@ async def test_reloads_under_load_lose_no_call(
             await let_all_call(calling)
             await asyncio.to_thread(test_restarts.let_all_call, retrying)
     assert all(caller.connections > RELOADS for caller in calling)
-    eventually(lambda: len(gateway.workers()) == workers or None, gateway)
-    assert gateway.stop() == 0
+    await asyncio.to_thread(eventually, lambda: len(gateway.workers()) == workers or None, gateway)
+    assert await asyncio.to_thread(gateway.stop) == 0
     assert not gateway.processes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_shutdown_fails_no_call_of_an_open_connection(
+    start: Start, database_url: str, database: Database, workers: int
+) -> None:
+    """Without retries, only connecting again fails."""
+    person = await signed_in_person(database)
+    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+    address = await asyncio.to_thread(lambda: gateway.address)
+    calling = [Http2Caller(address, "/v1/tasks", dict(person.headers)) for _ in range(2)]
+    for caller in calling:
+        caller.start()
+    await let_all_call(calling)
+    assert await asyncio.to_thread(gateway.stop) == 0
+    await asyncio.gather(*(caller.stop() for caller in calling))
+    errors = {error for caller in calling for error in caller.errors}
+    assert errors <= {"ConnectionRefusedError(111, 'Connection refused')"}
 
 
 async def test_a_call_that_runs_during_a_reload_finishes(start: Start, database_url: str, database: Database) -> None:
@@ -117,9 +136,8 @@ def test_the_log_has_the_new_format(start: Start, database_url: str) -> None:
     assert gateway.event("reloaded")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_with_invalid_settings_the_former_workers_continue(start: Start, database_url: str, workers: int) -> None:
-    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+def test_with_invalid_settings_the_former_process_continues(start: Start, database_url: str) -> None:
+    gateway = start(SERVER="accord", DATABASE_URL=database_url)
     address, serving = gateway.address, gateway.processes()
     write_settings(gateway, DRAIN_SECONDS="soon")
     done = reload(gateway)
@@ -206,9 +224,8 @@ def test_requests_during_a_reload_share_the_next_one(start: Start, database_url:
     assert healthy(gateway.address)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_shutdown_during_a_reload_leaves_no_process(start: Start, database_url: str, workers: int) -> None:
-    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+def test_a_shutdown_during_a_reload_leaves_no_process(start: Start, database_url: str) -> None:
+    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=2)
     assert healthy(gateway.address)
     before = len(gateway.workers())
     gateway.process.send_signal(signal.SIGHUP)
@@ -218,11 +235,8 @@ def test_a_shutdown_during_a_reload_leaves_no_process(start: Start, database_url
     assert "Traceback" not in gateway.output
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killing_the_supervisor_during_a_reload_leaves_no_process(
-    start: Start, database_url: str, workers: int
-) -> None:
-    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+def test_killing_the_supervisor_during_a_reload_leaves_no_process(start: Start, database_url: str) -> None:
+    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=2)
     assert healthy(gateway.address)
     before = len(gateway.workers())
     gateway.process.send_signal(signal.SIGHUP)
@@ -254,6 +268,8 @@ def test_metrics_are_those_of_the_workers(start: Start, database_url: str) -> No
         eventually(lambda: "db_connection_pool_size 3.0" in read_metrics(metrics) or None, gateway)
     line = 'grpc_server_handled_total{code="OK",method="Check",service="grpc.health.v1.Health"} 2.0'
     assert line in read_metrics(metrics)
+    files = {file.name for file in (gateway.folder / ".accord").glob("metrics-*/counter_*")}
+    assert files == {f"counter_{gateway.workers()[0]}.db", "counter_ended.db"}
     assert gateway.stop() == 0
 
 

@@ -23,9 +23,9 @@ CALLERS = 4
 
 
 @contextmanager
-def callers(address: str, person: Person) -> Iterator[list[RetryingCaller]]:
+def callers(address: str, person: Person, *, pause: float = 0) -> Iterator[list[RetryingCaller]]:
     """Fails if a caller has seen an error."""
-    callers = [RetryingCaller(address, person) for _ in range(CALLERS)]
+    callers = [RetryingCaller(address, person, pause=pause) for _ in range(CALLERS)]
     for caller in callers:
         caller.start()
     try:
