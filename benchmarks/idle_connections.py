@@ -19,18 +19,25 @@ def main() -> None:
     parser.add_argument("pid", type=int)
     parser.add_argument("--connections", type=int, default=5000)
     chosen = parser.parse_args()
+    used = kib_per_connection(chosen.port, chosen.pid, chosen.connections)
+    print(f"{chosen.connections:,} idle connections, {used:.1f} KiB each, all of which still respond")
+
+
+def kib_per_connection(port: int, pid: int, number: int) -> float:
+    """Ends the program if a connection does not respond."""
     setrlimit(RLIMIT_NOFILE, (getrlimit(RLIMIT_NOFILE)[1],) * 2)
-    for connection in [connect(chosen.port, number) for number in range(100)]:
+    for connection in [connect(port, place) for place in range(100)]:
         connection.close()  # the memory that any number of connections needs
     sleep(1)
-    before = resident_mib(chosen.pid)
-    connections = [connect(chosen.port, number) for number in range(chosen.connections)]
+    before = resident_mib(pid)
+    connections = [connect(port, place) for place in range(number)]
     sleep(2)
-    used = (resident_mib(chosen.pid) - before) * 1024
+    used = (resident_mib(pid) - before) * 1024
     for connection in connections:
         connection.settimeout(5)
         request(connection)
-    print(f"{len(connections):,} idle connections, {used / len(connections):.1f} KiB each, all of which still respond")
+        connection.close()
+    return used / number
 
 
 def connect(port: int, number: int) -> socket.socket:

@@ -13,12 +13,17 @@ BY_API_KEY: Final = "GetTask of an organization, by API key"
 
 
 class Figure(NamedTuple):
-    """`measured` must be at most `limit`."""
+    """`measured` must be at most `limit`, or at least that if `least`."""
 
     name: str
     measured: float
     limit: float
     unit: str = ""
+    least: bool = False
+
+    @property
+    def missed(self) -> bool:
+        return self.measured < self.limit if self.least else self.measured > self.limit
 
 
 def verdicts(results: Results) -> Iterator[str]:
@@ -26,15 +31,18 @@ def verdicts(results: Results) -> Iterator[str]:
 
 
 def rows(figures: Sequence[Figure]) -> Iterator[str]:
-    yield "| figure | at most | measured | |"
+    yield "| figure | target | measured | |"
     yield "|---|---:|---:|---|"
-    for name, measured, limit, unit in figures:
-        verdict = "met" if measured <= limit else "**missed**"
-        yield f"| {name} | {limit:.{_digits(limit)}f}{unit} | {measured:.{_digits(limit)}f}{unit} | {verdict} |"
+    for figure in figures:
+        digits, unit = _digits(figure.limit), figure.unit
+        bound = "≥" if figure.least else "≤"
+        verdict = "**missed**" if figure.missed else "met"
+        target, measured = f"{figure.limit:.{digits}f}{unit}", f"{figure.measured:.{digits}f}{unit}"
+        yield f"| {figure.name} | {bound} {target} | {measured} | {verdict} |"
 
 
 def _digits(limit: float) -> int:
-    return 2 if limit < 10 else 0
+    return 2 if 0 < limit < 10 else 0
 
 
 def _speed(results: Results) -> Iterator[Figure]:

@@ -53,7 +53,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="some",
         help="test Connect, gRPC-Web and REST with one method of each kind (default), or with all methods, as gRPC is",
     )
-    parser.addoption("--face", help="call the API through a face other than gRPC: rest, connect+json, connect+proto, grpc-web, grpc-web-text")
+    parser.addoption(
+        "--face",
+        help="call the API through a face other than gRPC: rest, connect+json, connect+proto, grpc-web, grpc-web-text",
+    )
     parser.addoption("--matrix", action="store_true", help="print the table of tests/api/test_matrix.py")
     parser.addoption(
         "--server", choices=["accord", "grpcio"], help="the server that carries calls (default: the one of the product)"
@@ -119,6 +122,32 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def names_file(argument: str, folder: Path) -> bool:
     """Whether an argument of pytest is a file, or a test in one, and not a folder."""
     return (folder / argument.partition("::")[0]).is_file()
+
+
+# --- responses of REST ------------------------------------------------------------------------------------------------
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Workers send to the process that started them which errors were produced."""
+    if session.config.getoption("--face") == "rest" and hasattr(session.config, "workeroutput"):
+        from tests.api.documented import produced
+
+        session.config.workeroutput["produced"] = sorted(produced)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if pairs := getattr(node, "workeroutput", {}).get("produced"):
+        from tests.api.documented import produced
+
+        produced.update(map(tuple, pairs))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--face") == "rest":
+        from tests.api.documented import missing
+
+        terminalreporter.section("documented, but returned by no test through REST")
+        for operation, reasons in missing().items():
+            terminalreporter.line(f"{operation}: {', '.join(reasons)}")
 
 
 # --- the server -------------------------------------------------------------------------------------------------------

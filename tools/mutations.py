@@ -38,7 +38,7 @@ ROWS = "tests/db/test_row_level_security.py"
 JSON = "packages/rpc/accord_rpc/protocols/json_codec"
 JSON_TESTS = "tests/rpc/protocols/test_json_codec.py"
 TENANCY = "tests/api/test_tenancy.py"
-MATRIX = ("tests/api/test_matrix.py::test_every_method_accepts_exactly_the_callers_of_its_policy",)
+MATRIX = ("tests/api/test_matrix.py::test_every_method_accepts_exactly_the_callers_of_its_policy_through_every_face",)
 
 
 def foreign(*places: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Calls through each face of the server, from one description: a method, a message, headers. Every face returns the same outcome.
 
-Every response is checked for what all responses of its face have: status, content type, headers, and the form of an error."""
+Every response is checked for what all responses of its face have: status, content type, headers, and the form of an error. Those
+of REST are also held against the OpenAPI document."""
 
 import asyncio
 import json
@@ -21,6 +22,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from tests.api import documented
 from tests.api.requests import rules
 from tests.api.routes import Document, Target, json_name, route, routes
 from tests.api.web import SECONDS, Http, Response
@@ -99,6 +101,7 @@ class Request(NamedTuple):
     body: bytes | None
     verb: str = "POST"
     target: str = ""
+    operation: str = ""
 
 
 class Face(ABC):
@@ -182,6 +185,8 @@ class _HttpFace(Face):
         response = await ends.http.fetch(request.verb, target, request.body, own)
         assert response.header("cache-control") == "no-store", response
         assert response.header("x-content-type-options") == "nosniff", response
+        if request.operation and method.full_name.startswith("accord."):
+            documented.check(request.operation, response)
         messages, status = self._read(method, response)
         request_id = response.header("x-request-id") or ""
         assert request_id, response
@@ -313,7 +318,7 @@ class Rest(_HttpFace):
             path = "/".join(segment or empty for segment in target.path.split("/")[1:]).replace("/:", f"/{empty}:")
             target = replace(target, path=f"/{path}")
         body = None if target.body is None else json.dumps(target.body, ensure_ascii=False).encode()
-        return Request(body, target.verb, str(target))
+        return Request(body, target.verb, str(target), target.operation)
 
     def _targets(self, method: MethodDescriptor, document: Document) -> list[Target]:
         return [found.target(document) for found in routes(method)]
@@ -329,7 +334,7 @@ class Rest(_HttpFace):
                 inside = inside.setdefault(json_name(name), {})
             inside[json_name(variable.split(".")[-1])] = "x"
         target = found.target(document)
-        return Request(None if target.body is None else b"{", target.verb, f"{target.path}?nothing=1")
+        return Request(None if target.body is None else b"{", target.verb, f"{target.path}?nothing=1", target.operation)
 
     def _headers(self, method: MethodDescriptor, request: Request) -> Pairs:
         return () if request.body is None else (("content-type", "application/json"),)

@@ -113,7 +113,7 @@ def _rest(
     def build(draw: st.DrawFn) -> Request:
         target = found.target(document_of(kind, draw(messages)))
         body = None if target.body is None else draw(_mutated(target.body))
-        return Request(body, target.verb, draw(_mutated_target(target, found.template)))
+        return Request(body, target.verb, draw(_mutated_target(target, found.template)), target.operation)
 
     return build()
 

@@ -29,6 +29,8 @@ class Target:
     query: tuple[tuple[str, str], ...]
     body: Document | None
     """None if the route has no body."""
+    operation: str = ""
+    """In the OpenAPI document."""
 
     @property
     def fits(self) -> bool:
@@ -47,22 +49,24 @@ class Route:
     template: str
     variables: tuple[str, ...]
     body: str
+    operation: str
 
     def target(self, document: Document) -> Target:
         """The request with these fields. An absent variable is an empty segment."""
         left: Document = dict(document)
         path = _VARIABLE.sub(lambda found: quote(_text(_take(left, found[1])), safe=""), self.template)
         if self.body == WHOLE:
-            return Target(self.verb, path, (), left)
+            return Target(self.verb, path, (), left, self.operation)
         body = left.pop(json_name(self.body), {}) if self.body else None
-        return Target(self.verb, path, tuple(_pairs(left)), body)
+        return Target(self.verb, path, tuple(_pairs(left)), body, self.operation)
 
 
 @cache
 def routes(method: MethodDescriptor) -> tuple[Route, ...]:
     """The bindings of a method, the main one first; none for a method that REST does not have."""
     main = method.GetOptions().Extensions[annotations_pb2.http]
-    return tuple(_routes([main, *main.additional_bindings]))
+    name = f"{method.containing_service.name}_{method.name}"
+    return tuple(_routes([main, *main.additional_bindings], name))
 
 
 def route(method: MethodDescriptor) -> Route | None:
@@ -70,11 +74,12 @@ def route(method: MethodDescriptor) -> Route | None:
     return next(iter(routes(method)), None)
 
 
-def _routes(rules: Iterable[HttpRule]) -> Iterator[Route]:
-    for rule in rules:
+def _routes(rules: Iterable[HttpRule], name: str) -> Iterator[Route]:
+    for number, rule in enumerate(rules, 1):
         for verb in _VERBS:
             if template := str(getattr(rule, verb)):
-                yield Route(verb.upper(), template, tuple(_VARIABLE.findall(template)), rule.body)
+                operation = name if number == 1 else f"{name}_{number}"
+                yield Route(verb.upper(), template, tuple(_VARIABLE.findall(template)), rule.body, operation)
 
 
 def _take(document: Document, path: str) -> object:

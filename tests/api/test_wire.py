@@ -24,7 +24,7 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
-from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from h2.settings import SettingCodes
 
@@ -491,13 +491,40 @@ async def test_connection_has_at_most_a_hundred_open_calls(
 async def test_call_is_refused_at_once_without_a_free_slot_and_served_with_one(
     gateway: tuple[Gateway, str], client: Client, me: Person, slots: int
 ) -> None:
-    gateway[0].slots.taken = slots
+    gateway[0].slots.taken += slots
     for headers in (me.headers, ()):  # before access is decided, so that a refusal costs little
         refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=headers))
         assert (refused.code, refused.retry_after) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0)
-    await HealthStub(client.channel).Check(HealthCheckRequest())  # has no use for a slot
-    gateway[0].slots.taken = 0
+    gateway[0].slots.taken -= slots
     await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
+
+
+async def test_calls_take_slots_while_their_statements_run(
+    gateway: tuple[Gateway, str], client: Client, me: Person, slots: int, dsn: str
+) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("LOCK TABLE tasks")
+        create = CreateTaskRequest(title="waits")
+        waiting = [asyncio.ensure_future(client.tasks.CreateTask(create, metadata=me.headers)) for _ in range(slots)]
+        async with asyncio.timeout(5):
+            while gateway[0].slots.taken < slots:
+                await asyncio.sleep(0.01)
+        refused = await refusal(client.accounts.GetSession(GetSessionRequest(), metadata=me.headers))
+        assert refused.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        connection.rollback()
+    await asyncio.gather(*waiting)
+
+
+async def test_health_checks_need_no_slot(gateway: tuple[Gateway, str], client: Client, slots: int) -> None:
+    gateway[0].health.set_serving(True)
+    gateway[0].slots.taken += slots
+    for path in ("", "accord.tasks.v1.TaskService"):
+        response = await HealthStub(client.channel).Check(HealthCheckRequest(service=path))
+        assert response.status == HealthCheckResponse.SERVING
+    watch = HealthStub(client.channel).Watch(HealthCheckRequest())
+    assert (await watch.read()).status == HealthCheckResponse.SERVING
+    watch.cancel()
+    gateway[0].slots.taken -= slots
 
 
 @pytest.mark.parametrize("path", [SIGN_IN, CREATE], ids=["public", "signed in"])

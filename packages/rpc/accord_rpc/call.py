@@ -11,6 +11,7 @@ from accord_db.engine.scope import Scope, current
 
 if TYPE_CHECKING:
     from accord_rpc.caller import Caller
+    from accord_rpc.pipeline.concurrency import Slot
     from accord_rpc.pipeline.durable_limits import DurableCounts
 
 Headers: TypeAlias = Iterable[tuple[str, str | bytes]]
@@ -68,6 +69,7 @@ class Call(Scope):
     headers: Headers = ()
     caller: "Caller | None" = None
     durable_counts: "DurableCounts | None" = None
+    slot: "Slot | None" = None
     notes: AuditNotes = field(default_factory=AuditNotes)
 
     def note(

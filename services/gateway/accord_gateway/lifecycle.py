@@ -67,6 +67,8 @@ def _database_settings(config: ServeConfig) -> DatabaseSettings:
         dsn=config.addresses.pooled,
         pool_size=settings.db_pool_size,
         pool_wait=settings.db_pool_wait.total_seconds(),
+        # All calls that are served may wait. Others are refused before.
+        pool_queue=max(settings.max_concurrent_calls, DatabaseSettings.pool_queue),
         statement_timeout=settings.db_statement_timeout.total_seconds(),
         prepare=not settings.db_pooler,
         role=gateway_role(settings),

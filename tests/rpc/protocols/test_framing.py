@@ -60,3 +60,12 @@ def test_compressed_message_is_expanded(encoding: bytes) -> None:
 def test_truncated_compression_is_refused() -> None:
     with pytest.raises(FramingError):
         expand(compress(b"text" * 100, b"gzip")[:-9], b"gzip")
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+def test_bytes_after_the_compressed_message_are_refused(encoding: bytes) -> None:
+    """Among them a second member of gzip (RFC 1952, section 2.2): without it, the message would be a part of what was sent."""
+    for more in (b"more", compress(b"more", encoding)):
+        with pytest.raises(FramingError) as caught:
+            expand(compress(b"text", encoding) + more, encoding)
+        assert caught.value.code == grpc.StatusCode.INTERNAL

@@ -164,6 +164,16 @@ async def test_response_that_cannot_be_completed_is_reset() -> None:
         assert (await get(wire)).reset == INTERNAL_ERROR
 
 
+async def test_application_that_does_not_respond_is_reset(capsys: pytest.CaptureFixture[str]) -> None:
+    async def application(exchange: Exchange) -> None:
+        if exchange.target == b"/half":
+            exchange.start(200, ())
+
+    async with wire_to(application) as (wire, _):
+        assert [(await get(wire, path)).reset for path in ("/none", "/half")] == [INTERNAL_ERROR] * 2
+    assert "exchange_not_finished" in capsys.readouterr().out
+
+
 # --- the end of exchanges ---
 @asynccontextmanager
 async def waiting_application(**limits: Any) -> AsyncIterator[tuple[Wire, Site, asyncio.Event, asyncio.Event]]:

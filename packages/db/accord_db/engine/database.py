@@ -57,6 +57,11 @@ class Database(Executor):
             raise
         return database
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether so many callers wait for a connection that further ones should be refused early."""
+        return self._pool.is_congested
+
     async def close(self) -> None:
         await self._pool.close()
 

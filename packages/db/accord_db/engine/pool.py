@@ -13,6 +13,7 @@ from accord_db.engine.scope import remaining
 
 _FIRST_DELAY, _LAST_DELAY = 0.05, 0.5  # seconds
 _RECOVERY_TIME = 5.0  # seconds
+_CONGESTION = 200  # waiting callers, who at thousand statements a second wait for a fifth of one
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,10 @@ class Pool:
         self._failure = ""
         self._expirations = 0  # how often all connections expired at once
         self._closed = False
+
+    @property
+    def is_congested(self) -> bool:
+        return len(self._waiters) >= _CONGESTION
 
     async def start(self) -> None:
         """Opens one connection, and the others in the background. Raises Unavailable."""

@@ -1,7 +1,7 @@
 """Builds each method's chain of stages, once, at start. A stage that the policy does not require is left out."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
@@ -15,20 +15,17 @@ from accord_rpc.client_address import ClientAddresses
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.audit import AuditInterceptor
-from accord_rpc.pipeline.concurrency import CallSlots, ConcurrencyInterceptor, too_many_calls
+from accord_rpc.pipeline.concurrency import CallSlots, ConcurrencyInterceptor
 from accord_rpc.pipeline.counters import Counters
 from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.idempotency import IdempotencyInterceptor
 from accord_rpc.pipeline.rate_limits import ApiKeyLimitInterceptor, DurableLimitInterceptor, RateLimitInterceptor
 from accord_rpc.pipeline.receive import Handler, ReceiveInterceptor, respond_with
+from accord_rpc.pipeline.refusals import Refusals, is_health_check
 from accord_rpc.pipeline.retries import RetryInterceptor
 from accord_rpc.pipeline.session_cookies import SessionCookieInterceptor
-from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, CallMetrics, TelemetryInterceptor, request_id
+from accord_rpc.pipeline.telemetry import CallMetrics, TelemetryInterceptor
 from accord_rpc.policy import Method
-from accord_rpc.status import STATUS_HEADER, status_of
-
-_HEALTH: Final = "/grpc.health.v1.Health/"
-_RETRY_AFTER: Final = 1.0  # seconds; another gateway can serve at once, a restarted one soon
 
 AccessStage: TypeAlias = Callable[[Method], AsyncServerInterceptor]
 """Makes the stage that decides who may call a method. The gateway passes it in."""
@@ -67,13 +64,12 @@ class Pipeline:
         """The handler inside its stages. Takes None and a context; returns the response, or None after a stream of responses."""
         return _chained(self._stages(method), respond_with(method, handler), method.path)
 
-    def full(self, method: Method) -> Next:
-        """Refuses the method's calls while all slots are taken, at the lowest cost: before access is decided and the message read."""
-        return _chained([self._telemetry(method)], _full, method.path)
-
     def refuse(self, path: str) -> Next:
         """For an unknown path: METHOD_UNKNOWN, with a log line, counted under one name."""
         return _chained([self._unknown], _no_such_method, path)
+
+    def refusals(self, methods: Collection[Method]) -> Refusals:
+        return Refusals(self.slots, self._database, methods, self._metrics)
 
     def _telemetry(self, method: Method) -> TelemetryInterceptor:
         return TelemetryInterceptor(method.service, method.name, method.policy.errors, self._metrics, self._peers)
@@ -85,12 +81,12 @@ class Pipeline:
         if self._cookie_origins is not None:
             yield SessionCookieInterceptor(method, self._cookie_origins)
         yield DeadlineInterceptor(policy, self._clock)
+        if not is_health_check(method.path):
+            yield ConcurrencyInterceptor(self.slots)
         yield self._access(method)
         if CREDENTIAL_API_KEY in policy.credentials and policy.access != ACCESS_PUBLIC:
             yield self._api_key_limit
         yield ReceiveInterceptor(method, self.validator)
-        if not is_health_check(method.path):
-            yield ConcurrencyInterceptor(self.slots, request_streaming=method.request_streaming)
         if not all(limit.durable for limit in policy.rate_limits):
             yield RateLimitInterceptor(method, self._counters)
         if any(limit.durable for limit in policy.rate_limits):
@@ -106,24 +102,25 @@ class Pipeline:
 class Routes(grpc.GenericRpcHandler):
     """The chains of all methods, for our own protocols by `find`, for a grpcio server as a generic handler. Refuses unknown paths.
 
-    While `draining`, a call fails with UNAVAILABLE before its message is read, so that its client retries it elsewhere. Health checks
-    continue, because load balancers learn from them that this gateway stops, and also while all slots are taken."""
+    Refuses calls while the gateway drains or is full, too. See `Refusals`."""
 
     def __init__(self, pipeline: Pipeline, served: Mapping[Method, Handler]) -> None:
         self._pipeline = pipeline
         self.methods: Mapping[str, Method] = {method.path: method for method in served}
         self._chains = {method.path: pipeline.chain(method, handler) for method, handler in served.items()}
-        self._full = {path: pipeline.full(method) for path, method in self.methods.items() if not is_health_check(path)}
-        self._slots = pipeline.slots
-        self._unavailable = status_of(RpcError(Reason.REASON_UNAVAILABLE, retry_after=_RETRY_AFTER), frozenset())
-        self.draining = False
+        self.refusals = pipeline.refusals(served)
+
+    @property
+    def draining(self) -> bool:
+        return self.refusals.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self.refusals.draining = draining
 
     def find(self, path: str) -> Next:
-        if self.draining and not is_health_check(path):
-            return self._drain
-        if self._slots.full and path in self._full:
-            return self._full[path]
-        return self._chains.get(path) or self._pipeline.refuse(path)
+        refusal = self.refusals.find(path)
+        return refusal.chain if refusal else self._chains.get(path) or self._pipeline.refuse(path)
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """Every kind of call is registered as one with a stream of requests. grpcio starts those when the headers have arrived, so
@@ -132,22 +129,6 @@ class Routes(grpc.GenericRpcHandler):
         if method is not None and method.response_streaming:
             return grpc.stream_stream_rpc_method_handler(chain)
         return grpc.stream_unary_rpc_method_handler(chain)
-
-    async def _drain(self, request: object, context: Context) -> NoReturn:
-        status = self._unavailable
-        sent = next(
-            (str(value) for name, value in context.invocation_metadata() or () if name == REQUEST_ID_HEADER), ""
-        )
-        context.set_trailing_metadata(((STATUS_HEADER, status.details), (REQUEST_ID_HEADER, request_id(sent))))
-        await context.abort(status.code, status.message)
-
-
-def is_health_check(path: str) -> bool:
-    return path.startswith(_HEALTH)
-
-
-async def _full(request: object, context: Context) -> bytes | None:
-    raise too_many_calls()
 
 
 async def _no_such_method(request: object, context: Context) -> bytes | None:

@@ -1,22 +1,16 @@
 """Limits how many calls this process works on at a time."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Final, cast
+from typing import Final
 
-from google.protobuf.message import Message
 from grpc_interceptor.server import AsyncServerInterceptor
 
 from accord.errors.v1.errors_pb2 import Reason
-from accord_rpc.call import Context
+from accord_rpc.call import Context, call
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
+from accord_rpc.protocols.context import ProtocolContext
 
 RETRY_AFTER: Final = 1.0  # seconds
-
-
-def too_many_calls() -> RpcError:
-    return RpcError(Reason.REASON_RATE_LIMITED, retry_after=RETRY_AFTER)
 
 
 class CallSlots:
@@ -28,27 +22,40 @@ class CallSlots:
         self.taken = 0
 
     @property
-    def full(self) -> bool:
+    def are_full(self) -> bool:
         return self.taken >= self._limit
 
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Raises RATE_LIMITED if all slots are taken."""
-        if self.full:
-            raise too_many_calls()
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+
+class Slot:
+    """The slot of one call."""
+
+    __slots__ = ("_is_taken", "_slots")
+
+    def __init__(self, slots: CallSlots) -> None:
+        self._slots = slots
+        self._is_taken = False
+
+    def take(self) -> None:
+        """Has no effect if it is taken. Raises RATE_LIMITED if all slots are."""
+        if self._is_taken:
+            return
+        if self._slots.are_full:
+            raise RpcError(Reason.REASON_RATE_LIMITED, retry_after=RETRY_AFTER)
+        self._slots.taken += 1
+        self._is_taken = True
+
+    def free(self) -> None:
+        if self._is_taken:
+            self._slots.taken -= 1
+            self._is_taken = False
 
 
 class ConcurrencyInterceptor(AsyncServerInterceptor):
-    """Stands inside the stage that reads the message. A stream of requests takes its slot with the first message."""
+    """Stands outside the stage that decides access, which may wait for the database as a handler does. A call whose message has not
+    arrived takes its slot in the stage that reads it."""
 
-    def __init__(self, slots: CallSlots, *, request_streaming: bool) -> None:
+    def __init__(self, slots: CallSlots) -> None:
         self._slots = slots
-        self._request_streaming = request_streaming
 
     async def intercept(
         self,
@@ -57,16 +64,10 @@ class ConcurrencyInterceptor(AsyncServerInterceptor):
         context: Context,
         method_name: str,
     ) -> bytes | None:
-        if self._request_streaming:
-            requests = cast(AsyncIterator[Message], request_or_iterator)
-            first = await anext(requests, None)
-            request_or_iterator = _stream(first, requests)
-        with self._slots.slot():
+        call().slot = slot = Slot(self._slots)
+        try:
+            if isinstance(context, ProtocolContext) and context.request_has_arrived:
+                slot.take()
             return await method(request_or_iterator, context)
-
-
-async def _stream(first: Message | None, others: AsyncIterator[Message]) -> AsyncIterator[Message]:
-    if first is not None:
-        yield first
-        async for message in others:
-            yield message
+        finally:
+            slot.free()

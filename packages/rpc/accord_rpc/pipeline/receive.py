@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 from protovalidate import FieldPathElementPb, Validator, Violation
 
-from accord_rpc.call import Context
+from accord_rpc.call import Context, call
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.repeated_limits import has_elements, overfull
@@ -34,10 +34,13 @@ class ReceiveInterceptor(AsyncServerInterceptor):
     ) -> bytes | None:
         if self._streaming:
             return await method(self._stream(context), context)
-        return await method(self._accept(await context.read()), context)
+        raw = await context.read()
+        _take_slot()
+        return await method(self._accept(raw), context)
 
     async def _stream(self, context: Context) -> AsyncIterator[Message]:
         while isinstance(raw := await context.read(), bytes):  # grpc.aio.EOF at the end
+            _take_slot()
             yield self._accept(raw)
 
     def _accept(self, raw: object) -> Message:
@@ -52,6 +55,12 @@ class ReceiveInterceptor(AsyncServerInterceptor):
         if violations := self._validator.collect_violations(message):
             raise invalid(*(FieldViolation(_path(violation), violation.proto.message) for violation in violations))
         return message
+
+
+def _take_slot() -> None:
+    """Unless the call has one, or needs none."""
+    if slot := call().slot:
+        slot.take()
 
 
 def _path(violation: Violation) -> str:

@@ -117,6 +117,10 @@ class ConnectContext(ProtocolContext):
             elif name == b"connect-protocol-version" and value != b"1":
                 self._problems.append(FieldViolation("connect-protocol-version", "must be 1"))
 
+    @property
+    def request_has_arrived(self) -> bool:
+        return self._exchange.request_ended
+
     @abstractmethod
     def end(self, response: bytes | None) -> None:
         """Sends the response of a method without a stream of them, and the status."""

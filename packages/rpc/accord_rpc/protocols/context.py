@@ -49,6 +49,11 @@ class ProtocolContext(ABC):
         self.cookie = ""
         self.response_headers = None
 
+    @property
+    def request_has_arrived(self) -> bool:
+        """Whether `read` need not wait."""
+        return False
+
     @abstractmethod
     async def read(self) -> object:
         """The next message, as bytes; `grpc.aio.EOF` at the end."""

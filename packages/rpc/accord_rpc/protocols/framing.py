@@ -116,7 +116,7 @@ def expand(data: bytes, encoding: bytes | None) -> bytes:
         expanded = b""
     if len(expanded) > MOST_MESSAGE_BYTES:
         raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The message is larger than 4 MiB.")
-    if not inflate.eof:
+    if not inflate.eof or inflate.unused_data:
         raise FramingError(grpc.StatusCode.INTERNAL, "A message is not compressed as its headers say.")
     return expanded
 

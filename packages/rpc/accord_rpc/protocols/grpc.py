@@ -16,10 +16,13 @@ import grpc
 from grpc.aio import EOF, AbortError
 
 from accord_rpc.interceptor import Next
+from accord_rpc.pipeline.refusals import Refusal, Refusals
+from accord_rpc.pipeline.telemetry import request_id
 from accord_rpc.protocols.context import Metadata, ProtocolContext
-from accord_rpc.protocols.dispatch import ProtocolHandler
+from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.framing import ACCEPTED_ENCODINGS, ENCODINGS, FramingError, MessageReader
 from accord_rpc.server.exchange import Exchange, Headers
+from accord_rpc.status import STATUS_HEADER
 
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _HEAD: Final = ((b"content-type", b"application/grpc"),)
@@ -79,6 +82,36 @@ class GrpcProtocol(ProtocolHandler):
         return None
 
 
+class QuickRefusals:
+    """Refuses gRPC calls without a task, a context or a chain for each: under overload, what a refusal costs is lost for calls."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+        self._heads: dict[Refusal, Headers] = {}
+
+    def refuse(self, exchange: Exchange) -> bool:
+        """Whether the exchange has its response. Others are refused by their protocol: those that still send, for whose end
+        grpcio's client must be waited, and other content types."""
+        if not (self._refusals.active and exchange.request_ended and exchange.method == b"POST"):
+            return False
+        if header(exchange, b"content-type") not in CONTENT_TYPES:
+            return False
+        refusal = self._refusals.find(exchange.target.decode("latin-1"))
+        if refusal is None:
+            return False
+        sent = header(exchange, b"x-request-id").decode("latin-1")
+        head = self._heads.get(refusal) or self._head(refusal)
+        exchange.respond(200, (*head, (b"x-request-id", request_id(sent).encode())))
+        return True
+
+    def _head(self, refusal: Refusal) -> Headers:
+        status = refusal.status
+        details = encoded_metadata(((STATUS_HEADER, status.details),))
+        head = (*_HEAD, *status_fields(status.code.value[0], status.message, details))
+        self._heads[refusal] = head
+        return head
+
+
 class GrpcContext(ProtocolContext):
     """One call. Raises Malformed if its headers are."""
 
@@ -104,6 +137,10 @@ class GrpcContext(ProtocolContext):
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
         super().__init__(metadata, exchange.peer, exchange.peer_uris, deadline)
+
+    @property
+    def request_has_arrived(self) -> bool:
+        return self._exchange.request_ended
 
     async def read(self) -> object:
         reader = self._reader

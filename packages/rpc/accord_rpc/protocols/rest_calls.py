@@ -105,6 +105,10 @@ class RestContext(ProtocolContext):
         else:
             self.deadline = until if self.deadline is None else min(until, self.deadline)
 
+    @property
+    def request_has_arrived(self) -> bool:
+        return self._exchange.request_ended
+
     async def read(self) -> object:
         values, self._values = self._values, None
         if values is None:

@@ -35,6 +35,9 @@ class Host(Protocol):
 
         The connection keeps the task, and cancels it if the client resets the exchange or disconnects."""
 
+    def refuse(self, exchange: Exchange) -> bool:
+        """Whether the exchange was refused at once, and gets no task."""
+
     def closed(self, connection: "Connection") -> None:
         """Must be called by `connection_lost`."""
 

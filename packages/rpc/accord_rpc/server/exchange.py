@@ -26,6 +26,8 @@ class Exchange(ABC):
     """Whether the connection uses TLS."""
     peer: str
     """As grpcio writes it: `ipv4:127.0.0.1:4711`, `ipv6:[::1]:4711`, `unix:`."""
+    finished: bool
+    """Whether the response was sent to its end, or reset."""
     peer_uris: Sequence[bytes]
     """The URIs of the client's certificate (subjectAltName), which was verified."""
 

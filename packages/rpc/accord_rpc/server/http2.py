@@ -207,7 +207,7 @@ class Http2Connection(Connection):
     def _serve_new(self) -> None:
         """After all events of the same bytes, so that a request finds its body there."""
         for exchange in self._new:
-            if not exchange.closed:
+            if not (exchange.closed or self.host.refuse(exchange)):
                 exchange.task = self.host.serve(exchange)
         self._new.clear()
 

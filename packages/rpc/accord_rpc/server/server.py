@@ -20,12 +20,13 @@ _POLL: Final = 0.01  # seconds
 _FIRST_REQUEST_SECONDS: Final = 1.0  # for connections that were accepted just before the drain
 
 
-def _never(_: str) -> bool:
+def _never(_: object) -> bool:
     return False
 
 
 class Server:
-    """Create it in a running event loop. `exempt` returns whether an address has no limit of its own, such as a trusted proxy's."""
+    """Create it in a running event loop. `exempt` returns whether an address has no limit of its own, such as a trusted proxy's.
+    `refuse` may respond to an exchange before the application gets it, and returns whether it did: cheaply, under overload."""
 
     TICK: Final = 1.0  # seconds
 
@@ -36,12 +37,14 @@ class Server:
         limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
         certificates: Certificates | None = None,
         exempt: Callable[[str], bool] = _never,
+        refuse: Callable[[Exchange], bool] = _never,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self._application = application
         self._certificates = certificates
         self._exempt = exempt
+        self._refuse = refuse
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
@@ -114,6 +117,9 @@ class Server:
     def serve(self, exchange: Exchange) -> asyncio.Task[None]:
         return self.loop.create_task(self._run(exchange))
 
+    def refuse(self, exchange: Exchange) -> bool:
+        return self._refuse(exchange)
+
     async def _run(self, exchange: Exchange) -> None:
         self._running.add(exchange)
         try:
@@ -124,6 +130,10 @@ class Server:
                 exchange.reset()
             else:
                 exchange.respond(500, ())
+        else:
+            if not exchange.finished:
+                self._log.error("exchange_not_finished", target=exchange.target[:200].decode("latin-1"))
+                exchange.reset()
         finally:
             self._running.discard(exchange)
 

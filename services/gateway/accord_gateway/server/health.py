@@ -18,7 +18,7 @@ from accord_rpc.policy import Method
 SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"]
 DEADLINES = (("Check", 5), ("List", 5), ("Watch", 3600))  # seconds
 OVERALL = ""
-MAX_WATCHERS = 250  # each occupies one of the concurrent calls for as long as its client keeps it open
+MAX_WATCHERS = 250  # no other limit applies to health checks
 
 CHECK_INTERVAL = 1.0  # seconds
 CHECK_TIMEOUT = 2.0  # seconds

@@ -17,7 +17,7 @@ from accord_rpc.pipeline import Routes
 from accord_rpc.protocols.connect import ConnectProtocol
 from accord_rpc.protocols.cors import Cors
 from accord_rpc.protocols.dispatch import Dispatcher
-from accord_rpc.protocols.grpc import GrpcProtocol
+from accord_rpc.protocols.grpc import GrpcProtocol, QuickRefusals
 from accord_rpc.protocols.grpc_web import GrpcWebProtocol
 from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest import RestProtocol
@@ -62,6 +62,7 @@ class AccordServer(GatewayServer):
             ]
         )
         self._application = _with_cors(dispatcher, settings)
+        self._refusals = QuickRefusals(routes.refusals)
         self._sockets: Sequence[socket.socket] = ()
         self._server: Server | None = None
 
@@ -73,6 +74,7 @@ class AccordServer(GatewayServer):
             self._application,
             limits=connection_limits(settings),
             certificates=certificates,
+            refuse=self._refusals.refuse,
             exempt=lambda address: is_within(address, settings.trusted_proxies) or is_loopback(address),
         )
         name = self._sockets[0].getsockname()
