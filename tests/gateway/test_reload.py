@@ -6,14 +6,19 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 import accord_gateway
 from accord_db.engine.database import Database
@@ -25,6 +30,7 @@ from tests.gateway.conftest import (
     Start,
     environment,
     eventually,
+    health_of,
     healthy,
     read_metrics,
     run_command,
@@ -96,22 +102,23 @@ async def test_a_shutdown_fails_no_call_of_an_open_connection(
     assert [error for caller in calling for error in caller.errors] == []
 
 
-async def test_a_call_that_runs_during_a_reload_finishes(start: Start, database_url: str, database: Database) -> None:
-    person = await signed_in_person(database)
+def test_a_call_that_runs_during_a_reload_finishes(start: Start, database_url: str) -> None:
     gateway = start(SERVER="accord", DATABASE_URL=database_url)
-    host, _, port = (await asyncio.to_thread(lambda: gateway.address)).rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    body = b'{"title": "Survive"}'
-    headers = "".join(f"{name}: {value}\r\n" for name, value in dict(person.headers).items())
-    head = f"POST /v1/tasks HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{headers}"
-    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:5])
-    await asyncio.to_thread(require_reload, gateway)
-    assert await asyncio.to_thread(healthy, gateway.address)
-    writer.write(body[5:])
-    response = (await reader.read()).decode()  # until the end of the connection
-    assert response.startswith("HTTP/1.1 200")
-    assert "connection: close" in response.lower()
-    writer.close()
+    reloaded = threading.Event()
+
+    def requests() -> Iterator[ServerReflectionRequest]:
+        yield ServerReflectionRequest(list_services="")
+        reloaded.wait()
+        yield ServerReflectionRequest(file_containing_symbol="accord.tasks.v1.TaskService")
+
+    with grpc.insecure_channel(gateway.address) as channel:
+        responses = ServerReflectionStub(channel).ServerReflectionInfo(requests(), timeout=60)
+        assert next(responses).HasField("list_services_response")
+        require_reload(gateway)
+        assert health_of(channel) == HealthCheckResponse.SERVING  # over another connection
+        reloaded.set()
+        assert next(responses).HasField("file_descriptor_response")
+        assert list(responses) == []
 
 
 def test_new_settings_take_effect(start: Start, database_url: str) -> None:
