@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC
 from accord.tasks.v1 import tasks_pb2
@@ -23,7 +24,7 @@ from accord_gateway.server.gateway import Gateway
 from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
-from accord_rpc.policy import effective_policy
+from accord_rpc.policy import effective_policy, has_sensitive_field
 from tests.api import probe as probes
 from tests.api.faces import CONNECT_JSON, FACES, GRPC, OVER_HTTP, ConnectGet, Ends, Face, Outcome, ends_of
 from tests.api.web import fetch
@@ -105,6 +106,18 @@ async def test_a_method_without_side_effects_can_be_called_with_get(address: str
     path = "/accord.tasks.v1.TaskService/CreateTask"
     refused = await fetch(address, "GET", f"{path}?encoding=json&message=%7B%7D", None, dict(me.headers))
     assert (refused.status, refused.header("allow")) == (405, "OPTIONS, POST")
+
+
+async def test_method_with_a_secret_in_its_request_is_not_called_by_its_url(address: str, me: Person) -> None:
+    methods = [method for method in METHODS if is_safe(method) and has_sensitive_field(method.input_type)]
+    assert methods
+    for method in methods:
+        target = f"/{method.containing_service.full_name}/{method.name}?encoding=json&message=%7B%7D"
+        assert (await fetch(address, "GET", target, None, dict(me.headers))).status == 405
+
+
+def is_safe(method: MethodDescriptor) -> bool:
+    return bool(method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS)
 
 
 async def test_strict_json_is_refused_with_paths_and_without_values(address: str, me: Person) -> None:

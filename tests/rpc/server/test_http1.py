@@ -106,6 +106,12 @@ async def test_empty_lines_before_a_request_are_ignored() -> None:
         assert (await client.request(b"\n\r\n" + GET)).body == b"hello /x"
 
 
+async def test_many_empty_lines_before_a_request_are_refused() -> None:
+    async with serving(greet) as site, site.client() as client:
+        assert (await client.request(b"\r\n" * 8 + GET)).body == b"hello /x"
+        assert (await client.request(b"\r\n" * 9 + GET)).status == 400
+
+
 # --- responses ---
 async def test_whole_response_has_a_length_and_a_date() -> None:
     async with serving(echo) as site, site.client() as client:

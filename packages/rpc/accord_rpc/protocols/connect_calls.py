@@ -7,15 +7,16 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from accord_rpc.errors import FieldViolation, RpcError, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
-from accord_rpc.policy import Method
+from accord_rpc.policy import Method, has_sensitive_field
 from accord_rpc.protocols.compression import GZIP, accepts_gzip, may_compress
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.framing import FramingError, expand
@@ -64,7 +65,8 @@ class Endpoint:
             streams=streams,
             request_streams=method.request_streaming,
             needs_http2=method.request_streaming and method.response_streaming,
-            safe=method.safe and not streams,
+            # Proxies and browsers record URLs, so they must not contain a secret.
+            safe=method.safe and not streams and not has_sensitive_field(cast(Descriptor, method.request.DESCRIPTOR)),
         )
 
     @classmethod

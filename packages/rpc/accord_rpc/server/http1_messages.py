@@ -39,7 +39,7 @@ _OF_SERVER: Final = _HOP_BY_HOP | {b"content-length", b"date"}
 _HEAD: Final = re.compile(
     rb"[A-Z-]+ [!-\"$-~]+ HTTP/1\.[01]\r\n" rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*" rb"\r\n"
 )
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,8}")
 _INVALID_BYTES: Final = re.compile(rb"[^\t\n\r -~\x80-\xff]|\r(?!\n|\Z)|(?<!\r)\n")
 _ABSOLUTE_TARGET: Final = re.compile(rb"(?i:https?)://([^/?]+)(/?.*)")
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[-0-9A-Za-z._~%!$&'()*+,;=]*)(?::[0-9]{0,5})?")
@@ -130,9 +130,13 @@ def parse_head(head: bytes, limits: ConnectionLimits) -> Request:
 
 
 def without_empty_lines(buffer: bytes) -> bytes:
-    """Some clients end a body with a line break (RFC 9112, section 2.2)."""
+    """Some clients end a body with a line break (RFC 9112, section 2.2). Raises Rejected if there are many: a client that sends
+    nothing else would keep the event loop busy."""
     lines = _EMPTY_LINES.match(buffer)
-    return buffer[lines.end() :] if lines else buffer
+    buffer = buffer[lines.end() :] if lines else buffer
+    if buffer.startswith(b"\r\n"):
+        raise malformed("There are too many empty lines before the request.")
+    return buffer
 
 
 def check_incomplete_head(buffer: bytes, start: int, limits: ConnectionLimits) -> None:

@@ -298,8 +298,10 @@ class Http2Connection(Connection):
     # --- what exchanges use ---
     def consumed(self, stream: int, size: int) -> None:
         if size:
+            self._pings = 0
             self.engine.consumed(stream, size)
-            self.wake()
+            if self.engine.wants_to_send:  # the engine collects small updates of the window
+                self.wake()
 
     def is_full(self, stream: int) -> bool:
         return self._paused or self.engine.queued(stream) > self._limits.write_buffer
