@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
@@ -36,6 +37,7 @@ from tests.gateway.conftest import (
     run_command,
 )
 from tests.gateway.http2_caller import Http2Caller, let_all_call
+from tests.gateway.test_tls import Files, is_served, trusting
 from tests.ports import free_port
 
 RELOADS = 3
@@ -160,14 +162,19 @@ def test_with_invalid_settings_the_former_process_continues(start: Start, databa
 def test_a_worker_that_cannot_start_leaves_the_former_ones(start: Start, database_url: str, tmp_path: Path) -> None:
     gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=2)
     address, serving = gateway.address, gateway.processes()
-    (tmp_path / "invalid.pem").write_text("not a certificate")
-    write_settings(gateway, TLS_CERT_FILE=tmp_path / "invalid.pem", TLS_KEY_FILE=tmp_path / "invalid.pem")
+    files = Files(trustme.CA(), tmp_path / "server.pem", tmp_path / "server.key")
+    files.issue()
+    files.key.write_text("not a key")
+    write_settings(gateway, **files.settings)
     done = reload(gateway)
     assert done.returncode == 1
-    assert "invalid.pem" in done.stderr
+    assert "server.key" in done.stderr
     eventually(lambda: gateway.processes() == serving or None, gateway)
     assert healthy(address)
     assert "Traceback" not in gateway.output
+    files.issue()
+    require_reload(gateway)
+    assert is_served(address, trusting(files.authority))
 
 
 def test_what_only_a_restart_can_change_is_named(start: Start, database_url: str) -> None:

@@ -42,9 +42,9 @@ class Supervisor:
                 serving(port)
             await self._until_ended()
         except StartupError:
+            await self._until_ended()
             if not self._shutdown.requested.is_set():
                 raise
-            await self._until_ended()
         finally:
             stopping.cancel()
 
