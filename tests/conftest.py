@@ -102,7 +102,11 @@ def select(config: pytest.Config, items: list[pytest.Item], selected: list[pytes
 def calls_through_one_face(item: pytest.Item) -> bool:
     """Other tests of the API choose their faces themselves, or test something else."""
     fixtures = getattr(item, "fixturenames", ())
-    return ("client" in fixtures or "ends" in fixtures) and "faces" not in fixtures
+    return (
+        item.get_closest_marker("grpc") is None
+        and ("client" in fixtures or "ends" in fixtures)
+        and "faces" not in fixtures
+    )
 
 
 def depends_on_server(item: pytest.Item) -> bool:
