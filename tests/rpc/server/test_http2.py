@@ -302,6 +302,24 @@ async def test_finished_response_that_a_client_does_not_read_is_reset() -> None:
         await site.until(exchanges=0)
 
 
+async def test_connection_with_the_most_unread_responses_is_closed_when_all_have_too_many() -> None:
+    async def application(exchange: Exchange) -> None:
+        exchange.respond(200, (), bytes(500_000))
+
+    async with (
+        wire_to(application, unsent_bytes=4_000_000) as (reads, site),
+        connected(f"127.0.0.1:{site.port}") as wire,
+    ):
+        wire._handle = lambda event: None  # type: ignore[method-assign]  # grants no window
+        for _ in range(6):
+            begin(wire)
+        await site.until(exchanges=6)
+        for _ in range(3):
+            assert (await get(reads)).headers[":status"] == "200"
+        await asyncio.wait_for(wire.closed.wait(), SECONDS)
+        assert len((await get(reads)).data) == 500_000
+
+
 # --- limits ---
 async def test_streams_beyond_the_limit_are_refused_before_the_client_knows_it() -> None:
     async with waiting_application(streams=3) as (wire, _, begun, _cancelled):

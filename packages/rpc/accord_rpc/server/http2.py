@@ -82,6 +82,7 @@ class Http2Exchange(Exchange):
         connection = self._connection
         connection.engine.respond(self.stream, (_STATUS[status], *headers), body, trailers)
         connection.finished(self)
+        connection.host.sent(len(body))
 
     def start(self, status: int, headers: Headers) -> None:
         self._started = True
@@ -95,6 +96,7 @@ class Http2Exchange(Exchange):
         connection = self._connection
         connection.engine.send(self.stream, data)
         connection.wake()
+        connection.host.sent(len(data))
         while not self.closed and connection.is_full(self.stream):
             self._room = connection.host.loop.create_future()
             connection.waiting.add(self)
@@ -191,6 +193,10 @@ class Http2Connection(Connection):
     @property
     def exchanges(self) -> int:
         return len(self._exchanges)
+
+    @property
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + sum(map(self.engine.queued, self._exchanges))
 
     # --- asyncio.Protocol ---
     def data_received(self, data: bytes) -> None:
