@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, HeadersFrame, SettingsFrame
+from hyperframe.frame import ContinuationFrame, HeadersFrame, PriorityFrame, SettingsFrame
 
 from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.limits import ConnectionLimits
@@ -347,6 +347,28 @@ async def test_header_block_in_many_frames_closes_the_connection() -> None:
         for _ in range(20):
             wire.writer.write(ContinuationFrame(1, b"").serialize())
         await closed(wire)
+
+
+async def test_header_block_that_arrives_byte_by_byte_closes_the_connection() -> None:
+    async with wire_to(greet, header_seconds=5) as (wire, site):
+        await get(wire)
+        frame = HeadersFrame(3, wire.http.encoder.encode(head()), flags=["END_STREAM", "END_HEADERS"]).serialize()
+        for byte in frame[:12]:
+            wire.writer.write(bytes([byte]))
+            await asyncio.sleep(0.002)
+        site.pass_time(4)
+        assert site.server.connections == 1
+        site.pass_time(6)
+        await closed(wire)
+
+
+async def test_frame_without_an_effect_does_not_close_the_connection() -> None:
+    async with wire_to(greet, header_seconds=5) as (wire, site):
+        await get(wire)
+        wire.writer.write(PriorityFrame(1, depends_on=0, stream_weight=1).serialize())
+        await asyncio.sleep(0.01)
+        site.pass_time(6)
+        assert status(await get(wire)) == "200"
 
 
 async def test_settings_with_many_entries_close_the_connection() -> None:

@@ -75,14 +75,14 @@ class Engine:
         self.queued = http.queued_body_size
         """The bytes of a stream that wait for the client's window."""
 
-    def receive(self, data: bytes) -> None:
-        """Raises Broken after the events that came before the fault."""
+    def receive(self, data: bytes) -> bool:
+        """Whether the data completed anything. Raises Broken after the events that came before the fault."""
         try:
             self._http.receive_data(data)
         except NGH2Error as error:
-            raise Broken(str(error)) from None
-        finally:
             self.report()
+            raise Broken(str(error)) from None
+        return self.report()
 
     def take(self, most: int | None = None) -> bytes:
         """At most so many bytes to send. Empty if there are none, or the connection is broken."""
@@ -91,10 +91,10 @@ class Engine:
         except NGH2Error:
             return b""
 
-    def report(self) -> None:
-        """Reports the streams that ended because `take` returned their last frame."""
+    def report(self) -> bool:
+        """Reports the streams that ended because `take` returned their last frame. Returns whether there was any event."""
         events = self._events
-        event: Any  # a check of its class would take longer than that of its type
+        event: Any = None  # a check of its class would take longer than that of its type
         for event in self._http.events():
             kind = type(event)
             if kind is RequestReceived:
@@ -105,6 +105,7 @@ class Engine:
                 events.on_closed(event.stream_id)
             elif kind in _RARE:
                 self._report_rare(event)
+        return event is not None
 
     def _report_rare(self, event: Any) -> None:
         events = self._events
