@@ -229,6 +229,10 @@ class Http2Connection(Connection):
         self._exchanges.clear()
         for exchange in exchanges:
             exchange.close()
+        # What exchanges and the engine refer to is freed at once, with the responses that wait, instead of by the garbage collector.
+        self._half_open.clear()
+        self.waiting.clear()
+        self.engine.detach()
         self.host.closed(self)
 
     # --- events of the engine ---
