@@ -57,6 +57,8 @@ EMPTY = framed(b"")  # an empty message
 
 Send = Callable[..., Awaitable[Response]]
 
+pytestmark = pytest.mark.grpc
+
 
 @pytest.fixture
 def slots() -> int:
