@@ -10,7 +10,7 @@ bin := .venv/bin
 members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-accounts doctor release-contract matrix mutations environment
+.PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-overload bench-accounts doctor release-contract matrix mutations environment
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' Makefile
@@ -64,8 +64,11 @@ lock: ## Update requirements.lock from the pyproject files, or upgrade all: make
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --group dev $(members:%=--no-emit-package %) --output-file requirements.lock pyproject.toml $(args)
 
-bench: environment ## Measure speed and memory against FastAPI; takes minutes
+bench: environment ## Measure speed and memory of every protocol, against FastAPI and Go; takes minutes
 	@$(bin)/python -m benchmarks $(args)
+
+bench-overload: environment ## Measure what overload, half-sent requests and idle connections cost; takes a minute
+	@$(bin)/python -m benchmarks.overload $(args)
 
 bench-accounts: environment ## Measure whether response times reveal accounts; takes two minutes
 	@$(bin)/python -m benchmarks.enumeration

@@ -10,6 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Final, NamedTuple
 
 import uvloop
@@ -86,10 +87,22 @@ async def _rounds(port: int, requests: Sequence[Request], rounds: int, seconds: 
     for number in range(rounds):
         peak = _goodput(await keep_busy(clients, requests, AT_A_TIME, seconds), seconds)
         probing = asyncio.create_task(_probe_health(port, seconds))
+        lagging = asyncio.create_task(_lag(seconds))
         ended = await offer(clients, requests, 2 * peak, seconds)
         measured.append(Round(peak, _goodput(ended, seconds), ended, await probing))
         print(f"round {number + 1}/{rounds}: {_shown(measured[-1])}", flush=True)
+        print(f"  of these times, the client itself was late by up to {await lagging * 1000:.0f} ms (p99)", flush=True)
     return measured
+
+
+async def _lag(seconds: float) -> float:
+    """How late the event loop of this client is: a busy machine, not the server."""
+    late = []
+    until = perf_counter() + seconds
+    while (began := perf_counter()) < until:
+        await asyncio.sleep(PROBE_SECONDS / 10)
+        late.append(perf_counter() - began - PROBE_SECONDS / 10)
+    return sorted(late)[int(len(late) * 0.99)]
 
 
 def _goodput(ended: Sequence[Ended], seconds: float) -> float:

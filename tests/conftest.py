@@ -88,10 +88,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if depends_on_server(item):
             item.add_marker("server")
     if features := [Feature(name) for name in config.getoption("feature")]:
-        selected = [item for item in items if concerns_any(item, features)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
-        items[:] = selected
+        select(config, items, [item for item in items if concerns_any(item, features)])
+    if config.getoption("--face"):
+        select(config, items, [item for item in items if calls_through_one_face(item)])
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def select(config: pytest.Config, items: list[pytest.Item], selected: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(selected)])
+    items[:] = selected
+
+
+def calls_through_one_face(item: pytest.Item) -> bool:
+    """Other tests of the API choose their faces themselves, or test something else."""
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        item.get_closest_marker("grpc") is None
+        and ("client" in fixtures or "ends" in fixtures)
+        and "faces" not in fixtures
+    )
 
 
 def depends_on_server(item: pytest.Item) -> bool:
@@ -126,11 +141,16 @@ def names_file(argument: str, folder: Path) -> bool:
 
 # --- responses of REST ------------------------------------------------------------------------------------------------
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Workers send to the process that started them which errors were produced."""
-    if session.config.getoption("--face") == "rest" and hasattr(session.config, "workeroutput"):
-        from tests.api.documented import produced
+    """Workers send to the process that started them which errors were produced. There, a run of all tests of the API fails if one
+    was not."""
+    config = session.config
+    if config.getoption("--face") == "rest":
+        from tests.api.documented import missing, produced
 
-        session.config.workeroutput["produced"] = sorted(produced)
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["produced"] = sorted(produced)
+        elif [Path(each) for each in config.args] == [Path("tests/api")] and missing():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)

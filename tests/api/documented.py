@@ -17,6 +17,10 @@ Json = dict[str, Any]
 DOCUMENT: Final[Json] = json.loads((files("accord") / "openapi.json").read_text())
 UNKNOWN: Final = "METHOD_UNKNOWN"  # of paths that the document does not have
 SUCCESS: Final = "success"
+NOT_PRODUCED: Final = {
+    "ORGANIZATION_NOT_FOUND": "another call deletes the organization, or ends the membership, after access was decided",
+}
+"""Reasons that a test of one call at a time cannot produce for each operation, and why."""
 _TARGET_TOO_LONG: Final = 414  # the server refuses it before it knows the operation
 _HERE: Final = "urn:accord:openapi"
 _REGISTRY: Final = jsonschema_rs.Registry([(_HERE, {"components": DOCUMENT["components"]})])

@@ -317,6 +317,9 @@ class Rest(_HttpFace):
         if not target.fits:
             path = "/".join(segment or empty for segment in target.path.split("/")[1:]).replace("/:", f"/{empty}:")
             target = replace(target, path=f"/{path}")
+        return self.of_target(target)
+
+    def of_target(self, target: Target) -> Request:
         body = None if target.body is None else json.dumps(target.body, ensure_ascii=False).encode()
         return Request(body, target.verb, str(target), target.operation)
 

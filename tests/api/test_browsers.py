@@ -148,6 +148,7 @@ async def test_sign_in_sets_the_cookie_and_leaves_the_token_out(browser: Browser
     assert (await browser("GET", "/v1/session")).json["session"]["id"] == response.json["session"]["id"]
 
 
+@pytest.mark.grpc
 @with_cookies
 async def test_grpc_returns_the_token(browser: Browser, client: Client) -> None:
     assert (await sign_in(client)).session_token

@@ -5,8 +5,10 @@ API, and lists the errors that no handler returned."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
+from google.protobuf import json_format
 from google.protobuf.descriptor import MethodDescriptor
 
 import accord_gateway.server.gateway as wiring
@@ -14,6 +16,7 @@ import accord_rpc.pipeline.rate_limits as rate_limits
 from accord.app.v1 import reasons_pb2
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import ACCESS_ADMIN, ACCESS_SERVICE
+from accord.tasks.v1 import tasks_pb2
 from accord_gateway.settings import Settings
 from accord_rpc.errors import RpcError
 from accord_rpc.policy import Method
@@ -27,6 +30,7 @@ from tests.api.test_hostile import NeverExhausted, Unlimited
 from tests.api.world import World
 from tests.factories import Headers, Person, bearer
 
+BATCH_GET: Final = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].methods_by_name["BatchGetTasks"]
 METHODS: Final = [method for method in every_method() if routes(method)]
 # Its value is the reason that the handler of the test raises.
 REASON: Final = "x-reason"
@@ -96,11 +100,12 @@ async def test_every_documented_error_of_every_route_arrives_as_documented(
     me, expected = await owner(world), set[tuple[str, str]]()
     for method in METHODS:
         own, request = await headers_for(method, me.person, ends, world), await own_request(world, me, method)
-        [operation, *_] = [found.operation for found in routes(method)]
-        for reason in sorted({reason for _, reason in documented_reasons(operation)}):
-            outcome = await REST.call(ends, method, request, (*own, (REASON, reason)))
-            assert outcome.reason == reason, (operation, outcome)
-            expected.add((operation, reason))
+        for found in routes(method):
+            sent = REST.of_target(found.target(json_format.MessageToDict(request)))
+            for reason in sorted({reason for _, reason in documented_reasons(found.operation)}):
+                outcome = await REST.send(ends, method, sent, (*own, (REASON, reason)))
+                assert outcome.reason == reason, (found.operation, outcome)
+                expected.add((found.operation, reason))
     assert len(expected) > 10 * len(METHODS)
     assert expected <= produced
 
@@ -142,6 +147,14 @@ async def test_every_route_succeeds_as_documented(ends: Ends, world: World, log:
     assert failed == NOT_BY_A_MESSAGE_ALONE, (
         "add a method that needs more than a valid message to NOT_BY_A_MESSAGE_ALONE"
     )
+
+
+async def test_batch_that_is_too_long_for_a_url_has_a_route_of_its_own(ends: Ends, world: World) -> None:
+    person = await world.person()
+    request = tasks_pb2.BatchGetTasksRequest(task_ids=[str(uuid4()) for _ in range(400)])
+    outcome = await REST.call(ends, BATCH_GET, request, person.headers)
+    assert outcome.reason == "TASK_NOT_FOUND"
+    assert ("TaskService_BatchGetTasks_2", "TASK_NOT_FOUND") in produced
 
 
 def test_document_has_the_routes_of_the_contract() -> None:

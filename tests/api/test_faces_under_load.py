@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from accord_db.engine.database import Database
 from accord_db.engine.listen import Listener
 from accord_gateway.server.gateway import Gateway
 from accord_gateway.settings import Settings
+from accord_rpc.pipeline.concurrency import Slot
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from tests.api import probe as probes
 from tests.api.faces import FACES, GRPC, REST, Connect, Ends, Face, Outcome, ends_of
@@ -52,15 +52,17 @@ async def test_full_gateway_refuses_calls_at_once_except_health_checks(
     face: Face, ends: Ends, gateway: tuple[Gateway, str], me: Person
 ) -> None:
     gateway[0].health.set_serving(True)
-    with ExitStack() as taken:
-        for _ in range(SLOTS):
-            taken.enter_context(gateway[0].slots.slot())
-        full = await list_tasks(face, ends, me)
-        assert (full.code, full.reason, full.retry_after) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", 1)
-        if face is REST or isinstance(face, Connect):
-            assert full.response is not None
-            assert (full.response.status, full.response.header("retry-after")) == (429, "1")
-        assert await is_healthy(face, ends)
+    taken = [Slot(gateway[0].slots) for _ in range(SLOTS)]
+    for slot in taken:
+        slot.take()
+    full = await list_tasks(face, ends, me)
+    assert (full.code, full.reason, full.retry_after) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", 1)
+    if face is REST or isinstance(face, Connect):
+        assert full.response is not None
+        assert (full.response.status, full.response.header("retry-after")) == (429, "1")
+    assert await is_healthy(face, ends)
+    for slot in taken:
+        slot.free()
     assert (await list_tasks(face, ends, me)).code == "OK"
 
 

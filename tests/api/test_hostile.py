@@ -242,7 +242,7 @@ class Attack:
         self._scene, self._method = scene, method
         self._documented = documented(method)
         self._validator = Validator()
-        self._call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = scene.client.channel.stream_stream(method.path)
+        self._call: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = scene.ends.channel.stream_stream(method.path)
         self.descriptor = descriptor_of(method)
         self.codes: Counter[str] = Counter()  # number of calls by code
         self.reasons: Counter[str] = Counter()

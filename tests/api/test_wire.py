@@ -57,6 +57,8 @@ EMPTY = framed(b"")  # an empty message
 
 Send = Callable[..., Awaitable[Response]]
 
+pytestmark = pytest.mark.grpc
+
 
 @pytest.fixture
 def slots() -> int:
@@ -497,6 +499,19 @@ async def test_call_is_refused_at_once_without_a_free_slot_and_served_with_one(
         assert (refused.code, refused.retry_after) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0)
     gateway[0].slots.taken -= slots
     await client.accounts.GetSession(GetSessionRequest(), metadata=me.headers)
+
+
+@pytest.mark.parametrize("end_stream", [True, False], ids=["whole", "half-sent"])
+async def test_refusal_of_a_full_gateway_has_a_request_id_and_a_time_to_wait(
+    gateway: tuple[Gateway, str], send: Send, log: list[Any], slots: int, end_stream: bool
+) -> None:
+    gateway[0].slots.taken += slots
+    response = await send(GET_SESSION, EMPTY, [("x-request-id", "mine")], end_stream=end_stream)
+    gateway[0].slots.taken -= slots
+    assert (response.status, reason(response)) == (EXHAUSTED, "RATE_LIMITED")
+    assert response.headers["x-request-id"] == "mine"
+    assert [detail.type_url.rpartition(".")[2] for detail in details(response).details] == ["ErrorInfo", "RetryInfo"]
+    assert log == []
 
 
 async def test_calls_take_slots_while_their_statements_run(

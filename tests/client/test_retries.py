@@ -34,7 +34,7 @@ from tests.client.scripted import ScriptedServer, unavailable_until
 from tests.conftest import count
 from tests.factories import Person, signed_in_person
 from tests.gateway.conftest import Start, eventually
-from tests.gateway.test_restarts import SERVICE_CONFIG
+from tests.gateway.retrying_caller import SERVICE_CONFIG
 from tests.ports import free_port
 
 RESTARTS = 2

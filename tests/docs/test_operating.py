@@ -28,6 +28,7 @@ from accord_db.queries import tasks
 from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.metrics import mail_metrics
 from accord_gateway.process.cleanup import CleanUp, Outcome, clean_up_metrics
+from accord_gateway.process.configuration import unchangeable
 from accord_gateway.server.servers import connection_limits
 from accord_gateway.settings import Settings
 from accord_postgres import EmbeddedPostgres
@@ -39,7 +40,7 @@ from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VALUES, MAX_
 from accord_rpc.protocols.rest_calls import HEARTBEAT_SECONDS
 from accord_rpc.server.limits import ConnectionLimits
 from tests.factories import signed_in_person
-from tests.gateway.test_restarts import SERVICE_CONFIG
+from tests.gateway.retrying_caller import SERVICE_CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/operating.md").read_text()
@@ -81,6 +82,11 @@ def test_names_in_capitals_are_settings_codes_or_reasons() -> None:
 def test_example_lists_every_setting() -> None:
     listed = set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
     assert listed == {name.upper() for name in Settings.model_fields}
+
+
+def test_page_lists_the_settings_that_need_a_restart() -> None:
+    listed = re.findall(r"\*\*These settings need a restart\*\*: (.*?)\.", PAGE, flags=re.DOTALL)[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == unchangeable(Settings()).keys()
 
 
 def test_page_lists_every_metric() -> None:

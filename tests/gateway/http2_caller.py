@@ -79,7 +79,12 @@ class _Connection(asyncio.Protocol):
 class Http2Caller:
     """Calls `path` on several streams at a time, from `start` to `stop`."""
 
-    def __init__(self, address: str, path: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, address: str, path: str, headers: Mapping[str, str], *, pause: float = 0, reconnects: bool = True
+    ) -> None:
+        """`pause`: seconds after each call of a stream. Without `reconnects`, it ends when its connection does."""
+        self._pause = pause
+        self._reconnects = reconnects
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self._headers = [
@@ -109,18 +114,24 @@ class Http2Caller:
         while self._tasks:
             try:
                 async with asyncio.timeout(_SECONDS):
-                    status = await (await self._open()).call(self._headers)
+                    connection = await self._open()
+                    if connection is None:
+                        return
+                    status = await connection.call(self._headers)
                 if status == 200:
                     self.responses += 1
+                    await asyncio.sleep(self._pause)
                 else:
                     self.errors.append(f"status {status}")
             except (OSError, NGH2Error) as error:  # TimeoutError is an OSError
                 self.errors.append(repr(error))
                 await asyncio.sleep(0.05)
 
-    async def _open(self) -> _Connection:
+    async def _open(self) -> _Connection | None:
         async with self._opening:
             if self._connection is None or self._connection.leaving:
+                if self.connections and not self._reconnects:
+                    return None
                 self._connection = None
                 loop = asyncio.get_running_loop()
                 _, self._connection = await loop.create_connection(_Connection, self._host, self._port)

@@ -6,14 +6,20 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
+import trustme
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 import accord_gateway
 from accord_db.engine.database import Database
@@ -25,14 +31,17 @@ from tests.gateway.conftest import (
     Start,
     environment,
     eventually,
+    health_of,
     healthy,
     read_metrics,
     run_command,
 )
 from tests.gateway.http2_caller import Http2Caller, let_all_call
+from tests.gateway.test_tls import Files, is_served, trusting
 from tests.ports import free_port
 
 RELOADS = 3
+PAUSE = 0.01  # seconds after each call, so that clients leave time for the workers that start
 
 
 def reload(gateway: GatewayProcess, **settings: object) -> "subprocess.CompletedProcess[str]":
@@ -51,7 +60,7 @@ def count(gateway: GatewayProcess, event: str) -> int:
 @asynccontextmanager
 async def http2_callers(address: str, headers: dict[str, str], number: int) -> AsyncIterator[list[Http2Caller]]:
     """They retry nothing. Fails if one has seen an error."""
-    callers = [Http2Caller(address, "/v1/tasks", headers) for _ in range(number)]
+    callers = [Http2Caller(address, "/v1/tasks", headers, pause=PAUSE) for _ in range(number)]
     for caller in callers:
         caller.start()
     yield callers
@@ -66,7 +75,7 @@ async def test_reloads_under_load_lose_no_call(
     person = await signed_in_person(database)
     gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
     address = await asyncio.to_thread(lambda: gateway.address)
-    with test_restarts.callers(address, person) as retrying:
+    with test_restarts.callers(address, person, pause=PAUSE) as retrying:
         async with http2_callers(address, dict(person.headers), 2) as calling:
             for _ in range(RELOADS):
                 await let_all_call(calling)
@@ -74,27 +83,44 @@ async def test_reloads_under_load_lose_no_call(
             await let_all_call(calling)
             await asyncio.to_thread(test_restarts.let_all_call, retrying)
     assert all(caller.connections > RELOADS for caller in calling)
-    eventually(lambda: len(gateway.workers()) == workers or None, gateway)
-    assert gateway.stop() == 0
+    await asyncio.to_thread(eventually, lambda: len(gateway.workers()) == workers or None, gateway)
+    assert await asyncio.to_thread(gateway.stop) == 0
     assert not gateway.processes()
 
 
-async def test_a_call_that_runs_during_a_reload_finishes(start: Start, database_url: str, database: Database) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_shutdown_fails_no_call_of_an_open_connection(
+    start: Start, database_url: str, database: Database, workers: int
+) -> None:
     person = await signed_in_person(database)
+    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+    address = await asyncio.to_thread(lambda: gateway.address)
+    calling = [Http2Caller(address, "/v1/tasks", dict(person.headers), reconnects=False) for _ in range(2)]
+    for caller in calling:
+        caller.start()
+    await let_all_call(calling)
+    assert await asyncio.to_thread(gateway.stop) == 0
+    await asyncio.gather(*(caller.stop() for caller in calling))
+    assert [error for caller in calling for error in caller.errors] == []
+
+
+def test_a_call_that_runs_during_a_reload_finishes(start: Start, database_url: str) -> None:
     gateway = start(SERVER="accord", DATABASE_URL=database_url)
-    host, _, port = (await asyncio.to_thread(lambda: gateway.address)).rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    body = b'{"title": "Survive"}'
-    headers = "".join(f"{name}: {value}\r\n" for name, value in dict(person.headers).items())
-    head = f"POST /v1/tasks HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{headers}"
-    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:5])
-    await asyncio.to_thread(require_reload, gateway)
-    assert await asyncio.to_thread(healthy, gateway.address)
-    writer.write(body[5:])
-    response = (await reader.read()).decode()  # until the end of the connection
-    assert response.startswith("HTTP/1.1 200")
-    assert "connection: close" in response.lower()
-    writer.close()
+    reloaded = threading.Event()
+
+    def requests() -> Iterator[ServerReflectionRequest]:
+        yield ServerReflectionRequest(list_services="")
+        reloaded.wait()
+        yield ServerReflectionRequest(file_containing_symbol="accord.tasks.v1.TaskService")
+
+    with grpc.insecure_channel(gateway.address) as channel:
+        responses = ServerReflectionStub(channel).ServerReflectionInfo(requests(), timeout=60)
+        assert next(responses).HasField("list_services_response")
+        require_reload(gateway)
+        assert health_of(channel) == HealthCheckResponse.SERVING  # over another connection
+        reloaded.set()
+        assert next(responses).HasField("file_descriptor_response")
+        assert list(responses) == []
 
 
 def test_new_settings_take_effect(start: Start, database_url: str) -> None:
@@ -117,9 +143,8 @@ def test_the_log_has_the_new_format(start: Start, database_url: str) -> None:
     assert gateway.event("reloaded")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_with_invalid_settings_the_former_workers_continue(start: Start, database_url: str, workers: int) -> None:
-    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+def test_with_invalid_settings_the_former_process_continues(start: Start, database_url: str) -> None:
+    gateway = start(SERVER="accord", DATABASE_URL=database_url)
     address, serving = gateway.address, gateway.processes()
     write_settings(gateway, DRAIN_SECONDS="soon")
     done = reload(gateway)
@@ -137,14 +162,19 @@ def test_with_invalid_settings_the_former_workers_continue(start: Start, databas
 def test_a_worker_that_cannot_start_leaves_the_former_ones(start: Start, database_url: str, tmp_path: Path) -> None:
     gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=2)
     address, serving = gateway.address, gateway.processes()
-    (tmp_path / "invalid.pem").write_text("not a certificate")
-    write_settings(gateway, TLS_CERT_FILE=tmp_path / "invalid.pem", TLS_KEY_FILE=tmp_path / "invalid.pem")
+    files = Files(trustme.CA(), tmp_path / "server.pem", tmp_path / "server.key")
+    files.issue()
+    files.key.write_text("not a key")
+    write_settings(gateway, **files.settings)
     done = reload(gateway)
     assert done.returncode == 1
-    assert "invalid.pem" in done.stderr
+    assert "server.key" in done.stderr
     eventually(lambda: gateway.processes() == serving or None, gateway)
     assert healthy(address)
     assert "Traceback" not in gateway.output
+    files.issue()
+    require_reload(gateway)
+    assert is_served(address, trusting(files.authority))
 
 
 def test_what_only_a_restart_can_change_is_named(start: Start, database_url: str) -> None:
@@ -206,9 +236,8 @@ def test_requests_during_a_reload_share_the_next_one(start: Start, database_url:
     assert healthy(gateway.address)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_shutdown_during_a_reload_leaves_no_process(start: Start, database_url: str, workers: int) -> None:
-    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+def test_a_shutdown_during_a_reload_leaves_no_process(start: Start, database_url: str) -> None:
+    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=2)
     assert healthy(gateway.address)
     before = len(gateway.workers())
     gateway.process.send_signal(signal.SIGHUP)
@@ -218,11 +247,8 @@ def test_a_shutdown_during_a_reload_leaves_no_process(start: Start, database_url
     assert "Traceback" not in gateway.output
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killing_the_supervisor_during_a_reload_leaves_no_process(
-    start: Start, database_url: str, workers: int
-) -> None:
-    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=workers)
+def test_killing_the_supervisor_during_a_reload_leaves_no_process(start: Start, database_url: str) -> None:
+    gateway = start(SERVER="accord", DATABASE_URL=database_url, WORKERS=2)
     assert healthy(gateway.address)
     before = len(gateway.workers())
     gateway.process.send_signal(signal.SIGHUP)
@@ -254,6 +280,8 @@ def test_metrics_are_those_of_the_workers(start: Start, database_url: str) -> No
         eventually(lambda: "db_connection_pool_size 3.0" in read_metrics(metrics) or None, gateway)
     line = 'grpc_server_handled_total{code="OK",method="Check",service="grpc.health.v1.Health"} 2.0'
     assert line in read_metrics(metrics)
+    files = {file.name for file in (gateway.folder / ".accord").glob("metrics-*/counter_*")}
+    assert files == {f"counter_{gateway.workers()[0]}.db", "counter_ended.db"}
     assert gateway.stop() == 0
 
 

@@ -64,15 +64,15 @@ def test_unknown_feature_is_an_error() -> None:
     assert "No such feature: taskz." in done.stderr
 
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+WORKERS = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "workers"),
     [
-        (["tests"], {}, CORES),
-        (["tests/db", "tests/api"], {}, CORES),
-        (["tests/db/test_ids.py", "tests/db/test_tasks.py"], {}, CORES),
+        (["tests"], {}, WORKERS),
+        (["tests/db", "tests/api"], {}, WORKERS),
+        (["tests/db/test_ids.py", "tests/db/test_tasks.py"], {}, WORKERS),
         (["tests/db/test_ids.py"], {}, 0),
         (["tests/db/test_ids.py::test_one"], {}, 0),
         (["tests"], {"capture": "no"}, 0),

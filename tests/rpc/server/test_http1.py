@@ -2,6 +2,7 @@
 had passed."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -448,6 +449,18 @@ async def test_client_that_reads_nothing_is_disconnected() -> None:
         assert site.server.connections == 1
         site.pass_time(21)
         await site.until(connections=0)
+
+
+async def test_clients_that_read_nothing_are_disconnected_when_their_responses_are_too_large_together() -> None:
+    async def application(exchange: Exchange) -> None:
+        exchange.respond(200, (), bytes(20_000_000))
+
+    async with serving(application, unsent_bytes=50_000_000) as site, AsyncExitStack() as clients:
+        for number in range(1, 7):
+            client = await clients.enter_async_context(site.client(limit=1024))
+            client.send(GET)
+            await client.read(1)
+            assert site.server.connections <= min(number, 3)
 
 
 async def test_client_that_reads_slowly_stays_connected() -> None:

@@ -2,6 +2,7 @@
 passed."""
 
 import asyncio
+import gc
 import json
 import socket
 import ssl
@@ -16,6 +17,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import ContinuationFrame, HeadersFrame, PriorityFrame, SettingsFrame
 
 from accord_rpc.server.exchange import Application, Exchange
+from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateFiles, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
@@ -300,6 +302,44 @@ async def test_finished_response_that_a_client_does_not_read_is_reset() -> None:
         site.pass_time(22)
         assert (await wire.response(stream)).reset == CANCEL
         await site.until(exchanges=0)
+
+
+async def test_connection_with_the_most_unread_responses_is_closed_when_all_have_too_many() -> None:
+    async def application(exchange: Exchange) -> None:
+        exchange.respond(200, (), bytes(500_000))
+
+    async with (
+        wire_to(application, unsent_bytes=4_000_000) as (reads, site),
+        connected(f"127.0.0.1:{site.port}") as wire,
+    ):
+        wire._handle = lambda event: None  # type: ignore[method-assign]  # grants no window
+        for _ in range(6):
+            begin(wire)
+        await site.until(exchanges=6)
+        for _ in range(3):
+            assert (await get(reads)).headers[":status"] == "200"
+        await asyncio.wait_for(wire.closed.wait(), SECONDS)
+        assert len((await get(reads)).data) == 500_000
+
+
+async def test_closed_connection_and_its_unread_responses_need_no_garbage_collector() -> None:
+    async def application(exchange: Exchange) -> None:
+        exchange.respond(200, (), bytes(500_000))
+
+    async with serving(application) as site:
+        gc.collect()
+        gc.disable()
+        try:
+            async with connected(f"127.0.0.1:{site.port}") as wire:
+                wire._handle = lambda event: None  # type: ignore[method-assign]  # grants no window
+                begin(wire)
+                begin(wire, method="POST", ended=False)
+                await site.until(exchanges=2)
+            await site.until(connections=0)
+            await asyncio.sleep(0.01)  # until the tasks and callbacks of the connection have ended
+            assert [each for each in gc.get_objects() if isinstance(each, Http2Connection)] == []
+        finally:
+            gc.enable()
 
 
 # --- limits ---

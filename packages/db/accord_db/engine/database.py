@@ -58,9 +58,9 @@ class Database(Executor):
         return database
 
     @property
-    def is_congested(self) -> bool:
-        """Whether so many callers wait for a connection that further ones should be refused early."""
-        return self._pool.is_congested
+    def room(self) -> int:
+        """How many more callers may wait for a connection before calls should be refused early."""
+        return self._pool.room
 
     async def close(self) -> None:
         await self._pool.close()

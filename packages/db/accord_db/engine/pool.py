@@ -45,8 +45,8 @@ class Pool:
         self._closed = False
 
     @property
-    def is_congested(self) -> bool:
-        return len(self._waiters) >= _CONGESTION
+    def room(self) -> int:
+        return _CONGESTION - len(self._waiters)
 
     async def start(self) -> None:
         """Opens one connection, and the others in the background. Raises Unavailable."""

@@ -22,8 +22,8 @@ class CallSlots:
         self.taken = 0
 
     @property
-    def are_full(self) -> bool:
-        return self.taken >= self._limit
+    def free(self) -> int:
+        return self._limit - self.taken
 
 
 class Slot:
@@ -39,7 +39,7 @@ class Slot:
         """Has no effect if it is taken. Raises RATE_LIMITED if all slots are."""
         if self._is_taken:
             return
-        if self._slots.are_full:
+        if self._slots.free <= 0:
             raise RpcError(Reason.REASON_RATE_LIMITED, retry_after=RETRY_AFTER)
         self._slots.taken += 1
         self._is_taken = True

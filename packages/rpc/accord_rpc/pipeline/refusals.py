@@ -3,6 +3,7 @@
 This must cost much less than serving a call: under overload there are more refused calls than others. So they have no log line and
 no authentication, and the whole status is made at start."""
 
+import asyncio
 from collections.abc import Collection
 from typing import Final
 
@@ -54,11 +55,23 @@ class Refusals:
         self._database = database
         self._drained = Refusal(Reason.REASON_UNAVAILABLE, _DRAIN_RETRY_AFTER, methods, metrics)
         self._overloaded = Refusal(Reason.REASON_RATE_LIMITED, RETRY_AFTER, methods, metrics)
+        self._admitted = 0
         self.draining = False
 
     @property
     def active(self) -> bool:
-        return self.draining or self._slots.are_full or self._database.is_congested
+        """Whether `find` may return a refusal."""
+        return self.draining or self._admitted >= self._slots.free or self._admitted >= self._database.room
+
+    def admit(self) -> None:
+        """Counts a call whose task has not run yet, and so has neither a slot nor a place in the queue: all that arrives in one turn
+        of the event loop must not pass because there was room for one."""
+        if not self._admitted:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        self._admitted += 1
+
+    def _begin_turn(self) -> None:
+        self._admitted = 0
 
     def find(self, path: str) -> Refusal | None:
         """None if the call is served. Counts the call otherwise."""

@@ -92,7 +92,10 @@ class QuickRefusals:
     def refuse(self, exchange: Exchange) -> bool:
         """Whether the exchange has its response. Others are refused by their protocol: those that still send, for whose end
         grpcio's client must be waited, and other content types."""
-        if not (self._refusals.active and exchange.request_ended and exchange.method == b"POST"):
+        if not exchange.request_ended or exchange.method != b"POST":
+            return False
+        if not self._refusals.active:
+            self._refusals.admit()
             return False
         if header(exchange, b"content-type") not in CONTENT_TYPES:
             return False

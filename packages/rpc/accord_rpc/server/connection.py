@@ -38,6 +38,9 @@ class Host(Protocol):
     def refuse(self, exchange: Exchange) -> bool:
         """Whether the exchange was refused at once, and gets no task."""
 
+    def sent(self, size: int) -> None:
+        """Counts bytes of responses that a connection has taken over, and may close connections that have too many."""
+
     def closed(self, connection: "Connection") -> None:
         """Must be called by `connection_lost`."""
 
@@ -57,6 +60,11 @@ class Connection(asyncio.Protocol, ABC):
     @abstractmethod
     def exchanges(self) -> int:
         """How many are under way."""
+
+    @property
+    @abstractmethod
+    def unsent(self) -> int:
+        """The bytes of responses that wait for the client."""
 
     @abstractmethod
     def tick(self, now: float) -> None:

@@ -62,7 +62,7 @@ class Engine:
     __slots__ = ("_events", "_http", "queued")
 
     def __init__(self, events: Events, limits: ConnectionLimits) -> None:
-        self._events = events
+        self._events: Events | None = events
         self._http = http = Connection(Role.SERVER, _configuration(limits))
         http.initiate_connection(
             {
@@ -94,6 +94,8 @@ class Engine:
     def report(self) -> bool:
         """Reports the streams that ended because `take` returned their last frame. Returns whether there was any event."""
         events = self._events
+        if events is None:
+            return False
         event: Any = None  # a check of its class would take longer than that of its type
         for event in self._http.events():
             kind = type(event)
@@ -104,20 +106,12 @@ class Engine:
             elif kind is StreamClosed:
                 events.on_closed(event.stream_id)
             elif kind in _RARE:
-                self._report_rare(event)
+                _report_rare(events, event)
         return event is not None
 
-    def _report_rare(self, event: Any) -> None:
-        events = self._events
-        match event:
-            case TrailersReceived():
-                events.on_end(event.stream_id)
-            case PingReceived():
-                events.on_ping()
-            case SettingsReceived():
-                events.on_settings()
-            case GoAwayReceived():
-                events.on_goaway()
+    def detach(self) -> None:
+        """Reports nothing any more, and forgets the connection."""
+        self._events = None
 
     @property
     def wants_to_send(self) -> bool:
@@ -187,6 +181,18 @@ class Engine:
     def terminate(self, code: int) -> None:
         with suppress(NGH2Error):
             self._http.terminate_connection(code)
+
+
+def _report_rare(events: Events, event: Any) -> None:
+    match event:
+        case TrailersReceived():
+            events.on_end(event.stream_id)
+        case PingReceived():
+            events.on_ping()
+        case SettingsReceived():
+            events.on_settings()
+        case GoAwayReceived():
+            events.on_goaway()
 
 
 _RARE: Final = frozenset({TrailersReceived, PingReceived, SettingsReceived, GoAwayReceived})

@@ -58,6 +58,10 @@ class Http1Connection(Connection):
         return int(self._exchange is not None)
 
     @property
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    @property
     def body_has_arrived(self) -> bool:
         """Chunks count when they are taken."""
         return self._body is None or self._body.at_most(len(self._buffer))
@@ -162,6 +166,7 @@ class Http1Connection(Connection):
     def write(self, data: bytes) -> None:
         self._written += len(data)
         self.transport.write(data)
+        self.host.sent(len(data))
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         exchange = self._exchange

@@ -82,6 +82,7 @@ class Http2Exchange(Exchange):
         connection = self._connection
         connection.engine.respond(self.stream, (_STATUS[status], *headers), body, trailers)
         connection.finished(self)
+        connection.host.sent(len(body))
 
     def start(self, status: int, headers: Headers) -> None:
         self._started = True
@@ -95,6 +96,7 @@ class Http2Exchange(Exchange):
         connection = self._connection
         connection.engine.send(self.stream, data)
         connection.wake()
+        connection.host.sent(len(data))
         while not self.closed and connection.is_full(self.stream):
             self._room = connection.host.loop.create_future()
             connection.waiting.add(self)
@@ -194,6 +196,10 @@ class Http2Connection(Connection):
     def exchanges(self) -> int:
         return len(self._exchanges)
 
+    @property
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + sum(map(self.engine.queued, self._exchanges))
+
     # --- asyncio.Protocol ---
     def data_received(self, data: bytes) -> None:
         self._heard, self._pinged = self.host.loop.time(), None
@@ -228,6 +234,10 @@ class Http2Connection(Connection):
         self._exchanges.clear()
         for exchange in exchanges:
             exchange.close()
+        # What exchanges and the engine refer to is freed at once, with the responses that wait, instead of by the garbage collector.
+        self._half_open.clear()
+        self.waiting.clear()
+        self.engine.detach()
         self.host.closed(self)
 
     # --- events of the engine ---
@@ -303,8 +313,10 @@ class Http2Connection(Connection):
     # --- what exchanges use ---
     def consumed(self, stream: int, size: int) -> None:
         if size:
+            self._pings = 0
             self.engine.consumed(stream, size)
-            self.wake()
+            if self.engine.wants_to_send:  # the engine collects small updates of the window
+                self.wake()
 
     def is_full(self, stream: int) -> bool:
         return self._paused or self.engine.queued(stream) > self._limits.write_buffer

@@ -64,3 +64,6 @@ class ConnectionLimits:
     """The same, for all streams of a connection."""
     write_buffer: int = 64 * 1024
     """Bytes of a response that wait for the client before `Exchange.send` waits too."""
+    unsent_bytes: int = 256 * 1024 * 1024
+    """Responses that wait for the clients of this process. Connections with the most are closed until half of it is left: otherwise
+    clients that read nothing could exhaust the memory within `write_stall_seconds`."""

@@ -51,6 +51,7 @@ class Server:
         self._listeners: Sequence[Listener] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
+        self._unsent = 0  # bytes of responses that wait for clients, at most
         self._log = structlog.get_logger()
 
     @property
@@ -125,14 +126,16 @@ class Server:
         try:
             await self._application(exchange)
         except Exception:  # noqa: BLE001  # the server outlives a fault of its application
-            self._log.exception("exchange_failed", target=exchange.target[:200].decode("latin-1"))
+            self._log.exception("exchange_failed", path=exchange.target.partition(b"?")[0][:200].decode("latin-1"))
             if exchange.started:
                 exchange.reset()
             else:
                 exchange.respond(500, ())
         else:
             if not exchange.finished:
-                self._log.error("exchange_not_finished", target=exchange.target[:200].decode("latin-1"))
+                self._log.error(
+                    "exchange_not_finished", path=exchange.target.partition(b"?")[0][:200].decode("latin-1")
+                )
                 exchange.reset()
         finally:
             self._running.discard(exchange)
@@ -162,6 +165,24 @@ class Server:
         if self._draining:
             self.loop.call_soon(connection.drain)  # after its first bytes
         return connection
+
+    def sent(self, size: int) -> None:
+        self._unsent += size
+        if self._unsent > self.limits.unsent_bytes:
+            self._limit_unsent()
+
+    def _limit_unsent(self) -> None:
+        """Counts what waits indeed, which takes long, and so is not done for each response."""
+        connections = (each for each in self._connections if isinstance(each, Connection))
+        unsent = {each: each.unsent for each in connections if not each.transport.is_closing()}
+        self._unsent = sum(unsent.values())
+        for connection in sorted(unsent, key=unsent.__getitem__, reverse=True):
+            if self._unsent <= self.limits.unsent_bytes // 2:
+                break
+            self._log.warning("unread_responses_dropped", peer=connection.peer.name, bytes=unsent[connection])
+            self._unsent -= unsent[connection]
+            connection.abort()  # its other tasks add no responses
+            connection.transport.abort()
 
     def closed(self, connection: Connection) -> None:
         self._forget(connection)

@@ -38,7 +38,7 @@ def _require_free_ports(settings: Settings) -> None:
 
 def _supervise(settings: Settings, sockets: ListeningSockets, metrics: WorkerMetrics) -> None:
     first = _first_worker(sockets, metrics) if settings.workers > 1 else None
-    from accord_gateway import event_loop, logs
+    from accord_gateway import logs
     from accord_gateway.cli.banner import announce
     from accord_gateway.process.background_tasks import running
     from accord_gateway.process.postgres import postgres_tasks
@@ -53,7 +53,12 @@ def _supervise(settings: Settings, sockets: ListeningSockets, metrics: WorkerMet
     logs.configure(settings)
     own = settings.model_copy(update={"port": sockets.port or settings.port})
     with prepare(own) as (config, postgres), serve_metrics(settings, metrics):
-        event_loop.run(run()) if first is None else asyncio.run(run())
+        if first is None:
+            from accord_gateway import event_loop
+
+            event_loop.run(run())
+        else:
+            asyncio.run(run())
 
 
 def _first_worker(sockets: ListeningSockets, metrics: WorkerMetrics) -> WorkerHandle:

@@ -29,7 +29,7 @@ class Supervisor:
         self._stopping = stopping
         self._shutdown = shutdown
         self._generations = list[Generation]()  # also those that start or drain
-        self._serving = False
+        self._serving = asyncio.Event()
         self._running = set[asyncio.Task[None]]()  # one for each
 
     async def run(self, serving: Callable[[int], None]) -> None:
@@ -37,14 +37,14 @@ class Supervisor:
         stopping = asyncio.create_task(self._stop_on_shutdown())
         try:
             port = await self._start(self._current)
-            self._serving = True
+            self._serving.set()
             if not self._shutdown.requested.is_set():
                 serving(port)
             await self._until_ended()
         except StartupError:
+            await self._until_ended()
             if not self._shutdown.requested.is_set():
                 raise
-            await self._until_ended()
         finally:
             stopping.cancel()
 
@@ -75,8 +75,7 @@ class Supervisor:
 
     async def reload(self) -> float:
         """Returns how many seconds it took until the new generation served. Raises StartupError, and the former one goes on."""
-        if not self._serving:
-            raise StartupError("The gateway is still starting.")
+        await self._serving.wait()
         began, successor = monotonic(), self._successor()
         await self._start(successor)
         if self._shutdown.requested.is_set():

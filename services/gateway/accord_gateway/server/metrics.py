@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 from prometheus_client import REGISTRY, CollectorRegistry, Metric, start_http_server
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -20,6 +22,7 @@ class WorkerMetrics(Collector):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._created = False
+        self._lock = Lock()  # collecting and forgetting run in different threads
         self._source: Collector | CollectorRegistry = REGISTRY
 
     def create(self) -> None:
@@ -41,13 +44,27 @@ class WorkerMetrics(Collector):
             self._source = MultiProcessCollector(CollectorRegistry(), str(self.folder))  # type: ignore[no-untyped-call]  # it has no annotations
 
     def collect(self) -> Iterable[Metric]:
-        return self._source.collect()
+        with self._lock:
+            return list(self._source.collect())
 
     def forget(self, pid: int) -> None:
-        """Removes the gauges of an ended worker that describe the present, such as open connections. Its counters stay."""
-        for file in self.folder.glob(f"gauge_live*_{pid}.db"):
-            with suppress(FileNotFoundError):
-                file.unlink()
+        """Removes the gauges of an ended worker that describe the present, such as open connections. Its counters and histograms go
+        into one file for all that have ended, so that reloads do not add files that each scrape reads."""
+        with self._lock:
+            for file in self.folder.glob(f"gauge_live*_{pid}.db"):
+                file.unlink(missing_ok=True)
+            for kind in ("counter", "histogram"):
+                file = self.folder / f"{kind}_{pid}.db"
+                if file.exists():
+                    _add(file, self.folder / f"{kind}_ended.db")
+                    file.unlink()
+
+
+def _add(source: Path, target: Path) -> None:
+    total = MmapedDict(str(target))  # type: ignore[no-untyped-call]  # it has no annotations
+    for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(source)):  # type: ignore[no-untyped-call]
+        total.write_value(key, total.read_value(key)[0] + value, timestamp)  # type: ignore[no-untyped-call]
+    total.close()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
