@@ -2,6 +2,7 @@
 passed."""
 
 import asyncio
+import gc
 import json
 import socket
 import ssl
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 import trustme
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, HeadersFrame, SettingsFrame
+from hyperframe.frame import ContinuationFrame, HeadersFrame, PriorityFrame, SettingsFrame
 
 from accord_rpc.server.exchange import Application, Exchange
+from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateFiles, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
@@ -320,6 +322,26 @@ async def test_connection_with_the_most_unread_responses_is_closed_when_all_have
         assert len((await get(reads)).data) == 500_000
 
 
+async def test_closed_connection_and_its_unread_responses_need_no_garbage_collector() -> None:
+    async def application(exchange: Exchange) -> None:
+        exchange.respond(200, (), bytes(500_000))
+
+    async with serving(application) as site:
+        gc.collect()
+        gc.disable()
+        try:
+            async with connected(f"127.0.0.1:{site.port}") as wire:
+                wire._handle = lambda event: None  # type: ignore[method-assign]  # grants no window
+                begin(wire)
+                begin(wire, method="POST", ended=False)
+                await site.until(exchanges=2)
+            await site.until(connections=0)
+            await asyncio.sleep(0.01)  # until the tasks and callbacks of the connection have ended
+            assert [each for each in gc.get_objects() if isinstance(each, Http2Connection)] == []
+        finally:
+            gc.enable()
+
+
 # --- limits ---
 async def test_streams_beyond_the_limit_are_refused_before_the_client_knows_it() -> None:
     async with waiting_application(streams=3) as (wire, _, begun, _cancelled):
@@ -365,6 +387,28 @@ async def test_header_block_in_many_frames_closes_the_connection() -> None:
         for _ in range(20):
             wire.writer.write(ContinuationFrame(1, b"").serialize())
         await closed(wire)
+
+
+async def test_header_block_that_arrives_byte_by_byte_closes_the_connection() -> None:
+    async with wire_to(greet, header_seconds=5) as (wire, site):
+        await get(wire)
+        frame = HeadersFrame(3, wire.http.encoder.encode(head()), flags=["END_STREAM", "END_HEADERS"]).serialize()
+        for byte in frame[:12]:
+            wire.writer.write(bytes([byte]))
+            await asyncio.sleep(0.002)
+        site.pass_time(4)
+        assert site.server.connections == 1
+        site.pass_time(6)
+        await closed(wire)
+
+
+async def test_frame_without_an_effect_does_not_close_the_connection() -> None:
+    async with wire_to(greet, header_seconds=5) as (wire, site):
+        await get(wire)
+        wire.writer.write(PriorityFrame(1, depends_on=0, stream_weight=1).serialize())
+        await asyncio.sleep(0.01)
+        site.pass_time(6)
+        assert status(await get(wire)) == "200"
 
 
 async def test_settings_with_many_entries_close_the_connection() -> None:

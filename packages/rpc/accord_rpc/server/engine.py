@@ -62,7 +62,7 @@ class Engine:
     __slots__ = ("_events", "_http", "queued")
 
     def __init__(self, events: Events, limits: ConnectionLimits) -> None:
-        self._events = events
+        self._events: Events | None = events
         self._http = http = Connection(Role.SERVER, _configuration(limits))
         http.initiate_connection(
             {
@@ -75,14 +75,14 @@ class Engine:
         self.queued = http.queued_body_size
         """The bytes of a stream that wait for the client's window."""
 
-    def receive(self, data: bytes) -> None:
-        """Raises Broken after the events that came before the fault."""
+    def receive(self, data: bytes) -> bool:
+        """Whether the data completed anything. Raises Broken after the events that came before the fault."""
         try:
             self._http.receive_data(data)
         except NGH2Error as error:
-            raise Broken(str(error)) from None
-        finally:
             self.report()
+            raise Broken(str(error)) from None
+        return self.report()
 
     def take(self, most: int | None = None) -> bytes:
         """At most so many bytes to send. Empty if there are none, or the connection is broken."""
@@ -91,10 +91,12 @@ class Engine:
         except NGH2Error:
             return b""
 
-    def report(self) -> None:
-        """Reports the streams that ended because `take` returned their last frame."""
+    def report(self) -> bool:
+        """Reports the streams that ended because `take` returned their last frame. Returns whether there was any event."""
         events = self._events
-        event: Any  # a check of its class would take longer than that of its type
+        if events is None:
+            return False
+        event: Any = None  # a check of its class would take longer than that of its type
         for event in self._http.events():
             kind = type(event)
             if kind is RequestReceived:
@@ -104,19 +106,12 @@ class Engine:
             elif kind is StreamClosed:
                 events.on_closed(event.stream_id)
             elif kind in _RARE:
-                self._report_rare(event)
+                _report_rare(events, event)
+        return event is not None
 
-    def _report_rare(self, event: Any) -> None:
-        events = self._events
-        match event:
-            case TrailersReceived():
-                events.on_end(event.stream_id)
-            case PingReceived():
-                events.on_ping()
-            case SettingsReceived():
-                events.on_settings()
-            case GoAwayReceived():
-                events.on_goaway()
+    def detach(self) -> None:
+        """Reports nothing any more, and forgets the connection."""
+        self._events = None
 
     @property
     def wants_to_send(self) -> bool:
@@ -186,6 +181,18 @@ class Engine:
     def terminate(self, code: int) -> None:
         with suppress(NGH2Error):
             self._http.terminate_connection(code)
+
+
+def _report_rare(events: Events, event: Any) -> None:
+    match event:
+        case TrailersReceived():
+            events.on_end(event.stream_id)
+        case PingReceived():
+            events.on_ping()
+        case SettingsReceived():
+            events.on_settings()
+        case GoAwayReceived():
+            events.on_goaway()
 
 
 _RARE: Final = frozenset({TrailersReceived, PingReceived, SettingsReceived, GoAwayReceived})

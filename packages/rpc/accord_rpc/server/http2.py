@@ -155,6 +155,7 @@ class Http2Connection(Connection):
         "_greeted",
         "_half_open",
         "_heard",
+        "_incomplete",
         "_limits",
         "_moved",
         "_new",
@@ -185,6 +186,7 @@ class Http2Connection(Connection):
         self._draining = self._refusing = self._client_leaves = self._terminated = self._greeted = False
         now = host.loop.time()
         self._since = self._heard = self._ping_minute = self._moved = now
+        self._incomplete: float | None = None  # since when bytes have completed nothing
         self._age = limits.age_seconds * uniform(0.9, 1.1)  # noqa: S311  # so that clients do not all reconnect at once
         self._pinged: float | None = None  # when, if the client has sent nothing since
         self._pings = self._written = self._sent = 0
@@ -203,7 +205,10 @@ class Http2Connection(Connection):
         self._heard, self._pinged = self.host.loop.time(), None
         self._will_flush = True  # below, so that no exchange asks for another one
         try:
-            self.engine.receive(data)
+            if self.engine.receive(data):
+                self._incomplete = None
+            elif self._incomplete is None:
+                self._incomplete = self._heard
         except Broken:
             self._terminated = True
         if self._new:
@@ -229,6 +234,10 @@ class Http2Connection(Connection):
         self._exchanges.clear()
         for exchange in exchanges:
             exchange.close()
+        # What exchanges and the engine refer to is freed at once, with the responses that wait, instead of by the garbage collector.
+        self._half_open.clear()
+        self.waiting.clear()
+        self.engine.detach()
         self.host.closed(self)
 
     # --- events of the engine ---
@@ -373,7 +382,8 @@ class Http2Connection(Connection):
         if now - self._ping_minute > 60.0:
             self._ping_minute, self._pings = now, 0
         age = now - self._since
-        if self._has_stalled(now) or self._is_dead(now) or not (self._greeted or age < limits.handshake_seconds):
+        greeted = self._greeted or age < limits.handshake_seconds
+        if not greeted or self._has_stalled(now) or self._is_dead(now) or self._trickles(now):
             self.transport.abort()
             return
         if age > self._age + limits.age_grace_seconds:
@@ -383,6 +393,12 @@ class Http2Connection(Connection):
         for exchange in tuple(self._exchanges.values()):
             if exchange.finished:
                 self._reset_if_stalled(exchange, now)
+
+    def _trickles(self, now: float) -> bool:
+        """Whether the client sends a frame or a header block in pieces that do not complete it. A frame that reports nothing,
+        such as PRIORITY, is no such piece unless more follow."""
+        since = self._incomplete
+        return since is not None and self._heard > since and now - since > self._limits.header_seconds
 
     def _has_stalled(self, now: float) -> bool:
         """Whether bytes wait in the transport of which the client has read none for a while."""

@@ -181,6 +181,7 @@ class Server:
                 break
             self._log.warning("unread_responses_dropped", peer=connection.peer.name, bytes=unsent[connection])
             self._unsent -= unsent[connection]
+            connection.abort()  # its other tasks add no responses
             connection.transport.abort()
 
     def closed(self, connection: Connection) -> None:
