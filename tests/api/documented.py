@@ -71,6 +71,15 @@ def check(operation: str, response: Response) -> None:
     produced.add((operation, reason or SUCCESS))
 
 
+def pipeline_reasons() -> set[str]:
+    """Those that no policy declares."""
+    return {
+        value.name.removeprefix("REASON_")
+        for value in Reason.DESCRIPTOR.values
+        if value.GetOptions().Extensions[errors_pb2.answer].pipeline
+    }
+
+
 def missing() -> dict[str, list[str]]:
     """Successes and declared reasons that were not produced, by operation. The pipeline returns the other reasons for all operations
     alike."""

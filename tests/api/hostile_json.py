@@ -1,7 +1,7 @@
 """JSON documents and REST requests that an attacker or a faulty client might send, made from hostile messages."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 from tests.api.faces import CONNECT_JSON, REST, Connect, Face, GrpcWeb, Request
-from tests.api.hostile_messages import hostile_messages
+from tests.api.hostile_messages import MAX_MESSAGE_BYTES, hostile_messages
 from tests.api.routes import Document, Target, route
 
 if TYPE_CHECKING:
@@ -117,6 +117,31 @@ def _rest(
 
     return build()
 
+
+def heavy_documents(method: MethodDescriptor) -> Iterator[tuple[str, bytes]]:
+    """Names, and documents of the maximum size."""
+    for field in (None, *method.input_type.fields):
+        name = json.dumps(field.json_name if field else "unknown").encode()
+        for kind, (begin, part, end) in _HEAVY.items():
+            count = (MAX_MESSAGE_BYTES - 1024) // len(part)
+            yield f"{name.decode()}: {kind}", b"{" + name + b":" + begin + part * count + end + b"}"
+    name = next((json.dumps(field.json_name).encode() for field in method.input_type.fields), b'"a"')
+    yield (
+        "one name many times",
+        b"{" + (name + b":1,") * ((MAX_MESSAGE_BYTES - 1024) // (len(name) + 3)) + name + b":1}",
+    )
+
+
+_HEAVY: Final = {
+    "one text": (b'"', b"x", b'"'),
+    "escapes": (b'"', b"\\u0041", b'"'),
+    "values": (b"[", b"0,", b"0]"),
+    "objects": (b"[", b"{},", b"{}]"),
+    "names": (b"{", b'"a":0,', b'"a":0}'),
+    "depth": (b"", b"[", b""),
+    "digits": (b"", b"9", b""),
+    "spaces": (b"", b" ", b"0"),
+}
 
 # --- documents --------------------------------------------------------------------------------------------------------
 # Weighted: hypothesis prefers the first and the last.

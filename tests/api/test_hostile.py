@@ -50,8 +50,8 @@ from accord_rpc.policy import Method, read_methods
 from accord_rpc.reasons import AnyReason, reason_name
 from accord_rpc.server.limits import ConnectionLimits
 from tests.api.conftest import Client, read_refusal
-from tests.api.faces import GRPC, REST, Ends, Face, Outcome, Request
-from tests.api.hostile_json import hostile_requests
+from tests.api.faces import CONNECT_JSON, GRPC, REST, Ends, Face, Outcome, Request
+from tests.api.hostile_json import heavy_documents, hostile_requests
 from tests.api.hostile_messages import heavy_messages, hostile_messages
 from tests.api.hostile_scene import WRITTEN_BY_CALLS, OwnedOrganizations, known_to_administrators, populate
 from tests.api.representatives import Faces, representatives
@@ -402,6 +402,21 @@ async def test_messages_of_the_maximum_size_get_a_prompt_response(scene: Scene, 
                 await attack.send(message)
                 assert perf_counter() - started < HEAVY_TIMEOUT, f"{method.name}, {name}"
     assert sent
+    await assert_server_still_serves(scene)
+
+
+async def test_json_of_the_maximum_size_gets_a_prompt_response(scene: Scene, faces: Faces) -> None:
+    """Of Connect and REST, which read it in the same way."""
+    chosen = REPRESENTATIVES if faces.all else REPRESENTATIVES[-1:]
+    methods = [method for method in METHODS if descriptor_of(method) in chosen]
+    for method in methods:
+        attack, sent = Attack(scene, method), 0
+        for name, document in heavy_documents(attack.descriptor):
+            sent += 1
+            started = perf_counter()
+            await attack.send_through(CONNECT_JSON, CONNECT_JSON.of_bytes(attack.descriptor, document))
+            assert perf_counter() - started < HEAVY_TIMEOUT, f"{method.name}, {name}"
+        assert sent
     await assert_server_still_serves(scene)
 
 
