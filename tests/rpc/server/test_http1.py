@@ -8,6 +8,7 @@ import pytest
 
 from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.http1 import Http1Connection
+from accord_rpc.server.server import Server
 from tests.rpc.server.serving import describe, echo, greet, read_all, serving
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -516,6 +517,38 @@ async def test_headers_must_be_complete_in_time() -> None:
         site.pass_time(6)
         assert (await client.response()).status == 408
         assert await client.rest() == b""
+
+
+async def test_client_that_does_not_close_a_connection_without_headers_is_disconnected() -> None:
+    async with serving(greet) as site, site.client() as client:
+        client.send(GET[:-1])
+        await site.until(connections=1)
+        await asyncio.sleep(0.005)
+        site.pass_time(6)
+        assert (await client.response()).status == 408
+        assert site.server.connections == 1
+        site.pass_time(3)
+        await site.until(connections=0)
+
+
+async def test_fault_of_one_connection_does_not_keep_the_others_from_being_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(connection: Http1Connection, now: float) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(Server, "TICK", 0.01)
+    async with serving(greet) as site:
+        async with site.client() as faulty:
+            await faulty.request(GET)
+            with monkeypatch.context() as patch:
+                patch.setattr(Http1Connection, "tick", fail)
+                await site.until(connections=0)
+        async with site.client() as client:
+            client.send(b"G")
+            monkeypatch.setattr(Http1Connection, "tick", lambda connection, now: connection.abort())
+            await site.until(connections=0)
+    assert "a fault" in capsys.readouterr().out
 
 
 async def test_idle_connection_is_closed() -> None:

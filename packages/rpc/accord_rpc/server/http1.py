@@ -205,7 +205,7 @@ class Http1Connection(Connection):
         """Closing a socket while its client sends makes TCP drop a response that the client has not read: a connection that lingers
         ends only its own half first."""
         self._end_exchange()
-        self._lingers, self._buffer, self._body = True, b"", None
+        self._lingers, self._buffer, self._body, self._checked = True, b"", None, 0
         if not lingers:
             return self.transport.close()
         self._deadline = self.host.loop.time() + self.host.limits.linger_seconds

@@ -107,12 +107,16 @@ class Server:
             await asyncio.sleep(_POLL)
 
     def _tick(self) -> None:
+        self._timer = self.loop.call_later(self.TICK, self._tick)  # first: without it no time limit holds any more
         now = self.loop.time()
         for connection in tuple(self._connections):
-            connection.tick(now)
+            try:
+                connection.tick(now)
+            except Exception:  # noqa: BLE001  # a fault of one connection, which must not keep the others from being checked
+                self._log.exception("connection_failed")
+                connection.abort()
         if self._certificates is not None:
             self._certificates.reload_if_changed()
-        self._timer = self.loop.call_later(self.TICK, self._tick)
 
     # --- called by connections ---
     def serve(self, exchange: Exchange) -> asyncio.Task[None]:
