@@ -135,7 +135,8 @@ class _Generator:
         many = st.tuples(few, counts).map(lambda drawn: list(islice(cycle(drawn[0]), drawn[1])))
         if _rules(field).repeated.items.string.uuid:  # generates unique values, which `few` rarely contains
             many = counts.map(lambda count: [str(UUID(int=number)).encode() for number in range(count)])
-        values = _weighted((1, st.just([])), (25, few), (2, many))
+        none = 1 if _rules(field).repeated.min_items else 8  # of an optional list, because each value may be invalid
+        values = _weighted((none, st.just([])), (25, few), (2, many))
         return values.flatmap(
             lambda drawn: _weighted(
                 (9, st.just(b"".join(map(record, drawn)))),
@@ -235,7 +236,8 @@ def _numbers(
     field: FieldDescriptor, rules: validate_pb2.FieldRules
 ) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
     if field.enum_type is not None:
-        usual = [value.number for value in field.enum_type.values]
+        numbers = [value.number for value in field.enum_type.values]
+        usual = [number for number in numbers if number not in rules.enum.not_in] or numbers
     else:
         usual = [0, 1, *_limits(getattr(rules, rules.WhichOneof("type") or "int64"))]
     encoded = partial(_number, _wire_type(field))
