@@ -38,6 +38,7 @@ ROWS = "tests/db/test_row_level_security.py"
 JSON = "packages/rpc/accord_rpc/protocols/json_codec"
 JSON_TESTS = "tests/rpc/protocols/test_json_codec.py"
 TENANCY = "tests/api/test_tenancy.py"
+DOCUMENTED = "tests/api/test_documented_responses.py"
 MATRIX = ("tests/api/test_matrix.py::test_every_method_accepts_exactly_the_callers_of_its_policy_through_every_face",)
 
 
@@ -246,6 +247,23 @@ MUTATIONS = (
         "    return policy.permission in caller.permissions\n",
         "    return not caller.permissions or policy.permission in caller.permissions\n",
         (f"{TENANCY}::test_no_method_returns_or_changes_rows_of_an_organization_for_a_former_member",),
+    ),
+    Mutation(
+        "faces: one code has another status",
+        "packages/rpc/accord_rpc/protocols/http_errors.py",
+        "Code.ABORTED: 409",
+        "Code.ABORTED: 400",
+        (f"{DOCUMENTED}::test_every_documented_error_of_every_route_arrives_as_documented",),
+    ),
+    Mutation(
+        "faces: refusals do not say when to retry",
+        "packages/rpc/accord_rpc/protocols/http_errors.py",
+        'yield b"retry-after"',
+        'yield b"retry-later"',
+        (
+            "tests/api/test_faces_under_load.py::test_full_gateway_refuses_calls_at_once_except_health_checks",
+            "tests/api/test_faces_under_load.py::test_draining_gateway_refuses_calls_as_retryable_except_health_checks",
+        ),
     ),
     Mutation(
         "audit: a handler sets no target",
