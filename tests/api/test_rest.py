@@ -223,7 +223,7 @@ async def test_body_may_be_gzip(call: Rest) -> None:
     ("encoding", "body", "status"),
     [
         ("gzip", b"not gzip", 400),
-        ("gzip", gzip.compress(b'{"title": "a"}')[:-4], 400),
+        ("gzip", gzip.compress(b'{"title": "a"}', mtime=0)[:-4], 400),
         ("gzip", gzip.compress(b" " * (5 << 20)), 413),
         ("br", b"{}", 415),
         ("identity", b" " * (5 << 20), 413),
