@@ -19,7 +19,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from accord_rpc.protocols.http_rules import http_rule_problems
+from accord_rpc.protocols.rest.http_rules import http_rule_problems
 from stubs import ROOT, SOURCES, ContractError, compile_image
 
 RELEASED = SOURCES / "released.binpb"

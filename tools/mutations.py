@@ -212,7 +212,7 @@ MUTATIONS = (
     ),
     Mutation(
         "routes: a secret may be part of a URL",
-        "packages/rpc/accord_rpc/protocols/http_rules.py",
+        "packages/rpc/accord_rpc/protocols/rest/http_rules.py",
         "        elif any(map(is_sensitive, leaf.fields)):\n",
         "        elif False:\n",
         ("tests/rpc/protocols/test_http_rules.py::test_wrong_rule_is_a_problem",),
@@ -423,7 +423,7 @@ MUTATIONS = (
     ),
     Mutation(
         "connect: the length of a compressed response reveals a secret",
-        "packages/rpc/accord_rpc/protocols/connect_calls.py",
+        "packages/rpc/accord_rpc/protocols/connect/calls.py",
         "self._gzips = endpoint.compresses and accepts_gzip(value)\n",
         "self._gzips = accepts_gzip(value)\n",
         ("tests/rpc/protocols/test_connect.py::test_a_response_with_a_secret_is_not_compressed",),

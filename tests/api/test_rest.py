@@ -20,8 +20,8 @@ from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import effective_policy
-from accord_rpc.protocols import rest_calls
-from accord_rpc.protocols.http_rules import HttpRule, http_rules
+from accord_rpc.protocols.rest import calls as rest_calls
+from accord_rpc.protocols.rest.http_rules import HttpRule, http_rules
 from tests.api import probe as probes
 from tests.api.conftest import Client
 from tests.api.web import Response, chunks, fetch, read_head, sent

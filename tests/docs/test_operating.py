@@ -37,7 +37,7 @@ from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.protocols.compression import COMPRESS_FROM
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES
 from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VALUES, MAX_VIOLATIONS
-from accord_rpc.protocols.rest_calls import HEARTBEAT_SECONDS
+from accord_rpc.protocols.rest.calls import HEARTBEAT_SECONDS
 from accord_rpc.server.limits import ConnectionLimits
 from tests.factories import signed_in_person
 from tests.gateway.retrying_caller import SERVICE_CONFIG

@@ -17,7 +17,7 @@ from accord_rpc.drift import drift, request_drift
 from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
-from accord_rpc.protocols.http_rules import http_rule_problems
+from accord_rpc.protocols.rest.http_rules import http_rule_problems
 from accord_rpc.reasons import reason_faults
 from accord_rpc.tenancy import tenancy_problems
 

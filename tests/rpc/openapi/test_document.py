@@ -14,7 +14,7 @@ from accord_rpc.contract import contract_services
 from accord_rpc.openapi.document import render
 from accord_rpc.openapi.responses import reasons_of, statuses
 from accord_rpc.policy import effective_policy
-from accord_rpc.protocols.http_rules import HttpRule, http_rules
+from accord_rpc.protocols.rest.http_rules import HttpRule, http_rules
 from accord_rpc.reasons import REASONS, answer_of, reason_name
 
 pytestmark = pytest.mark.every_feature

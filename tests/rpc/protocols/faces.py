@@ -21,7 +21,7 @@ from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.receive import ReceiveInterceptor, respond_with
 from accord_rpc.pipeline.telemetry import TelemetryInterceptor, call_metrics
 from accord_rpc.policy import Method, read_methods
-from accord_rpc.protocols.connect import ConnectProtocol
+from accord_rpc.protocols.connect.protocol import ConnectProtocol
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
 from accord_rpc.protocols.grpc_web import GrpcWebProtocol

@@ -7,8 +7,8 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from accord_rpc.errors import FieldViolation, RpcError
-from accord_rpc.protocols.binding import Binding, HeaderValue
-from accord_rpc.protocols.http_rules import http_rules
+from accord_rpc.protocols.rest.binding import Binding, HeaderValue
+from accord_rpc.protocols.rest.http_rules import http_rules
 from tests.rpc.things import pb
 
 ID = "0198f7f0-0000-7000-8000-000000000001"

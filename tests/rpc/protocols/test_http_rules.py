@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from accord_rpc.contract import contract_services
-from accord_rpc.protocols.http_rules import http_rule_problems, http_rules, query_fields
-from accord_rpc.protocols.path_templates import Template, TemplateError, parameter_name
-from accord_rpc.protocols.router import Match, PathError, Router
+from accord_rpc.protocols.rest.http_rules import http_rule_problems, http_rules, query_fields
+from accord_rpc.protocols.rest.path_templates import Template, TemplateError, parameter_name
+from accord_rpc.protocols.rest.router import Match, PathError, Router
 from tests.rpc.protocols.routes import methods
 
 

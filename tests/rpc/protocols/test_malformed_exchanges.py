@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Final
 
-from accord_rpc.protocols.connect import ConnectProtocol
+from accord_rpc.protocols.connect.protocol import ConnectProtocol
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
 from accord_rpc.protocols.grpc_web import GrpcWebProtocol

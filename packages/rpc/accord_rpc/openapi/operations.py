@@ -11,9 +11,9 @@ from accord_rpc.openapi.policies import accepted_credentials, policy_object, pol
 from accord_rpc.openapi.responses import ErrorResponses, reasons_of, takes_etag
 from accord_rpc.openapi.schemas import Json, Schemas
 from accord_rpc.policy import REQUEST_ID, effective_policy
-from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, http_rule_problems, http_rules, query_fields
-from accord_rpc.protocols.path_templates import parameter_name
-from accord_rpc.protocols.rest_headers import etag_path
+from accord_rpc.protocols.rest.headers import etag_path
+from accord_rpc.protocols.rest.http_rules import WHOLE, HttpRule, field_at, http_rule_problems, http_rules, query_fields
+from accord_rpc.protocols.rest.path_templates import parameter_name
 
 _SECURITY: Final = {
     Credential.CREDENTIAL_SESSION: "session",

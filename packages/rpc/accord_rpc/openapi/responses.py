@@ -16,8 +16,8 @@ from accord_rpc.openapi.comments import Comments
 from accord_rpc.openapi.schemas import Json
 from accord_rpc.policy import REQUEST_ID
 from accord_rpc.protocols.http_errors import PRECONDITION_FAILED, http_status
-from accord_rpc.protocols.http_rules import HttpRule
-from accord_rpc.protocols.rest_headers import etag_fields
+from accord_rpc.protocols.rest.headers import etag_fields
+from accord_rpc.protocols.rest.http_rules import HttpRule
 from accord_rpc.reasons import REASONS, AnyReason, answer_of, reason_name
 from accord_rpc.status import DOMAIN
 

@@ -15,7 +15,7 @@ from accord_rpc.interceptor import Next
 from accord_rpc.policy import Method
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.cookies import clear_cookie, is_from_another_site, session_tokens, set_cookie
-from accord_rpc.protocols.http_rules import field_at
+from accord_rpc.protocols.rest.http_rules import field_at
 
 _FIELD: Final = "session_token"
 _EXPIRES_AT: Final = "session.expires_at"

@@ -14,7 +14,7 @@ from accord_rpc.interceptor import Next
 from accord_rpc.protocols.compression import GZIP, accepts_gzip
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
-from accord_rpc.protocols.rest_errors import ErrorResponse
+from accord_rpc.protocols.rest.errors import ErrorResponse
 from accord_rpc.server.exchange import Application, Exchange, Headers
 
 JsonSource: TypeAlias = Callable[[Exchange], Awaitable[tuple[int, object]]]

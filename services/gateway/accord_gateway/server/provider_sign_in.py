@@ -21,7 +21,7 @@ from accord_gateway.settings import Settings
 from accord_rpc.pipeline import Routes
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.http_errors import SAFE_HEADERS, ended_with
-from accord_rpc.protocols.rest_calls import forwarded_metadata
+from accord_rpc.protocols.rest.calls import forwarded_metadata
 from accord_rpc.server.exchange import Application, Exchange
 
 CALLBACK_PATH: Final = "/sign-in/callback"

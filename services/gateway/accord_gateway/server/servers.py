@@ -14,13 +14,13 @@ from accord_gateway.setting_values import is_loopback
 from accord_gateway.settings import Settings
 from accord_rpc.client_address import is_within
 from accord_rpc.pipeline import Routes
-from accord_rpc.protocols.connect import ConnectProtocol
+from accord_rpc.protocols.connect.protocol import ConnectProtocol
 from accord_rpc.protocols.cors import Cors
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol, QuickRefusals
 from accord_rpc.protocols.grpc_web import GrpcWebProtocol
 from accord_rpc.protocols.pages import Pages
-from accord_rpc.protocols.rest import RestProtocol
+from accord_rpc.protocols.rest.protocol import RestProtocol
 from accord_rpc.server.exchange import Application
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp

@@ -8,8 +8,8 @@ from uuid import UUID
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from accord_rpc.errors import FieldViolation
-from accord_rpc.protocols.binding import HeaderValue
-from accord_rpc.protocols.http_rules import WHOLE, HttpRule
+from accord_rpc.protocols.rest.binding import HeaderValue
+from accord_rpc.protocols.rest.http_rules import WHOLE, HttpRule
 
 ETAG: Final = "etag"
 _STRONG_ETAG: Final = re.compile(r'"([^"]+)"')

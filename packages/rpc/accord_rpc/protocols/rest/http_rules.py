@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from accord.policy.v1 import policy_pb2
 from accord_rpc.fields import is_map
 from accord_rpc.policy import is_sensitive
-from accord_rpc.protocols.path_templates import Template, TemplateError
+from accord_rpc.protocols.rest.path_templates import Template, TemplateError
 
 WHOLE: Final = "*"
 """The body is the whole request."""

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from accord_rpc.protocols.http_rules import HttpRule
-from accord_rpc.protocols.path_templates import ONE, REST
+from accord_rpc.protocols.rest.http_rules import HttpRule
+from accord_rpc.protocols.rest.path_templates import ONE, REST
 
 _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 

@@ -10,17 +10,17 @@ from grpc.aio import EOF
 
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, request_id
-from accord_rpc.protocols.binding import HeaderValue
 from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP, accepts_gzip
 from accord_rpc.protocols.context import Metadata, ProtocolContext
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, FramingError, compress, expand
 from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS
-from accord_rpc.protocols.rest_errors import ErrorResponse
-from accord_rpc.protocols.rest_headers import HeaderError, problem, seconds_left
+from accord_rpc.protocols.rest.binding import HeaderValue
+from accord_rpc.protocols.rest.errors import ErrorResponse
+from accord_rpc.protocols.rest.headers import HeaderError, problem, seconds_left
 from accord_rpc.server.exchange import Exchange
 
 if TYPE_CHECKING:
-    from accord_rpc.protocols.rest import Endpoint
+    from accord_rpc.protocols.rest.protocol import Endpoint
 
 JSON: Final = b"application/json"
 NDJSON: Final = b"application/x-ndjson"

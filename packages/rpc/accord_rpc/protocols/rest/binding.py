@@ -13,8 +13,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from accord_rpc.errors import FieldViolation, RpcError
 from accord_rpc.masks import MASK, is_changeable
-from accord_rpc.protocols.http_rules import WHOLE, HttpRule, field_at, query_fields
 from accord_rpc.protocols.json_codec import Violations, message_reader, parse, scalar_reader
+from accord_rpc.protocols.rest.http_rules import WHOLE, HttpRule, field_at, query_fields
 
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,127}")
 _WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,10}")

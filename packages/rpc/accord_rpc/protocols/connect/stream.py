@@ -6,7 +6,7 @@ from grpc.aio import EOF
 
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP
-from accord_rpc.protocols.connect_calls import ConnectContext, Endpoint
+from accord_rpc.protocols.connect.calls import ConnectContext, Endpoint
 from accord_rpc.protocols.framing import COMPRESSED, FramingError, MessageReader, compress, frame
 from accord_rpc.protocols.http_errors import SAFE_HEADERS, connect_error, ended_with
 from accord_rpc.protocols.json_codec.writer import to_json

@@ -10,7 +10,7 @@ from grpc.aio import EOF
 
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP
-from accord_rpc.protocols.connect_calls import ConnectContext, Endpoint
+from accord_rpc.protocols.connect.calls import ConnectContext, Endpoint
 from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, compress
 from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS, connect_error, ended_with, hints, http_status
 from accord_rpc.protocols.json_codec.writer import to_json

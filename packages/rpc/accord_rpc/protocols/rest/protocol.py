@@ -10,16 +10,16 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc.aio import AbortError
 
 from accord_rpc.policy import Method, has_sensitive_field
-from accord_rpc.protocols.binding import Binding
 from accord_rpc.protocols.dispatch import ProtocolHandler
 from accord_rpc.protocols.grpc import Chains
-from accord_rpc.protocols.http_rules import HttpRule, http_rules
 from accord_rpc.protocols.json_codec import message_writer
 from accord_rpc.protocols.json_codec.writer import to_json
-from accord_rpc.protocols.rest_calls import RestContext, StreamContext, UnaryContext
-from accord_rpc.protocols.rest_errors import no_such_path, no_such_verb, unreadable_path
-from accord_rpc.protocols.rest_headers import RequestFields, etag_path
-from accord_rpc.protocols.router import Match, PathError, Router
+from accord_rpc.protocols.rest.binding import Binding
+from accord_rpc.protocols.rest.calls import RestContext, StreamContext, UnaryContext
+from accord_rpc.protocols.rest.errors import no_such_path, no_such_verb, unreadable_path
+from accord_rpc.protocols.rest.headers import RequestFields, etag_path
+from accord_rpc.protocols.rest.http_rules import HttpRule, http_rules
+from accord_rpc.protocols.rest.router import Match, PathError, Router
 from accord_rpc.server.exchange import Exchange
 
 _ALL_VERBS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"

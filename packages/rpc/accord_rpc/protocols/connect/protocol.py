@@ -9,9 +9,9 @@ from google.rpc.status_pb2 import Status
 from grpc.aio import AbortError
 
 from accord_rpc.policy import Method
-from accord_rpc.protocols.connect_calls import ConnectContext, Endpoint
-from accord_rpc.protocols.connect_stream import StreamContext
-from accord_rpc.protocols.connect_unary import GetContext, Query, UnaryContext
+from accord_rpc.protocols.connect.calls import ConnectContext, Endpoint
+from accord_rpc.protocols.connect.stream import StreamContext
+from accord_rpc.protocols.connect.unary import GetContext, Query, UnaryContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.grpc import Chains
 from accord_rpc.protocols.http_errors import refuse_connect

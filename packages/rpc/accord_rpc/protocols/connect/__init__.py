@@ -1,0 +1,1 @@
+"""The Connect protocol (https://connectrpc.com/docs/protocol): unary calls and streams, in JSON and binary."""

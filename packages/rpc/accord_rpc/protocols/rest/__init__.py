@@ -1,0 +1,1 @@
+"""REST: routes, requests and responses in JSON, errors and conditional requests."""
