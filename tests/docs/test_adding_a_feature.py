@@ -25,7 +25,7 @@ PAGE = ROOT / "docs/adding_a_feature.md"
 # mypy's cache is copied: it would need most of the time.
 NOT_COPIED = shutil.ignore_patterns(
     *(".git", ".venv", ".accord", ".hypothesis", ".pytest_cache", ".ruff_cache", ".import_linter_cache"),
-    *("__pycache__", "benchmarks", "node_modules"),
+    *("benchmarks", "node_modules"),
 )
 # Of the tests that concern the feature: hostile messages take minutes, and know no feature by name.
 NOT_RUN = "hostile or large"
@@ -99,7 +99,7 @@ class Copy:
             for done in pool.map(self.run, commands):
                 assert done is not None
         assert tests.command == ("pytest",)
-        assert "passed" in self.run(f".venv/bin/python -m pytest -q --feature={feature} -k 'not ({NOT_RUN})'")
+        assert "passed" in self.run(f".venv/bin/python -m pytest -q -n0 --feature={feature} -k 'not ({NOT_RUN})'")
 
     @contextmanager
     def serving(self) -> Iterator[GatewayProcess]:
