@@ -22,7 +22,8 @@ def services(files: Sequence[str]) -> Iterator[ServiceDescriptor]:
 
 def main(arguments: Sequence[str]) -> None:
     image, *files = arguments
-    print(render(openapi(services(files), FileDescriptorSet.FromString(Path(image).read_bytes()))), end="")
+    document = openapi(services(files), FileDescriptorSet.FromString(Path(image).read_bytes()))
+    sys.stdout.buffer.write(render(document).encode())  # UTF-8, whatever the encoding of the terminal
 
 
 if __name__ == "__main__":

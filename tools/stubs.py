@@ -65,7 +65,7 @@ def generate(sources: Path, target: Path) -> None:
         # `accord` and `buf` are namespace packages, so each folder of modules has its own marker (PEP 561).
         (folder / "py.typed").touch()
     (target / CLIENT_ERRORS).write_text(client_errors(image))
-    (target / OPENAPI).write_text(_openapi(target, target / "image", services))
+    (target / OPENAPI).write_text(_openapi(target, target / "image", services), encoding="utf-8")
     (target / "image").unlink()
 
 
@@ -73,10 +73,10 @@ def _openapi(target: Path, image: Path, services: Sequence[str]) -> str:
     """Another process imports the new code; this one may have imported the previous code."""
     program = Path(__file__).with_name("openapi.py")
     command = [sys.executable, str(program), str(image), *services]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(target)}, capture_output=True)
     if done.returncode:
-        raise ContractError(done.stderr.strip())
-    return done.stdout
+        raise ContractError(done.stderr.decode(errors="replace").strip())
+    return done.stdout.decode()
 
 
 def _protoc(sources: Path, *arguments: str) -> None:

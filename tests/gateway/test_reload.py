@@ -280,9 +280,14 @@ def test_metrics_are_those_of_the_workers(start: Start, database_url: str) -> No
         eventually(lambda: "db_connection_pool_size 3.0" in read_metrics(metrics) or None, gateway)
     line = 'grpc_server_handled_total{code="OK",method="Check",service="grpc.health.v1.Health"} 2.0'
     assert line in read_metrics(metrics)
-    files = {file.name for file in (gateway.folder / ".accord").glob("metrics-*/counter_*")}
-    assert files == {f"counter_{gateway.workers()[0]}.db", "counter_ended.db"}
+    assert eventually(
+        lambda: counter_files(gateway) == {f"counter_{gateway.workers()[0]}.db", "counter_ended.db"} or None
+    )
     assert gateway.stop() == 0
+
+
+def counter_files(gateway: GatewayProcess) -> set[str]:
+    return {file.name for file in (gateway.folder / ".accord").glob("metrics-*/counter_*")}
 
 
 def test_closing_the_terminal_still_shuts_it_down(database_url: str, tmp_path: Path) -> None:
