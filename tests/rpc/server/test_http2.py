@@ -24,7 +24,7 @@ from accord_rpc.server.server import Server
 from tests.api.http2 import Response, Wire, connected
 from tests.rpc.server.serving import SECONDS, Site, describe, echo, greet, read_all, serving
 
-NO_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 2, 7, 8
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 2, 7, 8
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW = 65_535  # bytes; what a client grants unless it says otherwise
 
@@ -72,6 +72,14 @@ async def test_application_sees_the_request_without_pseudo_headers() -> None:
         "secure": False,
         "body": "hi",
     }
+
+
+async def test_host_that_differs_from_the_authority_resets_the_stream() -> None:
+    async with wire_to(describe) as (wire, _):
+        other = wire.begin("", [("host", "example.com")], base=head(), end_stream=True)
+        assert (await wire.response(other)).reset == PROTOCOL_ERROR
+        same = wire.begin("", [("host", "example.org")], base=head(), end_stream=True)
+        assert json.loads((await wire.response(same)).data)["authority"] == "example.org"
 
 
 async def test_cookies_that_a_client_sends_one_by_one_are_joined() -> None:

@@ -24,6 +24,7 @@ from accord_rpc.server.exchange import Headers
 from accord_rpc.server.limits import ConnectionLimits
 
 NO_ERROR: Final = 0x0
+PROTOCOL_ERROR: Final = 0x1
 INTERNAL_ERROR: Final = 0x2
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8

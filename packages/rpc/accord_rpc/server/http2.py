@@ -14,6 +14,7 @@ from accord_rpc.server.engine import (
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
     NO_ERROR,
+    PROTOCOL_ERROR,
     REFUSED_STREAM,
     Broken,
     Engine,
@@ -266,7 +267,9 @@ class Http2Connection(Connection):
                 elif name == b":authority":
                     exchange.authority = field[1]
             elif name == b"host":
-                exchange.authority = exchange.authority or field[1]
+                if field[1] != (exchange.authority or field[1]):  # malformed (RFC 9113, section 8.3.1)
+                    return self.engine.reset(stream, PROTOCOL_ERROR)
+                exchange.authority = field[1]
             elif name == b"cookie":
                 cookies.append(field[1])
             else:
@@ -277,6 +280,7 @@ class Http2Connection(Connection):
         self._exchanges[stream] = exchange
         self._new.append(exchange)
         self._pings = 0
+        return None
 
     def on_data(self, stream: int, data: bytes, ended: bool) -> None:
         exchange = self._exchanges.get(stream)
