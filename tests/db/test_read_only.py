@@ -150,8 +150,9 @@ async def test_connection_that_is_being_opened_during_a_failed_write_is_dropped(
         return connection
 
     monkeypatch.setattr(database._pool, "_connect", slow_connect)
-    await end_one_connection(server)
-    await opened.wait()
+    await end_a_connection_of(database, server)
+    async with asyncio.timeout(10):
+        await opened.wait()
     await make_read_only(server, "default_transaction_read_only")
     with pytest.raises(Unavailable, match="25006"):
         await database.execute(WRITE)
@@ -159,9 +160,10 @@ async def test_connection_that_is_being_opened_during_a_failed_write_is_dropped(
     await eventually(lambda: clients(server) == 0)
 
 
-async def end_one_connection(server: EmbeddedPostgres) -> None:
+async def end_a_connection_of(database: Database, server: EmbeddedPostgres) -> None:
+    pid = await database.fetch_one(select(func.pg_backend_pid()))
     with psycopg.connect(server.dsn) as connection:
-        connection.execute(f"SELECT pg_terminate_backend(pid) {CLIENTS.partition('count(*)')[2]} LIMIT 1".encode())
+        connection.execute("SELECT pg_terminate_backend(%s)", [pid])
 
 
 @each_cause
