@@ -53,7 +53,7 @@ async def owner(world: World) -> Owner:
 
 
 async def headers_for(method: MethodDescriptor, me: Person, ends: Ends, world: World) -> Headers:
-    """Of `me`, or of whom the method accepts instead."""
+    """Of `me`, or of another caller if the method does not accept `me`."""
     match policy_of(method).access:
         case access if access == ACCESS_SERVICE:
             return bearer(await token_of(ends.channel, await new_service(world.database)))

@@ -42,7 +42,7 @@ class RequestBody(ABC):
 
     @abstractmethod
     def take(self, buffer: bytes) -> tuple[bytes, bytes]:
-        """Splits the bytes of a connection into data of the body and the rest, which is to be passed again with what follows it."""
+        """Splits the bytes of a connection into data of the body and the rest. The caller passes the rest again, with the bytes after it."""
 
     @abstractmethod
     def at_most(self, size: int) -> bool:

@@ -73,7 +73,7 @@ class Server:
         self._listeners = ()
 
     async def stop(self, grace: float | None) -> None:
-        """Closes the sockets, tells clients to leave, and waits `grace` seconds for exchanges under way. Then cancels them.
+        """Closes the sockets, sends GOAWAY to clients, and waits `grace` seconds for exchanges under way. Then cancels them.
 
         None cancels them at once. May be called again, or while another call waits."""
         self.stop_listening()

@@ -40,7 +40,7 @@ class WorkerMetrics(Collector):
 
     def count_workers(self) -> None:
         if self._source is REGISTRY:
-            # Registers itself where it is told to, and is called directly.
+            # Registers itself in its constructor, and is called directly.
             self._source = MultiProcessCollector(CollectorRegistry(), str(self.folder))  # type: ignore[no-untyped-call]  # it has no annotations
 
     def collect(self) -> Iterable[Metric]:
