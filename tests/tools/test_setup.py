@@ -162,11 +162,11 @@ def test_environment_is_created_again_only_for_another_python(checkout: Checkout
     subprocess.run([sys.executable, "-m", "venv", "--copies", "--without-pip", other], check=True)
     checkout.default_python(f'exec "{sys.executable}" "$@"')
     try:
-        created = (checkout.folder / ".venv/pyvenv.cfg").stat().st_ino
+        created = (checkout.folder / ".venv/pyvenv.cfg").stat().st_mtime_ns
         assert "Creating" not in checkout.setup().stdout
         assert "Creating" in checkout.setup(f"PYTHON={other}/bin/python").stdout
         assert "Creating" not in checkout.setup().stdout
-        assert (checkout.folder / ".venv/pyvenv.cfg").stat().st_ino != created
+        assert (checkout.folder / ".venv/pyvenv.cfg").stat().st_mtime_ns != created
         shutil.rmtree(other)
         assert "Creating" in checkout.setup().stdout, "a Python that has been removed is replaced by python3"
     finally:
