@@ -47,8 +47,8 @@ class Refusal:
 
 class Refusals:
     """While `draining`, a call fails with UNAVAILABLE, so that its client retries it elsewhere; while all slots are taken, or many
-    calls wait for a database connection, with RATE_LIMITED. Health checks continue: load balancers learn from them that this gateway stops, and must not take an overloaded
-    one for a broken one."""
+    calls wait for a database connection, with RATE_LIMITED. Health checks continue: load balancers learn from them that this
+    gateway stops, and must not take an overloaded one for a broken one."""
 
     def __init__(self, slots: CallSlots, database: Database, methods: Collection[Method], metrics: CallMetrics) -> None:
         self._slots = slots

@@ -1,14 +1,19 @@
 """What the pipeline and its handlers use of grpcio's `ServicerContext`, for calls that our own server carries."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
-from typing import NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
 import grpc
 from grpc.aio import AbortError
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+# How clients write the time that a call may take: `grpc-timeout` has a unit, `connect-timeout-ms` is in milliseconds.
+SECONDS_OF_UNIT: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+MILLISECONDS: Final = re.compile(rb"[0-9]{1,10}")
 
 
 class ProtocolContext(ABC):

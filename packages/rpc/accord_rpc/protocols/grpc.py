@@ -18,7 +18,7 @@ from grpc.aio import EOF, AbortError
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.refusals import Refusal, Refusals
 from accord_rpc.pipeline.telemetry import request_id
-from accord_rpc.protocols.context import Metadata, ProtocolContext
+from accord_rpc.protocols.context import SECONDS_OF_UNIT, Metadata, ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.framing import ACCEPTED_ENCODINGS, ENCODINGS, FramingError, MessageReader
 from accord_rpc.server.exchange import Exchange, Headers
@@ -29,7 +29,6 @@ _HEAD: Final = ((b"content-type", b"application/grpc"),)
 _REQUEST_SECONDS: Final = 0.025
 _OK: Final = (b"grpc-status", b"0")
 _TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
-_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MOST_TIMEOUT_DIGITS: Final = 8  # of the specification; a longer number is as good as no deadline
 # What the protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
@@ -227,4 +226,4 @@ def _deadline(timeout: bytes) -> float | None:
         raise Malformed(grpc.StatusCode.INTERNAL, "The grpc-timeout header is malformed.")
     if len(found[1]) > _MOST_TIMEOUT_DIGITS:
         return None
-    return monotonic() + int(found[1]) * _SECONDS[found[2]]
+    return monotonic() + int(found[1]) * SECONDS_OF_UNIT[found[2]]

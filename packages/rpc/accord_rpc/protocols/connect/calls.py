@@ -1,7 +1,6 @@
 """What calls of the Connect protocol share: the method, the headers, and messages in JSON or binary."""
 
 import binascii
-import re
 from abc import abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
@@ -18,13 +17,12 @@ from accord_rpc.errors import FieldViolation, RpcError, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
 from accord_rpc.policy import Method, has_sensitive_field
 from accord_rpc.protocols.compression import GZIP, accepts_gzip, may_compress
-from accord_rpc.protocols.context import ProtocolContext
+from accord_rpc.protocols.context import MILLISECONDS, ProtocolContext
 from accord_rpc.protocols.framing import FramingError, expand
 from accord_rpc.protocols.json_codec import json_reader, json_writer
 from accord_rpc.server.exchange import Exchange
 from accord_rpc.status import STATUS_HEADER
 
-_MILLISECONDS: Final = re.compile(rb"[0-9]{1,10}")
 # What the protocol consumes. The pipeline gets the other headers.
 _CONSUMED: Final = frozenset(
     {
@@ -137,7 +135,7 @@ class ConnectContext(ProtocolContext):
             return b""
 
     def _limit(self, milliseconds: bytes) -> None:
-        if _MILLISECONDS.fullmatch(milliseconds):
+        if MILLISECONDS.fullmatch(milliseconds):
             self.deadline = monotonic() + int(milliseconds) / 1000
         else:
             must = "must be a number of milliseconds, of at most 10 digits"

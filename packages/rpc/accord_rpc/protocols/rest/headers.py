@@ -8,15 +8,14 @@ from uuid import UUID
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from accord_rpc.errors import FieldViolation
+from accord_rpc.protocols.context import MILLISECONDS, SECONDS_OF_UNIT
 from accord_rpc.protocols.rest.binding import HeaderValue
 from accord_rpc.protocols.rest.http_rules import WHOLE, HttpRule
 
 ETAG: Final = "etag"
 _STRONG_ETAG: Final = re.compile(r'"([^"]+)"')
 _KEY: Final = re.compile(r'"?([0-9a-fA-F-]{36})"?')
-_MILLISECONDS: Final = re.compile(rb"[0-9]{1,10}")
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
-_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
 class HeaderError(ValueError):
@@ -58,12 +57,12 @@ class RequestFields:
 def seconds_left(header: bytes, value: bytes) -> float:
     """The time that a call may take, from `grpc-timeout` or `connect-timeout-ms`. Raises HeaderError."""
     if header == b"connect-timeout-ms":
-        if not _MILLISECONDS.fullmatch(value):
+        if not MILLISECONDS.fullmatch(value):
             raise HeaderError("must be a number of milliseconds, of at most 10 digits")
         return int(value) / 1000
     if (found := _TIMEOUT.fullmatch(value)) is None:
         raise HeaderError("must be a number of at most 8 digits and a unit of H, M, S, m, u, n")
-    return int(found[1]) * _SECONDS[found[2]]
+    return int(found[1]) * SECONDS_OF_UNIT[found[2]]
 
 
 def problem(header: bytes, error: HeaderError) -> FieldViolation:
