@@ -126,6 +126,7 @@ class Provider:
         self.claims: Callable[[Json], Json | bytes] = lambda claims: claims
         self.sign: Callable[[bytes], str] = self.signed
         self.token_response: Callable[[Json], HttpResponse] = HttpResponse
+        self.refresh_response: Callable[[Json], HttpResponse] = HttpResponse
         self.user_info: Callable[[Json], HttpResponse] = HttpResponse
         self.callback: Callable[[Json], Json] = lambda parameters: parameters
 
@@ -182,6 +183,8 @@ class Provider:
         }
 
     def _tokens(self, form: dict[str, list[str]]) -> HttpResponse:
+        if form["grant_type"] == ["refresh_token"]:
+            return self.refresh_response({"access_token": "a newer one", "token_type": "Bearer", "expires_in": 300})
         authorization = self.authorizations.get(form["code"][0])
         if authorization is None:
             return HttpResponse({"error": "invalid_grant"}, 400)

@@ -74,6 +74,40 @@ async def test_update_changes_the_display_name_and_the_etag(client: Client, me: 
     assert (after.id, after.email, after.created_at) == (before.id, before.email, before.created_at)
 
 
+async def test_image_url_is_set_and_cleared(client: Client, me: Person) -> None:
+    url = "https://images.example.com:8443/ada.png?size=64#%C3%BC"
+    assert (await update(client, me, Account(image_url=url))).image_url == url
+    assert (await update(client, me, Account(display_name="Ada"))).image_url == url
+    cleared = await update(client, me, Account(), "image_url")
+    assert not cleared.HasField("image_url")
+    assert cleared == await get(client, me)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://example.com/a.png",
+        "HTTPS://example.com/a.png",
+        "//example.com/a.png",
+        "https://",
+        "https:///a.png",
+        "https://user:secret@example.com/a.png",
+        "https://example.com\\@evil.example/",
+        "https://example.com/a b.png",
+        "https://example.com/\n",
+        "https://example.com/ü.png",
+        "https://example.com/%zz",
+        "javascript:alert(1)//https://example.com",
+        "data:image/png;base64,AAAA",
+        "https://example.com/" + "a" * 2029,
+    ],
+)
+async def test_image_url_that_is_no_https_url_is_refused(client: Client, me: Person, url: str) -> None:
+    refused = await refused_update(client, me, Account(image_url=url))
+    assert (refused.code, list(refused.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, ["account.image_url"])
+
+
 async def test_update_changes_only_the_caller_s_account(client: Client, me: Person) -> None:
     other = await client.new_user()
     await update(client, me, Account(display_name="Me"))

@@ -14,6 +14,7 @@ from accord.sessions.v1.sessions_pb2 import (
     ReauthenticateResponse,
     RevokeOtherSessionsRequest,
     RevokeSessionRequest,
+    SetClientMetadataRequest,
 )
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord_db.queries import accounts
@@ -93,6 +94,65 @@ async def until_refused(sessions: "SessionServiceAsyncStub", headers: Headers) -
             except grpc.aio.AioRpcError as error:
                 assert error.code() == grpc.StatusCode.UNAUTHENTICATED
                 return
+
+
+# --- client metadata --------------------------------------------------------------------------------------------------
+async def set_metadata(sessions: "SessionServiceAsyncStub", headers: Headers, metadata: dict[str, str]) -> Session:
+    request = SetClientMetadataRequest(client_metadata=metadata)
+    return (await sessions.SetClientMetadata(request, metadata=headers)).session
+
+
+async def test_client_sets_and_replaces_the_metadata_of_its_session_only(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers]
+) -> None:
+    first = await set_metadata(sessions, mine[0], {"device": "Ada's telephone", "version": "1"})
+    assert (dict(first.client_metadata), first.current, first.status) == (
+        {"device": "Ada's telephone", "version": "1"},
+        True,
+        ACTIVE,
+    )
+    await set_metadata(sessions, mine[0], {"device": "Ada's telephone", "version": "2"})
+    stored = [dict(session.client_metadata) for session in await listed(sessions, mine[1])]
+    assert stored == [{}, {}, {}, {}, {"device": "Ada's telephone", "version": "2"}]
+    assert not (await set_metadata(sessions, mine[0], {})).client_metadata
+
+
+async def test_metadata_stays_with_a_session_that_gets_a_new_token(
+    sessions: "SessionServiceAsyncStub", mine: list[Headers]
+) -> None:
+    await set_metadata(sessions, mine[0], {"device": "a telephone"})
+    renewed = await reauthenticate(sessions, mine[0])
+    assert dict(renewed.session.client_metadata) == {"device": "a telephone"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {f"key {number}": "" for number in range(21)},
+        {"": "x"},
+        {"k" * 65: "x"},
+        {"key": "x" * 257},
+        {"key": "a\nb"},
+        {"key": "\0"},
+        {"k\ty": "x"},
+    ],
+)
+async def test_metadata_over_its_limits_is_refused(
+    sessions: "SessionServiceAsyncStub", client: Client, metadata: dict[str, str]
+) -> None:
+    me = await client.new_user()
+    refused = await refusal(set_metadata(sessions, me.headers, metadata))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert all(field.startswith("client_metadata") for field in refused.violations)
+
+
+async def test_metadata_at_its_limits_is_stored(sessions: "SessionServiceAsyncStub", client: Client) -> None:
+    metadata = {f"{number:02}" + "𝕂" * 62: "ü" * 256 for number in range(20)}
+    assert dict((await set_metadata(sessions, (await client.new_user()).headers, metadata)).client_metadata) == metadata
+
+
+async def test_session_of_a_password_has_no_provider(sessions: "SessionServiceAsyncStub", mine: list[Headers]) -> None:
+    assert not any(session.HasField("provider") for session in await listed(sessions, mine[0]))
 
 
 # --- get and list -----------------------------------------------------------------------------------------------------

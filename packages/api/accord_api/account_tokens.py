@@ -31,8 +31,9 @@ MAILED: Final = (VERIFY_EMAIL, CHANGE_EMAIL, RESET_PASSWORD)
 ALL: Final = (*MAILED, SECOND_STEP)
 
 
-async def issue(tx: Transaction, kind: Kind, *, account_id: UUID, email: str) -> str:
-    """Returns a new token, which is not stored, and invalidates the account's others of its kind.
+async def issue(tx: Transaction, kind: Kind, *, account_id: UUID, email: str, provider: str | None = None) -> str:
+    """Returns a new token, which is not stored, and invalidates the account's others of its kind. `provider`: that of the first
+    step of a sign-in.
 
     If there is no such account it is the same work, and the token is good for nothing. The account is to be locked.
     """
@@ -44,6 +45,7 @@ async def issue(tx: Transaction, kind: Kind, *, account_id: UUID, email: str) ->
         purpose=kind.purpose,
         token_hash=token_hash(token),
         email=email,
+        provider=provider,
         lifetime=kind.lifetime,
     )
     return token

@@ -81,6 +81,7 @@ class LinkedIdentities:
             email=email,
             display_name=proof.identity.name or email.partition("@")[0][:_LONGEST_NAME],
             password_hash=None,
+            image_url=proof.identity.image_url,
         )
         if account is None:
             return Entered(await self._link_by_address(tx, proof, email), is_new=False)

@@ -35,8 +35,8 @@ class SignIns:
         self._second_factors = second_factors
         self._clock = clock
 
-    async def open(self, tx: Transaction, account: Account) -> SignIn:
-        """For a caller who has proved the first factor of `account`, as it was read then.
+    async def open(self, tx: Transaction, account: Account, *, provider: str | None = None) -> SignIn:
+        """For a caller who has proved the first factor of `account`, as it was read then. `provider` is None for a password.
 
         Raises SIGN_IN_REFUSED if the account is banned or was deleted since, and Conflict if its password hash has changed:
         ending all sessions of an account also prevents one that is being opened.
@@ -48,8 +48,9 @@ class SignIns:
         if await self._second_factors.is_enabled(tx, now.id):
             call().note(account_id=now.id, target=now.id)
             kind = account_tokens.SECOND_STEP
-            return SignIn("", None, await account_tokens.issue(tx, kind, account_id=now.id, email=now.email))
-        token, session = await self._open(tx, now.id)
+            token = await account_tokens.issue(tx, kind, account_id=now.id, email=now.email, provider=provider)
+            return SignIn("", None, token)
+        token, session = await self._open(tx, now.id, provider)
         return SignIn(token, session, "")
 
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
@@ -57,10 +58,12 @@ class SignIns:
         account = await account_tokens.use(tx, waiting)
         if is_banned(account, self._clock):
             raise account_tokens.invalid_token()
-        return await self._open(tx, account.id)
+        return await self._open(tx, account.id, waiting.provider)
 
-    async def _open(self, tx: Transaction, account_id: UUID) -> Opened:
-        token, session = await self._sessions.open(tx, account_id, peer=call().peer, user_agent=call().user_agent)
+    async def _open(self, tx: Transaction, account_id: UUID, provider: str | None) -> Opened:
+        token, session = await self._sessions.open(
+            tx, account_id, peer=call().peer, user_agent=call().user_agent, provider=provider
+        )
         call().note(account_id=account_id, target=session.id)
         return Opened(token, session)
 

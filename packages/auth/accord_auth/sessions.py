@@ -71,11 +71,13 @@ class Sessions:
         user_agent: str | None = None,
         authenticated_at: datetime | None = None,
         impersonator_id: UUID | None = None,
+        provider: str | None = None,
     ) -> tuple[str, Session]:
         """Returns the token, which is not stored, and the session.
 
         `authenticated_at`: when the user authenticated, if not now, as for a device that was approved in another session.
-        `impersonator_id`: the administrator who acts as the account, for `IMPERSONATED_FOR`."""
+        `impersonator_id`: the administrator who acts as the account, for `IMPERSONATED_FOR`.
+        `provider`: the name of the provider that the user signed in with."""
         token = new_session_token()
         lifetime = self._lifetime if impersonator_id is None else min(IMPERSONATED_FOR, self._lifetime)
         session = await insert_session(
@@ -89,6 +91,7 @@ class Sessions:
             peer=peer,
             user_agent=user_agent[:_USER_AGENT_LENGTH] if user_agent is not None else None,
             impersonator_id=impersonator_id,
+            provider=provider,
         )
         return token, session
 

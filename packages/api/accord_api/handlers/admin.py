@@ -7,12 +7,12 @@ from uuid import UUID
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from accord.accounts.v1.accounts_pb2 import Session
 from accord.admin.v1 import admin_pb2 as pb
 from accord.admin.v1.admin_pb2_grpc import AdminServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.administrators import ADMINISTRATOR, account_not_found, changing
 from accord_api.dependencies import Dependencies
+from accord_api.session_messages import to_session
 from accord_api.sign_ins import is_banned
 from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, audit, managed_accounts, sessions
@@ -26,7 +26,6 @@ from accord_rpc.messages import MessageMapper, to_datetime
 
 _fill_account: Final = MessageMapper(pb.ManagedAccount).fill
 _fill_event: Final = MessageMapper(pb.AuditEvent).fill
-_to_session: Final = MessageMapper(Session)
 _ROLES: Final = {
     "person": pb.AccountRole.ACCOUNT_ROLE_PERSON,
     ADMINISTRATOR: pb.AccountRole.ACCOUNT_ROLE_ADMINISTRATOR,
@@ -124,7 +123,7 @@ class AdminService(AdminServiceServicer):
             token, session = await self._sessions.open(
                 tx, account_id, authenticated_at=me.authenticated_at, impersonator_id=me.account_id
             )
-        return pb.ImpersonateAccountResponse(session_token=token, session=_to_session(session))
+        return pb.ImpersonateAccountResponse(session_token=token, session=to_session(session))
 
     async def StopImpersonating(
         self, request: pb.StopImpersonatingRequest, context: Context

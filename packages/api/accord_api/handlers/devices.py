@@ -6,12 +6,12 @@ from urllib.parse import urlencode
 
 from google.protobuf.duration_pb2 import Duration
 
-from accord.accounts.v1.accounts_pb2 import Session
 from accord.devices.v1 import devices_pb2 as pb
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api.dependencies import Dependencies
 from accord_api.outbox import Mail
+from accord_api.session_messages import to_session
 from accord_api.sign_ins import is_banned
 from accord_auth.tokens import DEVICE_PREFIX, new_token, token_hash, well_formed
 from accord_auth.user_codes import UserCodes, new_user_code
@@ -31,7 +31,6 @@ _SLOWER_BY_SECONDS: Final = 5  # RFC 8628, 3.5
 _DRAWS: Final = 5
 
 _to_device_sign_in: Final = MessageMapper(pb.DeviceSignIn)
-_to_session: Final = MessageMapper(Session)
 
 
 class DeviceService(DeviceServiceServicer):
@@ -64,7 +63,7 @@ class DeviceService(DeviceServiceServicer):
         _require_approved(poll)
         call().note(account_id=poll.account_id)
         token, session = await self._open_session(poll)
-        return pb.PollDeviceSignInResponse(session_token=token, session=_to_session(session))
+        return pb.PollDeviceSignInResponse(session_token=token, session=to_session(session))
 
     async def GetDeviceSignIn(self, request: pb.GetDeviceSignInRequest, context: Context) -> pb.GetDeviceSignInResponse:
         sign_in = await devices.get_pending_device_sign_in(

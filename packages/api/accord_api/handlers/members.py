@@ -153,4 +153,6 @@ async def _get(db: Executor, organization_id: UUID, account_id: UUID) -> MemberW
 def _fill_message(message: pb.Member, found: MemberWithAccount) -> None:
     _fill(message, found)
     message.email, message.display_name = found.email, found.display_name
+    if found.image_url is not None:
+        message.image_url = found.image_url
     message.role_ids.extend(map(str, found.role_ids))

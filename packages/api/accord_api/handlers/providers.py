@@ -7,12 +7,12 @@ from uuid import UUID
 
 import structlog
 
-from accord.accounts.v1.accounts_pb2 import Session
 from accord.errors.v1.errors_pb2 import Reason
 from accord.providers.v1 import providers_pb2 as pb
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceServicer
 from accord_api.dependencies import Dependencies
 from accord_api.linked_identities import LinkedIdentities
+from accord_api.session_messages import to_session
 from accord_auth.providers import Callback, ProviderUnreachable, SignInFailed
 from accord_db.queries import providers as queries
 from accord_db.schema import LinkedProvider
@@ -22,7 +22,6 @@ from accord_rpc.errors import RpcError
 from accord_rpc.messages import MessageMapper
 
 _to_linked_provider: Final = MessageMapper(pb.LinkedProvider)
-_to_session: Final = MessageMapper(Session)
 
 
 class ProviderService(ProviderServiceServicer):
@@ -57,10 +56,12 @@ class ProviderService(ProviderServiceServicer):
         async with self._db.transaction() as tx:
             account, is_new = await self._identities.enter(tx, proof)
             call().note(account_id=account.id, target=account.id)
-            session_token, session, second_step_token = await self._sign_ins.open(tx, account)
+            session_token, session, second_step_token = await self._sign_ins.open(
+                tx, account, provider=proof.settings.name
+            )
         return pb.CompleteProviderSignInResponse(
             session_token=session_token,
-            session=_to_session(session) if session is not None else None,
+            session=to_session(session) if session is not None else None,
             second_step_token=second_step_token,
             account_created=is_new,
         )

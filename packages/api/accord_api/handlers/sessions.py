@@ -10,6 +10,7 @@ from accord.sessions.v1 import sessions_pb2 as pb
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
 from accord_api.dependencies import Dependencies
 from accord_api.own_account import get_own_account_locked
+from accord_api.session_messages import fill_session
 from accord_api.sign_ins import require_verified_hash
 from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, sessions
@@ -17,9 +18,7 @@ from accord_db.queries.sessions import SessionWithStatus, Status
 from accord_rpc.call import Context, call
 from accord_rpc.caller import Caller, caller
 from accord_rpc.errors import RpcError
-from accord_rpc.messages import MessageMapper
 
-_fill: Final = MessageMapper(Session).fill
 _STATUSES: Final[dict[Status, SessionStatus.ValueType]] = {
     "active": SessionStatus.SESSION_STATUS_ACTIVE,
     "expired": SessionStatus.SESSION_STATUS_EXPIRED,
@@ -99,6 +98,19 @@ class SessionService(SessionServiceServicer):
         _fill_message(response.session, SessionWithStatus(session, "active"), me)
         return response
 
+    async def SetClientMetadata(
+        self, request: pb.SetClientMetadataRequest, context: Context
+    ) -> pb.SetClientMetadataResponse:
+        me = caller()
+        session = await sessions.update_client_metadata(
+            self._db, session_id=me.session_id, account_id=me.account_id, client_metadata=request.client_metadata
+        )
+        if session is None:  # revoked since the call was authenticated
+            raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
+        response = pb.SetClientMetadataResponse()
+        _fill_message(response.session, SessionWithStatus(session, "active"), me)
+        return response
+
     async def _verify_second_factor(self, tx: Transaction, request: pb.ReauthenticateRequest) -> None:
         me = caller().account_id
         if not await self._second_factors.is_enabled(tx, me):
@@ -113,6 +125,6 @@ def _not_found(session_id: UUID) -> RpcError:
 
 
 def _fill_message(message: Session, found: SessionWithStatus, me: Caller) -> None:
-    _fill(message, found.session)
+    fill_session(message, found.session)
     message.status = _STATUSES[found.status]
     message.current = found.session.id == me.session_id

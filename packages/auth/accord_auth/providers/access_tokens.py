@@ -1,8 +1,9 @@
 """Storage of the tokens that providers issue, and refresh of expired access tokens."""
 
 import asyncio
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from accord_auth.encryption import Keyring, Place
@@ -12,6 +13,7 @@ from accord_db.engine.database import Database
 from accord_db.engine.scope import set_deadline
 from accord_db.queries import providers
 from accord_db.queries.providers import EncryptedTokens, StoredTokens
+from accord_db.schema.providers import RefreshFailure
 
 if TYPE_CHECKING:
     from accord_auth.providers.provider import Provider
@@ -33,7 +35,43 @@ def encrypted(keys: Keyring, tokens: Tokens, *, row_id: UUID, account_id: UUID) 
         access_token=encrypt("access_token", tokens.access_token),
         refresh_token=None if tokens.refresh_token is None else encrypt("refresh_token", tokens.refresh_token),
         lifetime=tokens.lifetime,
+        refresh_lifetime=tokens.refresh_lifetime,
+        scopes=None if tokens.scopes is None else list(tokens.scopes),
     )
+
+
+_MESSAGES: Final[Mapping[RefreshFailure, str]] = {
+    "no_refresh_token": "the access token has expired, and there is no refresh token",
+    "expired": "the access token has expired, and the refresh token too",
+    "refused": "the provider refused the refresh token",
+    "invalid_response": "the provider's response to the refresh token was invalid",
+}
+
+
+class _Claim(NamedTuple):
+    """The right of one process to refresh the tokens of a row. Ends with a failure, which it stores and returns."""
+
+    db: Database
+    linked_provider_id: UUID
+    claimed: datetime
+
+    async def release(self, failure: RefreshFailure, detail: str = "") -> AccessTokenUnavailable:
+        """Keeps the refresh token."""
+        await providers.release_refresh(
+            self.db, linked_provider_id=self.linked_provider_id, claimed=self.claimed, failure=failure
+        )
+        return _unavailable(failure, detail)
+
+    async def end(self, failure: RefreshFailure) -> AccessTokenUnavailable:
+        """Deletes the refresh token, which the provider will not accept again."""
+        await providers.delete_refresh_token(
+            self.db, linked_provider_id=self.linked_provider_id, claimed=self.claimed, failure=failure
+        )
+        return _unavailable(failure)
+
+
+def _unavailable(failure: RefreshFailure, detail: str = "") -> AccessTokenUnavailable:
+    return AccessTokenUnavailable(f"{_MESSAGES[failure]}{f': {detail}' if detail else ''}", failure)
 
 
 class AccessTokens:
@@ -74,22 +112,26 @@ class AccessTokens:
 
     async def _refresh(self, stored: StoredTokens) -> str | None:
         """None if another caller refreshes the token."""
-        if stored.refresh_token is None:
-            raise AccessTokenUnavailable("the access token has expired, and there is no refresh token")
         claimed = await providers.claim_refresh(
             self._db, linked_provider_id=stored.id, access_token=stored.access_token, lease=_LEASE
         )
         if claimed is None:
             return None
+        claim = _Claim(self._db, stored.id, claimed)
+        if stored.refresh_token is None:
+            raise await claim.release(stored.failure or "no_refresh_token")
+        if stored.refresh_expired:
+            raise await claim.end("expired")
         refresh_token = self._decrypt("refresh_token", stored.refresh_token, stored.id)
         try:
             tokens = await self._provider.refresh(refresh_token, issuer=stored.issuer, subject=stored.subject)
-        except GrantRefused as refused:
-            await providers.delete_refresh_token(self._db, linked_provider_id=stored.id, claimed=claimed)
-            raise AccessTokenUnavailable(str(refused)) from None
-        except (SignInFailed, ProviderUnreachable) as error:
+        except GrantRefused:
+            raise await claim.end("refused") from None
+        except SignInFailed as error:
+            raise await claim.release("invalid_response", str(error)) from None
+        except ProviderUnreachable:
             await providers.release_refresh(self._db, linked_provider_id=stored.id, claimed=claimed)
-            raise (AccessTokenUnavailable(str(error)) if isinstance(error, SignInFailed) else error) from None
+            raise
         new = encrypted(self._keys, tokens, row_id=stored.id, account_id=self._account_id)
         await providers.update_tokens(self._db, linked_provider_id=stored.id, claimed=claimed, tokens=new)
         return tokens.access_token

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from accord_db.schema.providers import RefreshFailure
+
 
 class SignInFailed(Exception):
     """The sign-in is invalid. Clients do not learn the reason."""
@@ -22,7 +24,13 @@ class ProviderUnreachable(Exception):
 
 
 class AccessTokenUnavailable(Exception):
-    """There is no access token for the account. It must sign in with the provider again."""
+    """There is no access token for the account. `reason` is that of the linked provider; None if the account has no linked
+    identity of the provider, or no such provider is configured. For every reason but `invalid_response`, the user must sign in
+    with the provider again."""
+
+    def __init__(self, message: str, reason: RefreshFailure | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @contextmanager

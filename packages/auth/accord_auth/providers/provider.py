@@ -1,6 +1,7 @@
 """One provider: the authorization request, and the exchange of codes and refresh tokens."""
 
 import re
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote_plus
 
@@ -78,6 +79,8 @@ class Provider:
         if claims.get("email") is None and metadata.userinfo_endpoint:
             claims = await self._user_info(metadata.userinfo_endpoint, tokens, subject)
         identity = Identity.from_claims(claims, issuer=metadata.issuer, subject=subject)
+        if tokens.scopes is None:  # those that were requested (RFC 6749, section 5.1)
+            tokens = replace(tokens, scopes=self.settings.scopes)
         return Proof(self.settings, identity, tokens)
 
     async def refresh(self, refresh_token: str, *, issuer: str, subject: str) -> Tokens:

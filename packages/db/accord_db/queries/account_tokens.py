@@ -33,13 +33,14 @@ _purpose = bindparam("purpose", type_=_PURPOSE)
 _INSERT = (
     insert(AccountToken)
     .from_select(
-        ["id", "account_id", "purpose", "token_hash", "email", "expires_at"],
+        ["id", "account_id", "purpose", "token_hash", "email", "provider", "expires_at"],
         select(
             bindparam("id", type_=Uuid),
             Account.id,
             _purpose,
             bindparam("token_hash", type_=LargeBinary),
             bindparam("email", type_=EmailAddress),
+            bindparam("provider", type_=String),
             func.now() + interval("lifetime"),
         ).where(Account.id == _account_id, Account.deleted_at.is_(None)),
     )
@@ -60,6 +61,7 @@ async def insert_token(
     token_hash: bytes,
     email: str,
     lifetime: timedelta,
+    provider: str | None = None,
 ) -> bool:
     """Replaces the tokens of the account for this purpose. False if the account does not exist.
 
@@ -72,6 +74,7 @@ async def insert_token(
         purpose=purpose,
         token_hash=token_hash,
         email=email,
+        provider=provider,
         lifetime=lifetime,
     )
     return inserted == 1

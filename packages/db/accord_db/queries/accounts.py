@@ -33,6 +33,7 @@ class AccountChanges(TypedDict, total=False):
     """The columns to change."""
 
     display_name: str
+    image_url: str | None
 
 
 def is_active(account: type[Account]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -59,18 +60,29 @@ _BY_EMAIL = (has_email, _ALIVE)
 
 _INSERT = (
     insert(Account)
-    .values(**parameters(Account, "id", "email", "display_name", "password_hash"))
+    .values(**parameters(Account, "id", "email", "display_name", "password_hash", "image_url"))
     .on_conflict_do_nothing()  # of any index: a concurrent insert may violate the old one first
     .returning(Account)
 )
 
 
 async def insert_account(
-    db: Executor, *, account_id: UUID, email: str, display_name: str, password_hash: str | None
+    db: Executor,
+    *,
+    account_id: UUID,
+    email: str,
+    display_name: str,
+    password_hash: str | None,
+    image_url: str | None = None,
 ) -> Account | None:
     """None if another account, not deleted, has the address, ignoring case; that account does not change."""
     return await db.fetch_one(
-        _INSERT, id=account_id, email=email, display_name=display_name, password_hash=password_hash
+        _INSERT,
+        id=account_id,
+        email=email,
+        display_name=display_name,
+        password_hash=password_hash,
+        image_url=image_url,
     )
 
 

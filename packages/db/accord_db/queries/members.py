@@ -46,6 +46,7 @@ class MemberWithAccount(NamedTuple):
     account_id: UUID
     email: str
     display_name: str
+    image_url: str | None
     role: str | None
     role_ids: list[UUID]
     created_at: datetime
@@ -79,6 +80,7 @@ _WITH_ACCOUNT = (
         Member.account_id,
         Account.email,
         Account.display_name,
+        Account.image_url,
         Member.role,
         func.array(_role_ids, type_=ARRAY(Uuid)).label("role_ids"),
         Member.created_at,

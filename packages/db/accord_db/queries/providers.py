@@ -8,11 +8,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     LargeBinary,
     String,
     Text,
     Uuid,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -20,19 +22,25 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import array
 
 from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
 from accord_db.schema import LinkedProvider, ProviderSignIn
+from accord_db.schema.providers import RefreshFailure
 
 
 class EncryptedTokens(NamedTuple):
-    """`refresh_token` None keeps the stored one: not every response of a provider has one."""
+    """`refresh_token` and `scopes` None keep the stored ones: not every response of a provider has them. The lifetimes are None
+    if the provider does not specify them."""
 
     access_token: bytes
     refresh_token: bytes | None
     lifetime: timedelta | None
+    refresh_lifetime: timedelta | None = None
+    scopes: list[str] | None = None
 
 
 _INSERT_SIGN_IN = insert(ProviderSignIn).values(
@@ -113,6 +121,8 @@ async def get_linked_provider(db: Executor, *, issuer: str, subject: str) -> Lin
     return await db.fetch_one(_GET_BY_IDENTITY, issuer=issuer, subject=subject)
 
 
+_scopes = bindparam("scopes", type_=ARRAY(String))
+_SCOPES = func.coalesce(_scopes, sql_cast(array([]), ARRAY(String)))
 _INSERT = (
     insert(LinkedProvider)
     .values(
@@ -128,6 +138,8 @@ _INSERT = (
             "refresh_token",
         ),
         access_token_expires_at=func.now() + interval("lifetime"),
+        refresh_token_expires_at=func.now() + interval("refresh_lifetime"),
+        scopes=_SCOPES,
     )
     .returning(LinkedProvider)
 )
@@ -159,10 +171,18 @@ async def insert_linked_provider(
 
 
 _THIS = LinkedProvider.id == bindparam("linked_provider_id")
+_new_refresh_token = bindparam("refresh_token", type_=LargeBinary)
 _NEW_TOKENS = {
     "access_token": bindparam("access_token", type_=LargeBinary),
-    "refresh_token": func.coalesce(bindparam("refresh_token", type_=LargeBinary), LinkedProvider.refresh_token),
+    "refresh_token": func.coalesce(_new_refresh_token, LinkedProvider.refresh_token),
     "access_token_expires_at": func.now() + interval("lifetime"),
+    # The expiry of the stored refresh token does not apply to a new one.
+    "refresh_token_expires_at": func.coalesce(
+        func.now() + interval("refresh_lifetime"),
+        case((_new_refresh_token.is_(None), LinkedProvider.refresh_token_expires_at)),
+    ),
+    "scopes": func.coalesce(_scopes, LinkedProvider.scopes),
+    "refresh_failure": None,
     "refreshing_until": None,
 }
 _UPDATE = (
@@ -211,7 +231,8 @@ async def delete_linked_providers_of_account(db: Executor, *, account_id: UUID) 
 
 
 class StoredTokens(NamedTuple):
-    """The stored tokens, encrypted. `refreshing` if a process has claimed their refresh."""
+    """The stored tokens, encrypted. `refreshing` if a process has claimed their refresh. `failure` is why the last refresh
+    failed."""
 
     id: UUID
     issuer: str
@@ -220,6 +241,8 @@ class StoredTokens(NamedTuple):
     refresh_token: bytes | None
     is_valid: bool
     refreshing: bool
+    refresh_expired: bool
+    failure: RefreshFailure | None
 
 
 # An access token without an expiry counts as valid.
@@ -233,6 +256,8 @@ _GET_TOKENS = (
         LinkedProvider.refresh_token,
         _IS_VALID.label("is_valid"),
         func.coalesce(LinkedProvider.refreshing_until > func.now(), False).label("refreshing"),
+        func.coalesce(LinkedProvider.refresh_token_expires_at <= func.now(), False).label("refresh_expired"),
+        LinkedProvider.refresh_failure,
     )
     .where(_OF_ACCOUNT, LinkedProvider.provider == bindparam("provider"), LinkedProvider.access_token.is_not(None))
     .order_by(LinkedProvider.last_used_at.desc(), LinkedProvider.id)
@@ -275,17 +300,25 @@ async def update_tokens(db: Executor, *, linked_provider_id: UUID, claimed: date
     return await db.execute(_STORE, linked_provider_id=linked_provider_id, claimed=claimed, **tokens._asdict())
 
 
-_RELEASE = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None)
+_RELEASE = (
+    update(LinkedProvider)
+    .where(_THIS, _CLAIMED)
+    .values(refreshing_until=None, refresh_failure=bindparam("failure", type_=String))
+)
 
 
-async def release_refresh(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
-    """Ends the claim without new tokens."""
-    await db.execute(_RELEASE, linked_provider_id=linked_provider_id, claimed=claimed)
+async def release_refresh(
+    db: Executor, *, linked_provider_id: UUID, claimed: datetime, failure: RefreshFailure | None = None
+) -> None:
+    """Ends the claim without new tokens. `failure` None: another attempt may succeed."""
+    await db.execute(_RELEASE, linked_provider_id=linked_provider_id, claimed=claimed, failure=failure)
 
 
-_DELETE_REFRESH_TOKEN = update(LinkedProvider).where(_THIS, _CLAIMED).values(refreshing_until=None, refresh_token=None)
+_END_REFRESH = _RELEASE.values(refresh_token=None, refresh_token_expires_at=None)
 
 
-async def delete_refresh_token(db: Executor, *, linked_provider_id: UUID, claimed: datetime) -> None:
+async def delete_refresh_token(
+    db: Executor, *, linked_provider_id: UUID, claimed: datetime, failure: RefreshFailure
+) -> None:
     """Ends the claim, for a refresh token that the provider no longer accepts."""
-    await db.execute(_DELETE_REFRESH_TOKEN, linked_provider_id=linked_provider_id, claimed=claimed)
+    await db.execute(_END_REFRESH, linked_provider_id=linked_provider_id, claimed=claimed, failure=failure)

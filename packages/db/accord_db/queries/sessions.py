@@ -1,6 +1,6 @@
 """Queries of sessions. Only the database's clock decides whether a session is valid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple, cast
 from uuid import UUID
@@ -25,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.elements import Label
 
@@ -104,7 +105,7 @@ _IDLE_EXPIRY = func.least(Session.expires_at, func.now() + interval("idle_lifeti
 _INSERT = (
     insert(Session)
     .values(
-        **parameters(Session, "id", "account_id", "token_hash", "peer", "user_agent", "impersonator_id"),
+        **parameters(Session, "id", "account_id", "token_hash", "peer", "user_agent", "impersonator_id", "provider"),
         expires_at=func.now() + interval("lifetime"),
         # LEAST ignores NULL.
         idle_expires_at=func.now() + func.least(interval("lifetime"), interval("idle_lifetime")),
@@ -126,6 +127,7 @@ async def insert_session(
     peer: str | None = None,
     user_agent: str | None = None,
     impersonator_id: UUID | None = None,
+    provider: str | None = None,
 ) -> Session:
     """Without `idle_lifetime` the session does not expire by idling. `authenticated_at` None: now."""
     session = await db.fetch_one(
@@ -139,6 +141,7 @@ async def insert_session(
         peer=peer,
         user_agent=user_agent,
         impersonator_id=impersonator_id,
+        provider=provider,
     )
     assert session is not None
     return session
@@ -349,6 +352,23 @@ async def update_session_organization(
             _UPDATE_ORGANIZATION, session_id=session_id, account_id=account_id, organization_id=organization_id
         )
         is not None
+    )
+
+
+_UPDATE_CLIENT_METADATA = (
+    update(Session)
+    .where(*_THIS, Session.revoked_at.is_(None), *_UNEXPIRED)
+    .values(client_metadata=bindparam("new_metadata", type_=JSONB))
+    .returning(Session)
+)
+
+
+async def update_client_metadata(
+    db: Executor, *, session_id: UUID, account_id: UUID, client_metadata: Mapping[str, str]
+) -> Session | None:
+    """Replaces the metadata. None if the session is revoked or expired."""
+    return await db.fetch_one(
+        _UPDATE_CLIENT_METADATA, session_id=session_id, account_id=account_id, new_metadata=dict(client_metadata)
     )
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Enum, ForeignKey
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.folding import EmailAddress
@@ -40,6 +40,8 @@ class AccountToken(Model):
     token_hash: Mapped[bytes] = mapped_column(unique=True, info={"sensitive": True})
     # The address that it was mailed to, which it verifies.
     email: Mapped[str] = mapped_column(EmailAddress)
+    # Of a sign-in that waits for its second step: the provider of the first.
+    provider: Mapped[str | None] = mapped_column(String(50))
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 

@@ -17,6 +17,8 @@ class Account(Shared, Versioned, Model):
     # When the owner verified the address.
     email_verified_at: Mapped[datetime | None]
     display_name: Mapped[str] = mapped_column(String(100))
+    # An https URL, which the server does not fetch.
+    image_url: Mapped[str | None] = mapped_column(String(2048))
     # None if only identities of providers can sign in.
     password_hash: Mapped[str | None] = mapped_column(info={"sensitive": True})
     # The account is banned while this is set, but not after `banned_until`.

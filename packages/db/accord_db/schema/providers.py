@@ -1,13 +1,17 @@
 """Identities at OpenID Connect providers, and pending sign-ins with them."""
 
 from datetime import datetime
+from typing import Final, Literal, get_args
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint, func
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, String, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from accord_db.engine.model import CreatedAt, Id, Model
+from accord_db.engine.model import CreatedAt, Id, Model, one_of
 from accord_db.engine.row_level_security import tenant_exempt
+
+RefreshFailure = Literal["no_refresh_token", "expired", "refused", "invalid_response"]
+REFRESH_FAILURES: Final = get_args(RefreshFailure)
 
 
 class LinkedProvider(Model):
@@ -27,6 +31,12 @@ class LinkedProvider(Model):
     access_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     refresh_token: Mapped[bytes | None] = mapped_column(info={"sensitive": True})
     access_token_expires_at: Mapped[datetime | None]
+    # None if the provider does not specify it.
+    refresh_token_expires_at: Mapped[datetime | None]
+    # Granted with the tokens. Empty if a release stored them that did not know the scopes.
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(String(255)), server_default="{}")
+    # Why the last refresh failed. None if it did not.
+    refresh_failure: Mapped[str | None] = mapped_column(one_of(*REFRESH_FAILURES, name="refresh_failure"))
     # One process refreshes the tokens until this time. It holds no transaction meanwhile.
     refreshing_until: Mapped[datetime | None]
 

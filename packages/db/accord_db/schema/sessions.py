@@ -1,9 +1,10 @@
 """Sessions of accounts."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
@@ -34,6 +35,10 @@ class Session(Model):
     impersonator_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     peer: Mapped[str | None]
     user_agent: Mapped[str | None]
+    # The name of the provider that the owner signed in with. None after a sign-in with a password, or of a device.
+    provider: Mapped[str | None] = mapped_column(String(50))
+    # Texts of the client's by name.
+    client_metadata: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
     __table_args__ = (
         CheckConstraint("octet_length(token_hash) = 32", name="token_hash_is_sha256"),

@@ -16,7 +16,6 @@ from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.messages import MessageMapper
 
 to_account: Final = MessageMapper(AccountMessage)
-to_session: Final = MessageMapper(pb.Session)
 
 
 class AccountParts(AccountServiceServicer):

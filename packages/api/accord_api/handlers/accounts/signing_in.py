@@ -1,8 +1,9 @@
 from accord.accounts.v1 import accounts_pb2 as pb
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
-from accord_api.handlers.accounts.base import AccountParts, to_account, to_session
+from accord_api.handlers.accounts.base import AccountParts, to_account
 from accord_api.own_account import get_own_account
+from accord_api.session_messages import to_session
 from accord_api.sign_ins import is_banned
 from accord_db.queries import accounts, sessions
 from accord_db.schema import Account

@@ -3,10 +3,12 @@
 isort:skip_file
 Accounts: sign-up, sign-in, e-mail verification, passwords and profiles."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -60,6 +62,7 @@ class Account(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     EMAIL_VERIFIED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    IMAGE_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID."""
     email: _builtins.str
@@ -69,6 +72,10 @@ class Account(_message.Message):
     etag: _builtins.str
     """The version of the account; a UUID that changes with every update. Send it back to update only the version that you
     have read.
+    """
+    image_url: _builtins.str
+    """The address of the account's picture: an https URL of at most 2048 ASCII characters, without user name and password.
+    The server does not fetch it. Unset if there is none. A provider sets it when it creates the account, and never later.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -92,14 +99,20 @@ class Account(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         email_verified_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        image_url: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_email_verified_at", b"_email_verified_at", "created_at", b"created_at", "email_verified_at", b"email_verified_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "created_at", b"created_at", "email_verified_at", b"email_verified_at", "image_url", b"image_url", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email_verified_at", b"_email_verified_at", "created_at", b"created_at", "display_name", b"display_name", "email", b"email", "email_verified_at", b"email_verified_at", "etag", b"etag", "id", b"id", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "created_at", b"created_at", "display_name", b"display_name", "email", b"email", "email_verified_at", b"email_verified_at", "etag", b"etag", "id", b"id", "image_url", b"image_url", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__email_verified_at: _TypeAlias = _typing.Literal["email_verified_at"]  # noqa: Y015
     _WhichOneofArgType__email_verified_at: _TypeAlias = _typing.Literal["_email_verified_at", b"_email_verified_at"]  # noqa: Y015
+    _WhichOneofReturnType__image_url: _TypeAlias = _typing.Literal["image_url"]  # noqa: Y015
+    _WhichOneofArgType__image_url: _TypeAlias = _typing.Literal["_image_url", b"_image_url"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__email_verified_at) -> _WhichOneofReturnType__email_verified_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_url) -> _WhichOneofReturnType__image_url | None: ...
 
 Global___Account: _TypeAlias = Account  # noqa: Y015
 
@@ -108,6 +121,26 @@ class Session(_message.Message):
     """A session of an account, from sign-in to sign-out or expiry. Only the sign-in returns its token."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ClientMetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
@@ -122,6 +155,8 @@ class Session(_message.Message):
     CURRENT_FIELD_NUMBER: _builtins.int
     ACTIVE_ORGANIZATION_ID_FIELD_NUMBER: _builtins.int
     IMPERSONATOR_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    CLIENT_METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID. It is neither the token nor a secret."""
     account_id: _builtins.str
@@ -138,6 +173,10 @@ class Session(_message.Message):
     """The active organization, to which the session's calls apply; a UUID. Unset if none is active."""
     impersonator_id: _builtins.str
     """The administrator who impersonates the account; a UUID. Unset if the owner calls."""
+    provider: _builtins.str
+    """The name of the provider with which the user signed in; at most 50 characters. Unset after a sign-in with a password, of
+    a device, or to impersonate the account.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When the account signed in."""
@@ -160,6 +199,10 @@ class Session(_message.Message):
         session that approved it.
         """
 
+    @_builtins.property
+    def client_metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the client stores with the session: see SetClientMetadata. The server does not use it."""
+
     def __init__(
         self,
         *,
@@ -176,10 +219,12 @@ class Session(_message.Message):
         current: _builtins.bool = ...,
         active_organization_id: _builtins.str | None = ...,
         impersonator_id: _builtins.str | None = ...,
+        provider: _builtins.str | None = ...,
+        client_metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_user_agent", b"_user_agent", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "expires_at", b"expires_at", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "user_agent", b"user_agent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_provider", b"_provider", "_user_agent", b"_user_agent", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "expires_at", b"expires_at", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "provider", b"provider", "user_agent", b"user_agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_user_agent", b"_user_agent", "account_id", b"account_id", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "id", b"id", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "status", b"status", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_provider", b"_provider", "_user_agent", b"_user_agent", "account_id", b"account_id", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "client_metadata", b"client_metadata", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "id", b"id", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "provider", b"provider", "status", b"status", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__active_organization_id: _TypeAlias = _typing.Literal["active_organization_id"]  # noqa: Y015
     _WhichOneofArgType__active_organization_id: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id"]  # noqa: Y015
@@ -187,6 +232,8 @@ class Session(_message.Message):
     _WhichOneofArgType__impersonator_id: _TypeAlias = _typing.Literal["_impersonator_id", b"_impersonator_id"]  # noqa: Y015
     _WhichOneofReturnType__peer: _TypeAlias = _typing.Literal["peer"]  # noqa: Y015
     _WhichOneofArgType__peer: _TypeAlias = _typing.Literal["_peer", b"_peer"]  # noqa: Y015
+    _WhichOneofReturnType__provider: _TypeAlias = _typing.Literal["provider"]  # noqa: Y015
+    _WhichOneofArgType__provider: _TypeAlias = _typing.Literal["_provider", b"_provider"]  # noqa: Y015
     _WhichOneofReturnType__user_agent: _TypeAlias = _typing.Literal["user_agent"]  # noqa: Y015
     _WhichOneofArgType__user_agent: _TypeAlias = _typing.Literal["_user_agent", b"_user_agent"]  # noqa: Y015
     @_typing.overload
@@ -195,6 +242,8 @@ class Session(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__impersonator_id) -> _WhichOneofReturnType__impersonator_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__peer) -> _WhichOneofReturnType__peer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provider) -> _WhichOneofReturnType__provider | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_agent) -> _WhichOneofReturnType__user_agent | None: ...
 
@@ -747,7 +796,7 @@ class UpdateAccountRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to update: `display_name`. If empty, the fields that are set."""
+        """The fields to update: any of `display_name`, `image_url`. If empty, the fields that are set."""
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class ManagedAccount(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
+    IMAGE_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID."""
     email: _builtins.str
@@ -75,6 +76,8 @@ class ManagedAccount(_message.Message):
     """Whether the account is banned now."""
     ban_reason: _builtins.str
     """The reason for other administrators; the user does not see it. At most 500 characters."""
+    image_url: _builtins.str
+    """The address of the account's picture; at most 2048 characters. Unset if it has none."""
     @_builtins.property
     def email_verified_at(self) -> _timestamp_pb2.Timestamp:
         """When the address was verified. Unset if it was not."""
@@ -114,10 +117,11 @@ class ManagedAccount(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
+        image_url: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "ban_reason", b"ban_reason", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "email_verified_at", b"email_verified_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "ban_reason", b"ban_reason", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "email_verified_at", b"email_verified_at", "image_url", b"image_url", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "ban_reason", b"ban_reason", "banned", b"banned", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "display_name", b"display_name", "email", b"email", "email_verified_at", b"email_verified_at", "id", b"id", "role", b"role", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "ban_reason", b"ban_reason", "banned", b"banned", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "display_name", b"display_name", "email", b"email", "email_verified_at", b"email_verified_at", "id", b"id", "image_url", b"image_url", "role", b"role", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ban_reason: _TypeAlias = _typing.Literal["ban_reason"]  # noqa: Y015
     _WhichOneofArgType__ban_reason: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason"]  # noqa: Y015
@@ -129,6 +133,8 @@ class ManagedAccount(_message.Message):
     _WhichOneofArgType__deleted_at: _TypeAlias = _typing.Literal["_deleted_at", b"_deleted_at"]  # noqa: Y015
     _WhichOneofReturnType__email_verified_at: _TypeAlias = _typing.Literal["email_verified_at"]  # noqa: Y015
     _WhichOneofArgType__email_verified_at: _TypeAlias = _typing.Literal["_email_verified_at", b"_email_verified_at"]  # noqa: Y015
+    _WhichOneofReturnType__image_url: _TypeAlias = _typing.Literal["image_url"]  # noqa: Y015
+    _WhichOneofArgType__image_url: _TypeAlias = _typing.Literal["_image_url", b"_image_url"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ban_reason) -> _WhichOneofReturnType__ban_reason | None: ...
     @_typing.overload
@@ -139,6 +145,8 @@ class ManagedAccount(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deleted_at) -> _WhichOneofReturnType__deleted_at | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__email_verified_at) -> _WhichOneofReturnType__email_verified_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_url) -> _WhichOneofReturnType__image_url | None: ...
 
 Global___ManagedAccount: _TypeAlias = ManagedAccount  # noqa: Y015
 

@@ -30,7 +30,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x63\x63ord/members/v1/members.proto\x12\x11\x61\x63\x63ord.members.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x02\n\x06Member\x12#\n\naccount_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x17\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12.\n\x04role\x18\x04 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x08role_ids\x18\x05 \x03(\tB\x15\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"Q\n\x12ListMembersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"Z\n\x13ListMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.accord.members.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd9\x01\n\x13UpdateMemberRequest\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.MemberB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:^\xbaH[\x1aY\n\x1amember.account_id.required\x12\x1dmember.account_id must be set\x1a\x1cthis.member.account_id != \'\'\"A\n\x14UpdateMemberResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member\"3\n\x13RemoveMemberRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14RemoveMemberResponse\"=\n\x18LeaveOrganizationRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x1b\n\x19LeaveOrganizationResponse\"8\n\x18TransferOwnershipRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"F\n\x19TransferOwnershipResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member2\xd8\x06\n\rMemberService\x12\x8f\x01\n\x0bListMembers\x12%.accord.members.v1.ListMembersRequest\x1a&.accord.members.v1.ListMembersResponse\"1\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x04\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/members\x12\xa3\x01\n\x0cUpdateMember\x12&.accord.members.v1.UpdateMemberRequest\x1a\'.accord.members.v1.UpdateMemberResponse\"B\x8a\xb5\x18\x0f\x08\x02\x10\x05\x42\x05R ^SPH\x01X\x01\x82\xd3\xe4\x93\x02)2\x1f/v1/members/{member.account_id}:\x06member\x12\x90\x01\n\x0cRemoveMember\x12&.accord.members.v1.RemoveMemberRequest\x1a\'.accord.members.v1.RemoveMemberResponse\"/\x8a\xb5\x18\x0b\x08\x02\x10\x05\x42\x03RSPH\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v1/members/{account_id}\x12\xb2\x01\n\x11LeaveOrganization\x12+.accord.members.v1.LeaveOrganizationRequest\x1a,.accord.members.v1.LeaveOrganizationResponse\"B\x8a\xb5\x18\n\x08\x02\x42\x02PSH\x01X\x01\x82\xd3\xe4\x93\x02.\")/v1/organizations/{organization_id}:leave:\x01*\x12\xb5\x01\n\x11TransferOwnership\x12+.accord.members.v1.TransferOwnershipRequest\x1a,.accord.members.v1.TransferOwnershipResponse\"E\x8a\xb5\x18\x0c\x08\x02\x10\x03 \x01\x42\x02RPH\x01\x82\xd3\xe4\x93\x02/\"*/v1/members/{account_id}:transferOwnership:\x01*\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x63\x63ord/members/v1/members.proto\x12\x11\x61\x63\x63ord.members.v1\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n\x06Member\x12#\n\naccount_id\x18\x01 \x01(\tB\x0f\xe2\x41\x01\x08\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x17\n\x05\x65mail\x18\x02 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01\x12.\n\x04role\x18\x04 \x01(\x0e\x32\x16.accord.policy.v1.RoleB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\'\n\x08role_ids\x18\x05 \x03(\tB\x15\xbaH\x0e\x92\x01\x0b\x10\x64\x18\x01\"\x05r\x03\xb0\x01\x01\xa0\xb5\x18\x01\x12\x34\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x04\x65tag\x18\x07 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12 \n\timage_url\x18\x08 \x01(\tB\x08\xe2\x41\x01\x03\xa0\xb5\x18\x01H\x00\x88\x01\x01\x42\x0c\n\n_image_url\"Q\n\x12ListMembersRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"Z\n\x13ListMembersResponse\x12*\n\x07members\x18\x01 \x03(\x0b\x32\x19.accord.members.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd9\x01\n\x13UpdateMemberRequest\x12\x31\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.MemberB\x06\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask:^\xbaH[\x1aY\n\x1amember.account_id.required\x12\x1dmember.account_id must be set\x1a\x1cthis.member.account_id != \'\'\"A\n\x14UpdateMemberResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member\"3\n\x13RemoveMemberRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x16\n\x14RemoveMemberResponse\"=\n\x18LeaveOrganizationRequest\x12!\n\x0forganization_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x1b\n\x19LeaveOrganizationResponse\"8\n\x18TransferOwnershipRequest\x12\x1c\n\naccount_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"F\n\x19TransferOwnershipResponse\x12)\n\x06member\x18\x01 \x01(\x0b\x32\x19.accord.members.v1.Member2\xd8\x06\n\rMemberService\x12\x8f\x01\n\x0bListMembers\x12%.accord.members.v1.ListMembersRequest\x1a&.accord.members.v1.ListMembersResponse\"1\x90\x02\x01\x8a\xb5\x18\x17\x08\x02\x10\x04\x1a\x03\x01\x02\x03*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x42\x01\x1f\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/members\x12\xa3\x01\n\x0cUpdateMember\x12&.accord.members.v1.UpdateMemberRequest\x1a\'.accord.members.v1.UpdateMemberResponse\"B\x8a\xb5\x18\x0f\x08\x02\x10\x05\x42\x05R ^SPH\x01X\x01\x82\xd3\xe4\x93\x02)2\x1f/v1/members/{member.account_id}:\x06member\x12\x90\x01\n\x0cRemoveMember\x12&.accord.members.v1.RemoveMemberRequest\x1a\'.accord.members.v1.RemoveMemberResponse\"/\x8a\xb5\x18\x0b\x08\x02\x10\x05\x42\x03RSPH\x01\x82\xd3\xe4\x93\x02\x1a*\x18/v1/members/{account_id}\x12\xb2\x01\n\x11LeaveOrganization\x12+.accord.members.v1.LeaveOrganizationRequest\x1a,.accord.members.v1.LeaveOrganizationResponse\"B\x8a\xb5\x18\n\x08\x02\x42\x02PSH\x01X\x01\x82\xd3\xe4\x93\x02.\")/v1/organizations/{organization_id}:leave:\x01*\x12\xb5\x01\n\x11TransferOwnership\x12+.accord.members.v1.TransferOwnershipRequest\x1a,.accord.members.v1.TransferOwnershipResponse\"E\x8a\xb5\x18\x0c\x08\x02\x10\x03 \x01\x42\x02RPH\x01\x82\xd3\xe4\x93\x02/\"*/v1/members/{account_id}:transferOwnership:\x01*\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBER'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_MEMBER'].fields_by_name['etag']._loaded_options = None
   _globals['_MEMBER'].fields_by_name['etag']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_MEMBER'].fields_by_name['image_url']._loaded_options = None
+  _globals['_MEMBER'].fields_by_name['image_url']._serialized_options = b'\342A\001\003\240\265\030\001'
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -78,27 +80,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBERSERVICE'].methods_by_name['TransferOwnership']._loaded_options = None
   _globals['_MEMBERSERVICE'].methods_by_name['TransferOwnership']._serialized_options = b'\212\265\030\014\010\002\020\003 \001B\002RPH\001\202\323\344\223\002/\"*/v1/members/{account_id}:transferOwnership:\001*'
   _globals['_MEMBER']._serialized_start=245
-  _globals['_MEMBER']._serialized_end=517
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=519
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=600
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=602
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=692
-  _globals['_UPDATEMEMBERREQUEST']._serialized_start=695
-  _globals['_UPDATEMEMBERREQUEST']._serialized_end=912
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=914
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=979
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=981
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1032
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1034
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1056
-  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_start=1058
-  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_end=1119
-  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_start=1121
-  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_end=1148
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1150
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1206
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1208
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1278
-  _globals['_MEMBERSERVICE']._serialized_start=1281
-  _globals['_MEMBERSERVICE']._serialized_end=2137
+  _globals['_MEMBER']._serialized_end=565
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=567
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=648
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=650
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=740
+  _globals['_UPDATEMEMBERREQUEST']._serialized_start=743
+  _globals['_UPDATEMEMBERREQUEST']._serialized_end=960
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=962
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=1027
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1029
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1080
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1082
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1104
+  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_start=1106
+  _globals['_LEAVEORGANIZATIONREQUEST']._serialized_end=1167
+  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_start=1169
+  _globals['_LEAVEORGANIZATIONRESPONSE']._serialized_end=1196
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1198
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1254
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1256
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1326
+  _globals['_MEMBERSERVICE']._serialized_start=1329
+  _globals['_MEMBERSERVICE']._serialized_end=2185
 # @@protoc_insertion_point(module_scope)

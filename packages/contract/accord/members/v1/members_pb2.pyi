@@ -34,6 +34,7 @@ class Member(_message.Message):
     ROLE_IDS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    IMAGE_URL_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     """The account; a UUID."""
     email: _builtins.str
@@ -46,6 +47,8 @@ class Member(_message.Message):
     """The version of the membership; a UUID that changes with every update. Send it back to update only the version that you
     have read.
     """
+    image_url: _builtins.str
+    """The address of the account's picture. Unset if it has none."""
     @_builtins.property
     def role_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The custom roles: up to 100 UUIDs, without duplicates."""
@@ -64,12 +67,15 @@ class Member(_message.Message):
         role_ids: _abc.Iterable[_builtins.str] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        image_url: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_image_url", b"_image_url", "created_at", b"created_at", "image_url", b"image_url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "created_at", b"created_at", "display_name", b"display_name", "email", b"email", "etag", b"etag", "role", b"role", "role_ids", b"role_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_url", b"_image_url", "account_id", b"account_id", "created_at", b"created_at", "display_name", b"display_name", "email", b"email", "etag", b"etag", "image_url", b"image_url", "role", b"role", "role_ids", b"role_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__image_url: _TypeAlias = _typing.Literal["image_url"]  # noqa: Y015
+    _WhichOneofArgType__image_url: _TypeAlias = _typing.Literal["_image_url", b"_image_url"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_url) -> _WhichOneofReturnType__image_url | None: ...
 
 Global___Member: _TypeAlias = Member  # noqa: Y015
 

@@ -29,7 +29,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#accord/providers/v1/providers.proto\x12\x13\x61\x63\x63ord.providers.v1\x1a!accord/accounts/v1/accounts.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n\x0eLinkedProvider\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x08provider\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x32\x12\x1c\n\x05\x65mail\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01H\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_email\"\x16\n\x14ListProvidersRequest\"I\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.accord.providers.v1.Provider\".\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"[\n\x1a\x42\x65ginProviderSignInRequest\x12\x1b\n\x08provider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x32\x12 \n\x0credirect_uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\"d\n\x1b\x42\x65ginProviderSignInResponse\x12\x1f\n\x11\x61uthorization_url\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12$\n\x16provider_sign_in_token\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"\xa5\x01\n\x1d\x43ompleteProviderSignInRequest\x12-\n\x16provider_sign_in_token\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1d\n\x05state\x18\x02 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x90\xb5\x18\x01\x12\x1c\n\x04\x63ode\x18\x03 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80 \x90\xb5\x18\x01\x12\x18\n\x06issuer\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"\xa5\x01\n\x1e\x43ompleteProviderSignInResponse\x12\x1b\n\rsession_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x1b.accord.accounts.v1.Session\x12\x1f\n\x11second_step_token\x18\x03 \x01(\tB\x04\x90\xb5\x18\x01\x12\x17\n\x0f\x61\x63\x63ount_created\x18\x04 \x01(\x08\"Y\n\x18\x42\x65ginLinkProviderRequest\x12\x1b\n\x08provider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x32\x12 \n\x0credirect_uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\"b\n\x19\x42\x65ginLinkProviderResponse\x12\x1f\n\x11\x61uthorization_url\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12$\n\x16provider_sign_in_token\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"\x9b\x01\n\x13LinkProviderRequest\x12-\n\x16provider_sign_in_token\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1d\n\x05state\x18\x02 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x90\xb5\x18\x01\x12\x1c\n\x04\x63ode\x18\x03 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80 \x90\xb5\x18\x01\x12\x18\n\x06issuer\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"T\n\x14LinkProviderResponse\x12<\n\x0flinked_provider\x18\x01 \x01(\x0b\x32#.accord.providers.v1.LinkedProvider\"\x1c\n\x1aListLinkedProvidersRequest\"\\\n\x1bListLinkedProvidersResponse\x12=\n\x10linked_providers\x18\x01 \x03(\x0b\x32#.accord.providers.v1.LinkedProvider\"=\n\x15UnlinkProviderRequest\x12$\n\x12linked_provider_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x18\n\x16UnlinkProviderResponse2\xfd\t\n\x0fProviderService\x12\x91\x01\n\rListProviders\x12).accord.providers.v1.ListProvidersRequest\x1a*.accord.providers.v1.ListProvidersResponse\")\x90\x02\x01\x8a\xb5\x18\r\x08\x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providers\x12\xc2\x01\n\x13\x42\x65ginProviderSignIn\x12/.accord.providers.v1.BeginProviderSignInRequest\x1a\x30.accord.providers.v1.BeginProviderSignInResponse\"H\x8a\xb5\x18\x15\x08\x01*\n\x08<\x12\x02\x08<\x18\x02 \x01\x32\x02\x08\nB\x01<\x82\xd3\xe4\x93\x02)\"$/v1/providers/{provider}:beginSignIn:\x01*\x12\xc8\x01\n\x16\x43ompleteProviderSignIn\x12\x32.accord.providers.v1.CompleteProviderSignInRequest\x1a\x33.accord.providers.v1.CompleteProviderSignInResponse\"E\x8a\xb5\x18\x1a\x08\x01*\n\x08<\x12\x02\x08<\x18\x02 \x01\x32\x02\x08\x14\x42\x04=>?(H\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/providers:completeSignIn:\x01*\x12\xba\x01\n\x11\x42\x65ginLinkProvider\x12-.accord.providers.v1.BeginLinkProviderRequest\x1a..accord.providers.v1.BeginLinkProviderResponse\"F\x8a\xb5\x18\x15\x08\x02 \x01*\x08\x08<\x12\x02\x08<\x18\x01\x32\x02\x08\nB\x01<\x82\xd3\xe4\x93\x02\'\"\"/v1/providers/{provider}:beginLink:\x01*\x12\x9f\x01\n\x0cLinkProvider\x12(.accord.providers.v1.LinkProviderRequest\x1a).accord.providers.v1.LinkProviderResponse\":\x8a\xb5\x18\x18\x08\x02*\x08\x08<\x12\x02\x08<\x18\x01\x32\x02\x08\x14\x42\x02=@H\x01X\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/linkedProviders:\x01*\x12\xa9\x01\n\x13ListLinkedProviders\x12/.accord.providers.v1.ListLinkedProvidersRequest\x1a\x30.accord.providers.v1.ListLinkedProvidersResponse\"/\x90\x02\x01\x8a\xb5\x18\r\x08\x02*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/linkedProviders\x12\xa9\x01\n\x0eUnlinkProvider\x12*.accord.providers.v1.UnlinkProviderRequest\x1a+.accord.providers.v1.UnlinkProviderResponse\">\x8a\xb5\x18\n\x08\x02 \x01\x42\x02\x41\x42H\x01\x82\xd3\xe4\x93\x02**(/v1/linkedProviders/{linked_provider_id}\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#accord/providers/v1/providers.proto\x12\x13\x61\x63\x63ord.providers.v1\x1a!accord/accounts/v1/accounts.proto\x1a\x1d\x61\x63\x63ord/policy/v1/policy.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x03\n\x0eLinkedProvider\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x08provider\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x32\x12\x1c\n\x05\x65mail\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xfe\x01H\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1d\n\x06scopes\x18\x06 \x03(\tB\r\xbaH\n\x92\x01\x07\"\x05r\x03\x18\xff\x01\x12\x41\n\x18refresh_token_expires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x01\x88\x01\x01\x12\x41\n\x0frefresh_failure\x18\x08 \x01(\x0e\x32#.accord.providers.v1.RefreshFailureH\x02\x88\x01\x01\x42\x08\n\x06_emailB\x1b\n\x19_refresh_token_expires_atB\x12\n\x10_refresh_failure\"\x16\n\x14ListProvidersRequest\"I\n\x15ListProvidersResponse\x12\x30\n\tproviders\x18\x01 \x03(\x0b\x32\x1d.accord.providers.v1.Provider\".\n\x08Provider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\"[\n\x1a\x42\x65ginProviderSignInRequest\x12\x1b\n\x08provider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x32\x12 \n\x0credirect_uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\"d\n\x1b\x42\x65ginProviderSignInResponse\x12\x1f\n\x11\x61uthorization_url\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12$\n\x16provider_sign_in_token\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"\xa5\x01\n\x1d\x43ompleteProviderSignInRequest\x12-\n\x16provider_sign_in_token\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1d\n\x05state\x18\x02 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x90\xb5\x18\x01\x12\x1c\n\x04\x63ode\x18\x03 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80 \x90\xb5\x18\x01\x12\x18\n\x06issuer\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"\xa5\x01\n\x1e\x43ompleteProviderSignInResponse\x12\x1b\n\rsession_token\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12,\n\x07session\x18\x02 \x01(\x0b\x32\x1b.accord.accounts.v1.Session\x12\x1f\n\x11second_step_token\x18\x03 \x01(\tB\x04\x90\xb5\x18\x01\x12\x17\n\x0f\x61\x63\x63ount_created\x18\x04 \x01(\x08\"Y\n\x18\x42\x65ginLinkProviderRequest\x12\x1b\n\x08provider\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x32\x12 \n\x0credirect_uri\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\"b\n\x19\x42\x65ginLinkProviderResponse\x12\x1f\n\x11\x61uthorization_url\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12$\n\x16provider_sign_in_token\x18\x02 \x01(\tB\x04\x90\xb5\x18\x01\"\x9b\x01\n\x13LinkProviderRequest\x12-\n\x16provider_sign_in_token\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01\x18\x64\x90\xb5\x18\x01\x12\x1d\n\x05state\x18\x02 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\xf4\x03\x90\xb5\x18\x01\x12\x1c\n\x04\x63ode\x18\x03 \x01(\tB\x0e\xbaH\x07r\x05\x10\x01\x18\x80 \x90\xb5\x18\x01\x12\x18\n\x06issuer\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"T\n\x14LinkProviderResponse\x12<\n\x0flinked_provider\x18\x01 \x01(\x0b\x32#.accord.providers.v1.LinkedProvider\"\x1c\n\x1aListLinkedProvidersRequest\"\\\n\x1bListLinkedProvidersResponse\x12=\n\x10linked_providers\x18\x01 \x03(\x0b\x32#.accord.providers.v1.LinkedProvider\"=\n\x15UnlinkProviderRequest\x12$\n\x12linked_provider_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x18\n\x16UnlinkProviderResponse*\xb7\x01\n\x0eRefreshFailure\x12\x1f\n\x1bREFRESH_FAILURE_UNSPECIFIED\x10\x00\x12$\n REFRESH_FAILURE_NO_REFRESH_TOKEN\x10\x01\x12\x1b\n\x17REFRESH_FAILURE_EXPIRED\x10\x02\x12\x1b\n\x17REFRESH_FAILURE_REFUSED\x10\x03\x12$\n REFRESH_FAILURE_INVALID_RESPONSE\x10\x04\x32\xfd\t\n\x0fProviderService\x12\x91\x01\n\rListProviders\x12).accord.providers.v1.ListProvidersRequest\x1a*.accord.providers.v1.ListProvidersResponse\")\x90\x02\x01\x8a\xb5\x18\r\x08\x01*\t\x08\xd8\x04\x12\x02\x08<\x18\x02\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/providers\x12\xc2\x01\n\x13\x42\x65ginProviderSignIn\x12/.accord.providers.v1.BeginProviderSignInRequest\x1a\x30.accord.providers.v1.BeginProviderSignInResponse\"H\x8a\xb5\x18\x15\x08\x01*\n\x08<\x12\x02\x08<\x18\x02 \x01\x32\x02\x08\nB\x01<\x82\xd3\xe4\x93\x02)\"$/v1/providers/{provider}:beginSignIn:\x01*\x12\xc8\x01\n\x16\x43ompleteProviderSignIn\x12\x32.accord.providers.v1.CompleteProviderSignInRequest\x1a\x33.accord.providers.v1.CompleteProviderSignInResponse\"E\x8a\xb5\x18\x1a\x08\x01*\n\x08<\x12\x02\x08<\x18\x02 \x01\x32\x02\x08\x14\x42\x04=>?(H\x01\x82\xd3\xe4\x93\x02!\"\x1c/v1/providers:completeSignIn:\x01*\x12\xba\x01\n\x11\x42\x65ginLinkProvider\x12-.accord.providers.v1.BeginLinkProviderRequest\x1a..accord.providers.v1.BeginLinkProviderResponse\"F\x8a\xb5\x18\x15\x08\x02 \x01*\x08\x08<\x12\x02\x08<\x18\x01\x32\x02\x08\nB\x01<\x82\xd3\xe4\x93\x02\'\"\"/v1/providers/{provider}:beginLink:\x01*\x12\x9f\x01\n\x0cLinkProvider\x12(.accord.providers.v1.LinkProviderRequest\x1a).accord.providers.v1.LinkProviderResponse\":\x8a\xb5\x18\x18\x08\x02*\x08\x08<\x12\x02\x08<\x18\x01\x32\x02\x08\x14\x42\x02=@H\x01X\x01\x82\xd3\xe4\x93\x02\x18\"\x13/v1/linkedProviders:\x01*\x12\xa9\x01\n\x13ListLinkedProviders\x12/.accord.providers.v1.ListLinkedProvidersRequest\x1a\x30.accord.providers.v1.ListLinkedProvidersResponse\"/\x90\x02\x01\x8a\xb5\x18\r\x08\x02*\t\x08\xf0.\x12\x02\x08\n\x18\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/linkedProviders\x12\xa9\x01\n\x0eUnlinkProvider\x12*.accord.providers.v1.UnlinkProviderRequest\x1a+.accord.providers.v1.UnlinkProviderResponse\">\x8a\xb5\x18\n\x08\x02 \x01\x42\x02\x41\x42H\x01\x82\xd3\xe4\x93\x02**(/v1/linkedProviders/{linked_provider_id}\x1a\x0f\xba\xb5\x18\x0b\n\x01\x01\x1a\x02\x08\x05\"\x02\x08\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINKEDPROVIDER'].fields_by_name['provider']._serialized_options = b'\272H\004r\002\0302'
   _globals['_LINKEDPROVIDER'].fields_by_name['email']._loaded_options = None
   _globals['_LINKEDPROVIDER'].fields_by_name['email']._serialized_options = b'\272H\005r\003\030\376\001'
+  _globals['_LINKEDPROVIDER'].fields_by_name['scopes']._loaded_options = None
+  _globals['_LINKEDPROVIDER'].fields_by_name['scopes']._serialized_options = b'\272H\n\222\001\007\"\005r\003\030\377\001'
   _globals['_BEGINPROVIDERSIGNINREQUEST'].fields_by_name['provider']._loaded_options = None
   _globals['_BEGINPROVIDERSIGNINREQUEST'].fields_by_name['provider']._serialized_options = b'\272H\006r\004\020\001\0302'
   _globals['_BEGINPROVIDERSIGNINREQUEST'].fields_by_name['redirect_uri']._loaded_options = None
@@ -96,38 +98,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVIDERSERVICE'].methods_by_name['ListLinkedProviders']._serialized_options = b'\220\002\001\212\265\030\r\010\002*\t\010\360.\022\002\010\n\030\001\202\323\344\223\002\025\022\023/v1/linkedProviders'
   _globals['_PROVIDERSERVICE'].methods_by_name['UnlinkProvider']._loaded_options = None
   _globals['_PROVIDERSERVICE'].methods_by_name['UnlinkProvider']._serialized_options = b'\212\265\030\n\010\002 \001B\002ABH\001\202\323\344\223\002**(/v1/linkedProviders/{linked_provider_id}'
+  _globals['_REFRESHFAILURE']._serialized_start=1965
+  _globals['_REFRESHFAILURE']._serialized_end=2148
   _globals['_LINKEDPROVIDER']._serialized_start=219
-  _globals['_LINKEDPROVIDER']._serialized_end=422
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=424
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=446
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=448
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=521
-  _globals['_PROVIDER']._serialized_start=523
-  _globals['_PROVIDER']._serialized_end=569
-  _globals['_BEGINPROVIDERSIGNINREQUEST']._serialized_start=571
-  _globals['_BEGINPROVIDERSIGNINREQUEST']._serialized_end=662
-  _globals['_BEGINPROVIDERSIGNINRESPONSE']._serialized_start=664
-  _globals['_BEGINPROVIDERSIGNINRESPONSE']._serialized_end=764
-  _globals['_COMPLETEPROVIDERSIGNINREQUEST']._serialized_start=767
-  _globals['_COMPLETEPROVIDERSIGNINREQUEST']._serialized_end=932
-  _globals['_COMPLETEPROVIDERSIGNINRESPONSE']._serialized_start=935
-  _globals['_COMPLETEPROVIDERSIGNINRESPONSE']._serialized_end=1100
-  _globals['_BEGINLINKPROVIDERREQUEST']._serialized_start=1102
-  _globals['_BEGINLINKPROVIDERREQUEST']._serialized_end=1191
-  _globals['_BEGINLINKPROVIDERRESPONSE']._serialized_start=1193
-  _globals['_BEGINLINKPROVIDERRESPONSE']._serialized_end=1291
-  _globals['_LINKPROVIDERREQUEST']._serialized_start=1294
-  _globals['_LINKPROVIDERREQUEST']._serialized_end=1449
-  _globals['_LINKPROVIDERRESPONSE']._serialized_start=1451
-  _globals['_LINKPROVIDERRESPONSE']._serialized_end=1535
-  _globals['_LISTLINKEDPROVIDERSREQUEST']._serialized_start=1537
-  _globals['_LISTLINKEDPROVIDERSREQUEST']._serialized_end=1565
-  _globals['_LISTLINKEDPROVIDERSRESPONSE']._serialized_start=1567
-  _globals['_LISTLINKEDPROVIDERSRESPONSE']._serialized_end=1659
-  _globals['_UNLINKPROVIDERREQUEST']._serialized_start=1661
-  _globals['_UNLINKPROVIDERREQUEST']._serialized_end=1722
-  _globals['_UNLINKPROVIDERRESPONSE']._serialized_start=1724
-  _globals['_UNLINKPROVIDERRESPONSE']._serialized_end=1748
-  _globals['_PROVIDERSERVICE']._serialized_start=1751
-  _globals['_PROVIDERSERVICE']._serialized_end=3028
+  _globals['_LINKEDPROVIDER']._serialized_end=636
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=638
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=660
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=662
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=735
+  _globals['_PROVIDER']._serialized_start=737
+  _globals['_PROVIDER']._serialized_end=783
+  _globals['_BEGINPROVIDERSIGNINREQUEST']._serialized_start=785
+  _globals['_BEGINPROVIDERSIGNINREQUEST']._serialized_end=876
+  _globals['_BEGINPROVIDERSIGNINRESPONSE']._serialized_start=878
+  _globals['_BEGINPROVIDERSIGNINRESPONSE']._serialized_end=978
+  _globals['_COMPLETEPROVIDERSIGNINREQUEST']._serialized_start=981
+  _globals['_COMPLETEPROVIDERSIGNINREQUEST']._serialized_end=1146
+  _globals['_COMPLETEPROVIDERSIGNINRESPONSE']._serialized_start=1149
+  _globals['_COMPLETEPROVIDERSIGNINRESPONSE']._serialized_end=1314
+  _globals['_BEGINLINKPROVIDERREQUEST']._serialized_start=1316
+  _globals['_BEGINLINKPROVIDERREQUEST']._serialized_end=1405
+  _globals['_BEGINLINKPROVIDERRESPONSE']._serialized_start=1407
+  _globals['_BEGINLINKPROVIDERRESPONSE']._serialized_end=1505
+  _globals['_LINKPROVIDERREQUEST']._serialized_start=1508
+  _globals['_LINKPROVIDERREQUEST']._serialized_end=1663
+  _globals['_LINKPROVIDERRESPONSE']._serialized_start=1665
+  _globals['_LINKPROVIDERRESPONSE']._serialized_end=1749
+  _globals['_LISTLINKEDPROVIDERSREQUEST']._serialized_start=1751
+  _globals['_LISTLINKEDPROVIDERSREQUEST']._serialized_end=1779
+  _globals['_LISTLINKEDPROVIDERSRESPONSE']._serialized_start=1781
+  _globals['_LISTLINKEDPROVIDERSRESPONSE']._serialized_end=1873
+  _globals['_UNLINKPROVIDERREQUEST']._serialized_start=1875
+  _globals['_UNLINKPROVIDERREQUEST']._serialized_end=1936
+  _globals['_UNLINKPROVIDERRESPONSE']._serialized_start=1938
+  _globals['_UNLINKPROVIDERRESPONSE']._serialized_end=1962
+  _globals['_PROVIDERSERVICE']._serialized_start=2151
+  _globals['_PROVIDERSERVICE']._serialized_end=3428
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RefreshFailure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefreshFailureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefreshFailure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFRESH_FAILURE_UNSPECIFIED: _RefreshFailure.ValueType  # 0
+    """None."""
+    REFRESH_FAILURE_NO_REFRESH_TOKEN: _RefreshFailure.ValueType  # 1
+    """The access token has expired, and the provider has issued no refresh token."""
+    REFRESH_FAILURE_EXPIRED: _RefreshFailure.ValueType  # 2
+    """The refresh token has expired. The user must sign in with the provider again."""
+    REFRESH_FAILURE_REFUSED: _RefreshFailure.ValueType  # 3
+    """The provider refused the refresh token: it is revoked or used. The user must sign in with the provider again."""
+    REFRESH_FAILURE_INVALID_RESPONSE: _RefreshFailure.ValueType  # 4
+    """The provider's response was invalid. The next use tries again."""
+
+class RefreshFailure(_RefreshFailure, metaclass=_RefreshFailureEnumTypeWrapper):
+    """Why an access token could not be refreshed."""
+
+REFRESH_FAILURE_UNSPECIFIED: RefreshFailure.ValueType  # 0
+"""None."""
+REFRESH_FAILURE_NO_REFRESH_TOKEN: RefreshFailure.ValueType  # 1
+"""The access token has expired, and the provider has issued no refresh token."""
+REFRESH_FAILURE_EXPIRED: RefreshFailure.ValueType  # 2
+"""The refresh token has expired. The user must sign in with the provider again."""
+REFRESH_FAILURE_REFUSED: RefreshFailure.ValueType  # 3
+"""The provider refused the refresh token: it is revoked or used. The user must sign in with the provider again."""
+REFRESH_FAILURE_INVALID_RESPONSE: RefreshFailure.ValueType  # 4
+"""The provider's response was invalid. The next use tries again."""
+Global___RefreshFailure: _TypeAlias = RefreshFailure  # noqa: Y015
 
 @_typing.final
 class LinkedProvider(_message.Message):
@@ -31,12 +64,17 @@ class LinkedProvider(_message.Message):
     EMAIL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID."""
     provider: _builtins.str
     """The configured name of the provider; at most 50 characters."""
     email: _builtins.str
     """The address that the provider sent; at most 254 characters. Unset if it sent none."""
+    refresh_failure: Global___RefreshFailure.ValueType
+    """Why the provider's access token could not be refreshed the last time. Unset if it could."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was linked."""
@@ -44,6 +82,14 @@ class LinkedProvider(_message.Message):
     @_builtins.property
     def last_used_at(self) -> _timestamp_pb2.Timestamp:
         """When it last signed in."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the provider granted, such as `email` or `https://www.googleapis.com/auth/calendar`. Empty if it is unknown."""
+
+    @_builtins.property
+    def refresh_token_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the provider's refresh token expires. Unset if there is none, or the provider does not specify it."""
 
     def __init__(
         self,
@@ -53,14 +99,26 @@ class LinkedProvider(_message.Message):
         email: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        refresh_token_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        refresh_failure: Global___RefreshFailure.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "created_at", b"created_at", "email", b"email", "last_used_at", b"last_used_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_refresh_failure", b"_refresh_failure", "_refresh_token_expires_at", b"_refresh_token_expires_at", "created_at", b"created_at", "email", b"email", "last_used_at", b"last_used_at", "refresh_failure", b"refresh_failure", "refresh_token_expires_at", b"refresh_token_expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "created_at", b"created_at", "email", b"email", "id", b"id", "last_used_at", b"last_used_at", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_email", b"_email", "_refresh_failure", b"_refresh_failure", "_refresh_token_expires_at", b"_refresh_token_expires_at", "created_at", b"created_at", "email", b"email", "id", b"id", "last_used_at", b"last_used_at", "provider", b"provider", "refresh_failure", b"refresh_failure", "refresh_token_expires_at", b"refresh_token_expires_at", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__email: _TypeAlias = _typing.Literal["email"]  # noqa: Y015
     _WhichOneofArgType__email: _TypeAlias = _typing.Literal["_email", b"_email"]  # noqa: Y015
+    _WhichOneofReturnType__refresh_failure: _TypeAlias = _typing.Literal["refresh_failure"]  # noqa: Y015
+    _WhichOneofArgType__refresh_failure: _TypeAlias = _typing.Literal["_refresh_failure", b"_refresh_failure"]  # noqa: Y015
+    _WhichOneofReturnType__refresh_token_expires_at: _TypeAlias = _typing.Literal["refresh_token_expires_at"]  # noqa: Y015
+    _WhichOneofArgType__refresh_token_expires_at: _TypeAlias = _typing.Literal["_refresh_token_expires_at", b"_refresh_token_expires_at"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__email) -> _WhichOneofReturnType__email | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refresh_failure) -> _WhichOneofReturnType__refresh_failure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__refresh_token_expires_at) -> _WhichOneofReturnType__refresh_token_expires_at | None: ...
 
 Global___LinkedProvider: _TypeAlias = LinkedProvider  # noqa: Y015
 

@@ -62,6 +62,11 @@ class SessionServiceStub:
                 request_serializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.ReauthenticateRequest.SerializeToString,
                 response_deserializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.ReauthenticateResponse.FromString,
                 _registered_method=True)
+        self.SetClientMetadata = channel.unary_unary(
+                '/accord.sessions.v1.SessionService/SetClientMetadata',
+                request_serializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.SetClientMetadataRequest.SerializeToString,
+                response_deserializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.SetClientMetadataResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -112,6 +117,14 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetClientMetadata(self, request, context):
+        """Replaces what the client stores with the calling session, such as the name of the device, for the user's list of
+        sessions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -139,6 +152,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.Reauthenticate,
                     request_deserializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.ReauthenticateRequest.FromString,
                     response_serializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.ReauthenticateResponse.SerializeToString,
+            ),
+            'SetClientMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetClientMetadata,
+                    request_deserializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.SetClientMetadataRequest.FromString,
+                    response_serializer=accord_dot_sessions_dot_v1_dot_sessions__pb2.SetClientMetadataResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -279,6 +297,33 @@ class SessionService:
             '/accord.sessions.v1.SessionService/Reauthenticate',
             accord_dot_sessions_dot_v1_dot_sessions__pb2.ReauthenticateRequest.SerializeToString,
             accord_dot_sessions_dot_v1_dot_sessions__pb2.ReauthenticateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetClientMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.sessions.v1.SessionService/SetClientMetadata',
+            accord_dot_sessions_dot_v1_dot_sessions__pb2.SetClientMetadataRequest.SerializeToString,
+            accord_dot_sessions_dot_v1_dot_sessions__pb2.SetClientMetadataResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,10 @@ class SessionServiceStub:
     Fails with PASSWORD_WRONG if the password is wrong, and CODE_WRONG if the account has a second factor and the code is
     wrong or missing.
     """
+    SetClientMetadata: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.SetClientMetadataRequest, _sessions_pb2.SetClientMetadataResponse]
+    """Replaces what the client stores with the calling session, such as the name of the device, for the user's list of
+    sessions.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -88,6 +92,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     gets a new token, and the old one is refused. Accounts without a password sign in again instead.
     Fails with PASSWORD_WRONG if the password is wrong, and CODE_WRONG if the account has a second factor and the code is
     wrong or missing.
+    """
+    SetClientMetadata: _aio.UnaryUnaryMultiCallable[_sessions_pb2.SetClientMetadataRequest, _sessions_pb2.SetClientMetadataResponse]  # type: ignore[assignment]
+    """Replaces what the client stores with the calling session, such as the name of the device, for the user's list of
+    sessions.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -146,6 +154,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         gets a new token, and the old one is refused. Accounts without a password sign in again instead.
         Fails with PASSWORD_WRONG if the password is wrong, and CODE_WRONG if the account has a second factor and the code is
         wrong or missing.
+        """
+
+    @_abc_1.abstractmethod
+    def SetClientMetadata(
+        self,
+        request: _sessions_pb2.SetClientMetadataRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.SetClientMetadataResponse, _abc.Awaitable[_sessions_pb2.SetClientMetadataResponse]]:
+        """Replaces what the client stores with the calling session, such as the name of the device, for the user's list of
+        sessions.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
