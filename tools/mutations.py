@@ -308,6 +308,13 @@ MUTATIONS = (
         MATRIX,
     ),
     Mutation(
+        "access: a session may call every method before the password is changed",
+        INTERCEPTOR,
+        "    if caller.password_change_required and not policy.before_password_change:\n",
+        "    if False:\n",
+        MATRIX,
+    ),
+    Mutation(
         "access: every account is an administrator",
         INTERCEPTOR,
         "        return caller.administrator\n",

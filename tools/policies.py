@@ -47,7 +47,8 @@ The policies include the defaults of their service (`policy_defaults`).
 - **Credentials**: the credentials that the method accepts. A service token acts for a person, except in methods for
   services. A certificate identifies a service.
 - **Other rules**: *recent* requires a sign-in within the last 10 minutes. *In person* refuses impersonating administrators
-  and services that act for a person; *recent* implies it. *Audited* methods write an audit event.
+  and services that act for a person; *recent* implies it. *Before a password change* accepts sessions that were opened with
+  a password of an administrator. *Audited* methods write an audit event.
 - **Rate limits**: every limit applies. Limits count calls, or only *failed* calls. *Durable* limits are counted in the
   database, for all gateways together.
 - **Deadline**: the default / the maximum.
@@ -117,7 +118,12 @@ def _credentials(policy: MethodPolicy) -> str:
 
 
 def _rules(policy: MethodPolicy) -> str:
-    rules = {"recent": policy.fresh, "in person": policy.in_person and not policy.fresh, "audited": policy.audit}
+    rules = {
+        "recent": policy.fresh,
+        "in person": policy.in_person and not policy.fresh,
+        "before a password change": policy.before_password_change,
+        "audited": policy.audit,
+    }
     return ", ".join(rule for rule, applies in rules.items() if applies)
 
 

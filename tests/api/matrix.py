@@ -30,6 +30,7 @@ MISSING: Final = "CREDENTIAL_MISSING"
 INVALID: Final = "CREDENTIAL_INVALID"
 DENIED: Final = "PERMISSION_DENIED"
 NOT_FRESH: Final = "SIGN_IN_NOT_FRESH"
+PASSWORD_CHANGE: Final = "PASSWORD_CHANGE_REQUIRED"
 
 # Accord's and the application's.
 _PERMISSIONS: Final = {
@@ -52,6 +53,7 @@ class CallerTraits:
     administrator: bool = False
     fresh: bool = True  # True if the sign-in is recent enough for methods that require a fresh one
     impersonated: bool = False
+    password_change_required: bool = False  # True if the session was opened with a password of an administrator
     service_for_itself: bool = False
     service_for_user: bool = False
 
@@ -64,6 +66,8 @@ def expected_result(policy: MethodPolicy, caller: CallerTraits) -> str:
         return MISSING
     if not caller.valid:
         return INVALID
+    if caller.password_change_required and not policy.before_password_change:
+        return PASSWORD_CHANGE
     if not (_accepts_credential(policy, caller) and _grants_access(policy, caller) and _has_permission(policy, caller)):
         return DENIED
     if (policy.fresh or policy.in_person) and (caller.impersonated or caller.service_for_user):
@@ -144,8 +148,8 @@ class Cell(NamedTuple):
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
-_MARKS: Final = {ACCEPTED: "●", MISSING: "◦", INVALID: "×", DENIED: "–", NOT_FRESH: "~"}
-_COLOURS: Final = {ACCEPTED: "32;1", MISSING: "90", INVALID: "31", DENIED: "33", NOT_FRESH: "36"}
+_MARKS: Final = {ACCEPTED: "●", MISSING: "◦", INVALID: "×", DENIED: "–", NOT_FRESH: "~", PASSWORD_CHANGE: "p"}
+_COLOURS: Final = {ACCEPTED: "32;1", MISSING: "90", INVALID: "31", DENIED: "33", NOT_FRESH: "36", PASSWORD_CHANGE: "35"}
 _WRONG: Final = "41;97"
 _MARGIN: Final = 56
 

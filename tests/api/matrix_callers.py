@@ -113,7 +113,9 @@ async def _without_organization(world: World, acme: UUID) -> Columns:
 # --- members ----------------------------------------------------------------------------------------------------------
 async def _members(world: World, acme: UUID) -> Columns:
     by_role = {name: await world.member(acme, name) for name in _BUILT_IN}
-    not_fresh = await world.member(acme, "owner")
+    not_fresh, must_change = [await world.member(acme, "owner") for _ in range(2)]
+    world.change_session(must_change, "password_change_required = true")
+    world.change_account(must_change, "role = 'administrator'")
     world.change_session(not_fresh, "authenticated_at = now() - interval '11 minutes'")
     return {
         **{
@@ -121,6 +123,9 @@ async def _members(world: World, acme: UUID) -> Columns:
             for role, it in by_role.items()
         },
         "owner without a fresh sign-in": always(CallerTraits(permissions=ALL, fresh=False), not_fresh.headers),
+        "owner and administrator who must change the password": always(
+            CallerTraits(permissions=ALL, administrator=True, password_change_required=True), must_change.headers
+        ),
         "custom role with only the permission": await _by_role(world, acme, only),
         "custom role with all other permissions": await _by_role(world, acme, all_but),
     }

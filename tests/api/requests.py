@@ -26,6 +26,7 @@ _VALUES: Final[dict[str, Any]] = {
     "accord.accounts.v1.CompleteSignInRequest.code": "123456",
     "accord.accounts.v1.ResetPasswordRequest.new_password": _PASSWORD,
     "accord.accounts.v1.SignUpRequest.password": _PASSWORD,
+    "accord.admin.v1.SetAccountPasswordRequest.new_password": _PASSWORD,
     "accord.invitations.v1.CreateInvitationRequest.role": ROLE_MEMBER,
 }
 

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from psycopg.rows import class_row
 
-from accord.admin.v1.admin_pb2 import StopImpersonatingRequest
+from accord.admin.v1.admin_pb2 import DeleteAccountRequest, SetAccountPasswordRequest, StopImpersonatingRequest
 from accord.api_keys.v1.api_keys_pb2 import RotateApiKeyRequest
 from accord.invitations.v1.invitations_pb2 import AcceptInvitationRequest, DeclineInvitationRequest
 from accord.members.v1.members_pb2 import LeaveOrganizationRequest
@@ -171,6 +171,18 @@ async def leave_organization(world: World, me: Owner, _: Client) -> Success:
     return Success(LeaveOrganizationRequest(organization_id=str(me.organization)))
 
 
+async def set_account_password(world: World, _me: Owner, _: Client) -> Success:
+    request = SetAccountPasswordRequest(
+        account_id=str((await world.person()).account_id), new_password="correct horse battery", reason="a reason"
+    )
+    return Success(request)
+
+
+async def delete_account(world: World, _me: Owner, _: Client) -> Success:
+    other = await world.person()
+    return Success(DeleteAccountRequest(account_id=str(other.account_id), reason="a reason"))
+
+
 async def issue_token(world: World, _me: Owner, _: Client) -> Success:
     service = await new_service(world.database)
     credentials = {"client_id": str(service.id), "client_secret": service.secret}
@@ -184,6 +196,8 @@ async def exchange_token(world: World, me: Owner, client: Client) -> Success:
 
 # Methods that the least request about the caller's own things is not enough for.
 SUCCESSES: Final[Mapping[str, Callable[[World, Owner, Client], Awaitable[Success]]]] = {
+    "accord.admin.v1.AdminService.DeleteAccount": delete_account,
+    "accord.admin.v1.AdminService.SetAccountPassword": set_account_password,
     "accord.admin.v1.AdminService.StopImpersonating": stop_impersonating,
     "accord.api_keys.v1.ApiKeyService.RotateApiKey": rotate_api_key,
     "accord.invitations.v1.InvitationService.AcceptInvitation": accept_invitation,

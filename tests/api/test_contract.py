@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.code_pb2 import Code
 from protovalidate import Validator
-from sqlalchemy import Column, DateTime, Enum, Interval, String, Table, Uuid
+from sqlalchemy import Boolean, Column, DateTime, Enum, Interval, String, Table, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
@@ -196,6 +196,11 @@ def test_method_without_a_policy_is_refused() -> None:
             "has a permission, which requires",
         ),
         (changed(personal=True), "is personal, yet has no permission"),
+        (changed(access=Access.ACCESS_ADMIN, before_password_change=True), "has before_password_change, which is for"),
+        (
+            changed(permission=Permission.PERMISSION_TASKS_READ, before_password_change=True),
+            "has before_password_change, which is for",
+        ),
         (
             changed(access=Access.ACCESS_SERVICE, credentials=[Credential.CREDENTIAL_SESSION]),
             "for services, yet accepts a credential of people",
@@ -583,6 +588,8 @@ def session_columns(**others: Any) -> dict[str, Any]:
         "user_agent": mapped_column(String, nullable=True),
         "active_organization_id": mapped_column(Uuid, nullable=True),
         "impersonator_id": mapped_column(Uuid, nullable=True),
+        "provider": mapped_column(String(50), nullable=True),
+        "password_change_required": mapped_column(Boolean, nullable=False),
     }
     return {name: column for name, column in (right | others).items() if column is not None}
 
@@ -614,6 +621,7 @@ def test_string_field_with_another_length_than_its_column_is_refused() -> None:
     columns = session_columns(
         email=mapped_column(String(100), nullable=False),
         display_name=mapped_column(String, nullable=False),
+        image_url=mapped_column(String(2048), nullable=True),
         updated_at=mapped_column(DateTime(timezone=True), nullable=False),
         email_verified_at=mapped_column(DateTime(timezone=True), nullable=True),
         etag=mapped_column(Uuid, nullable=False),

@@ -38,6 +38,7 @@ from tests.api.matrix import (
     INVALID,
     MISSING,
     NOT_FRESH,
+    PASSWORD_CHANGE,
     CallerTraits,
     Cell,
     MatrixCaller,
@@ -123,7 +124,7 @@ def assert_complete(cells: Sequence[Cell], methods: Iterable[MethodDescriptor]) 
     protected = {method for method in methods if policy_of(method).access != ACCESS_PUBLIC}
     assert protected
     assert {cell.method for cell in cells if cell.actual == DENIED} >= protected
-    assert {cell.actual for cell in cells} == {ACCEPTED, MISSING, INVALID, DENIED, NOT_FRESH}
+    assert {cell.actual for cell in cells} == {ACCEPTED, MISSING, INVALID, DENIED, NOT_FRESH, PASSWORD_CHANGE}
 
 
 async def actual_result(ways: Ways, face: Face, method: MethodDescriptor, caller: MatrixCaller) -> str:
@@ -159,6 +160,13 @@ async def actual_result(ways: Ways, face: Face, method: MethodDescriptor, caller
         (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), CallerTraits(service_for_user=True), DENIED),
         (MethodPolicy(access=ACCESS_SIGNED_IN, in_person=True), CallerTraits(fresh=False), ACCEPTED),
         (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(fresh=False, impersonated=True), ACCEPTED),
+        (MethodPolicy(access=ACCESS_SIGNED_IN), CallerTraits(password_change_required=True), PASSWORD_CHANGE),
+        (MethodPolicy(access=ACCESS_ADMIN), CallerTraits(password_change_required=True), PASSWORD_CHANGE),
+        (
+            MethodPolicy(access=ACCESS_SIGNED_IN, before_password_change=True),
+            CallerTraits(password_change_required=True),
+            ACCEPTED,
+        ),
         (MethodPolicy(access=ACCESS_ADMIN), CallerTraits(), DENIED),
         (MethodPolicy(access=ACCESS_ADMIN), CallerTraits(administrator=True), ACCEPTED),
         (MethodPolicy(access=ACCESS_SERVICE, credentials=[CREDENTIAL_SESSION]), CallerTraits(), DENIED),

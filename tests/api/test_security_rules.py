@@ -190,14 +190,16 @@ async def assert_other_session_is_revoked(client: Client, mine: SignInResponse, 
     assert await session_reason(client, mine.session_token) is None
 
 
-# Methods that delete data of others, issue a credential or grant privileges.
+# Methods that delete data of others, set or issue a credential, or grant privileges. Also AdminService.DeleteAccount.
 PRIVILEGED = {
+    "CreateAccount",
     "CreateApiKey",
     "CreateServiceAccount",
     "DeleteOrganization",
     "ImpersonateAccount",
     "RotateApiKey",
     "RotateSecret",
+    "SetAccountPassword",
     "SetAccountRole",
     "TransferOwnership",
     "UpdateApiKey",

@@ -36,8 +36,7 @@ async def changing(
             if takes_administrator:
                 await accounts.lock_administrators(tx, account_id=account_id)
             account = await _get_account_locked(tx, account_id)
-            if not await accounts.is_administrator(tx, account_id=caller().account_id):
-                raise RpcError(Reason.REASON_PERMISSION_DENIED)
+            await require_administrator(tx)
             if takes_administrator and account.role == ADMINISTRATOR:
                 await _require_another(tx, account_id)
             await sessions.notify_account_changed(tx, account_id=account_id)
@@ -53,6 +52,12 @@ async def _get_account_locked(tx: Transaction, account_id: UUID) -> Account:
     if account is None:
         raise account_not_found(account_id)
     return account
+
+
+async def require_administrator(tx: Transaction) -> None:
+    """Raises PERMISSION_DENIED if the caller has lost the role since the call was authenticated."""
+    if not await accounts.is_administrator(tx, account_id=caller().account_id):
+        raise RpcError(Reason.REASON_PERMISSION_DENIED)
 
 
 async def require_another(tx: Transaction, account_id: UUID) -> None:

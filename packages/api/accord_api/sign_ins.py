@@ -1,7 +1,6 @@
 """The end of every sign-in: a session, or a token for the second step."""
 
 from typing import NamedTuple
-from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
@@ -50,7 +49,7 @@ class SignIns:
             kind = account_tokens.SECOND_STEP
             token = await account_tokens.issue(tx, kind, account_id=now.id, email=now.email, provider=provider)
             return SignIn("", None, token)
-        token, session = await self._open(tx, now.id, provider)
+        token, session = await self._open(tx, now, provider)
         return SignIn(token, session, "")
 
     async def complete(self, tx: Transaction, waiting: AccountToken) -> Opened:
@@ -58,13 +57,18 @@ class SignIns:
         account = await account_tokens.use(tx, waiting)
         if is_banned(account, self._clock):
             raise account_tokens.invalid_token()
-        return await self._open(tx, account.id, waiting.provider)
+        return await self._open(tx, account, waiting.provider)
 
-    async def _open(self, tx: Transaction, account_id: UUID, provider: str | None) -> Opened:
+    async def _open(self, tx: Transaction, account: Account, provider: str | None) -> Opened:
         token, session = await self._sessions.open(
-            tx, account_id, peer=call().peer, user_agent=call().user_agent, provider=provider
+            tx,
+            account.id,
+            peer=call().peer,
+            user_agent=call().user_agent,
+            provider=provider,
+            password_change_required=account.password_change_required and provider is None,
         )
-        call().note(account_id=account_id, target=session.id)
+        call().note(account_id=account.id, target=session.id)
         return Opened(token, session)
 
 

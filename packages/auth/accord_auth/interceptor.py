@@ -109,6 +109,8 @@ class StreamAuthInterceptor(AuthInterceptor):
 
 
 def _authorize(caller: Caller, policy: Policy) -> None:
+    if caller.password_change_required and not policy.before_password_change:
+        raise RpcError(Reason.REASON_PASSWORD_CHANGE_REQUIRED)
     if not (caller.credential in policy.credentials and _of_kind(caller, policy.access) and _permitted(caller, policy)):
         raise RpcError(Reason.REASON_PERMISSION_DENIED)
     if policy.in_person and (caller.impersonator_id or caller.service_account_id):

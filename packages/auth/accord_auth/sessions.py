@@ -15,6 +15,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.engine.listen import Listener
 from accord_db.queries.sessions import (
     LiveSession,
+    end_password_change,
     get_session_by_token_hash,
     insert_session,
     list_live_sessions,
@@ -72,12 +73,14 @@ class Sessions:
         authenticated_at: datetime | None = None,
         impersonator_id: UUID | None = None,
         provider: str | None = None,
+        password_change_required: bool = False,
     ) -> tuple[str, Session]:
         """Returns the token, which is not stored, and the session.
 
         `authenticated_at`: when the user authenticated, if not now, as for a device that was approved in another session.
         `impersonator_id`: the administrator who acts as the account, for `IMPERSONATED_FOR`.
-        `provider`: the name of the provider that the user signed in with."""
+        `provider`: the name of the provider that the user signed in with.
+        `password_change_required`: the session can only change the password, until `end_password_change`."""
         token = new_session_token()
         lifetime = self._lifetime if impersonator_id is None else min(IMPERSONATED_FOR, self._lifetime)
         session = await insert_session(
@@ -92,6 +95,7 @@ class Sessions:
             user_agent=user_agent[:_USER_AGENT_LENGTH] if user_agent is not None else None,
             impersonator_id=impersonator_id,
             provider=provider,
+            password_change_required=password_change_required,
         )
         return token, session
 
@@ -128,6 +132,13 @@ class Sessions:
         finally:
             self.cache.drop(session_id)
         return (token, session) if session is not None else None
+
+    async def end_password_change(self, db: Executor, *, session_id: UUID, account_id: UUID) -> None:
+        """The user has changed the password: the session can call every method."""
+        try:
+            await end_password_change(db, session_id=session_id, account_id=account_id)
+        finally:
+            self.cache.drop(session_id)
 
     async def revoke(self, db: Executor, *, session_id: UUID, account_id: UUID) -> bool:
         """False if the account has no such session, or it is revoked already."""
@@ -180,6 +191,7 @@ class Sessions:
             permissions=held(session.role, session.permissions),
             administrator=session.administrator,
             impersonator_id=session.impersonator_id,
+            password_change_required=session.password_change_required,
         )
         ids = (session.id, session.account_id, session.active_organization_id, session.impersonator_id)
         valid_until = min(session.expires_at, session.idle_expires_at)

@@ -173,6 +173,12 @@ class CrossSiteRequest(PermissionDenied):
     reason = "CROSS_SITE_REQUEST"
 
 
+class PasswordChangeRequired(PermissionDenied):
+    """The session was opened with a password that an administrator set, and the user has not changed it yet."""
+
+    reason = "PASSWORD_CHANGE_REQUIRED"
+
+
 class RequestIdReused(InvalidArgument):
     """The `request_id` was used before with another message."""
 
@@ -452,6 +458,18 @@ class NotImpersonating(FailedPrecondition):
     reason = "NOT_IMPERSONATING"
 
 
+class AccountExists(AlreadyExists):
+    """Another account, not deleted, has the e-mail address."""
+
+    reason = "ACCOUNT_EXISTS"
+
+
+class PasswordNotSettable(FailedPrecondition):
+    """The account is the caller's own or an administrator's. Metadata: `account_id`."""
+
+    reason = "PASSWORD_NOT_SETTABLE"
+
+
 BY_CODE: Final[Mapping[grpc.StatusCode, type[CallFailed]]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.UNKNOWN: Unknown,
@@ -487,6 +505,7 @@ BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "PERMISSION_DENIED": PermissionDenied,
     "SIGN_IN_NOT_FRESH": SignInNotFresh,
     "CROSS_SITE_REQUEST": CrossSiteRequest,
+    "PASSWORD_CHANGE_REQUIRED": PasswordChangeRequired,
     "REQUEST_ID_REUSED": RequestIdReused,
     "PAGE_TOKEN_INVALID": PageTokenInvalid,
     "ETAG_MISMATCH": EtagMismatch,
@@ -533,4 +552,6 @@ BY_REASON: Final[Mapping[str, type[CallFailed]]] = {
     "LAST_ADMINISTRATOR": LastAdministrator,
     "NOT_IMPERSONABLE": NotImpersonable,
     "NOT_IMPERSONATING": NotImpersonating,
+    "ACCOUNT_EXISTS": AccountExists,
+    "PASSWORD_NOT_SETTABLE": PasswordNotSettable,
 }

@@ -33,6 +33,8 @@ class Caller:
     impersonator_id: UUID | None = None
     # The service that calls, for itself or for a user.
     service_account_id: UUID | None = None
+    # The session was opened with a password that an administrator set: most methods refuse it.
+    password_change_required: bool = False
     # The limit of an API key over all methods.
     calls_per_minute: int | None = None
     # The method's policy has a permission, and the caller holds it or acts outside of an organization (`personal`). Set by

@@ -54,6 +54,7 @@ class Policy:
     personal: bool
     # Also true of every method with `fresh`: an impersonator cannot authenticate as the user.
     in_person: bool
+    before_password_change: bool
 
     @classmethod
     def of(cls, declared: MethodPolicy) -> "Policy":
@@ -69,6 +70,7 @@ class Policy:
             audit=declared.audit,
             personal=declared.personal,
             in_person=declared.in_person or declared.fresh,
+            before_password_change=declared.before_password_change,
         )
 
 
@@ -211,6 +213,8 @@ def _access_faults(policy: MethodPolicy) -> Iterable[str]:
         yield "its policy is fresh, and so may accept sessions only"
     if policy.in_person and set(policy.credentials) - {Credential.CREDENTIAL_SESSION}:
         yield "its policy is in_person, and so may accept sessions only"
+    if policy.before_password_change and (policy.access != Access.ACCESS_SIGNED_IN or policy.permission):
+        yield "its policy has before_password_change, which is for methods that accept every user and need no permission"
 
 
 def _deadline_faults(policy: MethodPolicy) -> Iterable[str]:

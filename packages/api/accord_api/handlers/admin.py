@@ -1,6 +1,7 @@
 """AdminService: accounts of the installation, and the audit log."""
 
 from datetime import datetime
+from functools import partial
 from typing import ClassVar, Final
 from uuid import UUID
 
@@ -10,11 +11,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from accord.admin.v1 import admin_pb2 as pb
 from accord.admin.v1.admin_pb2_grpc import AdminServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.administrators import ADMINISTRATOR, account_not_found, changing
+from accord_api import account_tokens
+from accord_api.account_deletion import delete_account
+from accord_api.administrators import ADMINISTRATOR, account_not_found, changing, require_administrator
 from accord_api.dependencies import Dependencies
-from accord_api.session_messages import to_session
+from accord_api.new_passwords import check_new_password, set_password
+from accord_api.session_messages import fill_session, to_session
 from accord_api.sign_ins import is_banned
 from accord_db.engine.database import Transaction
+from accord_db.engine.ids import uuid7
 from accord_db.queries import accounts, audit, managed_accounts, sessions
 from accord_db.queries.audit import EventFilters
 from accord_db.queries.managed_accounts import AccountFilters, Search
@@ -39,6 +44,8 @@ class AdminService(AdminServiceServicer):
     def __init__(self, dependencies: Dependencies) -> None:
         self._db = dependencies.database
         self._sessions = dependencies.sessions
+        self._passwords = dependencies.passwords
+        self._outbox = dependencies.outbox
         self._paginator = dependencies.paginator
 
     async def ListAccounts(self, request: pb.ListAccountsRequest, context: Context) -> pb.ListAccountsResponse:
@@ -64,6 +71,54 @@ class AdminService(AdminServiceServicer):
         if account is None:
             raise account_not_found(account_id)
         return pb.GetAccountResponse(account=self._to_message(account))
+
+    async def CreateAccount(self, request: pb.CreateAccountRequest, context: Context) -> pb.CreateAccountResponse:
+        account_id, password_hash = uuid7(), None
+        call().note(target=account_id, stated_reason=request.reason)
+        if request.HasField("password"):
+            check_new_password(self._passwords, "password", request.password, email=request.email)
+            password_hash = await self._passwords.hash(request.password)
+        async with self._db.transaction() as tx:
+            await require_administrator(tx)
+            account = await accounts.insert_account(
+                tx,
+                account_id=account_id,
+                email=request.email,
+                display_name=request.display_name,
+                password_hash=password_hash,
+                password_change_required=password_hash is not None,
+            )
+            if account is None:
+                raise RpcError(Reason.REASON_ACCOUNT_EXISTS)
+            if request.email_verified:
+                account = await accounts.verify_email(tx, account_id=account_id) or account
+        return pb.CreateAccountResponse(account=self._to_message(account))
+
+    async def SetAccountPassword(
+        self, request: pb.SetAccountPasswordRequest, context: Context
+    ) -> pb.SetAccountPasswordResponse:
+        account_id = UUID(request.account_id)
+        call().note(target=account_id, stated_reason=request.reason)
+        found = await accounts.get_account(self._db, account_id=account_id)
+        if found is None:
+            raise account_not_found(account_id)
+        check_new_password(self._passwords, "new_password", request.new_password, email=found.email)
+        new_hash = await self._passwords.hash(request.new_password)
+        async with changing(self._db, self._sessions, account_id) as (tx, account):
+            if account_id == caller().account_id or account.role == ADMINISTRATOR:
+                raise RpcError(Reason.REASON_PASSWORD_NOT_SETTABLE, account_id=str(account_id))
+            account = await set_password(tx, self._outbox, account, new_hash, change_required=True)
+            await account_tokens.void(tx, account_id, *account_tokens.ALL)
+            await self._sessions.revoke_all(tx, account_id)
+        return pb.SetAccountPasswordResponse(account=self._to_message(account))
+
+    async def DeleteAccount(self, request: pb.DeleteAccountRequest, context: Context) -> pb.DeleteAccountResponse:
+        account_id = UUID(request.account_id)
+        call().note(target=account_id, stated_reason=request.reason)
+        async with changing(self._db, self._sessions, account_id, takes_administrator=True) as (tx, _):
+            account = await delete_account(tx, self._sessions, account_id)
+        assert account is not None  # it is locked
+        return pb.DeleteAccountResponse(account=self._to_message(account))
 
     async def BanAccount(self, request: pb.BanAccountRequest, context: Context) -> pb.BanAccountResponse:
         account_id = UUID(request.account_id)
@@ -104,6 +159,28 @@ class AdminService(AdminServiceServicer):
         async with changing(self._db, self._sessions, account_id) as (tx, _):
             revoked = await self._sessions.revoke_all(tx, account_id)
         return pb.RevokeAccountSessionsResponse(revoked_count=revoked)
+
+    async def ListAccountSessions(
+        self, request: pb.ListAccountSessionsRequest, context: Context
+    ) -> pb.ListAccountSessionsResponse:
+        account_id, page = UUID(request.account_id), self._paginator.page(request)
+        if await managed_accounts.get_any_account(self._db, account_id=account_id) is None:
+            raise account_not_found(account_id)
+        rows = await sessions.list_sessions(self._db, account_id=account_id, page=page, show_ended=request.show_ended)
+        response, fill = pb.ListAccountSessionsResponse(), partial(fill_session, calling=caller().session_id)
+        response.next_page_token = page.fill(response.sessions, rows, fill, key=lambda row: row.session)
+        return response
+
+    async def RevokeAccountSession(
+        self, request: pb.RevokeAccountSessionRequest, context: Context
+    ) -> pb.RevokeAccountSessionResponse:
+        account_id, session_id = UUID(request.account_id), UUID(request.session_id)
+        call().note(target=session_id)
+        async with changing(self._db, self._sessions, account_id) as (tx, _):
+            revoked = await self._sessions.revoke(tx, session_id=session_id, account_id=account_id)
+            if not revoked and await sessions.get_session(tx, session_id=session_id, account_id=account_id) is None:
+                raise RpcError(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
+        return pb.RevokeAccountSessionResponse()
 
     async def ImpersonateAccount(
         self, request: pb.ImpersonateAccountRequest, context: Context

@@ -1,10 +1,8 @@
 """SessionService: lists, ends and renews sessions of the caller's account."""
 
 from functools import partial
-from typing import Final
 from uuid import UUID
 
-from accord.accounts.v1.accounts_pb2 import Session, SessionStatus
 from accord.errors.v1.errors_pb2 import Reason
 from accord.sessions.v1 import sessions_pb2 as pb
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceServicer
@@ -14,16 +12,10 @@ from accord_api.session_messages import fill_session
 from accord_api.sign_ins import require_verified_hash
 from accord_db.engine.database import Transaction
 from accord_db.queries import accounts, sessions
-from accord_db.queries.sessions import SessionWithStatus, Status
+from accord_db.queries.sessions import SessionWithStatus
 from accord_rpc.call import Context, call
-from accord_rpc.caller import Caller, caller
+from accord_rpc.caller import caller
 from accord_rpc.errors import RpcError
-
-_STATUSES: Final[dict[Status, SessionStatus.ValueType]] = {
-    "active": SessionStatus.SESSION_STATUS_ACTIVE,
-    "expired": SessionStatus.SESSION_STATUS_EXPIRED,
-    "revoked": SessionStatus.SESSION_STATUS_REVOKED,
-}
 
 
 class SessionService(SessionServiceServicer):
@@ -41,7 +33,7 @@ class SessionService(SessionServiceServicer):
         if found is None:
             raise _not_found(session_id)
         response = pb.GetSessionResponse()
-        _fill_message(response.session, found, me)
+        fill_session(response.session, found, calling=me.session_id)
         return response
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
@@ -52,7 +44,7 @@ class SessionService(SessionServiceServicer):
         )
         response = pb.ListSessionsResponse()
         response.next_page_token = page.fill(
-            response.sessions, rows, partial(_fill_message, me=me), key=lambda row: row.session
+            response.sessions, rows, partial(fill_session, calling=me.session_id), key=lambda row: row.session
         )
         return response
 
@@ -87,6 +79,8 @@ class SessionService(SessionServiceServicer):
             if account is None or now is None:  # deleted since the password was verified
                 raise RpcError(Reason.REASON_PASSWORD_WRONG)
             require_verified_hash(now, account)
+            if now.password_change_required:  # an administrator knows the password, so that it proves nothing
+                raise RpcError(Reason.REASON_PASSWORD_CHANGE_REQUIRED)
             await self._verify_second_factor(tx, request)
             renewed = await self._sessions.renew(
                 tx, session_id=me.session_id, account_id=me.account_id, authenticated_at=me.authenticated_at
@@ -95,7 +89,7 @@ class SessionService(SessionServiceServicer):
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         token, session = renewed
         response = pb.ReauthenticateResponse(session_token=token)
-        _fill_message(response.session, SessionWithStatus(session, "active"), me)
+        fill_session(response.session, SessionWithStatus(session, "active"), calling=me.session_id)
         return response
 
     async def SetClientMetadata(
@@ -108,7 +102,7 @@ class SessionService(SessionServiceServicer):
         if session is None:  # revoked since the call was authenticated
             raise RpcError(Reason.REASON_CREDENTIAL_INVALID)
         response = pb.SetClientMetadataResponse()
-        _fill_message(response.session, SessionWithStatus(session, "active"), me)
+        fill_session(response.session, SessionWithStatus(session, "active"), calling=me.session_id)
         return response
 
     async def _verify_second_factor(self, tx: Transaction, request: pb.ReauthenticateRequest) -> None:
@@ -122,9 +116,3 @@ class SessionService(SessionServiceServicer):
 def _not_found(session_id: UUID) -> RpcError:
     """Also for a session of another account, whose existence must not be revealed."""
     return RpcError(Reason.REASON_SESSION_NOT_FOUND, session_id=str(session_id))
-
-
-def _fill_message(message: Session, found: SessionWithStatus, me: Caller) -> None:
-    fill_session(message, found.session)
-    message.status = _STATUSES[found.status]
-    message.current = found.session.id == me.session_id

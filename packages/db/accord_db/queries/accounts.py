@@ -9,6 +9,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     DateTime,
     String,
@@ -60,7 +61,9 @@ _BY_EMAIL = (has_email, _ALIVE)
 
 _INSERT = (
     insert(Account)
-    .values(**parameters(Account, "id", "email", "display_name", "password_hash", "image_url"))
+    .values(
+        **parameters(Account, "id", "email", "display_name", "password_hash", "image_url", "password_change_required")
+    )
     .on_conflict_do_nothing()  # of any index: a concurrent insert may violate the old one first
     .returning(Account)
 )
@@ -74,6 +77,7 @@ async def insert_account(
     display_name: str,
     password_hash: str | None,
     image_url: str | None = None,
+    password_change_required: bool = False,
 ) -> Account | None:
     """None if another account, not deleted, has the address, ignoring case; that account does not change."""
     return await db.fetch_one(
@@ -83,6 +87,7 @@ async def insert_account(
         display_name=display_name,
         password_hash=password_hash,
         image_url=image_url,
+        password_change_required=password_change_required,
     )
 
 
@@ -126,14 +131,27 @@ async def update_account(
     return await update_row(db, Account, _CURRENT, changes, account_id=account_id, seen_etag=etag)
 
 
-_UPDATE_PASSWORD_HASH = update(Account).where(*_THIS).values(password_hash=bindparam("new_hash"))
+_new_hash = bindparam("new_hash", type_=String)
+_UPDATE_PASSWORD_HASH = (
+    update(Account)
+    .where(*_THIS)
+    .values(password_hash=_new_hash, password_change_required=bindparam("change_required", type_=Boolean))
+    .returning(Account)
+)
 
 
-async def update_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
-    return await db.execute(_UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash)
+async def update_password_hash(
+    db: Executor, *, account_id: UUID, password_hash: str, change_required: bool = False
+) -> Account | None:
+    """The changed account. None if it does not exist. `change_required`: the person must change the password again."""
+    return await db.fetch_one(
+        _UPDATE_PASSWORD_HASH, account_id=account_id, new_hash=password_hash, change_required=change_required
+    )
 
 
-_RENEW_PASSWORD_HASH = _UPDATE_PASSWORD_HASH.values(updated_at=Account.updated_at, etag=Account.etag)
+_RENEW_PASSWORD_HASH = (
+    update(Account).where(*_THIS).values(password_hash=_new_hash, updated_at=Account.updated_at, etag=Account.etag)
+)
 
 
 async def renew_password_hash(db: Executor, *, account_id: UUID, password_hash: str) -> int:
@@ -148,6 +166,14 @@ _UPDATE_EMAIL_VERIFIED = update(Account).where(*_THIS, Account.email == _email).
 async def update_email_verified(db: Executor, *, account_id: UUID, email: str) -> int:
     """Marks the address as verified; 0 if the account has another address. The time of the first verification stays."""
     return await db.execute(_UPDATE_EMAIL_VERIFIED, account_id=account_id, email=email)
+
+
+_VERIFY_EMAIL = update(Account).where(*_THIS).values(email_verified_at=_VERIFIED_AT).returning(Account)
+
+
+async def verify_email(db: Executor, *, account_id: UUID) -> Account | None:
+    """Marks the present address as verified. The changed account, or None if it does not exist."""
+    return await db.fetch_one(_VERIFY_EMAIL, account_id=account_id)
 
 
 _UPDATE_EMAIL = update(Account).where(*_THIS).values(email=_email, email_verified_at=func.now())

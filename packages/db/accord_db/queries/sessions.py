@@ -61,6 +61,7 @@ class LiveSession(NamedTuple):
     permissions: list[str]
     administrator: bool
     impersonator_id: UUID | None
+    password_change_required: bool
 
 
 class DelegatedSession(NamedTuple):
@@ -105,7 +106,17 @@ _IDLE_EXPIRY = func.least(Session.expires_at, func.now() + interval("idle_lifeti
 _INSERT = (
     insert(Session)
     .values(
-        **parameters(Session, "id", "account_id", "token_hash", "peer", "user_agent", "impersonator_id", "provider"),
+        **parameters(
+            Session,
+            "id",
+            "account_id",
+            "token_hash",
+            "peer",
+            "user_agent",
+            "impersonator_id",
+            "provider",
+            "password_change_required",
+        ),
         expires_at=func.now() + interval("lifetime"),
         # LEAST ignores NULL.
         idle_expires_at=func.now() + func.least(interval("lifetime"), interval("idle_lifetime")),
@@ -128,6 +139,7 @@ async def insert_session(
     user_agent: str | None = None,
     impersonator_id: UUID | None = None,
     provider: str | None = None,
+    password_change_required: bool = False,
 ) -> Session:
     """Without `idle_lifetime` the session does not expire by idling. `authenticated_at` None: now."""
     session = await db.fetch_one(
@@ -142,6 +154,7 @@ async def insert_session(
         user_agent=user_agent,
         impersonator_id=impersonator_id,
         provider=provider,
+        password_change_required=password_change_required,
     )
     assert session is not None
     return session
@@ -162,6 +175,7 @@ _LIVE = (
     permissions_in(Session.active_organization_id, Session.account_id).label("permissions"),
     (Account.role == "administrator").label("administrator"),
     Session.impersonator_id,
+    Session.password_change_required,
 )
 _GET_LIVE = (
     select(*_LIVE)
@@ -205,7 +219,7 @@ _GET_DELEGATED = (
         permissions_in(_named_organization, Session.account_id).label("permissions"),
     )
     .join(Account, Account.id == Session.account_id)
-    .where(*_THIS, Session.impersonator_id.is_(None), *_VALID)
+    .where(*_THIS, Session.impersonator_id.is_(None), Session.password_change_required.is_(False), *_VALID)
     .execution_options(across_tenants=True)
 )
 
@@ -213,7 +227,8 @@ _GET_DELEGATED = (
 async def get_delegated_session(
     db: Executor, *, session_id: UUID, account_id: UUID, organization_id: UUID | None
 ) -> DelegatedSession | None:
-    """None if the session is not valid, or an administrator impersonates its owner: no service may act in such a session."""
+    """None if the session is not valid, an administrator impersonates its owner, or the owner must change the password first:
+    no service may act in such a session."""
     row = await db.fetch_one(
         _GET_DELEGATED, session_id=session_id, account_id=account_id, organization_id=organization_id
     )
@@ -370,6 +385,19 @@ async def update_client_metadata(
     return await db.fetch_one(
         _UPDATE_CLIENT_METADATA, session_id=session_id, account_id=account_id, new_metadata=dict(client_metadata)
     )
+
+
+_END_PASSWORD_CHANGE = (
+    update(Session)
+    .where(*_THIS)
+    .values(password_change_required=False)
+    .returning(Session.id, _notification(Session.id))
+)
+
+
+async def end_password_change(db: Executor, *, session_id: UUID, account_id: UUID) -> None:
+    """The owner has changed the password: the session can call every method, in every process, from the commit on."""
+    await db.execute(_END_PASSWORD_CHANGE, session_id=session_id, account_id=account_id)
 
 
 # Expired sessions too: a concurrent call may be extending the idle expiry.

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Index, String, func
+from sqlalchemy import CheckConstraint, Index, String, false, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.folding import EmailAddress
@@ -21,6 +21,8 @@ class Account(Shared, Versioned, Model):
     image_url: Mapped[str | None] = mapped_column(String(2048))
     # None if only identities of providers can sign in.
     password_hash: Mapped[str | None] = mapped_column(info={"sensitive": True})
+    # An administrator set the password. The next session that it opens can only change it.
+    password_change_required: Mapped[bool] = mapped_column(server_default=false())
     # The account is banned while this is set, but not after `banned_until`.
     banned_at: Mapped[datetime | None]
     banned_until: Mapped[datetime | None]

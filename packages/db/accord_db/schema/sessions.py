@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, String, false, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model
@@ -31,6 +31,8 @@ class Session(Model):
     active_organization_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("organizations.id", ondelete="SET NULL"), index=True
     )
+    # The owner signed in with a password that an administrator set, and has not changed it yet.
+    password_change_required: Mapped[bool] = mapped_column(server_default=false())
     # The administrator who impersonates the account.
     impersonator_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     peer: Mapped[str | None]

@@ -63,6 +63,8 @@ def _sentences(policy: MethodPolicy) -> Iterator[str]:
         yield "Needs a sign-in within the last 10 minutes."
     if policy.fresh or policy.in_person:
         yield "Refuses administrators who impersonate the account, and services that act for it."
+    if policy.before_password_change:
+        yield "Accepts users who must change the password that an administrator set."
     if policy.audit:
         yield "Writes an audit event."
     if limits := "; ".join(map(_limit_text, policy.rate_limits)):
@@ -83,6 +85,7 @@ def policy_object(policy: MethodPolicy, options: MethodOptions) -> dict[str, Any
         "personal": policy.personal,
         "fresh": policy.fresh,
         "inPerson": policy.in_person or policy.fresh,
+        "beforePasswordChange": policy.before_password_change,
         "audit": policy.audit,
         "rateLimits": [_limit_object(limit) for limit in policy.rate_limits],
         "deadlineSeconds": {"default": _seconds(policy.default_deadline), "max": _seconds(policy.max_deadline)},

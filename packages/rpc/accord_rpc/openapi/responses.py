@@ -96,6 +96,10 @@ def _is_fresh(method: MethodDescriptor, policy: MethodPolicy) -> bool:
     return policy.fresh
 
 
+def _refuses_before_password_change(method: MethodDescriptor, policy: MethodPolicy) -> bool:
+    return _is_not_public(method, policy) and not policy.before_password_change
+
+
 def _has_request_id(method: MethodDescriptor, policy: MethodPolicy) -> bool:
     return REQUEST_ID in method.input_type.fields_by_name
 
@@ -110,6 +114,7 @@ _APPLIES: Final[Mapping[int, Callable[[MethodDescriptor, MethodPolicy], bool]]] 
     Reason.REASON_CREDENTIAL_INVALID: _is_not_public,
     Reason.REASON_PERMISSION_DENIED: _is_not_public,
     Reason.REASON_SIGN_IN_NOT_FRESH: _is_fresh,
+    Reason.REASON_PASSWORD_CHANGE_REQUIRED: _refuses_before_password_change,
     Reason.REASON_REQUEST_ID_REUSED: _has_request_id,
 }
 """When the pipeline returns a reason. Other reasons of the pipeline apply to every method."""

@@ -12,7 +12,6 @@ from accord_api.outbox import Mail
 from accord_db.engine.database import Transaction
 from accord_db.engine.ids import uuid7
 from accord_db.schema import Account, Session
-from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.messages import MessageMapper
 
 to_account: Final = MessageMapper(AccountMessage)
@@ -29,10 +28,6 @@ class AccountParts(AccountServiceServicer):
         self._sign_ins = dependencies.sign_ins
         self._outbox = dependencies.outbox
         self._verified_email_required = dependencies.rules.verified_email_required
-
-    def _check_new_password(self, field: str, password: str, *, email: str) -> None:
-        if problems := self._passwords.problems(password, email=email):
-            raise invalid(*(FieldViolation(field, problem) for problem in problems))
 
     async def _mail_token(self, tx: Transaction, kind: Kind, mail: Mail, account: Account | None, *, to: str) -> None:
         """Without an account it does the same work, and neither issues a token nor sends mail."""

@@ -3,16 +3,15 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
 from accord_api.account_tokens import CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP
 from accord_api.handlers.accounts.base import AccountParts
+from accord_api.new_passwords import check_new_password, set_password
 from accord_api.outbox import Mail
 from accord_api.own_account import get_own_account
 from accord_api.sign_ins import is_banned, require_verified_hash
-from accord_db.engine.database import Transaction
 from accord_db.engine.folding import fold_email
 from accord_db.queries import accounts, providers
-from accord_db.schema import Account
 from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
-from accord_rpc.errors import RpcError
+from accord_rpc.errors import FieldViolation, RpcError, invalid
 
 
 class AccountPasswords(AccountParts):
@@ -20,19 +19,23 @@ class AccountPasswords(AccountParts):
         me = caller()
         call().note(account_id=me.account_id, target=me.account_id)
         account = await get_own_account(self._db)
-        self._check_new_password("new_password", request.new_password, email=account.email)
+        check_new_password(self._passwords, "new_password", request.new_password, email=account.email)
         if not await self._passwords.verify(account.password_hash, request.current_password):
             raise RpcError(Reason.REASON_PASSWORD_WRONG)
+        if account.password_change_required and request.new_password == request.current_password:
+            raise invalid(FieldViolation("new_password", "The password must differ from the current one."))
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             now = await accounts.get_account_locked(tx, account_id=account.id)
             if now is None:  # deleted since the password was verified
                 raise RpcError(Reason.REASON_PASSWORD_WRONG)
             require_verified_hash(now, account)
-            await self._set_password(tx, account, new_hash)
+            await set_password(tx, self._outbox, account, new_hash)
             # A pending change of address too: an intruder may have requested it.
             await account_tokens.void(tx, account.id, CHANGE_EMAIL, RESET_PASSWORD, SECOND_STEP)
             await self._sessions.revoke_all(tx, account.id, but=me.session_id)
+            if me.password_change_required:
+                await self._sessions.end_password_change(tx, session_id=me.session_id, account_id=account.id)
         return pb.ChangePasswordResponse()
 
     async def RequestPasswordReset(
@@ -51,11 +54,11 @@ class AccountPasswords(AccountParts):
 
     async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Context) -> pb.ResetPasswordResponse:
         found = await account_tokens.find(self._db, request.token, RESET_PASSWORD)
-        self._check_new_password("new_password", request.new_password, email=found.email)
+        check_new_password(self._passwords, "new_password", request.new_password, email=found.email)
         new_hash = await self._passwords.hash(request.new_password)
         async with self._db.transaction() as tx:
             account = await account_tokens.use(tx, found)
-            await self._set_password(tx, account, new_hash)
+            await set_password(tx, self._outbox, account, new_hash)
             if account.email_verified_at is None:
                 # The address was unverified: its owner may not be the user who signed up and linked identities.
                 await providers.delete_linked_providers_of_account(tx, account_id=account.id)
@@ -63,7 +66,3 @@ class AccountPasswords(AccountParts):
             await account_tokens.void(tx, account.id, *account_tokens.ALL)
             await self._sessions.revoke_all(tx, account.id)
         return pb.ResetPasswordResponse()
-
-    async def _set_password(self, tx: Transaction, account: Account, new_hash: str) -> None:
-        await accounts.update_password_hash(tx, account_id=account.id, password_hash=new_hash)
-        await self._outbox.post(tx, Mail.PASSWORD_CHANGED, to=account.email, display_name=account.display_name)

@@ -2,12 +2,11 @@ from typing import Final
 
 from accord.accounts.v1 import accounts_pb2 as pb
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api import account_tokens
+from accord_api.account_deletion import delete_account
 from accord_api.administrators import ADMINISTRATOR, require_another
 from accord_api.handlers.accounts.base import AccountParts, to_account
-from accord_api.membership_changes import leave_all
 from accord_api.own_account import deleted, get_own_account
-from accord_db.queries import accounts, providers
+from accord_db.queries import accounts
 from accord_db.queries.accounts import AccountChanges
 from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
@@ -44,15 +43,11 @@ class Profiles(AccountParts):
         async with self._db.transaction() as tx:
             if caller().administrator:
                 await require_another(tx, me)
-            account = await accounts.delete_account(tx, account_id=me)
+            account = await delete_account(tx, self._sessions, me)
             if account is None:
                 raise deleted()
             if (
                 account.role == ADMINISTRATOR and not caller().administrator
             ):  # has become one since the call was authenticated
                 await require_another(tx, me)
-            await account_tokens.void(tx, me, *account_tokens.ALL)
-            await providers.delete_linked_providers_of_account(tx, account_id=me)
-            await leave_all(tx, self._sessions, me)
-            await self._sessions.revoke_all(tx, me)
         return pb.DeleteAccountResponse()

@@ -1,6 +1,7 @@
 from accord.accounts.v1 import accounts_pb2 as pb
 from accord_api.account_tokens import VERIFY_EMAIL
 from accord_api.handlers.accounts.base import AccountParts
+from accord_api.new_passwords import check_new_password
 from accord_api.outbox import Mail
 from accord_db.engine.database import Transaction
 from accord_db.engine.ids import uuid7
@@ -10,7 +11,7 @@ from accord_rpc.call import Context, call
 
 class SigningUp(AccountParts):
     async def SignUp(self, request: pb.SignUpRequest, context: Context) -> pb.SignUpResponse:
-        self._check_new_password("password", request.password, email=request.email)
+        check_new_password(self._passwords, "password", request.password, email=request.email)
         password_hash = await self._passwords.hash(request.password)
         async with self._db.transaction() as tx:
             account = await accounts.insert_account(

@@ -69,9 +69,12 @@ class TokenService(TokenServiceServicer):
         return client
 
     async def _person(self, subject_token: str) -> Caller:
-        """The user of a valid session that is not an impersonation. Raises SUBJECT_TOKEN_INVALID."""
+        """The user of a valid session that is not an impersonation and need not change its password first. Raises
+        SUBJECT_TOKEN_INVALID."""
         found = await self._sessions.authenticate(subject_token)
         if found is None or found.caller.credential != CREDENTIAL_SESSION or found.caller.impersonator_id:
+            raise RpcError(Reason.REASON_SUBJECT_TOKEN_INVALID)
+        if found.caller.password_change_required:
             raise RpcError(Reason.REASON_SUBJECT_TOKEN_INVALID)
         call().note(account_id=found.caller.account_id, target=found.caller.session_id)
         return found.caller

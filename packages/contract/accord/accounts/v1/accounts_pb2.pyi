@@ -157,6 +157,7 @@ class Session(_message.Message):
     IMPERSONATOR_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     CLIENT_METADATA_FIELD_NUMBER: _builtins.int
+    PASSWORD_CHANGE_REQUIRED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID. It is neither the token nor a secret."""
     account_id: _builtins.str
@@ -176,6 +177,10 @@ class Session(_message.Message):
     provider: _builtins.str
     """The name of the provider with which the user signed in; at most 50 characters. Unset after a sign-in with a password, of
     a device, or to impersonate the account.
+    """
+    password_change_required: _builtins.bool
+    """Whether the user signed in with a password that an administrator set: before ChangePassword, the session can call only
+    GetSession and SignOut.
     """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -221,10 +226,11 @@ class Session(_message.Message):
         impersonator_id: _builtins.str | None = ...,
         provider: _builtins.str | None = ...,
         client_metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        password_change_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_provider", b"_provider", "_user_agent", b"_user_agent", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "created_at", b"created_at", "expires_at", b"expires_at", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "provider", b"provider", "user_agent", b"user_agent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_provider", b"_provider", "_user_agent", b"_user_agent", "account_id", b"account_id", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "client_metadata", b"client_metadata", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "id", b"id", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "peer", b"peer", "provider", b"provider", "status", b"status", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id", "_impersonator_id", b"_impersonator_id", "_peer", b"_peer", "_provider", b"_provider", "_user_agent", b"_user_agent", "account_id", b"account_id", "active_organization_id", b"active_organization_id", "authenticated_at", b"authenticated_at", "client_metadata", b"client_metadata", "created_at", b"created_at", "current", b"current", "expires_at", b"expires_at", "id", b"id", "idle_expires_at", b"idle_expires_at", "impersonator_id", b"impersonator_id", "last_used_at", b"last_used_at", "password_change_required", b"password_change_required", "peer", b"peer", "provider", b"provider", "status", b"status", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__active_organization_id: _TypeAlias = _typing.Literal["active_organization_id"]  # noqa: Y015
     _WhichOneofArgType__active_organization_id: _TypeAlias = _typing.Literal["_active_organization_id", b"_active_organization_id"]  # noqa: Y015

@@ -185,7 +185,8 @@ class AccountServiceServicer:
 
     def ChangePassword(self, request, context):
         """Changes the password. Ends all other sessions of the account, discards a pending change of the address, and notifies
-        the current address.
+        the current address. A password that an administrator set must be changed before the session can call other methods, to
+        another one.
         Fails with PASSWORD_WRONG if the current password is wrong or the account has none (RequestPasswordReset sets one), and
         with INVALID_MESSAGE like SignUp.
         """

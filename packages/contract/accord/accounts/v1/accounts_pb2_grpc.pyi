@@ -72,7 +72,8 @@ class AccountServiceStub:
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]
     """Changes the password. Ends all other sessions of the account, discards a pending change of the address, and notifies
-    the current address.
+    the current address. A password that an administrator set must be changed before the session can call other methods, to
+    another one.
     Fails with PASSWORD_WRONG if the current password is wrong or the account has none (RequestPasswordReset sets one), and
     with INVALID_MESSAGE like SignUp.
     """
@@ -144,7 +145,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ChangePasswordRequest, _accounts_pb2.ChangePasswordResponse]  # type: ignore[assignment]
     """Changes the password. Ends all other sessions of the account, discards a pending change of the address, and notifies
-    the current address.
+    the current address. A password that an administrator set must be changed before the session can call other methods, to
+    another one.
     Fails with PASSWORD_WRONG if the current password is wrong or the account has none (RequestPasswordReset sets one), and
     with INVALID_MESSAGE like SignUp.
     """
@@ -267,7 +269,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.ChangePasswordResponse, _abc.Awaitable[_accounts_pb2.ChangePasswordResponse]]:
         """Changes the password. Ends all other sessions of the account, discards a pending change of the address, and notifies
-        the current address.
+        the current address. A password that an administrator set must be changed before the session can call other methods, to
+        another one.
         Fails with PASSWORD_WRONG if the current password is wrong or the account has none (RequestPasswordReset sets one), and
         with INVALID_MESSAGE like SignUp.
         """

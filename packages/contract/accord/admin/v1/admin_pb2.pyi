@@ -64,6 +64,7 @@ class ManagedAccount(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     DELETED_AT_FIELD_NUMBER: _builtins.int
     IMAGE_URL_FIELD_NUMBER: _builtins.int
+    PASSWORD_CHANGE_REQUIRED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUID."""
     email: _builtins.str
@@ -78,6 +79,8 @@ class ManagedAccount(_message.Message):
     """The reason for other administrators; the user does not see it. At most 500 characters."""
     image_url: _builtins.str
     """The address of the account's picture; at most 2048 characters. Unset if it has none."""
+    password_change_required: _builtins.bool
+    """Whether an administrator set the password, and the person has not changed it yet."""
     @_builtins.property
     def email_verified_at(self) -> _timestamp_pb2.Timestamp:
         """When the address was verified. Unset if it was not."""
@@ -118,10 +121,11 @@ class ManagedAccount(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         deleted_at: _timestamp_pb2.Timestamp | None = ...,
         image_url: _builtins.str | None = ...,
+        password_change_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "ban_reason", b"ban_reason", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "email_verified_at", b"email_verified_at", "image_url", b"image_url", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "ban_reason", b"ban_reason", "banned", b"banned", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "display_name", b"display_name", "email", b"email", "email_verified_at", b"email_verified_at", "id", b"id", "image_url", b"image_url", "role", b"role", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason", "_banned_at", b"_banned_at", "_banned_until", b"_banned_until", "_deleted_at", b"_deleted_at", "_email_verified_at", b"_email_verified_at", "_image_url", b"_image_url", "ban_reason", b"ban_reason", "banned", b"banned", "banned_at", b"banned_at", "banned_until", b"banned_until", "created_at", b"created_at", "deleted_at", b"deleted_at", "display_name", b"display_name", "email", b"email", "email_verified_at", b"email_verified_at", "id", b"id", "image_url", b"image_url", "password_change_required", b"password_change_required", "role", b"role", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ban_reason: _TypeAlias = _typing.Literal["ban_reason"]  # noqa: Y015
     _WhichOneofArgType__ban_reason: _TypeAlias = _typing.Literal["_ban_reason", b"_ban_reason"]  # noqa: Y015
@@ -401,6 +405,174 @@ class GetAccountResponse(_message.Message):
 Global___GetAccountResponse: _TypeAlias = GetAccountResponse  # noqa: Y015
 
 @_typing.final
+class CreateAccountRequest(_message.Message):
+    """A new account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """The e-mail address; at most 254 characters. Case is ignored."""
+    display_name: _builtins.str
+    """The displayed name: 1 to 100 characters, no control characters."""
+    password: _builtins.str
+    """15 to 128 characters, any of them, without normalization. An installation can require fewer, at least 8. None if unset."""
+    email_verified: _builtins.bool
+    """Whether the administrator has verified that the address is the person's. Otherwise, the person verifies it."""
+    reason: _builtins.str
+    """The reason for the audit event: 1 to 500 characters, no control characters except tabs and line breaks."""
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        password: _builtins.str | None = ...,
+        email_verified: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "password", b"password"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "display_name", b"display_name", "email", b"email", "email_verified", b"email_verified", "password", b"password", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
+    _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
+
+Global___CreateAccountRequest: _TypeAlias = CreateAccountRequest  # noqa: Y015
+
+@_typing.final
+class CreateAccountResponse(_message.Message):
+    """The created account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___ManagedAccount:
+        """Its current state."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___ManagedAccount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateAccountResponse: _TypeAlias = CreateAccountResponse  # noqa: Y015
+
+@_typing.final
+class SetAccountPasswordRequest(_message.Message):
+    """The account and its new password."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NEW_PASSWORD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """A UUID."""
+    new_password: _builtins.str
+    """15 to 128 characters, any of them, without normalization. An installation can require fewer, at least 8."""
+    reason: _builtins.str
+    """The reason for the audit event: 1 to 500 characters, no control characters except tabs and line breaks."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        new_password: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "new_password", b"new_password", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountPasswordRequest: _TypeAlias = SetAccountPasswordRequest  # noqa: Y015
+
+@_typing.final
+class SetAccountPasswordResponse(_message.Message):
+    """The account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___ManagedAccount:
+        """Its current state."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___ManagedAccount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAccountPasswordResponse: _TypeAlias = SetAccountPasswordResponse  # noqa: Y015
+
+@_typing.final
+class DeleteAccountRequest(_message.Message):
+    """The account to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """A UUID."""
+    reason: _builtins.str
+    """The reason for the audit event: 1 to 500 characters, no control characters except tabs and line breaks."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAccountRequest: _TypeAlias = DeleteAccountRequest  # noqa: Y015
+
+@_typing.final
+class DeleteAccountResponse(_message.Message):
+    """The deleted account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___ManagedAccount:
+        """Includes its `deleted_at`."""
+
+    def __init__(
+        self,
+        *,
+        account: Global___ManagedAccount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteAccountResponse: _TypeAlias = DeleteAccountResponse  # noqa: Y015
+
+@_typing.final
 class BanAccountRequest(_message.Message):
     """The account to ban."""
 
@@ -595,6 +767,111 @@ class RevokeAccountSessionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeAccountSessionsResponse: _TypeAlias = RevokeAccountSessionsResponse  # noqa: Y015
+
+@_typing.final
+class ListAccountSessionsRequest(_message.Message):
+    """The account whose sessions to list. Keep all fields except `page_token` and `page_size` the same for all pages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SHOW_ENDED_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """A UUID."""
+    page_size: _builtins.int
+    """The maximum number of results: 1 to 1000. 50 if unset."""
+    page_token: _builtins.str
+    """The `next_page_token` of the previous page. Empty for the first page. At most 2048 characters."""
+    show_ended: _builtins.bool
+    """Whether to include expired and revoked sessions that the clean-up has not deleted."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        show_ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "page_size", b"page_size", "page_token", b"page_token", "show_ended", b"show_ended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountSessionsRequest: _TypeAlias = ListAccountSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListAccountSessionsResponse(_message.Message):
+    """A page of sessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """The `page_token` of the next page. Empty on the last page."""
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_accounts_pb2.Session]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[_accounts_pb2.Session] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAccountSessionsResponse: _TypeAlias = ListAccountSessionsResponse  # noqa: Y015
+
+@_typing.final
+class RevokeAccountSessionRequest(_message.Message):
+    """The session to revoke."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account; a UUID."""
+    session_id: _builtins.str
+    """A UUID."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAccountSessionRequest: _TypeAlias = RevokeAccountSessionRequest  # noqa: Y015
+
+@_typing.final
+class RevokeAccountSessionResponse(_message.Message):
+    """Empty: the session is revoked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAccountSessionResponse: _TypeAlias = RevokeAccountSessionResponse  # noqa: Y015
 
 @_typing.final
 class ImpersonateAccountRequest(_message.Message):

@@ -47,6 +47,21 @@ class AdminServiceStub:
                 request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.GetAccountRequest.SerializeToString,
                 response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.GetAccountResponse.FromString,
                 _registered_method=True)
+        self.CreateAccount = channel.unary_unary(
+                '/accord.admin.v1.AdminService/CreateAccount',
+                request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.CreateAccountRequest.SerializeToString,
+                response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.CreateAccountResponse.FromString,
+                _registered_method=True)
+        self.SetAccountPassword = channel.unary_unary(
+                '/accord.admin.v1.AdminService/SetAccountPassword',
+                request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.SetAccountPasswordRequest.SerializeToString,
+                response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.SetAccountPasswordResponse.FromString,
+                _registered_method=True)
+        self.DeleteAccount = channel.unary_unary(
+                '/accord.admin.v1.AdminService/DeleteAccount',
+                request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.DeleteAccountRequest.SerializeToString,
+                response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.DeleteAccountResponse.FromString,
+                _registered_method=True)
         self.BanAccount = channel.unary_unary(
                 '/accord.admin.v1.AdminService/BanAccount',
                 request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.BanAccountRequest.SerializeToString,
@@ -66,6 +81,16 @@ class AdminServiceStub:
                 '/accord.admin.v1.AdminService/RevokeAccountSessions',
                 request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionsRequest.SerializeToString,
                 response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionsResponse.FromString,
+                _registered_method=True)
+        self.ListAccountSessions = channel.unary_unary(
+                '/accord.admin.v1.AdminService/ListAccountSessions',
+                request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.ListAccountSessionsRequest.SerializeToString,
+                response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.ListAccountSessionsResponse.FromString,
+                _registered_method=True)
+        self.RevokeAccountSession = channel.unary_unary(
+                '/accord.admin.v1.AdminService/RevokeAccountSession',
+                request_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionRequest.SerializeToString,
+                response_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionResponse.FromString,
                 _registered_method=True)
         self.ImpersonateAccount = channel.unary_unary(
                 '/accord.admin.v1.AdminService/ImpersonateAccount',
@@ -106,6 +131,34 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateAccount(self, request, context):
+        """Creates an account, and sends no mail. With a password, the person must change it after the first sign-in. Without one,
+        the person sets it with RequestPasswordReset, or signs in with a provider.
+        Fails with ACCOUNT_EXISTS if an account has the address, and with INVALID_MESSAGE like SignUp.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAccountPassword(self, request, context):
+        """Sets the password of an account, which the person must change after the next sign-in. Ends all sessions of the account,
+        invalidates its mailed tokens, and notifies its address. Keeps a second factor and linked providers.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, PASSWORD_NOT_SETTABLE if it is the caller's own or an
+        administrator's, and with INVALID_MESSAGE like SignUp.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAccount(self, request, context):
+        """Deletes an account, and ends its sessions and memberships, like DeleteAccount of the person.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, LAST_OWNER if an organization would have no owner, and
+        LAST_ADMINISTRATOR if the installation would have no administrator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def BanAccount(self, request, context):
         """Bans an account: ends its sessions, and refuses sign-ins until the given time or until UnbanAccount. A second ban
         replaces the reason and the end, and keeps the start.
@@ -137,6 +190,23 @@ class AdminServiceServicer:
         """Revokes all sessions of an account, including those in which it impersonates others, and the calling one if it is among
         them.
         Fails with ACCOUNT_NOT_FOUND if it does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccountSessions(self, request, context):
+        """Lists the sessions of an account, one page at a time, newest first.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, and PAGE_TOKEN_INVALID if the page token was modified or belongs to
+        another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAccountSession(self, request, context):
+        """Revokes one session of an account. Does nothing if it has ended.
+        Fails with ACCOUNT_NOT_FOUND if the account does not exist, and SESSION_NOT_FOUND if it has no such session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +253,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.GetAccountRequest.FromString,
                     response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.GetAccountResponse.SerializeToString,
             ),
+            'CreateAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateAccount,
+                    request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.CreateAccountRequest.FromString,
+                    response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.CreateAccountResponse.SerializeToString,
+            ),
+            'SetAccountPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAccountPassword,
+                    request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.SetAccountPasswordRequest.FromString,
+                    response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.SetAccountPasswordResponse.SerializeToString,
+            ),
+            'DeleteAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccount,
+                    request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.DeleteAccountRequest.FromString,
+                    response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.DeleteAccountResponse.SerializeToString,
+            ),
             'BanAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.BanAccount,
                     request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.BanAccountRequest.FromString,
@@ -202,6 +287,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeAccountSessions,
                     request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionsRequest.FromString,
                     response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionsResponse.SerializeToString,
+            ),
+            'ListAccountSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccountSessions,
+                    request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.ListAccountSessionsRequest.FromString,
+                    response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.ListAccountSessionsResponse.SerializeToString,
+            ),
+            'RevokeAccountSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAccountSession,
+                    request_deserializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionRequest.FromString,
+                    response_serializer=accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionResponse.SerializeToString,
             ),
             'ImpersonateAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.ImpersonateAccount,
@@ -276,6 +371,87 @@ class AdminService:
             '/accord.admin.v1.AdminService/GetAccount',
             accord_dot_admin_dot_v1_dot_admin__pb2.GetAccountRequest.SerializeToString,
             accord_dot_admin_dot_v1_dot_admin__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.admin.v1.AdminService/CreateAccount',
+            accord_dot_admin_dot_v1_dot_admin__pb2.CreateAccountRequest.SerializeToString,
+            accord_dot_admin_dot_v1_dot_admin__pb2.CreateAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAccountPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.admin.v1.AdminService/SetAccountPassword',
+            accord_dot_admin_dot_v1_dot_admin__pb2.SetAccountPasswordRequest.SerializeToString,
+            accord_dot_admin_dot_v1_dot_admin__pb2.SetAccountPasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.admin.v1.AdminService/DeleteAccount',
+            accord_dot_admin_dot_v1_dot_admin__pb2.DeleteAccountRequest.SerializeToString,
+            accord_dot_admin_dot_v1_dot_admin__pb2.DeleteAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -384,6 +560,60 @@ class AdminService:
             '/accord.admin.v1.AdminService/RevokeAccountSessions',
             accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionsRequest.SerializeToString,
             accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccountSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.admin.v1.AdminService/ListAccountSessions',
+            accord_dot_admin_dot_v1_dot_admin__pb2.ListAccountSessionsRequest.SerializeToString,
+            accord_dot_admin_dot_v1_dot_admin__pb2.ListAccountSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAccountSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.admin.v1.AdminService/RevokeAccountSession',
+            accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionRequest.SerializeToString,
+            accord_dot_admin_dot_v1_dot_admin__pb2.RevokeAccountSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,22 @@ class AdminServiceStub:
     """Returns an account, also a deleted one that the clean-up has not deleted yet.
     Fails with ACCOUNT_NOT_FOUND if it does not exist.
     """
+    CreateAccount: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateAccountRequest, _admin_pb2.CreateAccountResponse]
+    """Creates an account, and sends no mail. With a password, the person must change it after the first sign-in. Without one,
+    the person sets it with RequestPasswordReset, or signs in with a provider.
+    Fails with ACCOUNT_EXISTS if an account has the address, and with INVALID_MESSAGE like SignUp.
+    """
+    SetAccountPassword: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetAccountPasswordRequest, _admin_pb2.SetAccountPasswordResponse]
+    """Sets the password of an account, which the person must change after the next sign-in. Ends all sessions of the account,
+    invalidates its mailed tokens, and notifies its address. Keeps a second factor and linked providers.
+    Fails with ACCOUNT_NOT_FOUND if it does not exist, PASSWORD_NOT_SETTABLE if it is the caller's own or an
+    administrator's, and with INVALID_MESSAGE like SignUp.
+    """
+    DeleteAccount: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DeleteAccountRequest, _admin_pb2.DeleteAccountResponse]
+    """Deletes an account, and ends its sessions and memberships, like DeleteAccount of the person.
+    Fails with ACCOUNT_NOT_FOUND if it does not exist, LAST_OWNER if an organization would have no owner, and
+    LAST_ADMINISTRATOR if the installation would have no administrator.
+    """
     BanAccount: _grpc.UnaryUnaryMultiCallable[_admin_pb2.BanAccountRequest, _admin_pb2.BanAccountResponse]
     """Bans an account: ends its sessions, and refuses sign-ins until the given time or until UnbanAccount. A second ban
     replaces the reason and the end, and keeps the start.
@@ -63,6 +79,15 @@ class AdminServiceStub:
     """Revokes all sessions of an account, including those in which it impersonates others, and the calling one if it is among
     them.
     Fails with ACCOUNT_NOT_FOUND if it does not exist.
+    """
+    ListAccountSessions: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListAccountSessionsRequest, _admin_pb2.ListAccountSessionsResponse]
+    """Lists the sessions of an account, one page at a time, newest first.
+    Fails with ACCOUNT_NOT_FOUND if it does not exist, and PAGE_TOKEN_INVALID if the page token was modified or belongs to
+    another list.
+    """
+    RevokeAccountSession: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RevokeAccountSessionRequest, _admin_pb2.RevokeAccountSessionResponse]
+    """Revokes one session of an account. Does nothing if it has ended.
+    Fails with ACCOUNT_NOT_FOUND if the account does not exist, and SESSION_NOT_FOUND if it has no such session.
     """
     ImpersonateAccount: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ImpersonateAccountRequest, _admin_pb2.ImpersonateAccountResponse]
     """Opens a session in which the caller impersonates an account, for an hour. Its calls count as the account's; audit
@@ -97,6 +122,22 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Returns an account, also a deleted one that the clean-up has not deleted yet.
     Fails with ACCOUNT_NOT_FOUND if it does not exist.
     """
+    CreateAccount: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateAccountRequest, _admin_pb2.CreateAccountResponse]  # type: ignore[assignment]
+    """Creates an account, and sends no mail. With a password, the person must change it after the first sign-in. Without one,
+    the person sets it with RequestPasswordReset, or signs in with a provider.
+    Fails with ACCOUNT_EXISTS if an account has the address, and with INVALID_MESSAGE like SignUp.
+    """
+    SetAccountPassword: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetAccountPasswordRequest, _admin_pb2.SetAccountPasswordResponse]  # type: ignore[assignment]
+    """Sets the password of an account, which the person must change after the next sign-in. Ends all sessions of the account,
+    invalidates its mailed tokens, and notifies its address. Keeps a second factor and linked providers.
+    Fails with ACCOUNT_NOT_FOUND if it does not exist, PASSWORD_NOT_SETTABLE if it is the caller's own or an
+    administrator's, and with INVALID_MESSAGE like SignUp.
+    """
+    DeleteAccount: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteAccountRequest, _admin_pb2.DeleteAccountResponse]  # type: ignore[assignment]
+    """Deletes an account, and ends its sessions and memberships, like DeleteAccount of the person.
+    Fails with ACCOUNT_NOT_FOUND if it does not exist, LAST_OWNER if an organization would have no owner, and
+    LAST_ADMINISTRATOR if the installation would have no administrator.
+    """
     BanAccount: _aio.UnaryUnaryMultiCallable[_admin_pb2.BanAccountRequest, _admin_pb2.BanAccountResponse]  # type: ignore[assignment]
     """Bans an account: ends its sessions, and refuses sign-ins until the given time or until UnbanAccount. A second ban
     replaces the reason and the end, and keeps the start.
@@ -116,6 +157,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Revokes all sessions of an account, including those in which it impersonates others, and the calling one if it is among
     them.
     Fails with ACCOUNT_NOT_FOUND if it does not exist.
+    """
+    ListAccountSessions: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAccountSessionsRequest, _admin_pb2.ListAccountSessionsResponse]  # type: ignore[assignment]
+    """Lists the sessions of an account, one page at a time, newest first.
+    Fails with ACCOUNT_NOT_FOUND if it does not exist, and PAGE_TOKEN_INVALID if the page token was modified or belongs to
+    another list.
+    """
+    RevokeAccountSession: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeAccountSessionRequest, _admin_pb2.RevokeAccountSessionResponse]  # type: ignore[assignment]
+    """Revokes one session of an account. Does nothing if it has ended.
+    Fails with ACCOUNT_NOT_FOUND if the account does not exist, and SESSION_NOT_FOUND if it has no such session.
     """
     ImpersonateAccount: _aio.UnaryUnaryMultiCallable[_admin_pb2.ImpersonateAccountRequest, _admin_pb2.ImpersonateAccountResponse]  # type: ignore[assignment]
     """Opens a session in which the caller impersonates an account, for an hour. Its calls count as the account's; audit
@@ -161,6 +211,40 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def CreateAccount(
+        self,
+        request: _admin_pb2.CreateAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.CreateAccountResponse, _abc.Awaitable[_admin_pb2.CreateAccountResponse]]:
+        """Creates an account, and sends no mail. With a password, the person must change it after the first sign-in. Without one,
+        the person sets it with RequestPasswordReset, or signs in with a provider.
+        Fails with ACCOUNT_EXISTS if an account has the address, and with INVALID_MESSAGE like SignUp.
+        """
+
+    @_abc_1.abstractmethod
+    def SetAccountPassword(
+        self,
+        request: _admin_pb2.SetAccountPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SetAccountPasswordResponse, _abc.Awaitable[_admin_pb2.SetAccountPasswordResponse]]:
+        """Sets the password of an account, which the person must change after the next sign-in. Ends all sessions of the account,
+        invalidates its mailed tokens, and notifies its address. Keeps a second factor and linked providers.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, PASSWORD_NOT_SETTABLE if it is the caller's own or an
+        administrator's, and with INVALID_MESSAGE like SignUp.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAccount(
+        self,
+        request: _admin_pb2.DeleteAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DeleteAccountResponse, _abc.Awaitable[_admin_pb2.DeleteAccountResponse]]:
+        """Deletes an account, and ends its sessions and memberships, like DeleteAccount of the person.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, LAST_OWNER if an organization would have no owner, and
+        LAST_ADMINISTRATOR if the installation would have no administrator.
+        """
+
+    @_abc_1.abstractmethod
     def BanAccount(
         self,
         request: _admin_pb2.BanAccountRequest,
@@ -202,6 +286,27 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Revokes all sessions of an account, including those in which it impersonates others, and the calling one if it is among
         them.
         Fails with ACCOUNT_NOT_FOUND if it does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAccountSessions(
+        self,
+        request: _admin_pb2.ListAccountSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListAccountSessionsResponse, _abc.Awaitable[_admin_pb2.ListAccountSessionsResponse]]:
+        """Lists the sessions of an account, one page at a time, newest first.
+        Fails with ACCOUNT_NOT_FOUND if it does not exist, and PAGE_TOKEN_INVALID if the page token was modified or belongs to
+        another list.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeAccountSession(
+        self,
+        request: _admin_pb2.RevokeAccountSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RevokeAccountSessionResponse, _abc.Awaitable[_admin_pb2.RevokeAccountSessionResponse]]:
+        """Revokes one session of an account. Does nothing if it has ended.
+        Fails with ACCOUNT_NOT_FOUND if the account does not exist, and SESSION_NOT_FOUND if it has no such session.
         """
 
     @_abc_1.abstractmethod

@@ -60,6 +60,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The method requires a recent sign-in."""
     REASON_CROSS_SITE_REQUEST: _Reason.ValueType  # 25
     """A page of another site made the browser send the session cookie, or sign in."""
+    REASON_PASSWORD_CHANGE_REQUIRED: _Reason.ValueType  # 26
+    """The session was opened with a password that an administrator set, and the user has not changed it yet."""
     REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 30
     """The `request_id` was used before with another message."""
     REASON_PAGE_TOKEN_INVALID: _Reason.ValueType  # 31
@@ -158,6 +160,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The account is the caller's own, an administrator's, or banned. Metadata: `account_id`."""
     REASON_NOT_IMPERSONATING: _Reason.ValueType  # 123
     """The session is not an impersonation."""
+    REASON_ACCOUNT_EXISTS: _Reason.ValueType  # 124
+    """Another account, not deleted, has the e-mail address."""
+    REASON_PASSWORD_NOT_SETTABLE: _Reason.ValueType  # 125
+    """The account is the caller's own or an administrator's. Metadata: `account_id`."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call failed. Every error has one `google.rpc.ErrorInfo` with the domain `accord` and this `reason`, without the
@@ -198,6 +204,8 @@ REASON_SIGN_IN_NOT_FRESH: Reason.ValueType  # 24
 """The method requires a recent sign-in."""
 REASON_CROSS_SITE_REQUEST: Reason.ValueType  # 25
 """A page of another site made the browser send the session cookie, or sign in."""
+REASON_PASSWORD_CHANGE_REQUIRED: Reason.ValueType  # 26
+"""The session was opened with a password that an administrator set, and the user has not changed it yet."""
 REASON_REQUEST_ID_REUSED: Reason.ValueType  # 30
 """The `request_id` was used before with another message."""
 REASON_PAGE_TOKEN_INVALID: Reason.ValueType  # 31
@@ -296,6 +304,10 @@ REASON_NOT_IMPERSONABLE: Reason.ValueType  # 122
 """The account is the caller's own, an administrator's, or banned. Metadata: `account_id`."""
 REASON_NOT_IMPERSONATING: Reason.ValueType  # 123
 """The session is not an impersonation."""
+REASON_ACCOUNT_EXISTS: Reason.ValueType  # 124
+"""Another account, not deleted, has the e-mail address."""
+REASON_PASSWORD_NOT_SETTABLE: Reason.ValueType  # 125
+"""The account is the caller's own or an administrator's. Metadata: `account_id`."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

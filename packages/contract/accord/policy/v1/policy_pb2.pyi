@@ -240,6 +240,7 @@ class MethodPolicy(_message.Message):
     AUDIT_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
     IN_PERSON_FIELD_NUMBER: _builtins.int
+    BEFORE_PASSWORD_CHANGE_FIELD_NUMBER: _builtins.int
     access: Global___Access.ValueType
     """Who can call the method. Required."""
     permission: Global___Permission.ValueType
@@ -258,6 +259,11 @@ class MethodPolicy(_message.Message):
     """
     in_person: _builtins.bool
     """Whether to refuse administrators who impersonate the account, and services that act for it."""
+    before_password_change: _builtins.bool
+    """Whether to accept a session that must change its password first, because its user signed in with a password that an
+    administrator set. Other methods refuse such a session with PASSWORD_CHANGE_REQUIRED. Only for methods that accept
+    sessions of any user.
+    """
     @_builtins.property
     def credentials(self) -> _containers.RepeatedScalarFieldContainer[Global___Credential.ValueType]:
         """The accepted kinds of credential. Only sessions if empty. Must be empty on a public method."""
@@ -292,10 +298,11 @@ class MethodPolicy(_message.Message):
         audit: _builtins.bool = ...,
         personal: _builtins.bool = ...,
         in_person: _builtins.bool = ...,
+        before_password_change: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_deadline", b"max_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "credentials", b"credentials", "default_deadline", b"default_deadline", "errors", b"errors", "fresh", b"fresh", "in_person", b"in_person", "max_deadline", b"max_deadline", "permission", b"permission", "personal", b"personal", "rate_limits", b"rate_limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "audit", b"audit", "before_password_change", b"before_password_change", "credentials", b"credentials", "default_deadline", b"default_deadline", "errors", b"errors", "fresh", b"fresh", "in_person", b"in_person", "max_deadline", b"max_deadline", "permission", b"permission", "personal", b"personal", "rate_limits", b"rate_limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
