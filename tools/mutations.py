@@ -134,8 +134,8 @@ MUTATIONS = (
     Mutation(
         "invitations: a token of another address is accepted",
         f"{QUERIES}/invitations.py",
-        "        _HAS_EMAIL,\n",
-        "        _HAS_EMAIL | _HAS_EMAIL.is_not(None),\n",
+        "    _HAS_EMAIL,\n",
+        "    _HAS_EMAIL | _HAS_EMAIL.is_not(None),\n",
         ("tests/api/test_invitations.py::test_invitation_for_another_address_is_not_found",),
     ),
     Mutation(

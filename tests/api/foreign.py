@@ -55,6 +55,13 @@ async def member(world: World, owner: Owner) -> UUID | None:
     return (await world.member(owner.organization, "member")).account_id
 
 
+async def received_invitation(world: World, owner: Owner) -> UUID:
+    """Of an organization that the person is not a member of."""
+    organization = world.organization()
+    host = await world.member(organization, "owner")
+    return world.invitation(organization, host, owner.person.email).id
+
+
 RESOURCES: Final = {
     message.DESCRIPTOR.name: metadata.tables[model.__tablename__]
     for service in SERVICES
@@ -67,6 +74,8 @@ _EXCEPTIONS: Final[Mapping[str, Make]] = {
     "Account": account,
     "Client": _MADE["ServiceAccount"],
     "Organization": organization,
+    "accord.invitations.v1.AcceptMyInvitationRequest.invitation_id": received_invitation,
+    "accord.invitations.v1.DeclineMyInvitationRequest.invitation_id": received_invitation,
     # These ids refer to members. The id of an account that is not a member refers to nothing.
     "accord.members.v1.Member.account_id": member,
     "accord.members.v1.RemoveMemberRequest.account_id": member,
@@ -76,7 +85,9 @@ _EXCEPTIONS: Final[Mapping[str, Make]] = {
 
 def is_of_person(make: Make) -> bool:
     """Whether the resource belongs to the person, whichever organization is active. Memberships count too."""
-    return make in (account, organization) or (isinstance(make, MakeRow) and not can_be_of_organization(make.table))
+    return make in (account, organization, received_invitation) or (
+        isinstance(make, MakeRow) and not can_be_of_organization(make.table)
+    )
 
 
 @dataclass(frozen=True)

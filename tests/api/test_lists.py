@@ -14,7 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from accord.policy.v1.policy_pb2 import ACCESS_ADMIN
 from tests.api import requests
 from tests.api.conftest import Client, refusal
-from tests.api.foreign import RESOURCES, Owner, own_request, places
+from tests.api.foreign import RESOURCES, Owner, own_request, places, received_invitation
 from tests.api.matrix import every_method, policy_of
 from tests.api.requests import rules
 from tests.api.world import World
@@ -33,8 +33,13 @@ async def add_membership(world: World, me: Owner) -> None:
     world.join(me.person, world.organization(), "member")
 
 
+async def add_received_invitation(world: World, me: Owner) -> None:
+    await received_invitation(world, me)
+
+
 # Lists whose items are not rows of one table that the caller owns.
 EXCEPTIONS: Final[Mapping[str, Callable[[World, Owner], Awaitable[None]]]] = {
+    "accord.invitations.v1.InvitationService.ListMyInvitations": add_received_invitation,
     "accord.members.v1.MemberService.ListMembers": add_member,
     "accord.organizations.v1.OrganizationService.ListOrganizations": add_membership,
 }

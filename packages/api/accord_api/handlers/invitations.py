@@ -1,4 +1,4 @@
-"""InvitationService: invitations to the active organization."""
+"""InvitationService: invitations to the active organization, and those that the caller has received."""
 
 from datetime import timedelta
 from typing import ClassVar, Final
@@ -25,7 +25,7 @@ from accord_db.engine.database import Executor, Transaction
 from accord_db.engine.ids import uuid7
 from accord_db.engine.scope import acting_for
 from accord_db.queries import invitations, members, organizations, roles
-from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, Status
+from accord_db.queries.invitations import InvitationWithStatus, OpenInvitation, ReceivedInvitation, Status
 from accord_db.schema import Account, Invitation
 from accord_rpc.call import Context, call
 from accord_rpc.caller import caller
@@ -38,6 +38,7 @@ LIFETIME: Final = timedelta(days=7)
 _MAX_OPEN: Final = 1000
 
 _fill: Final = MessageMapper(pb.Invitation).fill
+_fill_mine: Final = MessageMapper(pb.MyInvitation).fill
 _STATUSES: Final[dict[Status, pb.InvitationStatus.ValueType]] = {
     "pending": pb.InvitationStatus.INVITATION_STATUS_PENDING,
     "accepted": pb.InvitationStatus.INVITATION_STATUS_ACCEPTED,
@@ -48,7 +49,7 @@ _STATUSES: Final[dict[Status, pb.InvitationStatus.ValueType]] = {
 
 
 class InvitationService(InvitationServiceServicer):
-    resources: ClassVar = {pb.Invitation: Invitation}
+    resources: ClassVar = {pb.Invitation: Invitation, pb.MyInvitation: Invitation}
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._db = dependencies.database
@@ -114,24 +115,45 @@ class InvitationService(InvitationServiceServicer):
         self, request: pb.AcceptInvitationRequest, context: Context
     ) -> pb.AcceptInvitationResponse:
         async with self._db.transaction() as tx:
-            found = await _find(tx, request.token)
-            organization_id = found.invitation.organization_id
-            async with changing(tx, self._sessions, organization_id):
-                await _accept(tx, found)
+            organization_id = await self._join(tx, await _find(tx, request.token))
         return pb.AcceptInvitationResponse(organization_id=str(organization_id))
 
     async def DeclineInvitation(
         self, request: pb.DeclineInvitationRequest, context: Context
     ) -> pb.DeclineInvitationResponse:
         async with self._db.transaction() as tx:
-            invitation = (await _find(tx, request.token)).invitation
-            with acting_for(invitation.organization_id):
-                ended = await invitations.end_invitation(
-                    tx, invitation_id=invitation.id, organization_id=invitation.organization_id, outcome="declined"
-                )
-            if not ended:
-                raise _void()
+            await _decline(tx, await _find(tx, request.token))
         return pb.DeclineInvitationResponse()
+
+    async def ListMyInvitations(
+        self, request: pb.ListMyInvitationsRequest, context: Context
+    ) -> pb.ListMyInvitationsResponse:
+        page, me = self._paginator.page(request), _proved(await get_own_account(self._db))
+        rows = await invitations.list_received_invitations(self._db, email=me.email, page=page)
+        response = pb.ListMyInvitationsResponse()
+        response.next_page_token = page.fill(response.invitations, rows, _fill_received, key=lambda row: row.invitation)
+        return response
+
+    async def AcceptMyInvitation(
+        self, request: pb.AcceptMyInvitationRequest, context: Context
+    ) -> pb.AcceptMyInvitationResponse:
+        async with self._db.transaction() as tx:
+            organization_id = await self._join(tx, await _find_received(tx, UUID(request.invitation_id)))
+        return pb.AcceptMyInvitationResponse(organization_id=str(organization_id))
+
+    async def DeclineMyInvitation(
+        self, request: pb.DeclineMyInvitationRequest, context: Context
+    ) -> pb.DeclineMyInvitationResponse:
+        async with self._db.transaction() as tx:
+            await _decline(tx, await _find_received(tx, UUID(request.invitation_id)))
+        return pb.DeclineMyInvitationResponse()
+
+    async def _join(self, tx: Transaction, found: OpenInvitation) -> UUID:
+        """The organization, of which the caller is a member now."""
+        organization_id = found.invitation.organization_id
+        async with changing(tx, self._sessions, organization_id):
+            await _accept(tx, found)
+        return organization_id
 
     async def _mail(self, tx: Transaction, invitation: Invitation, token: str, inviter: Account) -> None:
         organization = await organizations.get_organization_locked(tx, organization_id=invitation.organization_id)
@@ -189,6 +211,26 @@ async def _find(tx: Transaction, token: str) -> OpenInvitation:
     return found
 
 
+async def _find_received(tx: Transaction, invitation_id: UUID) -> OpenInvitation:
+    """As `_find`, by id. The id is no secret: it finds only what was sent to the caller's verified address."""
+    call().note(target=invitation_id)
+    me = _proved(await get_own_account_locked(tx))
+    found = await invitations.get_received_invitation_locked(tx, invitation_id=invitation_id, email=me.email)
+    if found is None:
+        raise _void()
+    return found
+
+
+async def _decline(tx: Transaction, found: OpenInvitation) -> None:
+    invitation = found.invitation
+    with acting_for(invitation.organization_id):
+        ended = await invitations.end_invitation(
+            tx, invitation_id=invitation.id, organization_id=invitation.organization_id, outcome="declined"
+        )
+    if not ended:
+        raise _void()
+
+
 async def _accept(tx: Transaction, found: OpenInvitation) -> None:
     invitation, organization_id = found.invitation, found.invitation.organization_id
     role_ids, permissions = await _left(tx, invitation)
@@ -208,7 +250,7 @@ async def _accept(tx: Transaction, found: OpenInvitation) -> None:
 
 
 def _void() -> RpcError:
-    """One reason for every problem of the token."""
+    """One reason for every problem of the token or the id."""
     return RpcError(Reason.REASON_INVITATION_NOT_FOUND)
 
 
@@ -219,3 +261,10 @@ def _fill_message(message: pb.Invitation, found: InvitationWithStatus) -> None:
         message.role = ROLES[invitation.role]
     message.role_ids.extend(map(str, invitation.role_ids))
     message.status = _STATUSES[found.status]
+
+
+def _fill_received(message: pb.MyInvitation, found: ReceivedInvitation) -> None:
+    _fill_mine(message, found.invitation)
+    message.organization_name, message.inviter_name = found.organization_name, found.inviter_name
+    if found.invitation.role is not None:
+        message.role = ROLES[found.invitation.role]

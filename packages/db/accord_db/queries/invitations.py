@@ -24,6 +24,7 @@ from sqlalchemy import (
 from accord_db.engine.database import Executor
 from accord_db.engine.dml import parameters
 from accord_db.engine.expressions import interval
+from accord_db.engine.folding import EmailAddress
 from accord_db.engine.keyset import Listing, Page
 from accord_db.queries.accounts import has_email, is_active
 from accord_db.schema import Account, Invitation, Member, Organization
@@ -37,6 +38,14 @@ class InvitationWithStatus(NamedTuple):
     status: Status
 
 
+class ReceivedInvitation(NamedTuple):
+    """As the invited person sees it."""
+
+    invitation: Invitation
+    organization_name: str
+    inviter_name: str
+
+
 class OpenInvitation(NamedTuple):
     """`inviter_is_active`: the inviter is neither banned nor deleted."""
 
@@ -46,7 +55,14 @@ class OpenInvitation(NamedTuple):
 
 _OF_ORGANIZATION = Invitation.organization_id == bindparam("organization_id")
 _OPEN = (Invitation.ended_at.is_(None), Invitation.expires_at > func.now())
-_HAS_EMAIL = Invitation.email == bindparam("email")
+# With the collation of the index.
+_HAS_EMAIL = Invitation.email.collate("C") == bindparam("email", type_=EmailAddress)
+# Of the invited person, whichever organization is active: the person is not a member yet.
+_RECEIVED = (
+    _HAS_EMAIL,
+    *_OPEN,
+    Organization.deleted_at.is_(None),
+)
 _STATUS: ColumnElement[str] = func.coalesce(
     Invitation.outcome, case((Invitation.expires_at > func.now(), "pending"), else_="expired")
 ).label("status")
@@ -98,19 +114,16 @@ async def get_invitation(db: Executor, *, invitation_id: UUID, organization_id: 
 
 
 # Locks only the organization, which code that cancels an invitation locks first, too.
-_GET_OPEN_LOCKED = (
+_LOCK_RECEIVED = (
     select(Invitation, and_(*is_active(Account)).label("inviter_is_active"))
     .join(Organization, Organization.id == Invitation.organization_id)
     .join(Account, Account.id == Invitation.created_by)
-    .where(
-        Invitation.token_hash == bindparam("token_hash"),
-        _HAS_EMAIL,
-        *_OPEN,
-        Organization.deleted_at.is_(None),
-    )
+    .where(*_RECEIVED)
     .with_for_update(key_share=True, of=Organization)
     .execution_options(across_tenants=True)
 )
+_GET_OPEN_LOCKED = _LOCK_RECEIVED.where(Invitation.token_hash == bindparam("token_hash"))
+_GET_RECEIVED_LOCKED = _LOCK_RECEIVED.where(Invitation.id == bindparam("invitation_id"))
 
 
 async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: str) -> OpenInvitation | None:
@@ -118,6 +131,28 @@ async def get_open_invitation_locked(db: Executor, *, token_hash: bytes, email: 
     While this waited for the lock, the invitation may have ended: then `end_invitation` returns False."""
     row = await db.fetch_one(_GET_OPEN_LOCKED, token_hash=token_hash, email=email)
     return OpenInvitation(row[0], row[1]) if row is not None else None
+
+
+async def get_received_invitation_locked(db: Executor, *, invitation_id: UUID, email: str) -> OpenInvitation | None:
+    """As `get_open_invitation_locked`, by id."""
+    row = await db.fetch_one(_GET_RECEIVED_LOCKED, invitation_id=invitation_id, email=email)
+    return OpenInvitation(row[0], row[1]) if row is not None else None
+
+
+_RECEIVED_LISTING: Final = Listing[Row[Invitation, str, str]](
+    select(Invitation, Organization.name, Account.display_name)
+    .join(Organization, Organization.id == Invitation.organization_id)
+    .join(Account, Account.id == Invitation.created_by)
+    .where(*_RECEIVED, *is_active(Account))
+    .execution_options(across_tenants=True),
+    id=Invitation.id,
+    orders={"created_at": Invitation.created_at},
+)
+
+
+async def list_received_invitations(db: Executor, *, email: str, page: Page) -> list[ReceivedInvitation]:
+    """Pending invitations of the address, of all organizations that are not deleted, by inviters who are active."""
+    return [ReceivedInvitation._make(row) for row in await _RECEIVED_LISTING.fetch(db, page, email=email)]
 
 
 _LISTING: Final = Listing[Row[Invitation, str]](

@@ -63,6 +63,21 @@ class InvitationServiceStub:
                 request_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineInvitationRequest.SerializeToString,
                 response_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineInvitationResponse.FromString,
                 _registered_method=True)
+        self.ListMyInvitations = channel.unary_unary(
+                '/accord.invitations.v1.InvitationService/ListMyInvitations',
+                request_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.ListMyInvitationsRequest.SerializeToString,
+                response_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.ListMyInvitationsResponse.FromString,
+                _registered_method=True)
+        self.AcceptMyInvitation = channel.unary_unary(
+                '/accord.invitations.v1.InvitationService/AcceptMyInvitation',
+                request_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.AcceptMyInvitationRequest.SerializeToString,
+                response_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.AcceptMyInvitationResponse.FromString,
+                _registered_method=True)
+        self.DeclineMyInvitation = channel.unary_unary(
+                '/accord.invitations.v1.InvitationService/DeclineMyInvitation',
+                request_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineMyInvitationRequest.SerializeToString,
+                response_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineMyInvitationResponse.FromString,
+                _registered_method=True)
 
 
 class InvitationServiceServicer:
@@ -123,6 +138,33 @@ class InvitationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListMyInvitations(self, request, context):
+        """Lists the pending invitations of the caller's address, of all organizations, one page at a time, newest first. Leaves out
+        those of deleted organizations, and of inviters who are banned or deleted.
+        Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and PAGE_TOKEN_INVALID if the page token was
+        modified or belongs to another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptMyInvitation(self, request, context):
+        """Accepts an invitation that ListMyInvitations returns, like AcceptInvitation. The verified address takes the place of the
+        mailed token.
+        Fails like AcceptInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineMyInvitation(self, request, context):
+        """Declines an invitation that ListMyInvitations returns.
+        Fails like DeclineInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InvitationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +192,21 @@ def add_InvitationServiceServicer_to_server(servicer, server):
                     servicer.DeclineInvitation,
                     request_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineInvitationRequest.FromString,
                     response_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineInvitationResponse.SerializeToString,
+            ),
+            'ListMyInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMyInvitations,
+                    request_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.ListMyInvitationsRequest.FromString,
+                    response_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.ListMyInvitationsResponse.SerializeToString,
+            ),
+            'AcceptMyInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptMyInvitation,
+                    request_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.AcceptMyInvitationRequest.FromString,
+                    response_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.AcceptMyInvitationResponse.SerializeToString,
+            ),
+            'DeclineMyInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineMyInvitation,
+                    request_deserializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineMyInvitationRequest.FromString,
+                    response_serializer=accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineMyInvitationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -291,6 +348,87 @@ class InvitationService:
             '/accord.invitations.v1.InvitationService/DeclineInvitation',
             accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineInvitationRequest.SerializeToString,
             accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMyInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.invitations.v1.InvitationService/ListMyInvitations',
+            accord_dot_invitations_dot_v1_dot_invitations__pb2.ListMyInvitationsRequest.SerializeToString,
+            accord_dot_invitations_dot_v1_dot_invitations__pb2.ListMyInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptMyInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.invitations.v1.InvitationService/AcceptMyInvitation',
+            accord_dot_invitations_dot_v1_dot_invitations__pb2.AcceptMyInvitationRequest.SerializeToString,
+            accord_dot_invitations_dot_v1_dot_invitations__pb2.AcceptMyInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineMyInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/accord.invitations.v1.InvitationService/DeclineMyInvitation',
+            accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineMyInvitationRequest.SerializeToString,
+            accord_dot_invitations_dot_v1_dot_invitations__pb2.DeclineMyInvitationResponse.FromString,
             options,
             channel_credentials,
             insecure,

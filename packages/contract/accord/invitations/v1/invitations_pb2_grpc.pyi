@@ -68,6 +68,21 @@ class InvitationServiceStub:
     unknown, used or expired, was sent to another address, or if the organization is deleted; the error does not reveal
     which.
     """
+    ListMyInvitations: _grpc.UnaryUnaryMultiCallable[_invitations_pb2.ListMyInvitationsRequest, _invitations_pb2.ListMyInvitationsResponse]
+    """Lists the pending invitations of the caller's address, of all organizations, one page at a time, newest first. Leaves out
+    those of deleted organizations, and of inviters who are banned or deleted.
+    Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and PAGE_TOKEN_INVALID if the page token was
+    modified or belongs to another list.
+    """
+    AcceptMyInvitation: _grpc.UnaryUnaryMultiCallable[_invitations_pb2.AcceptMyInvitationRequest, _invitations_pb2.AcceptMyInvitationResponse]
+    """Accepts an invitation that ListMyInvitations returns, like AcceptInvitation. The verified address takes the place of the
+    mailed token.
+    Fails like AcceptInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
+    """
+    DeclineMyInvitation: _grpc.UnaryUnaryMultiCallable[_invitations_pb2.DeclineMyInvitationRequest, _invitations_pb2.DeclineMyInvitationResponse]
+    """Declines an invitation that ListMyInvitations returns.
+    Fails like DeclineInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
+    """
 
 @_typing.type_check_only
 class InvitationServiceAsyncStub(InvitationServiceStub):
@@ -108,6 +123,21 @@ class InvitationServiceAsyncStub(InvitationServiceStub):
     Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and INVITATION_NOT_FOUND if the token is
     unknown, used or expired, was sent to another address, or if the organization is deleted; the error does not reveal
     which.
+    """
+    ListMyInvitations: _aio.UnaryUnaryMultiCallable[_invitations_pb2.ListMyInvitationsRequest, _invitations_pb2.ListMyInvitationsResponse]  # type: ignore[assignment]
+    """Lists the pending invitations of the caller's address, of all organizations, one page at a time, newest first. Leaves out
+    those of deleted organizations, and of inviters who are banned or deleted.
+    Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and PAGE_TOKEN_INVALID if the page token was
+    modified or belongs to another list.
+    """
+    AcceptMyInvitation: _aio.UnaryUnaryMultiCallable[_invitations_pb2.AcceptMyInvitationRequest, _invitations_pb2.AcceptMyInvitationResponse]  # type: ignore[assignment]
+    """Accepts an invitation that ListMyInvitations returns, like AcceptInvitation. The verified address takes the place of the
+    mailed token.
+    Fails like AcceptInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
+    """
+    DeclineMyInvitation: _aio.UnaryUnaryMultiCallable[_invitations_pb2.DeclineMyInvitationRequest, _invitations_pb2.DeclineMyInvitationResponse]  # type: ignore[assignment]
+    """Declines an invitation that ListMyInvitations returns.
+    Fails like DeclineInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
     """
 
 class InvitationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -176,6 +206,39 @@ class InvitationServiceServicer(metaclass=_abc_1.ABCMeta):
         Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and INVITATION_NOT_FOUND if the token is
         unknown, used or expired, was sent to another address, or if the organization is deleted; the error does not reveal
         which.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMyInvitations(
+        self,
+        request: _invitations_pb2.ListMyInvitationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invitations_pb2.ListMyInvitationsResponse, _abc.Awaitable[_invitations_pb2.ListMyInvitationsResponse]]:
+        """Lists the pending invitations of the caller's address, of all organizations, one page at a time, newest first. Leaves out
+        those of deleted organizations, and of inviters who are banned or deleted.
+        Fails with EMAIL_NOT_VERIFIED if the caller's address is not verified, and PAGE_TOKEN_INVALID if the page token was
+        modified or belongs to another list.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptMyInvitation(
+        self,
+        request: _invitations_pb2.AcceptMyInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invitations_pb2.AcceptMyInvitationResponse, _abc.Awaitable[_invitations_pb2.AcceptMyInvitationResponse]]:
+        """Accepts an invitation that ListMyInvitations returns, like AcceptInvitation. The verified address takes the place of the
+        mailed token.
+        Fails like AcceptInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
+        """
+
+    @_abc_1.abstractmethod
+    def DeclineMyInvitation(
+        self,
+        request: _invitations_pb2.DeclineMyInvitationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invitations_pb2.DeclineMyInvitationResponse, _abc.Awaitable[_invitations_pb2.DeclineMyInvitationResponse]]:
+        """Declines an invitation that ListMyInvitations returns.
+        Fails like DeclineInvitation; INVITATION_NOT_FOUND also stands for an unknown id, and one of another address.
         """
 
 def add_InvitationServiceServicer_to_server(servicer: InvitationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

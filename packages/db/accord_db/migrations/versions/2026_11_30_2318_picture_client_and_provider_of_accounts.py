@@ -1,4 +1,4 @@
-"""picture, client and provider of accounts"""
+"""Add the picture of accounts, provider and client metadata of sessions, and what provider tokens permit."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Validate picture, client and provider of accounts"""
+"""Validate the CHECK of the migration before, after its lock is released."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""passwords that administrators set"""
+"""Mark passwords that an administrator set, and the sessions that they open."""
 
 import sqlalchemy as sa
 from alembic import op
