@@ -72,7 +72,7 @@ class Key:
 async def api_key_of(
     db: Executor,
     person: Person,
-    organization_id: UUID,
+    organization_id: UUID | None,
     scopes: Iterable[AnyPermission] = PERMISSION_NAMES,
     *,
     calls_per_minute: int | None = None,

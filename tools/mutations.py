@@ -70,10 +70,10 @@ MUTATIONS = (
         foreign("GetRole.role_id", "DeleteRole.role_id"),
     ),
     Mutation(
-        "keys: a query ignores the organization",
+        "keys: a query ignores the owner",
         f"{QUERIES}/api_keys.py",
-        '_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")\n',
-        '_OF_ORGANIZATION = bindparam("organization_id", type_=ApiKey.organization_id.type).is_not(None)\n',
+        '_OWNED = ApiKey.owner_id == bindparam("owner_id")\n',
+        '_OWNED = bindparam("owner_id", type_=ApiKey.owner_id.type).is_not(None)\n',
         foreign("GetApiKey.api_key_id", "RevokeApiKey.api_key_id"),
     ),
     Mutation(
@@ -315,6 +315,20 @@ MUTATIONS = (
         MATRIX,
     ),
     Mutation(
+        "access: a personal key may call methods of organizations",
+        INTERCEPTOR,
+        "    if caller.organization_id is None and not policy.personal:\n",
+        "    if False:\n",
+        MATRIX,
+    ),
+    Mutation(
+        "access: a personal key needs no scope",
+        INTERCEPTOR,
+        "    if caller.organization_id is None and caller.credential != CREDENTIAL_API_KEY:\n",
+        "    if caller.organization_id is None:\n",
+        MATRIX,
+    ),
+    Mutation(
         "access: every account is an administrator",
         INTERCEPTOR,
         "        return caller.administrator\n",
@@ -345,8 +359,8 @@ MUTATIONS = (
     Mutation(
         "keys: a key exceeds the permissions of its creator",
         "packages/auth/accord_auth/api_keys.py",
-        "        permissions=held(None, api_key.scopes) & held(api_key.role, api_key.permissions),\n",
-        "        permissions=held(None, api_key.scopes),\n",
+        "        permissions=scopes if is_personal else scopes & held(api_key.role, api_key.permissions),\n",
+        "        permissions=scopes,\n",
         MATRIX,
     ),
     Mutation(

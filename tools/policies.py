@@ -43,7 +43,8 @@ The policies include the defaults of their service (`policy_defaults`).
 
 - **Route**: the HTTP method and the path of the method in REST (`google.api.http`).
 - **Caller**: the permission that the caller needs in the active organization, or the kind of caller. *Personal* methods
-  also work without an active organization, on the caller's own data.
+  also work without an active organization, on the caller's own data; a personal API key then needs the permission among
+  its scopes.
 - **Credentials**: the credentials that the method accepts. A service token acts for a person, except in methods for
   services. A certificate identifies a service.
 - **Other rules**: *recent* requires a sign-in within the last 10 minutes. *In person* refuses impersonating administrators

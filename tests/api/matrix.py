@@ -13,6 +13,7 @@ from accord.policy.v1.policy_pb2 import (
     ACCESS_PUBLIC,
     ACCESS_SERVICE,
     ACCESS_SIGNED_IN,
+    CREDENTIAL_API_KEY,
     CREDENTIAL_SESSION,
     ROLE_OWNER,
     Credential,
@@ -49,7 +50,7 @@ class CallerTraits:
     # False if it is malformed, unknown, expired or revoked, for another audience, or of a banned account.
     valid: bool = True
     organization: bool = True  # True if the session has an active organization
-    permissions: frozenset[AnyPermission] = frozenset()  # in that organization
+    permissions: frozenset[AnyPermission] = frozenset()  # in that organization, or the scopes of a personal key
     administrator: bool = False
     fresh: bool = True  # True if the sign-in is recent enough for methods that require a fresh one
     impersonated: bool = False
@@ -88,7 +89,11 @@ def _grants_access(policy: MethodPolicy, caller: CallerTraits) -> bool:
 
 
 def _has_permission(policy: MethodPolicy, caller: CallerTraits) -> bool:
-    if not policy.permission or (policy.personal and not caller.organization):
+    if not policy.permission:
+        return True
+    if not caller.organization and not policy.personal:
+        return False
+    if not caller.organization and caller.credential != CREDENTIAL_API_KEY:
         return True
     return policy.permission in caller.permissions
 

@@ -159,19 +159,25 @@ async def _keys(world: World, acme: UUID) -> Columns:
         "key whose creator has left": refused(bearer(of_former)),
         "key whose creator is banned": refused(bearer(of_banned)),
         "key of a deleted organization": refused(bearer(of_deleted)),
+        "personal key with only the scope": _by_key(world, None, owner, only),
+        "personal key with all other scopes": _by_key(world, None, owner, all_but),
+        "personal key whose creator is banned": refused(bearer(world.key(None, banned, ALL).key)),
         "expired key": refused(bearer(expired)),
         "revoked key": refused((("x-api-key", revoked),)),
     }
 
 
-def _by_key(world: World, acme: UUID, owner: Person, scopes: Callable[[AnyPermission], Permissions]) -> Column:
-    keys = {required: world.key(acme, owner, scopes(required)).key for required in _REQUIRED}
-    callers = {required: MatrixCaller(_key(scopes(required)), (("x-api-key", key),)) for required, key in keys.items()}
+def _by_key(world: World, of: UUID | None, owner: Person, scopes: Callable[[AnyPermission], Permissions]) -> Column:
+    keys = {required: world.key(of, owner, scopes(required)).key for required in _REQUIRED}
+    callers = {
+        required: MatrixCaller(_key(scopes(required), organization=of is not None), (("x-api-key", key),))
+        for required, key in keys.items()
+    }
     return callers.__getitem__
 
 
-def _key(permissions: Permissions) -> CallerTraits:
-    return CallerTraits(credential=CREDENTIAL_API_KEY, permissions=permissions)
+def _key(permissions: Permissions, *, organization: bool = True) -> CallerTraits:
+    return CallerTraits(credential=CREDENTIAL_API_KEY, permissions=permissions, organization=organization)
 
 
 # --- services ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -133,6 +134,17 @@ async def actual_result(ways: Ways, face: Face, method: MethodDescriptor, caller
     return ACCEPTED if outcome.reason == "INVALID_MESSAGE" else outcome.reason
 
 
+def merged(*policies: MethodPolicy) -> MethodPolicy:
+    result = MethodPolicy()
+    for policy in policies:
+        result.MergeFrom(policy)
+    return result
+
+
+KEYS = MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ, credentials=[CREDENTIAL_API_KEY])
+PERSONAL_KEY = CallerTraits(credential=CREDENTIAL_API_KEY, organization=False)
+
+
 # --- the expected results ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("policy", "caller", "result"),
@@ -153,6 +165,10 @@ async def actual_result(ways: Ways, face: Face, method: MethodDescriptor, caller
             ACCEPTED,
         ),
         (MethodPolicy(access=ACCESS_SIGNED_IN, permission=READ, personal=True), CallerTraits(), DENIED),
+        (KEYS, PERSONAL_KEY, DENIED),
+        (KEYS, replace(PERSONAL_KEY, permissions=frozenset({READ})), DENIED),
+        (merged(KEYS, MethodPolicy(personal=True)), PERSONAL_KEY, DENIED),
+        (merged(KEYS, MethodPolicy(personal=True)), replace(PERSONAL_KEY, permissions=frozenset({READ})), ACCEPTED),
         (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), CallerTraits(), ACCEPTED),
         (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), CallerTraits(fresh=False), NOT_FRESH),
         (MethodPolicy(access=ACCESS_SIGNED_IN, fresh=True), CallerTraits(impersonated=True), DENIED),

@@ -108,7 +108,7 @@ async def key(listening: ProbeClient, database: Database, organization_id: UUID)
 
 async def _revoke_key(database: Database, key: Key, organization_id: UUID) -> None:
     async with database.transaction() as tx:
-        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=organization_id)
+        await api_keys.revoke_api_key(tx, api_key_id=key.id, owner_id=organization_id)
         await organizations.notify_organization_changed(tx, organization_id=organization_id)
 
 
@@ -154,14 +154,14 @@ async def test_stream_with_the_old_secret_of_a_rotated_api_key_ends_with_the_ove
     listening: ProbeClient, database: Database, organization_id: UUID, key: Key
 ) -> None:
     stream = await open_stream(listening, "Watch", key)
-    made = await api_keys.get_api_key(database, api_key_id=key.id, organization_id=organization_id)
+    made = await api_keys.get_api_key(database, api_key_id=key.id, owner_id=organization_id)
     assert made is not None
     async with database.transaction() as tx:
         new, overlap = new_api_key(), timedelta(seconds=1)
         await api_keys.rotate_api_key(
             tx,
             api_key_id=key.id,
-            organization_id=organization_id,
+            owner_id=organization_id,
             etag=made.etag,
             prefix=new[:12],
             key_hash=token_hash(new),

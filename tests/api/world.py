@@ -112,8 +112,8 @@ class World:
         row = (organization, person.account_id, role)
         self.write("INSERT INTO member_roles (organization_id, account_id, role_id) VALUES (%s, %s, %s)", *row)
 
-    def key(self, of: UUID, creator: Person, scopes: Permissions, change: str = "name = 'CI'") -> Key:
-        """`change` is the SET clause applied to the new row."""
+    def key(self, of: UUID | None, creator: Person, scopes: Permissions, change: str = "name = 'CI'") -> Key:
+        """A personal key if `of` is None. `change` is the SET clause applied to the new row."""
         made, key = uuid7(), new_token(API_KEY_PREFIX)
         self.write(
             "INSERT INTO api_keys (id, organization_id, created_by, name, prefix, key_hash, scopes)"

@@ -74,7 +74,7 @@ async def uncached(dsn: str) -> AsyncIterator[ApiKeys]:
 
 
 async def get(database: Database, key: Key, creator: Creator) -> ApiKey:
-    row = await api_keys.get_api_key(database, api_key_id=key.id, organization_id=creator.organization_id)
+    row = await api_keys.get_api_key(database, api_key_id=key.id, owner_id=creator.organization_id)
     assert row is not None
     return row
 
@@ -91,7 +91,7 @@ async def rotate(database: Database, key: Key, creator: Creator, overlap: timede
         rotated = await api_keys.rotate_api_key(
             tx,
             api_key_id=key.id,
-            organization_id=creator.organization_id,
+            owner_id=creator.organization_id,
             etag=before.etag,
             prefix=new[:12],
             key_hash=token_hash(new),
@@ -103,7 +103,7 @@ async def rotate(database: Database, key: Key, creator: Creator, overlap: timede
 
 async def revoke(database: Database, key: Key, creator: Creator) -> None:
     async with database.transaction() as tx:
-        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=creator.organization_id)
+        await api_keys.revoke_api_key(tx, api_key_id=key.id, owner_id=creator.organization_id)
         await organizations.notify_organization_changed(tx, organization_id=creator.organization_id)
 
 
@@ -391,7 +391,7 @@ async def test_one_of_50_concurrent_rotations_succeeds(database: Database, key: 
             api_keys.rotate_api_key(
                 database,
                 api_key_id=key.id,
-                organization_id=creator.organization_id,
+                owner_id=creator.organization_id,
                 etag=etag,
                 prefix="ack_",
                 key_hash=token_hash(str(n)),
@@ -430,7 +430,7 @@ async def test_recording_the_use_of_an_api_key_does_not_wait_for_its_row_lock(
     uncached: ApiKeys, database: Database, key: Key, creator: Creator
 ) -> None:
     async with database.transaction() as tx:
-        await api_keys.revoke_api_key(tx, api_key_id=key.id, organization_id=creator.organization_id)
+        await api_keys.revoke_api_key(tx, api_key_id=key.id, owner_id=creator.organization_id)
         async with asyncio.timeout(2):
             assert await uncached.authenticate(key.key)
     assert await uncached.authenticate(key.key) is None

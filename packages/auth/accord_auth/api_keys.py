@@ -29,7 +29,7 @@ def key_prefix(key: str) -> str:
 
 class ApiKeys:
     """Authenticates API keys. The caller is the key's creator, with the permissions that both its scopes and the creator's roles
-    grant now."""
+    grant now. A personal key has those of its scopes, for the creator's own data."""
 
     def __init__(self, database: Database, cache: CredentialCache) -> None:
         self._database = database
@@ -63,14 +63,15 @@ class ApiKeys:
 
 
 def _found(api_key: LiveApiKey) -> Authenticated:
+    scopes, is_personal = held(None, api_key.scopes), api_key.organization_id is None
     caller = Caller(
         account_id=api_key.created_by,
         credential=CREDENTIAL_API_KEY,
         credential_id=api_key.id,
         authenticated_at=api_key.created_at,
         organization_id=api_key.organization_id,
-        permissions=held(None, api_key.scopes) & held(api_key.role, api_key.permissions),
+        permissions=scopes if is_personal else scopes & held(api_key.role, api_key.permissions),
         calls_per_minute=api_key.calls_per_minute,
     )
     ids = (api_key.id, api_key.created_by, api_key.organization_id)
-    return Authenticated(caller, ids, api_key.valid_until, api_key.valid_until)
+    return Authenticated(caller, tuple(id_ for id_ in ids if id_), api_key.valid_until, api_key.valid_until)

@@ -392,7 +392,7 @@ class TooManyRoles(FailedPrecondition):
 
 
 class ApiKeyNotFound(NotFound):
-    """The active organization has no such API key. Metadata: `api_key_id`."""
+    """The active organization, or the caller outside of one, has no such API key. Metadata: `api_key_id`."""
 
     reason = "API_KEY_NOT_FOUND"
 
@@ -404,7 +404,7 @@ class ApiKeyEnded(FailedPrecondition):
 
 
 class TooManyApiKeys(FailedPrecondition):
-    """The organization has the maximum number of API keys."""
+    """The organization, or the caller outside of one, has the maximum number of API keys."""
 
     reason = "TOO_MANY_API_KEYS"
 

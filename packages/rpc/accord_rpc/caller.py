@@ -26,7 +26,7 @@ class Caller:
     authenticated_at: datetime
     # The active one. Its owner may have removed this account since: then `permissions` is empty. See `owner_id`.
     organization_id: UUID | None = None
-    # The permissions in that organization.
+    # The permissions in that organization. Without one: the scopes of a personal API key.
     permissions: frozenset[AnyPermission] = frozenset()
     administrator: bool = False
     # The administrator who acts as the account.

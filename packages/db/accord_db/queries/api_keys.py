@@ -1,6 +1,6 @@
-"""Queries of API keys. The organization is part of each, except the lookup by hash, which finds the organization.
+"""Queries of API keys. The owner is part of each, an organization or an account, except the lookup by hash, which finds the owner.
 
-Code that creates or changes a key first locks its organization, and calls `notify_organization_changed`.
+Code that creates or changes a key first locks its owner, and notifies every process that the owner has changed.
 """
 
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ from accord_db.schema import Account, ApiKey, Member, Organization
 
 
 class LiveApiKey(NamedTuple):
-    """A valid key, and its creator's role and permissions in the organization. `valid_until` belongs to the secret that was
+    """A valid key, and its creator's role and permissions in the organization; None and empty for a personal key. `valid_until` belongs to the secret that was
     looked up, which may be the one before a rotation. `use_is_due` if the recorded last use is older than
     `use_recorded_every`."""
 
     id: UUID
-    organization_id: UUID
+    organization_id: UUID | None
     created_by: UUID
     scopes: list[str]
     calls_per_minute: int | None
@@ -60,8 +60,8 @@ class ApiKeyChanges(TypedDict, total=False):
     expires_at: datetime | None
 
 
-_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")
-_THIS = (ApiKey.id == bindparam("api_key_id"), _OF_ORGANIZATION)
+_OWNED = ApiKey.owner_id == bindparam("owner_id")
+_THIS = (ApiKey.id == bindparam("api_key_id"), _OWNED)
 _UNREVOKED = ApiKey.revoked_at.is_(None)
 _UNEXPIRED = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
 _UNCHANGED = etag_matches(ApiKey)
@@ -92,11 +92,19 @@ _LIST_LIVE = (
     )
     .select_from(_hashes)
     .join(ApiKey, or_(ApiKey.key_hash == _hashes.c.key_hash, _by_previous))
-    # The creator is still a member of the organization, which is not deleted.
-    .join(Member, (Member.organization_id == ApiKey.organization_id) & (Member.account_id == ApiKey.created_by))
-    .join(Organization, Organization.id == ApiKey.organization_id)
+    .outerjoin(Member, (Member.organization_id == ApiKey.organization_id) & (Member.account_id == ApiKey.created_by))
+    .outerjoin(Organization, Organization.id == ApiKey.organization_id)
     .join(Account, Account.id == ApiKey.created_by)
-    .where(_UNREVOKED, _UNEXPIRED, Organization.deleted_at.is_(None), *is_active(Account))
+    .where(
+        _UNREVOKED,
+        _UNEXPIRED,
+        *is_active(Account),
+        # The creator is still a member of the organization, which is not deleted.
+        or_(
+            ApiKey.organization_id.is_(None),
+            and_(Member.account_id.is_not(None), Organization.id.is_not(None), Organization.deleted_at.is_(None)),
+        ),
+    )
     .execution_options(across_tenants=True)
 )
 
@@ -137,7 +145,7 @@ async def insert_api_key(
     db: Executor,
     *,
     api_key_id: UUID,
-    organization_id: UUID,
+    organization_id: UUID | None,
     created_by: UUID,
     name: str,
     prefix: str,
@@ -146,6 +154,7 @@ async def insert_api_key(
     calls_per_minute: int | None = None,
     expires_at: datetime | None = None,
 ) -> ApiKey:
+    """`organization_id` None: a personal key of the creator."""
     return await insert_row(
         db,
         ApiKey,
@@ -164,41 +173,39 @@ async def insert_api_key(
 _GET = select(ApiKey).where(*_THIS)
 
 
-async def get_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
+async def get_api_key(db: Executor, *, api_key_id: UUID, owner_id: UUID) -> ApiKey | None:
     """Also a revoked or expired one."""
-    return await db.fetch_one(_GET, api_key_id=api_key_id, organization_id=organization_id)
+    return await db.fetch_one(_GET, api_key_id=api_key_id, owner_id=owner_id)
 
 
-_COUNT = select(func.count()).select_from(ApiKey).where(_OF_ORGANIZATION, _UNREVOKED)
+_COUNT = select(func.count()).select_from(ApiKey).where(_OWNED, _UNREVOKED)
 
 
-async def count_api_keys(db: Executor, *, organization_id: UUID) -> int:
+async def count_api_keys(db: Executor, *, owner_id: UUID) -> int:
     """Keys that are not revoked. Expired ones count."""
-    return await db.fetch_one(_COUNT, organization_id=organization_id) or 0
+    return await db.fetch_one(_COUNT, owner_id=owner_id) or 0
 
 
 _LISTING: Final = Listing[ApiKey](
-    select(ApiKey).where(_OF_ORGANIZATION),
+    select(ApiKey).where(_OWNED),
     id=ApiKey.id,
     orders={"created_at": ApiKey.created_at},
     filters={"active": and_(_UNREVOKED, _UNEXPIRED)},
 )
 
 
-async def list_api_keys(db: Executor, *, organization_id: UUID, page: Page, show_ended: bool = False) -> list[ApiKey]:
-    return await _LISTING.fetch(db, page, filters={"active": not show_ended}, organization_id=organization_id)
+async def list_api_keys(db: Executor, *, owner_id: UUID, page: Page, show_ended: bool = False) -> list[ApiKey]:
+    return await _LISTING.fetch(db, page, filters={"active": not show_ended}, owner_id=owner_id)
 
 
 _CURRENT: Final = (*_THIS, _UNREVOKED, _UNCHANGED)
 
 
 async def update_api_key(
-    db: Executor, *, api_key_id: UUID, organization_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
+    db: Executor, *, api_key_id: UUID, owner_id: UUID, changes: ApiKeyChanges, etag: UUID | None = None
 ) -> ApiKey | None:
     """The changed key. None if it does not exist, is revoked or has another etag."""
-    return await update_row(
-        db, ApiKey, _CURRENT, changes, api_key_id=api_key_id, organization_id=organization_id, seen_etag=etag
-    )
+    return await update_row(db, ApiKey, _CURRENT, changes, api_key_id=api_key_id, owner_id=owner_id, seen_etag=etag)
 
 
 # Without an overlap the previous secret is removed at once.
@@ -220,7 +227,7 @@ async def rotate_api_key(
     db: Executor,
     *,
     api_key_id: UUID,
-    organization_id: UUID,
+    owner_id: UUID,
     etag: UUID,
     prefix: str,
     key_hash: bytes,
@@ -231,7 +238,7 @@ async def rotate_api_key(
     return await db.fetch_one(
         _ROTATE,
         api_key_id=api_key_id,
-        organization_id=organization_id,
+        owner_id=owner_id,
         seen_etag=etag,
         new_prefix=prefix,
         new_key_hash=key_hash,
@@ -243,11 +250,12 @@ async def rotate_api_key(
 _REVOKE = update(ApiKey).where(*_THIS, _UNREVOKED).values(revoked_at=func.now()).returning(ApiKey)
 
 
-async def revoke_api_key(db: Executor, *, api_key_id: UUID, organization_id: UUID) -> ApiKey | None:
+async def revoke_api_key(db: Executor, *, api_key_id: UUID, owner_id: UUID) -> ApiKey | None:
     """The revoked key. None if it does not exist or was already revoked."""
-    return await db.fetch_one(_REVOKE, api_key_id=api_key_id, organization_id=organization_id)
+    return await db.fetch_one(_REVOKE, api_key_id=api_key_id, owner_id=owner_id)
 
 
+_OF_ORGANIZATION = ApiKey.organization_id == bindparam("organization_id")
 _REVOKE_OF_MEMBER = (
     update(ApiKey)
     .where(_OF_ORGANIZATION, ApiKey.created_by == bindparam("created_by"), _UNREVOKED)

@@ -1,23 +1,26 @@
-"""API keys of organizations."""
+"""API keys of organizations and accounts."""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, String, Text, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Computed, ForeignKey, Index, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from accord_db.engine.model import CreatedAt, Id, Model, UpdatedAt, Versioned
 
 
 class ApiKey(Versioned, Model):
-    """Grants its scopes, limited to the permissions that its creator has at the time of the call. Valid until the earlier of
+    """Grants its scopes, limited to the permissions that its creator has at the time of the call: in the organization, or
+    without one, on the creator's own data. Valid until the earlier of
     `expires_at` and `revoked_at`; the secret before a rotation also ends at `previous_expires_at`."""
 
     __tablename__ = "api_keys"
 
     id: Mapped[Id]
-    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    organization_id: Mapped[UUID | None] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
     created_by: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    # The organization; without one, the creator.
+    owner_id: Mapped[UUID] = mapped_column(Computed("coalesce(organization_id, created_by)", persisted=True))
     name: Mapped[str] = mapped_column(String(100))
     # The first characters, shown so that users recognize a key.
     prefix: Mapped[str] = mapped_column(String(12))
@@ -41,6 +44,8 @@ class ApiKey(Versioned, Model):
         CheckConstraint("octet_length(previous_key_hash) = 32", name="previous_key_hash_is_sha256"),
         CheckConstraint("(previous_key_hash IS NULL) = (previous_expires_at IS NULL)", name="previous_expires"),
         CheckConstraint("calls_per_minute >= 1", name="calls_per_minute_positive"),
+        Index("ix_api_keys_owner_id_created_at_id", "owner_id", "created_at", "id"),
+        # For the foreign key, and the queries of the release before.
         Index("ix_api_keys_organization_id_created_at_id", "organization_id", "created_at", "id"),
         # For the clean-up. Most keys have neither time.
         Index("ix_api_keys_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),

@@ -26,12 +26,16 @@ if _version_not_supported:
 
 
 class ApiKeyServiceStub:
-    """Manages the API keys of the active organization.
+    """Manages the API keys of the active organization. If none is active, manages the caller's personal keys.
 
     A client sends a key as `x-api-key: <key>` or `authorization: Bearer <key>`. It has the permissions of its scopes that
     its creator has at the time of the call. It is refused when its creator is banned, deletes the account or leaves the
     organization, and when the organization is deleted. Only methods that accept API keys can be called with one, so a key
     cannot create another.
+
+    A personal key calls as its creator without an active organization, whichever one is active in the creator's sessions. It
+    can call the methods that accept API keys and are `personal`, if its scopes include their permission, and those that
+    accept API keys and need no permission.
     """
 
     def __init__(self, channel):
@@ -73,25 +77,29 @@ class ApiKeyServiceStub:
 
 
 class ApiKeyServiceServicer:
-    """Manages the API keys of the active organization.
+    """Manages the API keys of the active organization. If none is active, manages the caller's personal keys.
 
     A client sends a key as `x-api-key: <key>` or `authorization: Bearer <key>`. It has the permissions of its scopes that
     its creator has at the time of the call. It is refused when its creator is banned, deletes the account or leaves the
     organization, and when the organization is deleted. Only methods that accept API keys can be called with one, so a key
     cannot create another.
+
+    A personal key calls as its creator without an active organization, whichever one is active in the creator's sessions. It
+    can call the methods that accept API keys and are `personal`, if its scopes include their permission, and those that
+    accept API keys and need no permission.
     """
 
     def CreateApiKey(self, request, context):
-        """Creates a key and returns it once. The caller must hold its scopes.
-        Fails with PERMISSION_DENIED if the caller does not hold them, and TOO_MANY_API_KEYS if the organization has 1000 keys
-        that are not revoked.
+        """Creates a key and returns it once. The caller must hold its scopes; a personal key can have any.
+        Fails with PERMISSION_DENIED if the caller does not hold them, and TOO_MANY_API_KEYS if the organization, or the caller
+        outside of one, has 1000 keys that are not revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetApiKey(self, request, context):
-        """Returns a key of the organization, also an expired or revoked one.
+        """Returns a key, also an expired or revoked one.
         Fails with API_KEY_NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -99,7 +107,7 @@ class ApiKeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListApiKeys(self, request, context):
-        """Lists the keys of the organization, of all creators, one page at a time, newest first.
+        """Lists the keys of the organization, of all creators, or the personal keys of the caller, one page at a time, newest first.
         Fails with PAGE_TOKEN_INVALID if the page token was modified or belongs to another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -176,12 +184,16 @@ def add_ApiKeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApiKeyService:
-    """Manages the API keys of the active organization.
+    """Manages the API keys of the active organization. If none is active, manages the caller's personal keys.
 
     A client sends a key as `x-api-key: <key>` or `authorization: Bearer <key>`. It has the permissions of its scopes that
     its creator has at the time of the call. It is refused when its creator is banned, deletes the account or leaves the
     organization, and when the organization is deleted. Only methods that accept API keys can be called with one, so a key
     cannot create another.
+
+    A personal key calls as its creator without an active organization, whichever one is active in the creator's sessions. It
+    can call the methods that accept API keys and are `personal`, if its scopes include their permission, and those that
+    accept API keys and need no permission.
     """
 
     @staticmethod

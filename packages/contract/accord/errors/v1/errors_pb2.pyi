@@ -137,11 +137,11 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TOO_MANY_ROLES: _Reason.ValueType  # 96
     """The organization has the maximum number of custom roles."""
     REASON_API_KEY_NOT_FOUND: _Reason.ValueType  # 100
-    """The active organization has no such API key. Metadata: `api_key_id`."""
+    """The active organization, or the caller outside of one, has no such API key. Metadata: `api_key_id`."""
     REASON_API_KEY_ENDED: _Reason.ValueType  # 101
     """The API key is revoked or expired. Metadata: `api_key_id`."""
     REASON_TOO_MANY_API_KEYS: _Reason.ValueType  # 102
-    """The organization has the maximum number of API keys."""
+    """The organization, or the caller outside of one, has the maximum number of API keys."""
     REASON_SERVICE_ACCOUNT_NOT_FOUND: _Reason.ValueType  # 110
     """The service account does not exist. Metadata: `service_account_id`."""
     REASON_CLIENT_INVALID: _Reason.ValueType  # 111
@@ -281,11 +281,11 @@ REASON_ROLE_NAME_TAKEN: Reason.ValueType  # 95
 REASON_TOO_MANY_ROLES: Reason.ValueType  # 96
 """The organization has the maximum number of custom roles."""
 REASON_API_KEY_NOT_FOUND: Reason.ValueType  # 100
-"""The active organization has no such API key. Metadata: `api_key_id`."""
+"""The active organization, or the caller outside of one, has no such API key. Metadata: `api_key_id`."""
 REASON_API_KEY_ENDED: Reason.ValueType  # 101
 """The API key is revoked or expired. Metadata: `api_key_id`."""
 REASON_TOO_MANY_API_KEYS: Reason.ValueType  # 102
-"""The organization has the maximum number of API keys."""
+"""The organization, or the caller outside of one, has the maximum number of API keys."""
 REASON_SERVICE_ACCOUNT_NOT_FOUND: Reason.ValueType  # 110
 """The service account does not exist. Metadata: `service_account_id`."""
 REASON_CLIENT_INVALID: Reason.ValueType  # 111

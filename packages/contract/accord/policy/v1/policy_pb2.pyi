@@ -66,7 +66,7 @@ class _CredentialEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Credential
     CREDENTIAL_SESSION: _Credential.ValueType  # 1
     """A session token, issued at sign-in."""
     CREDENTIAL_API_KEY: _Credential.ValueType  # 2
-    """An API key of an organization."""
+    """An API key of an organization, or a personal one, which calls without an active organization."""
     CREDENTIAL_SERVICE_TOKEN: _Credential.ValueType  # 3
     """A short-lived token of a service. In methods with ACCESS_SIGNED_IN it must act for a person."""
     CREDENTIAL_CLIENT_CERTIFICATE: _Credential.ValueType  # 4
@@ -80,7 +80,7 @@ CREDENTIAL_UNSPECIFIED: Credential.ValueType  # 0
 CREDENTIAL_SESSION: Credential.ValueType  # 1
 """A session token, issued at sign-in."""
 CREDENTIAL_API_KEY: Credential.ValueType  # 2
-"""An API key of an organization."""
+"""An API key of an organization, or a personal one, which calls without an active organization."""
 CREDENTIAL_SERVICE_TOKEN: Credential.ValueType  # 3
 """A short-lived token of a service. In methods with ACCESS_SIGNED_IN it must act for a person."""
 CREDENTIAL_CLIENT_CERTIFICATE: Credential.ValueType  # 4
@@ -255,7 +255,7 @@ class MethodPolicy(_message.Message):
     """
     personal: _builtins.bool
     """Whether the method also works without an active organization, on the caller's own data. The permission is then checked
-    only if an organization is active. Requires a permission.
+    only if an organization is active, except for a personal API key, which needs it among its scopes. Requires a permission.
     """
     in_person: _builtins.bool
     """Whether to refuse administrators who impersonate the account, and services that act for it."""
