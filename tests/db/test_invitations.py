@@ -2,6 +2,7 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import func, select, text, update
 
@@ -12,6 +13,7 @@ from accord_db.queries import invitations, members, organizations
 from accord_db.queries.invitations import Outcome
 from accord_db.schema import Account, Invitation
 from tests.conftest import WAITING, Connect
+from tests.db.plans import generic_plan
 
 EMAIL = "ada@example.com"
 HASH = b"x" * 32
@@ -171,3 +173,22 @@ async def test_pages_have_every_invitation_once_newest_first(database: Database,
         found += [each.invitation.id for each in page]
         after = Cursor(page[-1].invitation.created_at, page[-1].invitation.id)
     assert found == [each.id for each in reversed(made)]
+
+
+_MANY = """
+    INSERT INTO invitations (id, organization_id, email, role, role_ids, token_hash, created_by, expires_at)
+    SELECT gen_random_uuid(), invitations.organization_id, n || '@example.com', 'member', '{}', sha256(n::text::bytea),
+        invitations.created_by, now() + interval '7 days'
+    FROM invitations, generate_series(1, 5000) AS n
+"""
+
+
+async def test_received_invitations_are_found_by_an_index_of_addresses(
+    database: Database, ours: UUID, account: Account, dsn: str
+) -> None:
+    await insert(database, ours, account)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(_MANY)
+        plan = generic_plan(connection, invitations._RECEIVED_LISTING._statement, "invitations")
+        connection.rollback()
+    assert "ix_invitations_folded_email_pending" in plan, plan

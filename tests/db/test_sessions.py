@@ -265,3 +265,52 @@ async def test_revoke_impersonations_keeps_other_sessions(
     assert [await is_live(database, token) for token in tokens] == [False, True, True, True]
     await sessions.revoke_impersonations(database, account_id=administrator.id)
     assert [await is_live(database, token) for token in tokens] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("change", ["revoked_at = now()", "expires_at = now()", "idle_expires_at = now()"])
+async def test_metadata_of_an_ended_session_does_not_change(
+    database: Database, account: Account, dsn: str, change: str
+) -> None:
+    session = await insert(database, account)
+    place = {"session_id": session.id, "account_id": account.id}
+    updated = await sessions.update_client_metadata(database, **place, client_metadata={"a": "b"})
+    assert updated is not None
+    assert updated.client_metadata == {"a": "b"}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"UPDATE sessions SET {change}".encode())
+    assert await sessions.update_client_metadata(database, **place, client_metadata={}) is None
+    other = {**place, "account_id": uuid7()}
+    assert await sessions.update_client_metadata(database, **other, client_metadata={}) is None
+
+
+async def test_end_of_a_password_change_concerns_one_session_and_is_notified(
+    database: Database, account: Account, dsn: str
+) -> None:
+    first, second = [
+        await sessions.insert_session(
+            database,
+            session_id=uuid7(),
+            account_id=account.id,
+            token_hash=token_hash(token),
+            lifetime=DAY,
+            password_change_required=True,
+        )
+        for token in ("first", "second")
+    ]
+    with psycopg.connect(dsn, autocommit=True) as listener:
+        listener.execute(f"LISTEN {sessions.REVOKED_CHANNEL}".encode())
+        await sessions.end_password_change(database, session_id=first.id, account_id=account.id)
+        assert [notice.payload for notice in listener.notifies(timeout=5, stop_after=1)] == [str(first.id)]
+    required = []
+    for token in ("first", "second"):
+        found = await sessions.get_session_by_token_hash(database, token_hash=token_hash(token))
+        assert found is not None
+        required.append(found.password_change_required)
+    assert required == [False, True]
+    delegated = [
+        await sessions.get_delegated_session(
+            database, session_id=session.id, account_id=account.id, organization_id=None
+        )
+        for session in (first, second)
+    ]
+    assert [found is not None for found in delegated] == [True, False]
