@@ -12,7 +12,7 @@ from accord.admin.v1 import admin_pb2 as pb
 from accord.admin.v1.admin_pb2_grpc import AdminServiceServicer
 from accord.errors.v1.errors_pb2 import Reason
 from accord_api import account_tokens
-from accord_api.account_deletion import delete_account
+from accord_api.account_deletion import end_account
 from accord_api.administrators import ADMINISTRATOR, account_not_found, changing, require_administrator
 from accord_api.dependencies import Dependencies
 from accord_api.new_passwords import check_new_password, set_password
@@ -116,7 +116,8 @@ class AdminService(AdminServiceServicer):
         account_id = UUID(request.account_id)
         call().note(target=account_id, stated_reason=request.reason)
         async with changing(self._db, self._sessions, account_id, takes_administrator=True) as (tx, _):
-            account = await delete_account(tx, self._sessions, account_id)
+            account = await accounts.delete_account(tx, account_id=account_id)
+            await end_account(tx, self._sessions, account_id)
         assert account is not None  # it is locked
         return pb.DeleteAccountResponse(account=self._to_message(account))
 

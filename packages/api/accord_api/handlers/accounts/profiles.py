@@ -2,7 +2,7 @@ from typing import Final
 
 from accord.accounts.v1 import accounts_pb2 as pb
 from accord.errors.v1.errors_pb2 import Reason
-from accord_api.account_deletion import delete_account
+from accord_api.account_deletion import end_account
 from accord_api.administrators import ADMINISTRATOR, require_another
 from accord_api.handlers.accounts.base import AccountParts, to_account
 from accord_api.own_account import deleted, get_own_account
@@ -43,11 +43,12 @@ class Profiles(AccountParts):
         async with self._db.transaction() as tx:
             if caller().administrator:
                 await require_another(tx, me)
-            account = await delete_account(tx, self._sessions, me)
+            account = await accounts.delete_account(tx, account_id=me)
             if account is None:
                 raise deleted()
             if (
                 account.role == ADMINISTRATOR and not caller().administrator
             ):  # has become one since the call was authenticated
                 await require_another(tx, me)
+            await end_account(tx, self._sessions, me)
         return pb.DeleteAccountResponse()
