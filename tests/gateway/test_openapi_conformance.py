@@ -24,7 +24,8 @@ CHECKS = (
 LEFT_OUT = (
     *("AccountService_DeleteAccount", "AccountService_SignOut", "SessionService_RevokeSession"),
     *("SessionService_RevokeOtherSessions", "AdminService_RevokeAccountSessions", "AdminService_BanAccount"),
-    *("AdminService_SetAccountRole", "OrganizationService_DeleteOrganization"),
+    *("AdminService_SetAccountRole", "AdminService_DeleteAccount", "AdminService_RevokeAccountSession"),
+    "OrganizationService_DeleteOrganization",
     *("OrganizationService_SetActiveOrganization", "MemberService_UpdateMember", "MemberService_RemoveMember"),
     *("MemberService_LeaveOrganization", "MemberService_TransferOwnership"),
 )
