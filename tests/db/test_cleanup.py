@@ -10,7 +10,20 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import ColumnElement, Interval, Table, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Interval,
+    MetaData,
+    StaticPool,
+    Table,
+    bindparam,
+    create_engine,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import cast as sql_cast
 
 from accord_db.engine.database import Database
@@ -18,7 +31,14 @@ from accord_db.engine.ids import uuid7
 from accord_db.engine.model import Model
 from accord_db.engine.statements import compiled
 from accord_db.queries import audit, organizations
-from accord_db.queries.cleanup import ExpiredRows, delete_batch, expired_rows, try_lock_cleanup
+from accord_db.queries.cleanup import (
+    ExpiredRows,
+    Retention,
+    _softly_deleted,
+    delete_batch,
+    expired_rows,
+    try_lock_cleanup,
+)
 from accord_db.schema import (
     Account,
     AccountToken,
@@ -84,7 +104,9 @@ async def count(database: Database, table: Table) -> int:
 
 
 def expired_after(kept: timedelta, *, batch: int = 500) -> list[ExpiredRows]:
-    return expired_rows(deleted_accounts_kept=kept, deleted_organizations_kept=kept, batch=batch)
+    return expired_rows(
+        deleted_accounts_kept=kept, deleted_organizations_kept=kept, deleted_rows_kept=Retention(kept), batch=batch
+    )
 
 
 async def clean_up(database: Database, *, kept: timedelta = KEPT, batch: int = 500) -> Counter[str]:
@@ -350,6 +372,71 @@ def test_tables_are_emptied_children_first_before_their_owner_is_deleted(owner: 
         for key in table.foreign_key_constraints:
             if key.ondelete == "CASCADE" and key.referred_table in going_with(owner):
                 assert order.index(key.referred_table.name) < order.index(table.name)
+
+
+# --- rows that were softly deleted ------------------------------------------------------------------------------------------
+SOFTLY_DELETED = [
+    table
+    for name, table in metadata.tables.items()
+    if "deleted_at" in table.c and name not in ("accounts", "organizations")
+]
+
+
+@pytest.mark.parametrize("table", SOFTLY_DELETED, ids=str)
+async def test_softly_deleted_row_is_deleted_after_the_configured_time(
+    database: Database, account: Account, new_rows: NewRows, table: Table
+) -> None:
+    rows = new_rows(account)
+    if needs_organization(table):
+        rows.insert(table_of(Organization))
+    rows.insert(table)
+    rows.insert(table, deleted_at=ago(KEPT - timedelta(minutes=1)))
+    rows.insert(table, deleted_at=ago(KEPT + SECOND))
+    assert await clean_up(database) == {table.name: 1}
+    assert await count(database, table) == 2
+
+
+async def test_a_table_can_have_a_retention_of_its_own(database: Database, account: Account, add: Add) -> None:
+    add(Task, account, deleted_at=ago(KEPT + SECOND))
+    longer = Retention(KEPT, {"tasks": 2 * KEPT})
+    due = expired_rows(deleted_accounts_kept=KEPT, deleted_organizations_kept=KEPT, deleted_rows_kept=longer)
+    assert sum([await delete_batch(database, expired) for expired in due]) == 0
+    assert await clean_up(database) == {"tasks": 1}
+
+
+@pytest.mark.parametrize("name", ["sessions", "accounts", "nothing"])
+def test_retention_of_a_table_without_soft_deletion_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        expired_rows(
+            deleted_accounts_kept=KEPT, deleted_organizations_kept=KEPT, deleted_rows_kept=Retention(KEPT, {name: KEPT})
+        )
+
+
+async def test_row_that_another_row_refers_to_is_kept_unless_the_other_goes_too(database: Database, dsn: str) -> None:
+    """Customers have orders, which restrict their deletion; orders have lines, which payments restrict."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE customers (id int PRIMARY KEY, deleted_at timestamptz);"
+            "CREATE TABLE orders (id int PRIMARY KEY, customer_id int REFERENCES customers, deleted_at timestamptz);"
+            "CREATE TABLE lines (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE);"
+            "CREATE TABLE payments (line_id int REFERENCES lines);"
+            "CREATE TABLE notes (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE SET NULL);"
+            "INSERT INTO customers SELECT number, now() - interval '1 year' FROM generate_series(1, 3) number;"
+            "INSERT INTO orders SELECT id, id, CASE id WHEN 1 THEN NULL ELSE deleted_at END FROM customers;"
+            "INSERT INTO lines SELECT id, id FROM orders; INSERT INTO payments VALUES (2);"
+            "INSERT INTO notes SELECT id, id FROM orders;"
+            "GRANT ALL ON ALL TABLES IN SCHEMA public TO accord_gateway"
+        )
+        reflected = MetaData()
+        reflected.reflect(create_engine("postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool))
+        for expired in _softly_deleted(Retention(KEPT), 500, reflected):
+            await delete_batch(database, expired)
+        left = {
+            table: [number for (number,) in connection.execute(f"SELECT id FROM {table} ORDER BY id".encode())]
+            for table in ("customers", "orders", "lines", "notes")
+        }
+    # The order 1 is alive; the order 2 has a line with a payment.
+    assert left == {"customers": [1, 2], "orders": [1, 2], "lines": [1, 2], "notes": [1, 2, 3]}
 
 
 # --- large accounts -----------------------------------------------------------------------------------------------------

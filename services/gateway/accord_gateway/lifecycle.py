@@ -11,7 +11,8 @@ import structlog
 from accord_db.engine.database import Database, DatabaseSettings
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.listen import Listener
-from accord_db.queries.cleanup import expired_rows
+from accord_db.queries.cleanup import Retention, expired_rows
+from accord_gateway.errors import StartupError
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
@@ -77,10 +78,14 @@ def _database_settings(config: ServeConfig) -> DatabaseSettings:
 
 def _clean_up(runtime: Runtime) -> Coroutine[Any, Any, None]:
     settings = runtime.settings
-    expired = expired_rows(
-        deleted_accounts_kept=settings.deleted_accounts_kept,
-        deleted_organizations_kept=settings.deleted_organizations_kept,
-    )
+    try:
+        expired = expired_rows(
+            deleted_accounts_kept=settings.deleted_accounts_kept,
+            deleted_organizations_kept=settings.deleted_organizations_kept,
+            deleted_rows_kept=Retention(settings.deleted_rows_kept, settings.deleted_rows_kept_in),
+        )
+    except ValueError as error:
+        raise StartupError(f"DELETED_ROWS_KEPT_IN names {error}") from None
     return CleanUp(runtime.database, expired, clean_up_metrics()).repeat(settings.cleanup_interval)
 
 

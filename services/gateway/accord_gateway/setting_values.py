@@ -27,6 +27,17 @@ def _duration(value: object) -> object:
     return timedelta(seconds=int(parts[1]) * DURATION_UNITS[parts[2]])
 
 
+def _durations(value: object) -> object:
+    """`tasks:90d,invoices:365d`."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip().partition(":") for part in value.split(",")]
+    durations = {name: _duration(duration) for name, _, duration in parts}
+    if "" in durations or len(durations) < len(parts):
+        raise ValueError("must look like tasks:90d,invoices:365d")
+    return durations
+
+
 def _postgres_url(value: SecretStr) -> SecretStr:
     from accord_db.engine.connection_string import url_problem  # imports psycopg, which few commands need
 
@@ -266,6 +277,7 @@ BindHost = Annotated[str, AfterValidator(_bind_host)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
 DurationOrNone = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta())]
+DurationByTable = Annotated[dict[str, Duration], BeforeValidator(_durations)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]

@@ -17,6 +17,7 @@ from accord_gateway.setting_values import (
     AppUrl,
     BindHost,
     Duration,
+    DurationByTable,
     DurationOrNone,
     EncryptionKeys,
     MailFrom,
@@ -111,6 +112,8 @@ class Settings(BaseModel):
     session_idle_lifetime: Duration = timedelta(days=14)
     deleted_accounts_kept: Duration = timedelta(days=30)
     deleted_organizations_kept: Duration = timedelta(days=30)
+    deleted_rows_kept: Duration = timedelta(days=30)
+    deleted_rows_kept_in: DurationByTable = {}
     cleanup_interval: Duration = timedelta(minutes=10)
     allowed_origins: Origins = ()
     session_cookies: bool = False

@@ -3,12 +3,30 @@
 Nothing else deletes rows because of their age. `audit_events` are never deleted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Table, and_, delete, exists, func, literal_column, select, text, true
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    ForeignKeyConstraint,
+    FromClause,
+    MetaData,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from accord_db.engine.database import Executor
 from accord_db.queries.signing_keys import KEPT_FOR, KNOWN_AFTER
@@ -70,25 +88,84 @@ class ExpiredRows(NamedTuple):
     batch: int
 
 
+class Retention(NamedTuple):
+    """How long softly deleted rows are kept, and for which tables longer or shorter. Not for accounts and organizations."""
+
+    usual: timedelta = _MONTH
+    tables: Mapping[str, timedelta] = MappingProxyType({})
+
+
+KEPT_A_MONTH: Final = Retention()
+_ALWAYS: Final = true()
+
+
 def expired_rows(
-    *, deleted_accounts_kept: timedelta, deleted_organizations_kept: timedelta, batch: int = BATCH
+    *,
+    deleted_accounts_kept: timedelta,
+    deleted_organizations_kept: timedelta,
+    deleted_rows_kept: Retention = KEPT_A_MONTH,
+    batch: int = BATCH,
 ) -> list[ExpiredRows]:
-    """In the order in which to run them. Call it once and keep the list: each statement is compiled at its first run."""
+    """In the order in which to run them. Call it once and keep the list: each statement is compiled at its first run. Raises
+    ValueError if the retention names a table without soft deletion."""
+    organizations, accounts = (metadata.tables[owner.__tablename__] for owner in (Organization, Account))
     return [
-        *(_expired_rows(_table(since), since, kept, batch, condition) for since, kept, condition in _DUE),
-        *_with_owned_rows(Organization, deleted_organizations_kept, batch),
-        *_with_owned_rows(Account, deleted_accounts_kept, batch),
+        *(
+            _expired_rows(_table(since), _table(since), since, kept, batch, condition)
+            for since, kept, condition in _DUE
+        ),
+        *_softly_deleted(deleted_rows_kept, batch, metadata),
+        *_with_rows_below(organizations, deleted_organizations_kept, batch),
+        *_with_rows_below(accounts, deleted_accounts_kept, batch),
     ]
 
 
-def _with_owned_rows(owner: type[Account] | type[Organization], kept: timedelta, batch: int) -> Iterator[ExpiredRows]:
-    """Deletes the rows of an owner first, children before parents, in batches too: ON DELETE CASCADE would delete them in
-    one transaction."""
-    table = metadata.tables[owner.__tablename__]
-    for other in reversed(metadata.sorted_tables):
+def _softly_deleted(kept: Retention, batch: int, metadata: MetaData) -> Iterator[ExpiredRows]:
+    """Children before parents, so that a row that keeps another from being deleted goes first if it is due too."""
+    owners = (Account.__tablename__, Organization.__tablename__)
+    tables = [
+        table for table in reversed(metadata.sorted_tables) if "deleted_at" in table.c and table.name not in owners
+    ]
+    if unknown := sorted(kept.tables.keys() - {table.name for table in tables}):
+        raise ValueError(f"no table with soft deletion: {', '.join(unknown)}")
+    for table in tables:
+        blocked = list(_blocked(table))
+        free = ~or_(*blocked) if blocked else _ALWAYS
+        yield from _with_rows_below(table, kept.tables.get(table.name, kept.usual), batch, free)
+
+
+def _blocked(table: FromClause, above: frozenset[Table] = frozenset()) -> Iterator[ColumnElement[bool]]:
+    """Conditions under which another row keeps a row from being deleted: by a foreign key that neither cascades nor is set to
+    NULL, to the row itself or to one that would be deleted with it."""
+    original = table.element if isinstance(table, AliasedReturnsRows) else table
+    assert isinstance(original, Table)
+    above |= {original}
+    for key in _keys_to(original):
+        other = key.table.alias()
+        joined = and_(*(other.c[each.parent.name] == table.c[each.column.name] for each in key.elements))
+        if key.ondelete == "CASCADE":
+            if key.table not in above:
+                yield from (exists().where(joined, blocked) for blocked in _blocked(other, above))
+        elif key.ondelete != "SET NULL":
+            yield exists().where(joined)
+
+
+def _keys_to(table: Table) -> list[ForeignKeyConstraint]:
+    """Of other tables, in a fixed order."""
+    keys = (key for other in table.metadata.sorted_tables for key in other.foreign_key_constraints)
+    return sorted((key for key in keys if key.referred_table is table is not key.table), key=lambda key: str(key.name))
+
+
+def _with_rows_below(
+    table: Table, kept: timedelta, batch: int, condition: ColumnElement[bool] = _ALWAYS
+) -> Iterator[ExpiredRows]:
+    """Deletes first the rows that are deleted with those of the table, children before parents, in batches too: ON DELETE CASCADE
+    would delete them in one transaction."""
+    since = table.c.deleted_at
+    for other in reversed(table.metadata.sorted_tables):
         for belongs in _paths(other, table):
-            yield _expired_rows(other, owner.deleted_at, kept, batch, belongs)
-    yield _expired_rows(table, owner.deleted_at, kept, batch, true())
+            yield _expired_rows(other, table, since, kept, batch, and_(belongs, condition))
+    yield _expired_rows(table, table, since, kept, batch, condition)
 
 
 def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
@@ -109,7 +186,8 @@ def _paths(table: Table, owner: Table) -> Iterator[ColumnElement[bool]]:
 
 def _expired_rows(
     table: Table,
-    since: InstrumentedAttribute[Any],
+    owner: Table,
+    since: ColumnElement[Any] | InstrumentedAttribute[Any],
     kept: timedelta,
     batch: int,
     condition: ColumnElement[bool],
@@ -122,7 +200,7 @@ def _expired_rows(
         .order_by(since)
         .limit(literal_column(str(batch)))
         # The owner's row too: another transaction may be restoring it.
-        .with_for_update(of=list(dict.fromkeys((table, _table(since)))), skip_locked=True)
+        .with_for_update(of=list(dict.fromkeys((table, owner))), skip_locked=True)
         .cte("due")
     )
     is_due = (column == due.c[column.name] for column in table.primary_key)

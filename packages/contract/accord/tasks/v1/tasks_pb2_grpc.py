@@ -115,7 +115,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTask(self, request, context):
-        """Deletes a task. UndeleteTask restores it.
+        """Deletes a task. UndeleteTask restores it, until the clean-up removes it after a month, or what the installation has set.
         Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `etag`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

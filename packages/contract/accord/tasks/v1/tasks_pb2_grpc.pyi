@@ -51,7 +51,7 @@ class TaskServiceStub:
     Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `task.etag`.
     """
     DeleteTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]
-    """Deletes a task. UndeleteTask restores it.
+    """Deletes a task. UndeleteTask restores it, until the clean-up removes it after a month, or what the installation has set.
     Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `etag`.
     """
     UndeleteTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.UndeleteTaskRequest, _tasks_pb2.UndeleteTaskResponse]
@@ -88,7 +88,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `task.etag`.
     """
     DeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]  # type: ignore[assignment]
-    """Deletes a task. UndeleteTask restores it.
+    """Deletes a task. UndeleteTask restores it, until the clean-up removes it after a month, or what the installation has set.
     Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `etag`.
     """
     UndeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.UndeleteTaskRequest, _tasks_pb2.UndeleteTaskResponse]  # type: ignore[assignment]
@@ -152,7 +152,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.DeleteTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.DeleteTaskResponse, _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]]:
-        """Deletes a task. UndeleteTask restores it.
+        """Deletes a task. UndeleteTask restores it, until the clean-up removes it after a month, or what the installation has set.
         Fails with TASK_NOT_FOUND if it does not exist, and ETAG_MISMATCH if it is not the version of `etag`.
         """
 
