@@ -16,6 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
+from accord_rpc.fields import is_date
 from buf.validate import validate_pb2
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class _Generator:
         if field.message_type is not None:
             return self._message_values(field.message_type, rules, depth)
         if field.type == FieldDescriptor.TYPE_STRING:
-            return self._texts(rules.string)
+            usual, odd = self._texts(rules.string)
+            return (st.dates().map(str).map(str.encode) if is_date(field) else usual), odd
         if field.type == FieldDescriptor.TYPE_BYTES:
             return st.binary(max_size=64), _any(_limits(rules.bytes) or [0]).map(lambda size: b"x" * (size + 1))
         if field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):

@@ -106,9 +106,12 @@ async def test_list_filters_by_enum_list_text_time_and_presence(things: Any, me:
 
 
 async def test_pages_in_every_order_contain_each_row_once(things: Any, me: Person) -> None:
-    requests = [new(name=f"same {number % 2}", small=number % 2, real=number % 3 / 2) for number in range(7)]
+    requests = [
+        new(name=f"same {number % 2}", small=number % 2, real=number % 3 / 2, begins_on=f"2026-01-0{number % 3 + 1}")
+        for number in range(7)
+    ]
     await things.BatchCreateThings(pb.BatchCreateThingsRequest(requests=requests), metadata=me.headers)
-    for order_by in ("name", "name desc", "small", "real desc", "owner_key", "seen_at desc", "created_at"):
+    for order_by in ("name", "name desc", "small", "real desc", "owner_key", "seen_at desc", "begins_on", "created_at"):
         whole = await things.ListThings(pb.ListThingsRequest(order_by=order_by), metadata=me.headers)
         paged, token = list[Any](), ""
         while token or not paged:
@@ -132,3 +135,37 @@ async def test_value_that_a_column_cannot_store_is_an_invalid_argument_with_its_
     update = pb.UpdateThingRequest(thing=body, update_mask=FieldMask(paths=["extra"]))
     assert list((await refusal(things.UpdateThing(update, metadata=me.headers))).violations) == ["thing.extra"]
     assert await listed(things, me) == ["A thing"]
+
+
+async def test_dates_are_created_read_updated_cleared_and_filtered(things: Any, me: Person) -> None:
+    created = await create(
+        things, me, begins_on="2024-02-29", ends_on="9999-12-31", holidays=["2026-12-25", "2026-12-26"]
+    )
+    assert (created.begins_on, created.ends_on) == ("2024-02-29", "9999-12-31")
+    assert list(created.holidays) == ["2026-12-25", "2026-12-26"]
+    changed = await update(things, me, pb.Thing(id=created.id, begins_on="2026-03-01"), "begins_on", "ends_on")
+    assert (changed.begins_on, changed.HasField("ends_on")) == ("2026-03-01", False)
+    await create(things, me, name="Another")
+    assert await listed(things, me, begins_from="2026-03-01") == ["A thing"]
+    assert len(await listed(things, me)) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-02-30", "2026-13-01", "20261130", "2026-W49-1", "0000-01-01", "30.11.2026", "x", " 2026-11-30"]
+)
+async def test_text_that_is_not_a_date_is_an_invalid_argument_with_its_path(things: Any, me: Person, text: str) -> None:
+    refused = await refusal(things.CreateThing(new(ends_on=text), metadata=me.headers))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MESSAGE")
+    assert refused.violations == {"ends_on": "must be a date, such as 2026-11-30"}
+    refused = await refusal(things.ListThings(pb.ListThingsRequest(begins_from=text), metadata=me.headers))
+    assert list(refused.violations) == ["begins_from"]
+    refused = await refusal(things.CreateThing(new(holidays=["2026-12-25", text]), metadata=me.headers))
+    assert list(refused.violations) == ["holidays[1]"]
+
+
+async def test_date_that_cannot_be_null_cannot_be_cleared(things: Any, me: Person) -> None:
+    created = await create(things, me)
+    request = pb.UpdateThingRequest(thing=pb.Thing(id=created.id), update_mask=FieldMask(paths=["begins_on"]))
+    assert (await refusal(things.UpdateThing(request, metadata=me.headers))).violations == {
+        "thing.begins_on": "must be set"
+    }

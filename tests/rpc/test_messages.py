@@ -111,6 +111,9 @@ MAPPED = [
     Mapped("contents", [b'"\\\0', b""], r"ARRAY['\x225c00'::bytea, ''::bytea]"),
     Mapped("city", "Oslo", "'Oslo'"),
     Mapped("room", 0, "0"),
+    Mapped("begins_on", "0001-01-01", "'0001-01-01'::date"),
+    Mapped("ends_on", "2024-02-29", "'2024-02-29'::date"),
+    Mapped("holidays", ["9999-12-31", "2026-12-25"], "ARRAY['9999-12-31', '2026-12-25']::date[]"),
 ]
 
 
@@ -166,7 +169,7 @@ def field_in(message: Message, name: str) -> tuple[Any, bool]:
 
 
 # --- unset fields -----------------------------------------------------------------------------------------------------
-NULLABLE = ("description", "parent_id", "previous_state", "ended_at", "extra", "anything", "city", "room")
+NULLABLE = ("description", "parent_id", "previous_state", "ended_at", "extra", "anything", "city", "room", "ends_on")
 
 
 @pytest.mark.usefixtures("things_table")
@@ -195,7 +198,7 @@ async def test_masked_fields_that_are_unset_become_null(database: Database, dsn:
         assert stored(dsn, row.id, Mapped(name, None, "NULL")), name
 
 
-@pytest.mark.parametrize("name", ["name", "owner_key", "state", "seen_at", "something"])
+@pytest.mark.parametrize("name", ["name", "owner_key", "state", "seen_at", "something", "begins_on"])
 def test_masked_field_without_an_empty_value_must_be_set(name: str) -> None:
     request = pb.UpdateThingRequest(thing=pb.Thing(), update_mask=FieldMask(paths=["small", name]))
     assert violation(lambda: changes_of(request)) == (f"thing.{name}", "must be set")

@@ -1,6 +1,6 @@
 """The feature of protos/things/v1/things.proto: its table, queries and servicer, as an application would write them."""
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, NotRequired, TypedDict
 from uuid import UUID
@@ -77,6 +77,9 @@ class Thing(Versioned, ThingBase):
     contents: Mapped[list[bytes]] = mapped_column(ARRAY(LargeBinary))
     city: Mapped[str | None] = mapped_column(String(50))
     room: Mapped[int | None]
+    begins_on: Mapped[date] = mapped_column(server_default="2026-01-01")
+    ends_on: Mapped[date | None]
+    holidays: Mapped[list[date]] = mapped_column(server_default="{}")
 
 
 def create_table(dsn: str) -> None:
@@ -115,6 +118,9 @@ class NewThing(TypedDict):
     contents: list[bytes]
     city: str | None
     room: int | None
+    begins_on: NotRequired[date]
+    ends_on: date | None
+    holidays: NotRequired[list[date]]
 
 
 class ThingChanges(TypedDict, total=False):
@@ -146,6 +152,9 @@ class ThingChanges(TypedDict, total=False):
     contents: list[bytes]
     city: str | None
     room: int | None
+    begins_on: date
+    ends_on: date | None
+    holidays: list[date]
 
 
 class ThingFilters(TypedDict, total=False):
@@ -156,6 +165,7 @@ class ThingFilters(TypedDict, total=False):
     name_contains: str
     seen_from: datetime | None
     has_extra: bool
+    begins_from: date
 
 
 THIS: Final = (Thing.id == bindparam("thing_id"),)
@@ -164,7 +174,10 @@ GET: Final = select(Thing).where(*THIS)
 LISTING: Final = Listing[Thing](
     select(Thing),
     id=Thing.id,
-    orders={name: getattr(Thing, name) for name in ("created_at", "name", "small", "real", "owner_key", "seen_at")},
+    orders={
+        name: getattr(Thing, name)
+        for name in ("created_at", "name", "small", "real", "owner_key", "seen_at", "begins_on")
+    },
     filters={
         "active": Thing.active == bindparam("active"),
         "state": Thing.state == bindparam("state"),
@@ -172,6 +185,7 @@ LISTING: Final = Listing[Thing](
         "tag": bindparam("tag", type_=String) == any_(Thing.tags),
         "name_contains": Contains(Thing.name),
         "seen_from": Thing.seen_at >= bindparam("seen_from"),
+        "begins_from": Thing.begins_on >= bindparam("begins_from"),
         "has_extra": Thing.extra.is_not(None),
     },
 )

@@ -44,12 +44,19 @@ def fields_of(message: type[Message]) -> Sequence[FieldDescriptor]:
 def column_kind(field: FieldDescriptor) -> ColumnKind | None:
     """The kind of column that holds the field, or each element of a repeated one. None if no column can."""
     if field.message_type is None:
-        return ColumnKind.UUID if is_uuid(field) else _KINDS.get(field.type)
+        return _text_kind(field) or _KINDS.get(field.type)
     if field.is_repeated:
         return None
     if is_timestamp(field):
         return ColumnKind.TIME
     return ColumnKind.JSON if is_json(field) else None
+
+
+def _text_kind(field: FieldDescriptor) -> ColumnKind | None:
+    """Of a string that is stored as something else than text."""
+    if is_date(field):
+        return ColumnKind.DATE if field.type == FieldDescriptor.TYPE_STRING else None
+    return ColumnKind.UUID if is_uuid(field) else None
 
 
 def unmappable(field: FieldDescriptor) -> str:
@@ -79,6 +86,10 @@ def is_timestamp(field: FieldDescriptor) -> bool:
 
 def is_map(field: FieldDescriptor) -> bool:
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def is_date(field: FieldDescriptor) -> bool:
+    return field.GetOptions().Extensions[policy_pb2.date]
 
 
 def is_uuid(field: FieldDescriptor) -> bool:

@@ -5,6 +5,7 @@
 | bool, int32, int64, double          | boolean, integer, bigint, double precision | the same value                                |
 | string, bytes                       | text, bytea                  | the same value; text without NUL                            |
 | string with the rule `uuid`         | uuid                         | UUID; unset if empty                                        |
+| string with the option `date`       | date                         | date; unset if empty                                        |
 | enum                                | text with a CHECK            | `active` for `STATUS_ACTIVE`; unset for `STATUS_UNSPECIFIED` |
 | google.protobuf.Timestamp           | timestamptz                  | datetime, to the microsecond                                |
 | google.protobuf.Struct, ListValue, Value | jsonb                   | dict, list, any of them; see json_values.py                 |
@@ -13,8 +14,9 @@
 NULL is an unset field, which is declared `optional` or in a `oneof`. Without it, an unset Struct is `{}`, a ListValue `[]`. A row whose choice this release does not know, because a newer one wrote it, gives the enum's UNSPECIFIED.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, Final, Generic, NoReturn, TypeVar, cast, get_args, get_type_hints
@@ -31,6 +33,7 @@ from accord_rpc.fields import (
     column_kind,
     field_named,
     fields_of,
+    is_date,
     is_optional,
     is_timestamp,
     is_uuid,
@@ -67,11 +70,19 @@ class MessageMapper(Generic[M]):
             _require_mappable(field)
         singular = [field for field in fields if not field.is_repeated]
         self._times = [field.name for field in singular if is_timestamp(field)]
-        self._texts = [field.name for field in singular if field.type == FieldDescriptor.TYPE_STRING]
+        self._dates = [field.name for field in singular if is_date(field)]
+        self._texts = [
+            field.name for field in singular if field.type == FieldDescriptor.TYPE_STRING and not is_date(field)
+        ]
         self._choices = [(field.name, choices(field)) for field in singular if field.enum_type is not None]
         self._jsons = [(field.name, json_writer(field)) for field in singular if is_json(field)]
         self._lists = [(field.name, _element_writer(field)) for field in fields if field.is_repeated]
-        known = {*self._times, *self._texts, *(name for name, _ in (*self._choices, *self._jsons, *self._lists))}
+        known = {
+            *self._times,
+            *self._dates,
+            *self._texts,
+            *(name for name, _ in (*self._choices, *self._jsons, *self._lists)),
+        }
         self._plain = [field.name for field in fields if field.name not in known]
 
     def __call__(self, row: object) -> M:
@@ -96,6 +107,9 @@ class MessageMapper(Generic[M]):
                 since, timestamp = value - _EPOCH, getattr(message, name)
                 timestamp.seconds = since.days * 86_400 + since.seconds
                 timestamp.nanos = since.microseconds * 1_000
+        for name in self._dates:
+            if (value := getattr(row, name)) is not None:
+                setattr(message, name, value.isoformat())
         for name, write in self._jsons:
             if (value := getattr(row, name)) is not None:
                 write(getattr(message, name), value)
@@ -195,6 +209,8 @@ def _converter(field: FieldDescriptor) -> Callable[[Any, str], object]:
         return _time
     if is_json(field):
         return json_reader(field)
+    if is_date(field):
+        return _date
     if is_uuid(field):
         return _uuid
     return without_nul if field.type == FieldDescriptor.TYPE_STRING else _unchanged
@@ -213,6 +229,21 @@ def _time(timestamp: Timestamp, path: str) -> datetime:
         raise invalid(FieldViolation(path, "must be in the years 1 to 9999")) from None
 
 
+# date.fromisoformat also reads 20261130 and 2026-W49-1.
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _date(text: str, path: str) -> date | None:
+    if not text:
+        return None
+    try:
+        if _DATE.fullmatch(text):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise invalid(FieldViolation(path, "must be a date, such as 2026-11-30"))
+
+
 def _uuid(text: str, path: str) -> UUID | None:
     return UUID(text) if text else None
 
@@ -229,6 +260,8 @@ def _element_writer(field: FieldDescriptor) -> Callable[[Any], Any]:
     if field.enum_type is not None:
         numbers = choices(field)
         return lambda value: numbers.get(value, 0)
+    if is_date(field):
+        return date.isoformat
     return _uuid_text if is_uuid(field) else _same
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Boolean,
+    Date,
     DateTime,
     Enum,
     Float,
@@ -32,6 +33,7 @@ class ColumnKind(StrEnum):
     BIGINT = "bigint"
     FLOAT = "double precision"
     TIME = "timestamptz"
+    DATE = "date"
     BYTES = "bytea"
     JSON = "jsonb"
     ARRAY = "an array"
@@ -48,6 +50,7 @@ _KINDS: tuple[tuple[type[TypeEngine[Any]], ColumnKind], ...] = (
     (Integer, ColumnKind.INTEGER),
     (Float, ColumnKind.FLOAT),
     (DateTime, ColumnKind.TIME),
+    (Date, ColumnKind.DATE),
     (LargeBinary, ColumnKind.BYTES),
     (JSONB, ColumnKind.JSON),
     (ARRAY, ColumnKind.ARRAY),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -25,7 +25,7 @@ _LITERAL_LIMITS: Final = frozenset({11, 21, 51, 101})
 class Cursor(NamedTuple):
     """A position in a list: a row's value in the column of the order, and its id."""
 
-    value: datetime | str | int | UUID
+    value: datetime | date | str | int | UUID
     id: UUID
 
 

@@ -1,10 +1,10 @@
 """The base of all tables: metadata, names of constraints, types and shared columns."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Computed, DateTime, Enum, ForeignKey, MetaData, Text, Uuid, func
+from sqlalchemy import ARRAY, Computed, Date, DateTime, Enum, ForeignKey, MetaData, Text, Uuid, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
@@ -33,6 +33,7 @@ class Model(DeclarativeBase):
     metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar[dict[Any, TypeEngine[Any]]] = {
         datetime: DateTime(timezone=True),
+        list[date]: ARRAY(Date()),
         str: Text(),
         dict[str, Any]: JSONB(none_as_null=True),
         list[str]: ARRAY(Text()),

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
 
-from accord_rpc.fields import is_map
+from accord_rpc.fields import is_date, is_map
 from accord_rpc.openapi.comments import Comments
 from accord_rpc.openapi.examples import Examples
 from accord_rpc.pipeline.repeated_limits import MOST_ITEMS
@@ -167,6 +167,8 @@ class Schemas:
             return dict(_BYTES)
         if field.type == FieldDescriptor.TYPE_BOOL:
             return {"type": "boolean"}
+        if is_date(field):
+            return {"type": "string", "format": "date"}
         return _text(rules.string) if field.type == FieldDescriptor.TYPE_STRING else _number(field, rules)
 
     def _choice(self, enum: EnumDescriptor, rules: validate_pb2.EnumRules) -> Json:

@@ -402,6 +402,7 @@ POLICY_DEFAULTS_FIELD_NUMBER: _builtins.int
 SENSITIVE_FIELD_NUMBER: _builtins.int
 COMPUTED_FIELD_NUMBER: _builtins.int
 NAMES_ACCOUNT_FIELD_NUMBER: _builtins.int
+DATE_FIELD_NUMBER: _builtins.int
 PERMISSION_NAME_FIELD_NUMBER: _builtins.int
 HELD_BY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
@@ -422,6 +423,10 @@ computed: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions
 """No column stores the value; the handler computes it."""
 names_account: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The value is the e-mail address of the account that rate limits by account count."""
+date: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""The text is a date of the Gregorian calendar, such as 2026-11-30 (RFC 3339, full-date). An empty text is unset. Only for
+strings without rules of their own.
+"""
 permission_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """The name of a permission in the database and in text: `tasks.write`. Required on every permission."""
 held_by: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]]
