@@ -12,10 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import accord_api.registration as registration
 import accord_gateway.server.gateway as wiring
+from accord.policy.v1.policy_pb2 import VIEW_BASIC, VIEW_FULL
 from accord_rpc.contract import contract_services
 from tests.api.conftest import Client, refusal
 from tests.factories import Person
-from tests.rpc.things import ThingService, create_table, pb, stubs
+from tests.rpc.things import GET_BASIC, LISTING, ThingService, create_table, pb, stubs
 
 SETTINGS = {"theme": "dark", "limits": [1, 2.5, None], "nested": {"on": True}}
 
@@ -169,3 +170,38 @@ async def test_date_that_cannot_be_null_cannot_be_cleared(things: Any, me: Perso
     assert (await refusal(things.UpdateThing(request, metadata=me.headers))).violations == {
         "thing.begins_on": "must be set"
     }
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+async def test_lists_leave_out_what_only_the_full_view_has(things: Any, me: Person) -> None:
+    created = await create(things, me, document=struct(SETTINGS))
+    assert json_format.MessageToDict(created.document) == SETTINGS
+    for view, has_document in ((None, False), (VIEW_BASIC, False), (VIEW_FULL, True)):
+        response = await things.ListThings(pb.ListThingsRequest(view=view), metadata=me.headers)
+        [listed] = response.things
+        assert listed.HasField("document") is has_document
+        listed.document.CopyFrom(created.document)
+        assert listed == created
+
+
+async def test_a_single_thing_has_all_fields_unless_the_basic_view_is_requested(things: Any, me: Person) -> None:
+    created = await create(things, me, document=struct(SETTINGS))
+    for view, has_document in ((None, True), (VIEW_BASIC, False), (VIEW_FULL, True)):
+        request = pb.GetThingRequest(thing_id=created.id, view=view)
+        thing = (await things.GetThing(request, metadata=me.headers)).thing
+        assert thing.HasField("document") is has_document
+        thing.document.CopyFrom(created.document)
+        assert thing == created
+
+
+def test_statements_of_the_basic_view_do_not_read_the_column() -> None:
+    page = LISTING._build_page(frozenset(), "name", False, False, 21, False)
+    for statement in (GET_BASIC, page):
+        assert "things.content" in str(statement)
+        assert "things.document" not in str(statement)
+    assert "things.document" in str(LISTING._build_page(frozenset(), "name", False, False, 21, True))
+
+
+async def test_unknown_view_is_an_invalid_argument(things: Any, me: Person) -> None:
+    refused = await refusal(things.ListThings(pb.ListThingsRequest(view=9), metadata=me.headers))
+    assert list(refused.violations) == ["view"]

@@ -113,6 +113,7 @@ MAPPED = [
     Mapped("room", 0, "0"),
     Mapped("begins_on", "0001-01-01", "'0001-01-01'::date"),
     Mapped("ends_on", "2024-02-29", "'2024-02-29'::date"),
+    json_mapped("document", JSON),
     Mapped("holidays", ["9999-12-31", "2026-12-25"], "ARRAY['9999-12-31', '2026-12-25']::date[]"),
 ]
 

@@ -29,10 +29,12 @@ from accord_db.engine.dml import etag_matches, insert_row, insert_rows, update_r
 from accord_db.engine.ids import uuid7
 from accord_db.engine.keyset import Contains, Listing
 from accord_db.engine.model import NAMING_CONVENTION, CreatedAt, Id, Model, Versioned, one_of, some_of
+from accord_db.engine.views import without
 from accord_rpc.call import Context
 from accord_rpc.errors import RpcError, missing_or_stale
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import ColumnMapper, MessageMapper, etag_of
+from accord_rpc.views import wants_full
 from tests.protos import generated
 
 pb, stubs = generated(Path(__file__).parent / "protos", "things/v1/things.proto")
@@ -80,6 +82,7 @@ class Thing(Versioned, ThingBase):
     begins_on: Mapped[date] = mapped_column(server_default="2026-01-01")
     ends_on: Mapped[date | None]
     holidays: Mapped[list[date]] = mapped_column(server_default="{}")
+    document: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 def create_table(dsn: str) -> None:
@@ -121,6 +124,7 @@ class NewThing(TypedDict):
     begins_on: NotRequired[date]
     ends_on: date | None
     holidays: NotRequired[list[date]]
+    document: NotRequired[dict[str, Any]]
 
 
 class ThingChanges(TypedDict, total=False):
@@ -155,6 +159,7 @@ class ThingChanges(TypedDict, total=False):
     begins_on: date
     ends_on: date | None
     holidays: list[date]
+    document: dict[str, Any]
 
 
 class ThingFilters(TypedDict, total=False):
@@ -171,6 +176,7 @@ class ThingFilters(TypedDict, total=False):
 THIS: Final = (Thing.id == bindparam("thing_id"),)
 CURRENT: Final = (*THIS, etag_matches(Thing))
 GET: Final = select(Thing).where(*THIS)
+GET_BASIC: Final = without(GET, [Thing.document])
 LISTING: Final = Listing[Thing](
     select(Thing),
     id=Thing.id,
@@ -188,6 +194,7 @@ LISTING: Final = Listing[Thing](
         "begins_from": Thing.begins_on >= bindparam("begins_from"),
         "has_extra": Thing.extra.is_not(None),
     },
+    only_full=[Thing.document],
 )
 
 # --- the servicer -----------------------------------------------------------------------------------------------------
@@ -206,12 +213,13 @@ class ThingService(stubs.ThingServiceServicer):  # type: ignore[misc, name-defin
 
     async def ListThings(self, request: Any, context: Context) -> Any:
         page, response = self._paginator.page(request), pb.ListThingsResponse()
-        rows = await LISTING.fetch(self._db, page, filters=filters_of(request))
+        rows = await LISTING.fetch(self._db, page, filters=filters_of(request), full=wants_full(request, default=False))
         response.next_page_token = page.fill(response.things, rows, to_thing.fill)
         return response
 
     async def GetThing(self, request: Any, context: Context) -> Any:
-        thing = await self._db.fetch_one(GET, thing_id=UUID(request.thing_id))
+        statement = GET if wants_full(request, default=True) else GET_BASIC
+        thing = await self._db.fetch_one(statement, thing_id=UUID(request.thing_id))
         if thing is None:
             raise RpcError(Reason.REASON_TASK_NOT_FOUND)
         return pb.GetThingResponse(thing=to_thing(thing))

@@ -20,6 +20,7 @@ from accord_rpc.policy import Method, read_methods
 from accord_rpc.protocols.rest.http_rules import http_rule_problems
 from accord_rpc.reasons import reason_faults
 from accord_rpc.tenancy import tenancy_problems
+from accord_rpc.views import view_problems
 
 CONTRACT_PACKAGE = "accord"
 
@@ -89,6 +90,7 @@ def check(services: Iterable[ServiceDescriptor], registry: Registry, validator: 
     problems += tenancy_problems(methods, registry.handlers)
     problems += [problem for message, model in registry.resources.items() for problem in drift(message, model)]
     problems += [problem for method in methods for problem in request_drift(method, registry.resources)]
+    problems += view_problems(methods, registry.resources)
     problems += _resource_problems(services, registry.resources)
     problems += tenant_problems(Model.metadata)
     if problems:

@@ -92,6 +92,10 @@ def is_date(field: FieldDescriptor) -> bool:
     return field.GetOptions().Extensions[policy_pb2.date]
 
 
+def only_in_full_view(message: Descriptor) -> list[str]:
+    return [field.name for field in message.fields if field.GetOptions().Extensions[policy_pb2.full_view]]
+
+
 def is_uuid(field: FieldDescriptor) -> bool:
     return rules_of(field).string.uuid
 

@@ -15,7 +15,7 @@ NULL is an unset field, which is declared `optional` or in a `oneof`. Without it
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -38,6 +38,7 @@ from accord_rpc.fields import (
     is_timestamp,
     is_uuid,
     must_not_be_empty,
+    only_in_full_view,
     unmappable,
 )
 from accord_rpc.json_values import is_json, json_reader, json_writer, without_nul
@@ -60,12 +61,14 @@ def to_datetime(timestamp: Timestamp) -> datetime:
 
 
 class MessageMapper(Generic[M]):
-    """Makes messages of one type from rows that have a column for every field. Raises TypeError, when it is made, for a field
-    that no column can hold."""
+    """Makes messages of one type from rows that have a column for every field, or all but those of the view FULL. Raises TypeError,
+    when it is made, for a field that no column can hold."""
 
-    def __init__(self, message: type[M]) -> None:
+    def __init__(self, message: type[M], *, without: Collection[str] = ()) -> None:
         self._message = message
-        fields = fields_of(message)
+        self._only_full = [] if without else only_in_full_view(cast(Descriptor, message.DESCRIPTOR))
+        self._basic = MessageMapper(message, without=self._only_full) if self._only_full else None
+        fields = [field for field in fields_of(message) if field.name not in without]
         for field in fields:
             _require_mappable(field)
         singular = [field for field in fields if not field.is_repeated]
@@ -91,6 +94,9 @@ class MessageMapper(Generic[M]):
         return message
 
     def fill(self, message: M, row: object) -> None:
+        if self._basic is not None and not hasattr(row, self._only_full[0]):
+            self._basic.fill(message, row)
+            return
         # Written for speed: assigning a datetime, building a Timestamp, or formatting a UUID in Python costs three times as
         # much.
         for name in self._plain:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -111,7 +112,9 @@ def _inserted(model: type[DeclarativeBase], name: str, value: ColumnElement[Any]
     default = inserted.server_default
     if inserted.nullable or not isinstance(default, DefaultClause):
         return value
-    expression = default.arg if isinstance(default.arg, ClauseElement) else sql_cast(default.arg, inserted.type)
+    expression = (
+        default.arg if isinstance(default.arg, ClauseElement) else sql_cast(literal(default.arg, Text()), inserted.type)
+    )
     return func.coalesce(value, expression)
 
 

@@ -1,6 +1,6 @@
 """Lists with keyset pagination: a page begins after a cursor, so that its cost does not grow with the page number."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -8,11 +8,13 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, func, literal_column, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import iterate
 
 from accord_db.engine.executor import Executor
 from accord_db.engine.expressions import like_containing
+from accord_db.engine.views import Statement, without
 
 R = TypeVar("R")
 
@@ -51,18 +53,21 @@ class Listing(Generic[R]):
 
     `orders` are the columns a page can be ordered by; rows of equal value are ordered by `id`. `filters` are conditions by
     name. A condition with a bind parameter of the same name applies unless the filter's value is None; one without, if the
-    value is true. The conditions in `unless` apply if the value is missing or false."""
+    value is true. The conditions in `unless` apply if the value is missing or false. Rows have the columns in `only_full` if
+    `fetch` is called with `full`."""
 
     def __init__(
         self,
-        statement: Select[*tuple[Any, ...]],
+        statement: Statement,
         *,
         id: Any,
         orders: Mapping[str, Any],
         filters: Mapping[str, ColumnElement[bool] | Contains] | None = None,
         unless: Mapping[str, ColumnElement[bool]] | None = None,
+        only_full: Collection[InstrumentedAttribute[Any]] = (),
     ) -> None:
         self._statement = statement
+        self._basic = without(statement, only_full) if only_full else statement
         self._id = id
         self._orders = orders
         filters = filters or {}
@@ -76,12 +81,18 @@ class Listing(Generic[R]):
         self._count = cache(self._build_count)
 
     async def fetch(
-        self, db: Executor, page: Page, *, filters: Mapping[str, object] | None = None, **parameters: object
+        self,
+        db: Executor,
+        page: Page,
+        *,
+        filters: Mapping[str, object] | None = None,
+        full: bool = False,
+        **parameters: object,
     ) -> list[R]:
         """Rows in a total order. `parameters` are those of the statement."""
         names, values = self._chosen(filters or {})
         limit = page.limit if page.limit in _LITERAL_LIMITS else None
-        statement = self._page(names, page.order_by, page.descending, page.after is not None, limit)
+        statement = self._page(names, page.order_by, page.descending, page.after is not None, limit, full)
         if page.after is not None:
             values |= {"after_value": page.after.value, "after_id": page.after.id}
         if limit is None:
@@ -104,9 +115,9 @@ class Listing(Generic[R]):
         return frozenset({*values, *flags, *shown}), values
 
     def _build_page(
-        self, filters: frozenset[str], order_by: str, descending: bool, later: bool, limit: int | None
-    ) -> Select[*tuple[Any, ...]]:
-        order, statement = self._orders[order_by], self._filtered(filters)
+        self, filters: frozenset[str], order_by: str, descending: bool, later: bool, limit: int | None, full: bool
+    ) -> Statement:
+        order, statement = self._orders[order_by], self._filtered(filters, self._statement if full else self._basic)
         if later:
             here = tuple_(order, self._id)
             after = tuple_(bindparam("after_value", type_=order.type), bindparam("after_id", type_=Uuid))
@@ -115,11 +126,12 @@ class Listing(Generic[R]):
         return statement.limit(bindparam("limit", type_=Integer) if limit is None else literal_column(str(limit)))
 
     def _build_count(self, filters: frozenset[str]) -> Select[int]:
-        return self._filtered(filters).with_only_columns(func.count(), maintain_column_froms=True)
+        counted = self._filtered(filters, self._statement)
+        return counted.with_only_columns(func.count(), maintain_column_froms=True)
 
-    def _filtered(self, filters: frozenset[str]) -> Select[*tuple[Any, ...]]:
+    def _filtered(self, filters: frozenset[str], statement: Statement) -> Statement:
         conditions = self._conditions | self._unless
-        return self._statement.where(*(conditions[name] for name in sorted(filters)))
+        return statement.where(*(conditions[name] for name in sorted(filters)))
 
 
 def _condition(name: str, condition: ColumnElement[bool] | Contains) -> ColumnElement[bool]:

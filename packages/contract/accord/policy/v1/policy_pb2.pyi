@@ -23,6 +23,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _View:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_View.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VIEW_UNSPECIFIED: _View.ValueType  # 0
+    """BASIC for lists, FULL for a single resource."""
+    VIEW_BASIC: _View.ValueType  # 1
+    """Without the fields that have `full_view`."""
+    VIEW_FULL: _View.ValueType  # 2
+    """All fields."""
+
+class View(_View, metaclass=_ViewEnumTypeWrapper):
+    """How much of a resource a List or Get method returns (AIP-157). Its request has a field `view` of this type if the resource has
+    fields with `full_view`.
+    """
+
+VIEW_UNSPECIFIED: View.ValueType  # 0
+"""BASIC for lists, FULL for a single resource."""
+VIEW_BASIC: View.ValueType  # 1
+"""Without the fields that have `full_view`."""
+VIEW_FULL: View.ValueType  # 2
+"""All fields."""
+Global___View: _TypeAlias = View  # noqa: Y015
+
 class _Access:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -403,6 +429,7 @@ SENSITIVE_FIELD_NUMBER: _builtins.int
 COMPUTED_FIELD_NUMBER: _builtins.int
 NAMES_ACCOUNT_FIELD_NUMBER: _builtins.int
 DATE_FIELD_NUMBER: _builtins.int
+FULL_VIEW_FIELD_NUMBER: _builtins.int
 PERMISSION_NAME_FIELD_NUMBER: _builtins.int
 HELD_BY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
@@ -427,6 +454,8 @@ date: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _b
 """The text is a date of the Gregorian calendar, such as 2026-11-30 (RFC 3339, full-date). An empty text is unset. Only for
 strings without rules of their own.
 """
+full_view: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Only in the view FULL (`View`). In the view BASIC the field is unset, and its column is not read."""
 permission_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """The name of a permission in the database and in text: `tasks.write`. Required on every permission."""
 held_by: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]]
