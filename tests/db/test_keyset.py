@@ -134,5 +134,6 @@ async def test_statements_are_compiled_once_for_each_shape(database: Database) -
         await listing.fetch(database, page, filters={"status": status})
     assert listing._page.cache_info().currsize == 1
     assert (
-        b"LIMIT 21" in compiled(listing._page(frozenset({"status"}), "name", True, False, 21)).bind({"status": "x"}).sql
+        b"LIMIT 21"
+        in compiled(listing._page(frozenset({"status"}), "name", True, False, 21, False)).bind({"status": "x"}).sql
     )
