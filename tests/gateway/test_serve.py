@@ -118,6 +118,20 @@ def test_a_shutdown_waits_for_running_calls(start: Start, database_url: str) -> 
         assert gateway.process.wait(10) == 0
 
 
+def test_a_shutdown_writes_the_log_line_of_every_call(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url)
+    with grpc.insecure_channel(gateway.address) as channel:
+        get_task: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/accord.tasks.v1.TaskService/GetTask"
+        )
+        codes = [call.code() for call in [get_task.future(b"") for _ in range(300)]]
+        gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(10) == 0
+    assert codes == [grpc.StatusCode.UNAUTHENTICATED] * 300
+    logged = [event["code"] for event in gateway.events if event["event"] == "call"]
+    assert logged == ["UNAUTHENTICATED"] * 300
+
+
 def test_postgres_ends_with_a_gateway_that_is_killed(start: Start) -> None:
     gateway = start()
     gateway.event("listening")
