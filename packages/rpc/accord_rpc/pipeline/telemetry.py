@@ -17,7 +17,6 @@ from prometheus_client import Counter, Histogram
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.scope import enter
 from accord_rpc.call import Call, Context
-from accord_rpc.caller import Caller
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.deadlines import time_left
@@ -136,7 +135,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
             "peer": call.peer,
         }
         if caller := call.caller:
-            line |= _who(caller)
+            line |= caller.log_fields
         if isinstance(raised, DatabaseError):  # its text may quote values from the request; the code does not
             line["sqlstate"] = raised.sqlstate
         if failed is None:
@@ -151,19 +150,6 @@ class TelemetryInterceptor(AsyncServerInterceptor):
                 error_id=failed.error_id,
                 exc_info=raised,
             )
-
-
-def _who(caller: Caller) -> dict[str, object]:
-    """The caller's account and organization, and the impersonator or service that acts for the account."""
-    line: dict[str, object] = {"account_id": str(caller.account_id)}
-    # Written out for speed: this runs for each call, and most calls have none of them.
-    if caller.organization_id is not None:
-        line["organization_id"] = str(caller.organization_id)
-    if caller.impersonator_id is not None:
-        line["impersonator_id"] = str(caller.impersonator_id)
-    if caller.service_account_id is not None:
-        line["service_account_id"] = str(caller.service_account_id)
-    return line
 
 
 def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:

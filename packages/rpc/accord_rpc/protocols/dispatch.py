@@ -1,7 +1,7 @@
 """The application of the server: chooses the protocol of each exchange."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from accord_rpc.server.exchange import Exchange
 
@@ -24,13 +24,16 @@ class Dispatcher:
     def __init__(self, protocols: Sequence[ProtocolHandler]) -> None:
         self._protocols = tuple(protocols)
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None]:
         content_type = header(exchange, b"content-type")
         for protocol in self._protocols:
             if protocol.accepts(exchange, content_type):
-                await protocol.serve(exchange)
-                return
-        exchange.respond(415 if exchange.method == b"POST" else 404, ())
+                return protocol.serve(exchange)
+        return _refuse(exchange)
+
+
+async def _refuse(exchange: Exchange) -> None:
+    exchange.respond(415 if exchange.method == b"POST" else 404, ())
 
 
 def header(exchange: Exchange, name: bytes) -> bytes:

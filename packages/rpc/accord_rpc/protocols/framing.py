@@ -40,11 +40,25 @@ class Incomplete:
         self.limit = limit
         self.held = 0
 
-    def hold(self, size: int) -> None:
-        """Raises FramingError if too many are held."""
-        if self.held + size > self.limit:
+
+class _Held:
+    """The bytes of one reader. They no longer count when it has gone; most readers never make one."""
+
+    __slots__ = ("_incomplete", "_size")
+
+    def __init__(self, incomplete: Incomplete) -> None:
+        self._incomplete = incomplete
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Raises FramingError if the process holds too many."""
+        if self._incomplete.held + size > self._incomplete.limit:
             raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many messages arrive at a time.")
-        self.held += size
+        self._incomplete.held += size
+        self._size += size
+
+    def __del__(self) -> None:
+        self._incomplete.held -= self._size
 
 
 _INCOMPLETE: Final = Incomplete(MOST_INCOMPLETE_BYTES)
@@ -61,10 +75,7 @@ class MessageReader:
         self._bytes: bytes | bytearray = b""
         self._at = 0  # where the next message begins
         self._incomplete = incomplete
-        self._held = 0
-
-    def __del__(self) -> None:
-        self._release()
+        self._held: _Held | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -76,8 +87,9 @@ class MessageReader:
         if self._at == len(self._bytes):
             self._bytes, self._at = data, 0
             return
-        self._incomplete.hold(len(data))
-        self._held += len(data)
+        if self._held is None:
+            self._held = _Held(self._incomplete)
+        self._held.add(len(data))
         if isinstance(self._bytes, bytes):
             self._bytes = bytearray(self._bytes)
         del self._bytes[: self._at]
@@ -96,13 +108,8 @@ class MessageReader:
             return None
         flags, message = data[self._at], bytes(data[begin:end])
         self._at = end
-        self._release()
+        self._held = None
         return flags, (expand(message, self._encoding) if flags & COMPRESSED else message)
-
-    def _release(self) -> None:
-        if self._held:
-            self._incomplete.held -= self._held
-            self._held = 0
 
 
 def expand(data: bytes, encoding: bytes | None) -> bytes:

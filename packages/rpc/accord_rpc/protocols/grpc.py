@@ -6,7 +6,7 @@ import asyncio
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import ClassVar, Final, Protocol
@@ -16,7 +16,7 @@ import grpc
 from grpc.aio import EOF, AbortError
 
 from accord_rpc.interceptor import Next
-from accord_rpc.pipeline.refusals import Refusal, Refusals
+from accord_rpc.pipeline.refusals import Refusal, Refusals, is_health_check
 from accord_rpc.pipeline.telemetry import request_id
 from accord_rpc.protocols.context import SECONDS_OF_UNIT, Metadata, ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
@@ -93,14 +93,12 @@ class QuickRefusals:
         grpcio's client must be waited, and other content types."""
         if not exchange.request_ended or exchange.method != b"POST":
             return False
-        if not self._refusals.active:
-            self._refusals.admit()
+        if self._refusals.admit() or header(exchange, b"content-type") not in CONTENT_TYPES:
             return False
-        if header(exchange, b"content-type") not in CONTENT_TYPES:
+        path = exchange.target.decode("latin-1")
+        if is_health_check(path):
             return False
-        refusal = self._refusals.find(exchange.target.decode("latin-1"))
-        if refusal is None:
-            return False
+        refusal = self._refusals.refuse(path)
         sent = header(exchange, b"x-request-id").decode("latin-1")
         head = self._heads.get(refusal) or self._head(refusal)
         exchange.respond(200, (*head, (b"x-request-id", request_id(sent).encode())))
@@ -128,7 +126,8 @@ class GrpcContext(ProtocolContext):
         encoding = deadline = te = None
         for name, value in exchange.headers:
             if name not in _CONSUMED:
-                metadata.append((name.decode("latin-1"), _value(name, value)))
+                text = _binary(value) if name.endswith(b"-bin") else value.decode("latin-1")
+                metadata.append((name.decode("latin-1"), text))
             elif name == b"grpc-timeout":
                 deadline = _deadline(value)
             elif name == b"grpc-encoding":
@@ -156,8 +155,8 @@ class GrpcContext(ProtocolContext):
             await self.abort(error.code, error.message)
         return found[1]
 
-    async def _receive(self) -> bytes | None:
-        return await self._exchange.receive()
+    def _receive(self) -> Awaitable[bytes | None]:
+        return self._exchange.receive()
 
     async def write(self, message: bytes) -> None:
         exchange = self._exchange
@@ -204,9 +203,7 @@ def encoded_metadata(metadata: Metadata) -> Sequence[tuple[bytes, bytes]]:
     ]
 
 
-def _value(name: bytes, value: bytes) -> str | bytes:
-    if not name.endswith(b"-bin"):
-        return value.decode("latin-1")
+def _binary(value: bytes) -> bytes:
     try:
         return b64decode(value + b"=" * (-len(value) % 4), validate=True)
     except binascii.Error:

@@ -126,7 +126,7 @@ class Engine:
     def respond(self, stream: int, head: Headers, body: bytes, trailers: Headers) -> None:
         """A whole response."""
         http = self._http
-        with suppress(NGH2Error):  # the stream or the connection ended first
+        try:  # `suppress` takes as long as one of these, here and in `consumed`
             if trailers:
                 http.send_response(stream, head)
                 if body:
@@ -137,6 +137,8 @@ class Engine:
                 http.send_data(stream, body, end_stream=True)
             else:
                 http.send_response(stream, head, end_stream=True)
+        except NGH2Error:
+            return  # the stream or the connection ended first
 
     def start(self, stream: int, head: Headers) -> None:
         with suppress(NGH2Error):
@@ -162,8 +164,10 @@ class Engine:
 
     def consumed(self, stream: int, size: int) -> None:
         """The client may send as many bytes more."""
-        with suppress(NGH2Error):
+        try:
             self._http.acknowledge_received_data(size, stream)
+        except NGH2Error:
+            return
 
     def ping(self) -> None:
         with suppress(NGH2Error):

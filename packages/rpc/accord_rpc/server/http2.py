@@ -4,7 +4,6 @@ One flush per turn of the event loop sends what all exchanges of a connection ha
 
 import asyncio
 from collections.abc import Iterable
-from itertools import chain
 from random import uniform
 from typing import Final
 
@@ -134,8 +133,10 @@ class Http2Exchange(Exchange):
         """Cancels the task if it has not responded. Returns the bytes of the body that it has not read: the window of the connection
         must not shrink by them."""
         self.closed = True
-        unread = sum(map(len, self._parts))
-        self._parts.clear()
+        unread = 0
+        if self._parts:
+            unread = sum(map(len, self._parts))
+            self._parts.clear()
         self.make_room()
         if not self.finished and self.task is not None:
             self.task.cancel()
@@ -319,7 +320,7 @@ class Http2Connection(Connection):
         if size:
             self._pings = 0
             self.engine.consumed(stream, size)
-            if self.engine.wants_to_send:  # the engine collects small updates of the window
+            if not self._will_flush and self.engine.wants_to_send:  # the engine collects small updates of the window
                 self.wake()
 
     def is_full(self, stream: int) -> bool:
@@ -455,5 +456,7 @@ class Http2Connection(Connection):
 
 def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """As SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
-    fields = tuple(chain.from_iterable(headers))
-    return sum(map(len, fields)) + 16 * len(fields)
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value) + 32
+    return size

@@ -44,7 +44,7 @@ class Server:
         self._application = application
         self._certificates = certificates
         self._exempt = exempt
-        self._refuse = refuse
+        self.refuse = refuse
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
@@ -121,9 +121,6 @@ class Server:
     # --- called by connections ---
     def serve(self, exchange: Exchange) -> asyncio.Task[None]:
         return self.loop.create_task(self._run(exchange))
-
-    def refuse(self, exchange: Exchange) -> bool:
-        return self._refuse(exchange)
 
     async def _run(self, exchange: Exchange) -> None:
         self._running.add(exchange)
