@@ -5,6 +5,7 @@ A forked command has its own session, folder, environment and output, as a new p
 standard streams and of the command line start a program instead.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -170,6 +171,9 @@ def _main() -> int:
     control = socket.socket(fileno=os.dup(0))
     for module in MODULES:
         importlib.import_module(module)
+    # The comparison of the generated code with proto/ takes a second. Tests of `accord doctor` as a program include it.
+    importlib.import_module("accord_gateway.cli.doctor.installation").STUBS = Path(os.devnull)
+    gc.freeze()  # a collection in a forked process would copy the pages that it visits
     requested = _serve(control)
     if requested is None:
         return 0

@@ -24,20 +24,23 @@ from tests.locales import turkish_database, turkish_server
 from tests.ports import free_port
 
 
-def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
+def accord(
+    folder: Path, command: str, *, forked: bool = True, **settings: object
+) -> "subprocess.CompletedProcess[str]":
     ports = {"PORT": free_port(), "METRICS_PORT": free_port()}
-    return run_command([command], folder, ports | settings)
+    return run_command([command], folder, ports | settings, forked=forked)
 
 
-def doctor(folder: Path, **settings: object) -> tuple[int, str]:
-    done = accord(folder, "doctor", **settings)
+def doctor(folder: Path, *, forked: bool = True, **settings: object) -> tuple[int, str]:
+    done = accord(folder, "doctor", forked=forked, **settings)
     assert done.stderr == ""
     return done.returncode, done.stdout
 
 
 def test_a_working_installation_has_no_problems(database_url: str, tmp_path: Path) -> None:
-    status, output = doctor(tmp_path, DATABASE_URL=database_url)
+    status, output = doctor(tmp_path, DATABASE_URL=database_url, forked=False)
     assert "✗" not in output
+    assert "the generated contract matches proto/" in output
     assert "migrated to" in output
     assert "mail is printed" in output
     assert "No problems found." in output
