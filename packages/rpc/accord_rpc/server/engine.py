@@ -11,6 +11,7 @@ from ngh2 import (
     DataReceived,
     GoAwayReceived,
     NGH2Error,
+    PingAcknowledged,
     PingReceived,
     RequestReceived,
     Role,
@@ -50,6 +51,9 @@ class Events(Protocol):
         """Both sides have ended, or one has reset the stream."""
 
     def on_ping(self) -> None: ...
+
+    def on_pong(self, data: bytes) -> None:
+        """The client has acknowledged the ping with this data, and so everything that was sent before it."""
 
     def on_settings(self) -> None: ...
 
@@ -169,9 +173,10 @@ class Engine:
         except NGH2Error:
             return
 
-    def ping(self) -> None:
+    def ping(self, data: bytes) -> None:
+        """`data` are eight bytes."""
         with suppress(NGH2Error):
-            self._http.ping()
+            self._http.ping(data)
 
     def announce_shutdown(self) -> None:
         """A GOAWAY that lets the client know, while streams that are on their way are still accepted."""
@@ -194,13 +199,15 @@ def _report_rare(events: Events, event: Any) -> None:
             events.on_end(event.stream_id)
         case PingReceived():
             events.on_ping()
+        case PingAcknowledged():
+            events.on_pong(event.opaque_data)
         case SettingsReceived():
             events.on_settings()
         case GoAwayReceived():
             events.on_goaway()
 
 
-_RARE: Final = frozenset({TrailersReceived, PingReceived, SettingsReceived, GoAwayReceived})
+_RARE: Final = frozenset({TrailersReceived, PingReceived, PingAcknowledged, SettingsReceived, GoAwayReceived})
 
 
 def _configuration(limits: ConnectionLimits) -> Configuration:

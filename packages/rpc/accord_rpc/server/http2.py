@@ -21,7 +21,10 @@ from accord_rpc.server.engine import (
 from accord_rpc.server.exchange import Exchange, Headers
 
 _PIECE: Final = 64 * 1024  # bytes that the engine hands to the transport at once
-_NOTICE_SECONDS: Final = 0.1  # between the two GOAWAYs, for the streams that are on their way
+_ALIVE: Final = b"alive?  "  # pings, of eight bytes
+_LEAVING: Final = b"goaway  "
+# Bytes of frames that carry nothing which each request and each part of a body may bring with it: frame headers, padding, PRIORITY.
+_OVERHEAD: Final = 512
 _ABORT_SECONDS: Final = 0.5  # for the last bytes of an aborted connection
 _STATUS: Final = {status: (b":status", b"%d" % status) for status in range(200, 600)}
 # A gRPC client reads the status there: RESOURCE_EXHAUSTED.
@@ -80,14 +83,16 @@ class Http2Exchange(Exchange):
         if self.method == b"HEAD":
             body = b""
         connection = self._connection
-        connection.engine.respond(self.stream, (_STATUS[status], *headers), body, trailers)
+        head = (_STATUS[status], *headers, *connection.host.own_headers.headers())
+        connection.engine.respond(self.stream, head, body, trailers)
         connection.finished(self)
         connection.host.sent(len(body))
 
     def start(self, status: int, headers: Headers) -> None:
         self._started = True
-        self._connection.engine.start(self.stream, (_STATUS[status], *headers))
-        self._connection.wake()
+        connection = self._connection
+        connection.engine.start(self.stream, (_STATUS[status], *headers, *connection.host.own_headers.headers()))
+        connection.wake()
 
     async def send(self, data: bytes) -> None:
         self._require_open()
@@ -161,6 +166,7 @@ class Http2Connection(Connection):
         "_limits",
         "_moved",
         "_new",
+        "_overhead",
         "_paused",
         "_ping_minute",
         "_pinged",
@@ -191,7 +197,7 @@ class Http2Connection(Connection):
         self._incomplete: float | None = None  # since when bytes have completed nothing
         self._age = limits.age_seconds * uniform(0.9, 1.1)  # noqa: S311  # so that clients do not all reconnect at once
         self._pinged: float | None = None  # when, if the client has sent nothing since
-        self._pings = self._written = self._sent = 0
+        self._pings = self._written = self._sent = self._overhead = 0
         self.wake()
 
     @property
@@ -213,9 +219,20 @@ class Http2Connection(Connection):
                 self._incomplete = self._heard
         except Broken:
             self._terminated = True
+        self._limit_overhead(len(data))
         if self._new:
             self._serve_new()
         self.flush()
+
+    def _limit_overhead(self, received: int) -> None:
+        """Frames that carry nothing cost little each, and can be sent without end. The events of these bytes have been counted."""
+        self._overhead = max(0, self._overhead + received)
+        if self._overhead > self._limits.overhead_bytes:
+            self._disturb()
+
+    def _disturb(self) -> None:
+        self.engine.terminate(ENHANCE_YOUR_CALM)
+        self._terminated = True
 
     def _serve_new(self) -> None:
         """After all events of the same bytes, so that a request finds its body there."""
@@ -246,9 +263,10 @@ class Http2Connection(Connection):
     def on_request(self, stream: int, headers: Headers, ended: bool) -> None:
         if len(self._exchanges) >= self._limits.streams:  # the client has not read our settings
             self.engine.reset(stream, REFUSED_STREAM)
-        elif len(headers) > self._limits.header_count or _size(headers) > self._limits.header_bytes:
-            self.engine.respond(stream, _HEADERS_TOO_LARGE, b"", ())
+        elif len(headers) > self._limits.header_count or (size := _size(headers)) > self._limits.header_bytes:
+            self.engine.respond(stream, (*_HEADERS_TOO_LARGE, *self.host.own_headers.headers()), b"", ())
         else:
+            self._overhead -= size + _OVERHEAD
             self._begin(stream, headers, ended)
 
     def _begin(self, stream: int, headers: Headers, ended: bool) -> None:
@@ -284,6 +302,8 @@ class Http2Connection(Connection):
         return None
 
     def on_data(self, stream: int, data: bytes, ended: bool) -> None:
+        if data:
+            self._overhead -= len(data) + _OVERHEAD
         exchange = self._exchanges.get(stream)
         if exchange is None or exchange.finished:
             self.consumed(stream, len(data))
@@ -309,8 +329,11 @@ class Http2Connection(Connection):
         """Clients measure their bandwidth by pings while they exchange data, so only others count."""
         self._pings += 1
         if self._pings > self._limits.pings_per_minute:
-            self.engine.terminate(ENHANCE_YOUR_CALM)
-            self._terminated = True
+            self._disturb()
+
+    def on_pong(self, data: bytes) -> None:
+        if data == _LEAVING:
+            self._refuse_streams()
 
     def on_goaway(self) -> None:
         self._client_leaves = True
@@ -354,6 +377,7 @@ class Http2Connection(Connection):
     def _write(self) -> None:
         while not self._paused and (data := self.engine.take(_PIECE)):
             self._written += len(data)
+            self._overhead -= len(data)  # a client grants windows for what it receives
             self.transport.write(data)
             if len(data) < _PIECE:
                 break
@@ -428,21 +452,25 @@ class Http2Connection(Connection):
             return now - self._pinged > self._limits.keepalive_timeout_seconds
         if now - self._heard > self._limits.keepalive_seconds:
             self._pinged = now
-            self.engine.ping()
+            self.engine.ping(_ALIVE)
             self.wake()
         return False
 
     def drain(self) -> None:
+        """Streams that the client began before it has read the first GOAWAY are accepted: until it acknowledges the ping after it."""
         if not self._draining:
             self._draining = True
             self.engine.announce_shutdown()
+            self.flush()  # libnghttp2 would send the ping first
+            self.engine.ping(_LEAVING)
             self.wake()
-            self.host.loop.call_later(_NOTICE_SECONDS, self._refuse_streams)
+            self.host.loop.call_later(self._limits.goaway_seconds, self._refuse_streams)
 
     def _refuse_streams(self) -> None:
-        self._refusing = True
-        self.engine.refuse_streams()
-        self.wake()
+        if not self._refusing:
+            self._refusing = True
+            self.engine.refuse_streams()
+            self.wake()
 
     def abort(self) -> None:
         if not self.transport.is_closing():
