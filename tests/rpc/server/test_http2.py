@@ -591,7 +591,10 @@ async def test_idle_connection_is_closed_with_goaway() -> None:
 
 
 async def test_stream_that_was_on_its_way_when_the_connection_ends_is_served_however_long_that_takes() -> None:
-    async with serving(greet, goaway_seconds=10, keepalive_seconds=1e6) as site, connected_without_listening(site) as wire:
+    async with (
+        serving(greet, goaway_seconds=10, keepalive_seconds=1e6) as site,
+        connected_without_listening(site) as wire,
+    ):
         site.pass_time(16 * 60)
         [goaway] = await frames_of(wire, GoAwayFrame)
         assert goaway.last_stream_id == 2**31 - 1

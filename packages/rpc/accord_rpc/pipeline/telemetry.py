@@ -20,6 +20,7 @@ from accord_rpc.call import Call, Context
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.deadlines import time_left
+from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.reasons import AnyReason
 from accord_rpc.status import STATUS_HEADER, ErrorStatus, status_of
 
@@ -90,6 +91,8 @@ class TelemetryInterceptor(AsyncServerInterceptor):
         started, call = perf_counter(), _begin(context, method_name, self._peers)
         try:
             response = await method(request_or_iterator, context)
+            if response is not None and isinstance(context, ProtocolContext):
+                response = context.encoded(response)  # here, so that a failure is logged as that of the call
         except (Exception, asyncio.CancelledError, SystemExit) as raised:  # noqa: BLE001 (every call ends with a status)
             await self._end(raised, context, call, started)
         self._record(_code(context), call, started)
@@ -163,10 +166,10 @@ def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:
         elif name == FORWARDED_HEADER:
             forwarded.append(str(value))
     call = Call(
-        method=_plain(method[:200]),
+        method=printable(method[:200]),
         request_id=request_id(sent),
         peer=peers.address(context.peer(), forwarded),
-        user_agent=_plain(user_agent[:256]),
+        user_agent=printable(user_agent[:256]),
         headers=headers,
     )
     enter(call)
@@ -179,7 +182,7 @@ def request_id(sent: str) -> str:
     return sent if sent and _USABLE_REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
 
 
-def _plain(text: str) -> str:
+def printable(text: str) -> str:
     """Escapes unprintable characters: gRPC allows NUL and escape sequences in headers, which rows and terminals must not get."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 

@@ -63,6 +63,10 @@ class ProtocolContext(ABC):
     async def read(self) -> object:
         """The next message, as bytes; `grpc.aio.EOF` at the end."""
 
+    def encoded(self, response: bytes) -> bytes:
+        """The only response, in the form in which the protocol sends it. Called once, within the outermost stage."""
+        return response
+
     @abstractmethod
     async def write(self, message: bytes) -> None:
         """Sends a message of a stream of responses."""

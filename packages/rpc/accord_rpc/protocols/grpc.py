@@ -6,7 +6,7 @@ import asyncio
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import ClassVar, Final, Protocol
@@ -18,14 +18,28 @@ from grpc.aio import EOF, AbortError
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.refusals import Refusal, Refusals, is_health_check
 from accord_rpc.pipeline.telemetry import request_id
+from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP, accepts_gzip
 from accord_rpc.protocols.context import SECONDS_OF_UNIT, Metadata, ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
-from accord_rpc.protocols.framing import ACCEPTED_ENCODINGS, ENCODINGS, FramingError, MessageReader
+from accord_rpc.protocols.framing import (
+    ACCEPTED_ENCODINGS,
+    COMPRESSED,
+    ENCODINGS,
+    FramingError,
+    MessageReader,
+    compress,
+    frame,
+)
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.server.exchange import Exchange, Headers
 from accord_rpc.status import STATUS_HEADER
 
+MALFORMED: Final = Refused(400)
+"""As it is logged; the HTTP status of gRPC is always 200."""
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _HEAD: Final = ((b"content-type", b"application/grpc"),)
+ENCODING: Final = (b"grpc-encoding", GZIP)
+_COMPRESSED_HEAD: Final = (*_HEAD, ENCODING)
 _REQUEST_SECONDS: Final = 0.025
 _OK: Final = (b"grpc-status", b"0")
 _TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
@@ -55,8 +69,11 @@ class Malformed(Exception):
 
 
 class GrpcProtocol(ProtocolHandler):
-    def __init__(self, chains: Chains) -> None:
+    """`compressed` are the paths of the methods whose responses are compressed. See `may_compress`."""
+
+    def __init__(self, chains: Chains, compressed: Collection[bytes] = ()) -> None:
         self._chains = chains
+        self._compressed = frozenset(compressed)
 
     def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
         return exchange.http_version == 2 and (
@@ -65,11 +82,13 @@ class GrpcProtocol(ProtocolHandler):
 
     async def serve(self, exchange: Exchange) -> None:
         if exchange.method != b"POST":
-            return exchange.respond(405, ((b"allow", b"POST"),))
+            exchange.respond(405, ((b"allow", b"POST"),))
+            return self.refused.record(exchange, Refused(405))
         try:
-            context = GrpcContext(exchange)
+            context = GrpcContext(exchange, compresses=exchange.target in self._compressed)
         except Malformed as malformed:
-            return _respond_without_message(exchange, malformed.code, malformed.message, malformed.trailers)
+            _respond_without_message(exchange, malformed.code, malformed.message, malformed.trailers)
+            return self.refused.record(exchange, MALFORMED)
         chain = self._chains.find(exchange.target.decode("latin-1"))
         try:
             response = await chain(None, context)
@@ -77,6 +96,8 @@ class GrpcProtocol(ProtocolHandler):
             response = None
             if not (exchange.request_ended or exchange.started):
                 await _wait_for_request(exchange)
+        finally:
+            context.close()
         context.end(response)
         return None
 
@@ -115,13 +136,14 @@ class QuickRefusals:
 class GrpcContext(ProtocolContext):
     """One call. Raises Malformed if its headers are."""
 
-    __slots__ = ("_exchange", "_reader")
+    __slots__ = ("_exchange", "_gzips", "_reader")
 
     SENDS_TRAILERS: ClassVar = True
     """The status is in trailers, which the client must be able to receive."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, compresses: bool = False) -> None:
         self._exchange = exchange
+        self._gzips = False
         metadata: list[tuple[str, str | bytes]] = []
         encoding = deadline = te = None
         for name, value in exchange.headers:
@@ -134,6 +156,8 @@ class GrpcContext(ProtocolContext):
                 encoding = _encoding(value)
             elif name == b"te":
                 te = value
+            elif name == b"grpc-accept-encoding":
+                self._gzips = compresses and accepts_gzip(value)
         if self.SENDS_TRAILERS and te != b"trailers":  # a proxy that removes it would also drop the status
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
@@ -149,11 +173,16 @@ class GrpcContext(ProtocolContext):
             while (found := reader.take()) is None:
                 data = await self._receive()
                 if data is None:
-                    return EOF
+                    return await self._end_of_request()
                 reader.feed(data)
         except FramingError as error:
             await self.abort(error.code, error.message)
         return found[1]
+
+    async def _end_of_request(self) -> object:
+        if not self._reader.is_empty:
+            await self.abort(grpc.StatusCode.INTERNAL, "The body ends within a message.")
+        return EOF
 
     def _receive(self) -> Awaitable[bytes | None]:
         return self._exchange.receive()
@@ -161,15 +190,24 @@ class GrpcContext(ProtocolContext):
     async def write(self, message: bytes) -> None:
         exchange = self._exchange
         if not exchange.started:
-            exchange.start(200, _HEAD)
-        await exchange.send(b"\0" + len(message).to_bytes(4, "big") + message)
+            exchange.start(200, _COMPRESSED_HEAD if self._gzips else _HEAD)
+        await exchange.send(self._framed(message))
+
+    def _framed(self, message: bytes) -> bytes:
+        if self._gzips and len(message) >= COMPRESS_FROM:
+            return frame(compress(message, GZIP), COMPRESSED)
+        return frame(message)
+
+    def close(self) -> None:
+        """The call has ended, or was cancelled."""
+        self._reader.close()
 
     def end(self, response: bytes | None) -> None:
         """Sends the response of a method without a stream of them, and the status."""
         exchange = self._exchange
         if response is not None:
             trailers = (_OK, *encoded_metadata(self.trailers))
-            exchange.respond(200, _HEAD, b"\0" + len(response).to_bytes(4, "big") + response, trailers)
+            exchange.respond(200, _COMPRESSED_HEAD if self._gzips else _HEAD, self._framed(response), trailers)
         elif exchange.started:
             exchange.finish(b"", status_fields(self.status or 0, self.message, encoded_metadata(self.trailers)))
         else:
