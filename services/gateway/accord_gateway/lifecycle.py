@@ -15,6 +15,7 @@ from accord_db.queries.cleanup import expired_rows
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
+from accord_gateway.process.disk_full import report_full_disk
 from accord_gateway.process.malloc import return_large_blocks
 from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.server.health import monitor_database
@@ -38,7 +39,11 @@ async def serve(
         await gateway.server.start()
         gateway.health.set_serving(True)
         async with running(sender.run()):  # until the end of the drain, during which calls may still add mail
-            async with running(monitor_database(gateway.health, runtime.database.ping), _clean_up(runtime)):
+            async with running(
+                monitor_database(gateway.health, runtime.database.ping),
+                report_full_disk(lambda: runtime.database.disk_full_errors),
+                _clean_up(runtime),
+            ):
                 announce(port)
                 await shutdown.requested.wait()
             await drain(gateway, shutdown, runtime.settings.drain_seconds)

@@ -9,7 +9,7 @@ from tests.api.http2 import Wire, connected
 from tests.rpc.protocols.faces import KEY, SERVICE, Service, pb
 from tests.rpc.protocols.test_connect import frame
 
-UNIMPLEMENTED, INTERNAL, RESOURCE_EXHAUSTED = 12, 13, 8
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED = 3, 8, 12
 OWN = [("authorization", KEY)]
 MESSAGE = pb.TextRequest(text="a").SerializeToString()
 
@@ -22,10 +22,16 @@ async def status(wire: Wire, method: str, body: bytes) -> int | None:
 async def test_method_with_one_message_refuses_a_second_one(service: Service, address: str, method: str) -> None:
     async with connected(address) as wire:
         assert await status(wire, method, frame(MESSAGE) * 2) == UNIMPLEMENTED
-        assert await status(wire, method, frame(MESSAGE) + b"\0\0") == INTERNAL
+        assert await status(wire, method, frame(MESSAGE) + b"\0\0") == INVALID_ARGUMENT
         assert service.entered == 0
         assert await status(wire, method, frame(MESSAGE)) == 0
         assert await status(wire, "JoinTexts", frame(MESSAGE) * 2) == 0
+
+
+@pytest.mark.parametrize("body", [b"\0\0", frame(MESSAGE)[:-1], frame(MESSAGE) + b"\0"])
+async def test_stream_that_ends_within_a_message_is_refused(address: str, body: bytes) -> None:
+    async with connected(address) as wire:
+        assert await status(wire, "JoinTexts", body) == INVALID_ARGUMENT
 
 
 async def test_message_whose_request_has_not_ended_counts_as_memory(

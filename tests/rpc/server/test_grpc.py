@@ -320,12 +320,6 @@ async def test_call_without_te_is_refused_because_a_proxy_would_drop_the_status(
         assert (await raw(site, "unary", base=base)).status == 13
 
 
-async def test_call_that_ends_within_a_message_is_refused() -> None:
-    async with served() as (_, site, _):
-        for data in (b"\0\0", frame(b"x" * 100)[:50], frame(b"x") + b"\0"):
-            assert (await raw(site, "collect", data)).status == 13
-
-
 # --- the end of calls ---
 async def test_cancelled_call_ends_the_handler() -> None:
     async with served() as (chains, site, channel):

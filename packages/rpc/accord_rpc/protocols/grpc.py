@@ -15,6 +15,7 @@ from urllib.parse import quote
 import grpc
 from grpc.aio import EOF, AbortError
 
+from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.refusals import Refusal, Refusals, is_health_check
 from accord_rpc.pipeline.telemetry import request_id
@@ -173,15 +174,15 @@ class GrpcContext(ProtocolContext):
             while (found := reader.take()) is None:
                 data = await self._receive()
                 if data is None:
-                    return await self._end_of_request()
+                    return self._end_of_request()
                 reader.feed(data)
         except FramingError as error:
             await self.abort(error.code, error.message)
         return found[1]
 
-    async def _end_of_request(self) -> object:
+    def _end_of_request(self) -> object:
         if not self._reader.is_empty:
-            await self.abort(grpc.StatusCode.INTERNAL, "The body ends within a message.")
+            raise invalid(FieldViolation("", "the body ends within a message"))
         return EOF
 
     def _receive(self) -> Awaitable[bytes | None]:
