@@ -16,7 +16,7 @@ from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
 from accord_gateway.process.disk_full import report_full_disk
-from accord_gateway.process.malloc import return_large_blocks
+from accord_gateway.process.malloc import return_free_memory, return_large_blocks
 from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.server.health import monitor_database
 from accord_gateway.shutdown import Shutdown
@@ -42,6 +42,7 @@ async def serve(
             async with running(
                 monitor_database(gateway.health, runtime.database.ping),
                 report_full_disk(lambda: runtime.database.disk_full_errors),
+                return_free_memory(),
                 _clean_up(runtime),
             ):
                 announce(port)
