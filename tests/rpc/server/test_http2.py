@@ -33,7 +33,7 @@ from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateFiles, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
-from tests.api.http2 import Response, Wire, connected
+from tests.api.http2 import FRAME, Response, Wire, connected
 from tests.rpc.server.serving import SECONDS, Site, describe, echo, greet, read_all, serving
 
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
@@ -535,6 +535,28 @@ async def test_client_that_grants_a_window_for_each_part_of_a_response_is_served
         for _ in range(2):
             assert (await get(wire)).data == b"part" * 2_000
         assert wire.error is None
+
+
+async def test_data_that_was_on_its_way_when_its_stream_was_reset_does_not_close_the_connection() -> None:
+    async with wire_to(greet, overhead_bytes=16 * 1024) as (wire, _):
+        for _ in range(10):
+            stream = begin(wire, method="POST", ended=False)
+            assert (await wire.response(stream)).data == b"hello /"
+            for _ in range(3):
+                wire.writer.write(DataFrame(stream, bytes(FRAME)).serialize())
+        assert status(await get(wire)) == "200"
+        assert wire.error is None
+
+
+@pytest.mark.parametrize("value", ["x" * 20_000, "x" * 10_000 + "\n"], ids=["too large", "malformed"])
+async def test_refused_requests_with_long_headers_do_not_close_the_connection(value: str) -> None:
+    async with wire_to(greet, overhead_bytes=16 * 1024) as (wire, _):
+        for number in range(20):
+            # Varied, so that compression does not shorten it.
+            stream = wire.begin("", [("x-a", f"{number}{value}")], base=head(), end_stream=True)
+            response = await wire.response(stream)
+            assert (status(response), response.reset) in (("431", None), (None, PROTOCOL_ERROR))
+        assert status(await get(wire)) == "200"
 
 
 async def read_and_greet(exchange: Exchange) -> None:

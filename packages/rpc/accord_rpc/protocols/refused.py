@@ -32,7 +32,7 @@ class RefusedRequests:
         """None: the request was not refused."""
         if refused is None:
             return
-        _counter().labels(refused.status).inc()
+        refused_metrics().requests.labels(refused.status).inc()
         name = FORWARDED_HEADER.encode()
         forwarded = [value.decode("latin-1") for key, value in exchange.headers if key == name]
         line: dict[str, object] = {
@@ -46,9 +46,14 @@ class RefusedRequests:
         self._log.info("request_refused", **line)
 
 
+class RefusedMetrics:
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "accord_requests_refused_total", "Requests that are a call of no method, by HTTP status.", ["status"]
+        )
+
+
 @cache
-def _counter() -> Counter:
+def refused_metrics() -> RefusedMetrics:
     """Cached, because prometheus_client registers each name once per process."""
-    return Counter(
-        "accord_requests_refused_total", "Requests that are a call of no method, by HTTP status.", ["status"]
-    )
+    return RefusedMetrics()

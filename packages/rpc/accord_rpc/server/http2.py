@@ -112,7 +112,7 @@ class Http2Exchange(Exchange):
         self._connection.finished(self)
 
     def reset(self) -> None:
-        self._connection.engine.reset(self.stream, INTERNAL_ERROR)
+        self._connection.reset(self.stream, INTERNAL_ERROR)
         self._connection.finished(self)
 
     def _require_open(self) -> None:
@@ -225,8 +225,10 @@ class Http2Connection(Connection):
         self.flush()
 
     def _limit_overhead(self, received: int) -> None:
-        """Frames that carry nothing cost little each, and can be sent without end. The events of these bytes have been counted."""
-        self._overhead = max(0, self._overhead + received)
+        """Frames that carry nothing cost little each, and can be sent without end. The events of these bytes have been counted.
+
+        Of a stream that the server has reset, data may be on its way: not more than the window of the connection."""
+        self._overhead = max(-self._limits.connection_window, self._overhead + received)
         if self._overhead > self._limits.overhead_bytes:
             self._disturb()
 
@@ -261,12 +263,13 @@ class Http2Connection(Connection):
 
     # --- events of the engine ---
     def on_request(self, stream: int, headers: Headers, ended: bool) -> None:
+        size = _size(headers)
+        self._overhead -= size + _OVERHEAD
         if len(self._exchanges) >= self._limits.streams:  # the client has not read our settings
-            self.engine.reset(stream, REFUSED_STREAM)
-        elif len(headers) > self._limits.header_count or (size := _size(headers)) > self._limits.header_bytes:
+            self.reset(stream, REFUSED_STREAM)
+        elif len(headers) > self._limits.header_count or size > self._limits.header_bytes:
             self.engine.respond(stream, (*_HEADERS_TOO_LARGE, *self.host.own_headers.headers()), b"", ())
         else:
-            self._overhead -= size + _OVERHEAD
             self._begin(stream, headers, ended)
 
     def _begin(self, stream: int, headers: Headers, ended: bool) -> None:
@@ -287,7 +290,7 @@ class Http2Connection(Connection):
                     exchange.authority = field[1]
             elif name == b"host":
                 if field[1] != (exchange.authority or field[1]):  # malformed (RFC 9113, section 8.3.1)
-                    return self.engine.reset(stream, PROTOCOL_ERROR)
+                    return self.reset(stream, PROTOCOL_ERROR)
                 exchange.authority = field[1]
             elif name == b"cookie":
                 cookies.append(field[1])
@@ -319,6 +322,8 @@ class Http2Connection(Connection):
     def on_closed(self, stream: int) -> None:
         if exchange := self._exchanges.pop(stream, None):
             self.consumed(stream, exchange.close())
+        else:  # libnghttp2 has reset it before it was an exchange
+            self._overhead -= self._limits.header_bytes + self._limits.stream_window
 
     def on_settings(self) -> None:
         if self._greeted:
@@ -345,6 +350,10 @@ class Http2Connection(Connection):
             self.engine.consumed(stream, size)
             if not self._will_flush and self.engine.wants_to_send:  # the engine collects small updates of the window
                 self.wake()
+
+    def reset(self, stream: int, code: int) -> None:
+        self._overhead -= self._limits.stream_window  # which may be on its way
+        self.engine.reset(stream, code)
 
     def is_full(self, stream: int) -> bool:
         return self._paused or self.engine.queued(stream) > self._limits.write_buffer
@@ -396,7 +405,7 @@ class Http2Connection(Connection):
                 self._half_open.remove(exchange)
             elif not self.engine.queued(exchange.stream):
                 self._half_open.remove(exchange)
-                self.engine.reset(exchange.stream, NO_ERROR)
+                self.reset(exchange.stream, NO_ERROR)
         self._write()
 
     def _resume_waiting(self) -> None:
@@ -443,7 +452,7 @@ class Http2Connection(Connection):
         if exchange.stalled is None or exchange.stalled[0] != queued:
             exchange.stalled = queued, now
         elif now - exchange.stalled[1] > self._limits.write_stall_seconds:
-            self.engine.reset(exchange.stream, CANCEL)
+            self.reset(exchange.stream, CANCEL)
             self.wake()
 
     def _is_dead(self, now: float) -> bool:

@@ -46,7 +46,7 @@ class ConnectionLimits:
     """The time to acknowledge it."""
     pings_per_minute: int = 20
     """Pings and SETTINGS that a client may send while it exchanges nothing. More close the connection (ENHANCE_YOUR_CALM)."""
-    overhead_bytes: int = 64 * 1024
+    overhead_bytes: int = 256 * 1024
     """Bytes of frames that carry nothing (WINDOW_UPDATE, PRIORITY, empty DATA, padding, unknown types) that an HTTP/2 client may send
     beyond those that its requests and the responses account for. More close the connection (ENHANCE_YOUR_CALM)."""
 
