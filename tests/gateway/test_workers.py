@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from accord_rpc.server.listening import bind_unix
-from tests.gateway.conftest import Start, eventually, healthy, read_metrics
+from tests.gateway.conftest import Start, eventually, healthy, read_metrics, run_command
 from tests.ports import free_port
 
 
@@ -100,6 +100,9 @@ def test_a_unix_socket_takes_the_place_of_the_port(
     assert gateway.address == f"unix:{path}"
     path.chmod(0o666)
     assert all(healthy(gateway.address) for _ in range(5))
+    if server == "accord":  # the new workers share the socket
+        assert run_command(["reload"], gateway.folder, {}).returncode == 0
+        assert all(healthy(gateway.address) for _ in range(5))
     assert gateway.stop() == 0
     assert not path.exists()
 
