@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 TIMEOUT: Final = 60.0  # seconds
 MAX_REQUEST: Final = 128 * 1024  # bytes; a request contains the environment
@@ -172,7 +172,8 @@ def _main() -> int:
     for module in MODULES:
         importlib.import_module(module)
     # The comparison of the generated code with proto/ takes a second. Tests of `accord doctor` as a program include it.
-    importlib.import_module("accord_gateway.cli.doctor.installation").STUBS = Path(os.devnull)
+    installation: Any = importlib.import_module("accord_gateway.cli.doctor.installation")
+    installation.STUBS = Path(os.devnull)
     gc.freeze()  # a collection in a forked process would copy the pages that it visits
     requested = _serve(control)
     if requested is None:

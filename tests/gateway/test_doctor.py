@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -171,7 +172,7 @@ def test_clock_that_differs_from_the_clock_of_the_database_is_a_problem(
 
 def test_missing_migrations_are_a_problem_if_the_start_does_not_migrate(postgres: str, tmp_path: Path) -> None:
     with temporary_database(postgres) as empty:
-        settings = {"DATABASE_URL": url(empty), "MIGRATE_ON_START": "false"}
+        settings: dict[str, Any] = {"DATABASE_URL": url(empty), "MIGRATE_ON_START": "false"}
         status, output = doctor(tmp_path, **settings)
         assert "✗ at migration none" in output
         assert status == 1
@@ -215,7 +216,11 @@ def test_every_command_reports_invalid_settings(tmp_path: Path, command: str) ->
 
 def test_a_role_that_bypasses_row_level_security_is_a_problem(database_url: str, tmp_path: Path) -> None:
     """With a pooler, gateways act as their login role: here a superuser."""
-    behind_pooler = {"DATABASE_URL": database_url, "DATABASE_DIRECT_URL": database_url, "DB_POOLER": "true"}
+    behind_pooler: dict[str, Any] = {
+        "DATABASE_URL": database_url,
+        "DATABASE_DIRECT_URL": database_url,
+        "DB_POOLER": "true",
+    }
     status, output = doctor(tmp_path, **behind_pooler)
     assert "bypasses the row-level security of api_keys, invitations, member_roles, members, roles, tasks" in output
     assert status == 1
