@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
+from accord_auth import credential_cache
 from accord_auth.credential_cache import CallerCache
 from accord_auth.credentials import Authenticated
 from accord_db.engine.clock import DatabaseClock
@@ -53,6 +54,25 @@ def test_result_expires_after_the_cache_time() -> None:
     assert cache.get(b"a")
     time.sleep(0.06)
     assert cache.get(b"a") is None
+
+
+def test_results_that_were_stored_at_once_do_not_expire_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lookups would delay all other calls."""
+    cache = CallerCache(CLOCK, seconds=60, size=100)
+    now = time.monotonic()
+    monkeypatch.setattr(credential_cache, "monotonic", lambda: now)
+    for n in range(100):
+        put(cache, bytes([n]), a_credential())
+
+    def left() -> int:
+        return sum(cache.get(bytes([n])) is not None for n in range(100))
+
+    found = []
+    for seconds in (44.9, 52.5, 60.1):
+        monkeypatch.setattr(credential_cache, "monotonic", lambda: now + seconds)  # noqa: B023  # called at once
+        found.append(left())
+    assert (found[0], found[2]) == (100, 0)
+    assert 20 < found[1] < 80
 
 
 def test_result_expires_at_its_own_time(cache: CallerCache) -> None:
