@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -240,3 +241,20 @@ def test_production_serves_with_the_required_settings(start: Start, separate_pos
     assert healthy(gateway.address)
     assert "or with buf" not in gateway.output
     assert gateway.stop() == 0
+
+
+FROZEN = """
+import gc
+from accord_gateway.process.garbage_collector import keep_what_started
+
+started = []
+keep_what_started()
+since = []
+print([any(each is one for each in gc.get_objects()) for one in (started, since)])
+"""
+
+
+def test_garbage_collections_pass_over_what_existed_at_the_start() -> None:
+    """Otherwise each full one stops all calls for as long as it looks through every imported module."""
+    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[False, True]"
