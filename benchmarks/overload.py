@@ -70,9 +70,14 @@ def measure(chosen: argparse.Namespace, folder: Path) -> Iterator[Figure]:
             yield from _overload_figures(rounds)
             yield from uvloop.run(_half_sent(server.port, requests))
         if chosen.server == "accord":
-            with gateway(GATEWAY, databases.accord, folder, {"SERVER": chosen.server}) as server:
-                kib = kib_per_connection(server.port, server.pid, IDLE_CONNECTIONS)
-                yield Figure(f"{IDLE_CONNECTIONS:,} idle HTTP/1.1 connections, each", kib, 12, " KiB")
+            yield from _idle(databases, folder)
+
+
+def _idle(databases: Databases, folder: Path) -> Iterator[Figure]:
+    for version in ("1.1", "2"):
+        with gateway(GATEWAY, databases.accord, folder) as server:
+            kib = kib_per_connection(server.port, server.pid, IDLE_CONNECTIONS, http2=version == "2")
+            yield Figure(f"{IDLE_CONNECTIONS:,} idle HTTP/{version} connections, each", kib, 12, " KiB")
 
 
 def _requests(databases: Databases) -> list[Request]:

@@ -153,7 +153,7 @@ class NewConnection(asyncio.Protocol):
 
 def _peer(transport: asyncio.Transport) -> Peer:
     certificate = transport.get_extra_info("peercert") or {}
-    uris = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
+    uris = tuple(name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI")
     secure = transport.get_extra_info("ssl_object") is not None
     return Peer(_name(transport.get_extra_info("peername")), uris, secure)
 

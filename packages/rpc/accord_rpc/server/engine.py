@@ -3,6 +3,7 @@
 It performs no input or output. `receive` reports what a client sent to `Events`; `take` returns the bytes to send."""
 
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final, Protocol
 
 from ngh2 import (
@@ -64,7 +65,7 @@ class Events(Protocol):
 class Engine:
     """One connection, on the server's side. Methods for a stream have no effect after its end."""
 
-    __slots__ = ("_events", "_http", "queued")
+    __slots__ = ("_events", "_http")
 
     def __init__(self, events: Events, limits: ConnectionLimits) -> None:
         self._events: Events | None = events
@@ -77,8 +78,6 @@ class Engine:
             }
         )
         http.set_local_window_size(limits.connection_window)
-        self.queued = http.queued_body_size
-        """The bytes of a stream that wait for the client's window."""
 
     def receive(self, data: bytes) -> bool:
         """Whether the data completed anything. Raises Broken after the events that came before the fault."""
@@ -88,6 +87,10 @@ class Engine:
             self.report()
             raise Broken(str(error)) from None
         return self.report()
+
+    def queued(self, stream: int) -> int:
+        """The bytes of a stream that wait for the client's window."""
+        return self._http.queued_body_size(stream)
 
     def take(self, most: int | None = None) -> bytes:
         """At most so many bytes to send. Empty if there are none, or the connection is broken."""
@@ -210,6 +213,7 @@ def _report_rare(events: Events, event: Any) -> None:
 _RARE: Final = frozenset({TrailersReceived, PingReceived, PingAcknowledged, SettingsReceived, GoAwayReceived})
 
 
+@cache
 def _configuration(limits: ConnectionLimits) -> Configuration:
     return Configuration(
         auto_window_update=False,
@@ -219,5 +223,7 @@ def _configuration(limits: ConnectionLimits) -> Configuration:
         max_continuations=limits.continuation_frames,
         max_settings=limits.settings_entries,
         max_outbound_ack=limits.unsent_acknowledgements,
+        # Headers that repeat are sent again. To find and to keep them takes 2 µs a call and 1 KiB a connection.
+        max_deflate_dynamic_table_size=0,
         stream_reset_rate_limit=(limits.resets, limits.resets_per_second),
     )

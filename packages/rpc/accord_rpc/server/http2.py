@@ -104,7 +104,7 @@ class Http2Exchange(Exchange):
         connection.host.sent(len(data))
         while not self.closed and connection.is_full(self.stream):
             self._room = connection.host.loop.create_future()
-            connection.waiting.add(self)
+            connection.wait(self)
             await self._room
 
     def finish(self, data: bytes = b"", trailers: Headers = ()) -> None:
@@ -175,10 +175,10 @@ class Http2Connection(Connection):
         "_sent",
         "_since",
         "_terminated",
+        "_waiting",
         "_will_flush",
         "_written",
         "engine",
-        "waiting",
     )
 
     def __init__(self, host: Host, transport: asyncio.Transport, peer: Peer) -> None:
@@ -186,10 +186,11 @@ class Http2Connection(Connection):
         limits = host.limits
         self._limits = limits
         self.engine = Engine(self, limits)
-        self.waiting: set[Http2Exchange] = set()  # those whose client reads more slowly than they send
         self._exchanges: dict[int, Http2Exchange] = {}
-        self._new: list[Http2Exchange] = []
-        self._half_open: list[Http2Exchange] = []  # responded, while the client has not ended its request
+        # Tuples, because an empty one takes no memory and most connections are idle.
+        self._new: tuple[Http2Exchange, ...] = ()
+        self._half_open: tuple[Http2Exchange, ...] = ()  # responded, while the client has not ended its request
+        self._waiting: tuple[Http2Exchange, ...] = ()  # their client reads more slowly than they send
         self._paused = self._will_flush = False
         self._draining = self._refusing = self._client_leaves = self._terminated = self._greeted = False
         now = host.loop.time()
@@ -238,10 +239,10 @@ class Http2Connection(Connection):
 
     def _serve_new(self) -> None:
         """After all events of the same bytes, so that a request finds its body there."""
-        for exchange in self._new:
+        new, self._new = self._new, ()
+        for exchange in new:
             if not (exchange.closed or self.host.refuse(exchange)):
                 exchange.task = self.host.serve(exchange)
-        self._new.clear()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -256,8 +257,7 @@ class Http2Connection(Connection):
         for exchange in exchanges:
             exchange.close()
         # What exchanges and the engine refer to is freed at once, with the responses that wait, instead of by the garbage collector.
-        self._half_open.clear()
-        self.waiting.clear()
+        self._half_open = self._waiting = ()
         self.engine.detach()
         self.host.closed(self)
 
@@ -300,7 +300,7 @@ class Http2Connection(Connection):
             fields.append((b"cookie", b"; ".join(cookies)))
         exchange.headers = fields
         self._exchanges[stream] = exchange
-        self._new.append(exchange)
+        self._new += (exchange,)
         self._pings = 0
         return None
 
@@ -355,13 +355,17 @@ class Http2Connection(Connection):
         self._overhead -= self._limits.stream_window  # which may be on its way
         self.engine.reset(stream, code)
 
+    def wait(self, exchange: Http2Exchange) -> None:
+        """Until the client has read, so that `is_full` is false."""
+        self._waiting += (exchange,)
+
     def is_full(self, stream: int) -> bool:
         return self._paused or self.engine.queued(stream) > self._limits.write_buffer
 
     def finished(self, exchange: Http2Exchange) -> None:
         exchange.finished = True
         if not exchange.ended and not exchange.closed:
-            self._half_open.append(exchange)
+            self._half_open += (exchange,)
         self.wake()
 
     def wake(self) -> None:
@@ -378,7 +382,7 @@ class Http2Connection(Connection):
         if self._half_open:
             self._end_requests()
         self.engine.report()
-        if self.waiting:
+        if self._waiting:
             self._resume_waiting()
         if self._is_over():
             self.transport.close()
@@ -400,19 +404,20 @@ class Http2Connection(Connection):
 
     def _end_requests(self) -> None:
         """A client need not send the rest of a request that has its whole response (RFC 9113, section 8.1)."""
-        for exchange in tuple(self._half_open):
-            if exchange.closed or exchange.ended:
-                self._half_open.remove(exchange)
-            elif not self.engine.queued(exchange.stream):
-                self._half_open.remove(exchange)
-                self.reset(exchange.stream, NO_ERROR)
+        half_open = [exchange for exchange in self._half_open if not (exchange.closed or exchange.ended)]
+        sent = [exchange for exchange in half_open if not self.engine.queued(exchange.stream)]
+        self._half_open = tuple(exchange for exchange in half_open if exchange not in sent)
+        for exchange in sent:
+            self.reset(exchange.stream, NO_ERROR)
         self._write()
 
     def _resume_waiting(self) -> None:
-        for exchange in tuple(self.waiting):
+        waiting, self._waiting = self._waiting, ()
+        for exchange in waiting:
             if exchange.closed or not self.is_full(exchange.stream):
-                self.waiting.discard(exchange)
                 exchange.make_room()
+            else:
+                self.wait(exchange)
 
     # --- time ---
     def tick(self, now: float) -> None:
@@ -428,9 +433,12 @@ class Http2Connection(Connection):
             self.abort()
         elif age > self._age or (not self._exchanges and now - self._heard > limits.idle_seconds):
             self.drain()
-        for exchange in tuple(self._exchanges.values()):
-            if exchange.finished:
-                self._reset_if_stalled(exchange, now)
+        if self._exchanges:
+            for exchange in tuple(self._exchanges.values()):
+                if exchange.finished:
+                    self._reset_if_stalled(exchange, now)
+        else:
+            self._exchanges.clear()  # frees the table that it had, while the connection is idle
 
     def _trickles(self, now: float) -> bool:
         """Whether the client sends a frame or a header block in pieces that do not complete it. A frame that reports nothing,
