@@ -246,16 +246,25 @@ async def test_a_message_of_more_than_4_mib_is_refused_compressed_or_not(faces: 
     assert error(response) == (429, "resource_exhausted", "")
 
 
-async def test_bodies_that_arrive_count_together_with_incomplete_messages(
-    faces: Faces, monkeypatch: pytest.MonkeyPatch
+async def test_body_counts_with_other_incomplete_messages_until_it_has_arrived(
+    service: Service, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(INCOMPLETE, "limit", 100_000)
-    response = await faces.post("SendText", JSON, json.dumps({"text": "a" * 90_000}))
-    assert response.status_code == 200
-    with INCOMPLETE.holding(20_000):
-        response = await faces.post("SendText", JSON, json.dumps({"text": "a" * 90_000}))
+    monkeypatch.setattr(INCOMPLETE, "limit", 100)
+    body = b'{"text": "%b"}' % (b"a" * 70)
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    head = f"POST /{SERVICE}/SendText HTTP/1.1\r\nhost: a\r\nauthorization: {KEY}\r\ncontent-type: {JSON}\r\n"
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:60])
+    async with asyncio.timeout(5):
+        while INCOMPLETE.held != 60:
+            await asyncio.sleep(0.001)
+        async with httpx2.AsyncClient(base_url=f"http://{address}", trust_env=False) as http:
+            own = {"content-type": JSON, "authorization": KEY}
+            response = await http.post(f"/{SERVICE}/SendText", content=body, headers=own)
         assert error(response) == (429, "resource_exhausted", "")
-        assert (await faces.post("SendText", JSON, '{"text": "a"}')).status_code == 200
+        assert service.entered == 0
+        writer.write(body[60:])
+        assert (await read_head(reader))[0] == 200
+    writer.close()
     assert INCOMPLETE.held == 0
 
 

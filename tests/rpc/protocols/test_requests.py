@@ -46,7 +46,9 @@ async def test_message_whose_request_has_not_ended_counts_as_memory(
             while INCOMPLETE.held != len(message):
                 await asyncio.sleep(0.001)
         assert service.entered == 0
-        assert await status(wire, "SendText", frame(message)) == RESOURCE_EXHAUSTED
+        second = wire.begin(f"/{SERVICE}/SendText", OWN)
+        wire.send(second, frame(message))
+        assert (await wire.response(second)).status == RESOURCE_EXHAUSTED
         wire.send(first, b"", end_stream=True)
         assert (await wire.response(first)).status == 0
         assert INCOMPLETE.held == 0

@@ -13,6 +13,7 @@ from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.repeated_limits import has_elements, overfull
 from accord_rpc.policy import Method
+from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.framing import INCOMPLETE, FramingError
 
 Handler: TypeAlias = Callable[[object, Context], Awaitable[Message] | AsyncIterator[Message]]
@@ -66,7 +67,8 @@ async def _read_only_message(context: Context) -> object:
     if not isinstance(raw, bytes):
         return raw
     try:
-        with INCOMPLETE.holding(len(raw)):
+        arrived = isinstance(context, ProtocolContext) and context.request_has_arrived
+        with INCOMPLETE.holding(0 if arrived else len(raw)):
             more = await context.read()
     except FramingError as error:
         await context.abort(error.code, error.message)
