@@ -1,6 +1,7 @@
 """GRPC_COMPRESSION, through a gateway. What each protocol compresses is in tests/rpc/protocols."""
 
 import gzip
+from typing import Literal
 
 import pytest
 
@@ -11,16 +12,17 @@ from tests.api.conftest import Client
 from tests.api.http2 import Response, connected, framed
 from tests.factories import Person
 
+Compression = Literal["off", "gzip"]
 LIST_TASKS = "/accord.tasks.v1.TaskService/ListTasks"
 
 
 @pytest.fixture
-def compression() -> str:
+def compression() -> Compression:
     return "gzip"
 
 
 @pytest.fixture
-def gateway_settings(compression: str) -> Settings:
+def gateway_settings(compression: Compression) -> Settings:
     return Settings(port=0, metrics_port=0, server="accord", grpc_compression=compression)
 
 
