@@ -66,9 +66,11 @@ async def _read_only_message(context: Context) -> object:
     raw = await context.read()
     if not isinstance(raw, bytes):
         return raw
+    ours = context if isinstance(context, ProtocolContext) else None
+    if ours is not None and ours.request_is_read:
+        return raw
     try:
-        arrived = isinstance(context, ProtocolContext) and context.request_has_arrived
-        with INCOMPLETE.holding(0 if arrived else len(raw)):
+        with INCOMPLETE.holding(0 if ours is not None and ours.request_has_arrived else len(raw)):
             more = await context.read()
     except FramingError as error:
         await context.abort(error.code, error.message)

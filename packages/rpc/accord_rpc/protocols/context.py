@@ -59,6 +59,11 @@ class ProtocolContext(ABC):
         """Whether `read` need not wait."""
         return False
 
+    @property
+    def request_is_read(self) -> bool:
+        """Whether `read` would return EOF without waiting. May be False nevertheless."""
+        return False
+
     @abstractmethod
     async def read(self) -> object:
         """The next message, as bytes; `grpc.aio.EOF` at the end."""

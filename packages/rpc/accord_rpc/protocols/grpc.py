@@ -168,6 +168,10 @@ class GrpcContext(ProtocolContext):
     def request_has_arrived(self) -> bool:
         return self._exchange.request_ended
 
+    @property
+    def request_is_read(self) -> bool:
+        return self._exchange.body_is_read and self._reader.is_empty
+
     async def read(self) -> object:
         reader = self._reader
         try:

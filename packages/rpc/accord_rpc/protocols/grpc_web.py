@@ -98,6 +98,10 @@ class GrpcWebContext(GrpcContext):
         self._kind = kind
         self._text = Base64Decoder() if is_text else None
 
+    @property
+    def request_is_read(self) -> bool:
+        return self._text is None and super().request_is_read  # else the end of base64 must be checked
+
     async def _receive(self) -> bytes | None:
         data = await self._exchange.receive()
         if self._text is None:

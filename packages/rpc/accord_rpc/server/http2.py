@@ -62,6 +62,10 @@ class Http2Exchange(Exchange):
         return self.ended
 
     @property
+    def body_is_read(self) -> bool:
+        return self.ended and not self._parts
+
+    @property
     def started(self) -> bool:
         return self._started
 
