@@ -137,13 +137,16 @@ def concerns_any(item: pytest.Item, features: Collection[Feature]) -> bool:
 
 # --- processes --------------------------------------------------------------------------------------------------------
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker more than there are cores, because tests of gateways mostly wait for other processes. No workers for a single
-    file, whose tests end before workers have started, and for output that a worker would swallow."""
+    """One worker more than there are cores, because tests of gateways mostly wait for other processes; not for a selection by -k,
+    feature or files, for which that worker takes longer to start than it saves. No workers for a single file, whose tests end
+    before workers have started, and for output that a worker would swallow."""
     shows_output = config.getoption("matrix") or config.getoption("capture") == "no"
-    if shows_output or (len(config.args) == 1 and names_file(config.args[0], config.invocation_params.dir)):
+    files = [names_file(argument, config.invocation_params.dir) for argument in config.args]
+    if shows_output or files == [True]:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
+    some = all(files) or config.getoption("keyword") or config.getoption("feature")
+    return cores if some else cores + 1
 
 
 def names_file(argument: str, folder: Path) -> bool:

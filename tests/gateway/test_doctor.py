@@ -25,27 +25,28 @@ from tests.locales import turkish_database, turkish_server
 from tests.ports import free_port
 
 
-def accord(
-    folder: Path, command: str, *, forked: bool = True, **settings: object
-) -> "subprocess.CompletedProcess[str]":
-    ports = {"PORT": free_port(), "METRICS_PORT": free_port()}
-    return run_command([command], folder, ports | settings, forked=forked)
+def accord(folder: Path, command: str, **settings: object) -> "subprocess.CompletedProcess[str]":
+    return run_command([command], folder, free_ports() | settings)
 
 
-def doctor(folder: Path, *, forked: bool = True, **settings: object) -> tuple[int, str]:
-    done = accord(folder, "doctor", forked=forked, **settings)
+def free_ports() -> dict[str, object]:
+    return {"PORT": free_port(), "METRICS_PORT": free_port()}
+
+
+def doctor(folder: Path, **settings: object) -> tuple[int, str]:
+    done = accord(folder, "doctor", **settings)
     assert done.stderr == ""
     return done.returncode, done.stdout
 
 
 def test_a_working_installation_has_no_problems(database_url: str, tmp_path: Path) -> None:
-    status, output = doctor(tmp_path, DATABASE_URL=database_url, forked=False)
-    assert "✗" not in output
-    assert "the generated contract matches proto/" in output
-    assert "migrated to" in output
-    assert "mail is printed" in output
-    assert "No problems found." in output
-    assert status == 0
+    done = run_command(["doctor"], tmp_path, free_ports() | {"DATABASE_URL": database_url}, forked=False)
+    assert "✗" not in done.stdout
+    assert "the generated contract matches proto/" in done.stdout
+    assert "migrated to" in done.stdout
+    assert "mail is printed" in done.stdout
+    assert "No problems found." in done.stdout
+    assert done.returncode == 0
 
 
 def test_before_the_first_start_there_are_no_problems_and_nothing_is_created(tmp_path: Path) -> None:
