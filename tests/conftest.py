@@ -83,7 +83,6 @@ gc.set_threshold(20_000, 20, 50)
 
 
 def pytest_collection_finish() -> None:
-    gc.collect()
     gc.freeze()
 
 
