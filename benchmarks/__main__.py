@@ -41,17 +41,19 @@ def main() -> None:
     require_h2load()
     state = ROOT / ".accord"
     folder = _emptied(state / "bench")
-    results = measure(chosen, _programs(chosen.fronts, state), folder)
+    results = measure(chosen, _programs(chosen, state), folder)
     shutil.rmtree(folder)  # which stays, with what the servers printed, if something went wrong
     print("\n" + "\n".join([*table(results), "", *verdicts(results)]))
     if chosen.out:
         chosen.out.write_text(json.dumps(results._asdict(), indent=1))
 
 
-def _programs(fronts: Collection[str], state: Path) -> Programs:
+def _programs(chosen: argparse.Namespace, state: Path) -> Programs:
+    fronts: Collection[str] = chosen.fronts
     return Programs(
         environment.python(state / "bench-peer") if "fastapi" in fronts else Path(),
         go_peer.build(state / "bench-go") if {"go", "go-cached"}.intersection(fronts) else None,
+        chosen.other and chosen.other.absolute() / ".venv/bin/python",
     )
 
 
@@ -97,6 +99,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="visits of each target, of which the median counts")
     parser.add_argument("--seconds", type=float, default=1.5, help="about how long a visit lasts")
+    parser.add_argument(
+        "--other", type=Path, metavar="FOLDER", help="a checkout of another commit, after `make setup`, to compare with"
+    )
     parser.add_argument("--out", type=Path, help="a file for all samples, as JSON")
     chosen = parser.parse_args()
     if unknown := set(chosen.calls) - set(CALLS):

@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Final, NamedTuple
 
 import uvloop
@@ -25,6 +25,7 @@ from benchmarks.calls import GRPC, GRPC_PREFIX
 from benchmarks.data import Databases, fill
 from benchmarks.idle_connections import kib_per_connection
 from benchmarks.load import Request
+from benchmarks.processes import Server, Usage, busy_seconds
 from benchmarks.targets import GATEWAY, ROOT, gateway
 from benchmarks.verdicts import Figure, rows
 
@@ -66,13 +67,18 @@ def measure(chosen: argparse.Namespace, folder: Path) -> Iterator[Figure]:
         databases = fill(postgres.dsn)
         with gateway(GATEWAY, databases.accord, folder, {"SERVER": chosen.server}) as server:
             requests = _requests(databases)
-            rounds = uvloop.run(_rounds(server.port, requests, chosen.rounds, chosen.seconds))
+            rounds = uvloop.run(_rounds(server, requests, chosen.rounds, chosen.seconds))
             yield from _overload_figures(rounds)
             yield from uvloop.run(_half_sent(server.port, requests))
         if chosen.server == "accord":
-            with gateway(GATEWAY, databases.accord, folder, {"SERVER": chosen.server}) as server:
-                kib = kib_per_connection(server.port, server.pid, IDLE_CONNECTIONS)
-                yield Figure(f"{IDLE_CONNECTIONS:,} idle HTTP/1.1 connections, each", kib, 12, " KiB")
+            yield from _idle(databases, folder)
+
+
+def _idle(databases: Databases, folder: Path) -> Iterator[Figure]:
+    for version in ("1.1", "2"):
+        with gateway(GATEWAY, databases.accord, folder) as server:
+            kib = kib_per_connection(server.port, server.pid, IDLE_CONNECTIONS, http2=version == "2")
+            yield Figure(f"{IDLE_CONNECTIONS:,} idle HTTP/{version} connections, each", kib, 12, " KiB")
 
 
 def _requests(databases: Databases) -> list[Request]:
@@ -80,7 +86,8 @@ def _requests(databases: Databases) -> list[Request]:
     return [GRPC["GetTask"].request(person) for person in databases.accord_people]
 
 
-async def _rounds(port: int, requests: Sequence[Request], rounds: int, seconds: float) -> list[Round]:
+async def _rounds(server: Server, requests: Sequence[Request], rounds: int, seconds: float) -> list[Round]:
+    port = server.port
     clients = await connect(port, CONNECTIONS)
     await keep_busy(clients, requests, AT_A_TIME, 2.0)
     measured = []
@@ -88,11 +95,23 @@ async def _rounds(port: int, requests: Sequence[Request], rounds: int, seconds: 
         peak = _goodput(await keep_busy(clients, requests, AT_A_TIME, seconds), seconds)
         probing = asyncio.create_task(_probe_health(port, seconds))
         lagging = asyncio.create_task(_lag(seconds))
+        before = _cpu_seconds(server)
         ended = await offer(clients, requests, 2 * peak, seconds)
+        used = [after - began for began, after in zip(before, _cpu_seconds(server), strict=True)]
         measured.append(Round(peak, _goodput(ended, seconds), ended, await probing))
         print(f"round {number + 1}/{rounds}: {_shown(measured[-1])}", flush=True)
-        print(f"  of these times, the client itself was late by up to {await lagging * 1000:.0f} ms (p99)", flush=True)
+        print(
+            f"  cores that worked: {used[0] / seconds:.2f} for the server, {used[1] / seconds:.2f} for this client, "
+            f"{used[2] / seconds:.2f} in all; the client was late by up to {await lagging * 1000:.0f} ms (p99)",
+            flush=True,
+        )
     return measured
+
+
+def _cpu_seconds(server: Server) -> tuple[float, float, float]:
+    """Of the server, of this client, and of everything on this machine. A server that had less than most of a core was not at its
+    capacity: the client or other programs were."""
+    return Usage().seconds(server.pid), process_time(), busy_seconds()
 
 
 async def _lag(seconds: float) -> float:

@@ -91,6 +91,12 @@ class Usage:
             yield from self._tree(child)
 
 
+def busy_seconds() -> float:
+    """CPU time that this machine has spent on anything."""
+    user, nice, system, _, _, *others = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + sum(others[:3])) / TICKS_PER_SECOND
+
+
 def resident_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)

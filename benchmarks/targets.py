@@ -51,10 +51,12 @@ class Target(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """What was installed or built for the peers. `go` is None if it cannot be built here."""
+    """What was installed or built for the peers. `go` is None if it cannot be built here, `other_python` if no other checkout
+    is measured."""
 
     fastapi_python: Path
     go: Path | None
+    other_python: Path | None = None
 
 
 class Servers:
@@ -86,6 +88,10 @@ class Servers:
             (server, variant), lambda: gateway(command, self._databases.accord, self._folder, {"SERVER": server})
         )
 
+    def other(self) -> Server:
+        command = [str(self._programs.other_python), *GATEWAY[1:]]
+        return self._once(("other", ""), lambda: gateway(command, self._databases.accord, self._folder))
+
     def _once(self, key: tuple[str, str], start: Callable[[], AbstractContextManager[Server]]) -> Server:
         if key not in self._started:
             self._started[key] = self._running.enter_context(start())
@@ -109,6 +115,7 @@ FRONTS: Final = {
     "connect": "Accord, Connect JSON",
     "uncached": "Accord, no session cache",
     "unsecured": "Accord, no row-level security",
+    "other": "Accord, other checkout",
     "bare": "grpc.aio, bare",
 }
 PEERS: Final = ("fastapi", "go", "go-cached")
@@ -127,6 +134,7 @@ def all_targets(
             if plan.front in fronts
             and any(call in plan.calls for call in calls)
             and (programs.go is not None or not plan.front.startswith("go"))
+            and (programs.other_python is not None or plan.front != "other")
         ]
 
 
@@ -141,6 +149,7 @@ def _plans(servers: Servers) -> list[_Plan]:
         _Plan("grpcio", partial(servers.gateway, "grpcio", "canned"), CANNED_GRPC),
         _Plan("accord", partial(servers.gateway, "accord"), GRPC),
         _Plan("accord", partial(servers.gateway, "accord", "canned"), CANNED_GRPC),
+        _Plan("other", servers.other, GRPC),
         _Plan("rest", partial(servers.gateway, "accord"), REST),
         _Plan("rest", partial(servers.gateway, "accord", "canned"), CANNED_REST),
         _Plan("connect", partial(servers.gateway, "accord"), CONNECT),

@@ -9,6 +9,7 @@ from benchmarks.table import FASTAPI, GRPCIO, Results, Samples, medians, ratio
 from benchmarks.targets import FRONTS
 
 ACCORD: Final = FRONTS["accord"]
+OTHER: Final = (FRONTS["other"],)
 BY_API_KEY: Final = "GetTask of an organization, by API key"
 
 
@@ -54,7 +55,9 @@ def _speed(results: Results) -> Iterator[Figure]:
     for front in ("rest", "connect"):
         yield from _compared(f"GetTask, {FRONTS[front]}, server CPU : gRPC on grpcio", get, FRONTS[front], GRPCIO, 1.0)
     for name in ("GetTask", "ListTasks", "CreateTask"):
-        yield from _compared(f"{name}, server CPU : FastAPI", operations.get(name, empty), ACCORD, FASTAPI, 1 / 3)
+        samples = operations.get(name, empty)
+        yield from _compared(f"{name}, server CPU : FastAPI", samples, ACCORD, FASTAPI, 1 / 3)
+        yield from _compared(f"{name}, with PostgreSQL : other checkout", samples, ACCORD, OTHER, 1.0, together=True)
     yield from _compared(
         "GetTask, row-level security, with PostgreSQL", get, ACCORD, (FRONTS["unsecured"],), 1.15, together=True
     )

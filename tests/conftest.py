@@ -7,6 +7,7 @@ and drop their own databases on it. They connect to the URL's database but do no
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
@@ -37,7 +38,7 @@ WAITING: Final = (
     " (SELECT oid FROM pg_database WHERE datname = current_database()))"
 )
 MEMORY: Final = Path("/dev/shm")
-MEMORY_NEEDED: Final = 2 * 1024**3  # bytes; a worker's server takes a tenth of that
+MEMORY_NEEDED: Final = 4 * 1024**3  # bytes; the workers' servers and temporary files take a quarter of that
 
 # Any number works if all workers use the same one. Migrations lock another number.
 _TEMPLATE_LOCK: Final = 7_061_993
@@ -66,7 +67,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before a plugin opens a temporary file
 def pytest_configure(config: pytest.Config) -> None:
+    keep_temporary_files_in_memory()
     if error := unknown_features(config.getoption("feature")):
         raise pytest.UsageError(error)
     if server := config.getoption("server"):
@@ -74,11 +77,19 @@ def pytest_configure(config: pytest.Config) -> None:
         Settings.model_rebuild(force=True)
 
 
+# --- garbage ----------------------------------------------------------------------------------------------------------
+# Imported modules live until the end, so the collector need not visit them: that takes an eighth of the CPU time.
+gc.set_threshold(20_000, 20, 50)
+
+
 def pytest_collection_finish() -> None:
-    """Imported modules live until the end, so the collector need not visit them: that takes an eighth of the CPU time."""
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """The process ends without visiting all objects again."""
+    gc.freeze()
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
@@ -125,18 +136,40 @@ def concerns_any(item: pytest.Item, features: Collection[Feature]) -> bool:
 
 # --- processes --------------------------------------------------------------------------------------------------------
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker more than there are cores, because tests of gateways mostly wait for other processes. No workers for a single
-    file, whose tests end before workers have started, and for output that a worker would swallow."""
+    """One worker more than there are cores, because tests of gateways mostly wait for other processes; not for a selection by -k,
+    feature or files, for which that worker takes longer to start than it saves. No workers for a single file, whose tests end
+    before workers have started, and for output that a worker would swallow."""
     shows_output = config.getoption("matrix") or config.getoption("capture") == "no"
-    if shows_output or (len(config.args) == 1 and names_file(config.args[0], config.invocation_params.dir)):
+    files = [names_file(argument, config.invocation_params.dir) for argument in config.args]
+    if shows_output or files == [True]:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
+    some = all(files) or config.getoption("keyword") or config.getoption("feature")
+    return cores if some else cores + 1
 
 
 def names_file(argument: str, folder: Path) -> bool:
     """Whether an argument of pytest is a file, or a test in one, and not a folder."""
     return (folder / argument.partition("::")[0]).is_file()
+
+
+# --- temporary files --------------------------------------------------------------------------------------------------
+def keep_temporary_files_in_memory() -> None:
+    """Of this process and of those that it starts, except if programs there cannot be executed. Starting a new PostgreSQL takes
+    twice the CPU time on a disk."""
+    folder = memory()
+    if folder and not os.statvfs(folder).f_flag & os.ST_NOEXEC:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+
+
+def memory() -> Path | None:
+    """A folder in memory if there is one with enough room, otherwise None. Creating and dropping 2,000 databases on a
+    busy disk takes ten times as long."""
+    try:
+        enough = shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED
+    except OSError:
+        return None
+    return MEMORY if enough and os.access(MEMORY, os.W_OK | os.X_OK) else None
 
 
 # --- responses of REST ------------------------------------------------------------------------------------------------
@@ -190,16 +223,6 @@ def postgres() -> Iterator[str]:
         EmbeddedPostgres(Path(folder), sync=False) as server,
     ):
         yield server.dsn
-
-
-def memory() -> Path | None:
-    """A folder in memory if there is one with enough room, otherwise None. Creating and dropping 2,000 databases on a
-    busy disk takes ten times as long."""
-    try:
-        enough = shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED
-    except OSError:
-        return None
-    return MEMORY if enough and os.access(MEMORY, os.W_OK | os.X_OK) else None
 
 
 # --- databases --------------------------------------------------------------------------------------------------------

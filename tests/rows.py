@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
 from sqlalchemy import (
     ARRAY,
     JSON,
@@ -21,10 +24,12 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Integer,
     LargeBinary,
+    NullPool,
     String,
     Table,
     Uuid,
     and_,
+    create_engine,
     exists,
     insert,
     or_,
@@ -56,6 +61,18 @@ _VALUES: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[Any], Any]], ...]] =
 _NAMED: Final[Mapping[str, Callable[[], Any]]] = {"email": lambda: f"{uuid7().hex}@example.com"}
 # Columns that hold the owner of a row, with a foreign key or without, and the owner's table.
 OWNERS: Final = {"account_id": "accounts", "created_by": "accounts", "organization_id": "organizations"}
+
+_DSN: Final = ContextVar[str]("dsn")
+# One for the databases of all tests, so that it compiles each statement once.
+_ENGINE: Final = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(_DSN.get()), poolclass=NullPool)
+
+
+def connected(dsn: str) -> Connection:
+    token = _DSN.set(dsn)
+    try:
+        return _ENGINE.connect()
+    finally:
+        _DSN.reset(token)
 
 
 def row_of(table: Table, parents: Mapping[str, Row], **given: Any) -> dict[str, Any]:
@@ -181,6 +198,7 @@ def _value(column: Column[Any]) -> Any:
     raise TypeError(f"tests/rows.py generates no {column.type!r} for {column}. Add the type to _VALUES.")
 
 
+@cache
 def _first_choice(column: Column[Any]) -> str | None:
     """The first choice of a CHECK such as `role IN ('owner', 'member')`."""
     checks = [str(check.sqltext) for check in column.table.constraints if isinstance(check, CheckConstraint)]

@@ -233,9 +233,9 @@ MUTATIONS = (
     ),
     Mutation(
         "tenancy: row-level security shows the active organization where the policy has no permission",
-        INTERCEPTOR,
-        "tenant_of(caller.tenant_id)",
-        "tenant_of(caller.organization_id or caller.account_id)",
+        "packages/rpc/accord_rpc/caller.py",
+        "tenant_of(self.owner_id if self.permission_checked else self.account_id)",
+        "tenant_of(self.organization_id or self.account_id)",
         (
             f"{TENANCY}::test_row_level_security_hides_rows_from_a_former_member_when_no_permission_was_checked",
             "tests/api/test_row_level_security.py::test_tenant_of_a_call_without_a_permission_is_the_account",

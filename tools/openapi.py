@@ -3,6 +3,7 @@
 openapi.py IMAGE FILE…      FILE is a proto file of the contract: accord/tasks/v1/tasks.proto
 """
 
+import gc
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,3 +29,4 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    gc.freeze()  # the process ends without visiting all objects again, which takes a quarter of a second

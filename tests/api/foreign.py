@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -129,10 +130,11 @@ def places(method: MethodDescriptor) -> list[Place]:
     return [place for place in here + below if _is_id(place.field)]
 
 
-def makers() -> list[Make]:
+@cache
+def makers() -> tuple[Make, ...]:
     """One function per kind of resource that requests refer to."""
     found = (place.make for method in every_method() for place in places(method))
-    return list(dict.fromkeys(make for make in found if make))
+    return tuple(dict.fromkeys(make for make in found if make))
 
 
 async def own_request(world: World, owner: Owner, method: MethodDescriptor) -> Any:

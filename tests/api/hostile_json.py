@@ -13,7 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 from tests.api.faces import CONNECT_JSON, REST, Connect, Face, GrpcWeb, Request
-from tests.api.hostile_messages import MAX_MESSAGE_BYTES, hostile_messages
+from tests.api.hostile_messages import MAX_MESSAGE_BYTES, any_of, hostile_messages
 from tests.api.routes import Document, Target, route
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ _CHANGES: Final = (*[None] * 5, "all of it", "its end", *["an object"] * 6, *[No
 @st.composite
 def _mutated(draw: st.DrawFn, document: Document) -> bytes:
     """Most documents stay as they are: they reach the handler."""
-    match draw(_any(_CHANGES)):
+    match draw(any_of(_CHANGES)):
         case "all of it":
-            return bytes(draw(_any(_WHOLE)))
+            return bytes(draw(any_of(_WHOLE)))
         case "its end":
             text = written(document)
             return text[: draw(st.integers(0, max(0, len(text) - 1)))]
@@ -167,19 +167,19 @@ def _mutated(draw: st.DrawFn, document: Document) -> bytes:
 def _with_change(draw: st.DrawFn, document: Document) -> object:
     """Changes one object in it: the type of a value, another name, or one name twice."""
     objects = list(_objects(document))
-    chosen = draw(_any(objects))
+    chosen = draw(any_of(objects))
     pairs = Pairs(chosen.items())
     change = draw(st.integers(0, 2)) if pairs else 2
     if change == 2:
-        pairs.append((draw(_any(_NAMES)), draw(_any(OTHER_TYPES))))
+        pairs.append((draw(any_of(_NAMES)), draw(any_of(OTHER_TYPES))))
     else:
         place = draw(st.integers(0, len(pairs) - 1))
         name, value = pairs[place]
         if change == 1:
             spelling = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
-            pairs.append((draw(_any([name, spelling])), value))
+            pairs.append((draw(any_of([name, spelling])), value))
         else:
-            pairs[place] = (name, draw(_any(OTHER_TYPES)))
+            pairs[place] = (name, draw(any_of(OTHER_TYPES)))
     return _replaced(document, chosen, pairs)
 
 
@@ -221,16 +221,16 @@ _URL_CHANGES: Final = (*[None] * 4, "a parameter", "a value", "a segment", *[Non
 
 @st.composite
 def _mutated_target(draw: st.DrawFn, target: Target, template: str) -> str:
-    match draw(_any(_URL_CHANGES)):
+    match draw(any_of(_URL_CHANGES)):
         case "a parameter":
-            return _with_parameter(str(target), draw(_any(PARAMETERS)))
+            return _with_parameter(str(target), draw(any_of(PARAMETERS)))
         case "a value" if target.query:
-            name, _ = draw(_any(target.query))
-            return _with_parameter(str(target), f"{name}={quote(draw(_any(_VALUES)))}")
+            name, _ = draw(any_of(target.query))
+            return _with_parameter(str(target), f"{name}={quote(draw(any_of(_VALUES)))}")
         case "a segment" if "{" in template:
             segments = target.path.split("/")
             place, segment = next(found for found in enumerate(template.split("/")) if "{" in found[1])
-            segments[place] = draw(_any(SEGMENTS)) + segment.partition("}")[2]
+            segments[place] = draw(any_of(SEGMENTS)) + segment.partition("}")[2]
             return str(replace(target, path="/".join(segments)))
         case _:
             return str(target)
@@ -238,11 +238,3 @@ def _mutated_target(draw: st.DrawFn, target: Target, template: str) -> str:
 
 def _with_parameter(target: str, parameter: str) -> str:
     return f"{target}{'&' if '?' in target else '?'}{parameter}"
-
-
-def _any(values: Sequence[Any]) -> "SearchStrategy[Any]":
-    @st.composite
-    def pick(draw: st.DrawFn) -> Any:
-        return values[draw(st.integers(0, len(values) - 1))]
-
-    return pick()

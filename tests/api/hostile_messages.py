@@ -7,9 +7,9 @@ a message that cannot be parsed never reaches a handler.
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from uuid import UUID
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -80,7 +80,7 @@ def hostile_messages(of: type[Message], known: Sequence[str]) -> "SearchStrategy
         (1, message.flatmap(_truncated)),
         (1, message.flatmap(_flipped)),
         (1, st.binary(max_size=64)),
-        (1, _any(list(_deeply_nested(descriptor)))),
+        (1, any_of(list(_deeply_nested(descriptor)))),
     )
 
 
@@ -111,7 +111,7 @@ class _Generator:
             (1, st.permutations(fields).flatmap(lambda shuffled: st.tuples(*shuffled)).map(b"".join)),
             (1, st.tuples(whole, whole).map(b"".join)),  # singular fields occur twice
             (1, st.tuples(whole, _unknown_fields(of)).map(b"".join)),
-            (1, st.tuples(whole, _any(of.fields).flatmap(_wrong_wire_type)).map(b"".join)),
+            (1, st.tuples(whole, any_of(of.fields).flatmap(_wrong_wire_type)).map(b"".join)),
         )
 
     def _field(self, field: FieldDescriptor, depth: int) -> "SearchStrategy[bytes]":
@@ -132,7 +132,7 @@ class _Generator:
     ) -> "SearchStrategy[bytes]":
         few = st.lists(_weighted((60, usual), (1, odd)), min_size=1, max_size=4)
         most = _limits(_rules(field).map if _is_map(field) else _rules(field).repeated) or [10]
-        counts = _any(sorted({max(0, limit + more) for limit in most for more in (-1, 0, 1)}))
+        counts = any_of(sorted({max(0, limit + more) for limit in most for more in (-1, 0, 1)}))
         many = st.tuples(few, counts).map(lambda drawn: list(islice(cycle(drawn[0]), drawn[1])))
         if _rules(field).repeated.items.string.uuid:  # generates unique values, which `few` rarely contains
             many = counts.map(lambda count: [str(UUID(int=number)).encode() for number in range(count)])
@@ -158,10 +158,10 @@ class _Generator:
             usual, odd = self._texts(rules.string)
             return (st.dates().map(str).map(str.encode) if is_date(field) else usual), odd
         if field.type == FieldDescriptor.TYPE_BYTES:
-            return st.binary(max_size=64), _any(_limits(rules.bytes) or [0]).map(lambda size: b"x" * (size + 1))
+            return st.binary(max_size=64), any_of(_limits(rules.bytes) or [0]).map(lambda size: b"x" * (size + 1))
         if field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
             code = "<d" if field.type == FieldDescriptor.TYPE_DOUBLE else "<f"
-            return st.just(struct.pack(code, 1)), _any(_FLOATS[:6]).map(partial(struct.pack, code))
+            return st.just(struct.pack(code, 1)), any_of(_FLOATS[:6]).map(partial(struct.pack, code))
         return _numbers(field, rules)
 
     def _entries(self, field: FieldDescriptor, depth: int) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
@@ -186,18 +186,18 @@ class _Generator:
     ) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
         odd = st.binary(max_size=16)
         if of.full_name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
-            return _times(rules), st.tuples(_any(_SECONDS), _any(_NANOS)).map(_time)
+            return _times(rules), st.tuples(any_of(_SECONDS), any_of(_NANOS)).map(_time)
         if of.full_name in _JSON:
             return _jsons(of.full_name, self._known)
         if of.full_name == "google.protobuf.FieldMask":
-            paths = st.lists(_weighted((40, _any(self._names)), (1, _any(_TEXTS))), min_size=1, max_size=3)
+            paths = st.lists(_weighted((40, any_of(self._names)), (1, any_of(_TEXTS))), min_size=1, max_size=3)
             return _weighted((2, st.just([])), (1, paths)).map(_mask), odd
         return (st.just(b"") if depth >= _MAX_DEPTH else self.message(of, depth + 1)), odd
 
     def _texts(self, rules: validate_pb2.StringRules) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
         odd = st.one_of(
-            _any(_TEXTS).map(str.encode),
-            _any(_NOT_UTF8),
+            any_of(_TEXTS).map(str.encode),
+            any_of(_NOT_UTF8),
             st.text(max_size=40).map(str.encode),
             st.text(st.characters(categories=["Cs", "Cc"]), max_size=4).map(
                 partial(str.encode, errors="surrogatepass")
@@ -208,16 +208,16 @@ class _Generator:
 
     def _usual_texts(self, rules: validate_pb2.StringRules) -> "SearchStrategy[bytes]":
         if rules.uuid:
-            return _weighted((4, _any(self._uuids)), (1, st.uuids().map(str))).map(str.encode)
+            return _weighted((4, any_of(self._uuids)), (1, st.uuids().map(str))).map(str.encode)
         if rules.email:
-            return _any([*self._emails, "new@example.com", "x" * 242 + "@example.com"]).map(str.encode)
+            return any_of([*self._emails, "new@example.com", "x" * 242 + "@example.com"]).map(str.encode)
         if allowed := list(getattr(rules, "in")) or [rules.const] * rules.HasField("const"):
-            return _any(allowed).map(str.encode)
+            return any_of(allowed).map(str.encode)
         if rules.pattern and (matching := _matching(rules.pattern)) is not None:
             return matching
         # Prefer known strings that fit the rules: a short code would be rare among all of them.
         fit = [text for text in self._known if len(text) <= (rules.max_len or len(text))] or self._known
-        return st.one_of(_any(fit).map(str.encode), _lengths(rules, (0,)))
+        return st.one_of(any_of(fit).map(str.encode), _lengths(rules, (0,)))
 
 
 def _matching(pattern: str) -> "SearchStrategy[bytes] | None":
@@ -231,7 +231,7 @@ def _matching(pattern: str) -> "SearchStrategy[bytes] | None":
 def _lengths(rules: validate_pb2.StringRules, offsets: Iterable[int]) -> "SearchStrategy[bytes]":
     """Strings with the limits of the rules as length, plus each of `offsets`."""
     lengths = sorted({max(0, limit + offset) for limit in _limits(rules) or [10] for offset in offsets})
-    return st.tuples(_any(_UNITS), _any(lengths)).map(lambda drawn: (drawn[0] * drawn[1]).encode())
+    return st.tuples(any_of(_UNITS), any_of(lengths)).map(lambda drawn: (drawn[0] * drawn[1]).encode())
 
 
 def _numbers(
@@ -244,13 +244,13 @@ def _numbers(
         usual = [0, 1, *_limits(getattr(rules, rules.WhichOneof("type") or "int64"))]
     encoded = partial(_number, _wire_type(field))
     odd = [*_NUMBERS, *(limit + more for limit in usual for more in (-1, 1))]
-    return _any(usual).map(encoded), _any(odd).map(encoded)
+    return any_of(usual).map(encoded), any_of(odd).map(encoded)
 
 
 def _times(rules: validate_pb2.FieldRules) -> "SearchStrategy[bytes]":
     named = [value for _, value in rules.timestamp.ListFields() if isinstance(value, Message)]
     ends = [value.SerializeToString() for value in named]
-    return _any([_time((0, 0)), _time((1_800_000_000, 123_456_789)), _time((-1, 0)), *ends])
+    return any_of([_time((0, 0)), _time((1_800_000_000, 123_456_789)), _time((-1, 0)), *ends])
 
 
 def _limits(rules: Message) -> list[int]:
@@ -277,23 +277,23 @@ _JSON_NUMBERS = (0.0, 1.0, -1.0, 1.5, 2.0**53, 2.0**53 + 2, 1e308, -0.0)
 
 def _jsons(of: str, known: Sequence[str]) -> "tuple[SearchStrategy[bytes], SearchStrategy[bytes]]":
     """Valid nested JSON, and JSON that jsonb or a parser may reject."""
-    texts = _any([*known[:5], "a", "ü", "__proto__", "$ref"])
-    leaves = st.one_of(st.none(), st.booleans(), _any(_JSON_NUMBERS), texts)
-    odd_texts = st.one_of(_any(_TEXTS[:40]), _any(["\0", "a\0b"]))
-    odd_numbers = _any([float("nan"), float("inf"), float("-inf"), 1e308])
+    texts = any_of([*known[:5], "a", "ü", "__proto__", "$ref"])
+    leaves = st.one_of(st.none(), st.booleans(), any_of(_JSON_NUMBERS), texts)
+    odd_texts = st.one_of(any_of(_TEXTS[:40]), any_of(["\0", "a\0b"]))
+    odd_numbers = any_of([float("nan"), float("inf"), float("-inf"), 1e308])
     hostile = st.one_of(
         _nested(st.one_of(odd_numbers, odd_texts), st.one_of(texts, odd_texts)),
         odd_numbers,
-        _any([20, 25]).map(_deep),  # within the limit of the parser
+        any_of([20, 25]).map(_deep),  # within the limit of the parser
         st.just([float(number) for number in range(1_000)]),
     )
     deep_or_long = st.one_of(
-        _any([40, 90, 200, 5_000]).map(_deep),
-        _any([1_000, 20_000]).map(lambda count: [float(number) for number in range(count)]),
-        _any([1_000, 20_000]).map(lambda count: {str(number): None for number in range(count)}),
+        any_of([40, 90, 200, 5_000]).map(_deep),
+        any_of([1_000, 20_000]).map(lambda count: [float(number) for number in range(count)]),
+        any_of([1_000, 20_000]).map(lambda count: {str(number): None for number in range(count)}),
     )
     write = partial(_json_as, of)
-    raw = _any(
+    raw = any_of(
         [b"\x0a\x00", b"\x0a\x02\x0a\x00" * 2, b"\x12\x03\x1a\x01\xff"]
     )  # no key, the same key twice, an invalid string
     # The hostile values are well-formed and frequent, so that some reach a handler in a short run.
@@ -430,13 +430,13 @@ def _wrong_wire_type(field: FieldDescriptor) -> "SearchStrategy[bytes]":
         7: b"",
     }
     wrong = [kind for kind in payloads if kind != _wire_type(field)]
-    return _any(wrong).map(lambda kind: _record(field.number, kind, payloads[kind]))
+    return any_of(wrong).map(lambda kind: _record(field.number, kind, payloads[kind]))
 
 
 def _unknown_fields(of: Descriptor) -> "SearchStrategy[bytes]":
     free = max((field.number for field in of.fields), default=0) + 1
-    numbers = _any([free, 1000, 19_000, 2**29 - 1, 2**29, 0])
-    payloads = _any([(VARINT, b"\x01"), (VARINT, b"\xff" * 9 + b"\x01"), (VARINT, b"\xff" * 11), (FIXED64, bytes(8))])
+    numbers = any_of([free, 1000, 19_000, 2**29 - 1, 2**29, 0])
+    payloads = any_of([(VARINT, b"\x01"), (VARINT, b"\xff" * 9 + b"\x01"), (VARINT, b"\xff" * 11), (FIXED64, bytes(8))])
     texts = st.binary(max_size=32).map(lambda payload: (BYTES, payload))
     return st.tuples(numbers, st.one_of(payloads, texts)).map(lambda drawn: _record(drawn[0], *drawn[1]))
 
@@ -444,12 +444,17 @@ def _unknown_fields(of: Descriptor) -> "SearchStrategy[bytes]":
 def _deeply_nested(of: Descriptor) -> Iterator[bytes]:
     """Deeply nested messages and groups."""
     for number in {field.number for field in of.fields if field.message_type is not None} | {1000}:
-        nested = b""
-        for _ in range(2_000):
-            nested = _record(number, BYTES, nested)
-        yield nested
-        yield _varint(number << 3 | GROUP) * 10_000
-        yield _varint(number << 3 | GROUP) * 90 + _varint(number << 3 | END_OF_GROUP) * 90
+        yield from _nested_records(number)
+
+
+@cache
+def _nested_records(number: int) -> tuple[bytes, ...]:
+    nested = b""
+    for _ in range(2_000):
+        nested = _record(number, BYTES, nested)
+    groups = _varint(number << 3 | GROUP) * 10_000
+    balanced = _varint(number << 3 | GROUP) * 90 + _varint(number << 3 | END_OF_GROUP) * 90
+    return nested, groups, balanced
 
 
 def _truncated(message: bytes) -> "SearchStrategy[bytes]":
@@ -465,24 +470,35 @@ def _flipped(message: bytes) -> "SearchStrategy[bytes]":
     )
 
 
+class _Choices(Generic[T]):
+    """The argument of the composites below. Unlike the combinators of hypothesis it has a short repr: theirs would be endless."""
+
+    def __init__(self, choices: Sequence[T]) -> None:
+        self._choices = choices
+        self._places = st.integers(0, len(choices) - 1)
+
+    def drawn(self, draw: st.DrawFn) -> T:
+        return self._choices[draw(self._places)]
+
+
+# Defined once, because each definition of a composite takes a millisecond.
+@st.composite
+def _value_of(draw: st.DrawFn, choices: _Choices[T]) -> T:
+    return choices.drawn(draw)
+
+
+@st.composite
+def _drawn_from(draw: st.DrawFn, choices: "_Choices[SearchStrategy[T]]") -> T:
+    return draw(choices.drawn(draw))
+
+
+def any_of(values: Sequence[T]) -> "SearchStrategy[T]":
+    return _value_of(_Choices(values))
+
+
 def _weighted(*choices: "tuple[int, SearchStrategy[T]]") -> "SearchStrategy[T]":
     """Draws from one of the strategies, with the given weights."""
-    table = [strategy for weight, strategy in choices for _ in range(weight)]
-
-    # A composite has no arguments to print: the repr of the combinators of hypothesis would be endless here.
-    @st.composite
-    def pick(draw: st.DrawFn) -> T:
-        return draw(table[draw(st.integers(0, len(table) - 1))])
-
-    return pick()
-
-
-def _any(values: Sequence[T]) -> "SearchStrategy[T]":
-    @st.composite
-    def pick(draw: st.DrawFn) -> T:
-        return values[draw(st.integers(0, len(values) - 1))]
-
-    return pick()
+    return _drawn_from(_Choices([strategy for weight, strategy in choices for _ in range(weight)]))
 
 
 # --- through descriptors ----------------------------------------------------------------------------------------------

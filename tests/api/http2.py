@@ -17,6 +17,7 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from hyperframe.frame import Frame
 
 Headers = Iterable[tuple[str | bytes, str | bytes]]
 
@@ -48,10 +49,12 @@ class Wire:
     """One connection. `closed` is set when the server closes it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self.writer = reader, writer
+        self.reader, self.writer = reader, writer
+        self.unread: list[Frame] = []  # for tests that read frames themselves, instead of `listen`
         self.http = H2Connection(_UNVALIDATED)
         self.responses: dict[int, Response] = {}
         self.closed = asyncio.Event()
+        self.error: int | None = None  # of the server's GOAWAY
         self.ready = asyncio.Event()  # set when the server's settings have arrived
 
     def begin(self, path: str, headers: Headers = (), *, end_stream: bool = False, base: Headers | None = None) -> int:
@@ -100,7 +103,7 @@ class Wire:
 
     async def _read(self) -> bytes:
         try:
-            return await self._reader.read(65_536)
+            return await self.reader.read(65_536)
         except ConnectionError:
             return b""
 
@@ -120,6 +123,7 @@ class Wire:
             case RemoteSettingsChanged():
                 self.ready.set()
             case ConnectionTerminated():
+                self.error = int(event.error_code or 0)
                 self.closed.set()
 
 

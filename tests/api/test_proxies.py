@@ -114,6 +114,14 @@ def test_header_of_an_unlisted_machine_is_ignored(connection: str) -> None:
     assert LISTED.address(connection, ["203.0.113.9, 10.9.9.9"]) == alone
 
 
+@pytest.mark.parametrize("connection", ["unix:", "unix:/run/accord.sock"])
+def test_header_is_trusted_through_a_unix_socket_if_it_is_listed(connection: str) -> None:
+    addresses = ClientAddresses([ip_network("10.0.0.0/8")], unix=True)
+    assert addresses.address(connection, ["203.0.113.9, 10.9.9.9"]) == "203.0.113.9"
+    assert addresses.address(connection, ["nonsense"]) == connection
+    assert addresses.address("ipv4:198.51.100.7:1", ["203.0.113.9"]) == "198.51.100.7"
+
+
 def test_connection_from_an_ipv4_mapped_address_matches_the_listed_proxy() -> None:
     assert LISTED.address("ipv6:%5B::ffff:10.1.2.3%5D:1", ["203.0.113.9"]) == "203.0.113.9"
 

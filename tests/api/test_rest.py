@@ -20,6 +20,7 @@ from accord_gateway.settings import Settings
 from accord_rpc.contract import contract_services
 from accord_rpc.pipeline.rate_limits import rate_limiter
 from accord_rpc.policy import effective_policy
+from accord_rpc.protocols.framing import INCOMPLETE
 from accord_rpc.protocols.rest import calls as rest_calls
 from accord_rpc.protocols.rest.http_rules import HttpRule, http_rules
 from tests.api import probe as probes
@@ -217,6 +218,17 @@ async def test_body_may_be_gzip(call: Rest) -> None:
     body = gzip.compress(b'{"title": "a"}')
     response = await call("POST", "/v1/tasks", body, content_type="application/json", content_encoding="gzip")
     assert response.json["task"]["title"] == "a"
+
+
+async def test_bodies_that_arrive_count_together_with_those_of_other_calls(
+    call: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(INCOMPLETE, "limit", 1000)
+    with INCOMPLETE.holding(950):
+        response = await call("POST", "/v1/tasks", {"title": "x" * 100})
+    assert (response.status, response.json["code"]) == (429, 8)
+    assert (await call("POST", "/v1/tasks", {"title": "x" * 100})).status == 200
+    assert INCOMPLETE.held == 0
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import psycopg
-from sqlalchemy import Engine, NullPool, Table, create_engine, literal, select
+from sqlalchemy import Connection, Table, literal, select
 
 from accord_auth.tokens import API_KEY_PREFIX, INVITATION_PREFIX, new_token, token_hash
 from accord_db.engine.database import Database
@@ -16,7 +16,7 @@ from accord_db.engine.ids import uuid7
 from accord_db.schema import metadata
 from accord_rpc.permissions import AnyPermission, names
 from tests.factories import Person, signed_in_person
-from tests.rows import Row, Rows, has_owner, of_owner
+from tests.rows import Row, Rows, connected, has_owner, of_owner
 
 Permissions = Collection[AnyPermission]
 
@@ -41,29 +41,29 @@ class World:
         return psycopg.connect(self.dsn, autocommit=True)
 
     @cached_property
-    def _engine(self) -> Engine:
-        connect = partial(psycopg.connect, self.dsn)
-        return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    def _rows(self) -> Connection:
+        return connected(self.dsn)
 
     def row(self, table: Table, owner: Person, organization: UUID | None, **given: Any) -> Row:
         """A row of the organization. Without one, or if the table has no organization column, a row of the person."""
-        with self._engine.begin() as connection:
-            return Rows(connection, owner.account_id, organization).insert(table, **given)
+        with self._rows.begin():
+            return Rows(self._rows, owner.account_id, organization).insert(table, **given)
 
     def write(self, statement: str, *values: object) -> None:
         assert self._connection.execute(statement.encode(), values).rowcount == 1
 
     def complete(self, owner: Person, organization: UUID, but: Collection[str]) -> None:
         """Inserts a row into each table in which the owner has none, except the tables in `but`."""
-        with self._engine.begin() as connection:
-            rows = Rows(connection, owner.account_id, organization)
+        with self._rows.begin():
+            rows = Rows(self._rows, owner.account_id, organization)
             for table in filter(has_owner, metadata.sorted_tables):
                 theirs = select(literal(1)).select_from(table).where(of_owner(table, owner.account_id, organization))
-                if table.name not in but and connection.execute(theirs).first() is None:
+                if table.name not in but and self._rows.execute(theirs).first() is None:
                     rows.insert(table)
 
     def close(self) -> None:
         self._connection.close()
+        self._rows.close()
 
     async def person(self, *, lifetime: timedelta = timedelta(hours=1)) -> Person:
         return await signed_in_person(self.database, lifetime=lifetime)

@@ -3,11 +3,13 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from uuid import UUID, uuid4
 
 import pytest
 
 from accord.policy.v1.policy_pb2 import CREDENTIAL_SESSION
+from accord_auth import credential_cache
 from accord_auth.credential_cache import CallerCache
 from accord_auth.credentials import Authenticated
 from accord_db.engine.clock import DatabaseClock
@@ -53,6 +55,26 @@ def test_result_expires_after_the_cache_time() -> None:
     assert cache.get(b"a")
     time.sleep(0.06)
     assert cache.get(b"a") is None
+
+
+def test_results_that_were_stored_at_once_do_not_expire_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lookups would delay all other calls."""
+    cache = CallerCache(CLOCK, seconds=60, size=100)
+    now = time.monotonic()
+    monkeypatch.setattr(credential_cache, "monotonic", lambda: now)
+    hashes = [sha256(bytes([n])).digest() for n in range(100)]
+    for token_hash in hashes:
+        put(cache, token_hash, a_credential())
+
+    def left() -> int:
+        return sum(cache.get(token_hash) is not None for token_hash in hashes)
+
+    found = []
+    for seconds in (44.9, 52.5, 60.1):
+        monkeypatch.setattr(credential_cache, "monotonic", lambda: now + seconds)  # noqa: B023  # called at once
+        found.append(left())
+    assert (found[0], found[2]) == (100, 0)
+    assert 20 < found[1] < 80
 
 
 def test_result_expires_at_its_own_time(cache: CallerCache) -> None:

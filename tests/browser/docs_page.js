@@ -20,11 +20,25 @@ async function main() {
     await signIn(page, options.password);
     await page.waitForSelector("#sign-out:not([hidden])");
     const operations = await operationsOf(page);
+    const afterReload = options.signInFirst ? await signedInAfterReload(page) : "";
     const trial = options.signInFirst ? {} : await tryCall(page, problems);
-    console.log(JSON.stringify({ problems, beforeSignIn, operations, ...trial }));
+    console.log(JSON.stringify({ problems, beforeSignIn, operations, afterReload, ...trial }));
   } finally {
     await browser.close();
   }
+}
+
+async function signedInAfterReload(page) {
+  await page.reload();
+  await page.waitForSelector("#sign-out:not([hidden])");
+  await operationsOf(page);
+  const who = await page.innerText("#who");
+  await page.click("#sign-out button");
+  await page.waitForSelector("#sign-in:not([hidden])");
+  await page.reload();
+  await messageOf(page);
+  await page.waitForSelector("#sign-in:not([hidden])");
+  return who;
 }
 
 async function tryCall(page, problems) {

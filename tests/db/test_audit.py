@@ -1,11 +1,13 @@
 """The audit log is append-only, and its listings use indexes."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import Delete, Update, bindparam, delete, func, select, update
 
 from accord_db.engine.database import Database
@@ -15,7 +17,7 @@ from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import accounts, audit
 from accord_db.queries.audit import EventFilters
 from accord_db.schema import Account, AuditEvent
-from tests.conftest import Connect
+from tests.conftest import Connect, execute, temporary_database
 from tests.db.plans import generic_plan
 
 
@@ -141,6 +143,14 @@ FROM generate_series(1, 20000) n
 """
 
 
+@pytest.fixture(scope="module")
+def many(postgres: str, template: str) -> Iterator[str]:
+    with temporary_database(postgres, template=template) as dsn:
+        execute(dsn, sql.SQL(_MANY))
+        yield dsn
+
+
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("filters", "index"),
     [
@@ -156,12 +166,10 @@ FROM generate_series(1, 20000) n
     ids=" ".join,
 )
 @pytest.mark.parametrize("later_page", [False, True], ids=["first page", "later page"])
-def test_listing_events_uses_an_index(dsn: str, filters: list[str], index: str, later_page: bool) -> None:
+def test_listing_events_uses_an_index(many: str, filters: list[str], index: str, later_page: bool) -> None:
     statement = audit._list(frozenset(filters), later_page)
-    with psycopg.connect(dsn) as connection:
-        connection.execute(_MANY)
+    with psycopg.connect(many) as connection:
         plan = generic_plan(connection, statement, "audit_events")
-        connection.rollback()
     assert index in plan, plan
     assert "Seq Scan" not in plan
     # The generic plan assumes a short range of time, and sorts it. For longer ranges PostgreSQL makes a custom plan.

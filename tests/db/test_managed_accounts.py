@@ -1,10 +1,12 @@
 """Lists of all accounts, for administrators of the installation."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
@@ -12,6 +14,7 @@ from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import accounts, managed_accounts
 from accord_db.queries.managed_accounts import AccountFilters, Search, Searched
 from accord_db.schema import Account
+from tests.conftest import execute, temporary_database
 from tests.db.plans import generic_plan
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -101,6 +104,14 @@ FROM generate_series(1, 20000) n
 """
 
 
+@pytest.fixture(scope="module")
+def many(postgres: str, template: str) -> Iterator[str]:
+    with temporary_database(postgres, template=template) as dsn:
+        execute(dsn, sql.SQL(_MANY))
+        yield dsn
+
+
+@pytest.mark.server
 @pytest.mark.parametrize(
     ("by", "filters", "index"),
     [
@@ -113,12 +124,10 @@ FROM generate_series(1, 20000) n
 )
 @pytest.mark.parametrize("later_page", [False, True])
 def test_listing_accounts_uses_an_index(
-    dsn: str, by: Searched | None, filters: AccountFilters, index: str, later_page: bool
+    many: str, by: Searched | None, filters: AccountFilters, index: str, later_page: bool
 ) -> None:
     statement = managed_accounts._list(by, filters, later_page)
-    with psycopg.connect(dsn) as connection:
-        connection.execute(_MANY)
+    with psycopg.connect(many) as connection:
         plan = generic_plan(connection, statement, "accounts")
-        connection.rollback()
     assert index in plan, plan
     assert "Seq Scan" not in plan

@@ -35,8 +35,9 @@ from accord_postgres import EmbeddedPostgres
 from accord_rpc.pipeline.repeated_limits import MOST_ITEMS
 from accord_rpc.pipeline.telemetry import call_metrics
 from accord_rpc.protocols.compression import COMPRESS_FROM
-from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES
+from accord_rpc.protocols.framing import MOST_INCOMPLETE_BYTES, MOST_MESSAGE_BYTES
 from accord_rpc.protocols.json_codec.document import MAX_DEPTH, MAX_VALUES, MAX_VIOLATIONS
+from accord_rpc.protocols.refused import refused_metrics
 from accord_rpc.protocols.rest.calls import HEARTBEAT_SECONDS
 from accord_rpc.server.limits import ConnectionLimits
 from tests.factories import signed_in_person
@@ -49,6 +50,7 @@ SQL = [block for language, block in BLOCKS if language == "sql"]
 
 CONSTANTS = {
     "MOST_MESSAGE_BYTES": MOST_MESSAGE_BYTES,
+    "MOST_INCOMPLETE_BYTES": MOST_INCOMPLETE_BYTES,
     "MOST_ITEMS": MOST_ITEMS,
     "MAX_DEPTH": MAX_DEPTH,
     "MAX_VALUES": MAX_VALUES,
@@ -92,7 +94,7 @@ def test_page_lists_the_settings_that_need_a_restart() -> None:
 def test_page_lists_every_metric() -> None:
     declared = [
         metric
-        for group in (call_metrics(), metrics(), clean_up_metrics(), mail_metrics())
+        for group in (call_metrics(), metrics(), clean_up_metrics(), mail_metrics(), refused_metrics())
         for metric in vars(group).values()
     ]
     served = {

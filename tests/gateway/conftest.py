@@ -135,10 +135,10 @@ def start_command(
 
 
 def run_command(
-    args: Sequence[str], folder: Path, settings: Mapping[str, object]
+    args: Sequence[str], folder: Path, settings: Mapping[str, object], *, forked: bool = True
 ) -> "subprocess.CompletedProcess[str]":
     env = environment(settings)
-    if may_be_forked(settings):
+    if forked and may_be_forked(settings):
         return launcher().run(args, folder, env)
     return subprocess.run([*ACCORD, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT)
 

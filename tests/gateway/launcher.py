@@ -5,6 +5,7 @@ A forked command has its own session, folder, environment and output, as a new p
 standard streams and of the command line start a program instead.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Final, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 TIMEOUT: Final = 60.0  # seconds
 MAX_REQUEST: Final = 128 * 1024  # bytes; a request contains the environment
@@ -170,6 +171,10 @@ def _main() -> int:
     control = socket.socket(fileno=os.dup(0))
     for module in MODULES:
         importlib.import_module(module)
+    # The comparison of the generated code with proto/ takes a second. Tests of `accord doctor` as a program include it.
+    installation: Any = importlib.import_module("accord_gateway.cli.doctor.installation")
+    installation.STUBS = Path(os.devnull)
+    gc.freeze()  # a collection in a forked process would copy the pages that it visits
     requested = _serve(control)
     if requested is None:
         return 0

@@ -90,6 +90,7 @@ def test_page_asks_to_sign_in_where_reflection_requires_it_and_takes_the_cookie(
         seen = visit(client, tmp_path, sign_in_first=True)
         assert "Sign in" in seen["beforeSignIn"]
         assert seen["operations"] > 80
+        assert seen["afterReload"] == EMAIL
 
 
 def test_document_is_the_one_of_the_contract(pages: httpx2.Client) -> None:

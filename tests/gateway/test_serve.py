@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -118,6 +119,20 @@ def test_a_shutdown_waits_for_running_calls(start: Start, database_url: str) -> 
         assert gateway.process.wait(10) == 0
 
 
+def test_a_shutdown_writes_the_log_line_of_every_call(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url)
+    with grpc.insecure_channel(gateway.address) as channel:
+        get_task: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/accord.tasks.v1.TaskService/GetTask"
+        )
+        codes = [call.code() for call in [get_task.future(b"") for _ in range(300)]]
+        gateway.process.send_signal(signal.SIGTERM)
+    assert gateway.process.wait(10) == 0
+    assert codes == [grpc.StatusCode.UNAUTHENTICATED] * 300
+    logged = [event["code"] for event in gateway.events if event["event"] == "call"]
+    assert logged == ["UNAUTHENTICATED"] * 300
+
+
 def test_postgres_ends_with_a_gateway_that_is_killed(start: Start) -> None:
     gateway = start()
     gateway.event("listening")
@@ -226,3 +241,20 @@ def test_production_serves_with_the_required_settings(start: Start, separate_pos
     assert healthy(gateway.address)
     assert "or with buf" not in gateway.output
     assert gateway.stop() == 0
+
+
+FROZEN = """
+import gc
+from accord_gateway.process.garbage_collector import keep_what_started
+
+started = []
+keep_what_started()
+since = []
+print([any(each is one for each in gc.get_objects()) for one in (started, since)])
+"""
+
+
+def test_garbage_collections_pass_over_what_existed_at_the_start() -> None:
+    """Otherwise each full one stops all calls for as long as it looks through every imported module."""
+    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[False, True]"

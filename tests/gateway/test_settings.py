@@ -216,8 +216,38 @@ def test_trusted_proxies_are_addresses_and_networks(set_environment: Set) -> Non
     assert list(map(str, read_settings().trusted_proxies)) == ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/48"]
 
 
+def test_the_proxy_of_the_unix_socket_is_trusted_if_it_is_named(set_environment: Set) -> None:
+    set_environment(TRUSTED_PROXIES="10.0.0.0/8, unix", UNIX_SOCKET="accord.sock")
+    found = read_settings()
+    assert (list(map(str, found.proxy_networks)), found.trusts_unix_socket) == (["10.0.0.0/8"], True)
+    set_environment(UNIX_SOCKET="")
+    assert problems().keys() == {"TRUSTED_PROXIES"}
+
+
+def test_compression_of_grpc_is_refused_where_it_would_include_secrets(set_environment: Set) -> None:
+    set_environment(GRPC_COMPRESSION="gzip", SERVER="grpcio")
+    assert problems().keys() == {"GRPC_COMPRESSION"}
+
+
+def test_production_tells_browsers_to_use_tls(set_environment: Set, tmp_path: Path) -> None:
+    assert read_settings().hsts == "off"
+    set_environment(**PRODUCTION)
+    assert read_settings().hsts == "host"
+
+
 @pytest.mark.parametrize(
-    "proxies", ["proxy.example.com", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8,", "*", "0.0.0.0/0", "10.0.0.0/8,::/0"]
+    "proxies",
+    [
+        "unix,",
+        "unix,0.0.0.0/0",
+        "proxy.example.com",
+        "10.0.0.0/33",
+        "10.0.0.1/8",
+        "10.0.0.0/8,",
+        "*",
+        "0.0.0.0/0",
+        "10.0.0.0/8,::/0",
+    ],
 )
 def test_trusted_proxies_that_are_no_networks_or_include_all_addresses_are_refused(
     set_environment: Set, proxies: str

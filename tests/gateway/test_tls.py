@@ -1,9 +1,11 @@
 """TLS and mutual TLS from files."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import httpx2
 import pytest
 import trustme
 
@@ -55,6 +57,28 @@ def test_a_gateway_serves_with_the_configured_certificate(start: Start, database
     gateway = start(DATABASE_URL=database_url, **files.settings)
     assert is_served(gateway.address, trusting(files.authority))
     assert not is_served(gateway.address, trusting(trustme.CA()))
+
+
+@pytest.mark.parametrize(
+    ("hsts", "sent"),
+    [("off", None), ("host", "max-age=31536000"), ("subdomains", "max-age=31536000; includeSubDomains")],
+)
+def test_responses_over_tls_tell_browsers_to_use_it(
+    start: Start, database_url: str, files: Files, hsts: str, sent: str | None
+) -> None:
+    gateway = start(DATABASE_URL=database_url, HSTS=hsts, **files.settings)
+    context = ssl.create_default_context()
+    files.authority.configure_trust(context)
+    url = f"https://localhost:{gateway.address.rpartition(':')[2]}"
+    for http2 in (False, True):
+        with httpx2.Client(http1=not http2, http2=http2, verify=context, trust_env=False) as client:
+            for path in ("/healthz", "/v1/nothing"):
+                assert client.get(url + path).headers.get("strict-transport-security") == sent
+
+
+def test_responses_without_tls_do_not_ask_for_it(start: Start, database_url: str) -> None:
+    gateway = start(DATABASE_URL=database_url, HSTS="host")
+    assert "strict-transport-security" not in httpx2.get(f"http://{gateway.address}/healthz", trust_env=False).headers
 
 
 def test_a_renewed_certificate_is_used_without_a_restart(start: Start, database_url: str, files: Files) -> None:

@@ -5,9 +5,11 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from tests.gateway.conftest import Start, eventually, healthy, read_metrics
+from accord_rpc.server.listening import bind_unix
+from tests.gateway.conftest import Start, eventually, healthy, read_metrics, run_command
 from tests.ports import free_port
 
 
@@ -96,5 +98,33 @@ def test_a_unix_socket_takes_the_place_of_the_port(
         assert "WORKERS" in gateway.output
         return
     assert gateway.address == f"unix:{path}"
+    path.chmod(0o666)
     assert all(healthy(gateway.address) for _ in range(5))
+    if server == "accord":  # the new workers share the socket
+        assert run_command(["reload"], gateway.folder, {}).returncode == 0
+        assert all(healthy(gateway.address) for _ in range(5))
     assert gateway.stop() == 0
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("proxies", "peer"), [("unix", "203.0.113.9"), ("", "unix:")])
+def test_a_proxy_at_the_unix_socket_forwards_addresses_if_it_is_trusted(
+    start: Start, database_url: str, tmp_path: Path, proxies: str, peer: str
+) -> None:
+    path = tmp_path / "accord.sock"
+    gateway = start(DATABASE_URL=database_url, UNIX_SOCKET=path, TRUSTED_PROXIES=proxies, LOG_FORMAT="json")
+    assert gateway.address == f"unix:{path}"
+    with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://localhost") as proxy:
+        proxy.get("/v1/tasks", headers={"x-forwarded-for": "203.0.113.9"})
+    assert gateway.event("call")["peer"] == peer
+
+
+def test_a_unix_socket_of_another_gateway_is_not_removed(start: Start, database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "accord.sock"
+    gateway = start(DATABASE_URL=database_url, UNIX_SOCKET=path)
+    assert gateway.address == f"unix:{path}"
+    path.unlink()
+    with bind_unix(path) as other:
+        other.listen()
+        assert gateway.stop() == 0
+        assert path.is_socket()

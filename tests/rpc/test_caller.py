@@ -68,11 +68,13 @@ def test_only_a_session_has_a_session_id() -> None:
 
 def test_owner_is_the_active_organization_or_the_account_if_none_is_active() -> None:
     person = replace(a_caller(), permission_checked=True)
-    assert person.owner_id == person.tenant_id == person.account_id
+    assert person.owner_id == person.account_id
+    assert person.tenant == str(person.account_id).encode()
     with pytest.raises(NoCaller, match="no organization is active"):
         person.active_organization_id  # noqa: B018  # it is what is tested
     member = replace(person, organization_id=uuid4())
-    assert member.owner_id == member.active_organization_id == member.tenant_id == member.organization_id
+    assert member.owner_id == member.active_organization_id == member.organization_id
+    assert member.tenant == str(member.organization_id).encode()
 
 
 @pytest.mark.parametrize("name", ["owner_id", "active_organization_id"])
@@ -81,7 +83,7 @@ def test_owner_is_not_available_where_no_permission_was_checked(name: str, organ
     unchecked = replace(a_caller(), organization_id=organization_id, permissions=frozenset(Permission.values()))
     with pytest.raises(NoPermissionChecked, match=f"{name} is not available"):
         getattr(unchecked, name)
-    assert unchecked.tenant_id == unchecked.account_id
+    assert unchecked.tenant == str(unchecked.account_id).encode()
 
 
 async def _current() -> Caller:

@@ -64,15 +64,17 @@ def test_unknown_feature_is_an_error() -> None:
     assert "No such feature: taskz." in done.stderr
 
 
-WORKERS = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) + 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "workers"),
     [
-        (["tests"], {}, WORKERS),
-        (["tests/db", "tests/api"], {}, WORKERS),
-        (["tests/db/test_ids.py", "tests/db/test_tasks.py"], {}, WORKERS),
+        (["tests"], {}, CORES + 1),
+        (["tests/db", "tests/api"], {}, CORES + 1),
+        (["tests/db/test_ids.py", "tests/db/test_tasks.py"], {}, CORES),
+        (["tests"], {"keyword": "tasks"}, CORES),
+        (["tests"], {"feature": ["tasks"]}, CORES),
         (["tests/db/test_ids.py"], {}, 0),
         (["tests/db/test_ids.py::test_one"], {}, 0),
         (["tests"], {"capture": "no"}, 0),
@@ -80,6 +82,6 @@ WORKERS = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
     ],
 )
 def test_number_of_workers(arguments: list[str], options: dict[str, object], workers: int) -> None:
-    given = {"matrix": False, "capture": "fd"} | options
+    given = {"matrix": False, "capture": "fd", "keyword": "", "feature": []} | options
     config = SimpleNamespace(args=arguments, getoption=given.get, invocation_params=SimpleNamespace(dir=ROOT))
     assert pytest_xdist_auto_num_workers(cast(Any, config)) == workers

@@ -113,13 +113,11 @@ class Checkout:
         return (self.folder / ".venv/bin/python").readlink()
 
     def installed(self) -> set[str]:
+        names = "from importlib.metadata import distributions; print(*(each.name for each in distributions()))"
         done = subprocess.run(
-            [self.folder / ".venv/bin/python", "-I", "-m", "pip", "list", "--format=freeze"],
-            capture_output=True,
-            text=True,
-            check=True,
+            [self.folder / ".venv/bin/python", "-I", "-c", names], capture_output=True, text=True, check=True
         )
-        return {line.partition("==")[0] for line in done.stdout.splitlines()} - {"pip", "setuptools"}
+        return set(done.stdout.split()) - {"pip", "setuptools"}
 
     def uninstall(self) -> None:
         for path in self.folder.glob(".venv/lib/*/site-packages/*"):

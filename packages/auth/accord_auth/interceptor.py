@@ -22,7 +22,6 @@ from accord_auth.credentials import (
 )
 from accord_auth.streams import Admit, Streams
 from accord_db.engine.clock import DatabaseClock
-from accord_db.engine.scope import tenant_of
 from accord_rpc.call import Context, call
 from accord_rpc.caller import Caller
 from accord_rpc.errors import RpcError
@@ -68,7 +67,7 @@ class AuthInterceptor(CheckInterceptor):
         self._require_fresh(found.caller)
         caller = found.permitted if self._policy.permission else found.caller
         current = call()
-        current.caller, current.tenant = caller, tenant_of(caller.tenant_id)
+        current.caller, current.tenant = caller, caller.tenant
         return found
 
     def _require_fresh(self, caller: Caller) -> None:

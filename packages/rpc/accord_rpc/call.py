@@ -1,8 +1,8 @@
 """The call that is being served."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypeAlias
 from uuid import UUID
 
 import grpc
@@ -47,13 +47,16 @@ class Context(Protocol):
         """Raises `grpc.aio.AbortError`."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class AuditNotes:
     """What a handler adds to the audit event of its call."""
 
     account_id: UUID | None = None
     target: str | None = None
     stated_reason: str | None = None
+
+
+_NO_NOTES: Final = AuditNotes()
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -70,16 +73,18 @@ class Call(Scope):
     caller: "Caller | None" = None
     durable_counts: "DurableCounts | None" = None
     slot: "Slot | None" = None
-    notes: AuditNotes = field(default_factory=AuditNotes)
+    notes: AuditNotes = _NO_NOTES
 
     def note(
         self, *, account_id: UUID | None = None, target: UUID | None = None, stated_reason: str | None = None
     ) -> None:
         """Sets the account and the resource of the call's audit event, and the reason that the caller stated."""
         notes = self.notes
-        notes.account_id = account_id or notes.account_id
-        notes.target = str(target) if target else notes.target
-        notes.stated_reason = stated_reason or notes.stated_reason
+        self.notes = AuditNotes(
+            account_id or notes.account_id,
+            str(target) if target else notes.target,
+            stated_reason or notes.stated_reason,
+        )
 
 
 def call() -> Call:

@@ -1,12 +1,14 @@
 """Who is calling. The auth interceptor sets it before the message is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
-from accord.policy.v1.policy_pb2 import Credential
-from accord_db.engine.scope import current
+from accord.policy.v1.policy_pb2 import CREDENTIAL_API_KEY, Credential
+from accord_db.engine.scope import current, tenant_of
 from accord_rpc.call import Call
 from accord_rpc.permissions import AnyPermission
 
@@ -14,9 +16,11 @@ from accord_rpc.permissions import AnyPermission
 FRESH_FOR: Final = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Caller:
-    """`account_id` is the account of the user, or of a service that acts for itself."""
+    """`account_id` is the account of the user, or of a service that acts for itself.
+
+    Authenticators cache callers, so what each call needs of their ids as text is made once."""
 
     account_id: UUID
     credential: Credential.ValueType
@@ -49,10 +53,28 @@ class Caller:
         self._require_permission_checked("owner_id")
         return self.organization_id or self.account_id
 
-    @property
-    def tenant_id(self) -> UUID:
+    @cached_property
+    def tenant(self) -> bytes | None:
         """The tenant of the call's statements (accord_db/engine/scope.py): the account if no permission was checked."""
-        return self.owner_id if self.permission_checked else self.account_id
+        return tenant_of(self.owner_id if self.permission_checked else self.account_id)
+
+    @cached_property
+    def rate_limit_key(self) -> str:
+        """Whose calls are counted together, for limits by caller."""
+        if self.credential == CREDENTIAL_API_KEY:
+            return f"api_key:{self.credential_id}"
+        return f"account:{self.account_id}"
+
+    @cached_property
+    def log_fields(self) -> Mapping[str, str]:
+        """The account and the organization, and the impersonator or service that acts for the account."""
+        ids = {
+            "account_id": self.account_id,
+            "organization_id": self.organization_id,
+            "impersonator_id": self.impersonator_id,
+            "service_account_id": self.service_account_id,
+        }
+        return {name: str(id_) for name, id_ in ids.items() if id_ is not None}
 
     @property
     def session_id(self) -> UUID:

@@ -22,10 +22,12 @@ class _Place(NamedTuple):
 
 
 class ClientAddresses:
-    """Finds the client's address. Only connections from the `proxies` networks may forward another address."""
+    """Finds the client's address. Only connections from the `proxies` networks, and through a unix socket if `unix`, may forward
+    another address."""
 
-    def __init__(self, proxies: Iterable[Network] = ()) -> None:
+    def __init__(self, proxies: Iterable[Network] = (), *, unix: bool = False) -> None:
         self._proxies = tuple(proxies)
+        self._unix = unix
         # The same places come with every call; an address is parsed in the time of ten look-ups.
         self._connection = lru_cache(maxsize=4096)(self._read_connection)
         self._hop = lru_cache(maxsize=4096)(self._read)
@@ -54,7 +56,7 @@ class ClientAddresses:
     def _read_connection(self, connection: str) -> _Place:
         kind, _, place = unquote(connection).partition(":")
         read = self._read(place) if kind in ("ipv4", "ipv6") else None
-        return read or _Place(connection, is_proxy=False)
+        return read or _Place(connection, is_proxy=self._unix and kind == "unix")
 
     def _read(self, place: str) -> _Place | None:
         address = _address(place)

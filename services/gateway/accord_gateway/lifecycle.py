@@ -16,7 +16,9 @@ from accord_gateway.errors import StartupError
 from accord_gateway.mail.wiring import mail_sender
 from accord_gateway.process.background_tasks import running
 from accord_gateway.process.cleanup import CleanUp, clean_up_metrics
-from accord_gateway.process.malloc import return_large_blocks
+from accord_gateway.process.disk_full import report_full_disk
+from accord_gateway.process.garbage_collector import keep_what_started
+from accord_gateway.process.malloc import return_free_memory, return_large_blocks
 from accord_gateway.server.gateway import Gateway, Runtime, build_server
 from accord_gateway.server.health import monitor_database
 from accord_gateway.shutdown import Shutdown
@@ -38,8 +40,14 @@ async def serve(
         port = gateway.server.listen(sockets)
         await gateway.server.start()
         gateway.health.set_serving(True)
+        keep_what_started()
         async with running(sender.run()):  # until the end of the drain, during which calls may still add mail
-            async with running(monitor_database(gateway.health, runtime.database.ping), _clean_up(runtime)):
+            async with running(
+                monitor_database(gateway.health, runtime.database.ping),
+                report_full_disk(lambda: runtime.database.disk_full_errors),
+                return_free_memory(),
+                _clean_up(runtime),
+            ):
                 announce(port)
                 await shutdown.requested.wait()
             await drain(gateway, shutdown, runtime.settings.drain_seconds)

@@ -10,12 +10,14 @@ from datetime import timedelta
 from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretBytes, SecretStr
 
 DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+UNIX: Final = "unix"
+"""The proxy that connects to UNIX_SOCKET, in TRUSTED_PROXIES."""
 RATE_LIMIT_STORAGES = ("async+memory", "async+redis", "async+rediss")
 
 
@@ -246,18 +248,22 @@ def _split_list(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def _networks(value: object) -> object:
+def _proxies(value: object) -> object:
     if not isinstance(value, str):
         return value
+    parts = [part.strip() for part in value.split(",")]
     try:
-        networks = [ipaddress.ip_network(part.strip()) for part in value.split(",")]
+        networks = [ipaddress.ip_network(part) for part in parts if part != UNIX]
     except ValueError:
         networks = []
-    if not networks or not all(network.prefixlen for network in networks):  # 0.0.0.0/0 would trust all callers
+    proxies = [*networks, *(part for part in parts if part == UNIX)]
+    if len(proxies) < len(parts) or not all(
+        network.prefixlen for network in networks
+    ):  # 0.0.0.0/0 would trust all callers
         raise ValueError(
-            "must be addresses and networks, such as 10.0.0.0/8,192.0.2.7,2001:db8::/48, and never all addresses"
+            "must be addresses and networks, such as 10.0.0.0/8,192.0.2.7,2001:db8::/48, never all addresses, or unix"
         )
-    return networks
+    return proxies
 
 
 def _readable(path: Path) -> Path:
@@ -284,7 +290,7 @@ SmtpUrl = Annotated[SecretStr, AfterValidator(_smtp_url)]
 MailFrom = Annotated[str, AfterValidator(_mail_from)]
 AppUrl = Annotated[str, AfterValidator(_app_url)]
 EncryptionKeys = Annotated[dict[str, SecretBytes], BeforeValidator(_encryption_keys)]
-TrustedProxies = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_networks)]
+TrustedProxies = Annotated[tuple[IPv4Network | IPv6Network | Literal["unix"], ...], BeforeValidator(_proxies)]
 
 
 class ProviderEntry(BaseModel):

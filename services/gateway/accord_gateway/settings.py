@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 from accord_gateway.env_file import read_env_file
 from accord_gateway.errors import StartupError
 from accord_gateway.setting_values import (
+    UNIX,
     AppUrl,
     BindHost,
     Duration,
@@ -66,7 +68,13 @@ def cores() -> int:
 
 
 def _production_defaults() -> dict[str, object]:
-    return {"workers": cores(), "reflection": "off", "migrate_on_start": False, "log_format": "json"}
+    return {
+        "workers": cores(),
+        "reflection": "off",
+        "hsts": "host",
+        "migrate_on_start": False,
+        "log_format": "json",
+    }
 
 
 class Settings(BaseModel):
@@ -89,11 +97,13 @@ class Settings(BaseModel):
     metrics_host: BindHost = "127.0.0.1"
     metrics_port: Port = 9464
     reflection: Literal["on", "signed-in", "off"] = "on"
+    grpc_compression: Literal["off", "gzip"] = "off"
 
     tls_cert_file: ReadableFile | None = None
     tls_key_file: ReadableFile | None = None
     tls_client_ca_file: ReadableFile | None = None
     tls_at_proxy: bool = False
+    hsts: Literal["off", "host", "subdomains"] = "off"
 
     database_url: PostgresUrl | None = None
     database_direct_url: PostgresUrl | None = None
@@ -171,6 +181,15 @@ class Settings(BaseModel):
             )
             for name, provider in self.providers.items()
         ]
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Those of TRUSTED_PROXIES."""
+        return tuple(proxy for proxy in self.trusted_proxies if proxy != UNIX)
+
+    @property
+    def trusts_unix_socket(self) -> bool:
+        return UNIX in self.trusted_proxies
 
     @property
     def production(self) -> bool:
@@ -271,6 +290,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "METRICS_PORT", "must differ from PORT"
     if settings.unix_socket and settings.server == "grpcio" and settings.workers > 1:
         yield "WORKERS", "must be 1 with UNIX_SOCKET and SERVER=grpcio, which cannot share the socket"
+    if settings.trusts_unix_socket and not settings.unix_socket:
+        yield "TRUSTED_PROXIES", "must not contain unix without UNIX_SOCKET, where the proxy connects"
+    if settings.grpc_compression != "off" and settings.server == "grpcio":
+        yield "GRPC_COMPRESSION", "must be off with SERVER=grpcio, which would also compress responses with secrets"
     yield from _provider_contradictions(settings)
 
 

@@ -46,6 +46,15 @@ class Cases
     compressed(:deflate)
   end
 
+  def server_compressed_unary
+    unary("CompressedUnary", "x" * 100_000).bytesize
+  end
+
+  def server_compressed_streaming
+    responses = @stub.server_streamer("/peers.Probe/CompressedRepeat", "x" * 100_000, SAME, SAME, deadline: after(10))
+    responses.map(&:bytesize)
+  end
+
   def client_streaming
     @stub.client_streamer("/peers.Probe/Join", ["a", "b", "", "c"].each, SAME, SAME, deadline: after(10))
   end

@@ -40,6 +40,13 @@ class Cases:
     async def client_compressed_unary_deflate(self) -> Any:
         return await self.compressed(grpc.Compression.Deflate)
 
+    async def server_compressed_unary(self) -> Any:
+        return len(await self.unary("CompressedUnary", b"x" * 100_000))
+
+    async def server_compressed_streaming(self) -> Any:
+        call = self.call("unary_stream", "CompressedRepeat", b"x" * 100_000)
+        return [len(response) async for response in call]
+
     async def client_streaming(self) -> Any:
         return (await self.call("stream_unary", "Join", iter([b"a", b"b", b"", b"c"]))).decode()
 

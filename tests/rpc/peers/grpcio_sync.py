@@ -43,6 +43,12 @@ class Cases:
     def client_compressed_unary_deflate(self) -> Any:
         return self.compressed(grpc.Compression.Deflate)
 
+    def server_compressed_unary(self) -> Any:
+        return len(self.unary("CompressedUnary", b"x" * 100_000))
+
+    def server_compressed_streaming(self) -> Any:
+        return [len(response) for response in self.call("unary_stream", "CompressedRepeat", b"x" * 100_000)]
+
     def client_streaming(self) -> Any:
         return self.call("stream_unary", "Join", iter([b"a", b"b", b"", b"c"])).decode()
 

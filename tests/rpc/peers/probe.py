@@ -21,6 +21,7 @@ from accord_rpc.server.server import Server
 SERVICE: Final = "/peers.Probe/"
 SPECIAL_MESSAGE: Final = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n"
 """Of gRPC's interop tests."""
+COMPRESSED: Final = frozenset({b"/peers.Probe/CompressedUnary", b"/peers.Probe/CompressedRepeat"})
 Chain = Callable[[object, Context], Awaitable[bytes | None]]
 
 _encoding: ContextVar[bytes] = ContextVar("_encoding")
@@ -42,6 +43,14 @@ class Probe:
         metadata = [each for each in context.invocation_metadata() or () if each[0].startswith("x-")]
         context.set_trailing_metadata((*metadata, ("encoding", _encoding.get().decode())))
         return message
+
+    async def CompressedUnary(self, _: object, context: Context) -> bytes:
+        return cast(bytes, await context.read())
+
+    async def CompressedRepeat(self, _: object, context: Context) -> None:
+        """Returns the message, which is large enough to be compressed, and a small one."""
+        await context.write(cast(bytes, await context.read()))
+        await context.write(b"small")
 
     async def Join(self, _: object, context: Context) -> bytes:
         return b",".join([message async for message in _messages(context)])
@@ -114,7 +123,11 @@ def serving() -> Iterator[str]:
 
 
 async def _serve(sock: socket.socket, started: Future[Callable[[], None]]) -> None:
-    dispatcher, stopped, loop = Dispatcher([GrpcProtocol(Probe())]), asyncio.Event(), asyncio.get_running_loop()
+    dispatcher, stopped, loop = (
+        Dispatcher([GrpcProtocol(Probe(), COMPRESSED)]),
+        asyncio.Event(),
+        asyncio.get_running_loop(),
+    )
 
     async def application(exchange: Exchange) -> None:
         _encoding.set(header(exchange, b"grpc-encoding"))

@@ -25,6 +25,8 @@ CASES: Final[Mapping[str, Any]] = {
     "large_unary": MIB,
     "client_compressed_unary_gzip": [100_000, "gzip"],
     "client_compressed_unary_deflate": [100_000, "deflate"],
+    "server_compressed_unary": 100_000,
+    "server_compressed_streaming": [100_000, 5],
     "client_streaming": "a,b,,c",
     "server_streaming": ["a", "a", "a"],
     "ping_pong": SIZES,

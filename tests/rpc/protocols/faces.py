@@ -21,6 +21,7 @@ from accord_rpc.pipeline.deadlines import Clock, DeadlineInterceptor
 from accord_rpc.pipeline.receive import ReceiveInterceptor, respond_with
 from accord_rpc.pipeline.telemetry import TelemetryInterceptor, call_metrics
 from accord_rpc.policy import Method, read_methods
+from accord_rpc.protocols.compression import may_compress
 from accord_rpc.protocols.connect.protocol import ConnectProtocol
 from accord_rpc.protocols.dispatch import Dispatcher
 from accord_rpc.protocols.grpc import GrpcProtocol
@@ -42,7 +43,10 @@ class Service:
     entered: int = 0
 
     async def SendText(self, request: Any, context: Context) -> Any:
-        return pb.TextResponse(text=await self._act(request, context), number=request.number)
+        response = pb.TextResponse(text=await self._act(request, context), number=request.number)
+        if request.act == "overflow":
+            response.time.seconds = 2**60  # which JSON has no form for
+        return response
 
     GetText = SendText
 
@@ -144,7 +148,12 @@ async def serving(service: Service) -> AsyncIterator[str]:
     chains, sock = Chains(service), socket.socket()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    protocols = [GrpcProtocol(chains), GrpcWebProtocol(chains, chains.methods), ConnectProtocol(chains, chains.methods)]
+    compressed = {path.encode() for path, method in chains.methods.items() if may_compress(method.response)}
+    protocols = [
+        GrpcProtocol(chains, compressed),
+        GrpcWebProtocol(chains, compressed),
+        ConnectProtocol(chains, chains.methods),
+    ]
     server = Server(Dispatcher(protocols))
     await server.start([sock])
     yield f"127.0.0.1:{port}"

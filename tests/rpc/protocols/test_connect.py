@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 
+from accord_rpc.protocols.framing import INCOMPLETE
 from tests.api.web import read_head, sent
 from tests.rpc.protocols.conftest import Faces
 from tests.rpc.protocols.faces import KEY, SERVICE, Service, pb
@@ -94,6 +95,16 @@ async def test_a_fault_is_internal_and_tells_nothing(faces: Faces) -> None:
     response = await faces.post("SendText", JSON, '{"act": "fail"}')
     assert error(response) == (500, "internal", "INTERNAL")
     assert "secret" not in response.text
+
+
+async def test_a_response_that_json_cannot_express_is_an_error_of_the_call(
+    faces: Faces, capsys: pytest.CaptureFixture[str]
+) -> None:
+    response = await faces.post("SendText", JSON, '{"act": "overflow"}')
+    assert error(response) == (500, "internal", "INTERNAL")
+    line = next(line for line in capsys.readouterr().out.splitlines() if " call " in line)
+    assert "code=INTERNAL" in line
+    assert response.headers["x-request-id"] in line
 
 
 async def test_a_limited_caller_learns_when_to_retry(faces: Faces) -> None:
@@ -235,6 +246,28 @@ async def test_a_message_of_more_than_4_mib_is_refused_compressed_or_not(faces: 
     assert error(response) == (429, "resource_exhausted", "")
 
 
+async def test_body_counts_with_other_incomplete_messages_until_it_has_arrived(
+    service: Service, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(INCOMPLETE, "limit", 100)
+    body = b'{"text": "%b"}' % (b"a" * 70)
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    head = f"POST /{SERVICE}/SendText HTTP/1.1\r\nhost: a\r\nauthorization: {KEY}\r\ncontent-type: {JSON}\r\n"
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:60])
+    async with asyncio.timeout(5):
+        while INCOMPLETE.held != 60:
+            await asyncio.sleep(0.001)
+        async with httpx2.AsyncClient(base_url=f"http://{address}", trust_env=False) as http:
+            own = {"content-type": JSON, "authorization": KEY}
+            response = await http.post(f"/{SERVICE}/SendText", content=body, headers=own)
+        assert error(response) == (429, "resource_exhausted", "")
+        assert service.entered == 0
+        writer.write(body[60:])
+        assert (await read_head(reader))[0] == 200
+    writer.close()
+    assert INCOMPLETE.held == 0
+
+
 # --- what is no call --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("method", "kind", "accepted"),
@@ -368,13 +401,19 @@ async def test_streams_are_compressed_both_ways(faces: Faces) -> None:
         (frame("{}", 4), "a message has flags that requests do not have"),
         (frame("{}", 1), "A message is compressed, but the headers name no compression."),
         (b"", "the call carried no message"),
-        (frame("{}") * 2, "the call carried more than one message"),
+        (frame("{}") + b"\0", "the body ends within a message"),
     ],
 )
 async def test_a_stream_with_a_malformed_message_is_refused(faces: Faces, body: bytes, description: str) -> None:
     _, end = messages(await faces.post("ListTexts", STREAM_JSON, body))
     assert end["error"]["code"] == "invalid_argument"
     assert violations(end["error"]) == {"": description}
+
+
+async def test_a_stream_of_responses_to_several_messages_is_refused(faces: Faces) -> None:
+    _, end = messages(await faces.post("ListTexts", STREAM_JSON, frame("{}") * 2))
+    assert end["error"]["code"] == "unimplemented"
+    assert faces.service.entered == 0
 
 
 async def test_a_message_of_more_than_4_mib_ends_the_stream(faces: Faces) -> None:

@@ -37,16 +37,20 @@ def test_many_messages_of_one_read_are_cut_in_linear_time() -> None:
 def test_incomplete_messages_are_limited_together() -> None:
     incomplete = Incomplete(100)
     first, second = MessageReader(None, incomplete), MessageReader(None, incomplete)
-    first.feed(frame(bytes(200))[:10])
-    first.feed(bytes(60))
+    first.feed(frame(bytes(200))[:70])
+    assert first.take() is None
+    assert incomplete.held == 70  # the first bytes count too
     second.feed(frame(bytes(200))[:10])
-    with pytest.raises(FramingError) as caught:
-        second.feed(bytes(60))
-    assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    del first
-    assert incomplete.held == 0
+    assert second.take() is None
     second.feed(bytes(60))
-    del second, caught
+    with pytest.raises(FramingError) as caught:
+        second.take()
+    assert caught.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    first.close()
+    assert incomplete.held == 10
+    assert second.take() is None
+    assert incomplete.held == 70
+    second.close()
     assert incomplete.held == 0
 
 

@@ -1,5 +1,6 @@
 """gRPC-Web over real sockets, in binary and in base64."""
 
+import gzip
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 
@@ -106,6 +107,25 @@ async def test_malformed_bodies_and_headers_have_the_status_of_grpc(faces: Faces
     assert (await faces.post("SendText", BINARY, b"", grpc_encoding="br")).headers["grpc-status"] == "12"
     assert (await faces.post("ListTexts", BINARY, request() * 2)).headers["grpc-status"] == "12"
     assert (await faces.post("NoSuchMethod", BINARY, request())).headers["grpc-status"] == "12"
+
+
+@pytest.mark.parametrize("kind", [BINARY, TEXT])
+async def test_large_messages_are_compressed_for_clients_that_accept_it(faces: Faces, kind: str) -> None:
+    body = request("ab", "large") if kind == BINARY else b64encode(request("ab", "large"))
+    response = await faces.post("SendText", kind, body, grpc_accept_encoding="gzip")
+    assert response.headers["grpc-encoding"] == "gzip"
+    data = response.content if kind == BINARY else Base64Decoder().feed(response.content)
+    (flags, message), (_, trailers) = frames(data)
+    assert flags == 1
+    assert pb.TextResponse.FromString(gzip.decompress(message)).text == "ab" * 20_000
+    assert b"grpc-status: 0" in trailers
+    assert "grpc-encoding" not in (await faces.post("SendText", kind, body)).headers
+
+
+async def test_a_response_with_a_secret_is_not_compressed(faces: Faces) -> None:
+    response = await faces.post("GetSecret", BINARY, request("ab", "large"), grpc_accept_encoding="gzip")
+    assert "grpc-encoding" not in response.headers
+    assert frames(response.content)[0][0] == 0
 
 
 async def test_other_content_types_and_http_methods_are_refused(faces: Faces) -> None:

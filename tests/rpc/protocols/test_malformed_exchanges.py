@@ -111,9 +111,7 @@ def _body(random: Random) -> bytes:
 
 async def test_every_exchange_gets_one_response_and_none_is_a_fault_of_the_server() -> None:
     chains = Chains(Service())
-    serve = Dispatcher(
-        [GrpcProtocol(chains), GrpcWebProtocol(chains, chains.methods), ConnectProtocol(chains, chains.methods)]
-    )
+    serve = Dispatcher([GrpcProtocol(chains), GrpcWebProtocol(chains), ConnectProtocol(chains, chains.methods)])
     statuses: Counter[int] = Counter()
     for exchange in _exchanges(Random(9)):
         await serve(exchange)

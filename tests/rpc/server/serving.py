@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from accord_rpc.server.exchange import Application, Exchange
+from accord_rpc.server.exchange import Application, Exchange, Headers
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import Certificates
 from accord_rpc.server.server import Server
@@ -112,9 +112,9 @@ class Site:
 
 @asynccontextmanager
 async def serving(
-    application: Application, certificates: Certificates | None = None, **limits: Any
+    application: Application, certificates: Certificates | None = None, headers: Headers = (), **limits: Any
 ) -> AsyncIterator[Site]:
-    server = Server(application, limits=ConnectionLimits(**limits), certificates=certificates)
+    server = Server(application, limits=ConnectionLimits(**limits), certificates=certificates, headers=headers)
     listener = socket.create_server(("127.0.0.1", 0))
     await server.start([listener])
     port = listener.getsockname()[1]

@@ -123,6 +123,15 @@ async def test_whole_response_has_a_length_and_a_date() -> None:
     assert response.header("content-length") == "5"
 
 
+async def test_every_response_has_the_date_and_the_headers_of_the_server() -> None:
+    own = ((b"strict-transport-security", b"max-age=1"),)
+    for request in (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"no request\r\n\r\n"):
+        async with serving(greet, headers=own) as site, site.client() as client:
+            response = await client.request(request)
+            assert response.header("date") is not None
+            assert response.header("strict-transport-security") == "max-age=1"
+
+
 async def test_response_in_parts_is_chunked() -> None:
     async with serving(three_parts) as site, site.client() as client:
         for _ in range(2):

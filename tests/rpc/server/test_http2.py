@@ -8,23 +8,35 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, HeadersFrame, PriorityFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from accord_rpc.server.exchange import Application, Exchange
 from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateFiles, Certificates, bind_tcp, bind_unix
 from accord_rpc.server.server import Server
-from tests.api.http2 import Response, Wire, connected
+from tests.api.http2 import FRAME, Response, Wire, connected
 from tests.rpc.server.serving import SECONDS, Site, describe, echo, greet, read_all, serving
 
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 0, 1, 2, 7, 8
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 2, 7, 8, 11
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW = 65_535  # bytes; what a client grants unless it says otherwise
 
@@ -45,6 +57,34 @@ def begin(wire: Wire, path: str = "/", *, method: str = "GET", ended: bool = Tru
 
 async def get(wire: Wire, path: str = "/", method: str = "GET") -> Response:
     return await wire.response(begin(wire, path, method=method), SECONDS)
+
+
+@asynccontextmanager
+async def connected_without_listening(site: Site) -> AsyncIterator[Wire]:
+    """A client that acknowledges no ping by itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    wire = Wire(reader, writer)
+    wire.http.initiate_connection()
+    wire.flush()
+    try:
+        await frames_of(wire, SettingsFrame)
+        await site.until(connections=1)
+        yield wire
+    finally:
+        writer.close()
+
+
+async def frames_of(wire: Wire, kind: type[Any]) -> list[Any]:
+    """The frames of this kind in what has arrived and was not returned before; waits for one."""
+    waiting = wire.unread
+    async with asyncio.timeout(SECONDS):
+        while not (found := [frame for frame in waiting if isinstance(frame, kind)]):
+            header = await wire.reader.readexactly(9)
+            frame, length = Frame.parse_frame_header(memoryview(header))
+            frame.parse_body(memoryview(await wire.reader.readexactly(length)))
+            waiting.append(frame)
+    wire.unread = [frame for frame in waiting if not isinstance(frame, kind)]
+    return found
 
 
 async def closed(wire: Wire) -> None:
@@ -116,7 +156,18 @@ async def test_response_has_status_headers_body_and_trailers() -> None:
 
     async with wire_to(application) as (wire, _):
         response = await get(wire)
+    del response.headers["date"]
     assert (response.headers, response.data) == ({":status": "201", "x-a": "1", "x-trailer": "2"}, b"body")
+
+
+async def test_every_response_has_the_date_and_the_headers_of_the_server() -> None:
+    own = ((b"strict-transport-security", b"max-age=1"),)
+    async with serving(greet, headers=own) as site, connected(f"127.0.0.1:{site.port}") as wire:
+        many = wire.begin("", [("x-a", "1")] * 200, base=head(), end_stream=True)
+        for response in (await get(wire), await wire.response(many)):
+            sent = parsedate_to_datetime(response.headers["date"])
+            assert abs((sent - datetime.now(UTC)).total_seconds()) < 5
+            assert response.headers["strict-transport-security"] == "max-age=1"
 
 
 async def test_response_in_parts_arrives_as_it_is_sent() -> None:
@@ -455,6 +506,64 @@ async def test_many_settings_close_the_connection() -> None:
         await closed(wire)
 
 
+@pytest.mark.parametrize("kind", ["window update", "priority", "empty data", "unknown type"])
+async def test_many_frames_that_carry_nothing_close_the_connection(kind: str) -> None:
+    async with wire_to(read_and_greet, overhead_bytes=4096) as (wire, site):
+        stream = begin(wire, method="POST", ended=False)
+        await site.until(exchanges=1)
+        frames = {
+            "window update": WindowUpdateFrame(0, window_increment=1).serialize(),
+            "priority": PriorityFrame(stream, depends_on=0, stream_weight=1).serialize(),
+            "empty data": DataFrame(stream).serialize(),
+            "unknown type": b"\0\0\0\xee\0" + bytes(4),
+        }
+        wire.writer.write(frames[kind] * 2_000)
+        await closed(wire)
+        await site.until(connections=0, exchanges=0)
+    assert wire.error == ENHANCE_YOUR_CALM
+
+
+async def test_client_that_grants_a_window_for_each_part_of_a_response_is_served() -> None:
+    async def application(exchange: Exchange) -> None:
+        exchange.start(200, ())
+        for _ in range(2_000):
+            await exchange.send(b"part")
+            await asyncio.sleep(0)  # one frame for each
+        exchange.finish()
+
+    async with wire_to(application, overhead_bytes=1024) as (wire, _):
+        for _ in range(2):
+            assert (await get(wire)).data == b"part" * 2_000
+        assert wire.error is None
+
+
+async def test_data_that_was_on_its_way_when_its_stream_was_reset_does_not_close_the_connection() -> None:
+    async with wire_to(greet, overhead_bytes=16 * 1024) as (wire, _):
+        for _ in range(10):
+            stream = begin(wire, method="POST", ended=False)
+            assert (await wire.response(stream)).data == b"hello /"
+            for _ in range(3):
+                wire.writer.write(DataFrame(stream, bytes(FRAME)).serialize())
+        assert status(await get(wire)) == "200"
+        assert wire.error is None
+
+
+@pytest.mark.parametrize("value", ["x" * 20_000, "x" * 10_000 + "\n"], ids=["too large", "malformed"])
+async def test_refused_requests_with_long_headers_do_not_close_the_connection(value: str) -> None:
+    async with wire_to(greet, overhead_bytes=16 * 1024) as (wire, _):
+        for number in range(20):
+            # Varied, so that compression does not shorten it.
+            stream = wire.begin("", [("x-a", f"{number}{value}")], base=head(), end_stream=True)
+            response = await wire.response(stream)
+            assert (status(response), response.reset) in (("431", None), (None, PROTOCOL_ERROR))
+        assert status(await get(wire)) == "200"
+
+
+async def read_and_greet(exchange: Exchange) -> None:
+    await read_all(exchange)
+    await greet(exchange)
+
+
 async def test_bytes_that_are_not_http2_close_the_connection() -> None:
     async with serving(greet) as site, site.client() as client:
         client.send(PREFACE + b"\xff" * 100)
@@ -500,6 +609,32 @@ async def test_idle_connection_is_closed_with_goaway() -> None:
         assert status(await get(wire)) == "200"
         site.pass_time(61)
         await closed(wire)
+        await site.until(connections=0)
+
+
+async def test_stream_that_was_on_its_way_when_the_connection_ends_is_served_however_long_that_takes() -> None:
+    async with (
+        serving(greet, goaway_seconds=10, keepalive_seconds=1e6) as site,
+        connected_without_listening(site) as wire,
+    ):
+        site.pass_time(16 * 60)
+        [goaway] = await frames_of(wire, GoAwayFrame)
+        assert goaway.last_stream_id == 2**31 - 1
+        assert not any(isinstance(frame, PingFrame) for frame in wire.unread)
+        [ping] = await frames_of(wire, PingFrame)  # after GOAWAY, so that who acknowledges it has read both
+        await asyncio.sleep(0.2)
+        wire.begin("", base=head(), end_stream=True)
+        [body] = await frames_of(wire, DataFrame)
+        assert body.data == b"hello /"
+        wire.writer.write(PingFrame(0, ping.opaque_data, flags=["ACK"]).serialize())
+        [goaway] = await frames_of(wire, GoAwayFrame)
+        assert goaway.last_stream_id == 1
+        await site.until(connections=0)
+
+
+async def test_client_that_does_not_acknowledge_the_end_of_the_connection_is_disconnected() -> None:
+    async with serving(greet, goaway_seconds=0.05) as site, connected_without_listening(site):
+        site.pass_time(16 * 60)
         await site.until(connections=0)
 
 

@@ -65,6 +65,11 @@ class Database(Executor):
     async def close(self) -> None:
         await self._pool.close()
 
+    @property
+    def disk_full_errors(self) -> int:
+        """Statements that have failed for want of space on the server's disk."""
+        return metrics().disk_full
+
     async def ping(self) -> None:
         """Measures the database's clock. Raises Unavailable unless the server responds and accepts writes."""
         await self._measure_clock(Connection.require_writable)

@@ -74,6 +74,8 @@ def translate(error: psycopg.Error) -> DatabaseError:
 READ_ONLY = "25006"
 """The server is a standby, or default_transaction_read_only is on. Nothing was written."""
 
+DISK_FULL = "53100"
+
 # Unavailable: the server, the connection or its resources failed, and a repetition can succeed, since clients repeat calls that
 # end UNAVAILABLE. States that last until an operator acts are not: a corrupted table or index (XX001, XX002), a bug (XX000), a
 # missing file of PostgreSQL (58P01), an object that is not ready (55000).

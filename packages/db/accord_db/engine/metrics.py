@@ -3,6 +3,8 @@ from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from accord_db.engine.errors import DISK_FULL
+
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -23,10 +25,14 @@ class Metrics:
         self.pool_size = Gauge(
             "db_connection_pool_size", "Connections open.", registry=registry, multiprocess_mode="livesum"
         )
+        self.disk_full = 0
+        """Statements of this process that failed for want of space on the server's disk."""
         self._meters: dict[tuple[str, str], Meter] = {}
 
     def count_error(self, sqlstate: str | None) -> None:
         self.errors.labels(sqlstate or "none").inc()
+        if sqlstate == DISK_FULL:
+            self.disk_full += 1
 
     def meter(self, operation: str, table: str) -> "Meter":
         meter = self._meters.get((operation, table))

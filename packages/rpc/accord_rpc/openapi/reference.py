@@ -1,6 +1,7 @@
 """The OpenAPI document at `/openapi.json`, and at `/docs` a page that shows it and makes calls (Swagger UI)."""
 
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
@@ -34,9 +35,21 @@ def document_page() -> Application:
     return StaticPage((files("accord") / "openapi.json").read_bytes, "application/json")
 
 
-def docs_pages() -> dict[str, Application]:
-    """By path. They contain nothing of the contract: the page loads the document."""
-    return {"/": _to_docs, "/docs/": _to_docs, **dict(_docs_pages())}
+def docs_pages(*, session_cookies: bool) -> dict[str, Application]:
+    """By path. They contain nothing of the contract: the page loads the document. `session_cookies`: the page may have a session from
+    before it was loaded."""
+    pages = {"/": _to_docs, "/docs/": _to_docs, **dict(_docs_pages())}
+    if session_cookies:
+        pages["/docs"] = StaticPage(_docs_with_cookies, _HTML, _HEADERS)
+    return pages
+
+
+def _docs_with_cookies() -> bytes:
+    return _own("docs.html").replace(b"<body>", b"<body data-session-cookies>")
+
+
+def _own(name: str) -> bytes:
+    return (files("accord_rpc.openapi") / "static" / name).read_bytes()
 
 
 async def _to_docs(exchange: Exchange) -> None:
@@ -45,7 +58,7 @@ async def _to_docs(exchange: Exchange) -> None:
 
 def _docs_pages() -> Iterator[tuple[str, Application]]:
     for name, path, content_type in _OWN:
-        yield path, StaticPage((files("accord_rpc.openapi") / "static" / name).read_bytes, content_type, _HEADERS)
+        yield path, StaticPage(partial(_own, name), content_type, _HEADERS)
     swagger_ui = next((files("swagger_ui_bundle") / "vendor").iterdir())  # its name has the version
     for name, content_type in _SWAGGER_UI:
         yield f"/docs/{name}", StaticPage((swagger_ui / name).read_bytes, content_type, _HEADERS)

@@ -125,7 +125,7 @@ class Routes(grpc.GenericRpcHandler):
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """Every kind of call is registered as one with a stream of requests. grpcio starts those when the headers have arrived, so
         that access is decided before the message is read, and a missing message runs into the deadline."""
-        chain, method = self.find(details.method), self.methods.get(details.method)
+        chain, method = _coroutine_function(self.find(details.method)), self.methods.get(details.method)
         if method is not None and method.response_streaming:
             return grpc.stream_stream_rpc_method_handler(chain)
         return grpc.stream_unary_rpc_method_handler(chain)
@@ -139,8 +139,13 @@ def _chained(stages: Iterable[AsyncServerInterceptor], innermost: Next, path: st
     chain = innermost
     for stage in reversed(list(stages)):
         chain = _step(stage, chain, path)
+    return chain
 
-    async def serve(request: object, context: Context) -> bytes | None:  # grpcio checks for a coroutine function
+
+def _coroutine_function(chain: Next) -> Next:
+    """grpcio calls others in a thread."""
+
+    async def serve(request: object, context: Context) -> bytes | None:
         return await chain(request, context)
 
     return serve

@@ -8,7 +8,6 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.call import Context, call
 from accord_rpc.errors import RpcError
 from accord_rpc.interceptor import Next
-from accord_rpc.protocols.context import ProtocolContext
 
 RETRY_AFTER: Final = 1.0  # seconds
 
@@ -66,7 +65,7 @@ class ConcurrencyInterceptor(AsyncServerInterceptor):
     ) -> bytes | None:
         call().slot = slot = Slot(self._slots)
         try:
-            if isinstance(context, ProtocolContext) and context.request_has_arrived:
+            if getattr(context, "request_has_arrived", False):  # grpcio does not know
                 slot.take()
             return await method(request_or_iterator, context)
         finally:

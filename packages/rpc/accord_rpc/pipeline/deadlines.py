@@ -32,16 +32,16 @@ class Clock:
 
     def __init__(self) -> None:
         self._watches: set[_Watch] = set()
-        self._ticks = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # while there are any: to ask for it takes long
 
     def watch(self, until: float) -> _Watch:
-        task = asyncio.current_task()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_later(_TICK, self._tick)
+        task = asyncio.current_task(self._loop)
         assert task is not None
         watch = _Watch(task, until)
         self._watches.add(watch)
-        if not self._ticks:
-            self._ticks = True
-            task.get_loop().call_later(_TICK, self._tick)
         return watch
 
     def forget(self, watch: _Watch) -> None:
@@ -53,9 +53,10 @@ class Clock:
             if now >= watch.until and not watch.expired:
                 watch.expired = True
                 watch.task.cancel()
-        self._ticks = bool(self._watches)
-        if self._ticks:
-            asyncio.get_running_loop().call_later(_TICK, self._tick)
+        if self._watches and self._loop is not None:
+            self._loop.call_later(_TICK, self._tick)
+        else:
+            self._loop = None
 
 
 class DeadlineInterceptor(AsyncServerInterceptor):

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from accord.errors.v1.errors_pb2 import Reason
 from accord.policy.v1.policy_pb2 import (
-    CREDENTIAL_API_KEY,
     RATE_LIMIT_KEY_ACCOUNT,
     RATE_LIMIT_KEY_CALLER,
     RATE_LIMIT_KEY_ORGANIZATION,
@@ -21,7 +20,7 @@ from accord_db.engine.errors import DatabaseError
 from accord_db.queries import rate_limits
 from accord_db.queries.rate_limits import Counted, Limit
 from accord_rpc.call import call
-from accord_rpc.caller import Caller, caller
+from accord_rpc.caller import caller
 from accord_rpc.client_address import peer_network
 from accord_rpc.errors import RpcError
 from accord_rpc.policy import BY_ACCOUNT
@@ -37,7 +36,7 @@ class Subject(NamedTuple):
 def subject(key: RateLimitKey.ValueType, account: str = "") -> Subject:
     """`account` names the account that the call tries to enter, for keys that count it."""
     if key == RATE_LIMIT_KEY_CALLER:
-        return Subject(shown := _name(caller()), shown)
+        return Subject(shown := caller().rate_limit_key, shown)
     if key == RATE_LIMIT_KEY_ORGANIZATION:
         return Subject(shown := f"organization:{caller().active_organization_id}", shown)
     if key == RATE_LIMIT_KEY_ACCOUNT:
@@ -46,12 +45,6 @@ def subject(key: RateLimitKey.ValueType, account: str = "") -> Subject:
     if key == RATE_LIMIT_KEY_PEER:
         return Subject(peer, peer)
     return Subject(f"account and {peer}", f"account:{account} and {peer}")
-
-
-def _name(caller: Caller) -> str:
-    if caller.credential == CREDENTIAL_API_KEY:
-        return f"api_key:{caller.credential_id}"
-    return f"account:{caller.account_id}"
 
 
 def exceeded(subject: Subject, seconds: float) -> RpcError:

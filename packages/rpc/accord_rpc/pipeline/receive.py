@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeAlias, cast
 
+import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc_interceptor.server import AsyncServerInterceptor
 from protovalidate import FieldPathElementPb, Validator, Violation
@@ -12,6 +13,8 @@ from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.repeated_limits import has_elements, overfull
 from accord_rpc.policy import Method
+from accord_rpc.protocols.context import ProtocolContext
+from accord_rpc.protocols.framing import INCOMPLETE, FramingError
 
 Handler: TypeAlias = Callable[[object, Context], Awaitable[Message] | AsyncIterator[Message]]
 
@@ -34,7 +37,7 @@ class ReceiveInterceptor(AsyncServerInterceptor):
     ) -> bytes | None:
         if self._streaming:
             return await method(self._stream(context), context)
-        raw = await context.read()
+        raw = await _read_only_message(context)
         _take_slot()
         return await method(self._accept(raw), context)
 
@@ -55,6 +58,25 @@ class ReceiveInterceptor(AsyncServerInterceptor):
         if violations := self._validator.collect_violations(message):
             raise invalid(*(FieldViolation(_path(violation), violation.proto.message) for violation in violations))
         return message
+
+
+async def _read_only_message(context: Context) -> object:
+    """Waits for the end of the request, as grpc-go and grpc-java do. A second message is a cardinality violation
+    (grpc/doc/statuscodes.md): the client has sent data that no one would process."""
+    raw = await context.read()
+    if not isinstance(raw, bytes):
+        return raw
+    ours = context if isinstance(context, ProtocolContext) else None
+    if ours is not None and ours.request_is_read:
+        return raw
+    try:
+        with INCOMPLETE.holding(0 if ours is not None and ours.request_has_arrived else len(raw)):
+            more = await context.read()
+    except FramingError as error:
+        await context.abort(error.code, error.message)
+    if isinstance(more, bytes):
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The method takes one message, and the call has more.")
+    return raw
 
 
 def _take_slot() -> None:

@@ -55,28 +55,32 @@ class Refusals:
         self._database = database
         self._drained = Refusal(Reason.REASON_UNAVAILABLE, _DRAIN_RETRY_AFTER, methods, metrics)
         self._overloaded = Refusal(Reason.REASON_RATE_LIMITED, RETRY_AFTER, methods, metrics)
-        self._admitted = 0
+        self._room: int | None = None  # for calls that arrive in this turn of the event loop, if any has
         self.draining = False
 
-    @property
-    def active(self) -> bool:
-        """Whether `find` may return a refusal."""
-        return self.draining or self._admitted >= self._slots.free or self._admitted >= self._database.room
+    def admit(self) -> bool:
+        """Whether one more call may begin, for a call whose task has not run yet, and so has neither a slot nor a place in the queue:
+        all that arrives in one turn of the event loop must not pass because there was room for one."""
+        if self._room is None:
+            self._room = self._free()
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._room -= 1
+        return self._room >= 0 and not self.draining
 
-    def admit(self) -> None:
-        """Counts a call whose task has not run yet, and so has neither a slot nor a place in the queue: all that arrives in one turn
-        of the event loop must not pass because there was room for one."""
-        if not self._admitted:
-            asyncio.get_running_loop().call_soon(self._begin_turn)
-        self._admitted += 1
+    def _end_turn(self) -> None:
+        self._room = None
 
-    def _begin_turn(self) -> None:
-        self._admitted = 0
+    def _free(self) -> int:
+        return min(self._slots.free, self._database.room)
 
     def find(self, path: str) -> Refusal | None:
         """None if the call is served. Counts the call otherwise."""
-        if not self.active or is_health_check(path):
+        if (self._free() > 0 and not self.draining) or is_health_check(path):
             return None
+        return self.refuse(path)
+
+    def refuse(self, path: str) -> Refusal:
+        """Counts the call."""
         refusal = self._drained if self.draining else self._overloaded
         refusal.count(path)
         return refusal

@@ -17,10 +17,10 @@ from prometheus_client import Counter, Histogram
 from accord_db.engine.errors import DatabaseError
 from accord_db.engine.scope import enter
 from accord_rpc.call import Call, Context
-from accord_rpc.caller import Caller
 from accord_rpc.client_address import FORWARDED_HEADER, ClientAddresses
 from accord_rpc.interceptor import Next
 from accord_rpc.pipeline.deadlines import time_left
+from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.reasons import AnyReason
 from accord_rpc.status import STATUS_HEADER, ErrorStatus, status_of
 
@@ -91,6 +91,8 @@ class TelemetryInterceptor(AsyncServerInterceptor):
         started, call = perf_counter(), _begin(context, method_name, self._peers)
         try:
             response = await method(request_or_iterator, context)
+            if response is not None and isinstance(context, ProtocolContext):
+                response = context.encoded(response)  # here, so that a failure is logged as that of the call
         except (Exception, asyncio.CancelledError, SystemExit) as raised:  # noqa: BLE001 (every call ends with a status)
             await self._end(raised, context, call, started)
         self._record(_code(context), call, started)
@@ -136,7 +138,7 @@ class TelemetryInterceptor(AsyncServerInterceptor):
             "peer": call.peer,
         }
         if caller := call.caller:
-            line |= _who(caller)
+            line |= caller.log_fields
         if isinstance(raised, DatabaseError):  # its text may quote values from the request; the code does not
             line["sqlstate"] = raised.sqlstate
         if failed is None:
@@ -153,19 +155,6 @@ class TelemetryInterceptor(AsyncServerInterceptor):
             )
 
 
-def _who(caller: Caller) -> dict[str, object]:
-    """The caller's account and organization, and the impersonator or service that acts for the account."""
-    line: dict[str, object] = {"account_id": str(caller.account_id)}
-    # Written out for speed: this runs for each call, and most calls have none of them.
-    if caller.organization_id is not None:
-        line["organization_id"] = str(caller.organization_id)
-    if caller.impersonator_id is not None:
-        line["impersonator_id"] = str(caller.impersonator_id)
-    if caller.service_account_id is not None:
-        line["service_account_id"] = str(caller.service_account_id)
-    return line
-
-
 def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:
     sent, user_agent, forwarded = "", "", []
     headers = context.invocation_metadata() or ()  # grpcio builds them at each access
@@ -177,10 +166,10 @@ def _begin(context: Context, method: str, peers: ClientAddresses) -> Call:
         elif name == FORWARDED_HEADER:
             forwarded.append(str(value))
     call = Call(
-        method=_plain(method[:200]),
+        method=printable(method[:200]),
         request_id=request_id(sent),
         peer=peers.address(context.peer(), forwarded),
-        user_agent=_plain(user_agent[:256]),
+        user_agent=printable(user_agent[:256]),
         headers=headers,
     )
     enter(call)
@@ -193,7 +182,7 @@ def request_id(sent: str) -> str:
     return sent if sent and _USABLE_REQUEST_ID.fullmatch(sent) else f"{random.getrandbits(64):016x}"
 
 
-def _plain(text: str) -> str:
+def printable(text: str) -> str:
     """Escapes unprintable characters: gRPC allows NUL and escape sequences in headers, which rows and terminals must not get."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 

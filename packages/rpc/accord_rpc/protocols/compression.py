@@ -1,4 +1,4 @@
-"""Which responses are compressed, in the protocols whose clients say what they accept."""
+"""Which responses are compressed, if the client accepts it."""
 
 from typing import Final, cast
 

@@ -59,9 +59,18 @@ class ProtocolContext(ABC):
         """Whether `read` need not wait."""
         return False
 
+    @property
+    def request_is_read(self) -> bool:
+        """Whether `read` would return EOF without waiting. May be False nevertheless."""
+        return False
+
     @abstractmethod
     async def read(self) -> object:
         """The next message, as bytes; `grpc.aio.EOF` at the end."""
+
+    def encoded(self, response: bytes) -> bytes:
+        """The only response, in the form in which the protocol sends it. Called once, within the outermost stage."""
+        return response
 
     @abstractmethod
     async def write(self, message: bytes) -> None:

@@ -11,10 +11,20 @@ _REQUEST_HEADERS: Final = ", ".join(
     (
         *("authorization", "content-encoding", "content-type", "idempotency-key", "if-match", "if-none-match"),
         *("connect-protocol-version", "connect-timeout-ms", "connect-content-encoding", "connect-accept-encoding"),
-        *("grpc-timeout", "x-grpc-web", "x-user-agent", "x-api-key", "x-request-id", "traceparent", "tracestate"),
+        *(
+            "grpc-timeout",
+            "grpc-accept-encoding",
+            "grpc-encoding",
+            "x-grpc-web",
+            "x-user-agent",
+            "x-api-key",
+            "x-request-id",
+            "traceparent",
+            "tracestate",
+        ),
     )
 ).encode()
-_EXPOSED: Final = b"grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after, etag"
+_EXPOSED: Final = b"grpc-status, grpc-message, grpc-encoding, grpc-status-details-bin, x-request-id, retry-after, etag"
 _MAX_AGE: Final = b"7200"  # seconds; the most that Chromium keeps
 _VARY: Final = (b"vary", b"origin")
 _PREFLIGHT: Final = (

@@ -1,13 +1,18 @@
 """The application of the server: chooses the protocol of each exchange."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
+from accord_rpc.client_address import ClientAddresses
+from accord_rpc.protocols.refused import Refused, RefusedRequests
 from accord_rpc.server.exchange import Exchange
 
 
 class ProtocolHandler(ABC):
     """Serves the exchanges of one protocol."""
+
+    refused: RefusedRequests
+    """Records requests that are no call. The dispatcher sets it."""
 
     @abstractmethod
     def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
@@ -21,16 +26,23 @@ class ProtocolHandler(ABC):
 class Dispatcher:
     """The first protocol that accepts an exchange serves it, so the most frequent one comes first."""
 
-    def __init__(self, protocols: Sequence[ProtocolHandler]) -> None:
+    def __init__(self, protocols: Sequence[ProtocolHandler], peers: ClientAddresses = ClientAddresses()) -> None:  # noqa: B008  # has no state but caches
         self._protocols = tuple(protocols)
+        self._refused = RefusedRequests(peers)
+        for protocol in self._protocols:
+            protocol.refused = self._refused
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Awaitable[None]:
         content_type = header(exchange, b"content-type")
         for protocol in self._protocols:
             if protocol.accepts(exchange, content_type):
-                await protocol.serve(exchange)
-                return
-        exchange.respond(415 if exchange.method == b"POST" else 404, ())
+                return protocol.serve(exchange)
+        return self._refuse(exchange)
+
+    async def _refuse(self, exchange: Exchange) -> None:
+        status = 415 if exchange.method == b"POST" else 404
+        exchange.respond(status, ())
+        self._refused.record(exchange, Refused(status))
 
 
 def header(exchange: Exchange, name: bytes) -> bytes:

@@ -1,14 +1,18 @@
 """Length-prefixed messages and their compression, as gRPC, gRPC-Web and the streams of Connect send them."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import grpc
 
+from accord_rpc.server.exchange import Exchange
+
 MOST_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 MOST_INCOMPLETE_BYTES: Final = 256 * 1024 * 1024
 """Of one process."""
+TOO_LARGE: Final = "The message is larger than 4 MiB."
 COMPRESSED: Final = 1
 """The flag of a compressed message."""
 _PREFIX: Final = 5  # bytes: flags and length
@@ -31,7 +35,7 @@ def frame(message: bytes, flags: int = 0) -> bytes:
 
 
 class Incomplete:
-    """The bytes of messages that have begun to arrive. One per process: a call without its whole message holds no slot, and its
+    """The bytes of requests that have begun to arrive. One per process: a call without its whole request holds no slot, and its
     sender could otherwise let the server hold 4 MiB for each."""
 
     __slots__ = ("held", "limit")
@@ -46,16 +50,25 @@ class Incomplete:
             raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many messages arrive at a time.")
         self.held += size
 
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Raises FramingError."""
+        self.hold(size)
+        try:
+            yield
+        finally:
+            self.held -= size
 
-_INCOMPLETE: Final = Incomplete(MOST_INCOMPLETE_BYTES)
+
+INCOMPLETE: Final = Incomplete(MOST_INCOMPLETE_BYTES)
 
 
 class MessageReader:
-    """Cuts a body into messages."""
+    """Cuts a body into messages. `close` it at the end of the call: its bytes count until then."""
 
     __slots__ = ("_at", "_bytes", "_encoding", "_held", "_incomplete")
 
-    def __init__(self, encoding: bytes | None = None, incomplete: Incomplete = _INCOMPLETE) -> None:
+    def __init__(self, encoding: bytes | None = None, incomplete: Incomplete = INCOMPLETE) -> None:
         """`encoding` is that of compressed messages; None if the headers name none."""
         self._encoding = encoding
         self._bytes: bytes | bytearray = b""
@@ -63,21 +76,15 @@ class MessageReader:
         self._incomplete = incomplete
         self._held = 0
 
-    def __del__(self) -> None:
-        self._release()
-
     @property
     def is_empty(self) -> bool:
         """Whether the bytes end with a message."""
         return self._at == len(self._bytes)
 
     def feed(self, data: bytes) -> None:
-        """Raises FramingError if the process holds too many incomplete messages."""
         if self._at == len(self._bytes):
             self._bytes, self._at = data, 0
             return
-        self._incomplete.hold(len(data))
-        self._held += len(data)
         if isinstance(self._bytes, bytes):
             self._bytes = bytearray(self._bytes)
         del self._bytes[: self._at]
@@ -85,24 +92,46 @@ class MessageReader:
         self._bytes += data
 
     def take(self) -> tuple[int, bytes] | None:
-        """The flags and the expanded content of the next message; None until it has arrived. Raises FramingError."""
+        """The flags and the expanded content of the next message; None until it has arrived. Raises FramingError, also if the process
+        holds too many incomplete messages."""
         data, begin = self._bytes, self._at + _PREFIX
         if len(data) < begin:
             return None
         end = begin + int.from_bytes(data[begin - 4 : begin], "big")
         if end - begin > MOST_MESSAGE_BYTES:
-            raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The message is larger than 4 MiB.")
+            raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_LARGE)
         if len(data) < end:
+            self._hold(len(data) - self._at)
             return None
         flags, message = data[self._at], bytes(data[begin:end])
         self._at = end
-        self._release()
+        self.close()
         return flags, (expand(message, self._encoding) if flags & COMPRESSED else message)
 
-    def _release(self) -> None:
+    def _hold(self, size: int) -> None:
+        self._incomplete.hold(size - self._held)
+        self._held = size
+
+    def close(self) -> None:
         if self._held:
             self._incomplete.held -= self._held
             self._held = 0
+
+
+async def read_body(exchange: Exchange, incomplete: Incomplete = INCOMPLETE) -> bytes:
+    """A whole body that is one message. Raises FramingError."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while (part := await exchange.receive()) is not None:
+            incomplete.hold(len(part))
+            size += len(part)
+            parts.append(part)
+            if size > MOST_MESSAGE_BYTES:
+                raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_LARGE)
+        return b"".join(parts)
+    finally:
+        incomplete.held -= size
 
 
 def expand(data: bytes, encoding: bytes | None) -> bytes:
@@ -115,7 +144,7 @@ def expand(data: bytes, encoding: bytes | None) -> bytes:
     except zlib.error:
         expanded = b""
     if len(expanded) > MOST_MESSAGE_BYTES:
-        raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The message is larger than 4 MiB.")
+        raise FramingError(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_LARGE)
     if not inflate.eof or inflate.unused_data:
         raise FramingError(grpc.StatusCode.INTERNAL, "A message is not compressed as its headers say.")
     return expanded

@@ -6,7 +6,7 @@ import asyncio
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import ClassVar, Final, Protocol
@@ -15,17 +15,32 @@ from urllib.parse import quote
 import grpc
 from grpc.aio import EOF, AbortError
 
+from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.interceptor import Next
-from accord_rpc.pipeline.refusals import Refusal, Refusals
+from accord_rpc.pipeline.refusals import Refusal, Refusals, is_health_check
 from accord_rpc.pipeline.telemetry import request_id
+from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP, accepts_gzip
 from accord_rpc.protocols.context import SECONDS_OF_UNIT, Metadata, ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
-from accord_rpc.protocols.framing import ACCEPTED_ENCODINGS, ENCODINGS, FramingError, MessageReader
+from accord_rpc.protocols.framing import (
+    ACCEPTED_ENCODINGS,
+    COMPRESSED,
+    ENCODINGS,
+    FramingError,
+    MessageReader,
+    compress,
+    frame,
+)
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.server.exchange import Exchange, Headers
 from accord_rpc.status import STATUS_HEADER
 
+MALFORMED: Final = Refused(400)
+"""As it is logged; the HTTP status of gRPC is always 200."""
 CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 _HEAD: Final = ((b"content-type", b"application/grpc"),)
+ENCODING: Final = (b"grpc-encoding", GZIP)
+_COMPRESSED_HEAD: Final = (*_HEAD, ENCODING)
 _REQUEST_SECONDS: Final = 0.025
 _OK: Final = (b"grpc-status", b"0")
 _TIMEOUT: Final = re.compile(rb"([0-9]+)([HMSmun])")
@@ -55,8 +70,11 @@ class Malformed(Exception):
 
 
 class GrpcProtocol(ProtocolHandler):
-    def __init__(self, chains: Chains) -> None:
+    """`compressed` are the paths of the methods whose responses are compressed. See `may_compress`."""
+
+    def __init__(self, chains: Chains, compressed: Collection[bytes] = ()) -> None:
         self._chains = chains
+        self._compressed = frozenset(compressed)
 
     def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
         return exchange.http_version == 2 and (
@@ -65,11 +83,13 @@ class GrpcProtocol(ProtocolHandler):
 
     async def serve(self, exchange: Exchange) -> None:
         if exchange.method != b"POST":
-            return exchange.respond(405, ((b"allow", b"POST"),))
+            exchange.respond(405, ((b"allow", b"POST"),))
+            return self.refused.record(exchange, Refused(405))
         try:
-            context = GrpcContext(exchange)
+            context = GrpcContext(exchange, compresses=exchange.target in self._compressed)
         except Malformed as malformed:
-            return _respond_without_message(exchange, malformed.code, malformed.message, malformed.trailers)
+            _respond_without_message(exchange, malformed.code, malformed.message, malformed.trailers)
+            return self.refused.record(exchange, MALFORMED)
         chain = self._chains.find(exchange.target.decode("latin-1"))
         try:
             response = await chain(None, context)
@@ -77,6 +97,8 @@ class GrpcProtocol(ProtocolHandler):
             response = None
             if not (exchange.request_ended or exchange.started):
                 await _wait_for_request(exchange)
+        finally:
+            context.close()
         context.end(response)
         return None
 
@@ -93,14 +115,12 @@ class QuickRefusals:
         grpcio's client must be waited, and other content types."""
         if not exchange.request_ended or exchange.method != b"POST":
             return False
-        if not self._refusals.active:
-            self._refusals.admit()
+        if self._refusals.admit() or header(exchange, b"content-type") not in CONTENT_TYPES:
             return False
-        if header(exchange, b"content-type") not in CONTENT_TYPES:
+        path = exchange.target.decode("latin-1")
+        if is_health_check(path):
             return False
-        refusal = self._refusals.find(exchange.target.decode("latin-1"))
-        if refusal is None:
-            return False
+        refusal = self._refusals.refuse(path)
         sent = header(exchange, b"x-request-id").decode("latin-1")
         head = self._heads.get(refusal) or self._head(refusal)
         exchange.respond(200, (*head, (b"x-request-id", request_id(sent).encode())))
@@ -117,24 +137,28 @@ class QuickRefusals:
 class GrpcContext(ProtocolContext):
     """One call. Raises Malformed if its headers are."""
 
-    __slots__ = ("_exchange", "_reader")
+    __slots__ = ("_exchange", "_gzips", "_reader")
 
     SENDS_TRAILERS: ClassVar = True
     """The status is in trailers, which the client must be able to receive."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, compresses: bool = False) -> None:
         self._exchange = exchange
+        self._gzips = False
         metadata: list[tuple[str, str | bytes]] = []
         encoding = deadline = te = None
         for name, value in exchange.headers:
             if name not in _CONSUMED:
-                metadata.append((name.decode("latin-1"), _value(name, value)))
+                text = _binary(value) if name.endswith(b"-bin") else value.decode("latin-1")
+                metadata.append((name.decode("latin-1"), text))
             elif name == b"grpc-timeout":
                 deadline = _deadline(value)
             elif name == b"grpc-encoding":
                 encoding = _encoding(value)
             elif name == b"te":
                 te = value
+            elif name == b"grpc-accept-encoding":
+                self._gzips = compresses and accepts_gzip(value)
         if self.SENDS_TRAILERS and te != b"trailers":  # a proxy that removes it would also drop the status
             raise Malformed(grpc.StatusCode.INTERNAL, "The header te must be trailers.")
         self._reader = MessageReader(encoding)
@@ -144,33 +168,51 @@ class GrpcContext(ProtocolContext):
     def request_has_arrived(self) -> bool:
         return self._exchange.request_ended
 
+    @property
+    def request_is_read(self) -> bool:
+        return self._exchange.body_is_read and self._reader.is_empty
+
     async def read(self) -> object:
         reader = self._reader
         try:
             while (found := reader.take()) is None:
                 data = await self._receive()
                 if data is None:
-                    return EOF
+                    return self._end_of_request()
                 reader.feed(data)
         except FramingError as error:
             await self.abort(error.code, error.message)
         return found[1]
 
-    async def _receive(self) -> bytes | None:
-        return await self._exchange.receive()
+    def _end_of_request(self) -> object:
+        if not self._reader.is_empty:
+            raise invalid(FieldViolation("", "the body ends within a message"))
+        return EOF
+
+    def _receive(self) -> Awaitable[bytes | None]:
+        return self._exchange.receive()
 
     async def write(self, message: bytes) -> None:
         exchange = self._exchange
         if not exchange.started:
-            exchange.start(200, _HEAD)
-        await exchange.send(b"\0" + len(message).to_bytes(4, "big") + message)
+            exchange.start(200, _COMPRESSED_HEAD if self._gzips else _HEAD)
+        await exchange.send(self._framed(message))
+
+    def _framed(self, message: bytes) -> bytes:
+        if self._gzips and len(message) >= COMPRESS_FROM:
+            return frame(compress(message, GZIP), COMPRESSED)
+        return frame(message)
+
+    def close(self) -> None:
+        """The call has ended, or was cancelled."""
+        self._reader.close()
 
     def end(self, response: bytes | None) -> None:
         """Sends the response of a method without a stream of them, and the status."""
         exchange = self._exchange
         if response is not None:
             trailers = (_OK, *encoded_metadata(self.trailers))
-            exchange.respond(200, _HEAD, b"\0" + len(response).to_bytes(4, "big") + response, trailers)
+            exchange.respond(200, _COMPRESSED_HEAD if self._gzips else _HEAD, self._framed(response), trailers)
         elif exchange.started:
             exchange.finish(b"", status_fields(self.status or 0, self.message, encoded_metadata(self.trailers)))
         else:
@@ -204,9 +246,7 @@ def encoded_metadata(metadata: Metadata) -> Sequence[tuple[bytes, bytes]]:
     ]
 
 
-def _value(name: bytes, value: bytes) -> str | bytes:
-    if not name.endswith(b"-bin"):
-        return value.decode("latin-1")
+def _binary(value: bytes) -> bytes:
     try:
         return b64decode(value + b"=" * (-len(value) % 4), validate=True)
     except binascii.Error:

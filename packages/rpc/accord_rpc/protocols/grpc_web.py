@@ -4,18 +4,26 @@ binary, or as base64 for clients that cannot read binary bodies in parts."""
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Final
 
 import grpc
-from grpc.aio import EOF, AbortError
+from grpc.aio import AbortError
 
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER
-from accord_rpc.policy import Method
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
 from accord_rpc.protocols.framing import FramingError, frame
-from accord_rpc.protocols.grpc import Chains, GrpcContext, Malformed, encoded_metadata, status_fields
+from accord_rpc.protocols.grpc import (
+    ENCODING,
+    MALFORMED,
+    Chains,
+    GrpcContext,
+    Malformed,
+    encoded_metadata,
+    status_fields,
+)
 from accord_rpc.protocols.http_errors import SAFE_HEADERS, own_request_id
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.server.exchange import Exchange, Headers
 
 # The content types of requests, and those of their responses.
@@ -37,57 +45,62 @@ _RUN: Final = re.compile(rb"[^=]*=+|[^=]+")
 
 
 class GrpcWebProtocol(ProtocolHandler):
-    def __init__(self, chains: Chains, methods: Mapping[str, Method]) -> None:
+    """`compressed`: see `GrpcProtocol`."""
+
+    def __init__(self, chains: Chains, compressed: Collection[bytes] = ()) -> None:
         self._chains = chains
-        self._request_streams = {path.encode() for path, method in methods.items() if method.request_streaming}
+        self._compressed = frozenset(compressed)
 
     def accepts(self, exchange: Exchange, content_type: bytes) -> bool:
         return content_type[: len(_PREFIX)].lower() == _PREFIX
 
     async def serve(self, exchange: Exchange) -> None:
         if exchange.method != b"POST":
-            return exchange.respond(405, ((b"allow", b"POST"), *SAFE_HEADERS, own_request_id(exchange)))
+            return self.refused.record(exchange, _refuse(exchange, 405, (b"allow", b"POST")))
         kind = header(exchange, b"content-type").partition(b";")[0].strip().lower()
         if kind not in _RESPONSES:
             accepted = (b"accept-post", b", ".join(_RESPONSES))
-            return exchange.respond(415, (accepted, *SAFE_HEADERS, own_request_id(exchange)))
+            return self.refused.record(exchange, _refuse(exchange, 415, accepted))
         try:
-            context = GrpcWebContext(
-                exchange, _RESPONSES[kind], is_text=kind in _TEXT, streams=exchange.target in self._request_streams
-            )
+            compresses = exchange.target in self._compressed
+            context = GrpcWebContext(exchange, _RESPONSES[kind], is_text=kind in _TEXT, compresses=compresses)
         except Malformed as malformed:
             head = ((b"content-type", _RESPONSES[kind]), *SAFE_HEADERS, own_request_id(exchange))
             status = status_fields(malformed.code, malformed.message, malformed.trailers)
-            return exchange.respond(200, (*head, *status))
+            exchange.respond(200, (*head, *status))
+            return self.refused.record(exchange, MALFORMED)
         try:
             response = await self._chains.find(exchange.target.decode("latin-1"))(None, context)
         except AbortError:
             response = None
+        finally:
+            context.close()
         context.end(response)
         return None
+
+
+def _refuse(exchange: Exchange, status: int, header: tuple[bytes, bytes]) -> Refused:
+    own = own_request_id(exchange)
+    exchange.respond(status, (header, *SAFE_HEADERS, own))
+    return Refused(status, own[1].decode())
 
 
 class GrpcWebContext(GrpcContext):
     """One call. Raises Malformed if its headers are."""
 
-    __slots__ = ("_kind", "_streams", "_text")
+    __slots__ = ("_kind", "_text")
 
     SENDS_TRAILERS = False
 
-    def __init__(self, exchange: Exchange, kind: bytes, *, is_text: bool, streams: bool) -> None:
-        """`streams`: the method takes a stream of requests."""
-        super().__init__(exchange)
-        self._streams = streams
+    def __init__(self, exchange: Exchange, kind: bytes, *, is_text: bool, compresses: bool) -> None:
+        super().__init__(exchange, compresses=compresses)
         self.take_cookies(exchange.headers)
         self._kind = kind
         self._text = Base64Decoder() if is_text else None
 
-    async def read(self) -> object:
-        """The only message of a request is read to the end of the body, so that the connection can be used again."""
-        message = await super().read()
-        if not self._streams and isinstance(message, bytes) and await super().read() is not EOF:
-            await self.abort(grpc.StatusCode.UNIMPLEMENTED, "The method takes one message, and the call has more.")
-        return message
+    @property
+    def request_is_read(self) -> bool:
+        return self._text is None and super().request_is_read  # else the end of base64 must be checked
 
     async def _receive(self) -> bytes | None:
         data = await self._exchange.receive()
@@ -101,7 +114,7 @@ class GrpcWebContext(GrpcContext):
     async def write(self, message: bytes) -> None:
         if not self._exchange.started:
             self._exchange.start(200, self._head())
-        await self._exchange.send(self._encoded(frame(message)))
+        await self._exchange.send(self._encoded(self._framed(message)))
 
     def end(self, response: bytes | None) -> None:
         exchange = self._exchange
@@ -110,11 +123,13 @@ class GrpcWebContext(GrpcContext):
             return exchange.respond(200, (*self._head(with_request_id=False), *fields))
         trailers = frame(b"".join(b"%b: %b\r\n" % field for field in fields), _TRAILERS)
         if response is not None:
-            return exchange.respond(200, self._head(), self._encoded(frame(response) + trailers))
+            return exchange.respond(200, self._head(), self._encoded(self._framed(response) + trailers))
         return exchange.finish(self._encoded(trailers))
 
     def _head(self, *, with_request_id: bool = True) -> Headers:
         head = [(b"content-type", self._kind), *SAFE_HEADERS, *(self.response_headers or ())]
+        if self._gzips:
+            head.append(ENCODING)
         if with_request_id:
             own = [(name, value) for name, value in self.trailers if name == REQUEST_ID_HEADER]
             head += encoded_metadata(own)

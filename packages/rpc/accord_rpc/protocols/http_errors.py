@@ -15,6 +15,7 @@ from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.dispatch import header
 from accord_rpc.protocols.json_codec import json_writer, message_writer
 from accord_rpc.protocols.json_codec.writer import to_json
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.reasons import reason_name
 from accord_rpc.server.exchange import Exchange, Headers
 from accord_rpc.status import STATUS_HEADER
@@ -86,9 +87,11 @@ def connect_error(status: Status) -> dict[str, object]:
     return error
 
 
-def refuse(exchange: Exchange, http: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+def refuse(exchange: Exchange, http: int, body: bytes, *headers: tuple[bytes, bytes]) -> Refused:
     """For a request that is a call of no method, and so does not enter the pipeline."""
-    exchange.respond(http, (*JSON_HEAD, own_request_id(exchange), *headers), body)
+    own = own_request_id(exchange)
+    exchange.respond(http, (*JSON_HEAD, own, *headers), body)
+    return Refused(http, own[1].decode())
 
 
 def own_request_id(exchange: Exchange) -> tuple[bytes, bytes]:
@@ -96,8 +99,8 @@ def own_request_id(exchange: Exchange) -> tuple[bytes, bytes]:
     return _REQUEST_ID, request_id(header(exchange, _REQUEST_ID).decode("latin-1")).encode()
 
 
-def refuse_connect(exchange: Exchange, http: int, status: Status, *headers: tuple[bytes, bytes]) -> None:
-    refuse(exchange, http, to_json(connect_error(status)), *headers)
+def refuse_connect(exchange: Exchange, http: int, status: Status, *headers: tuple[bytes, bytes]) -> Refused:
+    return refuse(exchange, http, to_json(connect_error(status)), *headers)
 
 
 def _connect_detail(detail: AnyMessage) -> dict[str, object]:

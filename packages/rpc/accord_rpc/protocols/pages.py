@@ -14,6 +14,7 @@ from accord_rpc.interceptor import Next
 from accord_rpc.protocols.compression import GZIP, accepts_gzip
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.dispatch import ProtocolHandler, header
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.protocols.rest.errors import ErrorResponse
 from accord_rpc.server.exchange import Application, Exchange, Headers
 
@@ -43,6 +44,7 @@ class Pages(ProtocolHandler):
             await self._pages[path_of(exchange)](exchange)
         else:
             respond(exchange, HTTPStatus.METHOD_NOT_ALLOWED, ((b"allow", b"GET, HEAD"),))
+            self.refused.record(exchange, Refused(HTTPStatus.METHOD_NOT_ALLOWED.value))
 
 
 class StaticPage:

@@ -10,6 +10,7 @@ from typing import Final, Protocol, cast
 
 from accord_rpc.server.exchange import Exchange
 from accord_rpc.server.limits import ConnectionLimits
+from accord_rpc.server.own_headers import OwnHeaders
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """The first bytes of an HTTP/2 client (RFC 9113, section 3.4)."""
@@ -29,6 +30,7 @@ class Host(Protocol):
 
     loop: asyncio.AbstractEventLoop
     limits: ConnectionLimits
+    own_headers: OwnHeaders
 
     def serve(self, exchange: Exchange) -> "asyncio.Task[None]":
         """Runs the application in a task. If it raises, the exchange gets a 500, or is reset if its response has started.
@@ -151,7 +153,7 @@ class NewConnection(asyncio.Protocol):
 
 def _peer(transport: asyncio.Transport) -> Peer:
     certificate = transport.get_extra_info("peercert") or {}
-    uris = [name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI"]
+    uris = tuple(name.encode() for kind, name in certificate.get("subjectAltName", ()) if kind == "URI")
     secure = transport.get_extra_info("ssl_object") is not None
     return Peer(_name(transport.get_extra_info("peername")), uris, secure)
 

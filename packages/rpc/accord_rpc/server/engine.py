@@ -3,6 +3,7 @@
 It performs no input or output. `receive` reports what a client sent to `Events`; `take` returns the bytes to send."""
 
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final, Protocol
 
 from ngh2 import (
@@ -11,6 +12,7 @@ from ngh2 import (
     DataReceived,
     GoAwayReceived,
     NGH2Error,
+    PingAcknowledged,
     PingReceived,
     RequestReceived,
     Role,
@@ -51,6 +53,9 @@ class Events(Protocol):
 
     def on_ping(self) -> None: ...
 
+    def on_pong(self, data: bytes) -> None:
+        """The client has acknowledged the ping with this data, and so everything that was sent before it."""
+
     def on_settings(self) -> None: ...
 
     def on_goaway(self) -> None:
@@ -60,7 +65,7 @@ class Events(Protocol):
 class Engine:
     """One connection, on the server's side. Methods for a stream have no effect after its end."""
 
-    __slots__ = ("_events", "_http", "queued")
+    __slots__ = ("_events", "_http")
 
     def __init__(self, events: Events, limits: ConnectionLimits) -> None:
         self._events: Events | None = events
@@ -73,8 +78,6 @@ class Engine:
             }
         )
         http.set_local_window_size(limits.connection_window)
-        self.queued = http.queued_body_size
-        """The bytes of a stream that wait for the client's window."""
 
     def receive(self, data: bytes) -> bool:
         """Whether the data completed anything. Raises Broken after the events that came before the fault."""
@@ -84,6 +87,10 @@ class Engine:
             self.report()
             raise Broken(str(error)) from None
         return self.report()
+
+    def queued(self, stream: int) -> int:
+        """The bytes of a stream that wait for the client's window."""
+        return self._http.queued_body_size(stream)
 
     def take(self, most: int | None = None) -> bytes:
         """At most so many bytes to send. Empty if there are none, or the connection is broken."""
@@ -126,7 +133,7 @@ class Engine:
     def respond(self, stream: int, head: Headers, body: bytes, trailers: Headers) -> None:
         """A whole response."""
         http = self._http
-        with suppress(NGH2Error):  # the stream or the connection ended first
+        try:  # `suppress` takes as long as one of these, here and in `consumed`
             if trailers:
                 http.send_response(stream, head)
                 if body:
@@ -137,6 +144,8 @@ class Engine:
                 http.send_data(stream, body, end_stream=True)
             else:
                 http.send_response(stream, head, end_stream=True)
+        except NGH2Error:
+            return  # the stream or the connection ended first
 
     def start(self, stream: int, head: Headers) -> None:
         with suppress(NGH2Error):
@@ -162,12 +171,15 @@ class Engine:
 
     def consumed(self, stream: int, size: int) -> None:
         """The client may send as many bytes more."""
-        with suppress(NGH2Error):
+        try:
             self._http.acknowledge_received_data(size, stream)
+        except NGH2Error:
+            return
 
-    def ping(self) -> None:
+    def ping(self, data: bytes) -> None:
+        """`data` are eight bytes."""
         with suppress(NGH2Error):
-            self._http.ping()
+            self._http.ping(data)
 
     def announce_shutdown(self) -> None:
         """A GOAWAY that lets the client know, while streams that are on their way are still accepted."""
@@ -190,15 +202,18 @@ def _report_rare(events: Events, event: Any) -> None:
             events.on_end(event.stream_id)
         case PingReceived():
             events.on_ping()
+        case PingAcknowledged():
+            events.on_pong(event.opaque_data)
         case SettingsReceived():
             events.on_settings()
         case GoAwayReceived():
             events.on_goaway()
 
 
-_RARE: Final = frozenset({TrailersReceived, PingReceived, SettingsReceived, GoAwayReceived})
+_RARE: Final = frozenset({TrailersReceived, PingReceived, PingAcknowledged, SettingsReceived, GoAwayReceived})
 
 
+@cache
 def _configuration(limits: ConnectionLimits) -> Configuration:
     return Configuration(
         auto_window_update=False,
@@ -208,5 +223,7 @@ def _configuration(limits: ConnectionLimits) -> Configuration:
         max_continuations=limits.continuation_frames,
         max_settings=limits.settings_entries,
         max_outbound_ack=limits.unsent_acknowledgements,
+        # Headers that repeat are sent again. To find and to keep them takes 2 µs a call and 1 KiB a connection.
+        max_deflate_dynamic_table_size=0,
         stream_reset_rate_limit=(limits.resets, limits.resets_per_second),
     )

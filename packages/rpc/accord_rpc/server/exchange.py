@@ -36,6 +36,11 @@ class Exchange(ABC):
     def request_ended(self) -> bool:
         """Whether the whole body has arrived."""
 
+    @property
+    def body_is_read(self) -> bool:
+        """Whether `receive` would return None without waiting. May be False nevertheless."""
+        return False
+
     @abstractmethod
     async def receive(self) -> bytes | None:
         """More of the body; None at its end."""

@@ -198,7 +198,7 @@ class Http1Connection(Connection):
         if exchange is not None and exchange.started and not exchange.finished:
             return self.transport.abort()
         if exchange is None or not exchange.started:
-            self.write(rejection(rejected))
+            self.write(rejection(rejected, self.host.own_headers.lines()))
         return self._close(lingers=True)
 
     def _close(self, *, lingers: bool) -> None:

@@ -114,6 +114,7 @@ class Http1Exchange(Exchange):
 
     def _head(self, status: int, headers: Headers, own: bytes, *, reusable: bool) -> bytes:
         self.keep_alive = self.keep_alive and reusable
+        own = self._connection.host.own_headers.lines() + own
         head = response_head(status, headers, own if self.keep_alive else own + CLOSE)
         self._started = True
         return head

@@ -4,10 +4,7 @@ Refuses every message that another HTTP implementation could read differently, e
 disagrees about where a request ends lets an attacker put requests into the connections of others (request smuggling)."""
 
 import re
-from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
-from time import time
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -179,10 +176,11 @@ _STATUS_LINES: Final = {status: b"HTTP/1.1 %d \r\n" % status for status in range
 }
 
 
-def rejection(rejected: Rejected) -> bytes:
+def rejection(rejected: Rejected, own: bytes) -> bytes:
+    """`own`: see `response_head`."""
     body = b'{"code":%d,"message":"%b"}' % (rejected.code, str(rejected).encode())
     headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-    return response_head(rejected.status, headers, content_length(body) + CLOSE) + body
+    return response_head(rejected.status, headers, own + content_length(body) + CLOSE) + body
 
 
 def content_length(body: bytes) -> bytes:
@@ -195,9 +193,4 @@ def response_head(status: int, headers: Headers, own: bytes) -> bytes:
     added = b"".join(lines)
     if not added.count(b"\n") == added.count(b"\r") == len(lines) or b"\0" in added:
         raise ValueError("A response header contains a line break or NUL.")
-    return b"%b%b%b%b\r\n" % (_STATUS_LINES[status], added, _date_line(int(time())), own)
-
-
-@lru_cache(maxsize=1)
-def _date_line(second: int) -> bytes:
-    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+    return b"%b%b%b\r\n" % (_STATUS_LINES[status], added, own)

@@ -4,7 +4,6 @@ One flush per turn of the event loop sends what all exchanges of a connection ha
 
 import asyncio
 from collections.abc import Iterable
-from itertools import chain
 from random import uniform
 from typing import Final
 
@@ -22,7 +21,10 @@ from accord_rpc.server.engine import (
 from accord_rpc.server.exchange import Exchange, Headers
 
 _PIECE: Final = 64 * 1024  # bytes that the engine hands to the transport at once
-_NOTICE_SECONDS: Final = 0.1  # between the two GOAWAYs, for the streams that are on their way
+_ALIVE: Final = b"alive?  "  # pings, of eight bytes
+_LEAVING: Final = b"goaway  "
+# Bytes of frames that carry nothing which each request and each part of a body may bring with it: frame headers, padding, PRIORITY.
+_OVERHEAD: Final = 512
 _ABORT_SECONDS: Final = 0.5  # for the last bytes of an aborted connection
 _STATUS: Final = {status: (b":status", b"%d" % status) for status in range(200, 600)}
 # A gRPC client reads the status there: RESOURCE_EXHAUSTED.
@@ -60,6 +62,10 @@ class Http2Exchange(Exchange):
         return self.ended
 
     @property
+    def body_is_read(self) -> bool:
+        return self.ended and not self._parts
+
+    @property
     def started(self) -> bool:
         return self._started
 
@@ -81,14 +87,16 @@ class Http2Exchange(Exchange):
         if self.method == b"HEAD":
             body = b""
         connection = self._connection
-        connection.engine.respond(self.stream, (_STATUS[status], *headers), body, trailers)
+        head = (_STATUS[status], *headers, *connection.host.own_headers.headers())
+        connection.engine.respond(self.stream, head, body, trailers)
         connection.finished(self)
         connection.host.sent(len(body))
 
     def start(self, status: int, headers: Headers) -> None:
         self._started = True
-        self._connection.engine.start(self.stream, (_STATUS[status], *headers))
-        self._connection.wake()
+        connection = self._connection
+        connection.engine.start(self.stream, (_STATUS[status], *headers, *connection.host.own_headers.headers()))
+        connection.wake()
 
     async def send(self, data: bytes) -> None:
         self._require_open()
@@ -100,7 +108,7 @@ class Http2Exchange(Exchange):
         connection.host.sent(len(data))
         while not self.closed and connection.is_full(self.stream):
             self._room = connection.host.loop.create_future()
-            connection.waiting.add(self)
+            connection.wait(self)
             await self._room
 
     def finish(self, data: bytes = b"", trailers: Headers = ()) -> None:
@@ -108,7 +116,7 @@ class Http2Exchange(Exchange):
         self._connection.finished(self)
 
     def reset(self) -> None:
-        self._connection.engine.reset(self.stream, INTERNAL_ERROR)
+        self._connection.reset(self.stream, INTERNAL_ERROR)
         self._connection.finished(self)
 
     def _require_open(self) -> None:
@@ -134,8 +142,10 @@ class Http2Exchange(Exchange):
         """Cancels the task if it has not responded. Returns the bytes of the body that it has not read: the window of the connection
         must not shrink by them."""
         self.closed = True
-        unread = sum(map(len, self._parts))
-        self._parts.clear()
+        unread = 0
+        if self._parts:
+            unread = sum(map(len, self._parts))
+            self._parts.clear()
         self.make_room()
         if not self.finished and self.task is not None:
             self.task.cancel()
@@ -160,6 +170,7 @@ class Http2Connection(Connection):
         "_limits",
         "_moved",
         "_new",
+        "_overhead",
         "_paused",
         "_ping_minute",
         "_pinged",
@@ -168,10 +179,10 @@ class Http2Connection(Connection):
         "_sent",
         "_since",
         "_terminated",
+        "_waiting",
         "_will_flush",
         "_written",
         "engine",
-        "waiting",
     )
 
     def __init__(self, host: Host, transport: asyncio.Transport, peer: Peer) -> None:
@@ -179,10 +190,11 @@ class Http2Connection(Connection):
         limits = host.limits
         self._limits = limits
         self.engine = Engine(self, limits)
-        self.waiting: set[Http2Exchange] = set()  # those whose client reads more slowly than they send
         self._exchanges: dict[int, Http2Exchange] = {}
-        self._new: list[Http2Exchange] = []
-        self._half_open: list[Http2Exchange] = []  # responded, while the client has not ended its request
+        # Tuples, because an empty one takes no memory and most connections are idle.
+        self._new: tuple[Http2Exchange, ...] = ()
+        self._half_open: tuple[Http2Exchange, ...] = ()  # responded, while the client has not ended its request
+        self._waiting: tuple[Http2Exchange, ...] = ()  # their client reads more slowly than they send
         self._paused = self._will_flush = False
         self._draining = self._refusing = self._client_leaves = self._terminated = self._greeted = False
         now = host.loop.time()
@@ -190,7 +202,7 @@ class Http2Connection(Connection):
         self._incomplete: float | None = None  # since when bytes have completed nothing
         self._age = limits.age_seconds * uniform(0.9, 1.1)  # noqa: S311  # so that clients do not all reconnect at once
         self._pinged: float | None = None  # when, if the client has sent nothing since
-        self._pings = self._written = self._sent = 0
+        self._pings = self._written = self._sent = self._overhead = 0
         self.wake()
 
     @property
@@ -212,16 +224,29 @@ class Http2Connection(Connection):
                 self._incomplete = self._heard
         except Broken:
             self._terminated = True
+        self._limit_overhead(len(data))
         if self._new:
             self._serve_new()
         self.flush()
 
+    def _limit_overhead(self, received: int) -> None:
+        """Frames that carry nothing cost little each, and can be sent without end. The events of these bytes have been counted.
+
+        Of a stream that the server has reset, data may be on its way: not more than the window of the connection."""
+        self._overhead = max(-self._limits.connection_window, self._overhead + received)
+        if self._overhead > self._limits.overhead_bytes:
+            self._disturb()
+
+    def _disturb(self) -> None:
+        self.engine.terminate(ENHANCE_YOUR_CALM)
+        self._terminated = True
+
     def _serve_new(self) -> None:
         """After all events of the same bytes, so that a request finds its body there."""
-        for exchange in self._new:
+        new, self._new = self._new, ()
+        for exchange in new:
             if not (exchange.closed or self.host.refuse(exchange)):
                 exchange.task = self.host.serve(exchange)
-        self._new.clear()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -236,17 +261,18 @@ class Http2Connection(Connection):
         for exchange in exchanges:
             exchange.close()
         # What exchanges and the engine refer to is freed at once, with the responses that wait, instead of by the garbage collector.
-        self._half_open.clear()
-        self.waiting.clear()
+        self._half_open = self._waiting = ()
         self.engine.detach()
         self.host.closed(self)
 
     # --- events of the engine ---
     def on_request(self, stream: int, headers: Headers, ended: bool) -> None:
+        size = _size(headers)
+        self._overhead -= size + _OVERHEAD
         if len(self._exchanges) >= self._limits.streams:  # the client has not read our settings
-            self.engine.reset(stream, REFUSED_STREAM)
-        elif len(headers) > self._limits.header_count or _size(headers) > self._limits.header_bytes:
-            self.engine.respond(stream, _HEADERS_TOO_LARGE, b"", ())
+            self.reset(stream, REFUSED_STREAM)
+        elif len(headers) > self._limits.header_count or size > self._limits.header_bytes:
+            self.engine.respond(stream, (*_HEADERS_TOO_LARGE, *self.host.own_headers.headers()), b"", ())
         else:
             self._begin(stream, headers, ended)
 
@@ -268,7 +294,7 @@ class Http2Connection(Connection):
                     exchange.authority = field[1]
             elif name == b"host":
                 if field[1] != (exchange.authority or field[1]):  # malformed (RFC 9113, section 8.3.1)
-                    return self.engine.reset(stream, PROTOCOL_ERROR)
+                    return self.reset(stream, PROTOCOL_ERROR)
                 exchange.authority = field[1]
             elif name == b"cookie":
                 cookies.append(field[1])
@@ -278,11 +304,13 @@ class Http2Connection(Connection):
             fields.append((b"cookie", b"; ".join(cookies)))
         exchange.headers = fields
         self._exchanges[stream] = exchange
-        self._new.append(exchange)
+        self._new += (exchange,)
         self._pings = 0
         return None
 
     def on_data(self, stream: int, data: bytes, ended: bool) -> None:
+        if data:
+            self._overhead -= len(data) + _OVERHEAD
         exchange = self._exchanges.get(stream)
         if exchange is None or exchange.finished:
             self.consumed(stream, len(data))
@@ -298,6 +326,8 @@ class Http2Connection(Connection):
     def on_closed(self, stream: int) -> None:
         if exchange := self._exchanges.pop(stream, None):
             self.consumed(stream, exchange.close())
+        else:  # libnghttp2 has reset it before it was an exchange
+            self._overhead -= self._limits.header_bytes + self._limits.stream_window
 
     def on_settings(self) -> None:
         if self._greeted:
@@ -308,8 +338,11 @@ class Http2Connection(Connection):
         """Clients measure their bandwidth by pings while they exchange data, so only others count."""
         self._pings += 1
         if self._pings > self._limits.pings_per_minute:
-            self.engine.terminate(ENHANCE_YOUR_CALM)
-            self._terminated = True
+            self._disturb()
+
+    def on_pong(self, data: bytes) -> None:
+        if data == _LEAVING:
+            self._refuse_streams()
 
     def on_goaway(self) -> None:
         self._client_leaves = True
@@ -319,8 +352,16 @@ class Http2Connection(Connection):
         if size:
             self._pings = 0
             self.engine.consumed(stream, size)
-            if self.engine.wants_to_send:  # the engine collects small updates of the window
+            if not self._will_flush and self.engine.wants_to_send:  # the engine collects small updates of the window
                 self.wake()
+
+    def reset(self, stream: int, code: int) -> None:
+        self._overhead -= self._limits.stream_window  # which may be on its way
+        self.engine.reset(stream, code)
+
+    def wait(self, exchange: Http2Exchange) -> None:
+        """Until the client has read, so that `is_full` is false."""
+        self._waiting += (exchange,)
 
     def is_full(self, stream: int) -> bool:
         return self._paused or self.engine.queued(stream) > self._limits.write_buffer
@@ -328,7 +369,7 @@ class Http2Connection(Connection):
     def finished(self, exchange: Http2Exchange) -> None:
         exchange.finished = True
         if not exchange.ended and not exchange.closed:
-            self._half_open.append(exchange)
+            self._half_open += (exchange,)
         self.wake()
 
     def wake(self) -> None:
@@ -345,7 +386,7 @@ class Http2Connection(Connection):
         if self._half_open:
             self._end_requests()
         self.engine.report()
-        if self.waiting:
+        if self._waiting:
             self._resume_waiting()
         if self._is_over():
             self.transport.close()
@@ -353,6 +394,7 @@ class Http2Connection(Connection):
     def _write(self) -> None:
         while not self._paused and (data := self.engine.take(_PIECE)):
             self._written += len(data)
+            self._overhead -= len(data)  # a client grants windows for what it receives
             self.transport.write(data)
             if len(data) < _PIECE:
                 break
@@ -366,19 +408,20 @@ class Http2Connection(Connection):
 
     def _end_requests(self) -> None:
         """A client need not send the rest of a request that has its whole response (RFC 9113, section 8.1)."""
-        for exchange in tuple(self._half_open):
-            if exchange.closed or exchange.ended:
-                self._half_open.remove(exchange)
-            elif not self.engine.queued(exchange.stream):
-                self._half_open.remove(exchange)
-                self.engine.reset(exchange.stream, NO_ERROR)
+        half_open = [exchange for exchange in self._half_open if not (exchange.closed or exchange.ended)]
+        sent = [exchange for exchange in half_open if not self.engine.queued(exchange.stream)]
+        self._half_open = tuple(exchange for exchange in half_open if exchange not in sent)
+        for exchange in sent:
+            self.reset(exchange.stream, NO_ERROR)
         self._write()
 
     def _resume_waiting(self) -> None:
-        for exchange in tuple(self.waiting):
+        waiting, self._waiting = self._waiting, ()
+        for exchange in waiting:
             if exchange.closed or not self.is_full(exchange.stream):
-                self.waiting.discard(exchange)
                 exchange.make_room()
+            else:
+                self.wait(exchange)
 
     # --- time ---
     def tick(self, now: float) -> None:
@@ -394,9 +437,12 @@ class Http2Connection(Connection):
             self.abort()
         elif age > self._age or (not self._exchanges and now - self._heard > limits.idle_seconds):
             self.drain()
-        for exchange in tuple(self._exchanges.values()):
-            if exchange.finished:
-                self._reset_if_stalled(exchange, now)
+        if self._exchanges:
+            for exchange in tuple(self._exchanges.values()):
+                if exchange.finished:
+                    self._reset_if_stalled(exchange, now)
+        else:
+            self._exchanges.clear()  # frees the table that it had, while the connection is idle
 
     def _trickles(self, now: float) -> bool:
         """Whether the client sends a frame or a header block in pieces that do not complete it. A frame that reports nothing,
@@ -418,7 +464,7 @@ class Http2Connection(Connection):
         if exchange.stalled is None or exchange.stalled[0] != queued:
             exchange.stalled = queued, now
         elif now - exchange.stalled[1] > self._limits.write_stall_seconds:
-            self.engine.reset(exchange.stream, CANCEL)
+            self.reset(exchange.stream, CANCEL)
             self.wake()
 
     def _is_dead(self, now: float) -> bool:
@@ -427,21 +473,25 @@ class Http2Connection(Connection):
             return now - self._pinged > self._limits.keepalive_timeout_seconds
         if now - self._heard > self._limits.keepalive_seconds:
             self._pinged = now
-            self.engine.ping()
+            self.engine.ping(_ALIVE)
             self.wake()
         return False
 
     def drain(self) -> None:
+        """Streams that the client began before it has read the first GOAWAY are accepted: until it acknowledges the ping after it."""
         if not self._draining:
             self._draining = True
             self.engine.announce_shutdown()
+            self.flush()  # libnghttp2 would send the ping first
+            self.engine.ping(_LEAVING)
             self.wake()
-            self.host.loop.call_later(_NOTICE_SECONDS, self._refuse_streams)
+            self.host.loop.call_later(self._limits.goaway_seconds, self._refuse_streams)
 
     def _refuse_streams(self) -> None:
-        self._refusing = True
-        self.engine.refuse_streams()
-        self.wake()
+        if not self._refusing:
+            self._refusing = True
+            self.engine.refuse_streams()
+            self.wake()
 
     def abort(self) -> None:
         if not self.transport.is_closing():
@@ -455,5 +505,7 @@ class Http2Connection(Connection):
 
 def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """As SETTINGS_MAX_HEADER_LIST_SIZE counts it."""
-    fields = tuple(chain.from_iterable(headers))
-    return sum(map(len, fields)) + 16 * len(fields)
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value) + 32
+    return size

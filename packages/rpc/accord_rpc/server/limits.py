@@ -35,6 +35,8 @@ class ConnectionLimits:
     """Exchanges of a connection that is too old are cancelled after this time."""
     write_stall_seconds: float = 20.0
     """A connection whose client reads nothing of what waits for it is closed."""
+    goaway_seconds: float = 1.0
+    """An HTTP/2 client that has not acknowledged the first GOAWAY after this time gets the last one nevertheless."""
     linger_seconds: float = 2.0
     """How long an HTTP/1.1 client that still sends may read the last response: closing earlier would make TCP discard it."""
 
@@ -44,6 +46,9 @@ class ConnectionLimits:
     """The time to acknowledge it."""
     pings_per_minute: int = 20
     """Pings and SETTINGS that a client may send while it exchanges nothing. More close the connection (ENHANCE_YOUR_CALM)."""
+    overhead_bytes: int = 256 * 1024
+    """Bytes of frames that carry nothing (WINDOW_UPDATE, PRIORITY, empty DATA, padding, unknown types) that an HTTP/2 client may send
+    beyond those that its requests and the responses account for. More close the connection (ENHANCE_YOUR_CALM)."""
 
     streams: int = 100
     """Concurrent exchanges of one HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS)."""

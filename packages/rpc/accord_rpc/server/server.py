@@ -10,11 +10,12 @@ import structlog
 
 from accord_rpc.client_address import peer_network
 from accord_rpc.server.connection import Connection, NewConnection, Peer
-from accord_rpc.server.exchange import Application, Exchange
+from accord_rpc.server.exchange import Application, Exchange, Headers
 from accord_rpc.server.http1 import Http1Connection
 from accord_rpc.server.http2 import Http2Connection
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import Certificates, Listener
+from accord_rpc.server.own_headers import OwnHeaders
 
 _POLL: Final = 0.01  # seconds
 _FIRST_REQUEST_SECONDS: Final = 1.0  # for connections that were accepted just before the drain
@@ -25,8 +26,8 @@ def _never(_: object) -> bool:
 
 
 class Server:
-    """Create it in a running event loop. `exempt` returns whether an address has no limit of its own, such as a trusted proxy's.
-    `refuse` may respond to an exchange before the application gets it, and returns whether it did: cheaply, under overload."""
+    """Create it in a running event loop. `headers` are added to every response. `exempt` returns whether an address has no limit
+    of its own, such as a trusted proxy's. `refuse` may respond to an exchange before the application gets it, and returns whether it did: cheaply, under overload."""
 
     TICK: Final = 1.0  # seconds
 
@@ -35,16 +36,18 @@ class Server:
         application: Application,
         *,
         limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008  # frozen
+        headers: Headers = (),
         certificates: Certificates | None = None,
         exempt: Callable[[str], bool] = _never,
         refuse: Callable[[Exchange], bool] = _never,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
+        self.own_headers = OwnHeaders(headers)
         self._application = application
         self._certificates = certificates
         self._exempt = exempt
-        self._refuse = refuse
+        self.refuse = refuse
         self._connections: dict[Connection | NewConnection, str | None] = {}
         self._per_network: Counter[str] = Counter()
         self._running: set[Exchange] = set()
@@ -121,9 +124,6 @@ class Server:
     # --- called by connections ---
     def serve(self, exchange: Exchange) -> asyncio.Task[None]:
         return self.loop.create_task(self._run(exchange))
-
-    def refuse(self, exchange: Exchange) -> bool:
-        return self._refuse(exchange)
 
     async def _run(self, exchange: Exchange) -> None:
         self._running.add(exchange)

@@ -31,9 +31,8 @@ from accord_gateway.secret_key import keyring
 from accord_gateway.server.health import Health, health_methods
 from accord_gateway.server.pages import gateway_pages
 from accord_gateway.server.provider_sign_in import provider_sign_in_pages
-from accord_gateway.server.servers import GatewayServer, make_server
+from accord_gateway.server.servers import GatewayServer, client_addresses, make_server
 from accord_gateway.settings import Settings
-from accord_rpc.client_address import ClientAddresses
 from accord_rpc.contract import ContractMismatch, check, contract_services
 from accord_rpc.pagination import Paginator
 from accord_rpc.pipeline import Pipeline, Routes
@@ -119,7 +118,7 @@ def _pipeline(runtime: Runtime, authenticators: Authenticators, sessions: Sessio
         _counters(settings),
         validator,
         call_metrics(),
-        ClientAddresses(settings.trusted_proxies),
+        client_addresses(settings),
         max_calls=settings.max_concurrent_calls,
         cookie_origins=settings.allowed_origins if settings.session_cookies else None,
     )

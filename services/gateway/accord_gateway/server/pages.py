@@ -103,7 +103,7 @@ def _reference(settings: Settings, pipeline: Pipeline) -> dict[str, Application]
     document = document_page()
     if settings.reflection == "signed-in":
         document = GuardedPage(document, pipeline.chain(_signed_in_method(), _admitted))
-    return {"/openapi.json": document, **docs_pages()}
+    return {"/openapi.json": document, **docs_pages(session_cookies=settings.session_cookies)}
 
 
 async def _admitted(request: object, context: Context) -> Empty:

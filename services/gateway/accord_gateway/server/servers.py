@@ -12,8 +12,9 @@ from accord_gateway.server.ports import PortUnavailable, bind_unix_socket, forma
 from accord_gateway.server.tls import TlsError, certificate_files, server_credentials
 from accord_gateway.setting_values import is_loopback
 from accord_gateway.settings import Settings
-from accord_rpc.client_address import is_within
+from accord_rpc.client_address import ClientAddresses, is_within
 from accord_rpc.pipeline import Routes
+from accord_rpc.protocols.compression import may_compress
 from accord_rpc.protocols.connect.protocol import ConnectProtocol
 from accord_rpc.protocols.cors import Cors
 from accord_rpc.protocols.dispatch import Dispatcher
@@ -21,7 +22,7 @@ from accord_rpc.protocols.grpc import GrpcProtocol, QuickRefusals
 from accord_rpc.protocols.grpc_web import GrpcWebProtocol
 from accord_rpc.protocols.pages import Pages
 from accord_rpc.protocols.rest.protocol import RestProtocol
-from accord_rpc.server.exchange import Application
+from accord_rpc.server.exchange import Application, Headers
 from accord_rpc.server.limits import ConnectionLimits
 from accord_rpc.server.listening import CertificateError, Certificates, bind_tcp
 from accord_rpc.server.server import Server
@@ -52,14 +53,16 @@ class AccordServer(GatewayServer):
 
     def __init__(self, routes: Routes, settings: Settings, pages: Pages) -> None:
         self._settings = settings
+        compressed = _compressed(routes, settings)
         dispatcher = Dispatcher(
             [
-                GrpcProtocol(routes),
-                GrpcWebProtocol(routes, routes.methods),
+                GrpcProtocol(routes, compressed),
+                GrpcWebProtocol(routes, compressed),
                 ConnectProtocol(routes, routes.methods),
                 pages,
                 RestProtocol(routes, routes.methods.values()),
-            ]
+            ],
+            client_addresses(settings),
         )
         self._application = _with_cors(dispatcher, settings)
         self._refusals = QuickRefusals(routes.refusals)
@@ -73,9 +76,10 @@ class AccordServer(GatewayServer):
         self._server = Server(
             self._application,
             limits=connection_limits(settings),
+            headers=own_headers(settings),
             certificates=certificates,
             refuse=self._refusals.refuse,
-            exempt=lambda address: is_within(address, settings.trusted_proxies) or is_loopback(address),
+            exempt=lambda address: is_within(address, settings.proxy_networks) or is_loopback(address),
         )
         name = self._sockets[0].getsockname()
         return int(name[1]) if isinstance(name, tuple) else 0
@@ -129,6 +133,13 @@ def make_server(routes: Routes, settings: Settings, pages: Pages) -> GatewayServ
     return AccordServer(routes, settings, pages) if settings.server == "accord" else GrpcioServer(routes, settings)
 
 
+def _compressed(routes: Routes, settings: Settings) -> set[bytes]:
+    """The paths of the methods whose responses gRPC and gRPC-Web compress."""
+    if settings.grpc_compression == "off":
+        return set()
+    return {path.encode() for path, method in routes.methods.items() if may_compress(method.response)}
+
+
 def _with_cors(application: Application, settings: Settings) -> Application:
     if not settings.allowed_origins:
         return application
@@ -139,6 +150,18 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     return ConnectionLimits(
         connections=settings.max_connections, connections_per_address=settings.max_connections_per_address
     )
+
+
+def client_addresses(settings: Settings) -> ClientAddresses:
+    return ClientAddresses(settings.proxy_networks, unix=settings.trusts_unix_socket)
+
+
+def own_headers(settings: Settings) -> Headers:
+    """Of every response. Browsers ignore Strict-Transport-Security on connections without TLS (RFC 6797, section 8.1)."""
+    if settings.hsts == "off" or not (settings.tls_cert_file or settings.tls_at_proxy):
+        return ()
+    subdomains = b"; includeSubDomains" if settings.hsts == "subdomains" else b""
+    return ((b"strict-transport-security", b"max-age=31536000" + subdomains),)
 
 
 def _certificates(settings: Settings) -> Certificates | None:

@@ -12,12 +12,13 @@ function method(path, requestStream, responseStream) {
 }
 
 const service = {};
-for (const name of ["Unary", "Fail", "Wait", "Begun", "Cancelled", "SecondsLeft", "Missing"]) {
+for (const name of ["Unary", "CompressedUnary", "Fail", "Wait", "Begun", "Cancelled", "SecondsLeft", "Missing"]) {
   service[name] = method(`/peers.Probe/${name}`, false, false);
 }
 service.MissingService = method("/peers.Missing/Unary", false, false);
 service.Join = method("/peers.Probe/Join", true, false);
 service.Repeat = method("/peers.Probe/Repeat", false, true);
+service.CompressedRepeat = method("/peers.Probe/CompressedRepeat", false, true);
 service.Echo = method("/peers.Probe/Echo", true, true);
 service.Hold = method("/peers.Probe/Hold", true, true);
 service.FailStream = method("/peers.Probe/Fail", true, true);
@@ -60,6 +61,9 @@ const cases = {
   large_unary: async () => (await unary("Unary", Buffer.alloc(MIB))).response.length,
   client_compressed_unary_gzip: () => compressed(grpc.compressionAlgorithms.gzip),
   client_compressed_unary_deflate: () => compressed(grpc.compressionAlgorithms.deflate),
+  server_compressed_unary: async () => (await unary("CompressedUnary", Buffer.alloc(100_000, "x"))).response.length,
+  server_compressed_streaming: async () =>
+    (await collected(client.CompressedRepeat(Buffer.alloc(100_000, "x"), options()))).map((response) => response.length),
   client_streaming: () =>
     new Promise((resolve, reject) => {
       const call = client.Join(options(), (error, response) => (error ? reject(error) : resolve(response.toString())));

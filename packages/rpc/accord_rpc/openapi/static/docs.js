@@ -80,4 +80,16 @@ onSubmit("sign-out", async () => {
   }
 });
 
-loadReference();
+// The session of the cookie, which this page cannot read. Without SESSION_COOKIES there is none, and the call would only fail.
+async function cookieSession() {
+  if (!("sessionCookies" in document.body.dataset)) return undefined;
+  try { return await call("GET", "/v1/session"); } catch { return undefined; }
+}
+
+async function begin() {
+  const answer = await cookieSession();
+  if (answer) await signedIn(answer, answer.account.email);
+  else await loadReference();
+}
+
+begin();

@@ -41,14 +41,12 @@ class Endpoint:
         response: type[Message],
         *,
         streams: bool = False,
-        request_streams: bool = False,
         needs_http2: bool = False,
         safe: bool = False,
     ) -> None:
         self._request = request
         self._response = response
         self.streams = streams
-        self.request_streams = request_streams
         self.needs_http2 = needs_http2
         self.safe = safe
         self.compresses = may_compress(response)
@@ -61,7 +59,6 @@ class Endpoint:
             method.request,
             method.response,
             streams=streams,
-            request_streams=method.request_streaming,
             needs_http2=method.request_streaming and method.response_streaming,
             # Proxies and browsers record URLs, so they must not contain a secret.
             safe=method.safe and not streams and not has_sensitive_field(cast(Descriptor, method.request.DESCRIPTOR)),
@@ -124,6 +121,9 @@ class ConnectContext(ProtocolContext):
     @abstractmethod
     def end(self, response: bytes | None) -> None:
         """Sends the response of a method without a stream of them, and the status."""
+
+    def close(self) -> None:
+        """The call has ended, or was cancelled."""
 
     def _value(self, name: bytes, value: bytes) -> str | bytes:
         if not name.endswith(b"-bin"):

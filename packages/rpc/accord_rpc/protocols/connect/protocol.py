@@ -44,11 +44,13 @@ class ConnectProtocol(ProtocolHandler):
             status = Status(code=Code.UNIMPLEMENTED, message=context.message)
             if context.http == 204:
                 return exchange.respond(204, context.headers)
-            return refuse_connect(exchange, context.http, status, *context.headers)
+            return self.refused.record(exchange, refuse_connect(exchange, context.http, status, *context.headers))
         try:
             response = await self._chains.find(path.decode("latin-1"))(None, context)
         except AbortError:
             response = None
+        finally:
+            context.close()
         return context.end(response)
 
 

@@ -33,8 +33,6 @@ class StreamContext(ConnectContext):
         await self._check()
         try:
             found = await self._take()
-            if found is not None and not self._endpoint.request_streams and await self._take() is not None:
-                raise invalid(FieldViolation("", "the call carried more than one message"))
         except FramingError as error:
             raise await self._refuse(error) from None
         if found is None:
@@ -58,7 +56,13 @@ class StreamContext(ConnectContext):
     async def write(self, message: bytes) -> None:
         if not self._exchange.started:
             self._exchange.start(200, self._head())
-        await self._exchange.send(self._framed(message))
+        await self._exchange.send(self._framed(self._response(message)))
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def encoded(self, response: bytes) -> bytes:
+        return self._response(response)
 
     def end(self, response: bytes | None) -> None:
         data = self._last() if response is None else self._framed(response) + self._last()
@@ -76,8 +80,7 @@ class StreamContext(ConnectContext):
             head.append((b"connect-accept-encoding", GZIP))
         return head
 
-    def _framed(self, message: bytes) -> bytes:
-        data = self._response(message)
+    def _framed(self, data: bytes) -> bytes:
         if self._gzips and len(data) >= COMPRESS_FROM:
             return frame(compress(data, GZIP), COMPRESSED)
         return frame(data)

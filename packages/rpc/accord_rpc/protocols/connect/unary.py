@@ -5,13 +5,12 @@ from binascii import Error as Base64Error
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-import grpc
 from grpc.aio import EOF
 
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP
 from accord_rpc.protocols.connect.calls import ConnectContext, Endpoint
-from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, compress
+from accord_rpc.protocols.framing import FramingError, compress, read_body
 from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS, connect_error, ended_with, hints, http_status
 from accord_rpc.protocols.json_codec.writer import to_json
 from accord_rpc.server.exchange import Exchange
@@ -38,17 +37,16 @@ class UnaryContext(ConnectContext):
         return self._request(body if self._encoding == b"identity" or not body else await self._expand(body))
 
     async def _body(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while (part := await self._exchange.receive()) is not None:
-            parts.append(part)
-            size += len(part)
-            if size > MOST_MESSAGE_BYTES:
-                await self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The message is larger than 4 MiB.")
-        return b"".join(parts)
+        try:
+            return await read_body(self._exchange)
+        except FramingError as error:
+            await self.abort(error.code, error.message)
 
     async def write(self, message: bytes) -> None:
         raise NotImplementedError  # the method does not stream
+
+    def encoded(self, response: bytes) -> bytes:
+        return self._response(response)
 
     def end(self, response: bytes | None) -> None:
         trailers = [(b"trailer-" + name.encode(), value) for name, value in self._trailers()]
@@ -56,7 +54,7 @@ class UnaryContext(ConnectContext):
         if response is None:
             self._fail(own)
             return
-        body, head = self._response(response), (*(JSON_HEAD if self._is_json else _PROTO_HEAD), *own)
+        body, head = response, (*(JSON_HEAD if self._is_json else _PROTO_HEAD), *own)
         if self._gzips and len(body) >= COMPRESS_FROM:
             body, head = compress(body, GZIP), (*head, (b"content-encoding", GZIP))
         self._exchange.respond(200, head, body)

@@ -12,7 +12,7 @@ from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.pipeline.telemetry import REQUEST_ID_HEADER, request_id
 from accord_rpc.protocols.compression import COMPRESS_FROM, GZIP, accepts_gzip
 from accord_rpc.protocols.context import Metadata, ProtocolContext
-from accord_rpc.protocols.framing import MOST_MESSAGE_BYTES, FramingError, compress, expand
+from accord_rpc.protocols.framing import TOO_LARGE, FramingError, compress, expand, read_body
 from accord_rpc.protocols.http_errors import JSON_HEAD, SAFE_HEADERS
 from accord_rpc.protocols.rest.binding import HeaderValue
 from accord_rpc.protocols.rest.errors import ErrorResponse
@@ -117,14 +117,13 @@ class RestContext(ProtocolContext):
         return self._endpoint.binding.read(values, self._query, body, self._set, *self._problems)
 
     async def _body(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while (part := await self._exchange.receive()) is not None:
-            parts.append(part)
-            size += len(part)
-            if size > MOST_MESSAGE_BYTES:
-                raise self._refused(413, "must be at most 4 MiB")
-        return self._expanded(b"".join(parts)) if size else b""
+        try:
+            body = await read_body(self._exchange)
+        except FramingError as error:
+            if error.message == TOO_LARGE:
+                raise self._refused(413, "must be at most 4 MiB") from None
+            await self.abort(error.code, error.message)
+        return self._expanded(body) if body else b""
 
     def _expanded(self, body: bytes) -> bytes:
         kind, encoding = self._kind
@@ -137,8 +136,7 @@ class RestContext(ProtocolContext):
         try:
             return expand(body, b"gzip")
         except FramingError as error:
-            too_large = "4 MiB" in error.message
-            raise self._refused(413 if too_large else 400, "must be gzip of at most 4 MiB") from None
+            raise self._refused(413 if error.message == TOO_LARGE else 400, "must be gzip of at most 4 MiB") from None
 
     def _refused(self, status: int, must: str) -> Exception:
         self._status = status
@@ -167,7 +165,7 @@ class RestContext(ProtocolContext):
 
 
 class UnaryContext(RestContext):
-    __slots__ = ("_gzips", "_known")
+    __slots__ = ("_gzips", "_known", "_tag")
 
     def accept(self, headers: dict[bytes, bytes]) -> None:
         super().accept(headers)
@@ -179,10 +177,15 @@ class UnaryContext(RestContext):
     async def write(self, message: bytes) -> None:
         raise NotImplementedError  # the method does not stream
 
+    def encoded(self, response: bytes) -> bytes:
+        body, self._tag = self._endpoint.response.write(response)
+        return body
+
     def end(self, response: bytes | None) -> None:
+        """`response` is encoded."""
         if response is None:
             return self.error().send(self._exchange, *self._head())
-        body, tag = self._endpoint.response.write(response)
+        body, tag = response, self._tag
         head = [*JSON_HEAD, *self._head()]
         if tag is not None:
             head.append((b"etag", tag))

@@ -11,6 +11,7 @@ from accord.errors.v1.errors_pb2 import Reason
 from accord_rpc.errors import FieldViolation, invalid
 from accord_rpc.protocols.context import ProtocolContext
 from accord_rpc.protocols.http_errors import JSON_HEAD, ended_with, hints, http_status, refuse, rest_error
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.reasons import reason_name
 from accord_rpc.server.exchange import Exchange, Headers
 from accord_rpc.status import DOMAIN, status_of
@@ -32,18 +33,18 @@ class ErrorResponse:
         exchange.respond(self.status, (*JSON_HEAD, *self.headers, *headers), self.body)
 
 
-def no_such_path(exchange: Exchange) -> None:
-    refuse(exchange, 404, _unknown(Code.NOT_FOUND, "There is no such path."))
+def no_such_path(exchange: Exchange) -> Refused:
+    return refuse(exchange, 404, _unknown(Code.NOT_FOUND, "There is no such path."))
 
 
-def no_such_verb(exchange: Exchange, allowed: bytes) -> None:
+def no_such_verb(exchange: Exchange, allowed: bytes) -> Refused:
     message = "The path has no such HTTP method. The header Allow lists those it has."
-    refuse(exchange, 405, _unknown(Code.UNIMPLEMENTED, message), (b"allow", allowed))
+    return refuse(exchange, 405, _unknown(Code.UNIMPLEMENTED, message), (b"allow", allowed))
 
 
-def unreadable_path(exchange: Exchange, problem: str) -> None:
+def unreadable_path(exchange: Exchange, problem: str) -> Refused:
     failed = status_of(invalid(FieldViolation("path", problem)), frozenset())
-    refuse(exchange, 400, rest_error(Status.FromString(failed.details)))
+    return refuse(exchange, 400, rest_error(Status.FromString(failed.details)))
 
 
 def _unknown(code: "Code.ValueType", message: str) -> bytes:

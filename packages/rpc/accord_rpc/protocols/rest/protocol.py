@@ -14,6 +14,7 @@ from accord_rpc.protocols.dispatch import ProtocolHandler
 from accord_rpc.protocols.grpc import Chains
 from accord_rpc.protocols.json_codec import message_writer
 from accord_rpc.protocols.json_codec.writer import to_json
+from accord_rpc.protocols.refused import Refused
 from accord_rpc.protocols.rest.binding import Binding
 from accord_rpc.protocols.rest.calls import RestContext, StreamContext, UnaryContext
 from accord_rpc.protocols.rest.errors import no_such_path, no_such_verb, unreadable_path
@@ -44,12 +45,12 @@ class RestProtocol(ProtocolHandler):
             path, _, query = _text(exchange.target).partition("?")
             found = self._find(exchange.method, path)
         except PathError as error:
-            return unreadable_path(exchange, str(error))
+            return self.refused.record(exchange, unreadable_path(exchange, str(error)))
         if not isinstance(found, Match):
-            return _refuse(exchange, found)
+            return self.refused.record(exchange, _refuse(exchange, found))
         endpoint = self._endpoints[found.rule]
         if endpoint.streams and exchange.method == b"HEAD":
-            return _refuse(exchange, frozenset({found.rule.verb}))
+            return self.refused.record(exchange, _refuse(exchange, frozenset({found.rule.verb})))
         context = endpoint.context(exchange, found.values, query)
         chain = self._chains.find(found.rule.name)
         try:
@@ -64,13 +65,14 @@ class RestProtocol(ProtocolHandler):
         return self._router.find("GET" if verb == b"HEAD" else verb.decode("latin-1"), path)
 
 
-def _refuse(exchange: Exchange, verbs: frozenset[str]) -> None:
+def _refuse(exchange: Exchange, verbs: frozenset[str]) -> Refused | None:
     """`verbs` are the HTTP methods of the path; none if it is unknown."""
     if not verbs:
         return no_such_path(exchange)
     allowed = ", ".join(sorted({*verbs, "OPTIONS"} | ({"HEAD"} if "GET" in verbs else set()))).encode()
     if exchange.method == b"OPTIONS":
-        return exchange.respond(204, ((b"allow", allowed),))
+        exchange.respond(204, ((b"allow", allowed),))
+        return None
     return no_such_verb(exchange, allowed)
 
 
