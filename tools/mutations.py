@@ -32,6 +32,7 @@ class Mutation(NamedTuple):
 
 
 INTERCEPTOR = "packages/auth/accord_auth/interceptor.py"
+CALLER = "packages/rpc/accord_rpc/caller.py"
 QUERIES = "packages/db/accord_db/queries"
 RLS_MIGRATION = "packages/db/accord_db/migrations/versions/2026_11_21_0200_organizations_and_services.py"
 ROWS = "tests/db/test_row_level_security.py"
@@ -233,7 +234,7 @@ MUTATIONS = (
     ),
     Mutation(
         "tenancy: row-level security shows the active organization where the policy has no permission",
-        "packages/rpc/accord_rpc/caller.py",
+        CALLER,
         "tenant_of(self.owner_id if self.permission_checked else self.account_id)",
         "tenant_of(self.organization_id or self.account_id)",
         (
@@ -243,9 +244,9 @@ MUTATIONS = (
     ),
     Mutation(
         "tenancy: a former member has access",
-        INTERCEPTOR,
-        "    return policy.permission in caller.permissions\n",
-        "    return not caller.permissions or policy.permission in caller.permissions\n",
+        CALLER,
+        "        return permission in self.permissions\n",
+        "        return not self.permissions or permission in self.permissions\n",
         (f"{TENANCY}::test_no_method_returns_or_changes_rows_of_an_organization_for_a_former_member",),
     ),
     Mutation(
@@ -281,8 +282,8 @@ MUTATIONS = (
     ),
     Mutation(
         "access: permissions are not checked",
-        INTERCEPTOR,
-        "    return policy.permission in caller.permissions\n",
+        CALLER,
+        "        return permission in self.permissions\n",
         "    return True\n",
         MATRIX,
     ),
@@ -316,16 +317,16 @@ MUTATIONS = (
     ),
     Mutation(
         "access: a personal key may call methods of organizations",
-        INTERCEPTOR,
-        "    if caller.organization_id is None and not policy.personal:\n",
-        "    if False:\n",
+        CALLER,
+        "        if self.organization_id is None and not personal:\n",
+        "        if False:\n",
         MATRIX,
     ),
     Mutation(
         "access: a personal key needs no scope",
-        INTERCEPTOR,
-        "    if caller.organization_id is None and caller.credential != CREDENTIAL_API_KEY:\n",
-        "    if caller.organization_id is None:\n",
+        CALLER,
+        "        if self.organization_id is None and self.credential != CREDENTIAL_API_KEY:\n",
+        "        if self.organization_id is None:\n",
         MATRIX,
     ),
     Mutation(

@@ -12,11 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import accord_api.registration as registration
 import accord_gateway.server.gateway as wiring
-from accord.policy.v1.policy_pb2 import VIEW_BASIC, VIEW_FULL
+from accord.policy.v1.policy_pb2 import CREDENTIAL_API_KEY, PERMISSION_TASKS_READ, VIEW_BASIC, VIEW_FULL
+from accord_db.engine.database import Database
 from accord_rpc.contract import contract_services
 from tests.api.conftest import Client, refusal
 from tests.factories import Person
 from tests.rpc.things import GET_BASIC, LISTING, ThingService, create_table, pb, stubs
+from tests.rpc.things import parent as expanded_parent
 
 SETTINGS = {"theme": "dark", "limits": [1, 2.5, None], "nested": {"on": True}}
 
@@ -205,3 +207,72 @@ def test_statements_of_the_basic_view_do_not_read_the_column() -> None:
 async def test_unknown_view_is_an_invalid_argument(things: Any, me: Person) -> None:
     refused = await refusal(things.ListThings(pb.ListThingsRequest(view=9), metadata=me.headers))
     assert list(refused.violations) == ["view"]
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Those that read things, as they are run."""
+    run: list[str] = []
+    fetch_all, fetch_one = Database.fetch_all, Database.fetch_one
+
+    def counting(fetch: Any) -> Any:
+        async def counted(self: Database, statement: Any, *arguments: Any, **parameters: Any) -> Any:
+            if "FROM things" in str(statement):
+                run.append(str(statement))
+            return await fetch(self, statement, *arguments, **parameters)
+
+        return counted
+
+    monkeypatch.setattr(Database, "fetch_all", counting(fetch_all))
+    monkeypatch.setattr(Database, "fetch_one", counting(fetch_one))
+    return run
+
+
+async def test_expanded_references_of_a_page_take_one_query(things: Any, me: Person, statements: list[str]) -> None:
+    parents = [await create(things, me, name=f"parent {number}") for number in range(3)]
+    for number in range(9):
+        await create(things, me, name=f"child {number}", parent_id=parents[number % 3].id)
+    gone = await create(things, me, name="child of nothing", parent_id=str(uuid4()))
+    statements.clear()
+    request = pb.ListThingsRequest(name_contains="child", order_by="name", expand=["parent"])
+    listed = (await things.ListThings(request, metadata=me.headers)).things
+    assert len(statements) == 2
+    assert [thing.parent.name for thing in listed[:4]] == ["parent 0", "parent 1", "parent 2", "parent 0"]
+    assert not next(thing for thing in listed if thing.id == gone.id).HasField("parent")
+
+
+async def test_reference_is_expanded_only_if_the_request_names_it(
+    things: Any, me: Person, statements: list[str]
+) -> None:
+    parent = await create(things, me, name="parent")
+    child = await create(things, me, parent_id=parent.id)
+    expanded = pb.GetThingRequest(thing_id=child.id, expand=["parent"])
+    thing = (await things.GetThing(expanded, metadata=me.headers)).thing
+    assert (thing.parent.id, thing.parent.HasField("parent")) == (parent.id, False)
+    statements.clear()
+    thing = (await things.GetThing(pb.GetThingRequest(thing_id=child.id), metadata=me.headers)).thing
+    assert not thing.HasField("parent")
+    assert len(statements) == 1
+    expanded = pb.GetThingRequest(thing_id=parent.id, expand=["parent"])
+    assert not (await things.GetThing(expanded, metadata=me.headers)).thing.HasField("parent")
+    assert len(statements) == 2  # without a reference there is no second query
+
+
+async def test_reference_that_the_caller_may_not_read_stays_unset(
+    things: Any, me: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await create(things, me, name="parent")
+    child = await create(things, me, parent_id=parent.id)
+    monkeypatch.setattr(expanded_parent, "_permission", PERMISSION_TASKS_READ)
+    expanded = pb.GetThingRequest(thing_id=child.id, expand=["parent"])
+    assert not (await things.GetThing(expanded, metadata=me.headers)).thing.HasField("parent")
+    monkeypatch.setattr(expanded_parent, "_personal", True)
+    assert (await things.GetThing(expanded, metadata=me.headers)).thing.HasField("parent")
+    monkeypatch.setattr(expanded_parent, "_credentials", frozenset({CREDENTIAL_API_KEY}))
+    assert not (await things.GetThing(expanded, metadata=me.headers)).thing.HasField("parent")
+
+
+async def test_unknown_reference_is_an_invalid_argument(things: Any, me: Person) -> None:
+    refused = await refusal(things.ListThings(pb.ListThingsRequest(expand=["owner"]), metadata=me.headers))
+    assert list(refused.violations) == ["expand[0]"]

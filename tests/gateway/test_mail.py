@@ -384,6 +384,7 @@ async def test_a_send_that_takes_too_long_is_cancelled_and_repeated(
     await post(database)
     async with running(new_sender(database, over_smtp(server)).run()):
         await until(lambda: failed("deferred") > before)
+        monkeypatch.setattr(sending, "SEND_SECONDS", 60)
         server.stuck.clear()
         await until(lambda: not waiting(dsn))
     assert set(server.ids) == {server.ids[0]}

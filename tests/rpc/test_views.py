@@ -1,8 +1,11 @@
-"""What the gateway refuses at start about views."""
+"""What the gateway refuses at start about views and expanded references."""
 
 from typing import Any
 
+import pytest
+
 from accord_db.engine.model import Model
+from accord_rpc.expansions import Expansion, expansion_problems
 from accord_rpc.policy import Method
 from accord_rpc.views import view_problems
 from tests.rpc.things import Thing, pb
@@ -33,3 +36,17 @@ def test_view_of_a_resource_without_views_is_refused() -> None:
     without: dict[Any, type[Model]] = {}
     [problem] = problems("GetThing", pb.GetThingRequest, pb.GetThingResponse, without)
     assert "view has no effect" in problem
+
+
+def test_request_admits_exactly_the_references_that_can_be_expanded() -> None:
+    assert list(expansion_problems([reading("GetThing", pb.GetThingRequest, pb.GetThingResponse)])) == []
+    [problem] = expansion_problems([reading("GetThing", pb.GetThingRequest, pb.CreateThingRequest)])
+    assert problem == "things.v1.GetThingRequest.expand: admits ['parent'], and the references are []"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("owner", "there is no such field"), ("settings", "declare which method returns it")]
+)
+def test_reference_that_the_contract_does_not_declare_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        Expansion(pb.Thing, name)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Uuid,
     any_,
     bindparam,
     select,
@@ -32,6 +33,7 @@ from accord_db.engine.model import NAMING_CONVENTION, CreatedAt, Id, Model, Vers
 from accord_db.engine.views import without
 from accord_rpc.call import Context
 from accord_rpc.errors import RpcError, missing_or_stale
+from accord_rpc.expansions import Expansion
 from accord_rpc.masks import MaskedChanges
 from accord_rpc.messages import ColumnMapper, MessageMapper, etag_of
 from accord_rpc.views import wants_full
@@ -177,6 +179,7 @@ THIS: Final = (Thing.id == bindparam("thing_id"),)
 CURRENT: Final = (*THIS, etag_matches(Thing))
 GET: Final = select(Thing).where(*THIS)
 GET_BASIC: Final = without(GET, [Thing.document])
+GET_MANY: Final = select(Thing).where(Thing.id == any_(bindparam("thing_ids", type_=ARRAY(Uuid))))
 LISTING: Final = Listing[Thing](
     select(Thing),
     id=Thing.id,
@@ -201,6 +204,7 @@ LISTING: Final = Listing[Thing](
 to_thing: Final = MessageMapper[Any](pb.Thing)
 new_thing: Final = ColumnMapper(pb.CreateThingRequest, NewThing)
 changes_of: Final = MaskedChanges(pb.UpdateThingRequest, ThingChanges)
+parent: Final = Expansion[Thing](pb.Thing, "parent")
 filters_of: Final = ColumnMapper(pb.ListThingsRequest, ThingFilters)
 
 
@@ -215,6 +219,7 @@ class ThingService(stubs.ThingServiceServicer):  # type: ignore[misc, name-defin
         page, response = self._paginator.page(request), pb.ListThingsResponse()
         rows = await LISTING.fetch(self._db, page, filters=filters_of(request), full=wants_full(request, default=False))
         response.next_page_token = page.fill(response.things, rows, to_thing.fill)
+        await parent.fill(request, response.things, self._things)
         return response
 
     async def GetThing(self, request: Any, context: Context) -> Any:
@@ -222,7 +227,12 @@ class ThingService(stubs.ThingServiceServicer):  # type: ignore[misc, name-defin
         thing = await self._db.fetch_one(statement, thing_id=UUID(request.thing_id))
         if thing is None:
             raise RpcError(Reason.REASON_TASK_NOT_FOUND)
-        return pb.GetThingResponse(thing=to_thing(thing))
+        response = pb.GetThingResponse(thing=to_thing(thing))
+        await parent.fill(request, [response.thing], self._things)
+        return response
+
+    async def _things(self, ids: list[UUID]) -> list[Thing]:
+        return await self._db.fetch_all(GET_MANY, thing_ids=ids)
 
     async def CreateThing(self, request: Any, context: Context) -> Any:
         return pb.CreateThingResponse(

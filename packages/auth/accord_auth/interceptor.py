@@ -9,7 +9,6 @@ from accord.policy.v1.policy_pb2 import (
     ACCESS_PUBLIC,
     ACCESS_SERVICE,
     ACCESS_SIGNED_IN,
-    CREDENTIAL_API_KEY,
     Access,
 )
 from accord_auth.credentials import (
@@ -128,10 +127,4 @@ def _of_kind(caller: Caller, access: Access.ValueType) -> bool:
 
 
 def _permitted(caller: Caller, policy: Policy) -> bool:
-    if not policy.permission:
-        return True
-    if caller.organization_id is None and not policy.personal:
-        return False  # whatever the scopes of a personal API key are
-    if caller.organization_id is None and caller.credential != CREDENTIAL_API_KEY:
-        return True
-    return policy.permission in caller.permissions
+    return not policy.permission or caller.holds(policy.permission, personal=policy.personal)

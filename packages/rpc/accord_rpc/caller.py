@@ -45,6 +45,15 @@ class Caller:
     # the auth interceptor; authenticators leave it False.
     permission_checked: bool = False
 
+    def holds(self, permission: AnyPermission, *, personal: bool) -> bool:
+        """`personal`: without an active organization, people need no permission on their own data, and API keys one of their
+        scopes."""
+        if self.organization_id is None and not personal:
+            return False  # whatever the scopes of a personal API key are
+        if self.organization_id is None and self.credential != CREDENTIAL_API_KEY:
+            return True
+        return permission in self.permissions
+
     @property
     def owner_id(self) -> UUID:
         """The owner of the rows that the call is about: the active organization, or the account if none is active.

@@ -14,6 +14,7 @@ from protovalidate import CompilationError, Validator
 from accord_db.engine.model import Model
 from accord_db.engine.row_level_security import tenant_problems
 from accord_rpc.drift import drift, request_drift
+from accord_rpc.expansions import expansion_problems
 from accord_rpc.permissions import permission_faults
 from accord_rpc.pipeline.receive import Handler
 from accord_rpc.policy import Method, read_methods
@@ -90,6 +91,7 @@ def check(services: Iterable[ServiceDescriptor], registry: Registry, validator: 
     problems += tenancy_problems(methods, registry.handlers)
     problems += [problem for message, model in registry.resources.items() for problem in drift(message, model)]
     problems += [problem for method in methods for problem in request_drift(method, registry.resources)]
+    problems += expansion_problems(methods)
     problems += view_problems(methods, registry.resources)
     problems += _resource_problems(services, registry.resources)
     problems += tenant_problems(Model.metadata)

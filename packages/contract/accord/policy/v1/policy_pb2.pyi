@@ -430,6 +430,7 @@ COMPUTED_FIELD_NUMBER: _builtins.int
 NAMES_ACCOUNT_FIELD_NUMBER: _builtins.int
 DATE_FIELD_NUMBER: _builtins.int
 FULL_VIEW_FIELD_NUMBER: _builtins.int
+EXPANDED_BY_FIELD_NUMBER: _builtins.int
 PERMISSION_NAME_FIELD_NUMBER: _builtins.int
 HELD_BY_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
@@ -456,6 +457,11 @@ strings without rules of their own.
 """
 full_view: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Only in the view FULL (`View`). In the view BASIC the field is unset, and its column is not read."""
+expanded_by: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
+"""The full name of the method that returns the resource of this field, such as `accord.flows.v1.FlowService.GetFlow`. A field
+`flow` with this option holds what `flow_id` refers to, if the request names it in `expand`, the resource exists, and the
+caller may call that method. Such a field is `computed`.
+"""
 permission_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.str]
 """The name of a permission in the database and in text: `tasks.write`. Required on every permission."""
 held_by: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]]
