@@ -4,7 +4,7 @@ import importlib
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import NamedTuple
 
@@ -26,14 +26,17 @@ class Generated(NamedTuple):
 @cache
 def generated(root: Path, file: str) -> Generated:
     """`file` is relative to `root`, and may import the contract."""
-    target = mkdtemp(prefix="accord-protos-")
-    rules = Path(target) / "rules.binpb"
-    rules.write_bytes(_validation_rules().SerializeToString())
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     well_known = Path(grpc_tools.__file__).parent / "_proto"
-    arguments = ["protoc", *(f"-I{path}" for path in (root, CONTRACT, packages, well_known))]
-    arguments += [f"--descriptor_set_in={rules}", f"--python_out={target}", f"--grpc_python_out={target}", file]
-    assert protoc.main(arguments) == 0
-    sys.path.append(target)
     name = file.removesuffix(".proto").replace("/", ".")
-    return Generated(importlib.import_module(f"{name}_pb2"), importlib.import_module(f"{name}_pb2_grpc"))
+    with TemporaryDirectory(prefix="accord-protos-") as target:
+        rules = Path(target) / "rules.binpb"
+        rules.write_bytes(_validation_rules().SerializeToString())
+        arguments = ["protoc", *(f"-I{path}" for path in (root, CONTRACT, packages, well_known))]
+        arguments += [f"--descriptor_set_in={rules}", f"--python_out={target}", f"--grpc_python_out={target}", file]
+        assert protoc.main(arguments) == 0
+        sys.path.append(target)
+        try:
+            return Generated(importlib.import_module(f"{name}_pb2"), importlib.import_module(f"{name}_pb2_grpc"))
+        finally:
+            sys.path.remove(target)

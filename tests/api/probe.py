@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
@@ -49,14 +49,17 @@ _CONTRACT = Path(__file__).parents[2] / "proto"
 @cache
 def generated() -> tuple[ModuleType, ModuleType]:
     """The messages and stubs of the probe, generated at the first use. Code generated for tests is not committed."""
-    target = mkdtemp(prefix="accord-probe-")
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    rules = _rules_descriptor(target)
-    arguments = ["protoc", f"-I{_PROTOS}", f"-I{_CONTRACT}", f"-I{packages}", f"--descriptor_set_in={rules}"]
-    arguments += [f"--python_out={target}", f"--grpc_python_out={target}", "probe/v1/probe.proto"]
-    assert protoc.main(arguments) == 0
-    sys.path.append(target)
-    return importlib.import_module("probe.v1.probe_pb2"), importlib.import_module("probe.v1.probe_pb2_grpc")
+    with TemporaryDirectory(prefix="accord-probe-") as target:
+        rules = _rules_descriptor(target)
+        arguments = ["protoc", f"-I{_PROTOS}", f"-I{_CONTRACT}", f"-I{packages}", f"--descriptor_set_in={rules}"]
+        arguments += [f"--python_out={target}", f"--grpc_python_out={target}", "probe/v1/probe.proto"]
+        assert protoc.main(arguments) == 0
+        sys.path.append(target)
+        try:
+            return importlib.import_module("probe.v1.probe_pb2"), importlib.import_module("probe.v1.probe_pb2_grpc")
+        finally:
+            sys.path.remove(target)
 
 
 def _rules_descriptor(target: str) -> Path:

@@ -1,3 +1,4 @@
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -6,6 +7,8 @@ import pytest
 
 from tests.rpc.protocols.faces import KEY, SERVICE, Service, serving
 
+# The service has no TLS. By default, each client reads the certificate authorities of the system.
+NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 OWN = {"authorization": KEY}
 
 
@@ -38,6 +41,8 @@ async def address(service: Service) -> AsyncIterator[str]:
 @pytest.fixture(params=[1, 2], ids=["http1", "http2"])
 async def faces(service: Service, address: str, request: pytest.FixtureRequest) -> AsyncIterator[Faces]:
     http1, base = request.param == 1, f"http://{address}"
-    async with httpx2.AsyncClient(http1=http1, http2=not http1, base_url=base, trust_env=False) as http:
+    async with httpx2.AsyncClient(
+        http1=http1, http2=not http1, base_url=base, trust_env=False, verify=NO_AUTHORITIES
+    ) as http:
         http.headers.clear()
         yield Faces(service, address, http)

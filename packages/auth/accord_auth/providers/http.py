@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cache
 from typing import Any, Final
 
 import httpx2
@@ -28,7 +28,7 @@ class Http:
     @asynccontextmanager
     async def client(self, settings: ProviderSettings) -> AsyncIterator[AsyncOAuth2Client]:
         """For one exchange of TIMEOUT_SECONDS at most. Raises ProviderUnreachable, SignInFailed."""
-        transport = _Bounded(httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False))
+        transport = _Bounded(httpx2.AsyncHTTPTransport(verify=_tls(), trust_env=False))
         try:
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS),
@@ -58,9 +58,10 @@ class Http:
         async with self.client(settings) as client:
             return response_object(await client.request("GET", url, headers=headers, withhold_token=True))
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context()  # reads the certificate authorities of the system, once
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()  # reads the certificate authorities of the system, once
 
 
 def response_object(response: httpx2.Response) -> dict[str, Any]:
