@@ -115,7 +115,13 @@ class Listing(Generic[R]):
         return frozenset({*values, *flags, *shown}), values
 
     def _build_page(
-        self, filters: frozenset[str], order_by: str, descending: bool, later: bool, limit: int | None, full: bool
+        self,
+        filters: frozenset[str],
+        order_by: str,
+        descending: bool,
+        later: bool,
+        limit: int | None,
+        full: bool = False,
     ) -> Statement:
         order, statement = self._orders[order_by], self._filtered(filters, self._statement if full else self._basic)
         if later:
