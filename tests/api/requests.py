@@ -13,6 +13,8 @@ from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator, Violation
 
 from accord.policy.v1.policy_pb2 import ROLE_MEMBER
+from accord_rpc.fields import is_date
+from accord_rpc.openapi.values import fitting_number, fitting_text
 from buf.validate import validate_pb2
 from tests.factories import Headers
 
@@ -75,11 +77,17 @@ def change(request: Any, resource: FieldDescriptor, field: FieldDescriptor) -> N
 
 
 def changeable(resource: Descriptor) -> Iterator[FieldDescriptor]:
-    return (field for field in resource.fields if not (is_output_only(field) or is_identifier(field)))
+    return (
+        field for field in resource.fields if not (is_output_only(field) or is_identifier(field) or is_immutable(field))
+    )
 
 
 def is_output_only(field: FieldDescriptor) -> bool:
     return field_behavior_pb2.OUTPUT_ONLY in _behaviors(field)
+
+
+def is_immutable(field: FieldDescriptor) -> bool:
+    return field_behavior_pb2.IMMUTABLE in _behaviors(field)
 
 
 def is_identifier(field: FieldDescriptor) -> bool:
@@ -117,9 +125,11 @@ def _is_required(field: FieldDescriptor) -> bool:
         return bool(own.repeated.min_items)
     if field.enum_type is not None:
         return 0 in own.enum.not_in
-    if field.type != FieldDescriptor.TYPE_STRING or field.has_presence or own.ignore:
+    if field.message_type is not None or field.has_presence or own.ignore:
         return False
-    return _accepts(field, "") is False
+    if is_date(field):
+        return True
+    return _accepts(field, field.default_value) is False
 
 
 def _fill(message: Any, field: FieldDescriptor) -> None:
@@ -139,9 +149,11 @@ def _value(field: FieldDescriptor) -> Any:
         return _minimal_message(field.message_type)
     if field.enum_type is not None:
         return field.enum_type.values[-1].number
-    if field.type != FieldDescriptor.TYPE_STRING:
-        return 1
-    return text(field)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return b"x"
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        return True
+    return text(field) if field.type == FieldDescriptor.TYPE_STRING else fitting_number(field, rules(field), 1)
 
 
 def text(field: FieldDescriptor) -> str:
@@ -149,16 +161,19 @@ def text(field: FieldDescriptor) -> str:
         return str(uuid4())
     if rules(field).string.email:
         return f"{uuid4().hex}@example.com"
-    return next((text for text in (f"a{uuid4().hex[:8]}", *_TEXTS) if _accepts(field, text)), "?")
+    if is_date(field):
+        return "2027-01-31"
+    candidates = (f"a{uuid4().hex[:8]}", *_TEXTS, fitting_text(rules(field).string))
+    return next((text for text in candidates if _accepts(field, text)), "?")
 
 
-def _accepts(field: FieldDescriptor, text: str) -> bool:
-    """True if the text satisfies the rules of the field, checked in a message without other fields."""
+def _accepts(field: FieldDescriptor, value: Any) -> bool:
+    """True if the value satisfies the rules of the field, checked in a message without other fields."""
     message: Any = GetMessageClass(cast(Descriptor, field.containing_type))()
     if field.is_repeated:
-        getattr(message, field.name).append(text)
+        getattr(message, field.name).append(value)
     else:
-        setattr(message, field.name, text)
+        setattr(message, field.name, value)
     violations = _validator().collect_violations(message)
     return all(_field(violation) != field.name for violation in violations)
 

@@ -110,11 +110,30 @@ async def test_list_filters_by_enum_list_text_time_and_presence(things: Any, me:
 
 async def test_pages_in_every_order_contain_each_row_once(things: Any, me: Person) -> None:
     requests = [
-        new(name=f"same {number % 2}", small=number % 2, real=number % 3 / 2, begins_on=f"2026-01-0{number % 3 + 1}")
+        new(
+            name=f"same {number % 2}",
+            small=number % 2,
+            real=number % 3 / 2,
+            begins_on=f"2026-01-0{number % 3 + 1}",
+            ends_on=f"2026-02-0{number}" if number in (1, 2) else None,
+            ended_at=Timestamp(seconds=number) if number > 4 else None,
+        )
         for number in range(7)
     ]
     await things.BatchCreateThings(pb.BatchCreateThingsRequest(requests=requests), metadata=me.headers)
-    for order_by in ("name", "name desc", "small", "real desc", "owner_key", "seen_at desc", "begins_on", "created_at"):
+    for order_by in (
+        "name",
+        "name desc",
+        "small",
+        "real desc",
+        "owner_key",
+        "seen_at desc",
+        "begins_on",
+        "created_at",
+        "ended_at",
+        "ends_on desc",
+        "ends_on",
+    ):
         whole = await things.ListThings(pb.ListThingsRequest(order_by=order_by), metadata=me.headers)
         paged, token = list[Any](), ""
         while token or not paged:
@@ -276,3 +295,11 @@ async def test_reference_that_the_caller_may_not_read_stays_unset(
 async def test_unknown_reference_is_an_invalid_argument(things: Any, me: Person) -> None:
     refused = await refusal(things.ListThings(pb.ListThingsRequest(expand=["owner"]), metadata=me.headers))
     assert list(refused.violations) == ["expand[0]"]
+
+
+async def test_rows_without_a_time_or_date_come_last(things: Any, me: Person) -> None:
+    for name, ends_on in (("none", None), ("late", "2027-01-01"), ("early", "2026-01-01")):
+        await create(things, me, name=name, ends_on=ends_on)
+    for order_by, names in (("ends_on", ["early", "late", "none"]), ("ends_on desc", ["none", "late", "early"])):
+        response = await things.ListThings(pb.ListThingsRequest(order_by=order_by), metadata=me.headers)
+        assert [thing.name for thing in response.things] == names

@@ -185,7 +185,7 @@ LISTING: Final = Listing[Thing](
     id=Thing.id,
     orders={
         name: getattr(Thing, name)
-        for name in ("created_at", "name", "small", "real", "owner_key", "seen_at", "begins_on")
+        for name in ("created_at", "name", "small", "real", "owner_key", "seen_at", "begins_on", "ended_at", "ends_on")
     },
     filters={
         "active": Thing.active == bindparam("active"),

@@ -1,9 +1,11 @@
 """The errors that handlers and interceptors raise: a reason of the contract, never a status."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 from accord.errors.v1.errors_pb2 import Reason
+from accord_db.engine.errors import AlreadyExists
 from accord_rpc.reasons import AnyReason, reason_name
 
 T = TypeVar("T")
@@ -61,3 +63,14 @@ def _about(reason: AnyReason, ids: dict[str, str]) -> RpcError:
     error = RpcError(reason)
     error.metadata = ids
     return error
+
+
+@asynccontextmanager
+async def taken(reasons: Mapping[str, AnyReason]) -> AsyncIterator[None]:
+    """Raises the reason of the unique index that the block violates; `reasons` has them by the index's name."""
+    try:
+        yield
+    except AlreadyExists as error:
+        if (reason := reasons.get(error.constraint or "")) is None:
+            raise
+        raise RpcError(reason) from None

@@ -16,7 +16,7 @@ S = TypeVar("S")
 MASK = "update_mask"
 # They identify the resource and its version. The handler reads them; a mask never changes them.
 _IDENTIFYING = frozenset({"id", "etag"})
-_FIXED = frozenset({field_behavior_pb2.IDENTIFIER, field_behavior_pb2.OUTPUT_ONLY})
+_FIXED = frozenset({field_behavior_pb2.IDENTIFIER, field_behavior_pb2.OUTPUT_ONLY, field_behavior_pb2.IMMUTABLE})
 
 
 class MaskedChanges(Generic[S]):

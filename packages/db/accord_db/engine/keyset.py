@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Select, Uuid, bindparam, func, literal_column, tuple_
+from sqlalchemy import ColumnElement, Date, DateTime, Integer, Select, Uuid, bindparam, func, literal_column, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import iterate
@@ -27,7 +27,7 @@ _LITERAL_LIMITS: Final = frozenset({11, 21, 51, 101})
 class Cursor(NamedTuple):
     """A position in a list: a row's value in the column of the order, and its id."""
 
-    value: datetime | date | str | int | UUID
+    value: datetime | date | str | int | UUID | None
     id: UUID
 
 
@@ -51,7 +51,8 @@ class Contains:
 class Listing(Generic[R]):
     """The statements of one list. Every combination of filters and order is compiled once.
 
-    `orders` are the columns a page can be ordered by; rows of equal value are ordered by `id`. `filters` are conditions by
+    `orders` are the columns a page can be ordered by; rows of equal value are ordered by `id`. A time or date that is NULL comes
+    after all others; columns of other types must not be NULL. `filters` are conditions by
     name. A condition with a bind parameter of the same name applies unless the filter's value is None; one without, if the
     value is true. The conditions in `unless` apply if the value is missing or false. Rows have the columns in `only_full` if
     `fetch` is called with `full`."""
@@ -75,8 +76,10 @@ class Listing(Generic[R]):
         self._bound = {name for name, condition in self._conditions.items() if name in _parameters(condition)}
         self._patterns = {name for name, condition in filters.items() if isinstance(condition, Contains)}
         self._unless = dict(unless or {})
-        if nullable := [name for name, column in orders.items() if getattr(column, "nullable", False)]:
+        if nullable := [name for name, column in orders.items() if _is_nullable(column) and not _has_end(column)]:
             raise ValueError(f"keyset order by a column that can be NULL: {', '.join(nullable)}")
+        if unread := sorted(orders.keys() & {column.key for column in only_full}):
+            raise ValueError(f"keyset order by a column that only the view FULL has: {', '.join(unread)}")
         self._page = cache(self._build_page)
         self._count = cache(self._build_count)
 
@@ -123,10 +126,13 @@ class Listing(Generic[R]):
         limit: int | None,
         full: bool = False,
     ) -> Statement:
-        order, statement = self._orders[order_by], self._filtered(filters, self._statement if full else self._basic)
+        column = self._orders[order_by]
+        order, statement = _value_of(column, column), self._filtered(filters, self._statement if full else self._basic)
         if later:
             here = tuple_(order, self._id)
-            after = tuple_(bindparam("after_value", type_=order.type), bindparam("after_id", type_=Uuid))
+            after = tuple_(
+                _value_of(bindparam("after_value", type_=order.type), column), bindparam("after_id", type_=Uuid)
+            )
             statement = statement.where(here < after if descending else here > after)
         statement = statement.order_by(*(each.desc() if descending else each for each in (order, self._id)))
         return statement.limit(bindparam("limit", type_=Integer) if limit is None else literal_column(str(limit)))
@@ -146,3 +152,16 @@ def _condition(name: str, condition: ColumnElement[bool] | Contains) -> ColumnEl
 
 def _parameters(condition: ColumnElement[bool]) -> set[str]:
     return {element.key for element in iterate(condition) if isinstance(element, BindParameter)}
+
+
+def _is_nullable(column: Any) -> bool:
+    return bool(getattr(column, "nullable", False))
+
+
+def _has_end(column: Any) -> bool:
+    return isinstance(column.type, Date | DateTime)
+
+
+def _value_of(value: Any, column: Any) -> Any:
+    """The value, or for NULL in a column that can be NULL the end of time."""
+    return func.coalesce(value, literal_column("'infinity'").cast(column.type)) if _is_nullable(column) else value

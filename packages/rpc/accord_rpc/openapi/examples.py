@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
 
-from accord_rpc.fields import is_map
+from accord_rpc.fields import is_date, is_map, rules_of
+from accord_rpc.openapi.values import fitting_number, fitting_text
 from accord_rpc.policy import REQUEST_ID, is_sensitive
 
 _TEXTS: Final = (
@@ -42,7 +43,7 @@ class Examples:
 
     def text(self, field: FieldDescriptor) -> str:
         """The first text that the field's rules accept; empty if there is none."""
-        texts = _SECRETS if is_sensitive(field) else _TEXTS
+        texts = (*(_SECRETS if is_sensitive(field) else _TEXTS), fitting_text(rules_of(field).string))
         return next((text for text in texts if self._accepts(field, text)), "")
 
     def _accepts(self, field: FieldDescriptor, text: str) -> bool:
@@ -70,12 +71,15 @@ class Examples:
             return True
         if field.type == FieldDescriptor.TYPE_BYTES:
             return "YQ=="
+        if is_date(field):
+            return "2030-01-31"
         return self.text(field) if field.type == FieldDescriptor.TYPE_STRING else _number(field)
 
 
 def _number(field: FieldDescriptor) -> Any:
+    number = fitting_number(field, rules_of(field), 100)
     is_text = field.cpp_type in (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
-    return "100" if is_text else 100
+    return str(number) if is_text else number
 
 
 def _is_usual(field: FieldDescriptor) -> bool:
