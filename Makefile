@@ -7,7 +7,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE
 # Without cached bytecode each process compiles Accord again, and pytest rewrites 130 test files: 4 s per process.
 unexport PYTHONDONTWRITEBYTECODE
 bin := .venv/bin
-members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml)
+members = $(shell sed -n 's/^name = "\(.*\)"/\1/p' packages/*/pyproject.toml services/*/pyproject.toml tools/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check fmt lint types stubs migration migrate lock bench bench-overload bench-accounts doctor release-contract matrix mutations environment

@@ -116,7 +116,9 @@ def digest() -> str:
 
 
 def members() -> "list[Path]":
-    return sorted(path.parent for kind in ("packages", "services") for path in (ROOT / kind).glob("*/pyproject.toml"))
+    return sorted(
+        path.parent for kind in ("packages", "services", "tools") for path in (ROOT / kind).glob("*/pyproject.toml")
+    )
 
 
 def create_environment() -> None:

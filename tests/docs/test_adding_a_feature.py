@@ -67,8 +67,12 @@ class Copy:
         for entry in libraries.iterdir():
             if not entry.match("*accord*.pth"):  # they lead to the original's packages
                 (here / entry.name).symlink_to(entry)
-        packages = [folder for kind in ("packages", "services") for folder in (self.root / kind).iterdir()]
-        (here / "copy.pth").write_text("".join(f"{folder}\n" for folder in packages))
+        members = [
+            path.parent
+            for kind in ("packages", "services", "tools")
+            for path in (self.root / kind).glob("*/pyproject.toml")
+        ]
+        (here / "copy.pth").write_text("".join(f"{folder}\n" for folder in members))
         for program in (original / "bin").iterdir():
             if not (copied := copy / "bin" / program.name).exists():
                 copy_program(program, copied, original, copy)

@@ -1,0 +1,1 @@
+"""Writes features into this repository, and fields into features. Production does not need it."""
