@@ -12,7 +12,7 @@ from sqlalchemy import Table
 from accord_api.registration import SERVICES
 from accord_db.schema import metadata
 from tests.api.matrix import every_method
-from tests.api.requests import is_identifier, is_output_only, is_uuid, minimal_request
+from tests.api.requests import is_identifier, is_immutable, is_output_only, is_uuid, minimal_request
 from tests.api.world import World
 from tests.factories import Person
 from tests.rows import can_be_of_organization, needs_organization
@@ -119,7 +119,7 @@ class Place:
 
 
 def places(method: MethodDescriptor) -> list[Place]:
-    """The id fields that callers set. `request_id` refers to no resource, and output-only fields are ignored."""
+    """The id fields that callers set. `request_id` refers to no resource, and output-only and immutable fields are ignored."""
     here = [Place(method, None, field) for field in method.input_type.fields]
     below = [
         Place(method, part, field)
@@ -157,4 +157,5 @@ def put(request: Any, place: Place, id: UUID | None) -> None:
 
 def _is_id(field: FieldDescriptor) -> bool:
     named = field.name == "id" or field.name.endswith(("_id", "_ids"))
-    return named and is_uuid(field) and field.name != "request_id" and not is_output_only(field)
+    is_sent = not (is_output_only(field) or is_immutable(field))
+    return named and is_uuid(field) and field.name != "request_id" and is_sent

@@ -127,8 +127,8 @@ def _is_required(field: FieldDescriptor) -> bool:
         return 0 in own.enum.not_in
     if field.message_type is not None or field.has_presence or own.ignore:
         return False
-    if is_date(field):
-        return True
+    if is_date(field):  # the kernel requires it
+        return cast(Descriptor, field.containing_type).name.startswith("Create")
     return _accepts(field, field.default_value) is False
 
 

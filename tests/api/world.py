@@ -3,22 +3,48 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cache, cached_property
+from itertools import count
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import psycopg
 from sqlalchemy import Connection, Table, literal, select
 
+from accord_api.registration import SERVICES
 from accord_auth.tokens import API_KEY_PREFIX, INVITATION_PREFIX, new_token, token_hash
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
 from accord_db.schema import metadata
+from accord_rpc.fields import rules_of
+from accord_rpc.openapi.values import matching
 from accord_rpc.permissions import AnyPermission, names
 from tests.factories import Person, signed_in_person
 from tests.rows import Row, Rows, connected, has_owner, of_owner
 
 Permissions = Collection[AnyPermission]
+
+
+_number: Final = count()
+
+
+def _patterned(table: str) -> dict[str, str]:
+    """Texts for the columns whose fields have a pattern of their own, another one for each row."""
+    return {name: matching(pattern, next(_number)) for name, pattern in _patterns().get(table, {}).items()}
+
+
+@cache
+def _patterns() -> dict[str, dict[str, str]]:
+    """Patterns by table and column."""
+    resources = [each for service in SERVICES for each in getattr(service, "resources", {}).items()]
+    return {
+        model.__tablename__: {
+            field.name: pattern
+            for field in message.DESCRIPTOR.fields
+            if (pattern := rules_of(field).string.pattern) and "Cc" not in pattern and not field.is_repeated
+        }
+        for message, model in resources
+    }
 
 
 class Key(NamedTuple):
@@ -46,6 +72,7 @@ class World:
 
     def row(self, table: Table, owner: Person, organization: UUID | None, **given: Any) -> Row:
         """A row of the organization. Without one, or if the table has no organization column, a row of the person."""
+        given = _patterned(table.name) | given
         with self._rows.begin():
             return Rows(self._rows, owner.account_id, organization).insert(table, **given)
 

@@ -1,8 +1,9 @@
 """Values that the rules of a field accept, for examples and tests."""
 
 import re
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -35,36 +36,63 @@ def fitting_number(field: FieldDescriptor, rules: validate_pb2.FieldRules, usual
 
 
 def matching(pattern: str, number: int = 0) -> str:
-    """A text that the pattern matches: the shortest, of the first choices, or of the next ones for the number 1."""
-    simple = re.sub(r"\\[pP]\{\^?\w+\}|\\[pP]\w", "[a-z]", pattern)
-    return "".join(_written(simple_part, number) for simple_part in _parse(simple))
+    """A text that the pattern matches: the shortest, with the first of its choices, or another one for another number."""
+    # Python has no classes of Unicode characters.
+    simple = re.sub(r"(?<=\[)\\[pP]\{\^?\w+\}", "a-z", pattern)
+    simple = re.sub(r"\\[pP]\{\^?\w+\}|\\[pP]\w", "[a-z]", simple)
+    return _Text(number).of(_parse(simple))
 
 
-def _written(part: Any, number: int) -> str:
-    kind, value = str(part[0]), part[1]
-    match kind:
-        case "LITERAL":
-            return chr(value)
-        case "NOT_LITERAL":
-            return "a" if value != ord("a") else "b"
-        case "ANY":
-            return "ab"[number % 2]
-        case "IN":
-            return _one_of(value, number)
-        case "MAX_REPEAT" | "MIN_REPEAT":
-            least, most, inside = value
-            return str("".join(_written(each, number) for each in inside) * max(least, min(1, most)))
-        case "SUBPATTERN":
-            return "".join(_written(each, number) for each in value[-1])
-        case "BRANCH":
-            choices = value[1]
-            return "".join(_written(each, number) for each in choices[number % len(choices)])
-        case "AT":
-            return ""
-    raise ValueError(f"no example for {kind}")
+class _Text:
+    """Each choice takes its part of the number, so that texts of different numbers differ as long as there are choices."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def of(self, parts: Iterable[Any]) -> str:
+        return "".join(self._part(str(kind), value) for kind, value in parts)
+
+    def _choice(self, among: int) -> int:
+        self._number, chosen = divmod(self._number, among)
+        return chosen
+
+    def _part(self, kind: str, value: Any) -> str:
+        match kind:
+            case "LITERAL":
+                return chr(value)
+            case "NOT_LITERAL":
+                return "a" if value != ord("a") else "b"
+            case "ANY":
+                return "ab"[self._choice(2)]
+            case "IN":
+                return self._one_of(value)
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                least, most, inside = value
+                return "".join(self.of(inside) for _ in range(max(least, min(1, most))))
+            case "SUBPATTERN":
+                return self.of(value[-1])
+            case "BRANCH":
+                branches = value[1]
+                return self.of(branches[self._choice(len(branches))])
+            case "AT":
+                return ""
+        raise ValueError(f"no example for {kind}")
+
+    def _one_of(self, choices: list[tuple[Any, Any]]) -> str:
+        kind, value = str(choices[0][0]), choices[0][1]
+        if kind == "NEGATE":
+            fitting = [letter for letter in _LETTERS if re.match(_set(choices[1:]), letter) is None]
+            return fitting[self._choice(len(fitting))]
+        if kind == "RANGE":
+            first, last = value
+            return chr(first + self._choice(last - first + 1))
+        if kind == "CATEGORY":
+            return _CATEGORIES[str(value)][self._choice(2)]
+        return chr(value)
 
 
-_CATEGORIES = {
+_LETTERS: Final = "ab01_- "
+_CATEGORIES: Final = {
     "CATEGORY_DIGIT": "01",
     "CATEGORY_WORD": "ab",
     "CATEGORY_SPACE": "  ",
@@ -73,24 +101,11 @@ _CATEGORIES = {
 }
 
 
-def _one_of(choices: list[tuple[Any, Any]], number: int) -> str:
-    kind, value = str(choices[0][0]), choices[0][1]
-    if kind == "NEGATE":
-        return next(letter for letter in "ab01_- " if not re.match(_set(choices[1:]), letter))
-    if kind == "RANGE":
-        first, last = value
-        return chr(min(first + number, last))
-    if kind == "CATEGORY":
-        return _CATEGORIES[str(value)][number % 2]
-    return chr(value)
-
-
 def _set(choices: list[tuple[Any, Any]]) -> str:
     parts = []
     for kind, value in choices:
         if str(kind) == "RANGE":
-            first, last = value
-            parts.append(f"{re.escape(chr(first))}-{re.escape(chr(last))}")
+            parts.append(f"{re.escape(chr(value[0]))}-{re.escape(chr(value[1]))}")
         elif str(kind) == "LITERAL":
             parts.append(re.escape(chr(value)))
     return f"[{''.join(parts)}]" if parts else r"(?!)"
