@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from accord_generator.commands import add_new
 from accord_generator.errors import Refused
 from accord_generator.fields import Kind, parse_field
+from accord_generator.insertions import with_reasons
 from accord_generator.names import name_faults, singular_of
 from accord_generator.new_feature import feature_of
 from accord_generator.plan import Plan, plan_of, shown
@@ -84,6 +85,7 @@ def test_name_that_a_layer_cannot_have_is_refused(name: str) -> None:
         ("code: string(3) pattern '['", "no regular expression"),
         ("labels: json[]", "child table"),
         ("a: bool now", "'now'"),
+        ("lines: json(InvoiceLine)", "'('"),
     ],
 )
 def test_field_with_a_fault_is_refused_with_its_reason(source: str, fault: str) -> None:
@@ -121,6 +123,9 @@ def test_all_faults_are_reported_at_once_and_nothing_is_written() -> None:
         (["task: ref(tasks)"], {"owner": "account", "parent": "tasks"}, "leave out --owner"),
         (["a: bool"], {"no_soft_delete": True, "methods": "get,undelete"}, "cannot be undeleted"),
         (["a: bool"], {"methods": "list"}, "get is needed"),
+        (["a: bool"], {"owner": "none"}, "--owner none is not there yet"),
+        (["a: bool"], {"parent": "accounts"}, "no owner of their own"),
+        (["session: ref(sessions)"], {}, "cannot refer to them"),
         (["a: bool immutable"], {}, "no field can be changed"),
         (["a: bool", "b: bool"], {"basic": "a", "order": "b"}, "--order"),
     ],
@@ -144,6 +149,11 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status
+
+
+def test_numbers_of_removed_reasons_are_not_used_again() -> None:
+    text = "enum Reason {\n  reserved 1 to 999;\n  reserved 1000, 1002;\n\n  REASON_UNSPECIFIED = 0;\n}\n"
+    assert "REASON_A = 1003" in with_reasons(text, [("REASON_A", "NOT_FOUND", "A.", "A.")])
 
 
 def test_command_prints_the_plan_and_refuses_with_a_status(

@@ -1,9 +1,7 @@
 """A feature to write: its names, owner, fields, methods and lists."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
 from accord_generator.fields import Field
 from accord_generator.names import Names
@@ -16,7 +14,7 @@ class Owner(StrEnum):
     ACCOUNT = "account"
     # The active organization or, without one, the account.
     EITHER = "either"
-    # Nobody: only administrators of the installation read and write the rows.
+    # The installation, or the owner of a row's parent. A generated feature cannot belong or refer to such rows.
     NONE = "none"
 
 
@@ -29,38 +27,16 @@ class Standard(StrEnum):
     UPDATE = "update"
     DELETE = "delete"
     UNDELETE = "undelete"
-    BATCH_GET = "batch_get"
-    BATCH_CREATE = "batch_create"
-
-
-SINGLE: Final = (Standard.LIST, Standard.GET, Standard.CREATE, Standard.UPDATE, Standard.DELETE, Standard.UNDELETE)
-BATCH: Final = (Standard.BATCH_GET, Standard.BATCH_CREATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """A feature of the repository that others refer to: what the generated code needs of it.
-
-    `model` is the class of the table. `owner_parameters` are those of its `get_…` query besides the id."""
+    """A feature of the repository that others refer to: what the generated code needs of it. `model` is the class of the table."""
 
     names: Names
     model: str
     owner: Owner
     has_soft_delete: bool
-    # Of a child: the features above, the direct parent first.
-    parents: "tuple[Existing, ...]" = ()
-    # `accord.app.v1` or `accord.policy.v1`, and the names of the values; None for methods without a permission.
-    permissions: "Permissions | None" = None
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """The permissions of the reading and the writing methods."""
-
-    read: str
-    write: str
-    # Declared by the application; Accord's own are in the policy.
-    of_application: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +48,7 @@ class Feature:
     parent: Existing | None = None
     # The features that the fields refer to, by plural name.
     referred: tuple[Existing, ...] = ()
-    methods: tuple[Standard, ...] = SINGLE
+    methods: tuple[Standard, ...] = tuple(Standard)
     soft_delete: bool = True
     has_etag: bool = True
     # Names of the fields by which lists are filtered and ordered, and the text field that is searched.
@@ -81,9 +57,6 @@ class Feature:
     search: str | None = None
     # Names of the fields that lists return without `view: FULL`; empty for all.
     basic: tuple[str, ...] = ()
-
-    def has(self, *methods: Standard) -> bool:
-        return any(method in self.methods for method in methods)
 
     def field(self, name: str) -> Field:
         return next(each for each in self.fields if each.name == name)
@@ -106,8 +79,3 @@ class Feature:
     @property
     def references(self) -> list[Field]:
         return [each for each in self.fields if each.reference]
-
-
-def ordered_methods(methods: Sequence[Standard]) -> tuple[Standard, ...]:
-    """In the order of the contract."""
-    return tuple(method for method in Standard if method in methods)

@@ -90,8 +90,6 @@ class Field:
     multiline: bool = False
     values: tuple[str, ...] = ()
     reference: Reference | None = None
-    # The message of a typed JSON field.
-    message: str | None = None
     # The number of elements of an array; None if the field is none.
     items: Limits | None = None
     optional: bool = False
@@ -126,7 +124,7 @@ class Field:
             return bool(self.items.least)
         if self.kind is Kind.STRING or self.kind in NUMBERS:
             return not self.admits_zero
-        return self.kind in (Kind.ENUM, Kind.TIMESTAMP, Kind.DATE, Kind.UUID, Kind.REF) or self.message is not None
+        return self.kind in (Kind.ENUM, Kind.TIMESTAMP, Kind.DATE, Kind.UUID, Kind.REF)
 
     @property
     def admits_zero(self) -> bool:
@@ -234,10 +232,6 @@ class _Parser:
         if kind is Kind.REF:
             self._sign("(", "the feature that it refers to: ref(customers)")
             return self._reference(parsed)
-        if kind is Kind.JSON and self._accept("("):
-            message = self._take("word", "the name of a message: json(InvoiceLine)").text
-            self._sign(")", "a closing parenthesis")
-            return replace(parsed, message=message)
         return parsed
 
     def _limits(self, kind: Kind, close: str = ")") -> Limits:
@@ -425,8 +419,8 @@ def _option_faults(field: Field) -> Iterator[str]:
         yield "a unique field cannot have a default: the second row would have the same value"
     if field.output and field.immutable:
         yield "an output field is never set by callers, so `immutable` has no effect. Remove one of the two"
-    has_first_value = field.optional or field.default is not None or field.is_array or field.kind is Kind.BOOL
-    if field.output and not has_first_value and (field.kind is not Kind.JSON or field.message):
+    has_default = field.default is not None or field.is_array or field.kind in (Kind.BOOL, Kind.JSON)
+    if field.output and not (field.optional or has_default):
         yield "the server sets an output field, and a new row has none yet. Add `?` or a default"
     if field.reference and field.reference.on_delete is OnDelete.SET_NULL and not field.optional:
         yield "`set null` needs a field that can be unset. Add `?`"

@@ -60,8 +60,11 @@ def _place_of_entry(module: ast.Module, service: str) -> int:
 
 
 def _next_number(text: str) -> int:
-    numbers = [int(number) for number in re.findall(r"^  \w+ = (\d+)", text, re.MULTILINE)]
-    return max([_FIRST_NUMBER - 1, *numbers]) + 1
+    """After all that are used or reserved. A removed value leaves its number reserved."""
+    used = re.findall(r"^  \w+ = (\d+)", text, re.MULTILINE)
+    for reserved in re.findall(r"^  reserved ([\d, to]+);", text, re.MULTILINE):
+        used += re.findall(r"\d+", reserved)
+    return max(_FIRST_NUMBER - 1, *map(int, used)) + 1
 
 
 def _at_the_end_of_enum(text: str, name: str, values: str, path: str) -> str:

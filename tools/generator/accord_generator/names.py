@@ -350,10 +350,6 @@ class Names:
     def id(self) -> str:
         return f"{self.singular}_id"
 
-    @property
-    def ids(self) -> str:
-        return f"{self.singular}_ids"
-
 
 def feature_names(plural: str, singular: str | None = None) -> Names:
     """Check `name_faults` first."""

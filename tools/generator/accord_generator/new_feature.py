@@ -11,10 +11,11 @@ from time import monotonic
 from typing import NamedTuple
 
 from accord_generator.errors import NotRecognised, Refused
-from accord_generator.feature import BATCH, SINGLE, Existing, Feature, Owner, Standard, ordered_methods
+from accord_generator.feature import Existing, Feature, Owner, Standard
 from accord_generator.fields import Field, Kind, parse_fields
 from accord_generator.names import feature_names, name_faults
 from accord_generator.plan import Plan, plan_of, shown
+from accord_generator.rendering import owner_of
 from accord_generator.repository import FILES, Repository, find_root
 
 _ORDERED = (Kind.STRING, Kind.INT32, Kind.INT64, Kind.FLOAT, Kind.TIMESTAMP, Kind.DATE)
@@ -75,10 +76,6 @@ def feature_of(options: argparse.Namespace, repository: Repository) -> Feature:
     faults += [*_taken(feature, repository), *_list_faults(feature), *_owner_faults(feature)]
     if options.watch:
         faults.append("--watch: there are no events to watch yet. Leave it out")
-    if options.owner == "none":
-        faults.append(
-            "--owner none is not there yet: AdminService shows methods for administrators, which name their audit target"
-        )
     if options.batch:
         faults.append("--batch is not there yet: BatchGetTasks and BatchCreateTasks of tasks show how to write it")
     if faults:
@@ -99,7 +96,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 
 def _methods(options: argparse.Namespace, faults: list[str]) -> tuple[Standard, ...]:
-    known = {str(method): method for method in SINGLE}
+    known = {str(method): method for method in Standard}
     names = _listed(options.methods) or tuple(known)
     faults += [
         f"--methods: there is no method {name!r}. There are {', '.join(known)}" for name in names if name not in known
@@ -111,8 +108,7 @@ def _methods(options: argparse.Namespace, faults: list[str]) -> tuple[Standard, 
         faults.append("--no-soft-delete: a row that is deleted at once cannot be undeleted")
     if Standard.GET not in found:
         faults.append("--methods: get is needed; the other methods name what they have not found")
-    assert not set(BATCH) & set(found)
-    return ordered_methods(found)
+    return tuple(method for method in Standard if method in found)
 
 
 def _taken(feature: Feature, repository: Repository) -> list[str]:
@@ -170,13 +166,14 @@ def _list_faults(feature: Feature) -> list[str]:
 
 
 def _owner_faults(feature: Feature) -> list[str]:
-    owner = feature.parent.owner if feature.parent else feature.owner
-    same = {
-        Owner.ORGANIZATION: {Owner.ORGANIZATION, Owner.EITHER},
-        Owner.EITHER: {Owner.EITHER},
-        Owner.ACCOUNT: {Owner.ACCOUNT, Owner.EITHER},
-    }
-    allowed = same.get(owner, {Owner.NONE}) | {Owner.NONE}
+    if feature.owner is Owner.NONE:
+        return [
+            "--owner none is not there yet: AdminService shows methods for administrators, which name their audit target"
+        ]
+    if feature.parent and feature.parent.owner is Owner.NONE:
+        return [f"--parent {feature.parent.names.plural}: its rows have no owner of their own, which is not there yet"]
+    owner = owner_of(feature)
+    allowed = {owner} if owner is Owner.EITHER else {owner, Owner.EITHER}
     return [
         f"{each.names.plural} belong to {each.owner}, so {feature.names.plural} of {owner} cannot refer to them"
         for each in feature.referred

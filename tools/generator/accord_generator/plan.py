@@ -81,11 +81,5 @@ def _methods(plan: Plan) -> Iterator[str]:
         verb, _, rest = next(line.strip() for line in block.splitlines() if '"/v1' in line).partition('"')
         verb = verb.replace("option (google.api.http) = {", "").strip(" :{").upper()
         write = "_WRITE" in block
-        who = (
-            f"{n.plural}.{'write' if write else 'read'}"
-            if has_permissions(feature)
-            else "administrators"
-            if owner_of(feature) == "none"
-            else "signed in"
-        )
+        who = f"{n.plural}.{'write' if write else 'read'}" if has_permissions(feature) else "signed in"
         yield f"  {name:<28} {verb:<6} {rest.split(chr(34), 1)[0]:<44} {who}"

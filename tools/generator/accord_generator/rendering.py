@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from accord_generator import columns, contract
-from accord_generator.feature import Existing, Feature, Owner
+from accord_generator.feature import Feature, Owner
 from accord_generator.fields import NUMBERS, Field, Kind
 from accord_generator.names import singular_of
 from accord_generator.repository import ACCORDS_REASONS, HANDLERS, PROTO, QUERIES, SCHEMA, TESTS, Repository
@@ -32,6 +32,19 @@ _OUTPUT: Final = "(google.api.field_behavior) = OUTPUT_ONLY"
 _BOUNDS: Final = (
     "(buf.validate.field).timestamp = {gte: {seconds: -62135596800} lte: {seconds: 253402300799 nanos: 999999999}}"
 )
+
+
+# The owner in queries, and its value in a method of the feature.
+_PARAMETERS: Final = {
+    Owner.ORGANIZATION: "organization_id",
+    Owner.ACCOUNT: "owner_id",
+    Owner.EITHER: "owner_id",
+}
+_VALUES: Final = {
+    Owner.ORGANIZATION: "caller().active_organization_id",
+    Owner.ACCOUNT: "caller().account_id",
+    Owner.EITHER: "caller().owner_id",
+}
 
 
 class Line(NamedTuple):
@@ -119,13 +132,7 @@ def owner_of(feature: Feature) -> Owner:
 def _context(feature: Feature, repository: Repository) -> dict[str, Any]:
     n, owner, methods = feature.names, owner_of(feature), set(map(str, feature.methods))
     parent = feature.parent.names if feature.parent else None
-    param = {Owner.ORGANIZATION: "organization_id", Owner.NONE: ""}.get(owner, "owner_id")
-    value = {
-        Owner.ORGANIZATION: "caller().active_organization_id",
-        Owner.ACCOUNT: "caller().account_id",
-        Owner.EITHER: "caller().owner_id",
-        Owner.NONE: "",
-    }[owner]
+    param, value = _PARAMETERS[owner], _VALUES[owner]
     not_found = f"REASON_{n.constant}_NOT_FOUND"
     taken = [f"REASON_{n.constant}_{field.name.upper()}_TAKEN" for field in feature.uniques]
     referred = [f"REASON_{each.names.constant}_NOT_FOUND" for each in feature.referred]
@@ -140,10 +147,8 @@ def _context(feature: Feature, repository: Repository) -> dict[str, Any]:
         "owner": str(owner),
         "parent": parent,
         "methods": methods,
-        "admin": owner is Owner.NONE,
         "permissions": has_permissions(feature),
         "personal": owner is Owner.EITHER,
-        "access": "ACCESS_ADMIN" if owner is Owner.NONE else "ACCESS_SIGNED_IN",
         "credentials": "credentials: [CREDENTIAL_SESSION, CREDENTIAL_API_KEY, CREDENTIAL_SERVICE_TOKEN]"
         if has_permissions(feature)
         else "credentials: CREDENTIAL_SESSION",
@@ -181,7 +186,7 @@ def _context(feature: Feature, repository: Repository) -> dict[str, Any]:
         "filters": [each for each in filters if each["type"]],
         "conditions": [each for each in filters if each["sql"]],
         "sample": partial(sample, feature),
-        "owner_argument": lambda e: _owner_argument(e, param),
+        "owner_argument": lambda e: f"{_PARAMETERS[e.owner]}={param}",
         "query_modules": sorted(
             {n.plural, *(e.names.plural for e in feature.referred), *([parent.plural] if parent else [])}
         ),
@@ -207,7 +212,6 @@ def _sentences(feature: Feature, context: dict[str, Any]) -> dict[str, str]:
             "",
             f"The {n.many} of the active organization or, without one, of the caller. One of another owner is not found.",
         ),
-        "none": ("", "", f"The {n.many} of the installation, for administrators."),
     }
     of_whom, of_one, comment = owners[context["owner"]]
     if parent:
@@ -232,13 +236,12 @@ def _sentences(feature: Feature, context: dict[str, Any]) -> dict[str, str]:
 
 def _query_texts(feature: Feature, context: dict[str, Any]) -> dict[str, str]:
     n, owner, param = feature.names, context["owner"], context["param"]
-    column = "organization_id" if owner == "organization" else "owner_id"
     parent = context["parent"]
     if parent:
         parameters = f"{parent.id}: UUID, "
         arguments = f"{parent.id}={parent.id}, "
         given = arguments
-        listed = f'{n.message}.{parent.id} == bindparam("{parent.id}")' + (", _OURS" if param else "")
+        listed = f'{n.message}.{parent.id} == bindparam("{parent.id}")' + ", _OURS"
     else:
         parameters, arguments, given = {
             "organization": (
@@ -252,20 +255,16 @@ def _query_texts(feature: Feature, context: dict[str, Any]) -> dict[str, str]:
                 "created_by=created_by, organization_id=organization_id, ",
                 "created_by=me.account_id, organization_id=me.organization_id, ",
             ),
-            "none": ("", "", ""),
         }[owner]
-        listed = "_OURS" if param else ""
-    owned = f"{param}: UUID, " if param else ""
-    owned_argument = f"{param}={param}" if param else ""
+        listed = "_OURS"
     return {
-        "owner_column": column,
-        "owned_by": parent.id if parent else (column if param else ""),
+        "owned_by": parent.id if parent else param,
         "insert_parameters": parameters,
         "insert_arguments": arguments,
         "create_arguments": given,
         "listed": listed,
-        "list_parameters": (f"{parent.id}: UUID, " if parent else "") + owned,
-        "list_arguments": (f"{parent.id}={parent.id}, " if parent else "") + owned_argument,
+        "list_parameters": (f"{parent.id}: UUID, " if parent else "") + f"{param}: UUID, ",
+        "list_arguments": (f"{parent.id}={parent.id}, " if parent else "") + f"{param}={param}",
     }
 
 
@@ -364,11 +363,6 @@ def _bases(feature: Feature, owner: Owner) -> str:
     bases = ["OwnedByAccount"] if owner is Owner.ACCOUNT and not feature.parent else []
     bases += ["Shared"] * feature.soft_delete + ["Versioned"] * feature.has_etag
     return ", ".join([*bases, "Model"])
-
-
-def _owner_argument(existing: Existing, param: str) -> str:
-    wanted = {Owner.ORGANIZATION: "organization_id", Owner.NONE: ""}.get(existing.owner, "owner_id")
-    return f"{wanted}={param}" if wanted and param else ""
 
 
 def _resource(feature: Feature, owner: Owner) -> list[Line]:

@@ -44,11 +44,6 @@ class Repository:
         found = (self.root / "packages/db/accord_db/schema").glob("*.py")
         return {name for path in found for name in re.findall(r'__tablename__ = "(\w+)"', path.read_text())}
 
-    def features(self) -> list[str]:
-        return sorted(
-            folder.name for folder in (self.root / "proto/accord").iterdir() if self.has(PROTO.format(folder.name))
-        )
-
     def reason_file(self, reason: str) -> str | None:
         """Which proto file declares the reason."""
         return next(
