@@ -1,14 +1,19 @@
 """Sign-up and sign-in for tests."""
 
 import asyncio
+from base64 import b32decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import psycopg
 from argon2 import PasswordHasher
 
 from accord.accounts.v1.accounts_pb2 import SignInRequest, SignInResponse, SignUpRequest, SignUpResponse
+from accord.second_factors.v1.second_factors_pb2 import ConfirmSecondFactorRequest, CreateSecondFactorRequest
+from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
 from tests.api.conftest import Client, Refusal, refusal
+from tests.authenticator import Authenticator
 from tests.conftest import change
 from tests.factories import Headers, bearer
 
@@ -30,6 +35,19 @@ async def signed_in(client: Client, email: str = EMAIL) -> Headers:
     """Signs up a new user and returns the headers of their session."""
     await sign_up(client, email)
     return bearer((await sign_in(client, email)).session_token)
+
+
+class SecondFactor(NamedTuple):
+    app: Authenticator
+    recovery_codes: list[str]
+
+
+async def add_second_factor(client: Client, headers: Headers) -> SecondFactor:
+    factors = SecondFactorServiceStub(client.channel)
+    created = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
+    app = await Authenticator.enrolled(client.database, b32decode(created.secret))
+    confirmed = await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=app.code()), metadata=headers)
+    return SecondFactor(app, list(confirmed.recovery_codes))
 
 
 async def refused_sign_in(client: Client, email: str = EMAIL, password: str = PASSWORD) -> Refusal:

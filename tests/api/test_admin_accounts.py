@@ -1,7 +1,6 @@
 """AdminService: accounts that administrators create, delete, set passwords of and end sessions of."""
 
 import asyncio
-from base64 import b32decode
 from collections.abc import Awaitable
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,8 +22,6 @@ from accord.accounts.v1.accounts_pb2 import (
 from accord.accounts.v1.accounts_pb2_grpc import AccountServiceStub
 from accord.admin.v1 import admin_pb2
 from accord.admin.v1.admin_pb2 import ManagedAccount
-from accord.second_factors.v1.second_factors_pb2 import ConfirmSecondFactorRequest, CreateSecondFactorRequest
-from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
 from accord.sessions.v1.sessions_pb2 import ReauthenticateRequest
 from accord.sessions.v1.sessions_pb2_grpc import SessionServiceStub
 from accord.tasks.v1.tasks_pb2 import ListTasksRequest
@@ -33,8 +30,16 @@ from accord_db.queries import accounts
 from tests.api.conftest import Calls, Client, outcome, refusal
 from tests.api.mailbox import mailed_to_anyone, mailed_token
 from tests.api.services import exchanged, new_service, token_for, token_of
-from tests.api.signing_in import EMAIL, OTHER_EMAIL, OTHER_PASSWORD, PASSWORD, refused_sign_in, sign_in, sign_up
-from tests.authenticator import Authenticator
+from tests.api.signing_in import (
+    EMAIL,
+    OTHER_EMAIL,
+    OTHER_PASSWORD,
+    PASSWORD,
+    add_second_factor,
+    refused_sign_in,
+    sign_in,
+    sign_up,
+)
 from tests.conftest import change, count
 from tests.factories import Headers, Person, bearer, organization_of, signed_in_person
 
@@ -203,10 +208,7 @@ async def test_mailed_reset_frees_the_account(client: Client, restricted: SignIn
 async def test_second_step_does_not_free_the_session_nor_is_it_skipped(client: Client, admin: Calls) -> None:
     await sign_up(client)
     await accounts.verify_email(client.database, account_id=await id_of(client))
-    mine, factors = bearer((await sign_in(client)).session_token), SecondFactorServiceStub(client.channel)
-    created = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=mine)
-    app = await Authenticator.enrolled(client.database, b32decode(created.secret))
-    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=app.code()), metadata=mine)
+    app, _ = await add_second_factor(client, bearer((await sign_in(client)).session_token))
     await set_password(admin, await id_of(client))
     waiting = await sign_in(client, password=TEMPORARY)
     assert waiting.session_token == ""
@@ -219,10 +221,7 @@ async def test_second_step_does_not_free_the_session_nor_is_it_skipped(client: C
 async def test_second_step_that_waits_is_void_after_the_password_is_set(client: Client, admin: Calls) -> None:
     await sign_up(client)
     await accounts.verify_email(client.database, account_id=await id_of(client))
-    mine, factors = bearer((await sign_in(client)).session_token), SecondFactorServiceStub(client.channel)
-    created = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=mine)
-    app = await Authenticator.enrolled(client.database, b32decode(created.secret))
-    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=app.code()), metadata=mine)
+    app, _ = await add_second_factor(client, bearer((await sign_in(client)).session_token))
     waiting = await sign_in(client)
     await set_password(admin, await id_of(client))
     request = CompleteSignInRequest(second_step_token=waiting.second_step_token, code=app.code(1))

@@ -1,7 +1,6 @@
 """What a provider's claims and tokens set: the picture of a new account, the provider of sessions, and the stored tokens."""
 
 import asyncio
-from base64 import b32decode
 from collections.abc import Callable
 from uuid import UUID
 
@@ -22,8 +21,6 @@ from accord.providers.v1.providers_pb2 import (
     RefreshFailure,
 )
 from accord.providers.v1.providers_pb2_grpc import ProviderServiceStub
-from accord.second_factors.v1.second_factors_pb2 import ConfirmSecondFactorRequest, CreateSecondFactorRequest
-from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
 from accord_auth.providers import AccessTokenUnavailable, Providers, ProviderUnreachable
 from accord_auth.providers.provider_identity import Identity
 from accord_db.engine.database import Database
@@ -31,7 +28,7 @@ from accord_gateway.secret_key import keyring
 from accord_gateway.settings import Settings
 from tests.api.conftest import SECRET_KEY, Client
 from tests.api.hostile_provider import REDIRECT_URI, HttpResponse, Provider
-from tests.authenticator import Authenticator
+from tests.api.signing_in import add_second_factor
 from tests.conftest import change
 from tests.factories import Headers, bearer
 
@@ -132,11 +129,7 @@ async def test_session_names_its_provider(client: Client, provider: Provider) ->
 
 
 async def test_session_names_its_provider_after_a_second_step(client: Client, provider: Provider) -> None:
-    factors = SecondFactorServiceStub(client.channel)
-    headers = bearer((await sign_in(client, provider)).session_token)
-    created = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=headers)
-    app = await Authenticator.enrolled(client.database, b32decode(created.secret))
-    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=app.code()), metadata=headers)
+    app, _ = await add_second_factor(client, bearer((await sign_in(client, provider)).session_token))
     waiting = await sign_in(client, provider)
     request = CompleteSignInRequest(second_step_token=waiting.second_step_token, code=app.code(1))
     assert (await client.accounts.CompleteSignIn(request)).session.provider == "corp"

@@ -2,7 +2,6 @@
 
 import ast
 import asyncio
-from base64 import b32decode
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,8 +18,6 @@ from accord.devices.v1.devices_pb2 import BeginDeviceSignInRequest, PollDeviceSi
 from accord.devices.v1.devices_pb2_grpc import DeviceServiceStub
 from accord.policy.v1.policy_pb2 import ACCESS_PUBLIC, RATE_LIMIT_KEY_PEER
 from accord.second_factors.v1.second_factors_pb2 import (
-    ConfirmSecondFactorRequest,
-    CreateSecondFactorRequest,
     DeleteSecondFactorRequest,
 )
 from accord.second_factors.v1.second_factors_pb2_grpc import SecondFactorServiceStub
@@ -40,9 +37,8 @@ from accord_rpc.policy import Method, is_sensitive, read_methods
 from buf.validate import validate_pb2
 from tests.api.conftest import Client, refusal
 from tests.api.forged_tokens import flipped
-from tests.api.signing_in import sign_in, sign_up
+from tests.api.signing_in import add_second_factor, sign_in, sign_up
 from tests.api.world import World
-from tests.authenticator import Authenticator
 from tests.conftest import change
 from tests.factories import Person, bearer
 
@@ -172,12 +168,10 @@ async def test_user_can_revoke_other_sessions_after_adding_or_deleting_a_second_
     await sign_up(client)
     change(dsn, "UPDATE accounts SET email_verified_at = now()")
     other, mine = await sign_in(client), await sign_in(client)
-    factors = SecondFactorServiceStub(client.channel)
-    made = await factors.CreateSecondFactor(CreateSecondFactorRequest(), metadata=bearer(mine.session_token))
-    code = (await Authenticator.enrolled(client.database, b32decode(made.secret))).code()
-    await factors.ConfirmSecondFactor(ConfirmSecondFactorRequest(code=code), metadata=bearer(mine.session_token))
+    await add_second_factor(client, bearer(mine.session_token))
     assert await session_reason(client, other.session_token) is None
     await assert_other_session_is_revoked(client, mine, other)
+    factors = SecondFactorServiceStub(client.channel)
     await factors.DeleteSecondFactor(DeleteSecondFactorRequest(), metadata=bearer(mine.session_token))
     await assert_other_session_is_revoked(client, mine, await sign_in(client))
 

@@ -1,12 +1,25 @@
 """Query plans of PostgreSQL."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 from sqlalchemy import Executable
 from sqlalchemy.dialects import postgresql
 
+from tests.conftest import temporary_database
+
 _PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+@contextmanager
+def filled_database(server: str, template: str, fill: str) -> Iterator[str]:
+    """A migrated database with the rows that the statement inserts: PostgreSQL scans small tables whatever their indexes."""
+    with temporary_database(server, template=template) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(fill.encode())
+        yield dsn
 
 
 def generic_plan(connection: psycopg.Connection, statement: Executable, table: str) -> str:

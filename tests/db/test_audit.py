@@ -7,7 +7,6 @@ from typing import Any, Final, Unpack
 
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import Delete, Update, bindparam, delete, func, select, update
 
 from accord_db.engine.database import Database
@@ -17,8 +16,8 @@ from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import accounts, audit
 from accord_db.queries.audit import EventFilters
 from accord_db.schema import Account, AuditEvent
-from tests.conftest import Connect, execute, temporary_database
-from tests.db.plans import generic_plan
+from tests.conftest import Connect
+from tests.db.plans import filled_database, generic_plan
 
 
 async def insert(database: Database, account: Account) -> None:
@@ -145,8 +144,7 @@ FROM generate_series(1, 20000) n
 
 @pytest.fixture(scope="module")
 def many(postgres: str, template: str) -> Iterator[str]:
-    with temporary_database(postgres, template=template) as dsn:
-        execute(dsn, sql.SQL(_MANY))
+    with filled_database(postgres, template, _MANY) as dsn:
         yield dsn
 
 

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from accord_db.engine.database import Database
 from accord_db.engine.ids import uuid7
@@ -14,8 +13,7 @@ from accord_db.engine.keyset import Cursor, Page
 from accord_db.queries import accounts, managed_accounts
 from accord_db.queries.managed_accounts import AccountFilters, Search, Searched
 from accord_db.schema import Account
-from tests.conftest import execute, temporary_database
-from tests.db.plans import generic_plan
+from tests.db.plans import filled_database, generic_plan
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -106,8 +104,7 @@ FROM generate_series(1, 20000) n
 
 @pytest.fixture(scope="module")
 def many(postgres: str, template: str) -> Iterator[str]:
-    with temporary_database(postgres, template=template) as dsn:
-        execute(dsn, sql.SQL(_MANY))
+    with filled_database(postgres, template, _MANY) as dsn:
         yield dsn
 
 

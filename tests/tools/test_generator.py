@@ -19,9 +19,9 @@ from accord_generator.new_feature import feature_of
 from accord_generator.plan import Plan, plan_of, shown
 from accord_generator.repository import Repository
 from accord_rpc.openapi.values import matching
-from tests.docs.test_adding_a_feature import PAGE, Copy, blocks
+from tests.copies import ROOT, Copy
+from tests.docs.test_adding_a_feature import PAGE, blocks
 
-ROOT = Path(__file__).resolve().parents[2]
 SWITCHES: dict[str, Any] = {
     "singular": None,
     "owner": None,
