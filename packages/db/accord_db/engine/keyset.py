@@ -52,9 +52,8 @@ class Listing(Generic[R]):
     """The statements of one list. Every combination of filters and order is compiled once.
 
     `orders` are the columns a page can be ordered by; rows of equal value are ordered by `id`. A time or date that is NULL comes
-    after all others; columns of other types must not be NULL. `filters` are conditions by
-    name. A condition with a bind parameter of the same name applies unless the filter's value is None; one without, if the
-    value is true. The conditions in `unless` apply if the value is missing or false. Rows have the columns in `only_full` if
+    after all others; columns of other types must not be NULL. `filters` are conditions by name. A condition with a bind
+    parameter of the same name applies unless the filter's value is None; one without, if the value is true. The conditions in `unless` apply if the value is missing or false. Rows have the columns in `only_full` if
     `fetch` is called with `full`."""
 
     def __init__(

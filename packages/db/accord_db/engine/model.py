@@ -33,11 +33,11 @@ class Model(DeclarativeBase):
     metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar[dict[Any, TypeEngine[Any]]] = {
         datetime: DateTime(timezone=True),
-        list[date]: ARRAY(Date()),
         str: Text(),
         dict[str, Any]: JSONB(none_as_null=True),
         list[str]: ARRAY(Text()),
         list[UUID]: ARRAY(Uuid()),
+        list[date]: ARRAY(Date()),
     }
 
 

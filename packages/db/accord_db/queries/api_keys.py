@@ -1,4 +1,4 @@
-"""Queries of API keys. The owner is part of each, an organization or an account, except the lookup by hash, which finds the owner.
+"""Queries of API keys. The owner, an organization or an account, is part of each, except the lookup by hash, which finds it.
 
 Code that creates or changes a key first locks its owner, and notifies every process that the owner has changed.
 """
@@ -35,8 +35,8 @@ from accord_db.schema import Account, ApiKey, Member, Organization
 
 
 class LiveApiKey(NamedTuple):
-    """A valid key, and its creator's role and permissions in the organization; None and empty for a personal key. `valid_until` belongs to the secret that was
-    looked up, which may be the one before a rotation. `use_is_due` if the recorded last use is older than
+    """A valid key, and its creator's role and permissions in the organization; None and empty for a personal key. `valid_until`
+    belongs to the secret that was looked up, which may be the one before a rotation. `use_is_due` if the recorded last use is older than
     `use_recorded_every`."""
 
     id: UUID

@@ -27,7 +27,8 @@ def _never(_: object) -> bool:
 
 class Server:
     """Create it in a running event loop. `headers` are added to every response. `exempt` returns whether an address has no limit
-    of its own, such as a trusted proxy's. `refuse` may respond to an exchange before the application gets it, and returns whether it did: cheaply, under overload."""
+    of its own, such as a trusted proxy's. `refuse` may respond to an exchange before the application gets it, and returns whether
+    it did: cheaply, under overload."""
 
     TICK: Final = 1.0  # seconds
 
