@@ -1,6 +1,5 @@
 """Fields as columns, and as values in queries."""
 
-from accord_generator.feature import Feature
 from accord_generator.fields import Field, Kind
 
 _PYTHON = {
@@ -100,11 +99,3 @@ def checks(field: Field) -> list[str]:
         values = ", ".join(f"'{value}'" for value in field.values)
         return [f'CheckConstraint("{field.name} <@ ARRAY[{values}]::varchar[]", name="{field.name}_are_known")']
     return []
-
-
-def filter_condition(feature: Feature, field: Field) -> str:
-    """Of a list: equal, or among the elements."""
-    model = feature.names.message
-    if field.is_array:
-        return f'bindparam("{field.name}", type_={model}.{field.name}.type.item_type) == any_({model}.{field.name})'
-    return f'{model}.{field.name} == bindparam("{field.name}")'

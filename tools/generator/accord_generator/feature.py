@@ -79,3 +79,21 @@ class Feature:
     @property
     def references(self) -> list[Field]:
         return [each for each in self.fields if each.reference]
+
+    @property
+    def rows_owner(self) -> Owner:
+        return self.parent.owner if self.parent else self.owner
+
+    @property
+    def has_permissions(self) -> bool:
+        return self.rows_owner in (Owner.ORGANIZATION, Owner.EITHER)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a Create request has a `request_id`: responses with sensitive fields are not stored."""
+        return not any(each.sensitive for each in self.fields)
+
+    @property
+    def only_full(self) -> list[Field]:
+        """The fields that the view BASIC leaves out."""
+        return [each for each in self.fields if self.basic and each.name not in self.basic]

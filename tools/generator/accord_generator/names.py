@@ -334,6 +334,12 @@ class Names:
         return self.plural.upper()
 
     @property
+    def route(self) -> str:
+        """In a URL: `funFacts`."""
+        first, *others = self.plural.split("_")
+        return first + "".join(word.capitalize() for word in others)
+
+    @property
     def words(self) -> str:
         return words(self.singular)
 

@@ -15,7 +15,6 @@ from accord_generator.feature import Existing, Feature, Owner, Standard
 from accord_generator.fields import Field, Kind, parse_fields
 from accord_generator.names import feature_names, name_faults
 from accord_generator.plan import Plan, plan_of, shown
-from accord_generator.rendering import owner_of
 from accord_generator.repository import FILES, Repository, find_root
 
 _ORDERED = (Kind.STRING, Kind.INT32, Kind.INT64, Kind.FLOAT, Kind.TIMESTAMP, Kind.DATE)
@@ -172,7 +171,7 @@ def _owner_faults(feature: Feature) -> list[str]:
         ]
     if feature.parent and feature.parent.owner is Owner.NONE:
         return [f"--parent {feature.parent.names.plural}: its rows have no owner of their own, which is not there yet"]
-    owner = owner_of(feature)
+    owner = feature.rows_owner
     allowed = {owner} if owner is Owner.EITHER else {owner, Owner.EITHER}
     return [
         f"{each.names.plural} belong to {each.owner}, so {feature.names.plural} of {owner} cannot refer to them"

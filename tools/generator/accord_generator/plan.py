@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accord_generator import columns
+from accord_generator.declared import permissions_of, reasons_of
 from accord_generator.feature import Feature
 from accord_generator.insertions import with_permissions, with_reasons, with_registration
-from accord_generator.rendering import has_permissions, owner_of, permissions_of, reasons_of, render
+from accord_generator.rendering import render
 from accord_generator.repository import PERMISSIONS, PROTO, REASONS, REGISTRATION, SCHEMA, Repository
 
 
@@ -50,7 +51,7 @@ def shown(plan: Plan) -> Iterator[str]:
     """The plan for people."""
     feature = plan.feature
     n = feature.names
-    owner = f"each belongs to {feature.parent.names.a}" if feature.parent else f"owner: {owner_of(feature)}"
+    owner = f"each belongs to {feature.parent.names.a}" if feature.parent else f"owner: {feature.rows_owner}"
     yield f"{n.plural} ({n.service}; {owner})\n"
     yield f"Table {n.plural} ({SCHEMA.format(n.plural)})"
     for each in feature.fields:
@@ -81,5 +82,5 @@ def _methods(plan: Plan) -> Iterator[str]:
         verb, _, rest = next(line.strip() for line in block.splitlines() if '"/v1' in line).partition('"')
         verb = verb.replace("option (google.api.http) = {", "").strip(" :{").upper()
         write = "_WRITE" in block
-        who = f"{n.plural}.{'write' if write else 'read'}" if has_permissions(feature) else "signed in"
+        who = f"{n.plural}.{'write' if write else 'read'}" if feature.has_permissions else "signed in"
         yield f"  {name:<28} {verb:<6} {rest.split(chr(34), 1)[0]:<44} {who}"
