@@ -140,7 +140,8 @@ class _Controller(Controller):
     async def _close_all(self) -> None:
         for transport in self.transports:
             assert isinstance(transport, asyncio.Transport)
-            transport.abort()
+            if not transport.is_closing():  # before Python 3.11.4, a TLS transport cannot be aborted after its end
+                transport.abort()
         for _ in range(5):  # iterations of the event loop, which close them
             await asyncio.sleep(0)
 

@@ -3,6 +3,7 @@
 import re
 import socket
 import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
@@ -69,6 +70,29 @@ def test_a_port_of_another_program_is_a_problem(database_url: str, tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         status, output = doctor(tmp_path, DATABASE_URL=database_url, METRICS_PORT=port)
+    assert f"✗ METRICS_PORT 127.0.0.1:{port}" in output
+    assert status == 1
+
+
+LISTENS = """
+import socket
+taken = socket.create_server(("127.0.0.1", 0))
+print(taken.getsockname()[1], flush=True)
+input()
+"""
+
+
+def test_a_program_in_a_folder_with_the_name_of_accord_is_another_program(database_url: str, tmp_path: Path) -> None:
+    program = tmp_path / "accord" / "program.py"
+    program.parent.mkdir()
+    program.write_text(LISTENS)
+    pipe = subprocess.PIPE
+    command = [sys.executable, "accord/program.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        status, output = doctor(tmp_path, DATABASE_URL=database_url, METRICS_PORT=port)
+        other.communicate("\n")
     assert f"✗ METRICS_PORT 127.0.0.1:{port}" in output
     assert status == 1
 

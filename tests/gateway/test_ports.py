@@ -43,7 +43,7 @@ def test_a_listening_process_is_found_while_it_opens_and_closes_files() -> None:
         finally:
             stop.set()
             busy.join()
-    assert all(process is not None and f"process {os.getpid()} " in process for process in found)
+    assert all(process is not None and f"process {os.getpid()} " in str(process) for process in found)
 
 
 def test_connections_in_time_wait_do_not_occupy_a_port() -> None:

@@ -133,6 +133,13 @@ def require(prefix: list[str]) -> None:
         pytest.skip(f"not allowed on this machine: {shlex.join(prefix)}")
 
 
+def require_programs_of_every_account() -> None:
+    """Under a folder such as those of mktemp, only its owner can run the server."""
+    closed = [folder for folder in Path(sys.prefix).resolve().parents if not folder.stat().st_mode & stat.S_IXOTH]
+    if closed:
+        pytest.skip(f"other accounts cannot enter {closed[0]}, and so cannot run its programs")
+
+
 def start_directly(folder: Path, keep_open: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """A server on the folder's data that EmbeddedPostgres has not started."""
     (sockets := folder / "direct").mkdir()
@@ -407,6 +414,7 @@ def test_server_runs_for_every_kind_of_user(folder: Path, start_owner: StartOwne
 
 def test_server_of_root_runs_as_nobody_without_user_namespaces(folder: Path, start_owner: StartOwner) -> None:
     require(IN_A_CHROOT)
+    require_programs_of_every_account()
     owner = start_owner(folder, IN_A_CHROOT)
     dsn, pid = owner.started()
     assert Path(f"/proc/{pid}").stat().st_uid == (folder / "data").stat().st_uid != 0
@@ -419,6 +427,7 @@ def test_root_can_start_data_that_was_created_without_user_namespaces(
     used_folder: Path, start_owner: StartOwner
 ) -> None:
     require(IN_A_CHROOT)
+    require_programs_of_every_account()
     owner = start_owner(used_folder, IN_A_CHROOT)
     assert notes(owner.started()[0]) == ["first"]
     owner.stop()
@@ -429,6 +438,7 @@ def test_root_can_start_data_that_was_created_without_user_namespaces(
 def test_data_of_a_normal_user_keep_their_owner_if_root_starts_the_server(used_folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
+    require_programs_of_every_account()
     for path in (used_folder, *used_folder.rglob("*")):
         os.chown(path, 12345, 12345)
     with EmbeddedPostgres(used_folder) as postgres:

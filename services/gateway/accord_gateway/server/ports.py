@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from accord_gateway.errors import StartupError
 
@@ -82,14 +83,31 @@ def _explanation(host: str, port: int, error: OSError, setting: str) -> str:
     return f"Port {port} is in use{used}. Stop the other process, or set {setting} to another port."
 
 
-def listening_process(port: int) -> str | None:
+class Process(NamedTuple):
+    pid: str
+    arguments: list[str]
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({' '.join(self.arguments)[:80]})"
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether it runs `accord serve`, or is one of its workers."""
+        programs = zip(self.arguments, self.arguments[1:], strict=False)
+        return any(Path(name).name in _PROGRAMS and command in ("serve", "worker") for name, command in programs)
+
+
+_PROGRAMS: Final = ("accord", "accord_gateway")
+
+
+def listening_process(port: int) -> Process | None:
     """The process that listens on a port. None if the operating system is not Linux, or hides the process from this user."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):
             if not sockets.isdisjoint(_open_files(process)):
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                return f"process {process.name} ({command[:80]})"
+                command = (process / "cmdline").read_bytes().decode(errors="replace")
+                return Process(process.name, command.removesuffix("\0").split("\0"))
     return None
 
 

@@ -32,7 +32,7 @@ def _port(host: str, port: int, setting: str) -> Finding:
     try:
         ports.require_free(host, port, setting)
     except StartupError as error:
-        if "accord" in (process := ports.listening_process(port) or ""):
+        if (process := ports.listening_process(port)) and process.is_gateway:
             return Finding(f"{place} is served by Accord: {process}")
         return Finding(f"{place}: {error}", f"Inspect it: lsof -i :{port}")
     return Finding(f"{place} is free")
